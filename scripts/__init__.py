@@ -1,0 +1,1 @@
+"""The code behind the bundle's configs: networks, losses, metrics, transforms, data, training, scans."""

@@ -1,0 +1,77 @@
+"""The small blocks that the encoder, bridge and decoder of ResUNet are made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvBlock(nn.Sequential):
+    """3x3 convolution, batch normalisation, ReLU ("CBR" of the paper); keeps the spatial size.
+
+    Args:
+        in_channels: channels of the input (B, in_channels, H, W).
+        out_channels: channels of the output (B, out_channels, H, W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """The basic block of ResNet-34 (He et al. 2016): two 3x3 convolutions around a shortcut.
+
+    The shortcut is the identity, or a strided 1x1 convolution with batch normalisation where the size or
+    the number of channels changes.
+
+    Args:
+        in_channels: channels of the input (B, in_channels, H, W).
+        out_channels: channels of the output (B, out_channels, H / stride, W / stride).
+        stride: stride of the first convolution, 1 or 2.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1),
+            nn.BatchNorm2d(out_channels),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), values >= 0."""
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class UpBlock(nn.Module):
+    """One decoder level: 2x2 transposed convolution, concatenation with the skip, two `ConvBlock`.
+
+    Args:
+        in_channels: channels of the coarser decoder map.
+        up_channels: channels after the transposed convolution.
+        skip_channels: channels of the encoder map of this level.
+        out_channels: channels of this decoder level.
+    """
+
+    def __init__(self, in_channels: int, up_channels: int, skip_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_channels, up_channels, kernel_size=2, stride=2)
+        self.body = nn.Sequential(
+            ConvBlock(up_channels + skip_channels, out_channels), ConvBlock(out_channels, out_channels)
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Maps x (B, in_channels, H, W) and skip (B, skip_channels, 2H, 2W) to (B, out_channels, 2H, 2W)."""
+        return self.body(torch.cat([self.up(x), skip], dim=1))

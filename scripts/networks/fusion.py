@@ -1,0 +1,122 @@
+"""Fusion of the five decoder levels X_1 ... X_5: attention (AFM), addition or concatenation.
+
+Hu et al. 2022 (see `supervision`), section 3.4, equations 3 and 4, algorithm 1; addition and concatenation
+are the alternatives of its table 5. A fusion maps the levels, finest first, to one map of the finest size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GATES = ("spatial", "channelwise")
+RESIDUALS = ("raw", "projected")
+
+
+class LevelProjection(nn.Module):
+    """X_i -> X_i^u: every level to `width` channels by its own 1x1 convolution, then to the finest size.
+
+    Args:
+        in_channels: channels of X_1 ... X_5, finest first.
+        width: channels of every projected level.
+    """
+
+    def __init__(self, in_channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(nn.Conv2d(channels, width, kernel_size=1) for channels in in_channels)
+
+    def upsampled(self, features: list[Tensor]) -> list[Tensor]:
+        """Maps X_i (B, c_i, H_i, W_i) to X_i^u (B, width, H_1, W_1)."""
+        size = features[0].shape[2:]
+        maps: list[Tensor] = []
+        for index, project in enumerate(self.project):  # TorchScript does not zip a list with modules
+            level = project(features[index])
+            maps.append(F.interpolate(level, size=size, mode="bilinear", align_corners=False))
+        return maps
+
+
+class AttentionFusion(LevelProjection):
+    """AFM: F = X_1 + Y_1 + (1 - P_1) * sum_{i=2..5} Y_i; Y_i = P_i * X_i^u, P_i = sigmoid(gate_i(X_i^u)).
+
+    Args:
+        in_channels: channels of X_1 ... X_5, finest first.
+        width: channels of the fused map.
+        gate: "spatial", one attention map a level by a 3x3 convolution (algorithm 1, the default), or
+            "channelwise", one map a channel by a 1x1 convolution (figure 5 and the published code).
+        residual: what is added to the attended maps: "raw" X_1 (figure 4, the default) or "projected" X_1^u.
+        include_top: let the sum run from i = 1 as the published code does (Eq. 3: from i = 2).
+
+    Raises:
+        ValueError: for an unknown gate or residual, or a raw residual whose channels are not `width`.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        width: int,
+        gate: str = "spatial",
+        residual: str = "raw",
+        include_top: bool = False,
+    ) -> None:
+        super().__init__(in_channels, width)
+        if gate not in GATES:
+            raise ValueError(f"gate is {gate!r}; accepted: {', '.join(GATES)}")
+        if residual not in RESIDUALS:
+            raise ValueError(f"residual is {residual!r}; accepted: {', '.join(RESIDUALS)}")
+        if residual == "raw" and in_channels[0] != width:
+            raise ValueError(f"a raw residual needs X_1 with {width} channels, it has {in_channels[0]}")
+        self.residual = residual
+        self.include_top = include_top
+        self.gates = nn.ModuleList(
+            nn.Conv2d(width, 1, kernel_size=3, padding=1)
+            if gate == "spatial"
+            else nn.Conv2d(width, width, kernel_size=1)
+            for _ in in_channels
+        )
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps X_1 ... X_5 (B, c_i, H_i, W_i) to F (B, width, H_1, W_1)."""
+        projected = self.upsampled(features)
+        attention: list[Tensor] = []  # P_i, (B, 1 or width, H_1, W_1), range (0, 1)
+        attended: list[Tensor] = []  # Y_i, (B, width, H_1, W_1)
+        for index, gate in enumerate(self.gates):
+            attention.append(torch.sigmoid(gate(projected[index])))
+            attended.append(attention[index] * projected[index])
+        coarse = attended[1]
+        for level in attended[2:]:
+            coarse = coarse + level
+        if self.include_top:
+            coarse = coarse + attended[0]
+        residual = features[0] if self.residual == "raw" else projected[0]
+        return residual + attended[0] + (1 - attention[0]) * coarse
+
+
+class AddFusion(LevelProjection):
+    """F = sum_{i=1..5} X_i^u ("Add" of table 5)."""
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps X_1 ... X_5 (B, c_i, H_i, W_i) to F (B, width, H_1, W_1)."""
+        return torch.stack(self.upsampled(features)).sum(dim=0)
+
+
+class ConcatFusion(LevelProjection):
+    """F = 1x1 convolution of the concatenated X_i^u ("Concatenate" of table 5)."""
+
+    def __init__(self, in_channels: Sequence[int], width: int) -> None:
+        super().__init__(in_channels, width)
+        self.merge = nn.Conv2d(width * len(in_channels), width, kernel_size=1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps X_1 ... X_5 (B, c_i, H_i, W_i) to F (B, width, H_1, W_1)."""
+        return self.merge(torch.cat(self.upsampled(features), dim=1))
+
+
+class NoFusion(nn.Module):
+    """F = X_1, the finest decoder level alone (the paper's baseline "ResUNet")."""
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Returns X_1 (B, c_1, H_1, W_1)."""
+        return features[0]
