@@ -1,6 +1,9 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and how it reaches the user."""
 
 from __future__ import annotations
+
+import sys
+from types import TracebackType
 
 
 class UserError(Exception):
@@ -9,3 +12,32 @@ class UserError(Exception):
     The message is one line that says which file, what was found and what is accepted. `python -m scripts`
     prints it without a traceback and exits with code 2; under `monai.bundle run` it is the last line.
     """
+
+
+def find_user_error(error: BaseException | None) -> UserError | None:
+    """Returns the user's mistake at the root of a chain of exceptions, or None."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def end_tracebacks_with_user_errors() -> None:
+    """Makes the interpreter repeat a user's mistake as the last line of its traceback.
+
+    The bundle runner wraps an exception several times on its way out, so that the line that helps ends up in
+    the middle of a screen of frames.
+    """
+    previous = sys.excepthook
+    if getattr(previous, "ends_with_user_error", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        previous(kind, error, traceback)
+        mistake = find_user_error(error)
+        if mistake is not None and mistake is not error:
+            print(f"error: {mistake}", file=sys.stderr)
+
+    hook.ends_with_user_error = True  # type: ignore[attr-defined]
+    sys.excepthook = hook

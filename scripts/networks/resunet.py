@@ -169,9 +169,7 @@ class ResUNet(nn.Module):
         """
         height, width = image.shape[2], image.shape[3]
         if height % self.size_multiple != 0 or width % self.size_multiple != 0:
-            raise ValueError(
-                f"images are {height} x {width} pixels; accepted: multiples of {self.size_multiple}"
-            )
+            raise ValueError(f"images are {height} x {width} pixels; accepted: multiples of {self.size_multiple}")
         encoded = self.encoder(image)
         decoded = self.decoder(encoded)
         main = self.out(self.dropout(self.fusion(decoded)))
@@ -191,9 +189,7 @@ def _check_stages(side: str, edge: Sequence[int], mask: Sequence[int]) -> None:
         raise ValueError(f"{side} stages are edge {list(edge)}, mask {list(mask)}; accepted: each stage once")
 
 
-def _make_fusion(
-    name: str, channels: Sequence[int], gate: str, residual: str, include_top: bool
-) -> nn.Module:
+def _make_fusion(name: str, channels: Sequence[int], gate: str, residual: str, include_top: bool) -> nn.Module:
     if name == "attention":
         return AttentionFusion(channels, channels[0], gate, residual, include_top)
     if name == "add":

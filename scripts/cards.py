@@ -1,0 +1,117 @@
+"""The card beside a checkpoint: which network it is, how its input is made and what is known about it.
+
+`model.pt` is a state dict and `model.json` its card. Every entry that applies a checkpoint builds the network and
+the preprocessing from the card, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from scripts.errors import UserError
+from scripts.files import sha256, write_json
+from scripts.networks.registry import NETWORKS, create_network
+
+CARD_FORMAT = 1
+REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
+
+
+def card_path(checkpoint: str | Path) -> Path:
+    """Returns where the card of a checkpoint lies: the same name with the suffix .json."""
+    return Path(checkpoint).with_suffix(".json")
+
+
+def write_card(
+    checkpoint: str | Path,
+    network: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
+    data: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    threshold: float = 0.5,
+) -> None:
+    """Writes the card of a checkpoint that lies on the disk.
+
+    Args:
+        checkpoint: the weights.
+        network: {"name", "arguments"}, see `create_network`.
+        preprocessing: arguments of `Preprocessing`: size, window, intensity.
+        data: what it was trained on: name, split, fold, synthetic and what else is known.
+        figures: validation figures, each with what it was measured on.
+        threshold: probability from which on a voxel is infection.
+    """
+    card = {
+        "format": CARD_FORMAT,
+        "sha256": sha256(checkpoint),
+        "network": dict(network),
+        "preprocessing": dict(preprocessing),
+        "operating_point": {"threshold": threshold},
+        "data": dict(data),
+        "figures": dict(figures),
+    }
+    write_json(card_path(checkpoint), card)
+
+
+def read_card(checkpoint: str | Path) -> dict[str, Any]:
+    """Reads the card of a checkpoint and checks that it belongs to these very weights.
+
+    Args:
+        checkpoint: path of the weights.
+
+    Returns:
+        The card.
+
+    Raises:
+        UserError: if the weights or the card are absent, unreadable, or do not belong together.
+    """
+    weights, path = Path(checkpoint), card_path(checkpoint)
+    if not weights.is_file():
+        raise UserError(
+            f"{weights}: no such weights; accepted: a trained checkpoint named by --checkpoint "
+            "(`make demo` trains one on synthetic scans, `run training` on yours)"
+        )
+    if not path.is_file():
+        raise UserError(f"{weights}: its card {path.name} is missing; accepted: weights with the card beside them")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); accepted: the card that training wrote") from None
+    missing = [key for key in REQUIRED if not isinstance(card, dict) or key not in card]
+    if missing or card["format"] != CARD_FORMAT:
+        raise UserError(f"{path}: lacks {missing or 'a known format'}; accepted: a card of format {CARD_FORMAT}")
+    found = sha256(weights)
+    if found != card["sha256"]:
+        raise UserError(
+            f"{weights}: sha256 is {found[:12]}..., its card says {str(card['sha256'])[:12]}...; accepted: the "
+            "weights that the card was written for (copy both files again)"
+        )
+    return card
+
+
+def network_from_card(checkpoint: str | Path, **overrides: Any) -> nn.Module:
+    """Builds the network that a checkpoint's card names, without its weights.
+
+    Args:
+        checkpoint: path of the weights.
+        **overrides: arguments in place of the card's, as far as the network knows them: MONAI Label sets
+            `dropout`, inference sets `deep_supervision`. None leaves the card's value.
+
+    Returns:
+        The network as its constructor initialises it.
+
+    Raises:
+        UserError: if the card cannot be used (`read_card`) or names an unknown network.
+    """
+    spec = read_card(checkpoint)["network"]
+    if spec["name"] not in NETWORKS:
+        raise UserError(
+            f"{card_path(checkpoint)}: network is {spec['name']!r}; accepted: {', '.join(sorted(NETWORKS))}"
+        )
+    known = inspect.signature(NETWORKS[spec["name"]]).parameters
+    chosen = {key: value for key, value in overrides.items() if key in known and value is not None}
+    return create_network(spec["name"], **{**spec["arguments"], **chosen})

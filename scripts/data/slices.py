@@ -1,0 +1,178 @@
+"""Slices out of volumes: the data set that a two-dimensional network trains on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from scripts.errors import UserError
+from scripts.files import write_atomic
+from scripts.transforms.preprocessing import IMAGE, LABEL, NetworkGrid
+
+logger = logging.getLogger(__name__)
+
+SAMPLINGS = ("all", "infected", "balanced")
+
+Stack = tuple[NDArray[np.float32], NDArray[np.uint8]]
+"""The slices of one case at the network's size: HU (N, H, W) and mask (N, H, W)."""
+
+
+class SliceDataset(Dataset[dict[str, torch.Tensor]]):
+    """Serves single slices of cases; a case is a volume or a picture.
+
+    The deterministic part of the preprocessing runs once a case, when the data set is built; its result stays
+    in memory or, with `cache_dir`, in memory-mapped files that later runs find again. The rest runs at every
+    access, with random transforms seeded by (seed, epoch, slice): what is served depends neither on the number
+    of workers nor on what was served before, so that a stopped training resumes as if nothing had happened.
+
+    Args:
+        data: cases with "image" and "label" paths; "slices" restricts a case to these slices (counted along
+            the stored third axis), "label_codes" and "intensity" as in `datalist.json`.
+        grid: the deterministic part, from paths to (1, H, W, Z) in HU.
+        transform: what runs on a slice {"image": (1, H, W) HU, "label": (1, H, W)} at every access; absent,
+            slices are served in HU.
+        sampling: "all" slices; "infected", those with lesion only; "balanced", those with lesion and as many
+            of the others, drawn anew every epoch.
+        cache_dir: where to keep the deterministic part on disk; absent, in memory.
+        seed: seed of augmentation and balanced sampling.
+        progress: whether to show a progress bar while cases load.
+
+    Raises:
+        UserError: for an unknown sampling, or a sampling that leaves no slice of non-empty data.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        grid: NetworkGrid,
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+        sampling: str = "all",
+        cache_dir: str | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        if sampling not in SAMPLINGS:
+            raise UserError(f"sampling is {sampling!r}; accepted: {', '.join(SAMPLINGS)}")
+        self.data = list(data)  # MONAI Label and the bundle's properties look it up by this name
+        self.transform = transform
+        self.sampling = sampling
+        self.seed = seed
+        self.epoch = 0
+        bar = tqdm(self.data, desc="loading cases", unit="case", disable=not progress or len(self.data) < 2)
+        self._stacks = [_load_stack(case, grid, cache_dir) for case in bar]
+        self._table = [(case, index) for case, stack in enumerate(self._stacks) for index in range(len(stack[0]))]
+        infected = np.array([bool(self._stacks[case][1][index].any()) for case, index in self._table], dtype=bool)
+        self._infected, self._clean = np.flatnonzero(infected), np.flatnonzero(~infected)
+        self._served = self._select()
+        if self.data and not len(self._served):
+            raise UserError(f"no slice is left by sampling {sampling!r} of {len(self.data)} cases without lesion")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes what is served that of an epoch: augmentation, and the draw of balanced sampling."""
+        self.epoch = epoch
+        self._served = self._select()
+
+    def __len__(self) -> int:
+        """Returns the number of slices an epoch serves."""
+        return len(self._served)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns slice `index` of this epoch: "image" (1, H, W), "label" as the transform makes it."""
+        case, position = self._table[self._served[index]]
+        image, label = self._stacks[case]
+        item: dict[str, Any] = {
+            IMAGE: torch.from_numpy(np.array(image[position]))[None],
+            LABEL: torch.from_numpy(np.array(label[position])).float()[None],
+        }
+        if self.transform is None:
+            return item
+        if hasattr(self.transform, "set_random_state"):
+            self.transform.set_random_state(seed=_mix(self.seed, self.epoch, int(self._served[index])))
+        transformed = self.transform(item)
+        return {key: _plain(value) for key, value in transformed.items()}
+
+    def _select(self) -> NDArray[np.intp]:
+        if self.sampling == "all":
+            return np.arange(len(self._table))
+        if self.sampling == "infected":
+            return self._infected
+        drawn = min(len(self._infected), len(self._clean))
+        rng = np.random.default_rng(_mix(self.seed, self.epoch, -1))
+        clean = rng.choice(self._clean, size=drawn, replace=False)
+        return np.sort(np.concatenate([self._infected, clean]))
+
+
+def _mix(*numbers: int) -> int:
+    """One 32-bit seed from several numbers, without the correlations that sums have."""
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    return int.from_bytes(digest[:4], "little")
+
+
+def _plain(value: Any) -> Any:
+    return value.as_tensor() if isinstance(value, MetaTensor) else value
+
+
+def _load_stack(case: Mapping[str, Any], grid: NetworkGrid, cache_dir: str | None) -> Stack:
+    if cache_dir is None:
+        return _build_stack(case, grid)
+    folder = Path(cache_dir)
+    key = _cache_key(case, grid)
+    files = folder / f"{key}.image.npy", folder / f"{key}.label.npy"
+    if not all(file.exists() for file in files):
+        image, label = _build_stack(case, grid)
+        write_atomic(files[0], lambda path: np.save(path, image))
+        write_atomic(files[1], lambda path: np.save(path, label))
+    return np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r")
+
+
+def _build_stack(case: Mapping[str, Any], grid: NetworkGrid) -> Stack:
+    item = grid(dict(case))
+    image, label = item[IMAGE], item.get(LABEL)
+    if label is None:
+        label = torch.zeros_like(image)
+    if label.shape != image.shape:
+        raise UserError(
+            f"{case[LABEL]}: {label.shape[-1]} slices, its image {case[IMAGE]} has {image.shape[-1]}; "
+            "accepted: a label on the image's own grid"
+        )
+    chosen = chosen_slices(case, image)
+    # (1, H, W, Z) -> (N, H, W)
+    slices = np.ascontiguousarray(np.moveaxis(image.numpy()[0], -1, 0)[chosen], dtype=np.float32)
+    masks = np.ascontiguousarray(np.moveaxis(label.numpy()[0], -1, 0)[chosen], dtype=np.uint8)
+    return slices, masks
+
+
+def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp]:
+    """Indices along the canonical z axis for a case's "slices", which count the stored third axis."""
+    depth = image.shape[-1]
+    if case.get("slices") is None:
+        return np.arange(depth)
+    stored = np.asarray(case["slices"], dtype=np.intp)
+    direction = nib.aff2axcodes(np.asarray(image.meta["original_affine"]))[2]
+    if direction not in "SI" or stored.min() < 0 or stored.max() >= depth:
+        raise UserError(
+            f"{case[IMAGE]}: slices {stored.min()} to {stored.max()} of {depth} along an axis that points to "
+            f"{direction}; accepted: existing slices of a volume whose third stored axis is the patient's"
+        )
+    return np.sort(stored if direction == "S" else depth - 1 - stored)
+
+
+def _cache_key(case: Mapping[str, Any], grid: NetworkGrid) -> str:
+    """Changes with the files (path, size, time of change), the case's own settings and the preprocessing."""
+    files = [Path(case[key]).resolve() for key in (IMAGE, LABEL) if case.get(key)]
+    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    settings = {key: case.get(key) for key in ("intensity", "label_codes", "slices")}
+    text = json.dumps([stamps, settings, grid.key], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""Reading, checking and writing one scan; nothing here trains."""

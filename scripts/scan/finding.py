@@ -1,0 +1,48 @@
+"""Finding the scans below a folder."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from scripts.errors import UserError
+from scripts.transforms.geometry import PICTURE_SUFFIXES, is_picture
+
+SCAN_SUFFIXES = (".nii.gz", ".nii")
+
+
+def find_scans(path: str) -> list[dict[str, str]]:
+    """Lists the scans and pictures below a folder, or the one that `path` names.
+
+    Args:
+        path: a folder, which is searched with its subfolders, or a file.
+
+    Returns:
+        Items {"image": path}, sorted.
+
+    Raises:
+        UserError: if there is none, or if two would be given one mask.
+    """
+    root = Path(path)
+    files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
+    accepted = SCAN_SUFFIXES + PICTURE_SUFFIXES
+    scans = [file for file in files if file.name.lower().endswith(accepted)]
+    if not scans:
+        raise UserError(f"{root}: {len(files)} files and no scan; accepted: {', '.join(accepted)} (--dataset_dir)")
+    _check_collisions(scans)
+    return [{"image": str(scan)} for scan in scans]
+
+
+def scans_root(path: str) -> str:
+    """Returns the folder whose subfolders the results repeat: `path`, or the folder of a file."""
+    root = Path(path)
+    return str(root.parent if root.is_file() else root)
+
+
+def _check_collisions(scans: list[Path]) -> None:
+    masks: dict[tuple[Path, str, bool], list[Path]] = defaultdict(list)
+    for scan in scans:
+        masks[scan.parent, scan.name.split(".")[0], is_picture(scan.name)].append(scan)
+    twins = [" and ".join(map(str, group)) for group in masks.values() if len(group) > 1]
+    if twins:
+        raise UserError(f"{'; '.join(twins)}: would be given the same mask; accepted: names that differ before the dot")

@@ -1,0 +1,139 @@
+"""Checkpoints of a run: the last state to resume from and the best weights with their card."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from scripts.cards import read_card, write_card
+from scripts.files import write_atomic
+from scripts.settings import flag
+from scripts.training.run_folder import BEST, LAST
+
+logger = logging.getLogger(__name__)
+
+
+class StartWeights:
+    """Ignite handler of the trainer that starts from the weights of a checkpoint instead of random ones.
+
+    It belongs before `RunCheckpoint`, whose state goes before it when a run is resumed.
+
+    Args:
+        checkpoint: weights with their card, or None for random ones.
+        network: what is trained.
+    """
+
+    def __init__(self, checkpoint: str | None, network: nn.Module) -> None:
+        self.checkpoint = checkpoint
+        self.network = _unwrapped(network)
+        if checkpoint is not None:
+            read_card(checkpoint)
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with the trainer."""
+        if self.checkpoint is not None:
+            engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Loads the weights."""
+        weights = torch.load(str(self.checkpoint), map_location=engine.state.device, weights_only=True)
+        self.network.load_state_dict(weights)
+        logger.info(f"started from {self.checkpoint}")
+
+
+class RunCheckpoint:
+    """Ignite handler of the trainer: saves every epoch, resumes from the last one.
+
+    It belongs last among the trainer's handlers: what it saves is an epoch with its validation and schedule.
+    `last.pt` holds the network, the optimizer, the gradient scaler and every other object with a state, the
+    epoch and the best metric. Random states are not in it because nothing carries one from epoch to epoch:
+    the order, the augmentation and dropout of an epoch are seeded by (seed, epoch), see `EpochSeed`. Both files
+    are written beside and renamed, so a process killed at any moment leaves a complete state.
+
+    Args:
+        output_dir: folder of the run.
+        network: what is trained; a DistributedDataParallel wrapper is taken off.
+        evaluator: engine of the validation, whose key metric decides what is best.
+        objects: what else has a state: optimizer, schedule, history.
+        card: the card's content apart from the figures, see `write_card`.
+        resume: whether to go on from `last.pt` where there is one.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        network: nn.Module,
+        evaluator: Engine,
+        objects: Mapping[str, Any],
+        card: Mapping[str, Any],
+        resume: bool | str = False,
+    ) -> None:
+        self.last = Path(output_dir) / LAST
+        self.best = Path(output_dir) / BEST
+        self.network = _unwrapped(network)
+        self.evaluator = evaluator
+        self.objects = dict(objects)
+        self.card = dict(card)
+        self.resume = flag(resume)
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with the trainer."""
+        if self.resume:
+            engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def save(self, engine: Engine) -> None:
+        """Saves the epoch that has just ended; in distributed training on rank 0 only."""
+        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+            return
+        state = self.evaluator.state
+        if state.best_metric_epoch == engine.state.epoch:
+            weights = {key: value.cpu() for key, value in self.network.state_dict().items()}
+            write_atomic(self.best, lambda path: torch.save(weights, path))
+            write_card(self.best, figures=self._figures(engine), **self.card)
+        content: dict[str, Any] = {
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "best_metric": float(state.best_metric),
+            "best_metric_epoch": state.best_metric_epoch,
+            "network": self.network.state_dict(),
+            "scaler": engine.scaler.state_dict() if getattr(engine, "scaler", None) else None,
+            **{name: value.state_dict() for name, value in self.objects.items()},
+        }
+        write_atomic(self.last, lambda path: torch.save(content, path))
+
+    def load(self, engine: Engine) -> None:
+        """Takes over the state of `last.pt`; without one the training starts at the first epoch."""
+        if not self.last.exists():
+            logger.info(f"{self.last}: nothing to resume, starting at the first epoch")
+            return
+        content = torch.load(self.last, map_location=engine.state.device, weights_only=True)
+        self.network.load_state_dict(content["network"])
+        for name, value in self.objects.items():
+            value.load_state_dict(content[name])
+        if content["scaler"] is not None and getattr(engine, "scaler", None):
+            engine.scaler.load_state_dict(content["scaler"])
+        engine.state.epoch = content["epoch"]
+        engine.state.iteration = content["iteration"]
+        self.evaluator.state.best_metric = content["best_metric"]
+        self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
+        if any(getattr(value, "finished", False) for value in self.objects.values()):
+            engine.terminate()
+        logger.info(f"resumed after epoch {content['epoch']} of {engine.state.max_epochs}")
+
+    def _figures(self, engine: Engine) -> dict[str, Any]:
+        """Validation metrics of the best epoch, with the number of cases that they were measured on."""
+        metrics = {name: round(float(value), 6) for name, value in self.evaluator.state.metrics.items()}
+        return {"epoch": engine.state.epoch, "split": "validation", "validation": metrics}
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    return network.module if isinstance(network, DistributedDataParallel) else network

@@ -1,0 +1,36 @@
+"""What an epoch's randomness comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+
+class EpochSeed:
+    """Ignite handler of the trainer that makes an epoch's randomness a function of (seed, epoch).
+
+    Sampler and data set draw their order, balance and augmentation from the epoch's number, and torch's generator
+    (dropout) is seeded with it. A run that was killed and resumed repeats an uninterrupted one, whatever the number
+    of workers, without saving random states.
+
+    Args:
+        seed: seed of the run.
+        listeners: objects with `set_epoch(epoch)`: data set, sampler.
+    """
+
+    def __init__(self, seed: int, listeners: Sequence[Any]) -> None:
+        self.seed = seed
+        self.listeners = list(listeners)
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with the trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seeds the epoch that starts."""
+        for listener in self.listeners:
+            listener.set_epoch(engine.state.epoch)
+        torch.manual_seed(self.seed * 1_000_003 + engine.state.epoch)

@@ -1,0 +1,101 @@
+"""The curve of a run: one row an epoch as CSV, and the picture of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch.optim import Optimizer
+
+from scripts.files import write_atomic
+
+
+class History:
+    """Ignite handler of the trainer: `history.csv` after every epoch, `curve.png` at the end.
+
+    Rows are part of the state that is resumed, so that the file of a resumed run is that of a whole one.
+
+    Args:
+        output_dir: folder of the run.
+        optimizer: whose learning rate is recorded.
+        evaluator: engine of the validation.
+    """
+
+    def __init__(self, output_dir: str, optimizer: Optimizer, evaluator: Engine) -> None:
+        self.folder = Path(output_dir)
+        self.optimizer = optimizer
+        self.evaluator = evaluator
+        self.rows: list[dict[str, float]] = []
+        self._losses: list[float] = []
+        self._started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with the trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._append)
+        engine.add_event_handler(Events.COMPLETED, self._draw)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over the rows of `state_dict`."""
+        self.rows = list(state["rows"])
+
+    def _start(self, engine: Engine) -> None:
+        self._losses = []
+        self._started = time.perf_counter()
+
+    def _collect(self, engine: Engine) -> None:
+        self._losses.append(float(engine.state.output[0]["loss"]))
+
+    def _append(self, engine: Engine) -> None:
+        row = {
+            "epoch": engine.state.epoch,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "train_loss": sum(self._losses) / max(len(self._losses), 1),
+            "seconds": round(time.perf_counter() - self._started, 1),
+        }
+        if self.evaluator.state.epoch == engine.state.epoch:
+            row.update({name: float(value) for name, value in self.evaluator.state.metrics.items()})
+        self.rows.append(row)
+        if _is_main_process():
+            columns = list(dict.fromkeys(name for row in self.rows for name in row))
+            text = io.StringIO()
+            writer = csv.DictWriter(text, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_atomic(self.folder / "history.csv", lambda path: path.write_text(text.getvalue()))
+
+    def _draw(self, engine: Engine) -> None:
+        if self.rows and _is_main_process():
+            write_atomic(self.folder / "curve.png", lambda path: draw_curve(self.rows).print_png(path))
+
+
+def draw_curve(rows: list[dict[str, float]]) -> FigureCanvasAgg:
+    """Draws training loss, validation loss and validation Dice over the epochs."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axis, names in zip(panels, (("train_loss", "val_loss"), ("val_mean_dice",)), strict=True):
+        for name in names:
+            points = [(row["epoch"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=name)
+                axis.legend()
+        axis.set_xlabel("epoch")
+    panels[1].set_ylim(0, 1)
+    return FigureCanvasAgg(figure)
+
+
+def _is_main_process() -> bool:
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0

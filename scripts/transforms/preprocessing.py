@@ -1,0 +1,177 @@
+"""The one definition of preprocessing that training, evaluation, inference and MONAI Label share.
+
+    scan or picture -> (1, X, Y, Z) -> LPS -> HU -> (1, size, size, Z), still HU      `NetworkGrid`
+                    -> window to [0, 1] -> per-slice z-score                           `NetworkInput`
+
+Training caches what `NetworkGrid` gives and runs `NetworkInput` on single slices, with augmentation around
+it; all else runs both at once (`Preprocessing`). A slice that is not square is stretched, as in the paper.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from monai.data import NibabelReader, PILReader
+from monai.transforms import (
+    Compose,
+    LoadImaged,
+    Orientationd,
+    RandAffined,
+    RandFlipd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandRotate90d,
+    Resized,
+    Transform,
+)
+
+from scripts.settings import flag
+from scripts.transforms.geometry import AXES, EnsureVolumed, grey_values, label_values
+from scripts.transforms.intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
+from scripts.transforms.labels import EdgeLabeld, InfectionMaskd
+
+IMAGE = "image"
+LABEL = "label"
+
+
+def load_image() -> list[Transform]:
+    """Steps from a path under "image" to HU in canonical orientation; the scan's own grid."""
+    return _load(IMAGE, grey_values)
+
+
+def load_label() -> list[Transform]:
+    """Steps from a path under "label" to a binary mask in canonical orientation; a label may be absent."""
+    return [*_load(LABEL, label_values), InfectionMaskd(LABEL, allow_missing_keys=True)]
+
+
+def _load(key: str, converter: object) -> list[Transform]:
+    missing = key == LABEL
+    load = LoadImaged(key, ensure_channel_first=True, allow_missing_keys=missing)
+    for reader in (NibabelReader(), PILReader(converter=converter)):  # the last that knows a suffix reads it
+        load.register(reader)
+    return [
+        load,
+        EnsureVolumed(key, allow_missing_keys=missing),
+        Orientationd(key, axcodes=AXES, labels=None, allow_missing_keys=missing),
+    ]
+
+
+def resize_image(size: int) -> Transform:
+    """Bilinear to size x size in plane without anti-aliasing, the slices as they are."""
+    return Resized(IMAGE, spatial_size=(size, size, -1), mode="trilinear", align_corners=False)
+
+
+def resize_label(size: int) -> Transform:
+    """Nearest neighbour to size x size in plane, the slices as they are."""
+    return Resized(LABEL, spatial_size=(size, size, -1), mode="nearest-exact", allow_missing_keys=True)
+
+
+class NetworkGrid(Compose):
+    """From paths to volumes (1, size, size, Z): image in HU, label in {0, 1}.
+
+    Args:
+        size: edge length of the network's input in pixels, a multiple of 16.
+        intensity: how stored values become HU: "auto", "hu" or "window:LO,HI" (`to_hounsfield`).
+    """
+
+    def __init__(self, size: int = 256, intensity: str = "auto") -> None:
+        self.key = json.dumps({"version": 1, "size": size, "intensity": intensity, "axes": AXES})
+        super().__init__(
+            [
+                *load_image(),
+                IntensityGuardd(IMAGE, intensity),
+                resize_image(size),
+                *load_label(),
+                resize_label(size),
+            ]
+        )
+
+
+class NetworkInput(Compose):
+    """From HU to what the network sees: window to [0, 1], then per-slice z-score.
+
+    Args:
+        window: (LO, HI) in HU.
+    """
+
+    def __init__(self, window: Sequence[float] = DEFAULT_WINDOW) -> None:
+        super().__init__([RandWindowd(IMAGE, (window[0], window[1])), SliceZScored(IMAGE)])
+
+
+class Preprocessing(Compose):
+    """`NetworkGrid` and `NetworkInput` at once, for whole scans (1, X, Y, Z).
+
+    Args:
+        size: see `NetworkGrid`.
+        window: see `NetworkInput`.
+        intensity: see `NetworkGrid`.
+        label_grid: "network" resizes a label with the image; "scan" leaves it on the scan's own grid.
+    """
+
+    def __init__(
+        self,
+        size: int = 256,
+        window: Sequence[float] = DEFAULT_WINDOW,
+        intensity: str = "auto",
+        label_grid: str = "network",
+    ) -> None:
+        grid: list[Transform] = [*load_image(), IntensityGuardd(IMAGE, intensity), resize_image(size)]
+        label = [*load_label(), resize_label(size)] if label_grid == "network" else load_label()
+        super().__init__([*grid, *label, *NetworkInput(window).transforms])
+
+
+class TrainingInput(Compose):
+    """`NetworkInput` and the edge label for one slice in HU, with augmentation around it when asked.
+
+    The order is spatial augmentation, window (jittered), intensity augmentation, z-score, edge: intensities
+    are disturbed before the z-score that hides shifts and scales, and the edge is that of the mask as it
+    then is.
+
+    Args:
+        window: (LO, HI) in HU.
+        edge_method: see `EdgeLabeld`.
+        augment: off in the paper's preset.
+    """
+
+    def __init__(
+        self, window: Sequence[float] = DEFAULT_WINDOW, edge_method: str = "inner", augment: bool | str = False
+    ) -> None:
+        augment = flag(augment)
+        spatial = _spatial_augmentation() if augment else []
+        jitter = 0.15 if augment else 0.0
+        intensity = _intensity_augmentation() if augment else []
+        super().__init__(
+            [
+                *spatial,
+                RandWindowd(IMAGE, (window[0], window[1]), jitter=jitter),
+                *intensity,
+                SliceZScored(IMAGE),
+                EdgeLabeld(LABEL, edge_method),
+            ]
+        )
+
+
+def _spatial_augmentation() -> list[Transform]:
+    keys = (IMAGE, LABEL)
+    return [
+        RandFlipd(keys, prob=0.5, spatial_axis=0),
+        RandFlipd(keys, prob=0.5, spatial_axis=1),
+        RandRotate90d(keys, prob=0.5),
+        RandAffined(
+            keys,
+            prob=0.7,
+            rotate_range=0.35,
+            scale_range=0.2,
+            translate_range=12,
+            mode=("bilinear", "nearest"),
+            padding_mode="border",
+        ),
+    ]
+
+
+def _intensity_augmentation() -> list[Transform]:
+    return [
+        RandGaussianSmoothd(IMAGE, prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0)),
+        RandGaussianNoised(IMAGE, prob=0.3, std=0.03),
+    ]
