@@ -98,13 +98,17 @@ class CoSupervisionLoss(nn.Module):
             label: (B, 2, H, W), values in {0, 1}: mask, edge.
 
         Raises:
-            ValueError: if the channels are others.
+            ValueError: if channels, batches or sizes are others.
         """
         heads = self.edge_heads + self.mask_heads
         if logits.shape[1] not in (1, 1 + heads) or label.shape[1] != 2:
             raise ValueError(
                 f"logits have {logits.shape[1]} channels and labels {label.shape[1]}; "
                 f"accepted: 1 or {1 + heads} logits, 2 labels (mask, edge)"
+            )
+        if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[2:]:
+            raise ValueError(
+                f"logits are {tuple(logits.shape)} and labels {tuple(label.shape)}; accepted: equal batches and sizes"
             )
         with torch.autocast(device_type=logits.device.type, enabled=False):
             probability = torch.sigmoid(logits.float())

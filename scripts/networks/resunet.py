@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.networks.blocks import ConvBlock, ResidualBlock, UpBlock
-from scripts.networks.fusion import AddFusion, AttentionFusion, ConcatFusion, NoFusion
+from scripts.networks.fusion import GATES, RESIDUALS, AddFusion, AttentionFusion, ConcatFusion, NoFusion
 from scripts.networks.supervision import SupervisionHeads
 
 FUSIONS = ("none", "add", "concat", "attention")
@@ -129,8 +129,13 @@ class ResUNet(nn.Module):
             raise ValueError(f"base_width is {base_width}; accepted: multiples of 4 from 4 on")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; accepted: 0 <= dropout < 1")
-        if fusion not in FUSIONS:
-            raise ValueError(f"fusion is {fusion!r}; accepted: {', '.join(FUSIONS)}")
+        for name, value, accepted in (
+            ("fusion", fusion, FUSIONS),
+            ("gate", gate, GATES),
+            ("residual", residual, RESIDUALS),
+        ):
+            if value not in accepted:
+                raise ValueError(f"{name} is {value!r}; accepted: {', '.join(accepted)}")
         _check_stages("encoder", edge_stages, mask_stages)
         _check_stages("decoder", edge_stages_dec, mask_stages_dec)
 

@@ -60,9 +60,12 @@ def sobel_edge(mask: Tensor) -> Tensor:
 
 
 def canny_edge(mask: Tensor) -> Tensor:
-    """Canny edges with thresholds 10 and 150 on 255 * g, as in Inf-Net (shapes as `inner_edge`)."""
+    """Canny edges with thresholds 10 and 150 on 255 * g, as in Inf-Net (shapes as `inner_edge`).
+
+    A step has the same gradient on both of its sides; the pixels inside of the mask are kept.
+    """
     edges = [canny(255.0 * g[0].cpu().numpy(), sigma=0, low_threshold=10, high_threshold=150) for g in mask]
-    return torch.stack([torch.from_numpy(edge).to(mask) for edge in edges]).unsqueeze(1)
+    return mask * torch.stack([torch.from_numpy(edge).to(mask) for edge in edges]).unsqueeze(1)
 
 
 def _erode(mask: Tensor) -> Tensor:

@@ -1,0 +1,170 @@
+"""The list of cases of a data set: made from folders, read from datalist.json, chosen by split and fold.
+
+datalist.json lies in the data set's folder and its paths are relative to that folder. A folder without one that a
+layout recognises gives the same list, made in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Collection
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from scripts.data.layouts.base import listing_error
+from scripts.data.layouts.build import build_datalist, relative_to
+from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, FileKey
+from scripts.data.layouts.registry import DATALIST, recognise
+from scripts.data.layouts.schema import parse_datalist
+from scripts.data.splits import check_patient_disjoint, patients_of
+from scripts.errors import UserError
+
+__all__ = ["FILE_KEYS", "LIST_NAMES", "Case", "Datalist", "build_datalist", "describe", "read_datalist", "select_cases"]
+
+Split = Literal["training", "validation", "test", "unlabeled", "all"]
+
+_logger = logging.getLogger(__name__)
+
+
+def read_datalist(dataset_dir: str | os.PathLike[str]) -> Datalist:
+    """Reads and checks the list of a data set; its warnings are logged.
+
+    Args:
+        dataset_dir: folder with datalist.json, or a data set as it unzips (then with the defaults of `prepare`).
+
+    Returns:
+        The list, with paths relative to `dataset_dir`.
+
+    Raises:
+        UserError: no data set; a malformed datalist.json; files that do not exist, all of them listed.
+    """
+    folder = Path(dataset_dir)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: not a folder")
+    if (folder / DATALIST).is_file():
+        datalist = parse_datalist(folder / DATALIST)
+        _check_files(folder, datalist)
+    else:
+        _, root = recognise(folder.resolve())
+        datalist = json.loads(_prepare_in_memory(folder.resolve(), _fingerprint(root)))
+    for warning in datalist["warnings"]:
+        _logger.warning("%s: %s", datalist["name"], warning)
+    return datalist
+
+
+def select_cases(
+    dataset_dir: str | os.PathLike[str],
+    split: Split = "all",
+    fold: int | None = None,
+    exclude_patients: Collection[str] = (),
+) -> list[Case]:
+    """Chooses the cases of a split, with absolute paths.
+
+    Args:
+        dataset_dir: see `read_datalist`.
+        split: "training" (every fold but `fold`; with `fold` None all), "validation" (`fold`), "test",
+            "unlabeled" (without patients of the validation fold and of the test cases), "all" (labelled or not).
+        fold: validation fold.
+        exclude_patients: patients to leave out, for instance those of a test set that lies elsewhere.
+
+    Raises:
+        UserError: unknown split or fold, nothing left, or a patient in training and in validation or test.
+    """
+    if split not in get_args(Split):
+        raise UserError(f"split: {split!r}, accepted: {', '.join(get_args(Split))}")
+    datalist = read_datalist(dataset_dir)
+    validation = _fold_cases(datalist, fold, dataset_dir)
+    training = [case for case in datalist["training"] if fold is None or case["fold"] != fold]
+    if datalist["split"] == "patient":
+        check_patient_disjoint(training, validation)
+    check_patient_disjoint(datalist["training"], datalist["test"], right_name="test")
+    lists: dict[str, list[Case]] = {
+        "training": training,
+        "validation": validation,
+        "test": datalist["test"],
+        "unlabeled": _without_patients(datalist["unlabeled"], patients_of(validation + datalist["test"])),
+        "all": [case for name in LIST_NAMES for case in datalist[name]],
+    }
+    chosen = _without_patients(lists[split], exclude_patients)
+    if not chosen:
+        raise UserError(_nothing(dataset_dir, split, fold, datalist))
+    return [_with_folder(case, Path(dataset_dir).resolve()) for case in chosen]
+
+
+def describe(dataset_dir: str | os.PathLike[str], fold: int | None = None) -> dict[str, Any]:
+    """What a model card and a table say about the data of a run: JSON values.
+
+    Args:
+        dataset_dir: see `read_datalist`.
+        fold: validation fold; None when all cases train.
+
+    Raises:
+        UserError: see `read_datalist`; a fold that does not exist.
+    """
+    datalist = read_datalist(dataset_dir)
+    validation = _fold_cases(datalist, fold, dataset_dir)
+    general = {key: datalist[key] for key in ("name", "layout", "split", "folds", "seed", "synthetic", "warnings")}
+    return {
+        **general,
+        "fold": fold,
+        "training_cases": len(datalist["training"]) - len(validation),
+        "validation_cases": len(validation),
+        "validation_patients": sorted(patients_of(validation)),
+    }
+
+
+def _fold_cases(datalist: Datalist, fold: int | None, dataset_dir: str | os.PathLike[str]) -> list[Case]:
+    if fold is None:
+        return []
+    folds = sorted({case["fold"] for case in datalist["training"] if case["fold"] is not None})
+    if fold not in folds:
+        accepted = ", ".join(map(str, folds)) or "none, the cases have no folds"
+        raise UserError(f"{dataset_dir}: fold {fold!r}, accepted: {accepted}")
+    return [case for case in datalist["training"] if case["fold"] == fold]
+
+
+def _without_patients(cases: list[Case], patients: Collection[str]) -> list[Case]:
+    kept = [case for case in cases if case["patient"] is None or case["patient"] not in patients]
+    if len(kept) < len(cases):
+        left_out = sorted(patients_of(cases) - patients_of(kept))
+        _logger.info("%d cases of the patients %s are left out", len(cases) - len(kept), ", ".join(left_out))
+    return kept
+
+
+def _nothing(dataset_dir: str | os.PathLike[str], split: str, fold: int | None, datalist: Datalist) -> str:
+    counts = ", ".join(f"{name} {len(datalist[name])}" for name in LIST_NAMES)
+    hint = "; validation needs a fold" if split == "validation" and fold is None else ""
+    return f"{dataset_dir}: no cases for split {split} with fold {fold}{hint}; there are: {counts}"
+
+
+def _with_folder(case: Case, folder: Path) -> Case:
+    absolute: dict[FileKey, str] = {key: str(folder / case[key]) for key in FILE_KEYS if key in case}
+    return Case(**{**case, **absolute})  # type: ignore[typeddict-item]
+
+
+def _check_files(folder: Path, datalist: Datalist) -> None:
+    cases = [case for name in LIST_NAMES for case in datalist[name]]
+    paths = dict.fromkeys(case[key] for case in cases for key in FILE_KEYS if key in case)
+    missing = [folder / path for path in paths if not (folder / path).is_file()]
+    if missing:
+        lines = [
+            f"{path}: a link to {os.readlink(path)}, which is not there" if path.is_symlink() else str(path)
+            for path in missing
+        ]
+        raise listing_error(f"{folder / DATALIST}: {len(missing)} of {len(paths)} files are missing:", lines)
+
+
+def _fingerprint(folder: Path) -> int:
+    """Changes when a file under the folder does, so that a list in memory is made anew."""
+    stats = ((path.as_posix(), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    return hash(tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+
+
+@lru_cache(maxsize=4)
+def _prepare_in_memory(folder: Path, fingerprint: int) -> str:
+    _logger.info("%s has no %s (state %x): reading all of it, `prepare` does so once", folder, DATALIST, fingerprint)
+    datalist, _ = build_datalist([folder])
+    return json.dumps(relative_to(datalist, folder))

@@ -1,0 +1,1 @@
+"""The public data sets as they lie on disk after unzipping: recognised, paired, checked."""

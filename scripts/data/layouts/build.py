@@ -1,0 +1,110 @@
+"""Makes the list of cases from one or several data sets as they unzip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.data.layouts.base import listing_error
+from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist
+from scripts.data.layouts.checks import Facts, check_findings
+from scripts.data.layouts.registry import overlap_warnings, recognise
+from scripts.data.splits import assign_folds, check_patient_disjoint, unknown_patients_warning
+
+DEFAULT_FOLDS = 5
+DEFAULT_SEED = 0
+DEFAULT_SPLIT = "patient"
+
+
+def build_datalist(
+    sources: Sequence[Path], folds: int = DEFAULT_FOLDS, seed: int = DEFAULT_SEED, split: str = DEFAULT_SPLIT
+) -> tuple[Datalist, Facts]:
+    """Recognises, pairs, checks and splits one or several data sets as they unzip.
+
+    Args:
+        sources: folders, each one data set.
+        folds: number of folds, 2 or more.
+        seed: seed of the folds, 0 or more.
+        split: "patient" or "slice", see `scripts.data.splits.assign_folds`.
+
+    Returns:
+        The list with absolute paths, and what the checks learned (slices, infected slices).
+
+    Raises:
+        UserError: a folder that is no known data set, or every offender of the trees, one line each.
+    """
+    datalist = _empty(folds, seed, split)
+    facts, problems = Facts(), list[str]()
+    for source in (path.resolve() for path in sources):
+        problems += _add_source(datalist, facts, source)
+    problems += _duplicates([case for name in LIST_NAMES for case in datalist[name]])
+    if problems:
+        raise listing_error(f"{len(problems)} problems in {', '.join(map(str, sources))}:", problems)
+    _split(datalist, facts)
+    return datalist, facts
+
+
+def _empty(folds: int, seed: int, split: str) -> Datalist:
+    return Datalist(
+        name="",
+        layout="",
+        split=split,
+        folds=folds,
+        seed=seed,
+        synthetic=False,
+        warnings=[],
+        training=[],
+        test=[],
+        unlabeled=[],
+    )
+
+
+def _add_source(datalist: Datalist, facts: Facts, source: Path) -> list[str]:
+    layout, root = recognise(source)
+    found = layout.collect(root)
+    learned = check_findings(found, source.name)
+    facts.slices |= learned.slices
+    facts.infected |= learned.infected
+    datalist["name"] = "+".join(filter(None, [datalist["name"], source.name]))
+    datalist["layout"] = "+".join(filter(None, [datalist["layout"], layout.name]))
+    datalist["synthetic"] |= found.synthetic
+    datalist["warnings"] += found.warnings
+    for name in LIST_NAMES:
+        datalist[name] += found.cases(name)
+    return found.problems
+
+
+def _split(datalist: Datalist, facts: Facts) -> None:
+    datalist["training"], warnings = assign_folds(
+        datalist["training"], datalist["folds"], datalist["seed"], datalist["split"]
+    )
+    check_patient_disjoint(datalist["training"], datalist["test"], right_name="test")
+    warnings += unknown_patients_warning(datalist["test"], "test")
+    datalist["warnings"] += warnings + overlap_warnings(set(datalist["layout"].split("+")))
+    if not datalist["training"]:
+        datalist["folds"] = 0
+    elif not any(marked.any() for marked in facts.infected.values()):
+        datalist["warnings"].append("no label marks any infection")
+
+
+def _duplicates(cases: Sequence[Case]) -> list[str]:
+    first: dict[str, str] = {}
+    problems = []
+    for case in cases:
+        if case["name"] in first:
+            problems.append(f"{case['image']}: duplicate case name '{case['name']}', so has {first[case['name']]}")
+        first.setdefault(case["name"], case["image"])
+    return problems
+
+
+def relative_to(datalist: Datalist, folder: Path) -> Datalist:
+    """The same list with paths relative to a folder that holds the files."""
+    result = Datalist(**datalist)
+    for name in LIST_NAMES:
+        result[name] = [_relative_case(case, folder) for case in datalist[name]]
+    return result
+
+
+def _relative_case(case: Case, folder: Path) -> Case:
+    relative = {key: Path(case[key]).relative_to(folder).as_posix() for key in FILE_KEYS if key in case}
+    return Case(**{**case, **relative})  # type: ignore[typeddict-item]

@@ -1,0 +1,72 @@
+"""What a case and a list of cases are: plain dictionaries that go straight into MONAI transforms and JSON."""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+ListName = Literal["training", "test", "unlabeled"]
+LIST_NAMES: tuple[ListName, ...] = ("training", "test", "unlabeled")
+
+FileKey = Literal["image", "label", "lung", "classes", "prior"]
+FILE_KEYS: tuple[FileKey, ...] = ("image", "label", "lung", "classes", "prior")
+
+SPLITS = ("patient", "slice")
+
+
+class Case(TypedDict):
+    """One volume (NIfTI), a part of its slices, or one slice as a picture (PNG, JPG).
+
+    Attributes:
+        name: unique among all cases of a list; the name of its folder and of its row in tables.
+        image: path of the CT.
+        patient: patient that the image comes from; None when the data set does not tell.
+        fold: cross-validation fold from 0; None: never in validation.
+        label: path of the infection mask; absent when unlabelled.
+        label_codes: label values that mean infection; absent: every value above 0.
+        intensity: "hu", or "window:LO,HI" where the full scale of the stored values (0..255 or 0..1) stands for
+            LO..HI HU; absent: to be found from the values.
+        slices: indices along the stored third axis that this case covers; absent: all of them.
+        classes: path of a multi-class label: 0 background, 1 ground glass, 2 consolidation.
+        prior: path of the binary prior that comes with `classes`.
+        lung: path of a lung mask.
+    """
+
+    name: str
+    image: str
+    patient: str | None
+    fold: int | None
+    label: NotRequired[str]
+    label_codes: NotRequired[list[int]]
+    intensity: NotRequired[str]
+    slices: NotRequired[list[int]]
+    classes: NotRequired[str]
+    prior: NotRequired[str]
+    lung: NotRequired[str]
+
+
+class Datalist(TypedDict):
+    """The content of datalist.json.
+
+    Attributes:
+        name: data set, several joined by "+".
+        layout: layout that was recognised, several joined by "+".
+        split: "patient": no patient in two folds; "slice": slices of one scan in several folds (the paper's).
+        folds: number of folds, 0 without any.
+        seed: seed of the folds.
+        synthetic: whether phantoms are among the cases.
+        warnings: what every figure measured with this split has to say.
+        training: labelled cases, with folds.
+        test: labelled cases kept apart by the data set itself.
+        unlabeled: cases without a label.
+    """
+
+    name: str
+    layout: str
+    split: str
+    folds: int
+    seed: int
+    synthetic: bool
+    warnings: list[str]
+    training: list[Case]
+    test: list[Case]
+    unlabeled: list[Case]

@@ -1,0 +1,136 @@
+"""Checks what a layout found: every file is complete, partners share one grid, labels hold what they may."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from scripts.data.layouts.base import CLASSES, Findings
+from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case
+from scripts.data.layouts.files import Header, format_affine, format_shape, read_header, read_values
+from scripts.errors import UserError
+
+AFFINE_TOLERANCE_MM = 1e-2
+_SILENT_SECONDS = 2.0  # a progress bar only for what takes longer
+
+
+@dataclass
+class Facts:
+    """What the checks learned on their way.
+
+    Attributes:
+        slices: number of slices by image path.
+        infected: for each slice whether the label marks infection, by label path.
+    """
+
+    slices: dict[str, int] = field(default_factory=dict)
+    infected: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+
+def check_findings(found: Findings, title: str) -> Facts:
+    """Reads every header and every label of what a layout found.
+
+    Args:
+        found: the cases; one line for each offender is added to `found.problems`.
+        title: what the progress bar says.
+    """
+    facts = Facts()
+    cases = [case for name in LIST_NAMES for case in found.cases(name)]
+    for case in tqdm(cases, desc=f"checking {title}", delay=_SILENT_SECONDS, leave=False, unit="case"):
+        found.problems += _check_case(case, found.label_values, facts)
+    found.problems[:] = dict.fromkeys(found.problems)  # a stack's file is read once for its slices already
+    return facts
+
+
+def _check_case(case: Case, label_values: frozenset[int], facts: Facts) -> list[str]:
+    headers, problems = _read_headers(case)
+    image = headers.get("image")
+    if image is not None:
+        facts.slices[case["image"]] = image.slices
+        for key, header in headers.items():
+            problems += _grid_problem(case, key, image, header)
+    if len(headers) == sum(key in case for key in FILE_KEYS):
+        problems += _check_values(case, label_values, facts)
+    return problems
+
+
+def _read_headers(case: Case) -> tuple[dict[str, Header], list[str]]:
+    headers: dict[str, Header] = {}
+    problems: list[str] = []
+    for key in FILE_KEYS:
+        if key not in case:
+            continue
+        try:
+            headers[key] = read_header(Path(case[key]))
+        except UserError as error:
+            problems.append(str(error))
+    return headers, problems
+
+
+def _grid_problem(case: Case, key: str, image: Header, other: Header) -> list[str]:
+    where = f"{case[key]}: "  # type: ignore[literal-required]
+    if other.shape != image.shape:
+        sizes = f"{format_shape(other.shape)}, its image {case['image']} has {format_shape(image.shape)}"
+        return [f"{where}size {sizes}"]
+    if image.affine is None or other.affine is None:
+        return []
+    distance = corner_distance(image.shape, image.affine, other.affine)
+    if distance <= AFFINE_TOLERANCE_MM:
+        return []
+    return [
+        f"{where}lies up to {distance:.4g} mm off its image {case['image']} (accepted: {AFFINE_TOLERANCE_MM:g} mm): "
+        f"affine {format_affine(other.affine)}, image {format_affine(image.affine)}"
+    ]
+
+
+def corner_distance(shape: tuple[int, ...], first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Largest distance in mm between the corner voxels of a volume under two affines.
+
+    Args:
+        shape: size of the volume (x, y, z).
+        first: (4, 4) voxel to mm.
+        second: (4, 4) voxel to mm.
+
+    >>> shifted = np.eye(4)
+    >>> shifted[:3, 3] = 3.0, 4.0, 0.0
+    >>> corner_distance((10, 10, 10), np.eye(4), shifted)
+    5.0
+    """
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, length - 1) for length in shape))])
+    return float(np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max())
+
+
+def _check_values(case: Case, label_values: frozenset[int], facts: Facts) -> list[str]:
+    """Reads the label and the multi-class label of a case whose files all have a readable header."""
+    problems: list[str] = []
+    for key, accepted in (("label", label_values), ("classes", CLASSES)):
+        if key not in case:
+            continue
+        path = Path(case[key])  # type: ignore[literal-required]
+        try:
+            values = read_values(path)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        problems += _values_problem(path, values, accepted)
+        if key == "label":
+            facts.infected[case["label"]] = _infected_slices(values, case.get("label_codes"))
+    return problems
+
+
+def _infected_slices(values: NDArray[np.generic], codes: list[int] | None) -> NDArray[np.bool_]:
+    infected = np.greater(values, 0) if codes is None else np.isin(values, codes)
+    return np.atleast_1d(np.any(infected, axis=(0, 1)))
+
+
+def _values_problem(path: Path, values: NDArray[np.generic], accepted: frozenset[int]) -> list[str]:
+    others = values[~np.isin(values, sorted(accepted))]
+    if not others.size:
+        return []
+    found = ", ".join(f"{value:g}" for value in np.unique(others)[:10])
+    return [f"{path}: label values {found}, accepted: {', '.join(map(str, sorted(accepted)))}"]

@@ -1,0 +1,113 @@
+"""Volume cohorts: MosMedData, UESTC-COVID-19 and COVID-19-20 (one case = one volume)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts.data.layouts.base import Findings, Layout, new_case, pair
+from scripts.data.layouts.files import VOLUMES, list_files
+from scripts.data.layouts.patients import patient_of_scan
+
+_MASK, _CT, _SEG = "_mask", "_ct", "_seg"
+_UESTC_WINDOW = "window:-1400,100"  # stored as 0..1 by the authors
+_CHALLENGE, _TEST_SET = "COVID-19-20_v2", "COVID-19-20_TestSet"
+
+
+def _without(files: dict[str, Path], ending: str) -> dict[str, Path]:
+    """The files whose names end so, by the rest of the name."""
+    return {stem.removesuffix(ending): path for stem, path in files.items() if stem.endswith(ending)}
+
+
+def _matches_mosmed(root: Path) -> bool:
+    return (root / "studies").is_dir() and (root / "masks").is_dir()
+
+
+def _collect_mosmed(root: Path) -> Findings:
+    found = Findings()
+    studies: dict[str, Path] = {}
+    for folder in sorted(path for path in (root / "studies").iterdir() if path.is_dir()):
+        for stem, path in list_files(folder, VOLUMES, found.problems).items():
+            if stem in studies:
+                found.problems.append(f"{path}: duplicate case name '{stem}', {studies[stem]} has it as well")
+            studies.setdefault(stem, path)
+    masks = _without(list_files(root / "masks", VOLUMES, found.problems), _MASK)
+    masked = {stem: path for stem, path in studies.items() if stem in masks}
+    for stem in pair(masked, masks, "mask", root / "masks", found.problems):
+        found.training.append(new_case(stem, studies[stem], patient_of_scan(stem), masks[stem]))
+    found.unlabeled = [
+        new_case(stem, path, patient_of_scan(stem)) for stem, path in studies.items() if stem not in masks
+    ]
+    return found
+
+
+def _is_uestc_part(folder: Path) -> bool:
+    return folder.name in ("part1", "part2") and all((folder / name).is_dir() for name in ("image", "label"))
+
+
+def _matches_uestc(root: Path) -> bool:
+    return _is_uestc_part(root) or any(_is_uestc_part(root / part) for part in ("part1", "part2"))
+
+
+def _collect_uestc_part(part: Path, found: Findings, labelled: bool) -> None:
+    images = list_files(part / "image", VOLUMES, found.problems)
+    labels = list_files(part / "label", VOLUMES, found.problems)
+    for stem in pair(images, labels, "label", part / "label", found.problems):
+        name = f"uestc_{part.name}_{stem}"
+        case = new_case(name, images[stem], name, labels[stem] if labelled else None)
+        case["intensity"] = _UESTC_WINDOW
+        (found.training if labelled else found.unlabeled).append(case)
+
+
+def _collect_uestc(root: Path) -> Findings:
+    """Part 2 (expert labels) trains; part 1 (non-expert) only when it is the source by itself."""
+    found = Findings()
+    non_expert = "labels of UESTC part1 are by non-experts"
+    if _is_uestc_part(root) or not _is_uestc_part(root / "part2"):
+        part = root if _is_uestc_part(root) else root / "part1"
+        _collect_uestc_part(part, found, labelled=True)
+        found.warnings += [non_expert] if part.name == "part1" else []
+        return found
+    _collect_uestc_part(root / "part2", found, labelled=True)
+    if _is_uestc_part(root / "part1"):
+        _collect_uestc_part(root / "part1", found, labelled=False)
+        found.warnings.append(f"{non_expert}: its volumes are listed as unlabeled; name part1 as a source to use them")
+    return found
+
+
+def _challenge_folders(root: Path) -> tuple[Path, Path]:
+    """The training release and the test set, from the folder of the release or the one above."""
+    inside = (root / _CHALLENGE).is_dir()
+    return (root / _CHALLENGE if inside else root), root / _TEST_SET
+
+
+def _matches_challenge(root: Path) -> bool:
+    release, _ = _challenge_folders(root)
+    return any(
+        path.name.lower().endswith((f"{_CT}.nii.gz", f"{_CT}.nii"))
+        for folder in (release / "Train", release / "Validation")
+        if folder.is_dir()
+        for path in folder.iterdir()
+    )
+
+
+def _collect_challenge(root: Path) -> Findings:
+    found = Findings()
+    release, test_set = _challenge_folders(root)
+    files = list_files(release / "Train", VOLUMES, found.problems)
+    images, labels = _without(files, _CT), _without(files, _SEG)
+    for stem in pair(images, labels, "label", release / "Train", found.problems):
+        found.training.append(new_case(stem, images[stem], patient_of_scan(stem), labels[stem]))
+    for folder in (release / "Validation", test_set):
+        for stem, path in _without(list_files(folder, VOLUMES, found.problems), _CT).items():
+            found.unlabeled.append(new_case(stem, path, patient_of_scan(stem)))
+    return found
+
+
+MOSMED = Layout("mosmeddata", "studies/CT-*/ with masks/*_mask.nii.gz", _matches_mosmed, _collect_mosmed)
+UESTC = Layout("uestc_covid_19", "part2/ and part1/, each image/ with label/", _matches_uestc, _collect_uestc)
+COVID_19_20 = Layout(
+    "covid_19_20_v2",
+    f"{_CHALLENGE}/Train/*_ct.nii.gz with *_seg.nii.gz, Validation/, and {_TEST_SET}/ beside it",
+    _matches_challenge,
+    _collect_challenge,
+)

@@ -1,0 +1,182 @@
+"""Reads just as much of an image file as recognising and checking need: names, headers, label values."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+from PIL import Image
+
+from scripts.errors import UserError
+
+VOLUMES = (".nii.gz", ".nii")
+PICTURES = (".png", ".jpg", ".jpeg")
+_UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, zlib.error, ImageFileError, HeaderDataError)
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Header:
+    """Size and place of an image.
+
+    Attributes:
+        shape: stored axes of a volume, (width, height) of a picture.
+        affine: (4, 4) voxel index to mm in RAS; None for a picture.
+    """
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64] | None
+
+    @property
+    def slices(self) -> int:
+        """Number of axial slices: the stored third axis; 1 for a picture."""
+        return self.shape[2] if len(self.shape) > 2 else 1
+
+
+def suffix_of(path: Path, suffixes: tuple[str, ...] = VOLUMES + PICTURES) -> str | None:
+    """Finds which of `suffixes` a file name ends with, in any case; None when it is none of them."""
+    return next((suffix for suffix in suffixes if path.name.lower().endswith(suffix)), None)
+
+
+def stem_of(path: Path) -> str:
+    """Takes the extension off a file name, `.nii.gz` as a whole.
+
+    >>> stem_of(Path("labels/case.01.nii.gz"))
+    'case.01'
+    """
+    return path.name[: len(path.name) - len(suffix_of(path) or path.suffix)]
+
+
+def is_picture(path: Path) -> bool:
+    """Tells a slice (PNG, JPG) from a volume by its name."""
+    return suffix_of(path, PICTURES) is not None
+
+
+def file_at(path: Path) -> Path:
+    """Steps into a folder with the name of the file in it, as some mirrors unzip: `x.nii/x.nii`."""
+    inner = path / path.name
+    return inner if path.is_dir() and inner.is_file() else path
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict[str, Path]:
+    """Lists the image files directly in a folder by their names without extension, sorted.
+
+    Args:
+        folder: folder to list; a missing one gives an empty result.
+        suffixes: extensions to take.
+        problems: gets one line for each second file of the same name (`a.nii` beside `a.nii.gz`).
+    """
+    found: dict[str, Path] = {}
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+        path = file_at(entry)
+        if entry.name.startswith(".") or not path.is_file() or suffix_of(path, suffixes) is None:
+            continue
+        stem = stem_of(path)
+        if stem in found:
+            problems.append(f"{path}: duplicate case name '{stem}', {found[stem].name} has it as well")
+        else:
+            found[stem] = path
+    return found
+
+
+def read_header(path: Path) -> Header:
+    """Reads size and affine, and makes sure that the file is complete.
+
+    A picture is decoded. Of a compressed volume the length that gzip wrote behind the data is compared; the data
+    themselves are only read when that disagrees.
+
+    Raises:
+        UserError: unreadable, truncated, not 3-D, coloured, or with an affine that is no mapping.
+    """
+    try:
+        return _picture_header(path) if is_picture(path) else _volume_header(path)
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read, {_first_line(error)}") from error
+
+
+def read_values(path: Path) -> NDArray[np.generic]:
+    """Reads the stored values of a label, (height, width) of a picture, (x, y, z) of a volume.
+
+    Raises:
+        UserError: unreadable or truncated.
+    """
+    try:
+        if is_picture(path):
+            return _read_picture(path)
+        return np.asanyarray(nib.load(path).dataobj)
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read, {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _read_picture(path: Path) -> NDArray[np.generic]:
+    with Image.open(path) as picture:
+        values = np.asarray(picture)  # a palette gives its indices, which are the class codes
+    if values.ndim == 2:
+        return values
+    grey = values[..., 0]
+    colours = values.shape[-1] - (values.shape[-1] in (2, 4))  # without alpha
+    if any((values[..., channel] != grey).any() for channel in range(1, colours)):
+        raise UserError(f"{path}: is in colour, accepted is a grey picture")
+    return grey
+
+
+def _picture_header(path: Path) -> Header:
+    height, width = _read_picture(path).shape
+    return Header((width, height), None)
+
+
+def _volume_header(path: Path) -> Header:
+    volume = nib.load(path)
+    shape = tuple(int(length) for length in volume.shape)
+    if len(shape) != 3 or 0 in shape:
+        raise UserError(f"{path}: has the axes {format_shape(shape)}, accepted is one 3-D volume (x, y, slices)")
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise UserError(f"{path}: the affine {format_affine(affine)} does not map voxels to mm")
+    _check_length(path, int(volume.dataobj.offset) + int(np.prod(shape)) * volume.get_data_dtype().itemsize)
+    return Header(shape, affine)
+
+
+def _check_length(path: Path, expected: int) -> None:
+    with path.open("rb") as file:
+        compressed = file.read(2) == _GZIP_MAGIC
+        file.seek(-4, 2)
+        written = int.from_bytes(file.read(4), "little")  # gzip: uncompressed length modulo 2**32
+    if compressed and written == expected % 2**32:
+        return
+    found = _uncompressed_length(path) if compressed else path.stat().st_size
+    if found < expected:
+        raise UserError(f"{path}: is truncated, {found} bytes of {expected}")
+
+
+def _uncompressed_length(path: Path) -> int:
+    length = 0
+    with gzip.open(path) as file:
+        try:
+            while chunk := file.read(_CHUNK):
+                length += len(chunk)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            return length
+    return length
+
+
+def format_shape(shape: tuple[int, ...]) -> str:
+    """Writes a size as in "512 x 512 x 30"."""
+    return " x ".join(map(str, shape))
+
+
+def format_affine(affine: NDArray[np.float64]) -> str:
+    """Writes the three rows of an affine on one line."""
+    return np.array2string(affine[:3], precision=4, suppress_small=True, separator=", ").replace("\n", "")

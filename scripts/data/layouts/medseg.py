@@ -1,0 +1,65 @@
+"""MedSeg (medicalsegmentation.com/covid19): part 1, a stack of 100 slices; part 2, 9 volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts.data.layouts.base import Findings, Layout, new_case, pair
+from scripts.data.layouts.case import Case
+from scripts.data.layouts.files import VOLUMES, list_files, read_header
+from scripts.errors import UserError
+
+_VALUES = frozenset({0, 1, 2, 3})  # 1 ground glass, 2 consolidation, 3 pleural effusion
+_STACK, _STACK_LABEL, _STACK_LUNGS, _UNLABELED = "tr_im", "tr_mask", "tr_lungmasks_updated", "val_im"
+_IMAGES, _LABELS, _LUNGS = "rp_im", "rp_msk", "rp_lung_msk"
+
+
+def _stack(name: str, image: Path, problems: list[str], label: Path | None = None) -> Case:
+    """A case that names its slices: a stack of independent slices, which may go to different folds."""
+    case = new_case(name, image, None, label)
+    try:
+        case["slices"] = list(range(read_header(image).slices))
+    except UserError as error:
+        problems.append(str(error))
+    return case
+
+
+def _matches_part1(root: Path) -> bool:
+    return any((root / f"{_STACK}{suffix}").exists() for suffix in VOLUMES)
+
+
+def _collect_part1(root: Path) -> Findings:
+    found = Findings(label_values=_VALUES)
+    files = list_files(root, VOLUMES, found.problems)
+    if _STACK not in files or _STACK_LABEL not in files:
+        found.problems += [f"{root / name}.nii.gz: not there" for name in (_STACK, _STACK_LABEL) if name not in files]
+        return found
+    case = _stack(f"medseg_{_STACK}", files[_STACK], found.problems, files[_STACK_LABEL])
+    if _STACK_LUNGS in files:
+        case["lung"] = str(files[_STACK_LUNGS])
+    found.training.append(case)
+    if _UNLABELED in files:
+        found.unlabeled.append(_stack(f"medseg_{_UNLABELED}", files[_UNLABELED], found.problems))
+    return found
+
+
+def _matches_part2(root: Path) -> bool:
+    return (root / _IMAGES).is_dir() and (root / _LABELS).is_dir()
+
+
+def _collect_part2(root: Path) -> Findings:
+    found = Findings(label_values=_VALUES)
+    images, labels, lungs = (list_files(root / name, VOLUMES, found.problems) for name in (_IMAGES, _LABELS, _LUNGS))
+    if lungs:
+        pair(images, lungs, "lung mask", root / _LUNGS, found.problems)
+    for stem in pair(images, labels, "label", root / _LABELS, found.problems):
+        name = f"medseg_rp_{stem}"
+        case = new_case(name, images[stem], name, labels[stem])
+        if stem in lungs:
+            case["lung"] = str(lungs[stem])
+        found.training.append(case)
+    return found
+
+
+PART1 = Layout("medseg_part1", f"{_STACK}.nii.gz with {_STACK_LABEL}.nii.gz", _matches_part1, _collect_part1)
+PART2 = Layout("medseg_part2", f"{_IMAGES}/ with {_LABELS}/, equal file names", _matches_part2, _collect_part2)

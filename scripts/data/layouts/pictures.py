@@ -1,0 +1,79 @@
+"""Data sets of slices as pictures: COVID-SemiSeg (Inf-Net, 2020) and the prepared tree of Hu et al. 2022."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts.data.layouts.base import PICTURE_BINARY, Findings, Layout, new_case, pair
+from scripts.data.layouts.case import Case
+from scripts.data.layouts.files import PICTURES, list_files
+from scripts.data.layouts.patients import patient_of_slice
+
+_TRAIN = Path("TrainingSet/LungInfection-Train/Doctor-label")
+_PSEUDO = Path("TrainingSet/LungInfection-Train/Pseudo-label")
+_TRAIN_CLASSES = Path("TrainingSet/MultiClassInfection-Train")
+_TEST = Path("TestingSet/LungInfection-Test")
+_TEST_CLASSES = Path("TestingSet/MultiClassInfection-Test")
+
+
+def _labelled(root: Path, images: str, labels: str, prefix: str, problems: list[str]) -> list[Case]:
+    """Pairs pictures of two folders by name; edge folders are left, edges come from the mask after resizing."""
+    pictures = list_files(root / images, PICTURES, problems)
+    masks = list_files(root / labels, PICTURES, problems)
+    return [
+        new_case(f"{prefix}{stem}", pictures[stem], patient_of_slice(stem), masks[stem])
+        for stem in pair(pictures, masks, "label", root / labels, problems)
+    ]
+
+
+def _attach_classes(cases: list[Case], root: Path, problems: list[str]) -> None:
+    """Adds the multi-class label and the prior of the same picture, where the tree has them."""
+    classes = list_files(root / "GT", PICTURES, problems)
+    priors = list_files(root / "Prior", PICTURES, problems)
+    for case in cases:
+        stem = Path(case["image"]).stem
+        if stem in classes:
+            case["classes"] = str(classes[stem])
+        if stem in priors:
+            case["prior"] = str(priors[stem])
+        if classes and stem not in classes:
+            problems.append(f"{case['image']}: no multi-class label '{stem}' in {root / 'GT'}")
+        if priors and stem not in priors:
+            problems.append(f"{case['image']}: no prior '{stem}' in {root / 'Prior'}")
+
+
+def _matches_semiseg(root: Path) -> bool:
+    return any((root / part / "Imgs").is_dir() for part in (_TRAIN, _TEST, _PSEUDO))
+
+
+def _collect_semiseg(root: Path) -> Findings:
+    found = Findings(label_values=PICTURE_BINARY)
+    found.training = _labelled(root / _TRAIN, "Imgs", "GT", "semiseg_train_", found.problems)
+    found.test = _labelled(root / _TEST, "Imgs", "GT", "semiseg_test_", found.problems)
+    _attach_classes(found.training, root / _TRAIN_CLASSES, found.problems)
+    _attach_classes(found.test, root / _TEST_CLASSES, found.problems)
+    # Pseudo-label/GT, if there, was made by a network: not a label
+    for stem, path in list_files(root / _PSEUDO / "Imgs", PICTURES, found.problems).items():
+        found.unlabeled.append(new_case(stem, path, patient_of_slice(stem)))
+    return found
+
+
+def _matches_paper(root: Path) -> bool:
+    return (root / "train" / "image").is_dir() and (root / "train" / "mask").is_dir()
+
+
+def _collect_paper(root: Path) -> Findings:
+    """The official code selects its model on `val`, which is its test set as well: here it is `test` only."""
+    found = Findings(label_values=PICTURE_BINARY)
+    found.training = _labelled(root / "train", "image", "mask", "train_", found.problems)
+    found.test = _labelled(root / "val", "image", "mask", "val_", found.problems)
+    return found
+
+
+SEMISEG = Layout(
+    "covid_semiseg",
+    f"{_TRAIN}/Imgs with GT, or {_TEST}/Imgs with GT, or {_PSEUDO}/Imgs",
+    _matches_semiseg,
+    _collect_semiseg,
+)
+PAPER = Layout("resunet_png", "train/ and val/, each image/ with mask/", _matches_paper, _collect_paper)

@@ -1,0 +1,161 @@
+"""Writes a prepared data set: datalist.json beside images/, labels/ and so on, as links or as copies.
+
+Links are relative: the prepared folder and its sources may be moved or mounted elsewhere together, not one without
+the other; with copies the prepared folder stands alone. `prepared.json` records what was written, so that a later
+run replaces that and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from scripts.data.layouts.base import listing_error
+from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, FileKey
+from scripts.data.layouts.files import suffix_of
+from scripts.data.layouts.registry import DATALIST
+from scripts.errors import UserError
+
+RECORD = "prepared.json"
+_FOLDERS: dict[FileKey, str] = {
+    "image": "images",
+    "label": "labels",
+    "lung": "lungs",
+    "classes": "classes",
+    "prior": "priors",
+}
+
+
+def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
+    """Makes sure, before any work, that writing to a folder harms nothing of the user's.
+
+    Args:
+        out: folder to write.
+        sources: data sets that are only read.
+        overwrite: whether an earlier output of `prepare` may be replaced.
+
+    Raises:
+        UserError: `out` lies in a source or holds one, is not empty, or holds files that `prepare` did not write.
+    """
+    target = out.resolve()
+    for source in (path.resolve() for path in sources):
+        if target == source or target in source.parents or source in target.parents:
+            raise UserError(f"{out}: lies in the source {source} or holds it, accepted is a folder outside of it")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file, accepted is a new or empty folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise UserError(f"{out}: is not empty, accepted is a new or empty folder, or --overwrite for an earlier output")
+    foreign = _not_ours(target)
+    if foreign:
+        raise listing_error(f"{out}: holds {len(foreign)} files that prepare did not write or that changed:", foreign)
+
+
+def write_prepared(datalist: Datalist, out: Path, copy: bool) -> None:
+    """Writes the list and its files beside `out` first and renames the whole then.
+
+    Args:
+        datalist: with absolute paths.
+        out: folder to write, checked by `check_output`; what it holds is replaced.
+        copy: copies instead of links.
+
+    Raises:
+        UserError: links are not possible here.
+    """
+    target = out.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        built = work / target.name
+        built.mkdir()
+        _build(datalist, built, target, copy)
+        _replace(target, built, work / "earlier")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _build(datalist: Datalist, built: Path, target: Path, copy: bool) -> None:
+    places = _places(datalist)
+    for source, place in tqdm(places.items(), desc="copying" if copy else "linking", delay=2.0, leave=False):
+        (built / place).parent.mkdir(exist_ok=True)
+        _put(Path(source[1]).resolve(), built / place, target / place, copy)
+    _write_json(built / DATALIST, _with_places(datalist, places))
+    names = sorted([*places.values(), DATALIST])
+    _write_json(built / RECORD, {"files": {name: _state(built / name) for name in names}})
+
+
+def _places(datalist: Datalist) -> dict[tuple[FileKey, str], str]:
+    """Where each file goes; parts of one volume share its file."""
+    places: dict[tuple[FileKey, str], str] = {}
+    for case in (case for name in LIST_NAMES for case in datalist[name]):
+        stem = case["name"].removesuffix(f"_fold{case['fold']}") if "slices" in case else case["name"]
+        for key in (key for key in FILE_KEYS if key in case):
+            suffix = suffix_of(Path(case[key])) or ""
+            places.setdefault((key, case[key]), f"{_FOLDERS[key]}/{stem}{suffix}")
+    if len(set(places.values())) < len(places):
+        names = sorted({place for place in places.values() if list(places.values()).count(place) > 1})
+        raise UserError(f"several files would become {', '.join(names)}: rename the cases")
+    return places
+
+
+def _put(source: Path, path: Path, final: Path, copy: bool) -> None:
+    if copy:
+        shutil.copy2(source, path)
+        return
+    try:
+        path.symlink_to(os.path.relpath(source, final.parent))
+    except (OSError, ValueError) as error:  # no right to link, or another drive (Windows)
+        raise UserError(f"{final}: cannot link to {source} ({error}), accepted is --copy") from error
+
+
+def _with_places(datalist: Datalist, places: dict[tuple[FileKey, str], str]) -> Datalist:
+    result = Datalist(**datalist)
+    for name in LIST_NAMES:
+        result[name] = [_case_with_places(case, places) for case in datalist[name]]
+    return result
+
+
+def _case_with_places(case: Case, places: dict[tuple[FileKey, str], str]) -> Case:
+    relative = {key: places[key, case[key]] for key in FILE_KEYS if key in case}
+    return Case(**{**case, **relative})  # type: ignore[typeddict-item]
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _state(path: Path) -> list[int] | str:
+    """What tells a file that the user changed or put in place of ours: target of a link, size and time else."""
+    if path.is_symlink():
+        return os.readlink(path)
+    return [path.stat().st_size, path.stat().st_mtime_ns]
+
+
+def _not_ours(folder: Path) -> list[str]:
+    try:
+        recorded = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        recorded = {}
+    present = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    names = ((path, path.relative_to(folder).as_posix()) for path in present)
+    return [name for path, name in names if recorded.get(name) != _state(path) and not (name == RECORD and recorded)]
+
+
+def _replace(target: Path, built: Path, earlier: Path) -> None:
+    """Puts the new folder in place; the earlier one comes back when that fails."""
+    if target.exists():
+        target.rename(earlier)
+    try:
+        built.rename(target)
+    except OSError:
+        if earlier.exists():
+            earlier.rename(target)
+        raise

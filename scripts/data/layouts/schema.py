@@ -1,0 +1,113 @@
+"""Reads datalist.json, written by `prepare` or by hand, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, cast
+
+from scripts.data.layouts.base import listing_error
+from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, SPLITS, Case, Datalist
+from scripts.data.layouts.files import stem_of
+from scripts.errors import UserError
+
+_TEXT_KEYS = (*FILE_KEYS, "name", "intensity")
+_INDEX_KEYS = ("slices", "label_codes")
+
+
+def parse_datalist(path: Path) -> Datalist:
+    """Reads a list of cases. Only `image`, and `label` unless unlabelled, are required of a case.
+
+    Raises:
+        UserError: no JSON, or every entry that is not as it should be.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON, {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, accepted is an object with {', '.join(LIST_NAMES)}")
+    problems = _list_problems(content)
+    for name in LIST_NAMES if not problems else ():
+        for index, entry in enumerate(content.get(name, [])):
+            problems += [f"{name}[{index}]: {text}" for text in _case_problems(entry, labelled=name != "unlabeled")]
+    if not problems:
+        datalist = _with_defaults(content, path.resolve().parent.name)
+        problems = _name_problems([case for name in LIST_NAMES for case in datalist[name]])
+    if problems:
+        raise listing_error(f"{path}: {len(problems)} problems:", problems)
+    return datalist
+
+
+def _list_problems(content: dict[str, Any]) -> list[str]:
+    """Rejects lists under other names, which would be left out without a word."""
+    problems = [f"{name}: not a list" for name in LIST_NAMES if not isinstance(content.get(name, []), list)]
+    for key, value in content.items():
+        holds_cases = isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
+        if holds_cases and key not in LIST_NAMES:
+            problems.append(f"{key}: not a list that is known, accepted: {', '.join(LIST_NAMES)}")
+    split, warnings = content.get("split", "patient"), content.get("warnings", [])
+    if split not in SPLITS:
+        problems.append(f"split: {split!r}, accepted: {', '.join(SPLITS)}")
+    if not isinstance(warnings, list) or not all(map(_is_text, warnings)):
+        problems.append(f"warnings: {warnings!r}, accepted is a list of text")
+    if not problems and not any(content.get(name) for name in LIST_NAMES):
+        problems.append(f"no cases, accepted are lists of them as {', '.join(LIST_NAMES)}")
+    return problems
+
+
+def _case_problems(entry: object, labelled: bool) -> list[str]:
+    if not isinstance(entry, dict):
+        return [f"{entry!r}, accepted is an object with image, label, patient, fold"]
+    required = ("image", "label") if labelled else ("image",)
+    problems = [f"no {key}" for key in required if key not in entry]
+    problems += [f"{key} {entry[key]!r}, accepted is text" for key in _TEXT_KEYS if not _is_text(entry.get(key, "-"))]
+    patient, fold = entry.get("patient"), entry.get("fold")
+    if patient is not None and not _is_text(patient):
+        problems.append(f"patient {patient!r}, accepted is text or null")
+    if fold is not None and not _is_index(fold):
+        problems.append(f"fold {fold!r}, accepted is a whole number from 0 on or null")
+    for key in _INDEX_KEYS:
+        if key in entry and not _is_index_list(entry[key]):
+            problems.append(f"{key} {entry[key]!r}, accepted is a list of whole numbers from 0 on")
+    return problems
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_index_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(_is_index(element) for element in value)
+
+
+def _with_defaults(content: dict[str, Any], name: str) -> Datalist:
+    lists = {key: [_case_with_defaults(entry) for entry in content.get(key, [])] for key in LIST_NAMES}
+    folds = {case["fold"] for case in lists["training"]} - {None}
+    defaults = {
+        "name": name,
+        "layout": "",
+        "split": "patient",
+        "folds": len(folds),
+        "seed": 0,
+        "synthetic": False,
+        "warnings": [],
+    }
+    return cast(Datalist, {**defaults, **content, **lists})
+
+
+def _case_with_defaults(entry: dict[str, Any]) -> Case:
+    return cast(Case, {"name": stem_of(Path(entry["image"])), "patient": None, "fold": None, **entry})
+
+
+def _name_problems(cases: list[Case]) -> list[str]:
+    """A name becomes a folder: it must be one, and only one case's."""
+    names = Counter(case["name"] for case in cases)
+    problems = [f"duplicate case name '{name}'" for name, times in sorted(names.items()) if times > 1]
+    unfit = [name for name in names if "/" in name or "\\" in name or name in (".", "..")]
+    return problems + [f"case name '{name}', accepted is a name that a folder can have" for name in unfit]

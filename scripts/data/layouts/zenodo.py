@@ -1,0 +1,126 @@
+"""COVID-19-CT-Seg (Ma et al., Medical Physics 2021): Zenodo 3757476 and its Kaggle copy, 20 volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from scripts.data.layouts.base import BINARY, Findings, Layout, new_case, pair
+from scripts.data.layouts.case import Case
+from scripts.data.layouts.files import VOLUMES, file_at, list_files, stem_of
+from scripts.data.layouts.patients import patient_of_scan, scan_name
+
+_IMAGES = "COVID-19-CT-Seg_20cases"
+_LABELS = "Infection_Mask"
+_COMBINED = "Lung_and_Infection_Mask"
+_LUNGS = "Lung_Mask"
+_COMBINED_VALUES = frozenset({0, 1, 2, 3})  # 1, 2: left and right lung, 3: infection
+_INFECTION_IN_COMBINED = 3
+_PHANTOM = "phantom.json"  # beside what `python -m scripts phantom` writes in this layout
+_KAGGLE_COLUMNS = ("ct_scan", "lung_mask", "infection_mask", "lung_and_infection_mask")
+
+
+def _case(stem: str, image: Path, label: Path, lung: Path | None, combined: bool) -> Case:
+    case = new_case(scan_name(stem), image, patient_of_scan(stem), label)
+    if combined:
+        case["label_codes"] = [_INFECTION_IN_COMBINED]
+    if lung is not None:
+        case["lung"] = str(lung)
+    if case["name"].startswith("coronacases_"):
+        case["intensity"] = "hu"
+    elif case["name"].startswith("radiopaedia_"):
+        case["intensity"] = "window:-1250,250"  # stored as 0..255 by the authors
+    return case
+
+
+def _unpacked(root: Path, name: str) -> Path:
+    """The folder `name`, or the one of that name inside it when the zip was extracted to a folder of its own."""
+    inner = root / name / name
+    return inner if inner.is_dir() else root / name
+
+
+def _matches_zenodo(root: Path) -> bool:
+    return (root / _IMAGES).is_dir() and any((root / name).is_dir() for name in (_LABELS, _COMBINED))
+
+
+def _collect_zenodo(root: Path) -> Findings:
+    combined = not (root / _LABELS).is_dir()
+    found = Findings(label_values=_COMBINED_VALUES if combined else BINARY)
+    if (root / _PHANTOM).is_file():
+        found.synthetic = True
+        found.warnings.append("synthetic phantoms: figures say nothing about patients")
+    label_folder = _unpacked(root, _COMBINED if combined else _LABELS)
+    images = list_files(_unpacked(root, _IMAGES), VOLUMES, found.problems)
+    labels = list_files(label_folder, VOLUMES, found.problems)
+    lungs = list_files(_unpacked(root, _LUNGS), VOLUMES, found.problems)
+    if lungs:
+        pair(images, lungs, "lung mask", root / _LUNGS, found.problems)
+    for stem in pair(images, labels, "label", label_folder, found.problems):
+        found.training.append(_case(stem, images[stem], labels[stem], lungs.get(stem), combined))
+    return found
+
+
+def _matches_kaggle(root: Path) -> bool:
+    return (root / "metadata.csv").is_file() and (root / "ct_scans").is_dir()
+
+
+def _kaggle_file(root: Path, cell: object) -> Path | None:
+    """The file that a cell such as ../input/covid19-ct-scans/ct_scans/x.nii names; None for an empty cell."""
+    if not isinstance(cell, str) or not cell.strip():
+        return None
+    return file_at(root.joinpath(*PurePosixPath(cell.strip()).parts[-2:]))
+
+
+def _kaggle_row(root: Path, row: Mapping[str, object], problems: list[str]) -> Case | None:
+    files = {column: _kaggle_file(root, row.get(column)) for column in _KAGGLE_COLUMNS}
+    image, lung = files["ct_scan"], files["lung_mask"]
+    combined = files["infection_mask"] is None
+    label = files["lung_and_infection_mask"] if combined else files["infection_mask"]
+    missing = [path for path in (image, label, lung) if path is not None and not path.is_file()]
+    problems += [f"{path}: named in metadata.csv, not there" for path in missing]
+    if image is None or label is None:
+        problems.append(f"{root / 'metadata.csv'}: no image or no label in the row {dict(row)}")
+    if image is None or label is None or missing:
+        return None
+    return _case(stem_of(image), image, label, lung, combined)
+
+
+def _collect_kaggle(root: Path) -> Findings:
+    found = Findings(label_values=_COMBINED_VALUES)
+    try:
+        table = pd.read_csv(root / "metadata.csv")
+    except ValueError as error:  # pandas' errors of parsing are ValueErrors
+        found.problems.append(f"{root / 'metadata.csv'}: cannot be read, {error}")
+        return found
+    absent = {"ct_scan", "infection_mask"} - set(table.columns)
+    if absent:
+        accepted = ", ".join(_KAGGLE_COLUMNS)
+        found.problems.append(f"{root / 'metadata.csv'}: no column {sorted(absent)}, accepted: {accepted}")
+        return found
+    named: set[Path] = set()
+    for row in table.to_dict("records"):
+        case = _kaggle_row(root, {str(key): value for key, value in row.items()}, found.problems)
+        named |= {path for column in _KAGGLE_COLUMNS if (path := _kaggle_file(root, row.get(column)))}
+        if case is not None:
+            found.training.append(case)
+    on_disk = list_files(root / "ct_scans", VOLUMES, found.problems).values()
+    found.problems += [f"{path}: not named in metadata.csv" for path in on_disk if path not in named]
+    if all("label_codes" not in case for case in found.training):
+        found.label_values = BINARY
+    return found
+
+
+ZENODO = Layout(
+    "zenodo_3757476",
+    f"{_IMAGES}/ with {_LABELS}/ or {_COMBINED}/, equal file names",
+    _matches_zenodo,
+    _collect_zenodo,
+)
+KAGGLE = Layout(
+    "kaggle_covid19_ct_scans",
+    "metadata.csv with ct_scans/, infection_mask/, lung_mask/",
+    _matches_kaggle,
+    _collect_kaggle,
+)

@@ -1,0 +1,136 @@
+"""Cross-validation folds: by patient, or by slice as in Hu et al. 2022 (section 4.1), and the check for leakage."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from scripts.data.layouts.case import SPLITS, Case
+from scripts.data.layouts.files import is_picture, read_header
+from scripts.errors import UserError
+
+SLICE_WARNING = (
+    "split by slice: slices of one scan are in training and in validation (the paper's protocol), "
+    "so figures are too high for new patients"
+)
+
+
+def assign_folds(cases: Sequence[Case], folds: int, seed: int, split: str = "patient") -> tuple[list[Case], list[str]]:
+    """Gives every case its fold; the result depends on names and `seed`, not on the order of `cases`.
+
+    Split "patient": the cases of a patient share a fold, folds are balanced by number of cases, a case of an
+    unknown patient stands for itself. A case that names its `slices` and no patient is a stack of independent
+    slices: it is repeated, one part of its slices in each fold. Split "slice": so is every volume.
+
+    Args:
+        cases: labelled cases.
+        folds: number of folds, 2 or more.
+        seed: 0 or more.
+        split: "patient" or "slice".
+
+    Returns:
+        New cases, sorted by name, and the warnings that go with the split.
+
+    Raises:
+        UserError: an argument out of range, or fewer patients (slices) than folds.
+    """
+    _check_arguments(folds, seed, split)
+    ordered = sorted(cases, key=lambda case: case["name"])
+    divided = [case for case in ordered if _is_divided(case, split)]
+    whole = [case for case in ordered if not _is_divided(case, split)]
+    result = _assign_groups(whole, folds, seed, by_patient=split == "patient")
+    for case in divided:
+        result += _divide_slices(case, folds, seed)
+    if cases:
+        _check_filled(result, folds, split)
+    return sorted(result, key=lambda case: case["name"]), _warnings(ordered, split)
+
+
+def check_patient_disjoint(
+    left: Iterable[Case], right: Iterable[Case], left_name: str = "training", right_name: str = "validation"
+) -> None:
+    """Makes sure that no known patient is on both sides; unknown patients (None) cannot be checked.
+
+    Raises:
+        UserError: names the patients that are on both sides.
+    """
+    both = sorted(patients_of(left) & patients_of(right))
+    if both:
+        raise UserError(
+            f"patients {', '.join(both)} are in {left_name} and in {right_name}; accepted is each patient on one side"
+        )
+
+
+def patients_of(cases: Iterable[Case]) -> set[str]:
+    """The known patients of some cases."""
+    return {case["patient"] for case in cases if case["patient"] is not None}
+
+
+def unknown_patients_warning(cases: Sequence[Case], what: str) -> list[str]:
+    """One line when patients of some cases are unknown, else nothing."""
+    unknown = sum(case["patient"] is None for case in cases)
+    return [f"patients unknown, may overlap: {unknown} of {len(cases)} {what} cases"] if unknown else []
+
+
+def _check_arguments(folds: int, seed: int, split: str) -> None:
+    if type(folds) is not int or folds < 2:
+        raise UserError(f"folds: {folds!r}, accepted is a whole number from 2 on")
+    if type(seed) is not int or seed < 0:
+        raise UserError(f"seed: {seed!r}, accepted is a whole number from 0 on")
+    if split not in SPLITS:
+        raise UserError(f"split: {split!r}, accepted: {', '.join(SPLITS)}")
+
+
+def _is_divided(case: Case, split: str) -> bool:
+    if is_picture(Path(case["image"])):
+        return False
+    return split == "slice" or ("slices" in case and case["patient"] is None)
+
+
+def _assign_groups(cases: Sequence[Case], folds: int, seed: int, by_patient: bool) -> list[Case]:
+    """Largest group first, each to the fold that has the fewest cases; equal sizes in random order."""
+    groups: dict[tuple[bool, str], list[Case]] = defaultdict(list)
+    for case in cases:
+        patient = case["patient"] if by_patient else None
+        groups[(patient is None, case["name"] if patient is None else patient)].append(case)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    shuffled = [groups[key] for key in (sorted(groups)[index] for index in order)]
+    filled = [Counter[bool]() for _ in range(folds)]
+    result: list[Case] = []
+    for group in sorted(shuffled, key=len, reverse=True):
+        kinds = Counter(is_picture(Path(case["image"])) for case in group)
+        kind = kinds.most_common(1)[0][0]  # volumes and pictures are balanced each by themselves
+        fold = min(range(folds), key=lambda fold: (filled[fold][kind], filled[fold][not kind]))
+        filled[fold] += kinds
+        result += [Case(**{**case, "fold": fold}) for case in group]
+    return result
+
+
+def _divide_slices(case: Case, folds: int, seed: int) -> list[Case]:
+    """Deals the slices of a volume at random to the folds, starting at a random fold."""
+    slices = case["slices"] if "slices" in case else list(range(read_header(Path(case["image"])).slices))
+    random = np.random.default_rng([seed, zlib.crc32(case["name"].encode())])
+    shuffled, first = random.permutation(slices).tolist(), int(random.integers(folds))
+    parts = [sorted(shuffled[(fold - first) % folds :: folds]) for fold in range(folds)]
+    return [
+        Case(**{**case, "name": f"{case['name']}_fold{fold}", "fold": fold, "slices": part})
+        for fold, part in enumerate(parts)
+        if part
+    ]
+
+
+def _check_filled(cases: Sequence[Case], folds: int, split: str) -> None:
+    filled = len({case["fold"] for case in cases})
+    if filled < folds:
+        what = "patients" if split == "patient" else "slices"
+        raise UserError(f"{folds} folds need as many {what}, found {filled}; accepted: prepare with fewer --folds")
+
+
+def _warnings(cases: Sequence[Case], split: str) -> list[str]:
+    volumes = any(not is_picture(Path(case["image"])) for case in cases)
+    leaks = [SLICE_WARNING] if split == "slice" and volumes else []
+    return leaks + unknown_patients_warning(cases, "training")

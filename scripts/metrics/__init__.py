@@ -1,0 +1,41 @@
+"""What a prediction is worth: the measures of SPEC 1.8 as functions, as MONAI metrics and as tables."""
+
+from __future__ import annotations
+
+from scripts.metrics.cumulative import DiceOverThresholds, SegmentationMetric, SoftDiceLossMetric
+from scripts.metrics.functional import (
+    MEASURES,
+    dice,
+    dice_over_thresholds,
+    e_measure,
+    mean_absolute_error,
+    mean_and_max_dice,
+    measure,
+    measure_all,
+    precision,
+    s_measure,
+    sensitivity,
+    specificity,
+)
+from scripts.metrics.table import json_ready, score_case, summarise
+
+__all__ = [
+    "MEASURES",
+    "DiceOverThresholds",
+    "SegmentationMetric",
+    "SoftDiceLossMetric",
+    "dice",
+    "dice_over_thresholds",
+    "e_measure",
+    "json_ready",
+    "mean_absolute_error",
+    "mean_and_max_dice",
+    "measure",
+    "measure_all",
+    "precision",
+    "s_measure",
+    "score_case",
+    "sensitivity",
+    "specificity",
+    "summarise",
+]

@@ -1,0 +1,71 @@
+"""A run that is killed and resumed ends like one that was not."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+TRAIN = "configs/train.yaml"
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    lines = list(csv.DictReader((folder / "history.csv").open())) if (folder / "history.csv").exists() else []
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def train_and_kill(command: list[str], bundle_root: Path, env: dict[str, str], folder: Path, epochs: int) -> None:
+    """Starts training and kills it without warning at some moment after `epochs` epochs are on the disk."""
+    process = subprocess.Popen(
+        command, cwd=bundle_root, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while len(rows(folder)) < epochs:
+        assert process.poll() is None, "the training ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(int.from_bytes(os.urandom(1)) / 255 * 0.15)  # anywhere in the next epoch
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_twice_and_resumed_equals_uninterrupted(
+    run_bundle, bundle_tools, make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
+) -> None:
+    settings = {
+        **bundle_tools.narrow,
+        "dataset_dir": make_dataset(cases=4, shape=(40, 36, 12)),
+        "max_epochs": 9,
+        "augment": "true",
+        "sampling": "balanced",
+        "network_def#dropout": 0.2,
+        "num_workers": 0,
+    }
+    run_bundle("training", TRAIN, output_dir=tmp_path / "whole", **settings)
+    broken = tmp_path / "broken"
+    command = bundle_tools.command("training", TRAIN, output_dir=broken, resume="true", **settings)
+    for epochs in (2, 5):
+        train_and_kill(command, bundle_root, bundle_tools.environment(), broken, epochs)
+        torch.load(broken / "last.pt", weights_only=True)  # complete at whatever moment it was killed
+    assert len(rows(broken)) < 9
+    run_bundle("training", TRAIN, output_dir=broken, resume="true", **settings)
+
+    whole, resumed = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "broken"))
+    assert rows(broken) == rows(tmp_path / "whole")
+    for name, value in whole["network"].items():
+        assert torch.equal(value, resumed["network"][name]), name
+    for key, state in whole["optimizer"]["state"].items():
+        assert torch.equal(state["exp_avg"], resumed["optimizer"]["state"][key]["exp_avg"])
+    assert whole["best_metric"] == resumed["best_metric"]
+    assert (tmp_path / "whole" / "model.pt").read_bytes() == (broken / "model.pt").read_bytes()
+
+    # A finished run that is resumed stays as it is.
+    before = (broken / "last.pt").read_bytes()
+    run_bundle("training", TRAIN, output_dir=broken, resume="true", **settings)
+    assert (broken / "last.pt").read_bytes() == before

@@ -1,0 +1,106 @@
+"""Scans and data sets for the tests, made anew in a temporary folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@pytest.fixture(scope="session")
+def bundle_root() -> Path:
+    """The bundle's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def lung_ct_data() -> Path:
+    """The folder of real CT that LUNG_CT_DATA names; skips where it is unset."""
+    folder = os.environ.get("LUNG_CT_DATA")
+    if not folder:
+        pytest.skip("LUNG_CT_DATA is unset: it names the folder of real CT (docs/data.md)")
+    return Path(folder)
+
+
+def small_scan(seed: int = 0, shape: tuple[int, int, int] = (40, 36, 6)) -> tuple[np.ndarray, np.ndarray]:
+    """A scan without any symmetry: HU (X, Y, Z) in LPS with a soft-tissue body, air and one bright lesion."""
+    rng = np.random.default_rng(seed)
+    hu = rng.normal(-850, 40, shape)
+    hu[:3], hu[:, -5:] = -1000, 60
+    label = np.zeros(shape, np.uint8)
+    x, y = shape[0] // 2 + seed % 3, shape[1] // 3
+    label[x : x + 8, y : y + 10, 1:-1] = 1
+    hu[label > 0] += 500
+    return hu.astype(np.int16), label
+
+
+def save_scan(path: Path, array: np.ndarray, affine: np.ndarray = LPS, code: int = 1) -> Path:
+    """Writes NIfTI with both forms set."""
+    image = nib.Nifti1Image(array, affine)
+    image.set_sform(affine, code)
+    image.set_qform(affine, code)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+@pytest.fixture
+def make_scan(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """Writes one scan and its label, returns their paths."""
+
+    def make(name: str = "scan", seed: int = 0, affine: np.ndarray = LPS, **kwargs: object) -> tuple[Path, Path]:
+        hu, label = small_scan(seed, **kwargs)  # type: ignore[arg-type]
+        folder = tmp_path / "scans"
+        return (
+            save_scan(folder / f"{name}.nii.gz", hu, affine),
+            save_scan(tmp_path / "labels" / f"{name}.nii.gz", label, affine),
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a data set of small scans with datalist.json, two folds, returns its folder."""
+
+    def make(cases: int = 4, folds: int = 2, **kwargs: object) -> Path:
+        folder = tmp_path / "dataset"
+        training = []
+        for index in range(cases):
+            hu, label = small_scan(index, **kwargs)  # type: ignore[arg-type]
+            name = f"case_{index:02d}"
+            save_scan(folder / "images" / f"{name}.nii.gz", hu)
+            save_scan(folder / "labels" / f"{name}.nii.gz", label)
+            training.append(
+                {
+                    "image": f"images/{name}.nii.gz",
+                    "label": f"labels/{name}.nii.gz",
+                    "patient": name,
+                    "name": name,
+                    "fold": index % folds,
+                }
+            )
+        datalist = {
+            "name": "small",
+            "layout": "generic",
+            "split": "patient",
+            "folds": folds,
+            "seed": 0,
+            "warnings": [],
+            "training": training,
+            "test": [],
+            "unlabeled": [],
+        }
+        (folder / "datalist.json").write_text(json.dumps(datalist))
+        return folder
+
+    return make

@@ -1,0 +1,259 @@
+"""datalist.json is read, checked and cut into splits that share no patient."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from scripts.data.datalist import build_datalist, describe, read_datalist, select_cases
+from scripts.data.splits import SLICE_WARNING, check_patient_disjoint, patients_of
+from scripts.errors import UserError
+
+
+def write(folder: Path, **content) -> Path:
+    (folder / "datalist.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    """A data set written by hand, with the least that is required."""
+    for name in ("a", "b", "c", "d", "t", "u1", "u2"):
+        (tmp_path / f"{name}.nii.gz").touch()
+        (tmp_path / f"{name}_label.nii.gz").touch()
+
+    def case(name, **more):
+        return {"image": f"{name}.nii.gz", "label": f"{name}_label.nii.gz", **more}
+
+    return write(
+        tmp_path,
+        training=[
+            case("a", patient="A", fold=0),
+            case("b", patient="B", fold=1),
+            case("c", patient="B", fold=1),
+            case("d"),
+        ],
+        test=[case("t", patient="T")],
+        unlabeled=[
+            {"image": "u1.nii.gz", "patient": "B"},
+            {"image": "u2.nii.gz", "patient": "T"},
+            {"image": "u1_label.nii.gz"},
+        ],
+    )
+
+
+def names(cases):
+    return [case["name"] for case in cases]
+
+
+def test_a_list_by_hand_gets_its_defaults(by_hand):
+    datalist = read_datalist(by_hand)
+    assert datalist["name"] == by_hand.name
+    assert (datalist["split"], datalist["folds"], datalist["warnings"]) == ("patient", 2, [])
+    assert datalist["training"][3] == {
+        "name": "d",
+        "image": "d.nii.gz",
+        "label": "d_label.nii.gz",
+        "patient": None,
+        "fold": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("split", "fold", "expected"),
+    [
+        ("training", None, ["a", "b", "c", "d"]),
+        ("training", 0, ["b", "c", "d"]),
+        ("training", 1, ["a", "d"]),
+        ("validation", 0, ["a"]),
+        ("validation", 1, ["b", "c"]),
+        ("test", None, ["t"]),
+        ("test", 1, ["t"]),
+        ("unlabeled", 0, ["u1", "u1_label"]),
+        ("unlabeled", 1, ["u1_label"]),
+        ("all", None, ["a", "b", "c", "d", "t", "u1", "u2", "u1_label"]),
+    ],
+)
+def test_splits(by_hand, split, fold, expected):
+    cases = select_cases(by_hand, split, fold)
+    assert names(cases) == expected
+    assert all(Path(case["image"]).is_absolute() and Path(case["image"]).is_file() for case in cases)
+
+
+def test_patients_can_be_left_out_by_name(by_hand):
+    assert names(select_cases(by_hand, "training", exclude_patients={"A", "T"})) == ["b", "c", "d"]
+    assert names(select_cases(by_hand, "unlabeled", exclude_patients=["B"])) == ["u1_label"]
+
+
+def test_paths_do_not_depend_on_the_working_folder(by_hand, monkeypatch):
+    monkeypatch.chdir(by_hand.parent)
+    assert select_cases(by_hand.name, "all") == select_cases(by_hand, "all")
+
+
+@pytest.mark.parametrize("fold", [2, -1, "0"])
+def test_a_fold_that_does_not_exist(by_hand, fold):
+    with pytest.raises(UserError, match=r"fold .*, accepted: 0, 1$"):
+        select_cases(by_hand, "training", fold)
+
+
+def test_nothing_to_choose_says_what_there_is(by_hand):
+    with pytest.raises(UserError, match="validation needs a fold; there are: training 4, test 1, unlabeled 3"):
+        select_cases(by_hand, "validation")
+    content = json.loads((by_hand / "datalist.json").read_text())
+    write(by_hand, **{**content, "test": []})
+    with pytest.raises(UserError, match=r"no cases for split test .* training 4, test 0"):
+        select_cases(by_hand, "test")
+    with pytest.raises(UserError, match="split: 'valid', accepted: training, validation"):
+        select_cases(by_hand, "valid")
+
+
+def test_a_patient_in_two_folds_is_refused_unless_split_by_slice(by_hand):
+    content = json.loads((by_hand / "datalist.json").read_text())
+    content["training"][2]["fold"] = 0
+    write(by_hand, **content)
+    with pytest.raises(UserError, match="patients B are in training and in validation"):
+        select_cases(by_hand, "training", 0)
+    write(by_hand, **content, split="slice", warnings=[SLICE_WARNING])
+    assert names(select_cases(by_hand, "validation", 0)) == ["a", "c"]
+
+
+@pytest.mark.parametrize("split", ["patient", "slice"])
+def test_a_patient_in_training_and_test_is_refused(by_hand, split):
+    content = json.loads((by_hand / "datalist.json").read_text())
+    content["test"][0]["patient"] = "A"
+    write(by_hand, **content, split=split)
+    with pytest.raises(UserError, match="patients A are in training and in test"):
+        select_cases(by_hand, "test")
+
+
+def test_every_missing_file_is_listed(by_hand):
+    (by_hand / "a.nii.gz").unlink()
+    (by_hand / "c_label.nii.gz").unlink()
+    (by_hand / "u2.nii.gz").unlink()
+    (by_hand / "u2.nii.gz").symlink_to("gone/away.nii.gz")
+    with pytest.raises(UserError) as error:
+        read_datalist(by_hand)
+    lines = str(error.value).split("\n  ")
+    assert lines[0].endswith("3 of 13 files are missing:")
+    assert lines[1:3] == [str(by_hand / "a.nii.gz"), str(by_hand / "c_label.nii.gz")]
+    assert "link to gone/away.nii.gz" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({}, "no cases"),
+        ({"training": []}, "no cases"),
+        ({"training": {}}, "training: not a list"),
+        ({"validation": [{"image": "a.nii.gz"}]}, "validation: not a list that is known"),
+        ({"unlabelled": [{"image": "a.nii.gz"}]}, "unlabelled: not a list that is known"),
+        ({"training": [{"image": "a.nii.gz"}]}, r"training\[0\]: no label"),
+        ({"test": [{"label": "a.nii.gz"}]}, r"test\[0\]: no image"),
+        ({"unlabeled": ["a.nii.gz"]}, r"unlabeled\[0\]: 'a.nii.gz', accepted is an object"),
+        ({"unlabeled": [{"image": 3}]}, "image 3, accepted is text"),
+        ({"unlabeled": [{"image": "a.nii.gz", "fold": "0"}]}, "fold '0', accepted is a whole number"),
+        ({"unlabeled": [{"image": "a.nii.gz", "fold": True}]}, "fold True"),
+        ({"unlabeled": [{"image": "a.nii.gz", "patient": 7}]}, "patient 7, accepted is text or null"),
+        ({"unlabeled": [{"image": "a.nii.gz", "slices": [1, -2]}]}, r"slices \[1, -2\]"),
+        ({"unlabeled": [{"image": "a.nii.gz", "slices": []}]}, r"slices \[\]"),
+        ({"unlabeled": [{"image": "a.nii.gz"}, {"image": "b/a.nii.gz"}]}, "duplicate case name 'a'"),
+        ({"unlabeled": [{"image": "a.nii.gz", "name": "../a"}]}, "case name '../a'"),
+        ({"unlabeled": [{"image": "a.nii.gz"}], "split": "volume"}, "split: 'volume'"),
+        ({"unlabeled": [{"image": "a.nii.gz"}], "warnings": "none"}, "warnings: 'none'"),
+    ],
+)
+def test_a_malformed_list_says_what_is_wrong(tmp_path, content, text):
+    (tmp_path / "a.nii.gz").touch()
+    with pytest.raises(UserError, match=text):
+        read_datalist(write(tmp_path, **content))
+
+
+def test_what_is_no_json(tmp_path):
+    (tmp_path / "datalist.json").write_text('{"training": [')
+    with pytest.raises(UserError, match=r"datalist.json: cannot be read as JSON"):
+        read_datalist(tmp_path)
+    (tmp_path / "datalist.json").write_text("[]")
+    with pytest.raises(UserError, match="holds a list"):
+        read_datalist(tmp_path)
+    with pytest.raises(UserError, match="not a folder"):
+        read_datalist(tmp_path / "absent")
+
+
+def test_a_known_tree_without_a_list_is_prepared_in_memory(trees):
+    root = trees.zenodo()
+    built, _ = build_datalist([root])
+    datalist = read_datalist(root)
+    assert not (root / "datalist.json").exists()
+    assert {key: datalist[key] for key in datalist if key != "training"} == {
+        key: built[key] for key in built if key != "training"
+    }
+    assert select_cases(root, "all") == built["training"]
+    assert datalist["training"][0]["image"] == "COVID-19-CT-Seg_20cases/coronacases_001.nii.gz"
+
+
+def test_a_list_in_memory_follows_the_files(trees):
+    root = trees.generic(("a", "b", "c", "d", "e"))
+    assert len(select_cases(root, "training")) == 5
+    trees.generic(("f",))
+    assert len(select_cases(root, "training")) == 6
+    trees.volume(root / "labels" / "a.nii.gz", (7,))
+    with pytest.raises(UserError, match="label values 7"):
+        select_cases(root, "training")
+
+
+@pytest.mark.parametrize("fold", range(5))
+def test_no_patient_of_the_public_data_is_on_both_sides(trees, fold):
+    root = trees.zenodo()
+    training, validation = select_cases(root, "training", fold), select_cases(root, "validation", fold)
+    check_patient_disjoint(training, validation)
+    assert len(training) + len(validation) == 20
+    assert len(validation) == 4
+
+
+def test_unlabelled_slices_of_validation_patients_are_left_out(trees):
+    datalist, _ = build_datalist([trees.zenodo(), trees.semiseg()])
+    folder = trees.folder
+    (folder / "datalist.json").write_text(json.dumps(datalist))
+    validation = select_cases(folder, "validation", 2)
+    unlabeled = select_cases(folder, "unlabeled", 2)
+    left_out = patients_of(validation)
+    assert left_out
+    assert not patients_of(unlabeled) & left_out
+    assert len(unlabeled) == 20 - sum(case["patient"] in left_out for case in datalist["unlabeled"])
+
+
+def test_warnings_are_logged_wherever_the_list_is_used(trees, caplog):
+    root = trees.semiseg()
+    with caplog.at_level(logging.WARNING):
+        select_cases(root, "training", 0)
+    assert "patients unknown, may overlap: 6 of 6 training cases" in caplog.text
+    assert "patients unknown, may overlap: 2 of 2 test cases" in caplog.text
+
+
+def test_labels_without_any_infection_are_told(trees):
+    root = trees.generic()
+    for name in "abcde":
+        trees.volume(root / "labels" / f"{name}.nii.gz")
+    datalist, _ = build_datalist([root])
+    assert datalist["warnings"] == ["no label marks any infection"]
+
+
+def test_describe_names_data_and_validation_patients(trees):
+    root = trees.zenodo()
+    assert describe(root, 0) == {
+        "name": "zenodo",
+        "layout": "zenodo_3757476",
+        "split": "patient",
+        "folds": 5,
+        "seed": 0,
+        "synthetic": False,
+        "warnings": [],
+        "fold": 0,
+        "training_cases": 16,
+        "validation_cases": 4,
+        "validation_patients": sorted(patients_of(select_cases(root, "validation", 0))),
+    }
+    assert describe(root)["training_cases"] == 20

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from scripts.data.datalist import select_cases
+from scripts.data.slices import SliceDataset
+from scripts.errors import UserError
+from scripts.transforms.preprocessing import NetworkGrid, TrainingInput
+
+MakeDataset = Callable[..., Path]
+
+
+def equal(first: SliceDataset, second: SliceDataset) -> bool:
+    pairs = zip((first[i] for i in range(len(first))), (second[i] for i in range(len(second))), strict=True)
+    return all(torch.equal(a["image"], b["image"]) and torch.equal(a["label"], b["label"]) for a, b in pairs)
+
+
+def test_serves_every_slice_of_every_case_in_hu(make_dataset: MakeDataset) -> None:
+    cases = select_cases(make_dataset(cases=2), "all")
+    dataset = SliceDataset(cases, NetworkGrid(size=32))
+    assert len(dataset) == 12
+    volume = NetworkGrid(size=32)(dict(cases[1]))
+    for z in range(6):
+        assert torch.equal(dataset[6 + z]["image"], volume["image"][..., z].as_tensor())
+        assert torch.equal(dataset[6 + z]["label"], volume["label"][..., z].as_tensor())
+
+
+def test_epochs_differ_and_repeat(make_dataset: MakeDataset) -> None:
+    cases = select_cases(make_dataset(cases=2), "all")
+    make = lambda seed: SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True), seed=seed)  # noqa: E731
+    first, again, other_seed = make(0), make(0), make(1)
+    for dataset in (first, again, other_seed):
+        dataset.set_epoch(3)
+    reversed_access = [again[i]["image"] for i in reversed(range(len(again)))][::-1]
+    assert all(torch.equal(first[i]["image"], reversed_access[i]) for i in range(len(first)))
+    assert not equal(first, other_seed)
+    again.set_epoch(4)
+    assert not equal(first, again)
+
+
+def test_workers_do_not_change_what_is_served(make_dataset: MakeDataset) -> None:
+    cases = select_cases(make_dataset(cases=2), "all")
+    dataset = SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True))
+    loaders = [torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=workers) for workers in (0, 2)]
+    for alone, together in zip(*loaders, strict=True):
+        assert torch.equal(alone["image"], together["image"])
+
+
+def test_sampling(make_dataset: MakeDataset) -> None:
+    cases = select_cases(make_dataset(cases=2, shape=(40, 36, 10)), "all")  # 8 of 10 slices have lesion
+    infected = SliceDataset(cases, NetworkGrid(size=32), sampling="infected")
+    assert len(infected) == 16
+    assert all(infected[i]["label"].any() for i in range(16))
+    balanced = SliceDataset(cases, NetworkGrid(size=32), sampling="balanced")
+    assert len(balanced) == 16 + 4
+    assert sum(not balanced[i]["label"].any() for i in range(20)) == 4
+    with pytest.raises(UserError, match="accepted: all, infected, balanced"):
+        SliceDataset(cases, NetworkGrid(size=32), sampling="some")
+
+
+def test_balanced_sampling_draws_anew_every_epoch(make_dataset: MakeDataset) -> None:
+    folder = make_dataset(cases=1, folds=1, shape=(40, 36, 30))
+    label = folder / "labels" / "case_00.nii.gz"
+    mask = nib.load(label)
+    array = np.asarray(mask.dataobj).copy()
+    array[..., 5:] = 0
+    nib.save(nib.Nifti1Image(array, mask.affine), label)
+    dataset = SliceDataset(select_cases(folder, "all"), NetworkGrid(size=32), sampling="balanced")
+    drawn = []
+    for epoch in range(6):
+        dataset.set_epoch(epoch)
+        drawn.append(tuple(float(dataset[i]["image"].mean()) for i in range(len(dataset))))
+    assert len(set(drawn)) > 3
+    dataset.set_epoch(2)
+    assert drawn[2] == tuple(float(dataset[i]["image"].mean()) for i in range(len(dataset)))
+
+
+def test_sampling_that_leaves_nothing_is_an_error(make_dataset: MakeDataset) -> None:
+    folder = make_dataset(cases=1)
+    cases = select_cases(folder, "all")
+    cases[0].pop("label")
+    with pytest.raises(UserError, match="no slice is left by sampling 'infected'"):
+        SliceDataset(cases, NetworkGrid(size=32), sampling="infected")
+
+
+def test_disk_cache_serves_the_same_and_notices_changes(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    folder = make_dataset(cases=2)
+    cases = select_cases(folder, "all")
+    cache = tmp_path / "cache"
+    memory = SliceDataset(cases, NetworkGrid(size=32))
+    assert equal(memory, SliceDataset(cases, NetworkGrid(size=32), cache_dir=str(cache)))
+    files = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert len(files) == 4
+    assert equal(memory, SliceDataset(cases, NetworkGrid(size=32), cache_dir=str(cache)))
+    assert files == {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}  # found again, not rewritten
+    SliceDataset(cases, NetworkGrid(size=48), cache_dir=str(cache))
+    assert len(list(cache.iterdir())) == 8
+    image = nib.load(cases[0]["image"])
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 7, image.affine), cases[0]["image"])
+    changed = SliceDataset(cases, NetworkGrid(size=32), cache_dir=str(cache))
+    assert not torch.equal(changed[0]["image"], memory[0]["image"])
+
+
+@pytest.mark.parametrize("axes", ["LPS", "LPI"])
+def test_chosen_slices_count_the_stored_axis(axes: str, make_dataset: MakeDataset) -> None:
+    folder = make_dataset(cases=1)
+    case = dict(select_cases(folder, "all")[0])
+    stored = {}
+    for key in ("image", "label"):
+        image = nib.load(case[key])
+        change = nib.orientations.ornt_transform(
+            nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes)
+        )
+        turned = image.as_reoriented(change)
+        nib.save(turned, case[key])
+        stored[key] = turned.get_fdata()
+    dataset = SliceDataset([{**case, "slices": [0, 1]}], NetworkGrid(size=48))
+    means = sorted(float(dataset[i]["label"].sum()) > 0 for i in range(2))
+    assert means == sorted(bool(stored["label"][..., z].any()) for z in (0, 1))
+    whole = SliceDataset([case], NetworkGrid(size=48))
+    expected = (0, 1) if axes == "LPS" else (4, 5)
+    assert all(torch.equal(dataset[i]["image"], whole[z]["image"]) for i, z in enumerate(expected))
+
+
+def test_a_label_of_another_depth_is_refused_with_both_files(make_dataset: MakeDataset) -> None:
+    folder = make_dataset(cases=1)
+    case = dict(select_cases(folder, "all")[0])
+    label = nib.load(case["label"])
+    nib.save(nib.Nifti1Image(np.asarray(label.dataobj)[..., :4], label.affine), case["label"])
+    with pytest.raises(UserError, match=r"labels.case_00\.nii\.gz: 4 slices, its image .* has 6"):
+        SliceDataset([case], NetworkGrid(size=32))
+
+
+def test_monai_label_may_hand_over_plain_pairs(make_dataset: MakeDataset) -> None:
+    folder = make_dataset(cases=1)
+    pair = json.loads((folder / "datalist.json").read_text())["training"][0]
+    data = [{"image": str(folder / pair["image"]), "label": str(folder / pair["label"])}]
+    assert len(SliceDataset(data, NetworkGrid(size=32)).data) == 1
+    assert len(SliceDataset([], NetworkGrid(size=32))) == 0

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts.cards import card_path, network_from_card, read_card, write_card
+from scripts.errors import UserError
+from scripts.networks.registry import create_network
+
+ARGUMENTS = {"base_width": 4, "fusion": "add"}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "model.pt"
+    network = create_network("resunet", **ARGUMENTS)
+    torch.save(network.state_dict(), path)
+    write_card(path, network.spec, {"size": 32, "window": [-1250, 250], "intensity": "auto"}, {"name": "x"}, {})
+    return path
+
+
+def change(path: Path, **values: object) -> None:
+    card = json.loads(card_path(path).read_text())
+    card_path(path).write_text(json.dumps({**card, **values}))
+
+
+def test_a_network_comes_back_with_its_weights(checkpoint: Path) -> None:
+    network = network_from_card(checkpoint)
+    network.load_state_dict(torch.load(checkpoint, weights_only=True))
+    assert network.spec == {"name": "resunet", "arguments": ARGUMENTS}
+
+
+def test_overrides_that_the_network_knows_are_taken(checkpoint: Path) -> None:
+    network = network_from_card(checkpoint, dropout=0.5, deep_supervision=False, unheard_of=1)
+    assert network.dropout.p == 0.5
+    assert network.train()(torch.zeros(2, 1, 16, 16)).shape == (2, 1, 16, 16)
+
+
+def test_overrides_that_the_network_does_not_know_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "unet.pt"
+    network = create_network("unet", base_width=4)
+    torch.save(network.state_dict(), path)
+    write_card(path, network.spec, {}, {}, {})
+    assert network_from_card(path, deep_supervision=False, dropout=0.1) is not None
+
+
+def test_missing_weights_are_said_in_one_line_that_helps(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.pt: no such weights.*--checkpoint.*make demo") as caught:
+        read_card(tmp_path / "none.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_without_card_are_refused(checkpoint: Path) -> None:
+    card_path(checkpoint).unlink()
+    with pytest.raises(UserError, match=r"its card model\.json is missing"):
+        read_card(checkpoint)
+
+
+def test_exchanged_weights_are_refused(checkpoint: Path) -> None:
+    torch.save(create_network("resunet", base_width=4).state_dict(), checkpoint)
+    with pytest.raises(UserError, match=r"sha256 is \w{12}\.\.\., its card says \w{12}"):
+        read_card(checkpoint)
+
+
+def test_broken_cards_are_refused(checkpoint: Path) -> None:
+    text = card_path(checkpoint).read_text()
+    card_path(checkpoint).write_text(text[:50])
+    with pytest.raises(UserError, match="not readable as JSON"):
+        read_card(checkpoint)
+    card_path(checkpoint).write_text("[]")
+    with pytest.raises(UserError, match="lacks"):
+        read_card(checkpoint)
+
+
+def test_a_card_cannot_ask_for_code(checkpoint: Path) -> None:
+    change(checkpoint, network={"name": "os.system", "arguments": {"command": "true"}})
+    with pytest.raises(UserError, match="network is 'os.system'; accepted: resunet"):
+        network_from_card(checkpoint)

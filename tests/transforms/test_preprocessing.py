@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scripts.errors import UserError
+from scripts.transforms.preprocessing import NetworkGrid, NetworkInput, Preprocessing, TrainingInput
+
+MakeScan = Callable[..., tuple[Path, Path]]
+ALL_ORIENTATIONS = [
+    (a + b + c)
+    for axes in ("RAS", "RSA", "ARS", "ASR", "SRA", "SAR")
+    for a in {axes[0], {"R": "L", "A": "P", "S": "I"}[axes[0]]}
+    for b in {axes[1], {"R": "L", "A": "P", "S": "I"}[axes[1]]}
+    for c in {axes[2], {"R": "L", "A": "P", "S": "I"}[axes[2]]}
+]
+
+
+def restored(path: Path, axes: str, out: Path) -> Path:
+    image = nib.load(path)
+    change = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes)
+    )
+    nib.save(image.as_reoriented(change), out)
+    return out
+
+
+def test_training_evaluation_and_inference_see_the_same_tensor(make_scan: MakeScan) -> None:
+    image, label = make_scan()
+    item = {"image": str(image), "label": str(label)}
+    inference = Preprocessing(size=32)({"image": str(image)})["image"]
+    evaluation = Preprocessing(size=32, label_grid="scan")(dict(item))["image"]
+    assert inference.shape == (1, 32, 32, 6)
+    assert torch.equal(inference.as_tensor(), evaluation.as_tensor())
+    grid = NetworkGrid(size=32)(dict(item))
+    for z in range(6):
+        training = TrainingInput()({"image": grid["image"][..., z], "label": grid["label"][..., z]})["image"]
+        assert torch.equal(inference.as_tensor()[..., z], torch.as_tensor(training))
+
+
+@pytest.mark.parametrize("axes", ALL_ORIENTATIONS)
+def test_every_stored_orientation_gives_the_same_tensor(axes: str, make_scan: MakeScan, tmp_path: Path) -> None:
+    image, label = make_scan(affine=np.diag([-0.7, -0.7, 5.0, 1.0]))
+    expected = Preprocessing(size=32)({"image": str(image), "label": str(label)})
+    turned = {
+        key: str(restored(path, axes, tmp_path / f"{key}.nii")) for key, path in (("image", image), ("label", label))
+    }
+    found = Preprocessing(size=32)(turned)
+    assert torch.equal(found["image"].as_tensor(), expected["image"].as_tensor())
+    assert torch.equal(found["label"].as_tensor(), expected["label"].as_tensor())
+    assert expected["label"].sum() > 0
+
+
+def test_resize_is_bilinear_without_anti_aliasing_and_leaves_slices_alone(make_scan: MakeScan) -> None:
+    image, _ = make_scan()
+    hu = np.maximum(nib.load(image).get_fdata(dtype=np.float32), -1024)
+    grid = NetworkGrid(size=64)({"image": str(image)})["image"].numpy()[0]
+
+    # Independent of torch: sample positions (i + 0.5) * old / new - 0.5, clamped, weights of the two neighbours.
+    def weights(new: int, old: int) -> np.ndarray:
+        position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = np.floor(position).astype(int)
+        matrix = np.zeros((new, old))
+        matrix[np.arange(new), low] += 1 - (position - low)
+        matrix[np.arange(new), np.minimum(low + 1, old - 1)] += position - low
+        return matrix
+
+    expected = np.einsum("ia,jb,abz->ijz", weights(64, 40), weights(64, 36), hu)
+    np.testing.assert_allclose(grid, expected, atol=0.01)
+
+
+def test_label_is_resized_to_the_nearest_voxel(make_scan: MakeScan) -> None:
+    image, label = make_scan()
+    found = NetworkGrid(size=64)({"image": str(image), "label": str(label)})["label"].numpy()[0]
+    truth = nib.load(label).get_fdata()
+    rows = np.floor((np.arange(64) + 0.5) * 40 / 64).astype(int)
+    columns = np.floor((np.arange(64) + 0.5) * 36 / 64).astype(int)
+    np.testing.assert_array_equal(found, truth[np.ix_(rows, columns)])
+
+
+def test_window_and_z_score_follow_each_other() -> None:
+    hu = torch.linspace(-1400, 400, 64).reshape(1, 8, 8)
+    found = NetworkInput((-1250, 250))({"image": hu})["image"].numpy()
+    windowed = np.clip((hu.numpy() + 1250) / 1500, 0, 1)
+    np.testing.assert_allclose(found, (windowed - windowed.mean()) / (windowed.std() + 1e-8), rtol=1e-5, atol=1e-6)
+
+
+def test_a_picture_and_a_volume_reach_the_network_the_same_way_round(tmp_path: Path) -> None:
+    # What a radiological display shows: column = x to the patient's left, row = y to posterior.
+    pixels = np.random.default_rng(1).integers(40, 256, (20, 30), dtype=np.uint8)  # above air, which is clamped
+    Image.fromarray(pixels).save(tmp_path / "slice.png")
+    hu = -1250 + pixels.T.astype(np.float64) / 255 * 1500
+    nib.save(nib.Nifti1Image(hu[..., None], np.diag([-1.0, -1.0, 1.0, 1.0])), tmp_path / "slice.nii.gz")
+    picture = Preprocessing(size=32)({"image": str(tmp_path / "slice.png")})["image"]
+    volume = Preprocessing(size=32, intensity="hu", window=(-1250, 250))({"image": str(tmp_path / "slice.nii.gz")})
+    assert picture.shape == (1, 32, 32, 1)
+    torch.testing.assert_close(picture.as_tensor(), volume["image"].as_tensor(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "LA", "P", "1"])
+def test_pictures_of_any_mode_are_read_as_grey(mode: str, tmp_path: Path) -> None:
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert(mode).save(tmp_path / "a.png")
+    assert Preprocessing(size=16)({"image": str(tmp_path / "a.png")})["image"].shape == (1, 16, 16, 1)
+
+
+def test_a_palette_label_is_read_by_its_indices(tmp_path: Path) -> None:
+    codes = np.zeros((16, 16), np.uint8)
+    codes[4:8, 4:8], codes[10:12, 10:12] = 1, 2
+    label = Image.fromarray(codes, mode="P")
+    label.putpalette([0, 0, 0, 0, 0, 0, 255, 0, 0])  # index 1 is painted black like the background
+    label.save(tmp_path / "label.png")
+    Image.fromarray(codes).save(tmp_path / "image.png")
+    item = {"image": str(tmp_path / "image.png"), "label": str(tmp_path / "label.png")}
+    assert Preprocessing(size=16)(item)["label"].sum() == 20
+
+
+def test_a_4d_scan_is_refused_by_name_and_size(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.full((8, 8, 4, 3), -500, np.int16), np.eye(4)), tmp_path / "four.nii.gz")
+    with pytest.raises(RuntimeError) as caught:
+        Preprocessing(size=16)({"image": str(tmp_path / "four.nii.gz")})
+    cause: BaseException | None = caught.value
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    assert "four.nii.gz: 3 channels or time points of 8 x 8 x 4 voxels" in str(cause)
+
+
+def test_augmentation_changes_slices_keeps_masks_binary_and_edges_last(make_scan: MakeScan) -> None:
+    image, label = make_scan()
+    grid = NetworkGrid(size=32)({"image": str(image), "label": str(label)})
+    transform = TrainingInput(augment=True)
+    changed = 0
+    for seed in range(12):
+        transform.set_random_state(seed=seed)
+        item = transform({"image": grid["image"][..., 2].as_tensor(), "label": grid["label"][..., 2].as_tensor()})
+        mask, edge = torch.as_tensor(item["label"])
+        assert set(mask.unique().tolist()) <= {0.0, 1.0}
+        eroded = 1 - torch.nn.functional.max_pool2d(1 - mask[None], 3, 1, 1)[0]
+        assert torch.equal(edge, mask - eroded)  # the edge of the mask as it came out
+        assert abs(float(item["image"].mean())) < 1e-5
+        changed += not torch.equal(mask, grid["label"][0, ..., 2].as_tensor())
+    assert changed >= 10
