@@ -59,8 +59,8 @@ def to_hounsfield(values: Tensor, intensity: str = "auto", picture: bool = False
 
     Args:
         values: stored values, any shape.
-        intensity: "auto" takes 8-bit pictures for the window [-1250, 250] HU, which is logged at debug level, and refuses a
-            scan without negative values: every chest CT in HU has air; "hu" takes the values as they are;
+        intensity: "auto" takes 8-bit pictures for the window [-1250, 250] HU and refuses a scan without
+            negative values, because every chest CT in HU has air; "hu" takes the values as they are;
             "window:LO,HI" maps an export of 0-1 or 0-255 linearly back to that window.
         picture: whether the values come from an 8-bit picture (PNG, JPG).
         name: what messages call the scan.

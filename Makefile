@@ -1,0 +1,61 @@
+SHELL := /bin/bash
+
+# make demo    train on synthetic scans and segment one that was not seen, in minutes, on a CPU
+# make test    lint, types, tests
+# make clean   remove what these made, but not results under out/
+#
+# Everything runs in .venv, which is made from the pins in constraints.txt. pip takes torch from its default index;
+# TORCH_INDEX=URL takes it from another one (a CPU or CUDA build, README.md says how to choose).
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+TORCH_FROM := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+DEMO := out/demo
+BUNDLE := $(BIN)/python -m monai.bundle run
+
+.PHONY: demo test lint types pytest clean
+
+# torch goes first and alone: what comes after finds it and does not bring another build.
+$(VENV)/ready: requirements.txt constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python is too old; accepted: 3.11 or newer (make PYTHON=...)')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_FROM) torch
+	$(PIP_INSTALL) --requirement requirements.txt
+	touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready requirements-dev.txt
+	$(PIP_INSTALL) --requirement requirements-dev.txt
+	touch $@
+
+demo: $(VENV)/ready
+	mkdir -p $(DEMO)
+	set -o pipefail; { \
+	  $(BIN)/python -m scripts phantom $(DEMO)/scans --overwrite && \
+	  $(BIN)/python -m scripts prepare $(DEMO)/scans $(DEMO)/data --overwrite && \
+	  $(BUNDLE) training --config_file "['configs/train.yaml','configs/presets/demo.yaml']" \
+	    --dataset_dir $(DEMO)/data --output_dir $(DEMO)/model --overwrite true && \
+	  $(BUNDLE) evaluation --config_file "['configs/train.yaml','configs/evaluate.yaml']" \
+	    --dataset_dir $(DEMO)/data --checkpoint $(DEMO)/model/model.pt --output_dir $(DEMO)/tables \
+	    --voxel_size_known true --overwrite true && \
+	  $(BIN)/python -m scripts phantom $(DEMO)/new --cases 1 --seed 2022 --overwrite && \
+	  $(BUNDLE) inference --config_file configs/inference.yaml \
+	    --dataset_dir $(DEMO)/new/COVID-19-CT-Seg_20cases --checkpoint $(DEMO)/model/model.pt \
+	    --output_dir $(DEMO)/new_mask --overwrite true; } 2>&1 | tee $(DEMO)/log.txt
+
+test: lint types pytest
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/ready-dev
+	$(BIN)/mypy
+
+pytest: $(VENV)/ready-dev
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+clean:
+	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache
