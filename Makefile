@@ -35,7 +35,7 @@ demo: $(VENV)/ready
 	set -o pipefail; { \
 	  $(BIN)/python -m scripts phantom $(DEMO)/scans --overwrite && \
 	  $(BIN)/python -m scripts prepare $(DEMO)/scans $(DEMO)/data --overwrite && \
-	  $(BUNDLE) training --config_file "['configs/train.yaml','configs/presets/demo.yaml']" \
+	  $(BUNDLE) training --config_file "['configs/train.yaml','configs/presets/cpu.yaml','configs/presets/demo.yaml']" \
 	    --dataset_dir $(DEMO)/data --output_dir $(DEMO)/model --overwrite true && \
 	  $(BUNDLE) evaluation --config_file "['configs/train.yaml','configs/evaluate.yaml']" \
 	    --dataset_dir $(DEMO)/data --checkpoint $(DEMO)/model/model.pt --output_dir $(DEMO)/tables \

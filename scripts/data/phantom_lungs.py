@@ -29,7 +29,7 @@ def _dependent(grid: Grid, surfaces: Surfaces, rng: np.random.Generator) -> Floa
     band = np.exp(-((depth / rng.uniform(10, 20)) ** 2)) / (1 + np.exp(-(grid.y - rng.uniform(35, 55)) / 6))
     sides = np.where(grid.x > 0, rng.uniform(0.5, 1), rng.uniform(0.5, 1))
     low = 1 / (1 + np.exp((grid.z - rng.uniform(-40, 80)) / 15))
-    return rng.uniform(200, 550) * band * sides * low
+    return rng.uniform(200, 450) * band * sides * low
 
 
 def _motion(surfaces: Surfaces, rng: np.random.Generator) -> Floats:
@@ -88,7 +88,7 @@ def grow_infection(grid: Grid, surfaces: Surfaces, lungs: NDArray[np.uint8], rng
         if rng.random() < 0.45:
             core = centre * (1.04, 1.06, 1)  # nearer to the pleura
             solid = np.maximum(solid, _patch(grid, core, rng.uniform(0.4, 0.75) * radius, rng))
-    soft = rng.uniform(7, 14)
+    soft = rng.uniform(4, 9)
     return Infection(
         ground_glass=np.clip(0.5 + (haze + rough) / soft, 0, 1).astype(np.float32),
         consolidation=np.clip(0.5 + (solid + 0.7 * rough) / 4, 0, 1).astype(np.float32),
@@ -98,7 +98,7 @@ def grow_infection(grid: Grid, surfaces: Surfaces, lungs: NDArray[np.uint8], rng
 
 
 def _ground_glass_hu(grid: Grid, rng: np.random.Generator) -> Floats:
-    hu = rng.uniform(-640, -470) + 75 * noise(rng, grid, 20) + 55 * noise(rng, grid, 2.5)  # crazy paving
+    hu = rng.uniform(-610, -450) + 60 * noise(rng, grid, 20) + 80 * noise(rng, grid, 2.5)  # crazy paving
     return np.clip(hu, -760, -280).astype(np.float32)
 
 
