@@ -30,20 +30,27 @@ $(VENV)/ready-dev: $(VENV)/ready requirements-dev.txt
 	$(PIP_INSTALL) --requirement requirements-dev.txt
 	touch $@
 
+# Trains on synthetic scans, then evaluates, segments and draws two that the network has not seen.
 demo: $(VENV)/ready
 	mkdir -p $(DEMO)
-	set -o pipefail; { \
-	  $(BIN)/python -m scripts phantom $(DEMO)/scans --overwrite && \
-	  $(BIN)/python -m scripts prepare $(DEMO)/scans $(DEMO)/data --overwrite && \
-	  $(BUNDLE) training --config_file "['configs/train.yaml','configs/presets/cpu.yaml','configs/presets/demo.yaml']" \
-	    --dataset_dir $(DEMO)/data --output_dir $(DEMO)/model --overwrite true && \
-	  $(BUNDLE) evaluation --config_file "['configs/train.yaml','configs/evaluate.yaml']" \
-	    --dataset_dir $(DEMO)/data --checkpoint $(DEMO)/model/model.pt --output_dir $(DEMO)/tables \
-	    --voxel_size_known true --overwrite true && \
-	  $(BIN)/python -m scripts phantom $(DEMO)/new --cases 1 --seed 2022 --overwrite && \
-	  $(BUNDLE) inference --config_file configs/inference.yaml \
-	    --dataset_dir $(DEMO)/new/COVID-19-CT-Seg_20cases --checkpoint $(DEMO)/model/model.pt \
-	    --output_dir $(DEMO)/new_mask --overwrite true; } 2>&1 | tee $(DEMO)/log.txt
+	set -o pipefail; { set -e; \
+	  $(BIN)/python -m scripts phantom $(DEMO)/scans --cases 24 --overwrite; \
+	  $(BIN)/python -m scripts prepare $(DEMO)/scans $(DEMO)/data --overwrite; \
+	  $(BUNDLE) training --dataset_dir $(DEMO)/data --output_dir $(DEMO)/model --overwrite true --config_file \
+	    "['configs/train.yaml','configs/presets/cpu.yaml','configs/presets/demo.yaml']"; \
+	  $(BIN)/python -m scripts phantom $(DEMO)/new_scans --cases 2 --seed 2022 --overwrite; \
+	  $(BIN)/python -m scripts prepare $(DEMO)/new_scans $(DEMO)/new_data --folds 2 --overwrite; \
+	  $(BUNDLE) evaluation --config_file "['configs/train.yaml','configs/evaluate.yaml']" --split all \
+	    --dataset_dir $(DEMO)/new_data --checkpoint $(DEMO)/model/model.pt --output_dir $(DEMO)/tables \
+	    --voxel_size_known true --overwrite true; \
+	  $(BUNDLE) inference --config_file configs/inference.yaml --dataset_dir $(DEMO)/new_data/images \
+	    --checkpoint $(DEMO)/model/model.pt --output_dir $(DEMO)/masks --overwrite true; \
+	  $(BIN)/python -m scripts preview $(DEMO)/new_data/images/phantom_001.nii.gz \
+	    $(DEMO)/masks/phantom_001_infection.nii.gz $(DEMO)/preview.png \
+	    --truth $(DEMO)/new_data/labels/phantom_001.nii.gz --overwrite; \
+	} 2>&1 | tee $(DEMO)/log.txt
+	@grep "Dice:" $(DEMO)/log.txt
+	@echo "Look at $(DEMO)/preview.png; masks in $(DEMO)/masks, tables in $(DEMO)/tables, all of it in $(DEMO)/log.txt."
 
 test: lint types pytest
 

@@ -120,7 +120,7 @@ def test_the_training_workflow_has_the_properties(make_dataset: MakeDataset, tmp
     assert flow.check_properties() == []
     assert len(flow.train_dataset_data) == 2
     assert flow.max_epochs == 2
-    assert flow.val_evaluator is not None
+    assert flow.evaluator is not None
 
 
 def test_the_inference_workflow_has_the_properties(trained: Path, tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+
+from scripts.training.tables import CaseTables
+
+Output = dict[str, MetaTensor]
+
+
+def case(name: str, prob: torch.Tensor, label: torch.Tensor, stored: str = "S") -> tuple[dict[str, str], Output]:
+    affine = torch.diag(torch.tensor([-2.0, -2.0, 5.0 if stored == "S" else -5.0, 1.0]))
+    meta = {"filename_or_obj": f"{name}.nii.gz", "original_affine": affine.numpy()}
+    canonical = torch.diag(torch.tensor([-2.0, -2.0, 5.0, 1.0]))
+    output = {
+        "image": MetaTensor(torch.zeros_like(prob), affine=canonical, meta=meta),
+        "pred": MetaTensor(prob),
+        "label": MetaTensor(label, affine=canonical, meta=dict(meta)),
+    }
+    return {"image": f"{name}.nii.gz", "name": name, "patient": name}, output
+
+
+def run(tables: CaseTables, outputs: list[Output]) -> None:
+    engine = Engine(lambda _, batch: [batch])
+    tables.attach(engine)
+    engine.run(outputs)
+
+
+@pytest.fixture
+def two() -> tuple[list[dict], list[Output]]:
+    prob, label = torch.zeros(1, 4, 4, 3), torch.zeros(1, 4, 4, 3)
+    label[0, :2, :2, 0] = 1  # 4 voxels
+    prob[0, :2, :3, 0] = 0.9  # 6 voxels, 4 right
+    first = case("a", prob, label)
+    false_positive = torch.zeros(1, 4, 4, 2)
+    false_positive[0, 0, 0, 1] = 0.8
+    second = case("b", false_positive, torch.zeros(1, 4, 4, 2))
+    return [first[0], second[0]], [first[1], second[1]]
+
+
+def make(folder: Path, cases: list[dict], **options: object) -> CaseTables:
+    return CaseTables(str(folder), cases, threshold=0.5, context={"split": "test"}, **options)
+
+
+def test_rows_and_figures_by_hand(two, tmp_path: Path) -> None:
+    cases, outputs = two
+    run(make(tmp_path, cases, voxel_size_known="true"), outputs)
+    rows = pd.read_csv(tmp_path / "metrics.csv").set_index("case")
+    assert rows.loc["a", "dice"] == pytest.approx(8 / 10)
+    assert rows.loc["a", "volume_ml"] == pytest.approx(4 * 20 / 1000)
+    assert rows.loc["b", "dice"] == 0
+    assert rows.loc["b", "false_positive_voxels"] == 1
+    assert np.isnan(rows.loc["b", "sensitivity"])
+    slices = pd.read_csv(tmp_path / "slices.csv")
+    assert len(slices) == 5
+    assert slices[slices["case"] == "a"]["dice"].tolist() == pytest.approx([0.8, 1, 1])
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["split"] == "test"
+    assert summary["figures"]["case"]["dice"]["mean"] == pytest.approx(0.4)
+    assert summary["figures"]["case"]["sensitivity"]["n"] == 1
+
+
+def test_without_a_real_voxel_size_nothing_is_in_ml(two, tmp_path: Path) -> None:
+    cases, outputs = two
+    run(make(tmp_path, cases), outputs)
+    assert not [name for name in pd.read_csv(tmp_path / "metrics.csv") if name.endswith(("_ml", "_mm"))]
+
+
+@pytest.mark.parametrize(("stored", "expected"), [("S", [0]), ("I", [2])])
+def test_a_case_of_chosen_slices_is_judged_on_those(stored: str, expected: list[int], tmp_path: Path) -> None:
+    label = torch.zeros(1, 4, 4, 3)
+    label[0, :, :, 0] = 1
+    item, output = case("a", label.clone(), label, stored)
+    run(make(tmp_path, [{**item, "slices": [0]}]), [output])
+    slices = pd.read_csv(tmp_path / "slices.csv")
+    assert slices["slice"].tolist() == expected
+    assert slices["actual"].tolist() == ([16] if stored == "S" else [0])
+
+
+def test_a_second_run_starts_anew(two, tmp_path: Path) -> None:
+    cases, outputs = two
+    tables = make(tmp_path, cases)
+    engine = Engine(lambda _, batch: [batch])
+    tables.attach(engine)
+    engine.run(outputs)
+    engine.run(outputs)
+    assert len(pd.read_csv(tmp_path / "metrics.csv")) == 2

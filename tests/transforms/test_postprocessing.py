@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from scripts.transforms.postprocessing import EvaluationOutput, InfectionMask, ScanProbabilities
+from scripts.transforms.preprocessing import Preprocessing
+
+SIZE = 32
+
+
+def resize_weights(new: int, old: int) -> np.ndarray:
+    """Matrix of bilinear interpolation with half-pixel centres, written without torch."""
+    position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    low = np.floor(position).astype(int)
+    matrix = np.zeros((new, old))
+    matrix[np.arange(new), low] += 1 - (position - low)
+    matrix[np.arange(new), np.minimum(low + 1, old - 1)] += position - low
+    return matrix
+
+
+@pytest.fixture(params=["LPS", "RAS", "SAR", "PIL"])
+def predicted(request, make_scan: Callable[..., tuple[Path, Path]], tmp_path: Path):
+    """A stored scan, the item after the network with known logits, and the probability expected on the scan's grid."""
+    path, _ = make_scan(affine=np.diag([-0.7, -0.7, 5.0, 1.0]))
+    scan = nib.load(path)
+    to_stored = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(request.param)
+    )
+    stored = tmp_path / "stored.nii.gz"
+    nib.save(scan.as_reoriented(to_stored), stored)
+    preprocessing = Preprocessing(size=SIZE)
+    item = preprocessing({"image": str(stored)})
+    probability = np.random.default_rng(0).uniform(0.05, 0.95, (SIZE, SIZE, 6))
+    item["pred"] = MetaTensor(torch.logit(torch.from_numpy(probability)[None]).float(), meta=dict(item["image"].meta))
+    canonical = np.einsum("ia,jb,abz->ijz", resize_weights(40, SIZE), resize_weights(36, SIZE), probability)
+    return preprocessing, item, canonical, nib.orientations.apply_orientation(canonical, to_stored)
+
+
+def test_probabilities_return_to_the_scans_grid_and_orientation(predicted) -> None:
+    preprocessing, item, _, expected = predicted
+    found = ScanProbabilities(preprocessing)(item)["pred"]
+    np.testing.assert_allclose(found.numpy()[0], expected, atol=1e-5)
+
+
+def test_the_mask_is_where_the_probability_reaches_the_threshold(predicted) -> None:
+    preprocessing, item, _, expected = predicted
+    found = InfectionMask(preprocessing, threshold=0.6)(item)["pred"]
+    assert found.dtype == torch.uint8
+    sure = np.abs(expected - 0.6) > 1e-5
+    np.testing.assert_array_equal(found.numpy()[0][sure], (expected >= 0.6)[sure])
+
+
+def test_metrics_are_taken_in_canonical_orientation(predicted) -> None:
+    preprocessing, item, canonical, _ = predicted
+    found = EvaluationOutput(preprocessing, "scan")(dict(item))["pred"]
+    np.testing.assert_allclose(found.numpy()[0], canonical, atol=1e-5)
+    network = EvaluationOutput(preprocessing, "network")(dict(item))["pred"]
+    assert network.shape == (1, SIZE, SIZE, 6)
