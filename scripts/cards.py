@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from scripts.errors import UserError
@@ -25,6 +27,24 @@ REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "
 def card_path(checkpoint: str | Path) -> Path:
     """Returns where the card of a checkpoint lies: the same name with the suffix .json."""
     return Path(checkpoint).with_suffix(".json")
+
+
+def write_checkpoint(checkpoint: str | Path, weights: Mapping[str, torch.Tensor], **card: Any) -> None:
+    """Writes weights and their card; both are complete before either takes its name.
+
+    Args:
+        checkpoint: the weights' file; the card lies beside it.
+        weights: state dict.
+        **card: see `write_card`.
+    """
+    target = Path(checkpoint)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
+        temporary = Path(folder) / target.name
+        torch.save(dict(weights), temporary)
+        write_card(temporary, **card)
+        temporary.replace(target)
+        card_path(temporary).replace(card_path(target))
 
 
 def write_card(
@@ -88,7 +108,7 @@ def read_card(checkpoint: str | Path) -> dict[str, Any]:
     if found != card["sha256"]:
         raise UserError(
             f"{weights}: sha256 is {found[:12]}..., its card says {str(card['sha256'])[:12]}...; accepted: the "
-            "weights that the card was written for (copy both files again)"
+            "weights that the card was written for (copy both files again, or resume the run that was killed)"
         )
     return card
 

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from scripts.settings import flag
+
 LOSS_FORMS = ("sum", "paper_literal", "mean")
 
 
@@ -73,7 +75,7 @@ class CoSupervisionLoss(nn.Module):
         edge_head_weights: Sequence[float] | None = None,
         mask_head_weights: Sequence[float] | None = None,
         loss_form: str = "sum",
-        batch_dice: bool = True,
+        batch_dice: bool | str = True,
     ) -> None:
         super().__init__()
         if loss_form not in LOSS_FORMS:
@@ -83,7 +85,7 @@ class CoSupervisionLoss(nn.Module):
         self.edge_weight = edge_weight
         self.mask_weight = mask_weight
         self.loss_form = loss_form
-        self.batch_dice = batch_dice
+        self.batch_dice = flag(batch_dice)
         zeta = _head_weights("edge_head_weights", edge_head_weights, edge_heads)
         omega = _head_weights("mask_head_weights", mask_head_weights, mask_heads)
         self.register_buffer("zeta", zeta, persistent=False)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scripts.errors import UserError
-from scripts.settings import cuda_amp, flag, memory_format
+from scripts.settings import cuda_amp, flag, memory_format, per_process
 
 
 @pytest.mark.parametrize(("value", "expected"), [("true", True), ("False", False), (True, True), (" TRUE ", True)])
@@ -25,5 +25,12 @@ def test_monais_mixed_precision_is_for_cuda_only() -> None:
 
 
 def test_memory_format() -> None:
-    assert memory_format("true") is torch.channels_last
-    assert memory_format(False) is torch.contiguous_format
+    assert memory_format("true", "cpu") is torch.channels_last
+    assert memory_format(False, "cpu") is torch.contiguous_format
+    assert memory_format(True, "mps") is torch.contiguous_format
+
+
+def test_a_batch_is_divided_without_rest() -> None:
+    assert per_process(8, 2) == 4
+    with pytest.raises(UserError, match="batch_size is 8 for 3 processes; accepted: a multiple of 3"):
+        per_process(8, 3)

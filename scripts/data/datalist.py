@@ -60,6 +60,7 @@ def select_cases(
     split: Split = "all",
     fold: int | None = None,
     exclude_patients: Collection[str] = (),
+    labelled: bool = False,
 ) -> list[Case]:
     """Chooses the cases of a split, with absolute paths.
 
@@ -69,6 +70,7 @@ def select_cases(
             "unlabeled" (without patients of the validation fold and of the test cases), "all" (labelled or not).
         fold: validation fold.
         exclude_patients: patients to leave out, for instance those of a test set that lies elsewhere.
+        labelled: leave out cases without label, as an evaluation must.
 
     Raises:
         UserError: unknown split or fold, nothing left, or a patient in training and in validation or test.
@@ -89,6 +91,8 @@ def select_cases(
         "all": [case for name in LIST_NAMES for case in datalist[name]],
     }
     chosen = _without_patients(lists[split], exclude_patients)
+    if labelled:
+        chosen = [case for case in chosen if "label" in case]
     if not chosen:
         raise UserError(_nothing(dataset_dir, split, fold, datalist))
     return [_with_folder(case, Path(dataset_dir).resolve()) for case in chosen]

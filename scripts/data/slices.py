@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from scripts.errors import UserError
 from scripts.files import write_atomic
+from scripts.settings import optional
 from scripts.transforms.preprocessing import IMAGE, LABEL, NetworkGrid
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         self.sampling = sampling
         self.seed = seed
         self.epoch = 0
+        cache_dir = optional(cache_dir)
         bar = tqdm(self.data, desc="loading cases", unit="case", disable=not progress or len(self.data) < 2)
         self._stacks = [_load_stack(case, grid, cache_dir) for case in bar]
         self._table = [(case, index) for case, stack in enumerate(self._stacks) for index in range(len(stack[0]))]

@@ -41,6 +41,12 @@ def create_network(name: str, **arguments: Any) -> nn.Module:
     """
     if name not in NETWORKS:
         raise ValueError(f"network is {name!r}; accepted: {', '.join(sorted(NETWORKS))}")
+    arguments = {key: _from_text(value) for key, value in arguments.items()}
     network = NETWORKS[name](**arguments)
     network.spec = {"name": name, "arguments": arguments}  # type: ignore[assignment]
     return network
+
+
+def _from_text(value: Any) -> Any:
+    """A switch given on the command line arrives as the text "false", which Python takes for true."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from scripts.data.datalist import select_cases
+from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
 from scripts.transforms.geometry import PICTURE_SUFFIXES, is_picture
 
@@ -15,7 +17,8 @@ def find_scans(path: str) -> list[dict[str, str]]:
     """Lists the scans and pictures below a folder, or the one that `path` names.
 
     Args:
-        path: a folder, which is searched with its subfolders, or a file.
+        path: a folder with datalist.json, whose images are meant; another folder, which is searched with its
+            subfolders; or a file.
 
     Returns:
         Items {"image": path}, sorted.
@@ -24,7 +27,9 @@ def find_scans(path: str) -> list[dict[str, str]]:
         UserError: if there is none, or if two would be given one mask.
     """
     root = Path(path)
-    files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
+    if (root / DATALIST).is_file():
+        return [{"image": case["image"]} for case in select_cases(root, "all")]
+    files = [root] if root.is_file() else sorted(file for file in root.rglob("[!.]*") if file.is_file())
     accepted = SCAN_SUFFIXES + PICTURE_SUFFIXES
     scans = [file for file in files if file.name.lower().endswith(accepted)]
     if not scans:
@@ -42,7 +47,8 @@ def scans_root(path: str) -> str:
 def _check_collisions(scans: list[Path]) -> None:
     masks: dict[tuple[Path, str, bool], list[Path]] = defaultdict(list)
     for scan in scans:
-        masks[scan.parent, scan.name.split(".")[0], is_picture(scan.name)].append(scan)
+        suffix = next(suffix for suffix in SCAN_SUFFIXES + PICTURE_SUFFIXES if scan.name.lower().endswith(suffix))
+        masks[scan.parent, scan.name[: -len(suffix)], is_picture(scan.name)].append(scan)
     twins = [" and ".join(map(str, group)) for group in masks.values() if len(group) > 1]
     if twins:
         raise UserError(f"{'; '.join(twins)}: would be given the same mask; accepted: names that differ before the dot")

@@ -78,6 +78,6 @@ class MaskWriter(ImageWriter):
         """Writes the mask to `filename`, as PNG if the scan is a picture."""
         path = Path(filename)
         if is_picture(self._scan):
-            path = Path(str(path).removesuffix("".join(path.suffixes)) + ".png")
+            path = path.with_name(path.name.removesuffix(".nii.gz") + ".png")
         write_mask(self.data_obj, self._scan, path)
         logger.info(f"{self._scan}: mask {path}, {int(self.data_obj.sum())} voxels of infection")

@@ -13,9 +13,10 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from scripts.cards import read_card, write_card
+from scripts.cards import read_card, write_checkpoint
+from scripts.errors import UserError
 from scripts.files import write_atomic
-from scripts.settings import flag
+from scripts.settings import flag, optional
 from scripts.training.run_folder import BEST, LAST
 
 logger = logging.getLogger(__name__)
@@ -29,13 +30,19 @@ class StartWeights:
     Args:
         checkpoint: weights with their card, or None for random ones.
         network: what is trained.
+
+    Raises:
+        UserError: if the weights have no usable card or belong to another network.
     """
 
     def __init__(self, checkpoint: str | None, network: nn.Module) -> None:
-        self.checkpoint = checkpoint
+        self.checkpoint = optional(checkpoint)
         self.network = _unwrapped(network)
-        if checkpoint is not None:
-            read_card(checkpoint)
+        if self.checkpoint is not None:
+            found = read_card(self.checkpoint)["network"]
+            wanted = getattr(self.network, "spec", found)
+            if found != wanted:
+                raise UserError(f"{checkpoint}: holds {found}; accepted: weights of the network trained, {wanted}")
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler with the trainer."""
@@ -65,6 +72,7 @@ class RunCheckpoint:
         objects: what else has a state: optimizer, schedule, history.
         card: the card's content apart from the figures, see `write_card`.
         resume: whether to go on from `last.pt` where there is one.
+        seed: seed of the run; a run goes on with the seed, data and preprocessing that it began with.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class RunCheckpoint:
         objects: Mapping[str, Any],
         card: Mapping[str, Any],
         resume: bool | str = False,
+        seed: int = 0,
     ) -> None:
         self.last = Path(output_dir) / LAST
         self.best = Path(output_dir) / BEST
@@ -83,6 +92,7 @@ class RunCheckpoint:
         self.objects = dict(objects)
         self.card = dict(card)
         self.resume = flag(resume)
+        self.identity = {**self.card, "seed": seed}
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler with the trainer."""
@@ -95,13 +105,15 @@ class RunCheckpoint:
         if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
             return
         state = self.evaluator.state
-        if state.best_metric_epoch == engine.state.epoch:
+        unjudged = state.best_metric_epoch == -1  # no validation yet, or no validation cases
+        if unjudged or state.best_metric_epoch == engine.state.epoch:
             weights = {key: value.cpu() for key, value in self.network.state_dict().items()}
-            write_atomic(self.best, lambda path: torch.save(weights, path))
-            write_card(self.best, figures=self._figures(engine), **self.card)
+            figures = {"epoch": engine.state.epoch} if unjudged else self._figures(engine)
+            write_checkpoint(self.best, weights, figures=figures, **self.card)
         content: dict[str, Any] = {
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
+            "identity": self.identity,
             "best_metric": float(state.best_metric),
             "best_metric_epoch": state.best_metric_epoch,
             "network": self.network.state_dict(),
@@ -116,6 +128,7 @@ class RunCheckpoint:
             logger.info(f"{self.last}: nothing to resume, starting at the first epoch")
             return
         content = torch.load(self.last, map_location=engine.state.device, weights_only=True)
+        self._check_identity(content)
         self.network.load_state_dict(content["network"])
         for name, value in self.objects.items():
             value.load_state_dict(content[name])
@@ -129,10 +142,25 @@ class RunCheckpoint:
             engine.terminate()
         logger.info(f"resumed after epoch {content['epoch']} of {engine.state.max_epochs}")
 
+    def _check_identity(self, content: Mapping[str, Any]) -> None:
+        """Refuses to go on with a run that began with other data, network, preprocessing, seed or cycle."""
+        changed = [key for key, value in self.identity.items() if content["identity"].get(key) != value]
+        changed += [
+            f"total steps of the {name}"
+            for name, value in self.objects.items()
+            if hasattr(value, "total_steps") and content[name]["total_steps"] != value.total_steps
+        ]
+        if changed:
+            raise UserError(
+                f"{self.last}: began with other settings ({', '.join(changed)}); accepted: --resume true with the "
+                "settings that it began with, or another --output_dir"
+            )
+
     def _figures(self, engine: Engine) -> dict[str, Any]:
-        """Validation metrics of the best epoch, with the number of cases that they were measured on."""
+        """Validation metrics of the best epoch, with the number of slices that they were measured on."""
         metrics = {name: round(float(value), 6) for name, value in self.evaluator.state.metrics.items()}
-        return {"epoch": engine.state.epoch, "split": "validation", "validation": metrics}
+        slices = len(self.evaluator.data_loader.dataset)
+        return {"epoch": engine.state.epoch, "split": "validation", "slices": slices, "validation": metrics}
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:

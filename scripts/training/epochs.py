@@ -19,10 +19,12 @@ class EpochSeed:
     Args:
         seed: seed of the run.
         listeners: objects with `set_epoch(epoch)`: data set, sampler.
+        rank: process of a distributed training; each draws its own dropout.
     """
 
-    def __init__(self, seed: int, listeners: Sequence[Any]) -> None:
+    def __init__(self, seed: int, listeners: Sequence[Any], rank: int = 0) -> None:
         self.seed = seed
+        self.rank = rank
         self.listeners = list(listeners)
 
     def attach(self, engine: Engine) -> None:
@@ -33,4 +35,4 @@ class EpochSeed:
         """Seeds the epoch that starts."""
         for listener in self.listeners:
             listener.set_epoch(engine.state.epoch)
-        torch.manual_seed(self.seed * 1_000_003 + engine.state.epoch)
+        torch.manual_seed(self.seed * 1_000_003 + self.rank * 100_003 + engine.state.epoch)

@@ -1,4 +1,4 @@
-"""Mixed precision on devices for which MONAI's trainer has none."""
+"""Mixed precision on a CPU, for which MONAI's trainer has none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.settings import flag
 
 
 class AutocastInferer(Inferer):
-    """Runs the network under bfloat16 autocast, which needs no gradient scaler, on any device but CUDA.
+    """Runs the network under bfloat16 autocast, which needs no gradient scaler, on a CPU.
 
     On CUDA MONAI's `SupervisedTrainer(amp=True)` does it, with a scaler; its autocast is bound to CUDA.
 
@@ -28,5 +28,5 @@ class AutocastInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Maps images (B, C, H, W) to logits, bfloat16 under autocast."""
         device = inputs.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.amp and device != "cuda"):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.amp and device == "cpu"):
             return self.simple(inputs, network, *args, **kwargs)

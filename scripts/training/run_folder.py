@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from scripts.settings import flag
 
 LAST = "last.pt"
 BEST = "model.pt"
-RUN_FILES = (LAST, BEST, "model.json", "history.csv", "curve.png")
+RUN_FILES = (LAST, BEST, "model.json", "history.csv", "curve.png", "tensorboard")
 
 
 def claim_run_folder(output_dir: str, resume: bool | str, overwrite: bool | str, rank: int = 0) -> None:
@@ -58,4 +59,8 @@ def claim_folder(
             f"another --output_dir{hint}, or --overwrite true to replace them"
         )
     for name in used if files is not None else ():
-        (folder / name).unlink()
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

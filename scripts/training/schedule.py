@@ -94,7 +94,10 @@ class PlateauSchedule:
 
     def __call__(self, engine: Engine) -> None:
         """Looks at the last validation and cuts the rate or ends the training."""
-        self.update(float(self.evaluator.state.metrics[self.plateau.monitor]))
+        value = self.evaluator.state.metrics.get(self.plateau.monitor)
+        if value is None:  # no validation cases: nothing to steer by
+            return
+        self.update(float(value))
         if self.finished:
             logger.info(f"stopped: {self.plateau.monitor} has not improved in {self.since_reset} validations")
             engine.terminate()

@@ -32,7 +32,7 @@ class CaseTables:
 
     Args:
         output_dir: folder of the tables.
-        cases: what is evaluated, as `select_cases` gives it: "image", "name", "patient", perhaps "slices".
+        cases: what is evaluated, as `select_cases` gives it: "name", "patient", perhaps "slices".
         threshold: probability from which on a voxel is infection.
         context: what the figures belong to (data set, split, fold, checkpoint, grid); kept in the summary.
         rules: "plain" or "infnet_toolbox", see `scripts.metrics`.
@@ -50,7 +50,7 @@ class CaseTables:
         voxel_size_known: bool | str = False,
     ) -> None:
         self.folder = Path(output_dir)
-        self.cases = {str(case["image"]): case for case in cases}
+        self.cases = {case["name"]: case for case in cases}
         self.threshold = threshold
         self.context = dict(context)
         self.rules = rules
@@ -68,10 +68,9 @@ class CaseTables:
         self.case_rows, self.slice_rows = [], []
 
     def _score(self, engine: Engine) -> None:
-        for output in engine.state.output:
-            image = output["image"]
-            case = self.cases[str(image.meta["filename_or_obj"])]
-            positions = chosen_slices(case, image)
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+            case = self.cases[batch["name"]]  # several cases may be parts of one volume
+            positions = chosen_slices(case, output["image"])
             row, slices = score_case(
                 output["pred"].as_tensor()[..., positions],
                 output["label"].as_tensor()[..., positions],

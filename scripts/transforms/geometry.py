@@ -25,7 +25,14 @@ def is_picture(path: str) -> bool:
 
 
 def grey_values(picture: Image.Image) -> Image.Image:
-    """Reads any picture as 8-bit grey (PIL converter for images)."""
+    """Reads an 8-bit picture as grey (PIL converter for images).
+
+    Raises:
+        UserError: for more than 8 bits, which PIL would cut off at 255.
+    """
+    if picture.mode.startswith(("I", "F")):
+        name = getattr(picture, "filename", "picture")
+        raise UserError(f"{name}: more than 8 bits a pixel (mode {picture.mode}); accepted: 8-bit pictures, or NIfTI")
     return picture.convert("L")
 
 

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 AIR_HU = -1024.0
 """HU of air outside of the body; lower values are padding of the reconstruction circle."""
 
+HIGHEST_AIR_HU = -200.0
+"""A scan whose lowest value lies above this holds no air, so it is no chest CT in HU."""
+
 DEFAULT_WINDOW = (-1250.0, 250.0)
 """HU window of the Zenodo 3757476 data set, and what an 8-bit picture of unknown window is taken for."""
 
@@ -60,7 +63,7 @@ def to_hounsfield(values: Tensor, intensity: str = "auto", picture: bool = False
     Args:
         values: stored values, any shape.
         intensity: "auto" takes 8-bit pictures for the window [-1250, 250] HU and refuses a scan without
-            negative values, because every chest CT in HU has air; "hu" takes the values as they are;
+            air, because every chest CT in HU has air; "hu" takes the values as they are;
             "window:LO,HI" maps an export of 0-1 or 0-255 linearly back to that window.
         picture: whether the values come from an 8-bit picture (PNG, JPG).
         name: what messages call the scan.
@@ -80,14 +83,18 @@ def to_hounsfield(values: Tensor, intensity: str = "auto", picture: bool = False
         logger.debug(f"{found}: taken for an 8-bit picture of the HU window {list(DEFAULT_WINDOW)}")
         setting = DEFAULT_WINDOW
     if isinstance(setting, tuple):
-        return _from_window(values, low, high, setting, found)
+        return _from_window(values, low, high, setting, found, top=255.0 if picture or high > 1 else 1.0)
     if setting == "auto" and low >= 0 and high <= 255:
         raise UserError(f"{found} look like a windowed export of a CT, not HU; {ACCEPTED}")
-    if setting == "auto" and low >= 0:
+    if setting == "auto" and _lowest_above_padding(values) > HIGHEST_AIR_HU:
         raise UserError(f"{found} hold no air, so they are not HU (is the rescale intercept missing?); {ACCEPTED}")
     if low < AIR_HU:
         logger.info(f"{found}: padding below {AIR_HU:g} HU is taken for air")
     return values.clamp(min=AIR_HU)
+
+
+def _lowest_above_padding(values: Tensor) -> float:
+    return torch.where(values < AIR_HU, torch.inf, values).min().item()
 
 
 def _replace_non_finite(values: Tensor, name: str) -> Tensor:
@@ -101,10 +108,11 @@ def _replace_non_finite(values: Tensor, name: str) -> Tensor:
     return values
 
 
-def _from_window(values: Tensor, low: float, high: float, window: tuple[float, float], found: str) -> Tensor:
+def _from_window(
+    values: Tensor, low: float, high: float, window: tuple[float, float], found: str, top: float
+) -> Tensor:
     if low < 0 or high > 255:
         raise UserError(f"{found} do not come from a window; accepted with window:LO,HI: 0 to 1 or 0 to 255")
-    top = 1.0 if high <= 1 else 255.0
     return window[0] + values / top * (window[1] - window[0])
 
 

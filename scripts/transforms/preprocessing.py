@@ -26,11 +26,13 @@ from monai.transforms import (
     Transform,
 )
 
+from scripts.errors import UserError
 from scripts.settings import flag
 from scripts.transforms.geometry import AXES, EnsureVolumed, grey_values, label_values
 from scripts.transforms.intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
 from scripts.transforms.labels import EdgeLabeld, InfectionMaskd
 
+SIZE_STEP = 16
 IMAGE = "image"
 LABEL = "label"
 
@@ -59,6 +61,8 @@ def _load(key: str, converter: object) -> list[Transform]:
 
 def resize_image(size: int) -> Transform:
     """Bilinear to size x size in plane without anti-aliasing, the slices as they are."""
+    if size < SIZE_STEP or size % SIZE_STEP:
+        raise UserError(f"spatial_size is {size}; accepted: multiples of {SIZE_STEP}, which the networks can halve")
     return Resized(IMAGE, spatial_size=(size, size, -1), mode="trilinear", align_corners=False)
 
 

@@ -129,7 +129,7 @@ def test_the_inference_workflow_has_the_properties(trained: Path, tmp_path: Path
     flow.initialize()
     assert flow.check_properties() == []
     assert flow.network_def is not None
-    assert len(flow.dataset_data) == 8
+    assert len(flow.dataset_data) == 4
 
 
 @pytest.mark.parametrize("path", sorted(str(p) for p in Path("configs").rglob("*.yaml")))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 TRAIN = "configs/train.yaml"
@@ -35,8 +36,9 @@ def train_and_kill(command: list[str], bundle_root: Path, env: dict[str, str], f
     process.wait()
 
 
+@pytest.mark.parametrize("config", [TRAIN, f"['{TRAIN}','configs/presets/cpu.yaml']"])
 def test_killed_twice_and_resumed_equals_uninterrupted(
-    run_bundle, bundle_tools, make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
+    config: str, run_bundle, bundle_tools, make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
 ) -> None:
     settings = {
         **bundle_tools.narrow,
@@ -45,16 +47,17 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
         "augment": "true",
         "sampling": "balanced",
         "network_def#dropout": 0.2,
-        "num_workers": 0,
+        "amp": "false",
+        "val_interval": 1,
     }
-    run_bundle("training", TRAIN, output_dir=tmp_path / "whole", **settings)
+    run_bundle("training", config, output_dir=tmp_path / "whole", **settings)
     broken = tmp_path / "broken"
-    command = bundle_tools.command("training", TRAIN, output_dir=broken, resume="true", **settings)
+    command = bundle_tools.command("training", config, output_dir=broken, resume="true", **settings)
     for epochs in (2, 5):
         train_and_kill(command, bundle_root, bundle_tools.environment(), broken, epochs)
         torch.load(broken / "last.pt", weights_only=True)  # complete at whatever moment it was killed
     assert len(rows(broken)) < 9
-    run_bundle("training", TRAIN, output_dir=broken, resume="true", **settings)
+    run_bundle("training", config, output_dir=broken, resume="true", **settings)
 
     whole, resumed = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "broken"))
     assert rows(broken) == rows(tmp_path / "whole")
@@ -67,5 +70,18 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
 
     # A finished run that is resumed stays as it is.
     before = (broken / "last.pt").read_bytes()
-    run_bundle("training", TRAIN, output_dir=broken, resume="true", **settings)
+    run_bundle("training", config, output_dir=broken, resume="true", **settings)
     assert (broken / "last.pt").read_bytes() == before
+
+
+def test_a_run_is_resumed_with_the_settings_that_it_began_with(run_bundle, trained: Path, bundle_tools) -> None:
+    dataset = trained.parent.parent / "dataset"
+    before = (trained.parent / "last.pt").read_bytes()
+    for change, named in (({"fold": 1}, "data"), ({"seed": 5}, "seed"), ({"spatial_size": 48}, "preprocessing")):
+        settings = {**bundle_tools.narrow, "max_epochs": 3, **change}
+        done = run_bundle(
+            "training", TRAIN, ok=False, dataset_dir=dataset, output_dir=trained.parent, resume="true", **settings
+        )
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith(f"error: {trained.parent / 'last.pt'}: began with other settings ({named}")
+    assert (trained.parent / "last.pt").read_bytes() == before

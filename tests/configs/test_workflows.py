@@ -18,14 +18,6 @@ MakeDataset = Callable[..., Path]
 TRAIN = "configs/train.yaml"
 EVALUATE = f"['{TRAIN}','configs/evaluate.yaml']"
 INFERENCE = "configs/inference.yaml"
-NARROW = {
-    "network_def#base_width": 4,
-    "spatial_size": 32,
-    "batch_size": 4,
-    "max_epochs": 2,
-    "device": "cpu",
-    "learning_rate": 0.01,
-}
 
 
 def test_training_leaves_weights_card_state_history_and_curve(trained: Path) -> None:
@@ -43,20 +35,27 @@ def test_training_leaves_weights_card_state_history_and_curve(trained: Path) -> 
     assert last["epoch"] == 2
 
 
-def test_a_used_output_folder_is_refused_in_the_last_line(run_bundle, trained: Path, tmp_path: Path) -> None:
+def test_a_used_output_folder_is_refused_in_the_last_line(
+    run_bundle, bundle_tools, trained: Path, tmp_path: Path
+) -> None:
     before = trained.read_bytes()
     done = run_bundle(
-        "training", TRAIN, ok=False, dataset_dir=tmp_path / "dataset", output_dir=trained.parent, **NARROW
+        "training", TRAIN, ok=False, dataset_dir=tmp_path / "dataset", output_dir=trained.parent, **bundle_tools.narrow
     )
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].startswith(f"error: {trained.parent}: holds results already (curve.png")
     assert trained.read_bytes() == before
 
 
-def test_missing_data_is_said_in_the_last_line(run_bundle, tmp_path: Path) -> None:
+def test_missing_data_is_said_in_the_last_line(run_bundle, bundle_tools, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     done = run_bundle(
-        "training", TRAIN, ok=False, dataset_dir=tmp_path / "nothing", output_dir=tmp_path / "run", **NARROW
+        "training",
+        TRAIN,
+        ok=False,
+        dataset_dir=tmp_path / "nothing",
+        output_dir=tmp_path / "run",
+        **bundle_tools.narrow,
     )
     # A list of everything that is accepted follows, so the message has several lines.
     message = done.stderr[done.stderr.rindex("\nerror: ") :]
@@ -171,13 +170,15 @@ def test_masks_follow_the_scan_through_every_way_of_storing_it(run_bundle, train
     assert "holds results already" in again.stderr.splitlines()[-1]
 
 
-def test_all_work_from_another_folder(run_bundle, trained: Path, tmp_path: Path, bundle_root: Path) -> None:
+def test_all_work_from_another_folder(
+    run_bundle, bundle_tools, trained: Path, tmp_path: Path, bundle_root: Path
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     common = {"bundle_root": bundle_root, "dataset_dir": tmp_path / "dataset", "cwd": elsewhere}
     train = str(bundle_root / TRAIN)
     evaluate = f"['{train}','{bundle_root / 'configs/evaluate.yaml'}']"
-    run_bundle("training", train, output_dir=tmp_path / "run2", **common, **NARROW)
+    run_bundle("training", train, output_dir=tmp_path / "run2", **common, **bundle_tools.narrow)
     checkpoint = {"checkpoint": tmp_path / "run2" / "model.pt", "device": "cpu"}
     run_bundle("evaluation", evaluate, output_dir=tmp_path / "tables2", **checkpoint, **common)
     common["dataset_dir"] = tmp_path / "dataset" / "images"
@@ -186,8 +187,25 @@ def test_all_work_from_another_folder(run_bundle, trained: Path, tmp_path: Path,
     assert list(elsewhere.iterdir()) == []
 
 
-def test_fine_tuning_starts_from_weights(run_bundle, trained: Path, tmp_path: Path) -> None:
-    settings = {**NARROW, "learning_rate": 1e-12, "max_epochs": 1}
+def test_evaluation_takes_the_fold_that_the_checkpoint_did_not_train_on(
+    run_bundle, bundle_tools, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    # Fewer epochs than the validation interval: the last weights are kept, with a card.
+    settings = {**bundle_tools.narrow, "max_epochs": 1, "val_interval": 5, "network_def#include_top": "false"}
+    run, dataset = tmp_path / "run", make_dataset()
+    run_bundle("training", TRAIN, dataset_dir=dataset, output_dir=run, fold=1, **settings)
+    card = json.loads((run / "model.json").read_text())
+    assert card["figures"] == {"epoch": 1}
+    assert card["network"]["arguments"]["include_top"] is False
+    tables = tmp_path / "tables"
+    run_bundle(
+        "evaluation", EVALUATE, dataset_dir=dataset, checkpoint=run / "model.pt", output_dir=tables, device="cpu"
+    )
+    assert sorted(pd.read_csv(tables / "metrics.csv")["case"]) == ["case_01", "case_03"]
+
+
+def test_fine_tuning_starts_from_weights(run_bundle, bundle_tools, trained: Path, tmp_path: Path) -> None:
+    settings = {**bundle_tools.narrow, "learning_rate": 1e-12, "max_epochs": 1}
     out = tmp_path / "tuned"
     done = run_bundle(
         "training", TRAIN, dataset_dir=tmp_path / "dataset", output_dir=out, checkpoint=trained, **settings
@@ -197,7 +215,14 @@ def test_fine_tuning_starts_from_weights(run_bundle, trained: Path, tmp_path: Pa
     torch.testing.assert_close(after["out.weight"], before["out.weight"], rtol=0, atol=1e-9)
 
 
-def test_mlflow_tracking_by_monais_switch(run_bundle, make_dataset: MakeDataset, tmp_path: Path) -> None:
+def test_mlflow_tracking_by_monais_switch(run_bundle, bundle_tools, make_dataset: MakeDataset, tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
-    run_bundle("training", TRAIN, dataset_dir=make_dataset(), output_dir=tmp_path / "run", tracking="mlflow", **NARROW)
+    run_bundle(
+        "training",
+        TRAIN,
+        dataset_dir=make_dataset(),
+        output_dir=tmp_path / "run",
+        tracking="mlflow",
+        **bundle_tools.narrow,
+    )
     assert (tmp_path / "run" / "mlruns.db").exists()

@@ -30,3 +30,9 @@ def test_two_scans_with_one_mask_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     with pytest.raises(UserError, match=r"x\.nii and .*x\.nii\.gz: would be given the same mask"):
         find_scans(str(tmp_path))
+
+
+def test_names_may_hold_dots_and_hidden_files_are_no_scans(tmp_path: Path) -> None:
+    for name in ("1.2.840.1.nii.gz", "1.2.840.2.nii.gz", "._1.2.840.1.nii.gz"):
+        (tmp_path / name).write_text("")
+    assert len(find_scans(str(tmp_path))) == 2

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from scripts.errors import UserError
-from scripts.scan.writer import write_mask
+from scripts.scan.writer import MaskWriter, write_mask
 
 OBLIQUE = np.array([[-0.68, 0.12, 0.3, 90.0], [-0.14, -0.69, 0.4, 110.0], [0.03, -0.05, 4.9, -200.0], [0, 0, 0, 1.0]])
 
@@ -65,3 +65,12 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has \(4, 5, 6\) voxels, its mask \(4, 5, 5\)"):
         write_mask(np.zeros((4, 5, 5), np.uint8), scan, tmp_path / "mask.nii")
     assert not (tmp_path / "mask.nii").exists()
+
+
+def test_monais_saver_keeps_dots_in_a_pictures_name(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((6, 4), np.uint8)).save(tmp_path / "scan.v2.png")
+    writer = MaskWriter()
+    writer.set_data_array(np.zeros((1, 4, 6, 1)))
+    writer.set_metadata({"filename_or_obj": str(tmp_path / "scan.v2.png")})
+    writer.write(str(tmp_path / "scan.v2_infection.nii.gz"))
+    assert (tmp_path / "scan.v2_infection.png").exists()

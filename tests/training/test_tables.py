@@ -27,10 +27,18 @@ def case(name: str, prob: torch.Tensor, label: torch.Tensor, stored: str = "S") 
     return {"image": f"{name}.nii.gz", "name": name, "patient": name}, output
 
 
-def run(tables: CaseTables, outputs: list[Output]) -> None:
-    engine = Engine(lambda _, batch: [batch])
+def attached(tables: CaseTables) -> Engine:
+    def step(engine: Engine, batch: tuple[str, Output]) -> list[Output]:
+        engine.state.batch = [{"name": batch[0]}]
+        return [batch[1]]
+
+    engine = Engine(step)
     tables.attach(engine)
-    engine.run(outputs)
+    return engine
+
+
+def run(tables: CaseTables, outputs: list[Output]) -> None:
+    attached(tables).run(list(zip(tables.cases, outputs, strict=True)))
 
 
 @pytest.fixture
@@ -84,11 +92,24 @@ def test_a_case_of_chosen_slices_is_judged_on_those(stored: str, expected: list[
     assert slices["actual"].tolist() == ([16] if stored == "S" else [0])
 
 
+def test_two_cases_of_one_volume_are_judged_apart(tmp_path: Path) -> None:
+    label = torch.zeros(1, 4, 4, 3)
+    label[0, :, :, 0] = 1
+    item, output = case("stack", label.clone(), label)
+    parts = [{**item, "name": "stack_fold0", "slices": [0, 1]}, {**item, "name": "stack_fold1", "slices": [2]}]
+    run(make(tmp_path, parts), [output, output])
+    slices = pd.read_csv(tmp_path / "slices.csv")
+    assert list(zip(slices["case"], slices["slice"], strict=True)) == [
+        ("stack_fold0", 0),
+        ("stack_fold0", 1),
+        ("stack_fold1", 2),
+    ]
+
+
 def test_a_second_run_starts_anew(two, tmp_path: Path) -> None:
     cases, outputs = two
     tables = make(tmp_path, cases)
-    engine = Engine(lambda _, batch: [batch])
-    tables.attach(engine)
-    engine.run(outputs)
-    engine.run(outputs)
+    engine = attached(tables)
+    for _ in range(2):
+        engine.run(list(zip(tables.cases, outputs, strict=True)))
     assert len(pd.read_csv(tmp_path / "metrics.csv")) == 2

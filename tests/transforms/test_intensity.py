@@ -30,6 +30,12 @@ def test_missing_intercept_is_refused() -> None:
         to_hounsfield(torch.tensor([0.0, 1000.0, 4095.0]))
 
 
+@pytest.mark.parametrize("values", [[-1.0, 0.0, 1.0], [-2000.0, 0.0, 1000.0, 4095.0], [-150.0, 60.0]])
+def test_values_without_air_are_refused_whatever_their_sign(values: list[float]) -> None:
+    with pytest.raises(UserError, match="hold no air"):
+        to_hounsfield(torch.tensor(values))
+
+
 def test_hu_setting_takes_values_as_they_are() -> None:
     assert to_hounsfield(torch.tensor([0.0, 60.0]), "hu").tolist() == [0.0, 60.0]
 
@@ -47,6 +53,10 @@ def test_explicit_window_refuses_hu() -> None:
 
 def test_picture_is_taken_for_the_default_window() -> None:
     assert to_hounsfield(torch.tensor([0.0, 255.0]), picture=True).tolist() == [-1250.0, 250.0]
+
+
+def test_a_dark_picture_stays_dark() -> None:
+    assert to_hounsfield(torch.tensor([0.0, 1.0]), picture=True)[1] == pytest.approx(-1250 + 1500 / 255)
 
 
 def test_few_values_that_are_not_finite_become_air_and_many_are_refused() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scripts.errors import UserError
+from scripts.errors import UserError, find_user_error
 from scripts.transforms.preprocessing import NetworkGrid, NetworkInput, Preprocessing, TrainingInput
 
 MakeScan = Callable[..., tuple[Path, Path]]
@@ -120,14 +120,23 @@ def test_a_palette_label_is_read_by_its_indices(tmp_path: Path) -> None:
     assert Preprocessing(size=16)(item)["label"].sum() == 20
 
 
+def test_a_picture_of_16_bits_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((16, 16), 3000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(RuntimeError) as caught:
+        Preprocessing(size=16)({"image": str(tmp_path / "deep.png")})
+    assert "more than 8 bits a pixel" in str(find_user_error(caught.value))
+
+
+def test_sizes_that_cannot_be_halved_four_times_are_refused() -> None:
+    with pytest.raises(UserError, match="spatial_size is 250; accepted: multiples of 16"):
+        NetworkGrid(size=250)
+
+
 def test_a_4d_scan_is_refused_by_name_and_size(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.full((8, 8, 4, 3), -500, np.int16), np.eye(4)), tmp_path / "four.nii.gz")
     with pytest.raises(RuntimeError) as caught:
         Preprocessing(size=16)({"image": str(tmp_path / "four.nii.gz")})
-    cause: BaseException | None = caught.value
-    while cause is not None and not isinstance(cause, UserError):
-        cause = cause.__cause__
-    assert "four.nii.gz: 3 channels or time points of 8 x 8 x 4 voxels" in str(cause)
+    assert "four.nii.gz: 3 channels or time points of 8 x 8 x 4 voxels" in str(find_user_error(caught.value))
 
 
 def test_augmentation_changes_slices_keeps_masks_binary_and_edges_last(make_scan: MakeScan) -> None:
