@@ -11,7 +11,8 @@ from scripts.settings import flag
 
 LAST = "last.pt"
 BEST = "model.pt"
-RUN_FILES = (LAST, BEST, "model.json", "history.csv", "curve.png", "tensorboard")
+RUN_FILES = (LAST, BEST, "model.json", "history.csv", "curve.png")
+CURVES = "tensorboard"
 
 
 def claim_run_folder(output_dir: str, resume: bool | str, overwrite: bool | str, rank: int = 0) -> None:
@@ -31,6 +32,8 @@ def claim_run_folder(output_dir: str, resume: bool | str, overwrite: bool | str,
     if not flag(resume):
         hint = ", --resume true to go on with it"
         claim_folder(output_dir, RUN_FILES, overwrite, rank, hint)
+        if flag(overwrite) and rank == 0:
+            shutil.rmtree(Path(output_dir) / CURVES, ignore_errors=True)
 
 
 def claim_folder(
@@ -59,8 +62,4 @@ def claim_folder(
             f"another --output_dir{hint}, or --overwrite true to replace them"
         )
     for name in used if files is not None else ():
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        (folder / name).unlink()

@@ -18,10 +18,16 @@ def test_a_used_folder_is_refused_with_the_ways_out(tmp_path: Path) -> None:
 def test_resume_keeps_and_overwrite_removes_the_run_only(tmp_path: Path) -> None:
     for name in ("last.pt", "model.pt", "model.json", "notes.txt"):
         (tmp_path / name).write_text("x")
+    (tmp_path / "tensorboard").mkdir()
     claim_run_folder(str(tmp_path), resume="true", overwrite=False)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
     claim_run_folder(str(tmp_path), resume=False, overwrite="true")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_that_died_before_its_first_epoch_does_not_block_the_next(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").mkdir()
+    claim_run_folder(str(tmp_path), resume=False, overwrite=False)
 
 
 def test_resume_and_overwrite_exclude_each_other(tmp_path: Path) -> None:
