@@ -1,4 +1,4 @@
-"""The co-supervision loss: numbers by hand, Eq. 1-6 in float64, gradients, low precision (SPEC 1.4)."""
+"""The co-supervision loss: numbers by hand, Eq. 1-6 in float64, gradients, low precision."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def prepare_maps(prob: Tensor, target: Tensor, rules: Rules = "plain") -> tuple[
 
 
 def min_max_stretch(prob: Tensor) -> Tensor:
-    """Each map of (B, 1, H, W) scaled to reach 0 and 1, as the Inf-Net toolbox does (SPEC 2.8).
+    """Each map of (B, 1, H, W) scaled to reach 0 and 1, as the Inf-Net toolbox does.
 
     A constant map stays as it is, as with MATLAB's mapminmax. A healthy slice is forced to reach 1 by this:
     use it to compare with figures that were made so, for nothing else.

@@ -39,7 +39,7 @@ class _MapMetric(CumulativeIterationMetric):
 
 
 class SegmentationMetric(_MapMetric):
-    """One measure of SPEC 1.8 over everything seen since the last reset.
+    """One measure of `functional` over everything seen since the last reset.
 
     `y_pred` holds probabilities: a list of (1, H, W) or (1, X, Y, Z), or a batch (B, 1, ...), each item a
     case; a volume's last axis counts its slices. `y` is the mask, or (2, ...) whose first channel is the
@@ -126,7 +126,7 @@ class SegmentationMetric(_MapMetric):
 
 
 class DiceOverThresholds(_MapMetric):
-    """Mean or max over 256 thresholds of the set's mean Dice curve, as the Inf-Net tables report (SPEC 2.8).
+    """Mean or max over 256 thresholds of the set's mean Dice curve, as the Inf-Net tables report.
 
     Inputs as `SegmentationMetric`; the mean curve is over slices.
 
@@ -170,7 +170,7 @@ class SoftDiceLossMetric(_MapMetric):
     """1 - soft Dice over everything seen as one batch: L_fusion of the paper for the whole validation set.
 
     A mean of batch losses depends on the batch size; this does not, so that a schedule may watch it. The
-    denominator is clamped at 1e-5, as in the training loss (SPEC 1.4). Inputs as `SegmentationMetric`.
+    denominator is clamped at 1e-5, as in the training loss. Inputs as `SegmentationMetric`.
     """
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:

@@ -1,11 +1,10 @@
-"""The measures of SPEC 1.8 as functions of a batch of maps: (B, 1, H, W) in, (B,) out, on the same device.
+"""The measures of Hu et al. 2022 (section 4.2) as functions of a batch of maps: (B, 1, H, W) in, (B,) out, on the same device.
 
 Nothing here waits for the device or copies to the CPU, and nothing loops over pixels, images or thresholds.
 
-Two sets of rules. "plain" (SPEC 1.8): overlap at one threshold, maps as they are. "infnet_toolbox" (SPEC
-2.8), for figures beside those of Inf-Net and CARes-UNet only: each map is stretched to 0..1 first, overlap
-measures are means over the 256 thresholds k / 255, and are 0 wherever not a single pixel agrees, an empty
-target included.
+Two sets of rules. "plain": overlap at one threshold, maps as they are. "infnet_toolbox", for figures beside those
+of Inf-Net and CARes-UNet only: each map is stretched to 0..1 first, overlap measures are means over the 256
+thresholds k / 255, and are 0 wherever not a single pixel agrees, an empty target included.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def dice_over_thresholds(prob: Tensor, target: Tensor, *, rules: Rules = "plain"
 
 
 def mean_and_max_dice(curves: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean Dice and max Dice of a set as the Inf-Net toolbox defines them (SPEC 2.8).
+    """Mean Dice and max Dice of a set as the Inf-Net toolbox defines them.
 
     Both belong to the mean curve of the set: one threshold for all images, not the best of each.
 

@@ -144,7 +144,7 @@ class IntensityGuardd(MapTransform):
 
 
 class SliceZScored(MapTransform):
-    """Per-slice z-score (x - mean) / (std + 1e-8), population standard deviation (SPEC of the paper's code).
+    """Per-slice z-score (x - mean) / (std + 1e-8), population standard deviation, as the paper's code does.
 
     Args:
         keys: images (C, X, Y) or (C, X, Y, Z); a slice is everything that shares a channel and a Z index.

@@ -9,7 +9,7 @@ from scripts.metrics.enhanced_alignment import e_measure
 
 
 def brute_force(prob: np.ndarray, target: np.ndarray) -> float:
-    """SPEC 1.8 as it is written: every threshold, every pixel."""
+    """The definition as it is written: every threshold, every pixel."""
     eps, scores = np.spacing(1.0), []
     for k in range(256):
         b = (prob >= np.float32(k) / np.float32(255)).astype(float)

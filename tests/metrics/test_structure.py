@@ -22,7 +22,7 @@ def ssim(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def by_definition(x: np.ndarray, g: np.ndarray) -> float:
-    """SPEC 1.8 with explicit blocks, for a target that is neither empty nor full."""
+    """The definition with explicit blocks, for a target that is neither empty nor full."""
 
     def uniformity(v: np.ndarray) -> float:
         s = v.std(ddof=1) if v.size > 1 else 0.0

@@ -1,4 +1,4 @@
-"""The fusion modules against Eq. 3-4 written out as slow float64 numpy loops (SPEC 1.5)."""
+"""The fusion modules against Eq. 3-4 written out as slow float64 numpy loops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of the ResUNet against SPEC 1.1-1.5 and 1.11, written a second time here.
+"""The layers of the ResUNet against the paper's description, written a second time here.
 
 The oracle runs the network's own weights through plain functional calls, in the order in which the
 convolutions were seen to run; strides, pads, ReLUs, shortcuts, concatenation order and fusion are the
@@ -106,7 +106,7 @@ def test_parameter_count_is_the_same_for_every_c_i(i: int) -> None:
 
 
 def parts(w: int) -> dict[str, int]:
-    """Parameters of each part for base width w, counted from the tables of SPEC 1.1-1.5."""
+    """Parameters of each part for base width w, counted from the table of layers."""
 
     def conv3(c_in: int, c_out: int) -> int:
         return 9 * c_in * c_out + c_out + 2 * c_out  # with its bias and its batch norm
@@ -289,7 +289,7 @@ def normed(x: torch.Tensor, call: Call, stride: int = 1) -> torch.Tensor:
 
 
 def oracle_features(trace: Sequence[Call], x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """S1..S5 and X1..X5 of SPEC 1.1 and 1.2 (batch norms with running statistics)."""
+    """S1..S5 and X1..X5 (batch norms with running statistics)."""
     three = iter([call for call in trace if call.norm is not None and call.conv.weight.shape[-1] == 3])
     one = iter([call for call in trace if call.norm is not None and call.conv.weight.shape[-1] == 1])
     up = iter([call.conv for call in trace if isinstance(call.conv, nn.ConvTranspose2d)])

@@ -1,4 +1,4 @@
-"""Supervision heads: one linear 1x1 map a stage, brought to the input's size (SPEC 1.3)."""
+"""Supervision heads: one linear 1x1 map a stage, brought to the input's size."""
 
 from __future__ import annotations
 
