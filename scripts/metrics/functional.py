@@ -1,4 +1,4 @@
-"""The measures of Hu et al. 2022 (section 4.2) as functions of a batch of maps: (B, 1, H, W) in, (B,) out, on the same device.
+"""The measures of Hu et al. 2022 (section 4.2) as functions: (B, 1, H, W) in, (B,) out, on the same device.
 
 Nothing here waits for the device or copies to the CPU, and nothing loops over pixels, images or thresholds.
 
