@@ -14,17 +14,14 @@ TRAIN = "configs/train.yaml"
 
 def torchrun(bundle_root: Path, tools, program: str, *arguments: str, processes: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    for _ in range(2):  # the port that torchrun finds free may be taken by another process before it is used
-        done = subprocess.run(
-            [*command, program, *arguments],
-            cwd=bundle_root,
-            env=tools.environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        if "DistNetworkError" not in done.stderr and "EADDRINUSE" not in done.stderr:
-            break
+    done = subprocess.run(
+        [*command, program, *arguments],
+        cwd=bundle_root,
+        env=tools.environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
