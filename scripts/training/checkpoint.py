@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -17,6 +16,7 @@ from scripts.cards import read_card, write_checkpoint
 from scripts.errors import UserError
 from scripts.files import write_atomic
 from scripts.settings import flag, optional
+from scripts.training.processes import is_main_process
 from scripts.training.run_folder import BEST, LAST
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class RunCheckpoint:
 
     def save(self, engine: Engine) -> None:
         """Saves the epoch that has just ended; in distributed training on rank 0 only."""
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        if not is_main_process():
             return
         state = self.evaluator.state
         unjudged = state.best_metric_epoch == -1  # no validation yet, or no validation cases

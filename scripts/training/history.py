@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch.optim import Optimizer
 
 from scripts.files import write_atomic
+from scripts.training.processes import is_main_process
 
 
 class History:
@@ -69,7 +69,7 @@ class History:
         if self.evaluator.state.epoch == engine.state.epoch:
             row.update({name: float(value) for name, value in self.evaluator.state.metrics.items()})
         self.rows.append(row)
-        if _is_main_process():
+        if is_main_process():
             columns = list(dict.fromkeys(name for row in self.rows for name in row))
             text = io.StringIO()
             writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -78,7 +78,7 @@ class History:
             write_atomic(self.folder / "history.csv", lambda path: path.write_text(text.getvalue()))
 
     def _draw(self, engine: Engine) -> None:
-        if self.rows and _is_main_process():
+        if self.rows and is_main_process():
             write_atomic(self.folder / "curve.png", lambda path: draw_curve(self.rows).print_png(path))
 
 
@@ -95,7 +95,3 @@ def draw_curve(rows: list[dict[str, float]]) -> FigureCanvasAgg:
         axis.set_xlabel("epoch")
     panels[1].set_ylim(0, 1)
     return FigureCanvasAgg(figure)
-
-
-def _is_main_process() -> bool:
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0

@@ -17,6 +17,7 @@ from scripts.data.slices import chosen_slices
 from scripts.files import write_atomic, write_json
 from scripts.metrics import json_ready, score_case, summarise
 from scripts.settings import flag
+from scripts.training.processes import is_distributed, is_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class CaseTables:
 
     def _write(self, engine: Engine) -> None:
         case_rows, slice_rows = _gather(self.case_rows), _gather(self.slice_rows)
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        if not is_main_process():
             return
         figures = summarise(case_rows, slice_rows)
         write_atomic(self.folder / FILES[0], pd.DataFrame(case_rows).set_index("case").to_csv)
@@ -106,7 +107,7 @@ class CaseTables:
 
 def _gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of all processes in a distributed evaluation."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not is_distributed():
         return rows
     collected: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(collected, rows)

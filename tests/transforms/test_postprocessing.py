@@ -15,18 +15,8 @@ from scripts.transforms.preprocessing import Preprocessing
 SIZE = 32
 
 
-def resize_weights(new: int, old: int) -> np.ndarray:
-    """Matrix of bilinear interpolation with half-pixel centres, written without torch."""
-    position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    low = np.floor(position).astype(int)
-    matrix = np.zeros((new, old))
-    matrix[np.arange(new), low] += 1 - (position - low)
-    matrix[np.arange(new), np.minimum(low + 1, old - 1)] += position - low
-    return matrix
-
-
 @pytest.fixture(params=["LPS", "RAS", "SAR", "PIL"])
-def predicted(request, make_scan: Callable[..., tuple[Path, Path]], tmp_path: Path):
+def predicted(request, resize_weights, make_scan: Callable[..., tuple[Path, Path]], tmp_path: Path):
     """A stored scan, the item after the network with known logits, and the probability expected on the scan's grid."""
     path, _ = make_scan(affine=np.diag([-0.7, -0.7, 5.0, 1.0]))
     scan = nib.load(path)

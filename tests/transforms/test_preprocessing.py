@@ -57,21 +57,11 @@ def test_every_stored_orientation_gives_the_same_tensor(axes: str, make_scan: Ma
     assert expected["label"].sum() > 0
 
 
-def test_resize_is_bilinear_without_anti_aliasing_and_leaves_slices_alone(make_scan: MakeScan) -> None:
+def test_resize_is_bilinear_without_anti_aliasing_and_leaves_slices_alone(make_scan: MakeScan, resize_weights) -> None:
     image, _ = make_scan()
     hu = np.maximum(nib.load(image).get_fdata(dtype=np.float32), -1024)
     grid = NetworkGrid(size=64)({"image": str(image)})["image"].numpy()[0]
-
-    # Independent of torch: sample positions (i + 0.5) * old / new - 0.5, clamped, weights of the two neighbours.
-    def weights(new: int, old: int) -> np.ndarray:
-        position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        low = np.floor(position).astype(int)
-        matrix = np.zeros((new, old))
-        matrix[np.arange(new), low] += 1 - (position - low)
-        matrix[np.arange(new), np.minimum(low + 1, old - 1)] += position - low
-        return matrix
-
-    expected = np.einsum("ia,jb,abz->ijz", weights(64, 40), weights(64, 36), hu)
+    expected = np.einsum("ia,jb,abz->ijz", resize_weights(64, 40), resize_weights(64, 36), hu)
     np.testing.assert_allclose(grid, expected, atol=0.01)
 
 
