@@ -21,6 +21,8 @@ from scripts.files import sha256, write_json
 from scripts.networks.registry import NETWORKS, create_network
 
 CARD_FORMAT = 1
+OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0}
+"""Where a card says nothing else: the probability from which on a voxel is infection, and the smallest lesion kept."""
 REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
 
 
@@ -53,7 +55,8 @@ def write_card(
     preprocessing: Mapping[str, Any],
     data: Mapping[str, Any],
     figures: Mapping[str, Any],
-    threshold: float = 0.5,
+    threshold: float = OPERATING_POINT["threshold"],
+    smallest_lesion_mm3: float = OPERATING_POINT["smallest_lesion_mm3"],
 ) -> None:
     """Writes the card of a checkpoint that lies on the disk.
 
@@ -64,13 +67,14 @@ def write_card(
         data: what it was trained on: name, split, fold, synthetic and what else is known.
         figures: validation figures, each with what it was measured on.
         threshold: probability from which on a voxel is infection.
+        smallest_lesion_mm3: volume below which a connected lesion is left out of a scan's mask.
     """
     card = {
         "format": CARD_FORMAT,
         "sha256": sha256(checkpoint),
         "network": dict(network),
         "preprocessing": dict(preprocessing),
-        "operating_point": {"threshold": threshold},
+        "operating_point": {"threshold": threshold, "smallest_lesion_mm3": smallest_lesion_mm3},
         "data": dict(data),
         "figures": dict(figures),
     }
@@ -110,6 +114,7 @@ def read_card(checkpoint: str | Path) -> dict[str, Any]:
             f"{weights}: sha256 is {found[:12]}..., its card says {str(card['sha256'])[:12]}...; accepted: the "
             "weights that the card was written for (copy both files again, or resume the run that was killed)"
         )
+    card["operating_point"] = {**OPERATING_POINT, **card["operating_point"]}
     return card
 
 

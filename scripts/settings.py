@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from scripts.errors import UserError
 
@@ -33,6 +36,30 @@ def optional(value: Any) -> Any:
     return None if str(value).strip().lower() in ("null", "none", "") else value
 
 
+def number(name: str, value: Any, accepted: str, accept: Callable[[float], bool] = math.isfinite) -> float:
+    """Reads a number that may arrive as a text, from a command line or from a form of 3D Slicer.
+
+    Args:
+        name: what the message calls it.
+        value: the number or its text.
+        accepted: what the message says that is accepted.
+        accept: whether a finite number is within bounds.
+
+    Raises:
+        UserError: if it is no number or not accepted.
+
+    >>> number("threshold", "0.4", "a probability")
+    0.4
+    """
+    try:
+        read = float(value)
+    except (TypeError, ValueError):
+        read = math.nan
+    if not math.isfinite(read) or not accept(read):
+        raise UserError(f"{name} is {value!r}; accepted: {accepted}")
+    return read
+
+
 def per_process(batch_size: int, world_size: int) -> int:
     """Returns each process's part of a batch.
 
@@ -51,10 +78,29 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def memory_format(channels_last: bool | str, device: str | torch.device) -> torch.memory_format:
-    """Returns how the network's tensors lie in memory; channels last is not used on MPS, where it is untried."""
-    wanted = flag(channels_last) and torch.device(device).type != "mps"
-    return torch.channels_last if wanted else torch.contiguous_format
+def memory_format(channels_last: bool | str, device: str | torch.device, network: nn.Module) -> torch.memory_format:
+    """Returns how the network's tensors lie in memory.
+
+    Channels last is not used on MPS, where it is untried, nor on a CPU for a network in which it would corrupt memory.
+    """
+    kind = torch.device(device).type
+    usable = kind != "mps" and not (kind == "cpu" and _overruns_in_channels_last(network))
+    return torch.channels_last if flag(channels_last) and usable else torch.contiguous_format
+
+
+def _overruns_in_channels_last(network: nn.Module) -> bool:
+    """Whether a layer meets a defect of torch 2.13 on CPUs without AVX-512.
+
+    The backward pass of a strided 1x1 convolution of 2 to 7 channels writes beyond its memory there, if the tensors lie
+    channels last and one thread works; the process dies later, anywhere.
+    """
+    return any(
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and max(layer.stride) > 1
+        and 1 < layer.in_channels < 8
+        for layer in network.modules()
+    )
 
 
 def cuda_amp(amp: bool | str, device: str | torch.device) -> bool:

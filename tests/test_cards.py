@@ -79,3 +79,8 @@ def test_a_card_cannot_ask_for_code(checkpoint: Path) -> None:
     change(checkpoint, network={"name": "os.system", "arguments": {"command": "true"}})
     with pytest.raises(UserError, match=r"network is 'os\.system'; accepted: resunet"):
         network_from_card(checkpoint)
+
+
+def test_a_card_without_a_smallest_lesion_keeps_every_lesion(checkpoint: Path) -> None:
+    change(checkpoint, operating_point={"threshold": 0.4})
+    assert read_card(checkpoint)["operating_point"] == {"threshold": 0.4, "smallest_lesion_mm3": 0.0}

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from scripts.errors import UserError
-from scripts.settings import cuda_amp, flag, memory_format, per_process
+from scripts.networks.registry import create_network
+from scripts.settings import cuda_amp, flag, memory_format, number, per_process
 
 
 @pytest.mark.parametrize(("value", "expected"), [("true", True), ("False", False), (True, True), (" TRUE ", True)])
@@ -25,9 +26,22 @@ def test_monais_mixed_precision_is_for_cuda_only() -> None:
 
 
 def test_memory_format() -> None:
-    assert memory_format("true", "cpu") is torch.channels_last
-    assert memory_format(False, "cpu") is torch.contiguous_format
-    assert memory_format(True, "mps") is torch.contiguous_format
+    network = create_network("resunet", base_width=8)
+    assert memory_format("true", "cpu", network) is torch.channels_last
+    assert memory_format(False, "cpu", network) is torch.contiguous_format
+    assert memory_format(True, "mps", network) is torch.contiguous_format
+
+
+def test_channels_last_is_left_where_torch_would_write_beyond_its_memory() -> None:
+    narrow = create_network("resunet", base_width=4)  # strided 1x1 convolutions from 4 to 8 channels
+    assert memory_format(True, "cpu", narrow) is torch.contiguous_format
+    assert memory_format(True, "cuda:0", narrow) is torch.channels_last
+
+
+@pytest.mark.parametrize("value", ["", "half", None, "nan", 1.0, "-1", float("inf")])
+def test_a_number_that_makes_no_sense_is_refused_by_its_name(value: object) -> None:
+    with pytest.raises(UserError, match=r"threshold is .*; accepted: between 0 and 1"):
+        number("threshold", value, "between 0 and 1", lambda read: 0 < read < 1)
 
 
 def test_a_batch_is_divided_without_rest() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import torch
 from monai.transforms import (
     Activationsd,
@@ -11,10 +14,13 @@ from monai.transforms import (
     EnsureTyped,
     Invertd,
     InvertibleTransform,
+    MapTransform,
     Orientationd,
+    RemoveSmallObjects,
     Transform,
 )
 
+from scripts.settings import number
 from scripts.transforms.geometry import AXES
 from scripts.transforms.preprocessing import IMAGE
 
@@ -58,19 +64,56 @@ class EvaluationOutput(Compose):
         super().__init__(steps)
 
 
+class SmallLesionsRemovedd(MapTransform):
+    """Removes connected lesions of less than a volume; voxels that touch at a corner belong together.
+
+    The volume is that of the voxels by the scan's own affine, so it acts on masks on the scan's grid. A picture has
+    no voxel size, and its mask stays as it is.
+
+    Args:
+        keys: masks (1, X, Y, Z) in {0, 1}, with the scan's affine.
+        smallest_mm3: the smallest volume that stays, in mm3; 0 keeps every lesion.
+    """
+
+    def __init__(self, keys: str, smallest_mm3: float = 0.0) -> None:
+        super().__init__(keys)
+        self.smallest_mm3 = smallest_mm3
+        self.remove = RemoveSmallObjects(smallest_mm3, connectivity=3, by_measure=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with the masks cleaned."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            if self.smallest_mm3 > 0 and not item[key].meta.get("picture", False):
+                item[key] = self.remove(item[key])
+        return item
+
+
 class InfectionMask(Compose):
     """Probabilities on the scan's grid to the mask, uint8 in {0, 1}.
 
     Args:
         preprocessing: what made the network's input from the scan.
-        threshold: probability from which on a voxel is infection.
+        threshold: probability from which on a voxel is infection, in (0, 1); a text from a form is read as well.
+        smallest_lesion_mm3: see `SmallLesionsRemovedd`.
+
+    Raises:
+        UserError: if the threshold or the smallest lesion lies outside of what makes sense.
     """
 
-    def __init__(self, preprocessing: InvertibleTransform, threshold: float = 0.5) -> None:
+    def __init__(
+        self,
+        preprocessing: InvertibleTransform,
+        threshold: float | str = 0.5,
+        smallest_lesion_mm3: float | str = 0.0,
+    ) -> None:
+        probability = number("threshold", threshold, "a probability between 0 and 1", lambda value: 0 < value < 1)
+        smallest = number("smallest_lesion_mm3", smallest_lesion_mm3, "mm3, 0 or more", lambda value: value >= 0)
         super().__init__(
             [
                 ScanProbabilities(preprocessing),
-                AsDiscreted(PRED, threshold=threshold),
+                AsDiscreted(PRED, threshold=probability),
                 CastToTyped(PRED, dtype=torch.uint8),
+                SmallLesionsRemovedd(PRED, smallest),
             ]
         )

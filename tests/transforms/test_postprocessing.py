@@ -9,7 +9,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.transforms.postprocessing import EvaluationOutput, InfectionMask, ScanProbabilities
+from scripts.errors import UserError
+from scripts.transforms.postprocessing import EvaluationOutput, InfectionMask, ScanProbabilities, SmallLesionsRemovedd
 from scripts.transforms.preprocessing import Preprocessing
 
 SIZE = 32
@@ -53,3 +54,32 @@ def test_metrics_are_taken_in_canonical_orientation(predicted) -> None:
     np.testing.assert_allclose(found.numpy()[0], canonical, atol=1e-5)
     network = EvaluationOutput(preprocessing, "network")(dict(item))["pred"]
     assert network.shape == (1, SIZE, SIZE, 6)
+
+
+def lesions(picture: bool = False) -> MetaTensor:
+    """Voxels of 0.5 x 2 x 3 = 3 mm3: one lesion of one voxel, one of two that touch at a corner, one of three."""
+    mask = torch.zeros((1, 8, 8, 4), dtype=torch.uint8)
+    mask[0, 0, 0, 0] = 1
+    mask[0, 4, 4, 1] = mask[0, 5, 5, 2] = 1
+    mask[0, 7, 0:3, 3] = 1
+    affine = np.array([[0, 2.0, 0, 10], [-0.5, 0, 0, 20], [0, 0, 3.0, 30], [0, 0, 0, 1]])
+    return MetaTensor(mask, affine=affine, meta={"picture": picture})
+
+
+@pytest.mark.parametrize(("smallest", "kept"), [(0, 6), (3.0, 6), (3.1, 5), (6.0, 5), (6.5, 3), (9.0, 3), (9.1, 0)])
+def test_lesions_below_a_volume_in_mm3_are_left_out(smallest: float, kept: int) -> None:
+    mask = SmallLesionsRemovedd("pred", smallest)({"pred": lesions()})["pred"]
+    assert int(mask.sum()) == kept
+    assert mask.dtype == torch.uint8
+    assert mask.shape == (1, 8, 8, 4)
+    np.testing.assert_array_equal(mask.affine, lesions().affine)
+
+
+def test_a_picture_has_no_voxel_size_so_its_lesions_stay() -> None:
+    assert int(SmallLesionsRemovedd("pred", 100.0)({"pred": lesions(picture=True)})["pred"].sum()) == 6
+
+
+@pytest.mark.parametrize(("threshold", "smallest"), [(0.0, 0), (1, 0), ("a half", 0), (0.5, -1), (0.5, "much")])
+def test_operating_points_that_make_no_sense_are_refused(threshold: object, smallest: object) -> None:
+    with pytest.raises(UserError, match="accepted"):
+        InfectionMask(Preprocessing(size=SIZE), threshold, smallest)
