@@ -2,6 +2,7 @@ SHELL := /bin/bash
 
 # make demo    train on synthetic scans and segment one that was not seen, in minutes, on a CPU
 # make test    lint, types, tests
+# make monailabel [WEIGHTS=path]   build MONAI Label's environment and an app around the bundle, print how to start it
 # make clean   remove what these made, but not results under out/
 #
 # Everything runs in .venv, which is made from the pins in constraints.txt. pip takes torch from its default index;
@@ -16,7 +17,13 @@ TORCH_FROM := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 DEMO := out/demo
 BUNDLE := $(BIN)/python -m monai.bundle run
 
-.PHONY: demo test lint types pytest clean
+# The MONAI Label server lives in an environment of its own (requirements-monailabel.txt says why).
+LABEL_VENV := .venv-monailabel
+LABEL_BIN := $(LABEL_VENV)/bin
+LABEL_INSTALL := $(LABEL_BIN)/python -m pip install --quiet --constraint constraints-monailabel.txt
+WEIGHTS ?= $(firstword $(wildcard models/model.pt) $(DEMO)/model/model.pt)
+
+.PHONY: demo test lint types pytest monailabel clean
 
 # torch goes first and alone: what comes after finds it and does not bring another build.
 $(VENV)/ready: requirements.txt constraints.txt
@@ -52,6 +59,20 @@ demo: $(VENV)/ready
 	@grep "Dice:" $(DEMO)/log.txt
 	@echo "Look at $(DEMO)/preview.png; masks in $(DEMO)/masks, tables in $(DEMO)/tables, all of it in $(DEMO)/log.txt."
 
+$(DEMO)/model/model.pt:
+	$(MAKE) demo
+
+monailabel: $(LABEL_VENV)/ready $(WEIGHTS)
+	$(LABEL_BIN)/python -m scripts monai_label assemble "$(WEIGHTS)"
+
+$(LABEL_VENV)/ready: requirements.txt requirements-monailabel.txt constraints-monailabel.txt
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_INSTALL) $(TORCH_FROM) torch
+	$(LABEL_INSTALL) $(TORCH_FROM) --no-deps torchvision
+	$(LABEL_INSTALL) --requirement requirements-monailabel.txt
+	$(LABEL_BIN)/python scripts/monai_label/torchvision_on_cpu.py
+	touch $@
+
 test: lint types pytest
 
 lint: $(VENV)/ready-dev
@@ -65,4 +86,4 @@ pytest: $(VENV)/ready-dev
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 clean:
-	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LABEL_VENV) .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -6,12 +6,13 @@ import sys
 
 import fire
 
+from scripts.commands.monai_label import MONAI_LABEL
 from scripts.commands.phantom import phantom
 from scripts.commands.prepare import prepare
 from scripts.commands.preview import preview
 from scripts.errors import UserError
 
-COMMANDS = {"phantom": phantom, "prepare": prepare, "preview": preview}
+COMMANDS = {"phantom": phantom, "prepare": prepare, "preview": preview, "monai_label": MONAI_LABEL}
 
 
 def main() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.distributed as dist
+from monai.data import DistributedSampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 
 
 def is_distributed() -> bool:
@@ -13,3 +17,13 @@ def is_distributed() -> bool:
 def is_main_process() -> bool:
     """Whether this process writes the files of the run: rank 0, or the only one."""
     return not is_distributed() or dist.get_rank() == 0
+
+
+def validation_sampler(dataset: Dataset[Any], num_replicas: int, rank: int) -> Sampler[int]:
+    """Returns what deals the items out to the processes, each item once.
+
+    MONAI's sampler refuses an empty data set, which MONAI Label gives where nothing is kept for validation.
+    """
+    if not len(dataset):  # type: ignore[arg-type]
+        return SequentialSampler(dataset)  # type: ignore[arg-type]
+    return DistributedSampler(dataset, shuffle=False, even_divisible=False, num_replicas=num_replicas, rank=rank)

@@ -10,9 +10,11 @@ it; all else runs both at once (`Preprocessing`). A slice that is not square is 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
-from monai.data import NibabelReader, PILReader
+from monai.data import ImageReader, NibabelReader, PILReader
 from monai.transforms import (
     Compose,
     LoadImaged,
@@ -25,8 +27,9 @@ from monai.transforms import (
     Resized,
     Transform,
 )
+from nibabel.filebasedimages import ImageFileError
 
-from scripts.errors import UserError
+from scripts.errors import UserError, find_user_error
 from scripts.settings import flag
 from scripts.transforms.geometry import AXES, EnsureVolumed, grey_values, label_values
 from scripts.transforms.intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
@@ -35,6 +38,25 @@ from scripts.transforms.labels import EdgeLabeld, InfectionMaskd
 SIZE_STEP = 16
 IMAGE = "image"
 LABEL = "label"
+
+
+class LoadScand(LoadImaged):
+    """`LoadImaged` that says in one line which file it cannot read."""
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
+        """Returns the item with images in place of paths.
+
+        Raises:
+            UserError: if a file cannot be read.
+        """
+        try:
+            return dict(super().__call__(data, reader))
+        except (OSError, EOFError, ValueError, RuntimeError, zlib.error, ImageFileError) as error:
+            if find_user_error(error):
+                raise
+            files = ", ".join(str(data[key]) for key in self.key_iterator(dict(data)))
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{files}: cannot be read ({reason}); accepted: NIfTI, PNG, JPG") from error
 
 
 def load_image() -> list[Transform]:
@@ -49,7 +71,7 @@ def load_label() -> list[Transform]:
 
 def _load(key: str, converter: object) -> list[Transform]:
     missing = key == LABEL
-    load = LoadImaged(key, ensure_channel_first=True, allow_missing_keys=missing)
+    load = LoadScand(key, ensure_channel_first=True, allow_missing_keys=missing)
     for reader in (NibabelReader(), PILReader(converter=converter)):  # the last that knows a suffix reads it
         load.register(reader)
     return [

@@ -226,3 +226,14 @@ def test_mlflow_tracking_by_monais_switch(run_bundle, bundle_tools, make_dataset
         **bundle_tools.narrow,
     )
     assert (tmp_path / "run" / "mlruns.db").exists()
+
+
+def test_training_without_validation_cases_keeps_the_last_weights(
+    run_bundle, bundle_tools, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    settings = {**bundle_tools.narrow, "validate#dataset#data": "[]"}
+    run_bundle("training", TRAIN, dataset_dir=make_dataset(), output_dir=tmp_path / "run", **settings)
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["figures"] == {"epoch": 2}
+    best = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
+    last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["network"]
+    assert all(torch.equal(best[key], last[key]) for key in last)

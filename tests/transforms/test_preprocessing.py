@@ -144,3 +144,26 @@ def test_augmentation_changes_slices_keeps_masks_binary_and_edges_last(make_scan
         assert abs(float(item["image"].mean())) < 1e-5
         changed += not torch.equal(mask, grid["label"][0, ..., 2].as_tensor())
     assert changed >= 10
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        ("scan.nii.gz", lambda whole: whole[: len(whole) // 2], "ended before the end-of-stream marker"),
+        ("scan.nii.gz", lambda _: b"not an image", "not a gzip file"),
+        ("scan.nii", lambda _: b"", "Empty file"),
+        ("slice.png", lambda _: b"not an image", "cannot identify image file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_in_one_line(
+    name: str, damage: Callable[[bytes], bytes], reason: str, make_scan, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(damage(make_scan()[0].read_bytes()))
+    with pytest.raises(RuntimeError) as caught:
+        Preprocessing(size=32)({"image": str(path)})
+    mistake = find_user_error(caught.value)
+    assert mistake is not None
+    assert str(mistake).startswith(f"{path}: cannot be read (")
+    assert reason in str(mistake)
+    assert "\n" not in str(mistake)

@@ -1,0 +1,230 @@
+"""The checkpoints of a MONAI Label deployment: every training adds one, none is changed, one is in use.
+
+    DEPLOYMENT/checkpoints/NAME/   model.pt, its card model.json, history and curve of the run
+    DEPLOYMENT/active              a link to the one in use; changing it is one rename
+    DEPLOYMENT/runs/NAME/          a training that goes on, or that was stopped
+
+The server looks at the weights' time before every answer, so a change needs no restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scripts.cards import card_path, read_card
+from scripts.errors import UserError
+from scripts.training.processes import is_main_process
+from scripts.training.run_folder import BEST, LAST
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+RUNS = "runs"
+ACTIVE = "active"
+
+
+def time_stamp() -> str:
+    """Returns the local time as a name that sorts by it."""
+    return time.strftime("%Y%m%d-%H%M%S")
+
+
+def new_run(deployment: str) -> str:
+    """Returns the folder of a new training; the run makes it."""
+    return str(Path(deployment).resolve() / RUNS / time_stamp())
+
+
+def names(deployment: str | Path) -> list[str]:
+    """Returns the names of all checkpoints, the oldest first."""
+    return sorted(path.parent.name for path in Path(deployment).glob(f"{CHECKPOINTS}/*/{BEST}"))
+
+
+def active(deployment: str | Path) -> str:
+    """Returns the name of the checkpoint in use.
+
+    Raises:
+        UserError: if the folder holds no deployment.
+    """
+    link = Path(deployment) / ACTIVE
+    if not link.is_symlink():
+        raise UserError(f"{deployment}: no MONAI Label deployment; accepted: a folder that `make monailabel` made")
+    return link.readlink().name
+
+
+def weights(deployment: str | Path, name: str) -> Path:
+    """Returns the weights of a checkpoint.
+
+    Raises:
+        UserError: if there is no such checkpoint.
+    """
+    known = names(deployment)
+    if name not in known:
+        raise UserError(f"{deployment}: no checkpoint {name!r}; accepted: {', '.join(known)}")
+    return Path(deployment) / CHECKPOINTS / name / BEST
+
+
+def add(deployment: str | Path, source: Path) -> str:
+    """Copies weights and card into the deployment, unless it holds them already.
+
+    Args:
+        deployment: the deployment's folder.
+        source: weights with their card beside them.
+
+    Returns:
+        The checkpoint's name.
+
+    Raises:
+        UserError: if the weights cannot be used (`read_card`).
+    """
+    digest = read_card(source)["sha256"]
+    for name in names(deployment):
+        if read_card(weights(deployment, name))["sha256"] == digest:
+            return name
+    name = f"{time_stamp()}_start-{digest[:6]}"
+    with _beside(deployment) as folder:
+        checkpoint = Path(folder) / name
+        checkpoint.mkdir()
+        shutil.copy(source, checkpoint / BEST)
+        shutil.copy(card_path(source), card_path(checkpoint / BEST))
+        _move(checkpoint, Path(deployment) / CHECKPOINTS / name)
+    return name
+
+
+def publish(deployment: str, output_dir: str) -> None:
+    """Ends a training from the server: its folder becomes a checkpoint, and that one is used from now on.
+
+    Args:
+        deployment: the deployment's folder.
+        output_dir: the run's folder, from `new_run`.
+    """
+    if not is_main_process():
+        return
+    run = Path(output_dir)
+    card = read_card(run / BEST)
+    dice = card["figures"].get("validation", {}).get("val_mean_dice")
+    name = run.name if dice is None else f"{run.name}_dice-{dice:.3f}"
+    (run / LAST).unlink(missing_ok=True)  # three times the weights, and a run from the server is not resumed
+    _move(run, Path(deployment) / CHECKPOINTS / name)
+    before = active(deployment)
+    activate(deployment, name)
+    measured = (
+        "not validated" if dice is None else f"mean slice Dice {dice:.3f}, n = {card['figures']['slices']} slices"
+    )
+    logger.info(f"checkpoint {name} ({measured}) is in use; before it: {before}")
+
+
+def activate(deployment: str | Path, name: str) -> None:
+    """Makes a checkpoint the one in use, in one step.
+
+    Raises:
+        UserError: if there is no such checkpoint or its weights are damaged.
+    """
+    read_card(weights(deployment, name))
+    with _beside(deployment) as folder:
+        link = Path(folder) / ACTIVE
+        link.symlink_to(Path(CHECKPOINTS) / name)
+        link.replace(Path(deployment) / ACTIVE)
+
+
+def use(deployment: str | Path, name: str) -> str:
+    """Makes another checkpoint of the network that is served the one in use.
+
+    Returns:
+        The name.
+
+    Raises:
+        UserError: if there is no such checkpoint, or it holds another network than the server was assembled for.
+    """
+    served = read_card(weights(deployment, active(deployment)))["network"]
+    found = read_card(weights(deployment, name))["network"]
+    if found != served:
+        raise UserError(
+            f"{name}: holds {found}; accepted: the network that the app was assembled for, {served}; "
+            f"`make monailabel WEIGHTS={weights(deployment, name)}` assembles it for the other"
+        )
+    activate(deployment, name)
+    return name
+
+
+def back(deployment: str | Path) -> str:
+    """Goes back to the checkpoint that the one in use was trained from.
+
+    Returns:
+        The name of the checkpoint that is in use now.
+
+    Raises:
+        UserError: if the checkpoint in use was not trained from another one.
+    """
+    name = active(deployment)
+    parent = (read_card(weights(deployment, name))["data"].get("started_from") or {}).get("checkpoint")
+    if parent is None:
+        raise UserError(
+            f"{name}: was not trained from another checkpoint; accepted: `use` with one of {names(deployment)}"
+        )
+    return use(deployment, parent)
+
+
+def table(deployment: str | Path) -> pd.DataFrame:
+    """Returns one row a checkpoint, the oldest first: what it was trained from and on, what it reached."""
+    in_use = active(deployment)
+    rows = []
+    for name in names(deployment):
+        card = read_card(weights(deployment, name))
+        data, figures = card["data"], card["figures"]
+        rows.append(
+            {
+                "checkpoint": name,
+                "in use": "yes" if name == in_use else "",
+                "trained on": f"{data.get('name')}, {data.get('training_cases', '?')} cases",
+                "from": (data.get("started_from") or {}).get("checkpoint") or "-",
+                "slice Dice": figures.get("validation", {}).get("val_mean_dice", float("nan")),
+                "n slices": figures.get("slices", 0),
+                "sha256": card["sha256"][:12],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def describe_annotations(
+    deployment: str, training: Sequence[Mapping[str, str]], validation: Sequence[Mapping[str, str]], pretrained: bool
+) -> dict[str, Any]:
+    """What the card of a training from the server says about its data.
+
+    Args:
+        deployment: the deployment's folder.
+        training: scans trained on, {"image", "label"}.
+        validation: scans validated on.
+        pretrained: whether the training starts from the checkpoint in use.
+    """
+    parent = read_card(weights(deployment, active(deployment)))
+    return {
+        "name": "annotations",
+        "layout": "MONAI Label",
+        "split": "scan",
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "synthetic": bool(pretrained and parent["data"].get("synthetic")),
+        "training_cases": len(training),
+        "validation_cases": len(validation),
+        "training_scans": [Path(case["image"]).name for case in training],
+        "validation_scans": [Path(case["image"]).name for case in validation],
+        "started_from": {"checkpoint": active(deployment), "sha256": parent["sha256"]} if pretrained else None,
+    }
+
+
+def _beside(deployment: str | Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder on the deployment's own disk, so that a rename is one step."""
+    return tempfile.TemporaryDirectory(prefix=".writing-", dir=deployment)
+
+
+def _move(folder: Path, target: Path) -> None:
+    if target.exists():
+        raise UserError(f"{target}: exists; accepted: a checkpoint is never replaced")
+    target.parent.mkdir(exist_ok=True)
+    folder.rename(target)

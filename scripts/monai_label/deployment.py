@@ -1,0 +1,160 @@
+"""Assembles what a MONAI Label server runs: MONAI Label's bundle app around a copy of this bundle.
+
+DEPLOYMENT/app/                 made anew at every assembly
+    main.py, monaibundle.py     our app (`server.py`) on top of MONAI Label's own
+    model/NAME/                 the bundle: configs for the network that the checkpoint's card names, scripts
+DEPLOYMENT/checkpoints, runs, active     see `checkpoints.py`; never touched by an assembly
+DEPLOYMENT/studies/             scans to annotate, their labels; phantoms to begin with
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigParser
+
+from scripts.cards import read_card
+from scripts.data.phantom_dataset import write_phantom_dataset
+from scripts.errors import UserError
+from scripts.files import write_json
+from scripts.monai_label import checkpoints
+
+BUNDLE = Path(__file__).resolve().parents[2]
+NAME = "lung_infection_ct_segmentation"
+COPIED = ("configs/inference.yaml", "configs/multi_gpu_train.yaml", "configs/logging.conf", "LICENSE")
+TRAINING = ("configs/train.yaml", "configs/monai_label.yaml")
+STUDIES = "studies"
+PHANTOMS = 3
+
+
+def sample_app() -> Path:
+    """Returns the folder of MONAI Label's bundle app in this interpreter's environment.
+
+    Raises:
+        UserError: if MONAI Label is not installed.
+    """
+    for folder in (Path(sys.prefix) / "monailabel/sample-apps", Path(sys.prefix) / "local/monailabel/sample-apps"):
+        if (folder / "monaibundle/main.py").is_file():
+            return folder / "monaibundle"
+    raise UserError(f"{sys.prefix}: MONAI Label is not installed there; accepted: `make monailabel`, which installs it")
+
+
+def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
+    """Makes or renews a deployment.
+
+    New weights become a checkpoint and the one in use; where the deployment holds them already, the one in use stays.
+
+    Args:
+        deployment: folder to make or renew.
+        weights: trained weights with their card.
+        app: MONAI Label's bundle app (`sample_app`).
+
+    Returns:
+        The name under which the model is served: one trained on synthetic scans says so.
+
+    Raises:
+        UserError: if the weights cannot be used or the folder holds something else.
+    """
+    target = Path(deployment)
+    read_card(weights)
+    if target.exists() and any(target.iterdir()) and not (target / checkpoints.CHECKPOINTS).is_dir():
+        raise UserError(f"{target}: holds something else; accepted: a new folder, or one that `make monailabel` made")
+    (target / checkpoints.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    known = checkpoints.names(target)
+    checkpoint = checkpoints.add(target, Path(weights))
+    if checkpoint not in known:
+        checkpoints.activate(target, checkpoint)
+    card = read_card(checkpoints.weights(target, checkpoints.active(target)))
+    name = f"{NAME}_demo" if card["data"].get("synthetic") else NAME
+    with tempfile.TemporaryDirectory(prefix=".assembling-", dir=target) as folder:
+        built, old = Path(folder) / "app", target / "app"
+        _build_app(built, app)
+        _build_bundle(built / "model" / name, card)
+        if old.exists():
+            if (old / "logs").exists():
+                shutil.move(old / "logs", built / "logs")
+            old.rename(Path(folder) / "old")
+        built.rename(old)
+    if not (target / STUDIES).exists():
+        _write_phantoms(target / STUDIES)
+    return name
+
+
+def start_command(deployment: str | Path, name: str) -> str:
+    """Returns the command line that starts the server on this machine only."""
+    root = Path(deployment)
+    words = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(root / "app")]
+    words += ["--studies", str(root / STUDIES), "--conf", "models", name, "--host", "127.0.0.1", "--port", "8000"]
+    return shlex.join(words)
+
+
+def resolved_training(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of the deployed train.yaml: the network and preprocessing are those of the card."""
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / name) for name in TRAINING])
+    config: dict[str, Any] = parser.config
+    network = card["network"]
+    config["network_def"] = {
+        "_target_": "scripts.networks.registry.create_network",
+        "name": network["name"],
+        **network["arguments"],
+    }
+    config.update(
+        spatial_size=card["preprocessing"]["size"],
+        window=card["preprocessing"]["window"],
+        intensity=card["preprocessing"]["intensity"],
+    )
+    return config
+
+
+def resolved_metadata(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the deployed metadata: volumes in, masks with their label values out, what the weights are."""
+    metadata: dict[str, Any] = json.loads((BUNDLE / "configs/metadata.json").read_text(encoding="utf-8"))
+    formats = metadata["network_data_format"]
+    size = card["preprocessing"]["size"]
+    formats["inputs"]["image"]["spatial_shape"] = [size, size, "*"]
+    formats["outputs"] = formats.pop("post_processed_outputs")
+    data = card["data"]
+    origin = f"Weights trained on {data.get('name')}. "
+    if data.get("synthetic"):
+        origin = "DEMONSTRATION ONLY, trained on synthetic scans: its masks mean nothing for a patient. "
+    metadata["description"] = origin + metadata["description"]
+    return metadata
+
+
+def _build_app(target: Path, app: Path) -> None:
+    shutil.copytree(app, target, ignore=shutil.ignore_patterns("__pycache__"))
+    (target / "main.py").rename(target / "monaibundle.py")
+    shutil.copy(Path(__file__).with_name("server.py"), target / "main.py")
+
+
+def _build_bundle(target: Path, card: Mapping[str, Any]) -> None:
+    for name in COPIED:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(BUNDLE / name, target / name)
+    shutil.copytree(BUNDLE / "scripts", target / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    note = (
+        f"# Assembled from {' and '.join(TRAINING)} for the network of the checkpoint's card; made anew every time.\n"
+    )
+    text = note + yaml.safe_dump(resolved_training(card), sort_keys=False, width=120)
+    (target / "configs/train.yaml").write_text(text, encoding="utf-8")
+    write_json(target / "configs/metadata.json", resolved_metadata(card))
+    (target / "models").symlink_to(Path("../../..") / checkpoints.ACTIVE)
+
+
+def _write_phantoms(studies: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=studies.parent) as folder:
+        write_phantom_dataset(str(Path(folder) / "all"), PHANTOMS, seed=7, size=128, slices=24)
+        images = Path(folder) / STUDIES
+        images.mkdir()
+        for scan in Path(folder).glob("all/COVID-19-CT-Seg_20cases/*.nii.gz"):
+            scan.rename(images / scan.name)
+        images.rename(studies)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import pytest
+import yaml
+
+from scripts.errors import UserError
+from scripts.monai_label import checkpoints, deployment
+
+Make = Callable[..., Path]
+NAME = "lung_infection_ct_segmentation"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """What stands for MONAI Label's bundle app."""
+    folder = tmp_path / "monaibundle"
+    (folder / "lib" / "__pycache__").mkdir(parents=True)
+    (folder / "main.py").write_text("# MONAI Label's")
+    (folder / "lib" / "__init__.py").write_text("")
+    return folder
+
+
+@pytest.fixture
+def studies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phantoms are made once in `test_phantoms_are_there_to_begin_with`; elsewhere the folder stays empty."""
+    monkeypatch.setattr(deployment, "_write_phantoms", lambda folder: folder.mkdir())
+
+
+def test_configs_are_those_of_the_cards_network(tmp_path: Path, app: Path, make_checkpoint: Make, studies) -> None:
+    weights = make_checkpoint(tmp_path / "model.pt", base_width=8, data={"name": "zenodo", "synthetic": False})
+    name = deployment.assemble(tmp_path / "out", weights, app)
+    assert name == NAME
+    bundle = tmp_path / "out" / "app" / "model" / name
+    train = yaml.safe_load((bundle / "configs" / "train.yaml").read_text())
+    assert train["network_def"] == {
+        "_target_": "scripts.networks.registry.create_network",
+        "name": "resunet",
+        "base_width": 8,
+    }
+    assert (train["spatial_size"], train["window"], train["intensity"]) == (64, [-1250, 250], "auto")
+    assert train["train"]["dataset"]["data"] == []
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["description"].startswith("Weights trained on zenodo. ")
+    assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == [64, 64, "*"]
+    assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "infection"}
+    assert (bundle / "models" / "model.pt").read_bytes() == weights.read_bytes()
+    assert (bundle / "scripts" / "cards.py").is_file()
+    assert not list(bundle.rglob("__pycache__"))
+    assert (tmp_path / "out" / "app" / "monaibundle.py").read_text() == "# MONAI Label's"
+    assert "class LungInfectionApp" in (tmp_path / "out" / "app" / "main.py").read_text()
+
+
+def test_a_model_of_synthetic_scans_says_so(tmp_path: Path, app: Path, make_checkpoint: Make, studies) -> None:
+    name = deployment.assemble(tmp_path / "out", make_checkpoint(tmp_path / "model.pt"), app)
+    assert name == f"{NAME}_demo"
+    text = (tmp_path / "out" / "app" / "model" / name / "configs" / "metadata.json").read_text()
+    assert json.loads(text)["description"].startswith("DEMONSTRATION ONLY, trained on synthetic scans")
+
+
+def test_an_assembly_keeps_what_is_the_users(tmp_path: Path, app: Path, make_checkpoint: Make, studies) -> None:
+    out = tmp_path / "out"
+    weights = make_checkpoint(tmp_path / "model.pt")
+    name = deployment.assemble(out, weights, app)
+    first = checkpoints.active(out)
+    trained = make_checkpoint(
+        out / "checkpoints" / "20990101-000000" / "model.pt", seed=1, data={"name": "annotations", "synthetic": True}
+    )
+    checkpoints.use(out, "20990101-000000")
+    (out / "studies" / "a.nii.gz").write_bytes(b"a scan")
+    (out / "app" / "logs").mkdir()
+    (out / "app" / "logs" / "app.log").write_text("served")
+    (out / "app" / "model" / name / "scripts" / "left_over.py").write_text("")
+    before = trained.read_bytes()
+
+    assert deployment.assemble(out, weights, app) == name
+    assert checkpoints.active(out) == "20990101-000000"
+    assert checkpoints.names(out) == [first, "20990101-000000"]
+    assert (out / "app" / "model" / name / "models" / "model.pt").read_bytes() == before
+    assert (out / "studies" / "a.nii.gz").read_bytes() == b"a scan"
+    assert (out / "app" / "logs" / "app.log").read_text() == "served"
+    assert not (out / "app" / "model" / name / "scripts" / "left_over.py").exists()
+    assert {path.name for path in out.iterdir()} == {"app", "active", "checkpoints", "studies"}
+
+    deployment.assemble(out, make_checkpoint(tmp_path / "wide.pt", base_width=8), app)
+    assert len(checkpoints.names(out)) == 3
+    assert checkpoints.active(out) not in (first, "20990101-000000")
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path: Path, app: Path, make_checkpoint: Make) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        deployment.assemble(tmp_path / "out", make_checkpoint(tmp_path / "model.pt"), app)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_missing_weights_leave_nothing_behind(tmp_path: Path, app: Path) -> None:
+    with pytest.raises(UserError, match="no such weights"):
+        deployment.assemble(tmp_path / "out", tmp_path / "none.pt", app)
+    assert not (tmp_path / "out").exists()
+
+
+def test_phantoms_are_there_to_begin_with(tmp_path: Path, app: Path, make_checkpoint: Make) -> None:
+    deployment.assemble(tmp_path / "out", make_checkpoint(tmp_path / "model.pt"), app)
+    scans = sorted((tmp_path / "out" / "studies").iterdir())
+    assert [scan.name for scan in scans] == ["phantom_001.nii.gz", "phantom_002.nii.gz", "phantom_003.nii.gz"]
+    assert all(nib.load(scan).get_fdata().min() < -900 for scan in scans)
+
+
+def test_the_server_is_started_on_this_machine_only() -> None:
+    words = deployment.start_command("a folder", NAME).split(" --")
+    assert "host 127.0.0.1" in words
+    assert "app 'a folder/app'" in words
+
+
+def test_an_environment_without_monai_label_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    with pytest.raises(UserError, match="MONAI Label is not installed there; accepted: `make monailabel`"):
+        deployment.sample_app()

@@ -1,0 +1,414 @@
+"""The real MONAI Label server on loopback, around a narrow network, in MONAI Label's own environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+import SimpleITK as sitk  # noqa: N813
+
+from scripts.cards import read_card
+from scripts.monai_label import checkpoints
+
+pytestmark = [pytest.mark.monailabel, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ROOT / ".venv-monailabel/bin/python"
+MODEL = "lung_infection_ct_segmentation_demo"
+OBLIQUE = np.array([[-0.68, 0.12, 0.3, 90.0], [-0.14, -0.69, 0.4, 110.0], [0.03, -0.05, 4.9, -200.0], [0, 0, 0, 1.0]])
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    url: str
+    deployment: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def infer(self, image: str = "", upload: Path | None = None, **params: object) -> requests.Response:
+        files = {"file": (upload.name, upload.read_bytes())} if upload else None
+        return requests.post(
+            f"{self.url}/infer/{MODEL}",
+            params={"image": image, "output": "image"},
+            data={"params": json.dumps({"device": "cpu", **params})},
+            files=files,
+            timeout=600,
+        )
+
+    def post(self, path: str, body: object = None, **query: object) -> requests.Response:
+        return requests.post(f"{self.url}/{path}", params=query, json=body, timeout=600)
+
+    def save_label(self, image: str, label: Path) -> requests.Response:
+        files = {"label": (label.name, label.read_bytes())}
+        return requests.put(f"{self.url}/datastore/label", params={"image": image}, files=files, timeout=60)
+
+    def alive(self) -> bool:
+        return requests.get(f"{self.url}/info/", timeout=60).status_code == 200
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Everything that the server may write lies under the folder."""
+    home = folder / "home"
+    (home / "tmp").mkdir(parents=True, exist_ok=True)
+    return {
+        **{key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")},
+        "HOME": str(home),
+        "TMPDIR": str(home / "tmp"),
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def tree(folder: Path) -> dict[str, float]:
+    """Every file of the repository but those of environments, caches and git itself."""
+    skipped = (".venv", ".venv-monailabel", ".git", "out", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache")
+    return {
+        str(path): path.stat().st_mtime
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part in skipped for part in path.parts) and not path.name.startswith(".coverage")
+    }
+
+
+def processes_of(folder: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in text and "pytest" not in text:
+            found.append(text)
+    return found
+
+
+def free_port() -> str:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return str(one.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path]) -> Iterator[Server]:
+    """Assembles an app as `make monailabel` does and starts it with the command that it printed."""
+    if not (PYTHON.parents[1] / "ready").exists():
+        pytest.skip("MONAI Label's environment is absent; `make .venv-monailabel/ready` builds it in a few minutes")
+    folder = tmp_path_factory.mktemp("label")
+    before = tree(ROOT)
+    deployment = folder / "deployment"
+    weights = make_checkpoint(folder / "given" / "model.pt")
+    command = [PYTHON, "-m", "scripts", "monai_label", "assemble", weights, "--deployment", deployment]
+    done = subprocess.run(command, cwd=ROOT, env=environment(folder), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "start_server" in line]
+    words = shlex.split(line)
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    words[words.index("--port") + 1] = port = free_port()
+    add_scans(deployment / "studies")
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            words, cwd=folder, env=environment(folder), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    running = Server(f"http://127.0.0.1:{port}", deployment, process, log)
+    try:
+        wait_until_up(running)
+        yield running
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        finally:
+            if process.poll() is None:
+                process.kill()
+    assert processes_of(folder) == []
+    assert tree(ROOT) == before
+    assert not [path for path in (folder / "home" / "tmp").iterdir() if path.name.endswith((".nii.gz", ".nrrd"))]
+
+
+def wait_until_up(running: Server) -> None:
+    for _ in range(240):
+        if running.process.poll() is not None:
+            break
+        try:
+            if running.alive():
+                return
+        except requests.ConnectionError:
+            time.sleep(0.5)
+    pytest.fail(running.log.read_text()[-3000:])
+
+
+def add_scans(studies: Path) -> None:
+    """A phantom stored with other axes under an oblique affine, and one slice as a volume."""
+    scan = nib.load(studies / "phantom_001.nii.gz")
+    turned = nib.Nifti1Image(np.asarray(scan.dataobj).transpose(2, 0, 1)[::-1], OBLIQUE)
+    axes = nib.orientations.axcodes2ornt("SRA")
+    change = nib.orientations.ornt_transform(nib.orientations.io_orientation(OBLIQUE), axes)
+    turned = nib.Nifti1Image(np.asarray(scan.dataobj), OBLIQUE).as_reoriented(change)
+    turned.set_sform(turned.affine, 2)
+    turned.set_qform(turned.affine, 1)
+    nib.save(turned, studies / "turned.nii.gz")
+    nib.save(scan.slicer[..., 7:8], studies / "one_slice.nii.gz")
+    real = os.environ.get("LUNG_CT_DATA")
+    if real:
+        normal = Path(real) / "covid_ct_md" / "normal001_ct_256.nii.gz"
+        (studies / normal.name).symlink_to(normal)
+
+
+def run_inference(scan: Path, weights: Path, out: Path, **settings: object) -> Path:
+    """The mask of `run inference`, in the main environment."""
+    words = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml"]
+    settings = {"dataset_dir": scan, "checkpoint": weights, "output_dir": out, "device": "cpu", **settings}
+    words += [str(text) for key, value in settings.items() for text in (f"--{key}", value)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (mask,) = out.iterdir()
+    return mask
+
+
+def assert_same(answer: requests.Response, expected: Path, folder: Path) -> np.ndarray:
+    """The server's file is the mask of `run inference`: voxels, type, every field of the header."""
+    assert answer.status_code == 200, answer.text
+    (folder / "answer.nii.gz").write_bytes(answer.content)
+    found, wanted = nib.load(folder / "answer.nii.gz"), nib.load(expected)
+    np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(wanted.dataobj))
+    assert found.header.binaryblock == wanted.header.binaryblock
+    mask = np.asarray(found.dataobj)
+    assert 0 < mask.mean() < 1
+    return mask
+
+
+def test_info_names_one_model_and_says_what_it_is(server: Server) -> None:
+    info = requests.get(f"{server.url}/info/", timeout=60).json()
+    assert list(info["models"]) == [MODEL]
+    model = info["models"][MODEL]
+    assert model["labels"] == {"infection": 1}
+    assert model["dimension"] == 3
+    assert model["type"] == "segmentation"
+    assert model["config"]["threshold"] == 0.5
+    assert model["config"]["smallest_lesion_mm3"] == 0.0
+    assert model["config"]["model_filename"] == ["model.pt"]
+    assert model["description"].startswith("DEMONSTRATION ONLY, trained on synthetic scans")
+    assert list(info["trainers"]) == [MODEL]
+    assert set(info["strategies"]) == {"random", "first", "epistemic"}
+    assert set(info["scoring"]) == {"epistemic"}
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "phantom_001",
+        "turned",
+        "one_slice",
+        pytest.param("normal001_ct_256", marks=pytest.mark.real_data),
+    ],
+)
+def test_the_mask_is_that_of_run_inference(image: str, server: Server, tmp_path: Path) -> None:
+    scan = server.deployment / "studies" / f"{image}.nii.gz"
+    if not scan.exists():
+        pytest.skip("LUNG_CT_DATA is unset: it names the folder of real CT (docs/data.md)")
+    expected = run_inference(scan, server.deployment / "active" / "model.pt", tmp_path / "masks")
+    assert_same(server.infer(image), expected, tmp_path)
+    assert_same(server.infer(upload=scan), expected, tmp_path)
+
+
+def test_what_an_annotator_turns_is_what_run_inference_knows(server: Server, tmp_path: Path) -> None:
+    scan = server.deployment / "studies" / "phantom_001.nii.gz"
+    weights = server.deployment / "active" / "model.pt"
+    settings = {"threshold": 0.52, "smallest_lesion_mm3": 4000}
+    plain = run_inference(scan, weights, tmp_path / "plain")
+    turned = run_inference(scan, weights, tmp_path / "turned", **settings)
+    assert nib.load(turned).get_fdata().sum() < nib.load(plain).get_fdata().sum()
+    assert_same(server.infer("phantom_001", **settings), turned, tmp_path)
+    assert_same(server.infer("phantom_001", **{key: str(value) for key, value in settings.items()}), turned, tmp_path)
+    assert_same(server.infer("phantom_001"), plain, tmp_path)
+
+
+def test_3d_slicer_gets_nrrd_on_the_same_grid(server: Server, tmp_path: Path) -> None:
+    scan = server.deployment / "studies" / "phantom_001.nii.gz"
+    expected = run_inference(scan, server.deployment / "active" / "model.pt", tmp_path / "masks")
+    answer = server.infer("phantom_001", result_extension=".nrrd", result_dtype="uint8")
+    assert answer.status_code == 200, answer.text
+    (tmp_path / "answer.nrrd").write_bytes(answer.content)
+    found, wanted = sitk.ReadImage(str(tmp_path / "answer.nrrd")), sitk.ReadImage(str(expected))
+    assert found.GetPixelID() == sitk.sitkUInt8
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(wanted))
+    for name in ("GetOrigin", "GetSpacing", "GetDirection"):
+        np.testing.assert_allclose(getattr(found, name)(), getattr(wanted, name)(), atol=1e-4, err_msg=name)
+
+
+def test_bad_requests_are_answered_in_words_and_the_server_lives(server: Server, tmp_path: Path) -> None:
+    def refused(answer: requests.Response, status: int, text: str) -> None:
+        assert answer.status_code == status, answer.text
+        assert text in answer.json()["detail"]
+        assert "Traceback" not in answer.text
+        assert server.alive()
+
+    refused(server.infer("nobody"), 404, "nobody: no such image; accepted: an id that")
+    refused(server.infer("/etc/hostname"), 404, "/etc/hostname: no such image")
+    broken = tmp_path / "broken.nii.gz"
+    whole = (server.deployment / "studies" / "phantom_001.nii.gz").read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    refused(server.infer(upload=broken), 400, "cannot be read")
+    broken.write_bytes(b"not an image")
+    refused(server.infer(upload=broken), 400, "cannot be read")
+    flat = tmp_path / "flat.nii.gz"
+    nib.save(nib.Nifti1Image(np.full((40, 36), -900, np.int16), np.eye(4)), flat)
+    refused(server.infer(upload=flat), 400, "one flat slice; accepted: a volume")
+    bright = tmp_path / "bright.nii.gz"
+    nib.save(nib.Nifti1Image(np.full((40, 36, 4), 200, np.int16), np.eye(4)), bright)
+    refused(server.infer(upload=bright), 400, "accepted: HU")
+    refused(server.infer("phantom_001", threshold=7), 400, "threshold is 7; accepted: a probability between 0 and 1")
+    refused(server.post("activelearning/psychic", {}), 400, "no such strategy 'psychic'")
+    refused(server.save_label("nobody", flat), 404, "nobody: no such image")
+    refused(server.save_label("phantom_001", flat), 400, "has (40, 36) voxels; accepted: those of its scan")
+    refused(server.save_label("phantom_001", broken), 400, "the label of phantom_001: cannot be read")
+    nothing = server.post(f"train/{MODEL}", {"device": "cpu"}, run_sync=True)
+    refused(nothing, 400, "0 scans have a final label and none is left to train on")
+    assert not list((server.deployment / "studies").rglob("labels/**/*.nii.gz"))
+    assert len(checkpoints.names(server.deployment)) == 1
+
+
+def test_the_most_uncertain_scan_comes_first_and_scoring_changes_no_mask(server: Server, tmp_path: Path) -> None:
+    before = server.infer("phantom_002").content
+    answer = server.post("scoring/epistemic", {"device": "cpu", "simulation_size": 3, "max_workers": 1}, run_sync=True)
+    assert answer.status_code == 200, answer.text
+    status = requests.get(f"{server.url}/datastore/", params={"output": "all"}, timeout=60).json()
+    scores = {name: entry["image"]["info"]["epistemic_entropy"] for name, entry in status["objects"].items()}
+    assert len(scores) == answer.json()["executed"] >= 5
+    assert all(0 < score <= -np.log(1 / np.e) / np.e for score in scores.values())  # -p log p is at most 1/e
+    chosen = server.post("activelearning/epistemic", {}).json()
+    assert chosen["id"] == max(scores, key=scores.__getitem__)
+    (tmp_path / "a.nii.gz").write_bytes(before)
+    (tmp_path / "b.nii.gz").write_bytes(server.infer("phantom_002").content)
+    np.testing.assert_array_equal(
+        nib.load(tmp_path / "a.nii.gz").get_fdata(), nib.load(tmp_path / "b.nii.gz").get_fdata()
+    )
+
+
+def label(server: Server, image: str, folder: Path) -> None:
+    """Saves the server's own answer, corrected with the broadest of brushes, as the final label."""
+    (folder / f"{image}.nii.gz").write_bytes(server.infer(image).content)
+    mask = nib.load(folder / f"{image}.nii.gz")
+    array = np.asarray(mask.dataobj).copy()
+    array[: array.shape[0] // 2] = 0
+    nib.save(nib.Nifti1Image(array, mask.affine, mask.header), folder / f"{image}.nii.gz")
+    answer = server.save_label(image, folder / f"{image}.nii.gz")
+    assert answer.status_code == 200, answer.text
+
+
+def snapshot(server: Server) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in (server.deployment / "checkpoints").rglob("model.*")}
+
+
+def test_the_model_learns_from_labels_and_goes_back(server: Server, tmp_path: Path) -> None:
+    for image in ("phantom_001", "phantom_003"):
+        label(server, image, tmp_path)
+    assert (server.deployment / "studies" / "labels" / "final" / "phantom_001.nii.gz").exists()
+    first, before, masks = checkpoints.active(server.deployment), snapshot(server), server.infer("phantom_002").content
+
+    # As the documents say, waiting for the end.
+    request = {"max_epochs": 2, "device": "cpu", "val_split": 0.34}
+    answer = server.post(f"train/{MODEL}", request, run_sync=True)
+    assert answer.status_code == 200, answer.text
+    second = checkpoints.active(server.deployment)
+    card = read_card(server.deployment / "active" / "model.pt")
+    assert second != first
+    assert f"dice-{card['figures']['validation']['val_mean_dice']:.3f}" in second
+    assert (card["data"]["training_cases"], card["data"]["validation_cases"]) == (1, 1)
+    scans = card["data"]["training_scans"] + card["data"]["validation_scans"]
+    assert sorted(scans) == ["phantom_001.nii.gz", "phantom_003.nii.gz"]
+    assert card["data"]["started_from"] == {
+        "checkpoint": first,
+        "sha256": read_card(server.deployment / "checkpoints" / first / "model.pt")["sha256"],
+    }
+    assert {key: value for key, value in snapshot(server).items() if first in key} == before
+    learned = server.infer("phantom_002")
+    assert learned.content != masks
+    scan = server.deployment / "studies" / "phantom_002.nii.gz"
+    weights = server.deployment / "active" / "model.pt"
+    threshold = telling_threshold(server, "phantom_002", tmp_path)
+    expected = run_inference(scan, weights, tmp_path / "second", threshold=threshold)
+    assert_same(server.infer("phantom_002", threshold=threshold), expected, tmp_path)
+
+    # As 3D Slicer sends it: in the background, every advertised setting, the run id empty.
+    advertised = requests.get(f"{server.url}/info/", timeout=60).json()["trainers"][MODEL]["config"]
+    slicer = {key: value[0] if isinstance(value, list) else value for key, value in advertised.items()}
+    slicer.update(device="cpu", max_epochs=1, val_split=0, run_id="")
+    third = wait_for_training(server, slicer)
+    assert "dice" not in third  # nothing was left for validation
+    assert read_card(server.deployment / "active" / "model.pt")["data"]["started_from"]["checkpoint"] == second
+
+    # Several processes, through the bundle's multi_gpu_train.yaml.
+    several = {**request, "force_multi_gpu": True, "gpus": "0,1", "max_epochs": 1}
+    assert server.post(f"train/{MODEL}", several, run_sync=True).status_code == 200
+    fourth = checkpoints.active(server.deployment)
+    assert read_card(server.deployment / "active" / "model.pt")["data"]["started_from"]["checkpoint"] == third
+
+    # From random weights.
+    request = {**request, "pretrained": False, "max_epochs": 1}
+    assert server.post(f"train/{MODEL}", request, run_sync=True).status_code == 200
+    assert read_card(server.deployment / "active" / "model.pt")["data"]["started_from"] is None
+
+    for name in (fourth, second):
+        command(server, "use", name)
+        assert checkpoints.active(server.deployment) == name
+    assert first in command(server, "back")
+    assert checkpoints.active(server.deployment) == first
+    assert_same(
+        server.infer("phantom_002"),
+        run_inference(scan, server.deployment / "active/model.pt", tmp_path / "first"),
+        tmp_path,
+    )
+    assert server.infer("phantom_002").content != learned.content
+    assert len(checkpoints.table(server.deployment)) == 5
+    listed = command(server, "checkpoints")
+    assert all(name in listed for name in (first, second, third, fourth))
+
+
+def telling_threshold(server: Server, image: str, folder: Path) -> float:
+    """A threshold that some voxels reach: a network trained for seconds may put all of them above one half."""
+    for threshold in np.linspace(0.05, 0.95, 37).round(3).tolist():
+        (folder / "try.nii.gz").write_bytes(server.infer(image, threshold=threshold).content)
+        if 0.05 < nib.load(folder / "try.nii.gz").get_fdata().mean() < 0.95:
+            return threshold
+    pytest.fail("every voxel has the same probability")
+
+
+def wait_for_training(server: Server, request: dict[str, object]) -> str:
+    """Trains in the background; returns the new checkpoint."""
+    before = checkpoints.active(server.deployment)
+    assert server.post(f"train/{MODEL}", request).status_code == 200
+    for _ in range(300):
+        status = requests.get(f"{server.url}/train/", timeout=60).json()
+        if status["status"] not in ("SUBMITTED", "RUNNING"):
+            break
+        time.sleep(1)
+    assert status["status"] == "DONE", status
+    after = checkpoints.active(server.deployment)
+    assert after != before
+    return after
+
+
+def command(server: Server, *words: str) -> str:
+    """One of the commands for people, in the main environment."""
+    line = [sys.executable, "-m", "scripts", "monai_label", *words, "--deployment", str(server.deployment)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
