@@ -165,9 +165,7 @@ def back(deployment: str | Path) -> str:
     name = active(deployment)
     parent = (read_card(weights(deployment, name))["data"].get("started_from") or {}).get("checkpoint")
     if parent is None:
-        raise UserError(
-            f"{name}: was not trained from another checkpoint; accepted: `use` with one of {names(deployment)}"
-        )
+        raise UserError(f"{name}: was not trained from another checkpoint; accepted: `use` with a name of the list")
     return use(deployment, parent)
 
 

@@ -43,7 +43,7 @@ DROPOUT = 0.2
 NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # torchrun
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # torchrun, dcmqi
 
 
 def answer(error: Exception) -> HTTPException:
@@ -175,9 +175,15 @@ class Studies(LocalDatastore):
         """Returns the scan's file; MONAI Label's own returns an empty name for an unknown scan."""
         return str(super().get_image_uri(image_id)) or _unknown(image_id)
 
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Takes a new scan; its name may not lead out of the folder."""
+        _plain_name(image_id)
+        return str(super().add_image(image_id, image_filename, image_info))
+
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keeps a label, replacing an earlier one of the same scan and tag."""
         with discarding_upload(label_filename):
+            _plain_name(label_tag)
             scan = self.get_image_uri(image_id)
             if scan.endswith(NIFTI) and label_filename.endswith(NIFTI):
                 expected, found = _shape(scan), _shape(label_filename, f"the label of {image_id}")
@@ -185,6 +191,11 @@ class Studies(LocalDatastore):
                     text = f"the label of {image_id}: has {found} voxels; accepted: those of its scan, {expected}"
                     raise HTTPException(400, text)
             return str(super().save_label(image_id, label_filename, label_tag, label_info))
+
+
+def _plain_name(name: str) -> None:
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise HTTPException(400, f"{name!r} is no plain name; accepted: a name without folders")
 
 
 def _unknown(image_id: str) -> NoReturn:

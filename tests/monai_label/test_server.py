@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -279,6 +281,14 @@ def test_bad_requests_are_answered_in_words_and_the_server_lives(server: Server,
     refused(server.save_label("nobody", flat), 404, "nobody: no such image")
     refused(server.save_label("phantom_001", flat), 400, "has (40, 36) voxels; accepted: those of its scan")
     refused(server.save_label("phantom_001", broken), 400, "the label of phantom_001: cannot be read")
+    outside = requests.put(
+        f"{server.url}/datastore/image",
+        params={"image": "../outside"},
+        files={"file": ("a.nii.gz", whole)},
+        timeout=60,
+    )
+    refused(outside, 400, "'../outside' is no plain name")
+    assert not list(server.deployment.glob("outside*"))
     nothing = server.post(f"train/{MODEL}", {"device": "cpu"}, run_sync=True)
     refused(nothing, 400, "0 scans have a final label and none is left to train on")
     assert not list((server.deployment / "studies").rglob("labels/**/*.nii.gz"))
@@ -382,6 +392,22 @@ def test_the_model_learns_from_labels_and_goes_back(server: Server, tmp_path: Pa
     assert all(name in listed for name in (first, second, third, fourth))
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_lines_of_the_documents_work_as_written(server: Server, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "monai_label.md").read_text()
+    (lines,) = [block for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if block.startswith("MODEL=")]
+    lines = lines.replace("http://127.0.0.1:8000", server.url).replace("out/monailabel", str(server.deployment))
+    lines = re.sub(r"^curl ", "curl --fail --silent --show-error ", lines, flags=re.MULTILINE)
+    before = checkpoints.names(server.deployment)
+    done = subprocess.run(["bash", "-e", "-c", lines], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert '"epistemic_entropy"' in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"phantom_001.nii.gz", "phantom_002.nii.gz"}
+    status = training_status(server)
+    assert status["status"] == "DONE", status
+    assert len(checkpoints.names(server.deployment)) == len(before) + 1
+
+
 def telling_threshold(server: Server, image: str, folder: Path) -> float:
     """A threshold that some voxels reach: a network trained for seconds may put all of them above one half."""
     for threshold in np.linspace(0.05, 0.95, 37).round(3).tolist():
@@ -395,15 +421,21 @@ def wait_for_training(server: Server, request: dict[str, object]) -> str:
     """Trains in the background; returns the new checkpoint."""
     before = checkpoints.active(server.deployment)
     assert server.post(f"train/{MODEL}", request).status_code == 200
+    status = training_status(server)
+    assert status["status"] == "DONE", status
+    after = checkpoints.active(server.deployment)
+    assert after != before
+    return after
+
+
+def training_status(server: Server) -> dict[str, object]:
+    """How the last training in the background ended."""
     for _ in range(300):
         status = requests.get(f"{server.url}/train/", timeout=60).json()
         if status["status"] not in ("SUBMITTED", "RUNNING"):
             break
         time.sleep(1)
-    assert status["status"] == "DONE", status
-    after = checkpoints.active(server.deployment)
-    assert after != before
-    return after
+    return status
 
 
 def command(server: Server, *words: str) -> str:
