@@ -26,7 +26,7 @@ WEIGHTS ?= $(firstword $(wildcard models/model.pt) $(DEMO)/model/model.pt)
 .PHONY: demo test lint types pytest monailabel clean
 
 # torch goes first and alone: what comes after finds it and does not bring another build.
-$(VENV)/ready: requirements.txt constraints.txt
+$(VENV)/ready: requirements.txt requirements-core.txt constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python is too old; accepted: 3.11 or newer (make PYTHON=...)')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_FROM) torch
@@ -65,7 +65,7 @@ $(DEMO)/model/model.pt:
 monailabel: $(LABEL_VENV)/ready $(WEIGHTS)
 	$(LABEL_BIN)/python -m scripts monai_label assemble "$(WEIGHTS)"
 
-$(LABEL_VENV)/ready: requirements.txt requirements-monailabel.txt constraints-monailabel.txt
+$(LABEL_VENV)/ready: requirements-core.txt requirements-monailabel.txt constraints-monailabel.txt
 	$(PYTHON) -m venv $(LABEL_VENV)
 	$(LABEL_INSTALL) $(TORCH_FROM) torch
 	$(LABEL_INSTALL) $(TORCH_FROM) --no-deps torchvision

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import Any
 
 import fire
 
-from scripts.commands.monai_label import MONAI_LABEL
-from scripts.commands.phantom import phantom
-from scripts.commands.prepare import prepare
-from scripts.commands.preview import preview
 from scripts.errors import UserError
 
-COMMANDS = {"phantom": phantom, "prepare": prepare, "preview": preview, "monai_label": MONAI_LABEL}
+COMMANDS = {
+    "segment": "segment",
+    "phantom": "phantom",
+    "prepare": "prepare",
+    "preview": "preview",
+    "monai_label": "MONAI_LABEL",
+}
+"""Module of `scripts.commands` and what in it is the command. Only the one asked for is imported: MONAI Label's
+environment has none of the DICOM packages that `segment` needs."""
+
+
+def load(name: str) -> Any:
+    """Imports a command."""
+    return getattr(import_module(f"scripts.commands.{name}"), COMMANDS[name])
 
 
 def main() -> None:
     """Runs one command and turns a user's mistake into one line and exit code 2."""
+    asked = [name for name in sys.argv[1:2] if name in COMMANDS] or list(COMMANDS)
     try:
-        fire.Fire(COMMANDS, name="python -m scripts")
+        fire.Fire({name: load(name) for name in asked}, name="python -m scripts")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

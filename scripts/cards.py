@@ -96,7 +96,7 @@ def read_card(checkpoint: str | Path) -> dict[str, Any]:
     weights, path = Path(checkpoint), card_path(checkpoint)
     if not weights.is_file():
         raise UserError(
-            f"{weights}: no such weights; accepted: a trained checkpoint named by --checkpoint "
+            f"{weights}: no such weights; accepted: a trained checkpoint named by --checkpoint (--weights) "
             "(`make demo` trains one on synthetic scans, `run training` on yours)"
         )
     if not path.is_file():

@@ -26,8 +26,8 @@ from scripts.data.phantom_dataset import write_phantom_dataset
 from scripts.errors import UserError
 from scripts.files import write_json
 from scripts.monai_label import checkpoints
+from scripts.version import BUNDLE
 
-BUNDLE = Path(__file__).resolve().parents[2]
 NAME = "lung_infection_ct_segmentation"
 COPIED = ("configs/inference.yaml", "configs/multi_gpu_train.yaml", "configs/logging.conf", "LICENSE")
 TRAINING = ("configs/train.yaml", "configs/monai_label.yaml")

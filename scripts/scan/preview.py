@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def draw_preview(
     if volumes[0].ndim not in (2, 3) or any(other.shape != volumes[0].shape for other in volumes):
         raise ValueError(f"image, mask and truth must share one 2D or 3D shape; got {[v.shape for v in volumes]}")
     scan, *outlines = (array.reshape(*array.shape[:2], -1) for array in volumes)
-    outlines = [outline > 0 for outline in outlines]
-    chosen = choose_slices(np.any(outlines, axis=0), _COLUMNS * _ROWS)
+    outlines = [_binary(outline) for outline in outlines]
+    chosen = choose_slices(reduce(np.logical_or, outlines), _COLUMNS * _ROWS)
     figure = _lay_out(scan, outlines, chosen, spacing)
     figure.suptitle(title, color="white", fontsize=13, parse_math=False)
     figure.supxlabel(describe(outlines[0], chosen, spacing), color="white", fontsize=10, parse_math=False)
@@ -67,6 +68,13 @@ def draw_preview(
     lines = [Line2D([], [], color=colour, label=name) for colour, name in names.items()][: len(outlines)]
     figure.legend(handles=lines, loc="outside upper right", facecolor="black", labelcolor="white", ncols=2)
     return write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+
+
+def _binary(mask: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where the mask is above 0; the very memory of a mask of zeros and ones, which may be a large one."""
+    if mask.dtype.itemsize == 1 and mask.dtype.kind in "bu" and (mask.dtype.kind == "b" or mask.max() <= 1):
+        return mask.view(np.bool_)
+    return np.asarray(mask > 0)
 
 
 def choose_slices(mask: NDArray[np.bool_], count: int) -> list[int]:

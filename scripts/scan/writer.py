@@ -1,4 +1,4 @@
-"""Masks on the scan's own grid: NIfTI with the scan's header, PNG for a picture."""
+"""Masks and probabilities on the scan's own grid, in the format that the scan came in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.data import ImageWriter
 from numpy.typing import NDArray
@@ -15,21 +14,28 @@ from PIL import Image
 
 from scripts.errors import UserError
 from scripts.files import write_atomic
+from scripts.scan.itk_files import ITK_SUFFIXES, NRRD_SUFFIXES, itk_size, write_itk_bytes
+from scripts.scan.nifti import read_header
+from scripts.scan.nifti_writing import header_from_affine, header_like, write_bytes
+from scripts.scan.volume import Scan
 from scripts.transforms.geometry import is_picture
 
 logger = logging.getLogger(__name__)
 
+_MASK = "infection mask: 0 background, 1 infection"
+_PROBABILITY = "probability of infection, 0 to 1"
+
 
 def write_mask(mask: NDArray[np.uint8], scan: str | Path, path: str | Path) -> Path:
-    """Writes a mask with the geometry of the scan that it belongs to.
+    """Writes a mask with the geometry of the file that it belongs to.
 
     A NIfTI mask has the scan's shape, affine, sform and qform with their codes, and units; MONAI's own writer
-    changes the codes and squeezes a one-slice volume. Header extensions, which may hold a patient's name, are left
-    out.
+    changes the codes and squeezes a one-slice volume. Text fields and extensions of the header, which may hold a
+    patient's name, are left out. A NRRD or MetaImage mask has the scan's origin, spacing and direction, bit for bit.
 
     Args:
         mask: (X, Y, Z) in the scan's stored orientation, values in {0, 1}.
-        scan: the file that was segmented, NIfTI or a picture.
+        scan: the file that was segmented: NIfTI, NRRD, MetaImage or a picture.
         path: the mask; a picture's mask becomes PNG, 0 and 255.
 
     Returns:
@@ -38,23 +44,85 @@ def write_mask(mask: NDArray[np.uint8], scan: str | Path, path: str | Path) -> P
     Raises:
         UserError: if the mask does not have the scan's size.
     """
-    if is_picture(str(scan)):
-        with Image.open(scan) as picture:
-            _check_size(mask, (*picture.size, 1), scan)
-        pixels = Image.fromarray(np.ascontiguousarray(mask[..., 0].T) * np.uint8(255))
-        return write_atomic(path, lambda temporary: pixels.save(temporary))
-    source = nib.load(scan)
-    _check_size(mask, (*source.shape, 1, 1)[:3], scan)
-    header = source.header.copy()
-    header.extensions.clear()
-    header.set_data_dtype(np.uint8)
-    header["cal_min"], header["cal_max"] = 0, 1
-    header["descrip"] = b"infection mask: 0 background, 1 infection"
-    image = type(source)(mask.reshape(source.shape), header.get_best_affine(), header)
-    return write_atomic(path, lambda temporary: nib.save(image, temporary))
+    source, target = Path(scan), Path(path)
+    if is_picture(source.name):
+        with Image.open(source) as picture:
+            _check_size(mask, (*picture.size, 1), source)
+        return _write_picture(mask[..., 0] * np.uint8(255), target)
+    if source.name.lower().endswith(ITK_SUFFIXES):
+        _check_size(mask, (*itk_size(source), 1)[:3], source)
+        return write_itk_bytes(mask, source, target)
+    _check_size(mask, (*read_header(source).header.get_data_shape(), 1)[:3], source)
+    return write_bytes(header_like(source, mask.shape), lambda k: mask[..., k], target, _MASK)
 
 
-def _check_size(mask: NDArray[np.uint8], size: tuple[int, ...], scan: str | Path) -> None:
+def write_scan_mask(mask: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
+    """Writes a mask as `write_mask` does; for a DICOM series as NIfTI in scanner coordinates.
+
+    Args:
+        mask: (X, Y, Z) in the scan's stored orientation, values in {0, 1}.
+        scan: what was segmented.
+        path: as `mask_path` gives it.
+
+    Returns:
+        The path written.
+
+    Raises:
+        UserError: if the mask does not have the scan's size.
+    """
+    _check_size(mask, scan.values.shape, scan.path)
+    if scan.kind != "dicom":
+        return write_mask(mask, scan.path, path)
+    return write_bytes(header_from_affine(scan.affine, mask.shape), lambda k: mask[..., k], path, _MASK)
+
+
+def write_probability(levels: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
+    """Writes probabilities in 256 steps, slice by slice: a byte a voxel instead of four.
+
+    NIfTI gets the slope 1/255, so that its readers give 0 to 1, off by 1/510 at most. NRRD, MetaImage and PNG have
+    no slope: there the values are 0 to 255.
+
+    Args:
+        levels: (X, Y, Z) in the scan's stored orientation, 255 times the probability, rounded.
+        scan: what was segmented.
+        path: as `probability_path` gives it.
+
+    Returns:
+        The path written.
+
+    Raises:
+        UserError: if the levels do not have the scan's size.
+    """
+    shape = scan.values.shape
+    _check_size(levels, shape, scan.path)
+    if scan.picture:
+        return _write_picture(levels[..., 0], path)
+    if scan.kind == "itk":
+        return write_itk_bytes(levels, scan.path, path)
+    header = header_like(scan.path, shape) if scan.kind == "nifti" else header_from_affine(scan.affine, shape)
+    return write_bytes(header, lambda k: levels[..., k], path, _PROBABILITY, slope=1 / 255)
+
+
+def mask_path(folder: Path, scan: Scan) -> Path:
+    """Where the mask of a scan goes: the scan's format, NIfTI for DICOM, PNG for pictures."""
+    suffix = scan.path.suffix.lower()
+    if scan.kind == "itk":
+        return folder / ("infection.nrrd" if suffix in NRRD_SUFFIXES else "infection.mha")
+    return folder / ("infection.png" if scan.picture else "infection.nii.gz")
+
+
+def probability_path(folder: Path, scan: Scan) -> Path:
+    """Where the probabilities of a scan go: the format of its mask."""
+    return folder / mask_path(folder, scan).name.replace("infection", "probability")
+
+
+def _write_picture(values: NDArray[np.uint8], path: Path) -> Path:
+    """Writes (columns, rows) as a grey picture."""
+    pixels = Image.fromarray(np.ascontiguousarray(values.T))
+    return write_atomic(path, lambda temporary: pixels.save(temporary))
+
+
+def _check_size(mask: NDArray[np.uint8], size: tuple[int, ...], scan: Path) -> None:
     if mask.shape != size:
         raise UserError(f"{scan}: has {size} voxels, its mask {mask.shape}; accepted: equal sizes")
 

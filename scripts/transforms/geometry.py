@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import InvertibleTransform, MapTransform
+from monai.utils import convert_to_dst_type
 from PIL import Image
+from torch import Tensor
 
 from scripts.errors import UserError
 
@@ -39,6 +45,78 @@ def grey_values(picture: Image.Image) -> Image.Image:
 def label_values(picture: Image.Image) -> Image.Image:
     """Reads the codes of a label picture: palette indices as they are, colour as grey (PIL converter)."""
     return picture if picture.mode in ("P", "L", "1", "I;16") else picture.convert("L")
+
+
+def each_slice(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Applies a change to every slice (X, Y) by itself, each contiguous in memory.
+
+    A slice's result must not depend on how many slices there are or how they lie: then a scan that is streamed gives
+    the same bits as a scan that is held as a whole.
+
+    Args:
+        image: (C, X, Y) or (C, X, Y, Z).
+        change: from (X, Y) to (X', Y').
+
+    Returns:
+        (C, X', Y') or (C, X', Y', Z); metadata are those of the image.
+    """
+    plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+    stack = plain[..., None] if plain.ndim == 3 else plain
+    channels = [
+        torch.stack([change(channel[..., z].contiguous()) for z in range(stack.shape[-1])], dim=-1) for channel in stack
+    ]
+    changed = torch.stack(channels)
+    changed = changed[..., 0] if plain.ndim == 3 else changed
+    return convert_to_dst_type(changed, image)[0] if isinstance(image, MetaTensor) else changed
+
+
+def resize_slice(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes one slice (X, Y) bilinearly, without anti-aliasing."""
+    return F.interpolate(image[None, None], size=tuple(size), mode="bilinear", align_corners=False)[0, 0]
+
+
+class ResizeSlicesd(MapTransform, InvertibleTransform):
+    """Resizes slices bilinearly in plane, each by itself; can be inverted, bilinearly too.
+
+    Args:
+        keys: volumes (1, X, Y, Z), float.
+        size: columns and rows of the result.
+    """
+
+    def __init__(self, keys: KeysCollection, size: tuple[int, int]) -> None:
+        super().__init__(keys)
+        self.size = size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with slices of the new size; the affine follows."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            before = tuple(item[key].shape[1:3])
+            item[key] = _resize_slices(item[key], self.size)
+            self.push_transform(item[key], orig_size=before)
+        return item
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with slices of the size that they had."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            before = self.pop_transform(item[key])["orig_size"]
+            item[key] = _resize_slices(item[key], before)
+        return item
+
+
+def _resize_slices(image: MetaTensor, size: Sequence[int]) -> MetaTensor:
+    resized: MetaTensor = each_slice(image, partial(resize_slice, size=size))
+    resized.affine = _scaled(image.affine, image.shape[1:3], size)
+    return resized
+
+
+def _scaled(affine: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    """The affine of a volume whose slices cover the same area with other voxels."""
+    factor = torch.tensor([before[0] / after[0], before[1] / after[1], 1.0, 1.0], dtype=torch.float64)
+    scale = torch.diag(factor)
+    scale[:3, 3] = (factor[:3] - 1) / 2  # the outer borders stay, not the outer voxels' centres
+    return affine.to(torch.float64) @ scale
 
 
 class EnsureVolumed(MapTransform):

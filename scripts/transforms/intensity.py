@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
 from scripts.errors import UserError
+from scripts.transforms.geometry import each_slice
 
 logger = logging.getLogger(__name__)
 
@@ -55,65 +58,126 @@ def parse_intensity(intensity: str) -> str | tuple[float, float]:
     return low, high
 
 
-def to_hounsfield(values: Tensor, intensity: str = "auto", picture: bool = False, name: str = "image") -> Tensor:
-    """Maps stored values to HU, or stops where they cannot be HU.
+@dataclass(frozen=True)
+class ValueRange:
+    """What is known about the stored values of a scan; ranges of its parts are added with `|`.
 
-    Values that are not finite become air (-1024 HU), as does padding below it; both are logged.
+    Attributes:
+        low: lowest finite value.
+        high: highest finite value.
+        low_above_padding: lowest value of at least -1024.
+        not_finite: number of values that are NaN or infinite.
+        count: number of values.
+    """
+
+    low: float = math.inf
+    high: float = -math.inf
+    low_above_padding: float = math.inf
+    not_finite: int = 0
+    count: int = 0
+
+    @classmethod
+    def of(cls, values: Tensor) -> ValueRange:
+        """Returns the range of some float values."""
+        finite = torch.isfinite(values)
+        whole = bool(finite.all())
+        kept = values if whole else values[finite]
+        if not kept.numel():
+            return cls(not_finite=values.numel(), count=values.numel())
+        low, high = (bound.item() for bound in torch.aminmax(kept))
+        above = low if low >= AIR_HU else torch.where(kept < AIR_HU, torch.inf, kept).min().item()
+        return cls(low, high, above, values.numel() - kept.numel(), values.numel())
+
+    def __or__(self, other: ValueRange) -> ValueRange:
+        """Returns the range of both parts."""
+        return ValueRange(
+            min(self.low, other.low),
+            max(self.high, other.high),
+            min(self.low_above_padding, other.low_above_padding),
+            self.not_finite + other.not_finite,
+            self.count + other.count,
+        )
+
+
+@dataclass(frozen=True)
+class HounsfieldMap:
+    """How stored values become HU.
+
+    Attributes:
+        window: (LO, HI) in HU that 0 and `top` stand for; None: values are HU.
+        top: highest stored value of a windowed export, 1 or 255.
+        remarks: what was assumed or mended, a sentence each.
+    """
+
+    window: tuple[float, float] | None = None
+    top: float = 255.0
+    remarks: tuple[str, ...] = ()
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Maps float values to HU; what is not finite becomes air, as does padding below it."""
+        values = torch.nan_to_num(values, self._air(), self._air(), self._air())
+        if self.window is None:
+            return values.clamp(min=AIR_HU)
+        return self.window[0] + values / self.top * (self.window[1] - self.window[0])
+
+    def _air(self) -> float:
+        return AIR_HU if self.window is None else 0.0
+
+
+def plan_hounsfield(
+    found: ValueRange, intensity: str = "auto", picture: bool = False, name: str = "image"
+) -> HounsfieldMap:
+    """Decides how the stored values of a scan become HU, or stops where they cannot be HU.
 
     Args:
-        values: stored values, any shape.
+        found: the range of the values.
         intensity: "auto" takes 8-bit pictures for the window [-1250, 250] HU and refuses a scan without
             air, because every chest CT in HU has air; "hu" takes the values as they are;
             "window:LO,HI" maps an export of 0-1 or 0-255 linearly back to that window.
         picture: whether the values come from an 8-bit picture (PNG, JPG).
         name: what messages call the scan.
 
-    Returns:
-        HU, float32, the same shape, >= -1024 unless a window says otherwise.
-
     Raises:
         UserError: if more than 1 % of the values are not finite, if "auto" finds values that are not HU, or
             if values do not fit an explicit window.
     """
-    values = _replace_non_finite(values.float(), name)
+    remarks = _check_finite(found, name)
     setting = parse_intensity(intensity)
-    low, high = values.min().item(), values.max().item()
-    found = f"{name}: values from {low:g} to {high:g}"
+    text = f"{name}: values from {found.low:g} to {found.high:g}"
     if picture and setting == "auto":
-        logger.debug(f"{found}: taken for an 8-bit picture of the HU window {list(DEFAULT_WINDOW)}")
+        remarks.append(f"8-bit picture of unknown window, taken for {DEFAULT_WINDOW[0]:g} to {DEFAULT_WINDOW[1]:g} HU")
         setting = DEFAULT_WINDOW
     if isinstance(setting, tuple):
-        return _from_window(values, low, high, setting, found, top=255.0 if picture or high > 1 else 1.0)
-    if setting == "auto" and low >= 0 and high <= 255:
-        raise UserError(f"{found} look like a windowed export of a CT, not HU; {ACCEPTED}")
-    if setting == "auto" and _lowest_above_padding(values) > HIGHEST_AIR_HU:
-        raise UserError(f"{found} hold no air, so they are not HU (is the rescale intercept missing?); {ACCEPTED}")
-    if low < AIR_HU:
-        logger.info(f"{found}: padding below {AIR_HU:g} HU is taken for air")
-    return values.clamp(min=AIR_HU)
+        if found.low < 0 or found.high > 255:
+            raise UserError(f"{text} do not come from a window; accepted with window:LO,HI: 0 to 1 or 0 to 255")
+        return HounsfieldMap(setting, 255.0 if picture or found.high > 1 else 1.0, tuple(remarks))
+    if setting == "auto" and found.low >= 0 and found.high <= 255:
+        raise UserError(f"{text} look like a windowed export of a CT, not HU; {ACCEPTED}")
+    if setting == "auto" and found.low_above_padding > HIGHEST_AIR_HU:
+        raise UserError(f"{text} hold no air, so they are not HU (is the rescale intercept missing?); {ACCEPTED}")
+    if found.low < AIR_HU:
+        remarks.append(f"values down to {found.low:g}: padding below {AIR_HU:g} HU is taken for air")
+    return HounsfieldMap(remarks=tuple(remarks))
 
 
-def _lowest_above_padding(values: Tensor) -> float:
-    return torch.where(values < AIR_HU, torch.inf, values).min().item()
-
-
-def _replace_non_finite(values: Tensor, name: str) -> Tensor:
-    finite = torch.isfinite(values)
-    share = 1 - finite.float().mean().item()
+def _check_finite(found: ValueRange, name: str) -> list[str]:
+    share = found.not_finite / max(found.count, 1)
     if share > 0.01:
         raise UserError(f"{name}: {share:.1%} of the values are NaN or infinite; accepted: at most 1 %")
-    if share > 0:
-        logger.warning(f"{name}: {share:.2%} of the values are NaN or infinite and are taken for air")
-        return torch.where(finite, values, torch.full_like(values, AIR_HU))
-    return values
+    return [f"{share:.2%} of the values are NaN or infinite and are taken for air"] if share > 0 else []
 
 
-def _from_window(
-    values: Tensor, low: float, high: float, window: tuple[float, float], found: str, top: float
-) -> Tensor:
-    if low < 0 or high > 255:
-        raise UserError(f"{found} do not come from a window; accepted with window:LO,HI: 0 to 1 or 0 to 255")
-    return window[0] + values / top * (window[1] - window[0])
+def to_hounsfield(values: Tensor, intensity: str = "auto", picture: bool = False, name: str = "image") -> Tensor:
+    """Maps the stored values of a whole scan to HU; see `plan_hounsfield`, whose remarks are logged.
+
+    Returns:
+        HU, float32, the same shape, >= -1024 unless a window says otherwise.
+    """
+    values = values.float()
+    plan = plan_hounsfield(ValueRange.of(values), intensity, picture, name)
+    for remark in plan.remarks:
+        logger.info(f"{name}: {remark}")
+    return plan(values)
 
 
 class IntensityGuardd(MapTransform):
@@ -154,10 +218,14 @@ class SliceZScored(MapTransform):
         """Returns the item with slices of mean 0 and standard deviation 1; a constant slice becomes 0."""
         item = dict(data)
         for key in self.key_iterator(item):
-            image = item[key]
-            std, mean = torch.std_mean(image, dim=(1, 2), correction=0, keepdim=True)
-            item[key] = (image - mean) / (std + 1e-8)
+            item[key] = each_slice(item[key], z_score)
         return item
+
+
+def z_score(image: Tensor) -> Tensor:
+    """(x - mean) / (std + 1e-8) of one slice (X, Y), with the population standard deviation."""
+    std, mean = torch.std_mean(image, correction=0)
+    return (image - mean) / (std + 1e-8)
 
 
 class RandWindowd(MapTransform, RandomizableTransform):

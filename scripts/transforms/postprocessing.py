@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import (
     Activationsd,
     AsDiscreted,
@@ -19,6 +22,7 @@ from monai.transforms import (
     RemoveSmallObjects,
     Transform,
 )
+from numpy.typing import NDArray
 
 from scripts.settings import number
 from scripts.transforms.geometry import AXES
@@ -64,28 +68,56 @@ class EvaluationOutput(Compose):
         super().__init__(steps)
 
 
-class SmallLesionsRemovedd(MapTransform):
+def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm3: float) -> NDArray[np.uint8]:
     """Removes connected lesions of less than a volume; voxels that touch at a corner belong together.
 
-    The volume is that of the voxels by the scan's own affine, so it acts on masks on the scan's grid. A picture has
-    no voxel size, and its mask stays as it is.
+    Works within the box around the infection, so a large scan with little infection needs little memory.
 
     Args:
-        keys: masks (1, X, Y, Z) in {0, 1}, with the scan's affine.
-        smallest_mm3: the smallest volume that stays, in mm3; 0 keeps every lesion.
+        mask: (X, Y, Z) in {0, 1}; stays as it is.
+        voxel_mm3: volume of a voxel.
+        smallest_mm3: the smallest volume that stays; 0 keeps every lesion.
+
+    Returns:
+        The mask without them.
+    """
+    if smallest_mm3 <= 0 or not mask.any():
+        return mask
+    box = tuple(slice(int(found[0]), int(found[-1]) + 1) for found in map(np.flatnonzero, _profiles(mask)))
+    cleaned = mask.copy()
+    remove = RemoveSmallObjects(math.ceil(smallest_mm3 / voxel_mm3), connectivity=3)
+    cleaned[box] = remove(np.ascontiguousarray(mask[box])[None])[0]
+    return cleaned
+
+
+def _profiles(mask: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
+    """Where along each axis there is infection."""
+    return [np.asarray(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+
+
+class SmallLesionsRemovedd(MapTransform):
+    """`without_small_lesions` for masks (1, X, Y, Z) on the scan's grid, with its affine.
+
+    A picture has no voxel size, and its mask stays as it is.
+
+    Args:
+        keys: the masks.
+        smallest_mm3: see `without_small_lesions`.
     """
 
     def __init__(self, keys: str, smallest_mm3: float = 0.0) -> None:
         super().__init__(keys)
         self.smallest_mm3 = smallest_mm3
-        self.remove = RemoveSmallObjects(smallest_mm3, connectivity=3, by_measure=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the item with the masks cleaned."""
         item = dict(data)
         for key in self.key_iterator(item):
-            if self.smallest_mm3 > 0 and not item[key].meta.get("picture", False):
-                item[key] = self.remove(item[key])
+            mask = item[key]
+            if self.smallest_mm3 > 0 and not mask.meta.get("picture", False):
+                voxel = float(abs(np.linalg.det(np.asarray(mask.affine)[:3, :3])))
+                cleaned = without_small_lesions(mask.numpy()[0], voxel, self.smallest_mm3)
+                item[key] = MetaTensor(torch.from_numpy(cleaned)[None], meta=mask.meta)
         return item
 
 

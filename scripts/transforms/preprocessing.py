@@ -31,7 +31,7 @@ from nibabel.filebasedimages import ImageFileError
 
 from scripts.errors import UserError, find_user_error
 from scripts.settings import flag
-from scripts.transforms.geometry import AXES, EnsureVolumed, grey_values, label_values
+from scripts.transforms.geometry import AXES, EnsureVolumed, ResizeSlicesd, grey_values, label_values
 from scripts.transforms.intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
 from scripts.transforms.labels import EdgeLabeld, InfectionMaskd
 
@@ -85,7 +85,7 @@ def resize_image(size: int) -> Transform:
     """Bilinear to size x size in plane without anti-aliasing, the slices as they are."""
     if size < SIZE_STEP or size % SIZE_STEP:
         raise UserError(f"spatial_size is {size}; accepted: multiples of {SIZE_STEP}, which the networks can halve")
-    return Resized(IMAGE, spatial_size=(size, size, -1), mode="trilinear", align_corners=False)
+    return ResizeSlicesd(IMAGE, (size, size))
 
 
 def resize_label(size: int) -> Transform:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -192,3 +194,23 @@ def test_nothing_is_overwritten_unasked(stored, tmp_path):
     assert imread(png).ndim == 3
     with pytest.raises(UserError, match=r"p.txt.*\.png"):
         preview_files(*paths, tmp_path / "p.txt")
+
+
+def test_memory_does_not_grow_with_the_scan(tmp_path):
+    peaks = []
+    for depth in (20, 400):
+        mask = np.zeros((256, 256, depth), np.uint8, order="F")
+        mask[40:80, 40:80, 5:15] = 1
+        image = np.zeros(mask.shape, np.int16, order="F")
+        tracemalloc.start()
+        draw_preview(image, mask, tmp_path / "p.png")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 0.5 * mask.nbytes
+
+
+def test_any_value_above_zero_is_infection(tmp_path):
+    mask = box((30, 30, 5), (5, 15), (20, 26), (1, 3))
+    expected = draw_preview(air(mask.shape), mask, tmp_path / "1.png").read_bytes()
+    for other in (mask > 0, mask * np.uint8(7), mask.astype(np.int16) - 1 + mask, mask * 0.5):
+        assert draw_preview(air(mask.shape), other, tmp_path / "other.png").read_bytes() == expected

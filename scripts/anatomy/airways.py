@@ -1,0 +1,72 @@
+"""The trachea and the main bronchi, which are air but no lung."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from scripts.anatomy.coarse import Coarse, Mask, box, dilate, erode
+
+_THRESHOLDS = range(-980, -840, 10)  # HU: from tight to leaky
+_VOLUME = (3.0, 110.0)  # ml of the airways as far as they are grown
+_LEAK, _GROWN = 1.6, 45.0  # growth from one threshold to the next that is a leak, once there are so many ml
+_LENGTH = 30.0  # mm along z, at least
+_OFF_MIDLINE = 35.0  # mm to either side, at its top
+_SECTION = 800.0  # mm^2: median area across; tracheas are 10 to 27 mm wide (Breatnach et al., AJR 1984;142:903)
+_NARROW = 3.0  # mm: radius of bronchi that are left to the lung
+_WALL = 2.6  # mm: the wall, and voxels that hold some of it
+
+
+def find_airways(coarse: Coarse, air: Mask, midline: float) -> Mask:
+    """The trachea with the main bronchi: what hangs together with it in air much darker than lung.
+
+    The higher the threshold, the more of the airways is found, until the region leaks into the lung. The last
+    threshold before that is taken (Mori et al., ICPR 1996), and what is narrow is left to the lung.
+
+    Args:
+        coarse: the scan.
+        air: air inside the body, (X', Y', Z').
+        midline: x of the body's middle, in voxels.
+
+    Returns:
+        Airways with their walls, (X', Y', Z'); empty where none are found.
+    """
+    tube = np.zeros(air.shape, bool)
+    for threshold in _THRESHOLDS:
+        grown = _find_trachea(coarse, air & (coarse.hu < threshold), midline)
+        if tube.any() and grown.sum() > max(_LEAK * tube.sum(), _GROWN / coarse.ml):
+            break
+        tube = grown if grown.any() else tube
+    if not tube.any():
+        return tube
+    place = box(tube, margin=3)
+    wide = erode(tube[place], _NARROW, coarse.spacing)
+    tube[place] = dilate(wide, _NARROW + _WALL, coarse.spacing)
+    return tube
+
+
+def _find_trachea(coarse: Coarse, gas: Mask, midline: float) -> Mask:
+    """The component of gas that is a trachea and reaches highest; empty if none is."""
+    parts, _ = ndimage.label(gas)
+    volumes = np.bincount(parts.ravel()) * coarse.ml
+    low, high = _VOLUME
+    boxes = ndimage.find_objects(parts)
+    fits = [
+        part
+        for part in np.flatnonzero((volumes > low) & (volumes < high))
+        if part and _is_trachea(parts[boxes[part - 1]] == part, boxes[part - 1], coarse, midline)
+    ]
+    return np.isin(parts, max(fits, key=lambda part: boxes[part - 1][2].stop) if fits else -1)
+
+
+def _is_trachea(part: Mask, place: tuple[slice, ...], coarse: Coarse, midline: float) -> bool:
+    """Whether a component is a long, slender tube that begins near the midline."""
+    areas: NDArray[np.int64] = part.sum(axis=(0, 1))
+    top = ndimage.center_of_mass(part[:, :, -1])[0] + place[0].start
+    dx, dy, dz = coarse.spacing
+    return bool(
+        len(areas) * dz > _LENGTH
+        and abs(top - midline) * dx < _OFF_MIDLINE
+        and np.median(areas[areas > 0]) * dx * dy < _SECTION
+    )

@@ -1,0 +1,52 @@
+"""The patient's body and the air inside of it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.morphology import convex_hull_image
+
+from scripts.anatomy.coarse import Coarse, Mask, dilate, erode, largest
+
+SKIN = -500  # HU: halfway between air and tissue
+_THIN, _REACH = 4.0, 14.0  # mm: half of what is too thin for a body (table, blanket); how far skin lies from its core
+_LUNG = (-940, -600)  # HU: median of lung that lies open to the border of a slice; the room's air is darker
+_SMALLEST_OPEN = 1500.0  # mm^2 of such a lung; the crease between arm and chest is smaller
+_HUGGED = 0.3  # of such a lung lies in the convex hull of the body, of the table almost nothing
+
+
+def find_body(coarse: Coarse) -> Mask:
+    """The body with everything inside of it, lungs that the field of view cuts included; without the table.
+
+    Tissue whose core survives an erosion, so that a table or a blanket that touches the skin falls away; then
+    holes are filled in each axial slice, because the airways open to the room only along z.
+
+    Returns:
+        Body on the coarse grid, (X', Y', Z'); empty where nothing is as thick as a body.
+    """
+    tissue = coarse.hu > SKIN
+    core = largest(erode(tissue, _THIN, coarse.spacing))
+    body = tissue & dilate(core, _REACH, coarse.spacing)
+    for z in np.flatnonzero(body.any(axis=(0, 1))):
+        body[:, :, z] = _fill(body[:, :, z], coarse.hu[:, :, z], coarse.spacing)
+    return body
+
+
+def _fill(body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]) -> Mask:
+    """Fills the holes of a slice and what lies open to its border only because the field of view ends there."""
+    parts, _ = ndimage.label(~body)
+    frame = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    outside = set(np.unique(frame[frame > 0]).tolist())
+    areas = np.bincount(parts.ravel()) * spacing[0] * spacing[1]
+    for part in sorted(outside):
+        here = parts == part
+        low, high = _LUNG
+        if areas[part] > _SMALLEST_OPEN and low < np.median(hu[here]) < high and _is_hugged(here, body):
+            outside.remove(part)
+    return ~np.isin(parts, sorted(outside))
+
+
+def _is_hugged(part: Mask, body: Mask) -> bool:
+    """Whether a part lies within the convex hull of the body, as a cut lung does and the table does not."""
+    return bool(part[convex_hull_image(body)].sum() > _HUGGED * part.sum())

@@ -1,0 +1,93 @@
+"""Whether a scan shows a chest at all, whole, and the way up that its header says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scripts.anatomy.aerated import find_aerated
+from scripts.anatomy.body import SKIN, find_body
+from scripts.anatomy.coarse import Coarse, Mask, Spacing, box, coarsen
+from scripts.anatomy.orientation import orientation_findings
+
+__all__ = ["Examination", "examine", "orientation_findings"]
+
+_BODY = 0.3  # litres: less is a phantom, a limb or nothing
+_LUNG = 0.1  # litres of aerated lung, in which one slice of a lung of 5 mm holds about as much
+_LUNG_HU = (-960, -450)  # HU: median of aerated lung, emphysema and expiration included
+_LONG_CUT = 0.5  # of the slices: shoulders that the field of view cuts are no news
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a scan shows.
+
+    Attributes:
+        body: whether there is a body.
+        lungs: whether there is air inside the body with the volume and the HU of lung.
+        air_share: share of air in the bounding box of the body, in [0, 1]; 0 without a body.
+        aerated_ml: aerated lung in ml, before opacities are added.
+        cut_sides: sides of the patient at which the field of view cuts the body in most slices: "right", "left",
+            "front", "back".
+        findings: sentences for a radiologist on what is not as a chest CT should be.
+    """
+
+    body: bool
+    lungs: bool
+    air_share: float
+    aerated_ml: float
+    cut_sides: list[str]
+    findings: list[str]
+
+    @property
+    def body_cut(self) -> bool:
+        """Whether the field of view cuts the body."""
+        return bool(self.cut_sides)
+
+
+def examine(hu: NDArray[Any], spacing: Spacing) -> Examination:
+    """Looks for a body and for lungs.
+
+    Args:
+        hu: HU (X, Y, Z), int16 or float32, in LPS order.
+        spacing: voxel size along x, y, z in mm.
+
+    Raises:
+        ValueError: if `hu` is not a volume or the spacing is not three positive numbers.
+    """
+    coarse = coarsen(hu, spacing)
+    body = find_body(coarse)
+    litres = float(np.count_nonzero(body)) * coarse.ml / 1000
+    if litres < _BODY and np.count_nonzero(body) < 0.1 * body.size:
+        return Examination(False, False, 0.0, 0.0, [], ["There is no body in the scan."])
+    aerated, _ = find_aerated(coarse, body)
+    aerated_ml, lungs = _judge_lung(coarse, aerated)
+    cut = _cut_sides(body)
+    findings = []
+    if not lungs:
+        findings.append("No lung is seen: the body holds no air with the volume and the density of lung.")
+    if cut:
+        findings.append(f"The field of view cuts the body at the patient's {', '.join(cut)}.")
+    air_share = float((coarse.hu[box(body)] < SKIN).mean())
+    return Examination(True, lungs, air_share, aerated_ml, cut, findings)
+
+
+def _judge_lung(coarse: Coarse, aerated: Mask) -> tuple[float, bool]:
+    """Volume of aerated lung in ml and whether it is one; of few slices less is asked."""
+    volume = float(np.count_nonzero(aerated)) * coarse.ml
+    if not volume:
+        return 0.0, False
+    depth = aerated.shape[2] * coarse.spacing[2]
+    low, high = _LUNG_HU
+    dense = low < float(np.median(coarse.hu[aerated])) < high
+    return volume, dense and volume > 1000 * _LUNG * min(1.0, depth / 100)
+
+
+def _cut_sides(body: Mask) -> list[str]:
+    """Sides on which the body goes on beyond the field of view in most of its slices."""
+    slices = np.count_nonzero(body.any(axis=(0, 1)))
+    sides = {"right": body[0], "left": body[-1], "front": body[:, 0], "back": body[:, -1]}
+    return [name for name, plane in sides.items() if plane.any(axis=0).sum() > _LONG_CUT * slices]

@@ -1,0 +1,134 @@
+"""A scan on a grid of about 2 mm, which anatomy needs no finer; read slab by slab, so that memory stays bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Mask = NDArray[np.bool_]
+Spacing = tuple[float, float, float]
+
+_SIZE = 2.25  # mm: blocks of whole voxels come as close to it as they can
+_LOWEST, _HIGHEST = -1024, 1500  # HU that padding and metal are clipped to before voxels are averaged
+_SLAB = 16  # slices read at once: whole cache lines of an array whose last axis is z
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """A scan averaged over blocks of whole voxels.
+
+    Attributes:
+        hu: mean of each block, int16, in [-1024, 1500], (X', Y', Z').
+        steps: full-resolution voxels in a block along x, y, z.
+        spacing: size of a block along x, y, z in mm.
+        shape: full-resolution shape (X, Y, Z).
+    """
+
+    hu: NDArray[np.int16]
+    steps: tuple[int, int, int]
+    spacing: Spacing
+    shape: tuple[int, int, int]
+
+    @property
+    def ml(self) -> float:
+        """Volume of a block in ml."""
+        return float(np.prod(self.spacing)) / 1000
+
+
+def choose_steps(spacing: Spacing) -> tuple[int, int, int]:
+    """How many voxels are joined along x, y, z; thick slices stay as they are.
+
+    >>> choose_steps((0.7, 0.7, 1.0)), choose_steps((1.5, 1.5, 8.0))
+    ((3, 3, 2), (2, 2, 1))
+    """
+    x, y, z = (max(1, round(_SIZE / size)) for size in spacing)
+    return x, y, z
+
+
+def coarsen(hu: NDArray[Any], spacing: Spacing) -> Coarse:
+    """Averages blocks of voxels; what is not a number counts as air.
+
+    Args:
+        hu: HU (X, Y, Z) in LPS order, int16 or float32.
+        spacing: voxel size along x, y, z in mm.
+
+    Raises:
+        ValueError: if `hu` is not a volume with at least one voxel or the spacing is not three positive numbers.
+    """
+    if hu.ndim != 3 or not hu.size:
+        raise ValueError(f"the scan has shape {hu.shape}; accepted: (X, Y, Z) with at least one voxel")
+    if not all(0 < size < np.inf for size in spacing):
+        raise ValueError(f"the spacing is {tuple(spacing)}; accepted: three positive sizes in mm")
+    x, y, z = (float(size) for size in spacing)
+    steps = choose_steps((x, y, z))
+    slab = max(1, _SLAB // steps[2]) * steps[2]
+    parts = [_average(hu[:, :, low : low + slab], steps) for low in range(0, hu.shape[2], slab)]
+    size = (x * steps[0], y * steps[1], z * steps[2])
+    return Coarse(np.concatenate(parts, axis=2), steps, size, hu.shape)
+
+
+def _average(slab: NDArray[Any], steps: tuple[int, int, int]) -> NDArray[np.int16]:
+    """Mean of each block of a slab; blocks at the end hold what is left."""
+    mean = np.nan_to_num(slab.astype(np.float32), nan=_LOWEST).clip(_LOWEST, _HIGHEST)
+    for axis, step in enumerate(steps):
+        starts = np.arange(0, slab.shape[axis], step)
+        counts = np.diff(np.append(starts, slab.shape[axis])).astype(np.float32)
+        mean = np.add.reduceat(mean, starts, axis=axis)
+        mean /= counts.reshape([-1 if other == axis else 1 for other in range(3)])
+    return np.rint(mean).astype(np.int16)
+
+
+def enlarge(plane: NDArray[Any], steps: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
+    """An axial plane of the coarse grid (X', Y') at full resolution (X, Y), by its nearest block."""
+    for axis in (0, 1):
+        plane = plane.repeat(steps[axis], axis)
+    return plane[: shape[0], : shape[1]]
+
+
+def distance(mask: Mask, spacing: Spacing) -> NDArray[np.float32]:
+    """Distance in mm of each voxel of the mask to the nearest one outside; the array's border is no outside."""
+    if mask.all():
+        return np.full(mask.shape, np.inf, np.float32)
+    outside = sitk.GetImageFromArray((~mask).astype(np.uint8))
+    outside.SetSpacing(spacing[::-1])
+    found = sitk.SignedMaurerDistanceMap(outside, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
+    return np.maximum(sitk.GetArrayViewFromImage(found), 0)
+
+
+def erode(mask: Mask, radius: float, spacing: Spacing) -> Mask:
+    """Erosion by a ball of `radius` mm."""
+    return distance(mask, spacing) > radius
+
+
+def dilate(mask: Mask, radius: float, spacing: Spacing) -> Mask:
+    """Dilation by a ball of `radius` mm."""
+    return distance(~mask, spacing) <= radius if mask.any() else mask
+
+
+def close(mask: Mask, radius: float, spacing: Spacing) -> Mask:
+    """Closing by a ball of `radius` mm, beyond the array's border as well."""
+    margin = [int(np.ceil(radius / size)) + 1 for size in spacing]
+    framed = np.pad(mask, [(width, width) for width in margin])
+    closed = erode(dilate(framed, radius, spacing), radius, spacing)
+    inside = tuple(slice(width, -width) for width in margin)
+    return closed[inside] | mask
+
+
+def box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
+    """The bounding box of a mask that is not empty, `margin` voxels wider."""
+    found = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return tuple(
+        slice(max(0, side.start - margin), min(size, side.stop + margin))
+        for side, size in zip(found, mask.shape, strict=True)
+    )
+
+
+def largest(mask: Mask) -> Mask:
+    """The largest component, joined by faces."""
+    parts, count = ndimage.label(mask)
+    return mask if count < 2 else parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())

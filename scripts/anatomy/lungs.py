@@ -1,0 +1,143 @@
+"""Lung segmentation without a network: right and left lung with their consolidations, and whether to believe it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from scripts.anatomy.aerated import WALL, find_aerated
+from scripts.anatomy.body import find_body
+from scripts.anatomy.coarse import Mask, Spacing, coarsen, enlarge, erode
+from scripts.anatomy.given import read_codes
+from scripts.anatomy.plausibility import find_problems
+from scripts.anatomy.pleura import close_lung
+from scripts.anatomy.sides import LEFT, RIGHT, split_sides
+
+_FAT = (-150, -40)  # HU of the pads of fat in front of the heart, which are no lung
+
+
+@dataclass(frozen=True)
+class Lungs:
+    """Both lungs, on a grid of blocks of voxels.
+
+    Attributes:
+        mask: 0 none, 1 right, 2 left, uint8 (X', Y', Z'), LPS.
+        steps: full-resolution voxels in a block along x, y, z.
+        spacing: full-resolution voxel size along x, y, z in mm.
+        shape: full-resolution shape (X, Y, Z).
+        problems: sentences on what speaks against the mask or against taking it for whole lungs; none if plausible.
+        partial: whether the scan ends within the lungs, so that shares of a lung are shares of the part scanned.
+        notes: what was done to a mask that somebody else made.
+    """
+
+    mask: NDArray[np.uint8]
+    steps: tuple[int, int, int]
+    spacing: Spacing
+    shape: tuple[int, int, int]
+    problems: list[str] = field(default_factory=list)
+    partial: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def plausible(self) -> bool:
+        """Whether nothing speaks against the mask."""
+        return not self.problems
+
+    @property
+    def right_ml(self) -> float:
+        """Volume of the right lung in ml."""
+        return self._ml(RIGHT)
+
+    @property
+    def left_ml(self) -> float:
+        """Volume of the left lung in ml."""
+        return self._ml(LEFT)
+
+    def slab(self, z: int) -> NDArray[np.uint8]:
+        """The mask of one full-resolution axial slice, uint8 (X, Y): 0 none, 1 right, 2 left."""
+        if not 0 <= z < self.shape[2]:
+            raise IndexError(f"slice {z} of {self.shape[2]}")
+        return enlarge(self.mask[:, :, z // self.steps[2]], self.steps, self.shape)
+
+    def _ml(self, code: int) -> float:
+        """Volume of one lung in ml; a block at the end of an axis counts with the voxels that it holds."""
+        x, y, z = (
+            np.diff(np.append(np.arange(0, length, step), length)) * size
+            for length, step, size in zip(self.shape, self.steps, self.spacing, strict=True)
+        )
+        areas = [x @ (self.mask[:, :, k] == code) @ y for k in range(self.mask.shape[2])]
+        return float(areas @ z) / 1000
+
+    @classmethod
+    def from_mask(cls, mask: NDArray[Any], spacing: Spacing) -> Lungs:
+        """Lungs from a mask that the user has, at full resolution.
+
+        Args:
+            mask: (X, Y, Z), LPS, with 1 for the right and 2 for the left lung, or one other value for both.
+            spacing: voxel size in mm.
+
+        Returns:
+            Lungs on the full grid with `notes` on what was done to the mask: see `given.read_codes`.
+
+        Raises:
+            ValueError: if the mask is no volume, is empty or holds other values.
+        """
+        codes, notes = read_codes(mask, spacing)
+        shape = (codes.shape[0], codes.shape[1], codes.shape[2])
+        return _judge(cls(codes, (1, 1, 1), spacing, shape, notes=notes))
+
+
+def segment_lungs(hu: NDArray[Any], spacing: Spacing) -> Lungs:
+    """Finds both lungs in a chest CT of an adult by thresholds and shapes.
+
+    Aerated lung is air inside the body that is neither airway nor bowel (after Hu, Hoffman and Reinhardt, IEEE
+    TMI 2001;20:490); it is then closed and filled up to the chest wall, so that opacities belong to the lung. A
+    lobe that is consolidated as a whole, or drowned in an effusion, down to the diaphragm is not recovered: its
+    border to the liver or the heart has no contrast.
+
+    Args:
+        hu: HU (X, Y, Z), int16 or float32, in LPS order: x to the patient's left, y to posterior, z to superior.
+        spacing: voxel size along x, y, z in mm.
+
+    Returns:
+        Lungs on a grid of about 2 mm; without any, an empty mask with a problem that says so.
+
+    Raises:
+        ValueError: if `hu` is not a volume or the spacing is not three positive numbers.
+    """
+    coarse = coarsen(hu, spacing)
+    body = find_body(coarse)
+    aerated, airways = find_aerated(coarse, body)
+    low, high = _FAT
+    room = erode(body, WALL, coarse.spacing) & ((coarse.hu < low) | (coarse.hu > high))
+    mask = _complete(aerated, room, airways, coarse.spacing)
+    x, y, z = (float(size) for size in spacing)
+    return _judge(Lungs(mask, coarse.steps, (x, y, z), coarse.shape))
+
+
+def _complete(aerated: Mask, room: Mask, airways: Mask, spacing: Spacing) -> NDArray[np.uint8]:
+    """Right and left lung, each with the opacities that lie in its room."""
+    mask = np.zeros(aerated.shape, np.uint8)
+    if not aerated.any():
+        return mask
+    columns = np.flatnonzero(room.any(axis=(1, 2)))
+    sides, _ = split_sides(aerated, spacing, float(columns.mean()) if columns.size else None)
+    lungs = {side: aerated & (sides == side) for side in (RIGHT, LEFT)}
+    middles = [ndimage.center_of_mass(lung) for lung in lungs.values() if lung.any()]
+    x, y, _ = np.mean(middles, axis=0)
+    for side, lung in lungs.items():
+        if lung.any():
+            whole = close_lung(lung, room, spacing, (x, y))
+            mask[whole & ~airways & ((mask == 0) | lung)] = side
+    return mask
+
+
+def _judge(lungs: Lungs) -> Lungs:
+    """The same lungs with what speaks against them."""
+    x, y, z = (size * step for size, step in zip(lungs.spacing, lungs.steps, strict=True))
+    problems, partial = find_problems(lungs.mask, (x, y, z), lungs.right_ml, lungs.left_ml)
+    return replace(lungs, problems=problems, partial=partial)

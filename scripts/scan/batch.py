@@ -1,0 +1,140 @@
+"""Many scans with one loaded model: a bad one does not stop the others, a stopped run goes on where it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from scripts.errors import find_user_error
+from scripts.files import write_json
+from scripts.scan.case import UNFINISHED, CaseSegmenter
+from scripts.scan.inputs import Case
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+PACKAGES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pydicom", "highdicom")
+
+Status = Literal["done", "found done", "refused", "failed", "waiting"]
+Progress = Callable[[Case, str, int, int], Any]
+
+
+def segment_cases(
+    model: CaseSegmenter,
+    cases: Sequence[Case],
+    output: Path,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    finished: Callable[[Case, dict[str, Any]], Any] | None = None,
+) -> dict[str, Any]:
+    """Segments cases one after another and keeps `OUTPUT/manifest.json` up to date.
+
+    A case whose results are there, made from the same input with the same weights and settings, is not done again.
+
+    Args:
+        model: what segments.
+        cases: see `expand_inputs`.
+        output: the folder of the run.
+        overwrite: replaces other results in the cases' folders.
+        progress: called with (case, stage, done, of).
+        finished: called with a case and its manifest entry when the case has ended.
+
+    Returns:
+        The manifest: {"format", "created", "finished", "model", "settings", "packages", "machine", "cases"}.
+    """
+    entries: list[dict[str, Any]] = [
+        {"name": case.name, "folder": case.folder, "source": str(case.source), "kind": case.kind, "status": "waiting"}
+        for case in cases
+    ]
+    remove_unfinished(output)
+    manifest = {**_describe_run(model), "cases": entries}
+    for case, entry in zip(cases, entries, strict=True):
+        write_json(output / MANIFEST, manifest)
+        entry.update(_segment_one(model, case, output / case.folder, overwrite, progress))
+        if finished is not None:
+            finished(case, entry)
+    manifest["finished"] = _now()
+    write_json(output / MANIFEST, manifest)
+    return manifest
+
+
+def remove_unfinished(output: Path) -> None:
+    """Removes what a killed run left half-made, but not what another process is making."""
+    for folder in output.glob(f"{UNFINISHED}*"):
+        number = folder.name.removeprefix(UNFINISHED).partition("-")[0]
+        if number.isdecimal() and not _is_running(int(number)):
+            shutil.rmtree(folder)
+
+
+def _is_running(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def exit_code(manifest: dict[str, Any]) -> int:
+    """Returns 0 if every case is done, 2 if none is, 3 if some are."""
+    done = [entry["status"] in ("done", "found done") for entry in manifest["cases"]]
+    return 0 if all(done) else 3 if any(done) else 2
+
+
+def _segment_one(
+    model: CaseSegmenter, case: Case, folder: Path, overwrite: bool, progress: Progress | None
+) -> dict[str, Any]:
+    """The entry of a case: its status, and why it could not be done or how long it took."""
+    try:
+        earlier = model.finished(case, folder)
+        if earlier is not None:
+            return _entry("found done", earlier, folder)
+        report = model.run(case, folder, overwrite, progress and (lambda *stage: progress(case, *stage)))
+        return _entry("done", report, folder)
+    except Exception as error:
+        mistake = find_user_error(error)
+        if mistake is not None:
+            return {"status": "refused", "message": str(mistake)}
+        logger.exception(f"{case.source}: failed")
+        return {"status": "failed", "message": f"{case.source}: {type(error).__name__}: {error}"}
+
+
+def _entry(status: Status, report: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return {
+        "status": status,
+        "files": sorted(path.name for path in folder.iterdir()),
+        "warnings": sum(note["kind"] == "warning" for note in report["notes"]),
+        "timings_s": report["timings_s"],
+    }
+
+
+def _describe_run(model: CaseSegmenter) -> dict[str, Any]:
+    settings = {key: None if value is None else str(value) for key, value in vars(model.settings).items()}
+    return {
+        "format": FORMAT,
+        "created": _now(),
+        "finished": None,
+        "model": model.model,
+        "settings": settings,
+        "packages": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": {
+            "platform": platform.platform(),
+            "device": str(model.segmenter.device),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,231 @@
+"""One scan from its file to its results: read, check, segment, measure, write; all of it or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scripts.anatomy.lungs import Lungs, segment_lungs
+from scripts.errors import UserError
+from scripts.scan.checks import check_anatomy
+from scripts.scan.dicom import read_dicom
+from scripts.scan.dicom_archive import unpacked
+from scripts.scan.dicom_seg import write_dicom_seg
+from scripts.scan.inputs import Case
+from scripts.scan.lung_masks import read_lung_mask
+from scripts.scan.measure import measure
+from scripts.scan.preview import draw_preview
+from scripts.scan.reading import read_scan
+from scripts.scan.report import build_report, describe_model, write_report_json
+from scripts.scan.report_html import write_report_html
+from scripts.scan.segmenter import HounsfieldSlices, Segmentation, Segmenter, canonical
+from scripts.scan.volume import Note, Scan
+from scripts.scan.writer import mask_path, probability_path, write_probability, write_scan_mask
+from scripts.version import bundle_version
+
+REPORT = "report.json"
+UNFINISHED = ".segmenting-"
+"""How the folder begins in which a case's results are made; the number of the process follows."""
+
+KEY = "run_key"
+"""Entry of a report that tells which input, weights and settings made it: equal keys, equal results."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user chose for a run.
+
+    Attributes:
+        intensity: how stored values become HU, see `plan_hounsfield`.
+        probability: whether to write the probability map.
+        lungs: the user's own lung mask, or a folder of masks named as the cases; None: found in the scan.
+        series: which DICOM series, see `read_dicom`.
+        volume: which volume of a 4-D file, from 1.
+        strict: whether a warning refuses the case.
+    """
+
+    intensity: str = "auto"
+    probability: bool = False
+    lungs: Path | None = None
+    series: str | None = None
+    volume: int | None = None
+    strict: bool = False
+
+
+@dataclass
+class Watch:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Adds the time that the block takes to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+class CaseSegmenter:
+    """Segments scans from file to report with one loaded model.
+
+    Args:
+        segmenter: the model.
+        weights: path of its weights, for the report.
+        settings: what the user chose.
+
+    Example:
+        ::
+
+            model = CaseSegmenter(Segmenter("models/model.pt"), "models/model.pt")
+            (case,) = expand_inputs(["scan.nii.gz"], "out")
+            report = model.run(case, Path("out") / case.folder)
+            report["measures"]["infection"]
+    """
+
+    def __init__(self, segmenter: Segmenter, weights: str | Path, settings: Settings | None = None) -> None:
+        self.segmenter = segmenter
+        self.settings = settings or Settings()
+        self.model = describe_model(segmenter.card, weights, bundle_version())
+        point = {"threshold": segmenter.threshold, "smallest_lesion_mm3": segmenter.smallest_lesion_mm3}
+        self.model["operating_point"] = point
+
+    def key(self, case: Case) -> str:
+        """Returns what the result of a case depends on, as a hash: input files, weights, settings, version."""
+        files = sorted(path for path in case.source.rglob("*") if path.is_file()) if case.source.is_dir() else []
+        stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files or [case.source]]
+        chosen = {key: str(value) for key, value in asdict(self.settings).items()}
+        text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def finished(self, case: Case, folder: Path) -> dict[str, Any] | None:
+        """Returns the report of an earlier run with this very input, weights and settings, or None."""
+        try:
+            report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return report if report.get(KEY) == self.key(case) else None
+
+    def run(
+        self, case: Case, folder: Path, overwrite: bool = False, progress: Callable[[str, int, int], Any] | None = None
+    ) -> dict[str, Any]:
+        """Segments a case and writes its results.
+
+        Args:
+            case: the input, see `expand_inputs`.
+            folder: where the results go; it appears when all of them are complete.
+            overwrite: replaces the results of an earlier run there.
+            progress: called with (stage, done, of).
+
+        Returns:
+            The report.
+
+        Raises:
+            UserError: if the scan cannot be used, or the folder holds something else.
+        """
+        if folder.exists() and any(folder.iterdir()) and not (overwrite and (folder / REPORT).is_file()):
+            remedy = "--overwrite to replace them" if (folder / REPORT).is_file() else "another OUTPUT"
+            raise UserError(f"{folder}: holds other results or files; accepted: an empty folder, or {remedy}")
+        key = self.key(case)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = f"{UNFINISHED}{os.getpid()}-"
+        with tempfile.TemporaryDirectory(prefix=unfinished, dir=folder.parent) as temporary, ExitStack() as stack:
+            target = Path(temporary) / "results"
+            target.mkdir()
+            report = self._process(case, target, stack, progress or (lambda *_: None)) | {KEY: key}
+            write_report_json(report, target / REPORT)
+            if folder.exists():
+                shutil.move(folder, Path(temporary) / "old")
+            os.replace(target, folder)
+        return report
+
+    def _process(
+        self, case: Case, target: Path, stack: ExitStack, progress: Callable[[str, int, int], Any]
+    ) -> dict[str, Any]:
+        watch = Watch()
+        with watch("read"):
+            scan = self._read(case, stack, progress)
+        with watch("check"):
+            slices = HounsfieldSlices(scan, self.settings.intensity)
+            hu = slices.rounded()
+            notes = [Note("intensity", remark, "assumption") for remark in slices.map.remarks]
+            self._refuse_warnings(scan, notes)
+        with watch("lungs"):
+            lungs, found = self._lungs(case, scan, hu)
+            notes += found
+        with watch("check"):
+            notes += check_anatomy(hu, scan, lungs)
+            self._refuse_warnings(scan, notes)
+        done = self.segmenter.segment(
+            scan, slices, self.settings.probability, lambda count: progress("slices", count, len(slices)), watch
+        )
+        notes += done.notes
+        mask = canonical(done.mask, scan.affine)
+        with watch("measure"):
+            spacing = scan.spacing_lps if scan.voxel_size_known else None
+            in_hu = None if slices.map.window else (lambda z: hu[..., z].astype(np.float32))
+            measures = measure(in_hu, mask, spacing, lungs)
+        with watch("write"):
+            notes += self._write_masks(scan, done, target)
+        with watch("report"):
+            draw_preview(hu, mask, target / "preview.png", spacing=spacing, title=scan.name)
+            settings = {"intensity": self.settings.intensity, "device": str(self.segmenter.device)}
+            report = build_report(scan, measures, self.model, settings, watch.seconds, notes)
+            write_report_html(report, {"Most affected slices": target / "preview.png"}, target / "report.html")
+        return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()}}
+
+    def _read(self, case: Case, stack: ExitStack, progress: Callable[[str, int, int], Any]) -> Scan:
+        if case.kind == "file":
+            scan = read_scan(case.source, self.settings.volume)
+        else:
+            folder = stack.enter_context(unpacked(case.source))
+            scan = read_dicom(folder, self.settings.series)
+        scan.name = case.name
+        return scan
+
+    def _refuse_warnings(self, scan: Scan, notes: list[Note]) -> None:
+        warnings = [note.text for note in [*scan.notes, *notes] if note.kind == "warning"]
+        if self.settings.strict and warnings:
+            raise UserError(f"{scan.path}: {' '.join(warnings)} Accepted with --strict: a scan without warnings")
+
+    def _lungs(self, case: Case, scan: Scan, hu: NDArray[np.int16]) -> tuple[Lungs | None, list[Note]]:
+        if self.settings.lungs is not None:
+            lungs = read_lung_mask(self.settings.lungs, case.folder, scan)
+            return lungs, [Note("own_lungs", text, "assumption") for text in lungs.notes]
+        if scan.picture or not scan.voxel_size_known:
+            return None, []
+        return segment_lungs(hu, scan.spacing_lps), []
+
+    def _write_masks(self, scan: Scan, done: Segmentation, target: Path) -> list[Note]:
+        path = mask_path(target, scan)
+        write_scan_mask(done.mask, scan, path)
+        if done.probability is not None:
+            write_probability(done.probability, scan, probability_path(target, scan))
+        if scan.kind != "dicom":
+            return []
+        try:
+            write_dicom_seg(
+                done.mask,
+                scan,
+                target / "infection_seg.dcm",
+                algorithm="lung_infection_ct_segmentation",
+                version=str(self.model["version"]),
+                description="COVID-19 infection" + (", DEMONSTRATION WEIGHTS" if self.model["synthetic"] else ""),
+            )
+        except UserError as error:
+            return [Note("no_dicom_seg", f"No DICOM SEG was written: {error}", "warning")]
+        return []

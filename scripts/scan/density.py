@@ -1,0 +1,113 @@
+"""How dense the infection is: HU statistics and density classes from a histogram that is filled slice by slice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOWEST_HU, HIGHEST_HU = -32768, 32767
+PERCENTILES = {"p5_hu": 5, "p25_hu": 25, "median_hu": 50, "p75_hu": 75, "p95_hu": 95}
+
+CLASSES: tuple[tuple[str, str, int | None, int | None], ...] = (
+    ("aerated", "like aerated lung", None, -700),
+    ("ground_glass_range", "range of ground-glass opacity", -700, -300),
+    ("consolidation_range", "range of consolidation", -300, 100),
+    ("denser_than_lung", "denser than lung tissue (contrast medium, calcification, bone, metal)", 100, None),
+)
+"""Name, words, lowest HU (included) and upper limit (not included) of each density class."""
+CLASSES_NAME = "density classes by HU threshold (not a radiologist's classification)"
+CLASSES_SOURCE = (
+    "-700 HU: upper limit of well-aerated lung, Colombi et al., Radiology 2020;296:E86-E96, "
+    "doi 10.1148/radiol.2020201433. -300 HU: between ground-glass opacity and consolidation, the threshold of eight "
+    "that separated best in 'Quantitative CT for detecting COVID-19 pneumonia in suspected cases', BMC Infect Dis "
+    "2021;21:836, doi 10.1186/s12879-021-06556-z. 100 HU: upper limit of non-aerated lung, Lanza et al., "
+    "Eur Radiol 2020;30:6770-6778, doi 10.1007/s00330-020-07013-2."
+)
+
+
+class HuHistogram:
+    """Counts of voxels per 1 HU: half a megabyte, however large the scan is."""
+
+    def __init__(self) -> None:
+        self._counts: NDArray[np.int64] = np.zeros(HIGHEST_HU - LOWEST_HU + 1, np.int64)
+        self.not_finite = 0
+
+    def add(self, hu: NDArray[Any]) -> None:
+        """Counts voxels, each rounded to 1 HU; those that are not a finite number are counted apart.
+
+        Args:
+            hu: values in HU, of any shape.
+        """
+        finite = hu[np.isfinite(hu)]
+        self.not_finite += hu.size - finite.size
+        rounded = np.clip(np.rint(finite), LOWEST_HU, HIGHEST_HU).astype(np.int64)
+        self._counts += np.bincount(rounded - LOWEST_HU, minlength=self._counts.size)
+
+    @property
+    def total(self) -> int:
+        """Number of voxels with a finite value."""
+        return int(self._counts.sum())
+
+    def count(self, low: int | None, high: int | None) -> int:
+        """Number of voxels with low <= HU < high; None is no limit."""
+        start = 0 if low is None else low - LOWEST_HU
+        stop = None if high is None else high - LOWEST_HU
+        return int(self._counts[start:stop].sum())
+
+    def statistics(self) -> dict[str, float] | None:
+        """Mean, standard deviation (of the population), percentiles (linear between ranks), smallest and largest HU.
+
+        Returns:
+            None without any voxel.
+        """
+        if not self.total:
+            return None
+        present = np.flatnonzero(self._counts)
+        hu, weight = (present + LOWEST_HU).astype(np.float64), self._counts[present]
+        mean = float(np.average(hu, weights=weight))
+        ranks = {name: self._percentile(share) for name, share in PERCENTILES.items()}
+        spread = float(np.sqrt(np.average((hu - mean) ** 2, weights=weight)))
+        return {"mean_hu": mean, "sd_hu": spread, "min_hu": float(hu[0]), "max_hu": float(hu[-1]), **ranks}
+
+    def _percentile(self, share: float) -> float:
+        """The percentile as `numpy.percentile` defines it by default."""
+        rank = (self.total - 1) * share / 100
+        below, above = (int(np.searchsorted(self._counts.cumsum(), k, side="right")) for k in _around(rank))
+        return LOWEST_HU + below + (above - below) * (rank - int(rank))
+
+
+def _around(rank: float) -> tuple[int, int]:
+    """The whole ranks at or below and at or above `rank`."""
+    return int(rank), int(np.ceil(rank))
+
+
+def density(histogram: HuHistogram, voxel_ml: float | None) -> dict[str, Any]:
+    """Describes the density of the infection.
+
+    Args:
+        histogram: HU of the infection's voxels.
+        voxel_ml: volume of a voxel in ml; None if unknown, then there are no volumes.
+
+    Returns:
+        {"statistics", "classes", "classes_name", "classes_source", "not_finite_voxels"}; shares of a class are in
+        percent of the infection's voxels with a finite value.
+    """
+    return {
+        "statistics": histogram.statistics(),
+        "classes_name": CLASSES_NAME,
+        "classes_source": CLASSES_SOURCE,
+        "classes": [_describe_class(histogram, voxel_ml, *one) for one in CLASSES] if histogram.total else [],
+        "not_finite_voxels": histogram.not_finite,
+    }
+
+
+def _describe_class(
+    histogram: HuHistogram, voxel_ml: float | None, name: str, words: str, low: int | None, high: int | None
+) -> dict[str, Any]:
+    """One density class: limits, voxels, share of the infection and, where it can be known, volume."""
+    voxels = histogram.count(low, high)
+    row: dict[str, Any] = {"name": name, "words": words, "from_hu": low, "below_hu": high}
+    row |= {"infection_voxels": voxels, "infection_percent": 100 * voxels / histogram.total}
+    return row if voxel_ml is None else {**row, "volume_ml": voxels * voxel_ml}

@@ -1,0 +1,65 @@
+"""DICOM in a ZIP file, as archives and portals hand it out."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from scripts.errors import UserError
+
+MOST_BYTES = 16 * 2**30  # some twenty times a chest CT of 1,500 slices
+MOST_FILES = 100_000
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """Yields the folder to read: `path` itself, or for a .zip a temporary folder with its content.
+
+    The temporary folder bears the archive's name and is gone when the context ends, so whatever needs the files
+    (`read_dicom`, `write_dicom_seg`) belongs inside.
+
+    Raises:
+        UserError: if the archive is damaged or encrypted, holds a link or a path that leads out of the folder, or
+            unpacks to more than 16 GiB or than the disk has room for.
+    """
+    if path.suffix.lower() != ".zip":
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="dicom-") as temporary:
+        folder = Path(temporary) / path.stem
+        folder.mkdir()
+        _extract(path, folder)
+        yield folder
+
+
+def _extract(path: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check(path, archive.infolist(), shutil.disk_usage(folder).free)
+            archive.extractall(folder)  # reads no more of an entry than it declares
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be unpacked ({error}); accepted: a complete .zip of DICOM files") from None
+
+
+def _check(path: Path, entries: list[zipfile.ZipInfo], free: int) -> None:
+    total = sum(entry.file_size for entry in entries)
+    limit = min(MOST_BYTES, free)
+    if total > limit or len(entries) > MOST_FILES:
+        found = f"{len(entries)} files, {total / 2**30:.1f} GiB unpacked"
+        accepted = f"{MOST_FILES} files, {limit / 2**30:.1f} GiB (unpack it yourself and name the folder)"
+        raise UserError(f"{path}: {found}; accepted: at most {accepted}")
+    for entry in entries:
+        if stat.S_ISLNK(entry.external_attr >> 16) or entry.flag_bits & 1 or _leads_out(entry.filename):
+            why = "an encrypted entry" if entry.flag_bits & 1 else "a link or a path that leads out of the archive"
+            raise UserError(f"{path}: {entry.filename!r} is {why}; accepted: plain files and folders")
+
+
+def _leads_out(name: str) -> bool:
+    kinds = PurePosixPath(name), PureWindowsPath(name)
+    return any(kind.is_absolute() or kind.drive or ".." in kind.parts for kind in kinds)

@@ -1,0 +1,209 @@
+"""What `segment` was asked to segment: every INPUT as a list of cases, each with an output folder of its own."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from scripts.data.datalist import select_cases
+from scripts.data.layouts.registry import DATALIST
+from scripts.errors import UserError
+from scripts.scan.reading import FILE_SUFFIXES, file_suffix, scan_name
+from scripts.transforms.geometry import PICTURE_SUFFIXES
+
+_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+_SEARCHED = tuple(suffix for suffix in FILE_SUFFIXES if suffix != ".img")  # the .hdr stands for the pair
+ACCEPTED = f"{', '.join(FILE_SUFFIXES)}, a folder or .zip of DICOM files, a folder of these"
+
+Kind = Literal["file", "dicom", "zip"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan to segment.
+
+    Attributes:
+        source: the file (NIfTI, NRRD, MetaImage, picture, zip) or the folder or file of DICOM.
+        kind: "file" for `read_scan`, "dicom" for `read_dicom`, "zip" for an archive of DICOM.
+        name: the input's name without extension.
+        folder: name of the case's folder below the output folder, different for every case of a run.
+    """
+
+    source: Path
+    kind: Kind
+    name: str
+    folder: str
+
+
+def expand_inputs(paths: Sequence[str | Path], output: str | Path) -> list[Case]:
+    """Lists the scans that the inputs stand for.
+
+    An input is a scan file, a DICOM file, a .zip of DICOM, or a folder, which is searched with its subfolders. DICOM
+    files of one study make one case; a folder that holds nothing but one study is itself the case. Hidden files,
+    the output folder and the results of earlier runs are passed over, and so are pictures among DICOM files.
+
+    A case's folder bears the scan's name. Where names are equal, also but for upper and lower case, as many parent
+    folders are put before them as tell them apart, whatever the order of the inputs.
+
+    Args:
+        paths: the inputs.
+        output: the folder of the results.
+
+    Returns:
+        The cases, in the order of the inputs and sorted within a folder; a scan that is named twice comes once.
+
+    Raises:
+        UserError: for an input that does not exist or holds no scan, and for an output folder that is an input.
+    """
+    if not paths:
+        raise UserError(f"no input; accepted: {ACCEPTED}")
+    found: dict[Path, Kind] = {}
+    for path in paths:
+        for source, kind in _expand(Path(path), Path(output)):
+            found.setdefault(Path(os.path.abspath(source)), kind)
+    names = _unique_names(list(found))
+    return [Case(source, kind, _name(source), names[source]) for source, kind in found.items()]
+
+
+def _expand(path: Path, output: Path) -> list[tuple[Path, Kind]]:
+    if path.is_dir():
+        return _search(path, output)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder; accepted: {ACCEPTED}")
+    if file_suffix(path) and not (path.suffix.lower() == ".img" and _is_dicom(path)):
+        return [(path, "file")]
+    if path.suffix.lower() == ".zip":
+        if not _holds_dicom(path):
+            raise UserError(f"{path}: no DICOM file inside, or no .zip; accepted: {ACCEPTED}")
+        return [(path, "zip")]
+    if _is_dicom(path):
+        return [(path, "dicom")]
+    raise UserError(f"{path}: {path.stat().st_size} bytes that are no scan; accepted: {ACCEPTED}")
+
+
+def _search(root: Path, output: Path) -> list[tuple[Path, Kind]]:
+    """The scans below a folder."""
+    if output.resolve() == root.resolve():
+        raise UserError(f"{root}: is the output folder, too; accepted: an output folder of its own")
+    if (root / DATALIST).is_file():
+        return [(Path(case["image"]), "file") for case in select_cases(root, "all")]
+    found: list[tuple[Path, Kind]] = []
+    first_slices: dict[Path, Path] = {}
+    count = 0
+    for folder, files in _walk(root, output.resolve()):
+        count += len(files)
+        dicom = next((file for file in files if _may_be_dicom(file) and _is_dicom(file)), None)
+        if dicom is not None:
+            first_slices[folder] = dicom
+        passed_over = PICTURE_SUFFIXES if dicom is not None else ()
+        scans = [file for file in files if file.name.lower().endswith(_SEARCHED)]
+        found += [(file, "file") for file in scans if not file.name.lower().endswith(passed_over)]
+        found += [(file, "zip") for file in files if file.suffix.lower() == ".zip" and _holds_dicom(file)]
+    studies = _studies(first_slices)
+    if len(studies) == 1 and not found:
+        return [(root, "dicom")]
+    found += [(folder, "dicom") for folder in studies]
+    if not found:
+        raise UserError(f"{root}: {count} files and no scan; accepted: {ACCEPTED}")
+    return sorted(found)
+
+
+def _walk(root: Path, output: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders and their files without what is hidden, the output folder below `root` and results of earlier runs."""
+    for top, folders, names in os.walk(root):
+        inside = Path(top)
+        shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        folders[:] = sorted(name for name in shown if (inside / name).resolve() != output)
+        if "report.json" in names and any(name.startswith("infection.") for name in names):
+            folders.clear()
+            continue
+        files = [inside / name for name in sorted(names) if not name.startswith(".")]
+        yield inside, [file for file in files if file.is_file()]  # no broken link, no pipe
+
+
+def _may_be_dicom(path: Path) -> bool:
+    known = file_suffix(path) not in ("", ".img") or path.suffix.lower() == ".zip"
+    return not known and path.name.upper() != "DICOMDIR"
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its preamble; by its name where it lacks one, as old writers left it out."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+    except OSError:
+        return False
+    return start[128:] == b"DICM" or (bool(start) and path.suffix.lower() in _DICOM_SUFFIXES)
+
+
+def _holds_dicom(path: Path) -> bool:
+    """Whether a .zip holds a DICOM file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.is_dir() or entry.flag_bits & 1:
+                    continue
+                with archive.open(entry) as file:
+                    if file.read(132)[128:] == b"DICM":
+                        return True
+    except (zipfile.BadZipFile, OSError, NotImplementedError, EOFError, zlib.error):
+        return False
+    return False
+
+
+def _studies(first_slices: dict[Path, Path]) -> list[Path]:
+    """One folder for each DICOM study: the deepest that holds all of it.
+
+    Studies whose folders lie in each other cannot be told apart by a folder; they stay one case, and the reader
+    lists their series.
+    """
+    studies: dict[str, list[Path]] = defaultdict(list)
+    for folder, file in first_slices.items():
+        studies[_study(file) or str(folder)].append(folder)
+    tops = {Path(os.path.commonpath(folders)) for folders in studies.values()}
+    return sorted(top for top in tops if not any(parent in tops for parent in top.parents))
+
+
+def _study(path: Path) -> str:
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["StudyInstanceUID"])
+    except (InvalidDicomError, OSError, ValueError, EOFError):
+        return ""
+    return str(header.get("StudyInstanceUID", ""))
+
+
+def _name(source: Path) -> str:
+    archive = source.suffix.lower() in (".zip", *_DICOM_SUFFIXES) and not source.is_dir()
+    return source.stem if archive else scan_name(source)
+
+
+def _unique_names(sources: list[Path]) -> dict[Path, str]:
+    """Names that differ also without upper and lower case: twins get their parents put before them.
+
+    Raises:
+        UserError: for files of one folder whose names differ in upper and lower case only.
+    """
+    beside = Counter((source.parent, _name(source).casefold()) for source in sources)
+    alone = {source: beside[source.parent, _name(source).casefold()] == 1 for source in sources}
+    parts = {source: [*source.parent.parts[1:], _name(source) if alone[source] else source.name] for source in sources}
+    depth = dict.fromkeys(sources, 1)
+    while True:
+        names = {source: "_".join(parts[source][-depth[source] :]) for source in sources}
+        times = Counter(name.casefold() for name in names.values())
+        twins = [source for source in sources if times[names[source].casefold()] > 1]
+        if not twins:
+            return names
+        if all(depth[source] >= len(parts[source]) for source in twins):
+            listed = " and ".join(map(str, sorted(twins)))
+            raise UserError(f"{listed}: would be given one output folder; accepted: names that differ, rename one")
+        for source in twins:
+            depth[source] += 1

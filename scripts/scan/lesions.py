@@ -1,0 +1,129 @@
+"""The single lesions: 26-connected parts of the infection, found slice by slice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, sparse
+
+LISTED = 50
+"""Number of lesions that are described one by one, the largest first."""
+_ALL_NEIGHBOURS = np.ones((3, 3), bool)
+_SIDES = ("right", "left", "outside of the lungs")
+
+Counts = NDArray[np.int64]
+Plane = NDArray[np.integer[Any]]
+
+
+class LesionFinder:
+    """Joins the connected parts of consecutive axial slices; holds two slices, never a label volume.
+
+    Two voxels of neighbouring slices are 26-connected if their places in the plane differ by at most one along
+    either axis. Parts of one slice are nodes of a graph and such contacts its edges; lesions are its connected
+    components.
+    """
+
+    def __init__(self) -> None:
+        self._previous: tuple[int, Plane] | None = None
+        self._nodes = 0
+        self._edges: list[NDArray[np.int64]] = []
+        self._rows: list[NDArray[np.int64]] = []
+
+    def add(self, z: int, infected: NDArray[np.bool_], lung: NDArray[np.uint8] | None) -> None:
+        """Takes the next slice with infection.
+
+        Args:
+            z: index of the slice, larger than that of the slice before.
+            infected: (X, Y).
+            lung: (X, Y), 0 none, 1 right, 2 left; None if unknown.
+        """
+        parts, count = ndimage.label(infected, _ALL_NEIGHBOURS)
+        x, y = np.nonzero(parts)
+        part = parts[x, y]
+        if self._previous is not None and self._previous[0] == z - 1:
+            self._edges.append(self._contacts(self._previous[1], parts, x, y))
+        side = np.zeros_like(part) if lung is None else lung[x, y]
+        columns = [np.bincount(part, weights, count + 1) for weights in (None, x, y, side == 1, side == 2)]
+        columns.append(np.full(count + 1, z))
+        self._rows.append(np.stack(columns, axis=1).astype(np.int64)[1:])
+        parts[x, y] += self._nodes
+        self._previous = (z, parts)
+        self._nodes += count
+
+    def _contacts(self, below: Plane, parts: Plane, x: Counts, y: Counts) -> NDArray[np.int64]:
+        """Pairs of nodes, the one of the slice before, the other of this slice, that touch."""
+        framed = np.pad(below, 1).astype(np.int64)
+        part, radix = parts[x, y], int(parts.max()) + 1
+        around = [(dx, dy) for dx in range(3) for dy in range(3)]
+        keys = [np.unique(framed[x + dx, y + dy] * radix + part) for dx, dy in around]  # a pair as one number
+        node, part = np.divmod(np.unique(np.concatenate(keys)), radix)
+        touching = node > 0
+        return np.stack([node, part + self._nodes], axis=1)[touching] - 1
+
+    def table(self) -> dict[str, Counts]:
+        """One entry per lesion, the largest first.
+
+        Returns:
+            Columns "voxels", "sum_x", "sum_y", "sum_z" (sums of indices), "right", "left" (voxels in each lung),
+            "first_z", "last_z".
+        """
+        nodes = np.concatenate([np.zeros((0, 6), np.int64), *self._rows])
+        edges = np.concatenate([np.zeros((0, 2), np.int64), *self._edges])
+        graph = sparse.coo_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), (len(nodes), len(nodes)))
+        count, lesion = sparse.csgraph.connected_components(graph, directed=False) if len(nodes) else (0, nodes[:, 0])
+        voxels, sum_x, sum_y, right, left, z = nodes.T
+        columns = {"voxels": voxels, "sum_x": sum_x, "sum_y": sum_y, "sum_z": voxels * z, "right": right, "left": left}
+        table = {name: _sum_per_group(column, lesion, count) for name, column in columns.items()}
+        first, last = np.full(count, np.iinfo(np.int64).max), np.full(count, -1)
+        np.minimum.at(first, lesion, z)
+        np.maximum.at(last, lesion, z)
+        order = np.argsort(-table["voxels"], kind="stable")
+        return {name: column[order] for name, column in {**table, "first_z": first, "last_z": last}.items()}
+
+
+def _sum_per_group(values: Counts, group: NDArray[Any], groups: int) -> Counts:
+    """Exact sums of integers per group."""
+    sums = np.zeros(groups, np.int64)
+    np.add.at(sums, group, values)
+    return sums
+
+
+def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, lungs_known: bool) -> dict[str, Any]:
+    """Describes the lesions that were found.
+
+    Args:
+        finder: has seen every slice with infection.
+        depth: number of axial slices of the scan, the last one being the most superior.
+        voxel_ml: volume of a voxel in ml; None if unknown, then there are no volumes.
+        lungs_known: whether sides can be told.
+
+    Returns:
+        {"connectivity", "lesion_count", "listed_count", "largest_voxels", "largest_ml", "lesions"}, the lesions in
+        falling size. The centroid is an index along left, posterior, superior from 0; the first and the last slice
+        are counted from 1.
+    """
+    table = finder.table()
+    sizes = table["voxels"]
+    total = int(sizes.sum())
+    listed = [{name: int(column[k]) for name, column in table.items()} for k in range(min(len(sizes), LISTED))]
+    summary: dict[str, Any] = {"connectivity": "26 neighbours", "lesion_count": len(sizes), "listed_count": len(listed)}
+    summary["largest_voxels"] = int(sizes[0]) if total else 0
+    if voxel_ml is not None:
+        summary["largest_ml"] = summary["largest_voxels"] * voxel_ml
+    return {**summary, "lesions": [_describe(one, total, depth, voxel_ml, lungs_known) for one in listed]}
+
+
+def _describe(one: dict[str, int], total: int, depth: int, voxel_ml: float | None, lungs_known: bool) -> dict[str, Any]:
+    """One lesion: size, place, side (that with most of its voxels)."""
+    voxels = one["voxels"]
+    row: dict[str, Any] = {"infection_voxels": voxels, "infection_percent": 100 * voxels / total}
+    if voxel_ml is not None:
+        row["volume_ml"] = voxels * voxel_ml
+    row["centroid_index"] = [one[name] / voxels for name in ("sum_x", "sum_y", "sum_z")]
+    row["slices_from_superior"] = [depth - one["last_z"], depth - one["first_z"]]
+    row["slices_from_inferior"] = [one["first_z"] + 1, one["last_z"] + 1]
+    shares = (one["right"], one["left"], 0 if one["right"] or one["left"] else 1)
+    row["side"] = _SIDES[int(np.argmax(shares))] if lungs_known else None
+    return row

@@ -1,0 +1,178 @@
+"""NIfTI: reading a scan as it is stored."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from scripts.errors import UserError
+from scripts.scan.nifti_geometry import read_geometry
+from scripts.scan.payload import GZIP_ERRORS, damaged, is_gzipped, open_payload, read_array
+from scripts.scan.volume import Note, Scan
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
+
+_INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+_NUMBERS = (*_INTEGERS, "float32", "float64")
+
+_HEADERS = {
+    True: (nib.nifti1.Nifti1PairHeader, nib.nifti2.Nifti2PairHeader),
+    False: (nib.Nifti1Header, nib.Nifti2Header),
+}
+
+
+class Stored(NamedTuple):
+    """A NIfTI header and what nibabel's repairs would hide.
+
+    Attributes:
+        header: NIfTI-1 or -2, checked and repaired by nibabel.
+        pixdim: the three voxel sizes as stored.
+        data: the file with the voxels, for a pair the .img.
+    """
+
+    header: nib.Nifti1Header
+    pixdim: tuple[float, float, float]
+    data: Path
+
+
+def read_nifti(path: Path, volume: int | None = None) -> Scan:
+    """Reads one volume, values as they are stored.
+
+    Args:
+        path: .nii, .nii.gz or either file of a pair .hdr/.img; gzip is recognised by content.
+        volume: which volume of a series, from 1.
+
+    Raises:
+        UserError: for a file that is damaged, holds several volumes and none is named, or holds no plain numbers.
+    """
+    header, pixdim, data = read_header(path)
+    stored = header.get_data_shape()
+    shape = (*stored, 1)[:3]
+    index, notes = choose_volume(path, stored, volume)
+    affine, known, findings = read_geometry(path, header, pixdim, shape)
+    slope, intercept = _scaling(path, header)
+    return Scan(
+        name="",
+        path=path,
+        kind="nifti",
+        values=_values(data, header, shape, index),
+        affine=affine,
+        slope=slope,
+        intercept=intercept,
+        voxel_size_known=known,
+        facts={"format": "NIfTI-2" if isinstance(header, nib.Nifti2Header) else "NIfTI-1"},
+        notes=[*notes, *findings, *_check_name(path)],
+    )
+
+
+def read_header(path: Path) -> Stored:
+    """Reads and checks the header.
+
+    Raises:
+        UserError: for a file that is no NIfTI, whose header is broken or whose partner is missing.
+    """
+    pair = path.suffix.lower() in (".hdr", ".img")
+    first, data = (_partner(path, ".hdr"), _partner(path, ".img")) if pair else (path, path)
+    try:
+        with open_payload(first) as stream:
+            start = stream.read(nib.Nifti2Header.sizeof_hdr)
+            kind = next((kind for kind in _HEADERS[pair] if kind.may_contain_header(start)), None)
+            if kind is None:
+                raise UserError(f"{first}: {len(start)} bytes read and no NIfTI header; accepted: NIfTI-1 or -2")
+            stream.seek(0)
+            header = kind.from_fileobj(stream, check=False)
+            pixdim = tuple(float(size) for size in header["pixdim"][1:4])
+            _check_type(first, int(header["datatype"]))
+            with LoggingOutputSuppressor():  # a repair that matters becomes a note
+                header.check_fix()
+    except GZIP_ERRORS as error:
+        raise damaged(first, 0, error) from None
+    except (HeaderDataError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{first}: broken NIfTI header ({one_line(error)}); accepted: NIfTI-1 or -2") from None
+    return Stored(header, pixdim, data)  # type: ignore[arg-type]
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks; its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def choose_volume(path: Path, stored: tuple[int, ...], volume: int | None) -> tuple[int, list[Note]]:
+    """Chooses one volume of a file.
+
+    Args:
+        path: what an error names.
+        stored: the file's size along all axes.
+        volume: from 1; None where the user named none.
+
+    Returns:
+        Index from 0 along the flattened axes after the third, and what to tell.
+
+    Raises:
+        UserError: if the file holds no volume, several and none is named, or not the one named.
+    """
+    size = " x ".join(map(str, stored))
+    if len(stored) < 2 or min(stored) < 1:
+        raise UserError(f"{path}: {size or 'no'} voxels; accepted: one slice or one volume")
+    count = math.prod(stored[3:])
+    if volume is None and count > 1:
+        raise UserError(
+            f"{path}: {count} volumes ({size}); accepted: one, choose it with --volume N, N from 1 to {count}"
+        )
+    if volume is not None and not 1 <= volume <= count:
+        raise UserError(f"{path}: --volume {volume} of {count} ({size}); accepted: 1 to {count}")
+    if count > 1:
+        return (volume or 1) - 1, [
+            Note("volume_chosen", f"volume {volume} of {count} was taken as asked", "assumption")
+        ]
+    if len(stored) > 3:
+        return 0, [Note("squeezed", f"stored as {size}; the axes of length 1 were dropped", "repair")]
+    return 0, []
+
+
+def _partner(path: Path, suffix: str) -> Path:
+    partner = path.with_suffix(suffix.upper() if path.suffix.isupper() else suffix)
+    if not partner.is_file():
+        raise UserError(f"{path}: its partner {partner.name} is missing; accepted: .hdr and .img side by side")
+    return partner
+
+
+def _check_type(path: Path, code: int) -> None:
+    name = {**nib.nifti1.data_type_codes.label}.get(code, f"code {code}")
+    if name not in _NUMBERS:
+        raise UserError(f"{path}: voxels of type {name}; accepted: {', '.join(_NUMBERS)}")
+
+
+def _values(data: Path, header: nib.Nifti1Header, shape: tuple[int, ...], index: int) -> NDArray[np.generic]:
+    """One volume (X, Y, Z) in the stored type, in this machine's byte order."""
+    dtype = header.get_data_dtype()
+    offset, count = header.get_data_offset(), math.prod(shape)
+    total = offset + math.prod(header.get_data_shape()) * dtype.itemsize
+    values = read_array(data, dtype, count, offset + index * count * dtype.itemsize, total)
+    if not dtype.isnative:
+        values = np.asarray(values).astype(dtype.newbyteorder("="))
+    return values.reshape(shape, order="F")
+
+
+def _scaling(path: Path, header: nib.Nifti1Header) -> tuple[float, float]:
+    """Slope and intercept; a slope of 0 or NaN means none, by the standard."""
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise UserError(f"{path}: {one_line(error)}; accepted: finite scl_slope and scl_inter") from None
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept))
+
+
+def _check_name(path: Path) -> list[Note]:
+    named = path.name.lower().endswith(".gz")
+    if named == is_gzipped(path) or path.suffix.lower() in (".hdr", ".img"):
+        return []
+    text = "gzip in spite of its name" if not named else "not gzip in spite of its name"
+    return [Note("misnamed", f"the file is {text}; it was read by its content", "repair")]

@@ -1,0 +1,114 @@
+"""The voxels' bytes of a file: mapped where they are plain, unpacked and verified where they are compressed."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scripts.errors import UserError
+
+_CHUNK = 1 << 24
+GZIP_MAGIC = b"\x1f\x8b"
+GZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
+
+
+def is_gzipped(path: Path) -> bool:
+    """Whether a file is gzip by its first bytes, whatever its name says."""
+    with path.open("rb") as file:
+        return file.read(2) == GZIP_MAGIC
+
+
+def open_payload(path: Path) -> IO[bytes]:
+    """Opens a file for reading, unpacking gzip by content."""
+    return gzip.open(path, "rb") if is_gzipped(path) else path.open("rb")  # type: ignore[return-value]
+
+
+def read_array(path: Path, dtype: np.dtype[Any], count: int, offset: int, total: int) -> NDArray[Any]:
+    """Reads `count` numbers that start at byte `offset`.
+
+    A plain file is memory-mapped. A gzip stream is read to its end, because only there its checksum is compared.
+
+    Args:
+        path: plain or gzip.
+        dtype: how the numbers are stored, with byte order.
+        count: how many.
+        offset: first byte, counted in the unpacked file.
+        total: bytes that the unpacked file must at least have.
+
+    Returns:
+        Array (count,).
+
+    Raises:
+        UserError: for a file that ends early or whose checksum is wrong.
+    """
+    if not is_gzipped(path):
+        found = path.stat().st_size
+        if found < total:
+            raise UserError(f"{path}: {found} bytes; accepted: {total}, as its header says; the file is cut off")
+        return np.memmap(path, dtype, "r", offset, (count,))
+    values = np.empty(count, dtype)
+    read = _fill(path, values, offset)
+    if read < total:
+        raise UserError(
+            f"{path}: {path.stat().st_size} bytes that unpack to {read} and then end or break; "
+            f"accepted: {total} unpacked, as its header says; copy the file again"
+        )
+    return values
+
+
+def damaged(path: Path, read: int, error: Exception) -> UserError:
+    """What to tell of a gzip stream that cannot be unpacked."""
+    size = path.stat().st_size
+    found = f"{size} bytes, damaged gzip after {read} unpacked bytes ({error})"
+    return UserError(f"{path}: {found}; accepted: a complete file, copy it again")
+
+
+def _fill(path: Path, values: NDArray[Any], offset: int) -> int:
+    """Fills `values` from a gzip stream and drains it; returns how many bytes were good (a broken end: none)."""
+    target = values.view(np.uint8).data
+    read = 0
+    try:
+        with gzip.open(path, "rb") as stream:
+            read = stream.seek(offset)
+            for start in range(0, len(target), _CHUNK):
+                read += stream.readinto(target[start : start + _CHUNK])
+            while rest := len(stream.read(_CHUNK)):
+                read += rest
+    except GZIP_ERRORS as error:
+        raise damaged(path, read, error) from None
+    return read
+
+
+def verify_compressed(path: Path, offset: int, expected: int) -> None:
+    """Unpacks a zlib or gzip stream to nowhere and compares its length and checksum.
+
+    ITK reads on past a damaged stream and leaves the rest of the voxels as they are.
+
+    Raises:
+        UserError: if the stream ends early, is damaged or unpacks to fewer bytes than `expected`.
+    """
+    engine, read = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0
+    try:
+        for chunk in _chunks(path, offset):
+            read += len(engine.decompress(chunk))
+    except zlib.error as error:
+        raise UserError(f"{path}: damaged after {read} unpacked bytes ({error}); accepted: a complete file") from None
+    if not engine.eof or read < expected:
+        size = path.stat().st_size
+        raise UserError(
+            f"{path}: {size} bytes that unpack to {read}; accepted: {expected} unpacked, as its header says; "
+            "the file is cut off"
+        )
+
+
+def _chunks(path: Path, offset: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        while chunk := file.read(1 << 20):
+            yield chunk

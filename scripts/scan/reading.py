@@ -1,0 +1,79 @@
+"""Reading one scan from a file, of any format but DICOM, with everything that its header gives away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+
+from scripts.errors import UserError
+from scripts.scan.geometry_checks import check_geometry
+from scripts.scan.itk_files import ITK_SUFFIXES, read_itk
+from scripts.scan.nifti import NIFTI_SUFFIXES, read_nifti
+from scripts.scan.pictures import read_picture
+from scripts.scan.volume import Scan
+from scripts.transforms.geometry import PICTURE_SUFFIXES
+
+FILE_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES + PICTURE_SUFFIXES
+"""Names of files that `read_scan` reads, longest first where one ends as another."""
+
+
+def read_scan(path: Path, volume: int | None = None) -> Scan:
+    """Reads and checks one scan.
+
+    Args:
+        path: NIfTI (.nii, .nii.gz, a pair .hdr/.img), NRRD, MetaImage, or a picture (PNG, JPG, BMP).
+        volume: which volume of a file that holds several, from 1.
+
+    Returns:
+        Values as they are stored, memory-mapped where the file is plain NIfTI, with geometry and findings.
+
+    Raises:
+        UserError: for a file that is missing, empty, damaged, of another kind, or whose geometry leaves nothing to
+            segment; the line names the file, what was found and what is accepted.
+    """
+    scan = _read(path, volume)
+    scan.name = scan_name(path)
+    known = scan.voxel_size_known
+    scan.notes += check_geometry(path, scan.values.shape, scan.affine, known, scan.picture)
+    scan.facts["stored_type"] = str(scan.values.dtype)
+    scan.facts["stored_orientation"] = "".join(nib.aff2axcodes(scan.affine))
+    return scan
+
+
+def _read(path: Path, volume: int | None) -> Scan:
+    suffix = file_suffix(path)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise UserError(f"{path}: {found}; accepted: a file, {', '.join(FILE_SUFFIXES)}")
+    if not suffix:
+        raise UserError(f"{path}: ends in none of the names of scans; accepted: {', '.join(FILE_SUFFIXES)}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: an empty file, 0 bytes; accepted: a complete scan, copy it again")
+    if suffix in NIFTI_SUFFIXES:
+        return read_nifti(path, volume)
+    if suffix in ITK_SUFFIXES:
+        return read_itk(path, volume)
+    if volume not in (None, 1):
+        raise UserError(f"{path}: --volume {volume} of a picture; accepted: none, it holds one slice")
+    return read_picture(path)
+
+
+def file_suffix(path: Path) -> str:
+    """The ending that says how a file is stored, in lower case; empty for another file.
+
+    >>> file_suffix(Path("a.b.NII.gz")), file_suffix(Path("notes.txt"))
+    ('.nii.gz', '')
+    """
+    name = path.name.lower()
+    return next((suffix for suffix in FILE_SUFFIXES if name.endswith(suffix)), "")
+
+
+def scan_name(path: Path) -> str:
+    """A file's name without the ending that says how it is stored.
+
+    >>> scan_name(Path("in/1.2.840.nii.gz")), scan_name(Path("slice.v2.PNG")), scan_name(Path("in/P001"))
+    ('1.2.840', 'slice.v2', 'P001')
+    """
+    suffix = file_suffix(path)
+    return path.name[: len(path.name) - len(suffix)] or path.name

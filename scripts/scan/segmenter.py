@@ -1,0 +1,216 @@
+"""The network on one scan, slice by slice: the mask of `run inference`, without ever holding the scan as floats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from nibabel.volumeutils import apply_read_scaling
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scripts.cards import network_from_card, read_card
+from scripts.errors import UserError
+from scripts.scan.volume import Note, Scan
+from scripts.settings import default_device, memory_format, number
+from scripts.transforms.geometry import AXES, resize_slice
+from scripts.transforms.intensity import AIR_HU, HounsfieldMap, ValueRange, plan_hounsfield, z_score
+from scripts.transforms.postprocessing import without_small_lesions
+
+PROBABILITY_STEPS = 255
+"""A probability map holds round(255 p) in one byte a voxel."""
+
+
+@dataclass
+class Segmentation:
+    """What the network said about a scan, in the scan's stored orientation.
+
+    Attributes:
+        mask: (X, Y, Z) uint8 in {0, 1}.
+        probability: (X, Y, Z) uint8, round(255 p); None unless asked for.
+        notes: what was left undone, and why.
+    """
+
+    mask: NDArray[np.uint8]
+    probability: NDArray[np.uint8] | None
+    notes: list[Note]
+
+
+def canonical(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+    """Returns a view of a stored array with its axes turned to LPS: writing into it writes into the array."""
+    stored = nib.orientations.io_orientation(affine)
+    turn = nib.orientations.ornt_transform(stored, nib.orientations.axcodes2ornt(AXES))
+    return nib.orientations.apply_orientation(array, turn)
+
+
+class HounsfieldSlices:
+    """The axial slices of a scan in HU, in canonical orientation, made one by one from the stored values.
+
+    Args:
+        scan: the scan.
+        intensity: see `plan_hounsfield`.
+
+    Raises:
+        UserError: if the values cannot be HU.
+    """
+
+    def __init__(self, scan: Scan, intensity: str = "auto") -> None:
+        self._stored = canonical(scan.values, scan.affine)
+        self._scaling = scan.slope, scan.intercept
+        self.shape: tuple[int, int, int] = self._stored.shape
+        found = ValueRange()
+        for index in range(self.shape[2]):
+            found |= ValueRange.of(self._real(index))
+        self.range = found
+        self.map: HounsfieldMap = plan_hounsfield(found, intensity, scan.picture, str(scan.path))
+
+    def __len__(self) -> int:
+        """Returns the number of axial slices."""
+        return self.shape[2]
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Returns slice `index`, counted from inferior: (X, Y) float32 in HU, contiguous."""
+        return self.map(self._real(index))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Goes through the slices from inferior to superior."""
+        return (self[index] for index in range(len(self)))
+
+    def rounded(self) -> NDArray[np.int16]:
+        """Returns all of them rounded to int16, for what is measured and drawn; no copy where they are stored so."""
+        hounsfield = self._stored.dtype == np.int16 and self._scaling == (1.0, 0.0) and self.map.window is None
+        if hounsfield and self.range.low >= AIR_HU:
+            return self._stored
+        volume = np.empty(self.shape, np.int16, order="F")
+        for index in range(len(self)):
+            if hounsfield:
+                np.maximum(self._stored[..., index], np.int16(AIR_HU), out=volume[..., index])
+            else:
+                volume[..., index] = self[index].round().clamp(-32768, 32767).numpy()
+        return volume
+
+    def _real(self, index: int) -> Tensor:
+        scaled = apply_read_scaling(np.asarray(self._stored[..., index]), *self._scaling)
+        return torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
+
+
+class Segmenter:
+    """A checkpoint, loaded once, that segments any number of scans.
+
+    Args:
+        weights: trained weights with their card beside them; network, preprocessing and operating point are the card's.
+        device: a torch device; None takes CUDA, then MPS, then the CPU.
+        threshold: in place of the card's.
+        smallest_lesion_mm3: in place of the card's.
+        slices_at_once: batch of slices; `run inference` gives the same bits with the same batch.
+
+    Raises:
+        UserError: if weights or card cannot be used, or a setting makes no sense.
+
+    Example:
+        ::
+
+            segmenter = Segmenter("models/model.pt")
+            scan = read_scan(Path("scan.nii.gz"))
+            mask = segmenter.segment(scan, HounsfieldSlices(scan)).mask
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        device: str | None = None,
+        threshold: float | None = None,
+        smallest_lesion_mm3: float | None = None,
+        slices_at_once: int = 8,
+    ) -> None:
+        self.card = read_card(weights)
+        point = self.card["operating_point"]
+        chosen = point["threshold"] if threshold is None else threshold
+        smallest = point["smallest_lesion_mm3"] if smallest_lesion_mm3 is None else smallest_lesion_mm3
+        self.threshold = number("threshold", chosen, "a probability between 0 and 1", lambda value: 0 < value < 1)
+        self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
+        self.device = torch.device(device) if device else default_device()
+        self.slices_at_once = slices_at_once
+        self.size = int(self.card["preprocessing"]["size"])
+        self.window = tuple(float(bound) for bound in self.card["preprocessing"]["window"])
+        network = network_from_card(weights, deep_supervision=False)
+        network.load_state_dict(_state(weights))
+        layout = memory_format(True, self.device, network)
+        self.network = network.eval().to(self.device)
+        self.network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+
+    def segment(
+        self,
+        scan: Scan,
+        slices: HounsfieldSlices,
+        probability: bool = False,
+        progress: Callable[[int], Any] | None = None,
+        watch: Callable[[str], AbstractContextManager[object]] = nullcontext,
+    ) -> Segmentation:
+        """Segments one scan.
+
+        Args:
+            scan: the scan.
+            slices: its slices in HU.
+            probability: whether to keep the probability as well.
+            progress: called with the number of slices that were done.
+            watch: takes the time of a stage: "network" or "back to grid".
+
+        Returns:
+            The mask, in the scan's stored orientation.
+        """
+        shape = scan.values.shape
+        mask = np.zeros(shape, np.uint8)
+        kept = np.zeros(shape, np.uint8) if probability else None
+        turned = canonical(mask, scan.affine)
+        turned_kept = None if kept is None else canonical(kept, scan.affine)
+        for start in range(0, len(slices), self.slices_at_once):
+            stop = min(start + self.slices_at_once, len(slices))
+            with watch("network"):
+                maps = self._probabilities([slices[index] for index in range(start, stop)])
+            with watch("back to grid"):
+                for index, one in zip(range(start, stop), maps, strict=True):
+                    back = resize_slice(one[0].contiguous(), slices.shape[:2])
+                    turned[..., index] = (back >= self.threshold).numpy()
+                    if turned_kept is not None:
+                        turned_kept[..., index] = (back * PROBABILITY_STEPS).round().to(torch.uint8).numpy()
+            if progress is not None:
+                progress(stop - start)
+        with watch("back to grid"):
+            mask, notes = self._without_small_lesions(mask, scan)
+        return Segmentation(mask, kept, notes)
+
+    def _probabilities(self, batch: list[Tensor]) -> Tensor:
+        """Probabilities (N, 1, size, size) of some slices in HU."""
+        inputs = torch.stack([self._input(one) for one in batch])[:, None]
+        with torch.inference_mode():
+            return torch.sigmoid(self.network(inputs.to(self.device)).float()).cpu()
+
+    def _input(self, hu: Tensor) -> Tensor:
+        """What the network sees of one slice: the steps of `Preprocessing`, on the scan's HU (X, Y)."""
+        low, high = self.window
+        resized = resize_slice(hu, (self.size, self.size))
+        return z_score(((resized - low) / (high - low)).clamp(0, 1))
+
+    def _without_small_lesions(self, mask: NDArray[np.uint8], scan: Scan) -> tuple[NDArray[np.uint8], list[Note]]:
+        if self.smallest_lesion_mm3 <= 0:
+            return mask, []
+        if not scan.voxel_size_known:
+            text = f"the voxel size is unknown, so lesions below {self.smallest_lesion_mm3:g} mm3 were not left out"
+            return mask, [Note("small_lesions_kept", text, "assumption")]
+        return without_small_lesions(mask, scan.voxel_mm3, self.smallest_lesion_mm3), []
+
+
+def _state(weights: str | Path) -> dict[str, Tensor]:
+    try:
+        state: dict[str, Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is no state dict, or that wants to run code
+        found = type(error).__name__
+        raise UserError(f"{weights}: no plain state dict ({found}); accepted: weights that training wrote") from None
+    return state

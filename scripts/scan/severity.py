@@ -1,0 +1,49 @@
+"""A grade for the share of lung that is affected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SCALE = "0 none; 1 below 5 %; 2 from 5 to 25 %; 3 above 25 and below 50 %; 4 from 50 to 75 %; 5 above 75 %"
+SOURCE = (
+    "Limits of the score of one lobe in Pan et al., Time Course of Lung Changes at Chest CT during Recovery from "
+    "Coronavirus Disease 2019, Radiology 2020;295:715-721, doi 10.1148/radiol.2020200370."
+)
+CAUTION = (
+    "Lobes are not segmented: the limits are applied to the whole lung and to each lung, measured and not judged by "
+    "eye. This is NOT the 25-point lobar CT severity score. The words for the grades are this report's own."
+)
+_GRADES = ("none", "minimal", "mild", "moderate", "severe", "critical")
+
+
+def grade(percent: float) -> dict[str, Any]:
+    """Grades the share of a lung, or of both, that is affected.
+
+    Args:
+        percent: affected share, in [0, 100].
+
+    Returns:
+        {"grade_of_5": 0 to 5, "category": in a word}.
+
+    >>> [grade(share)["grade_of_5"] for share in (0, 0.01, 5, 25, 25.1, 49.9, 50, 75, 75.1, 100)]
+    [0, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    """
+    reached = (percent > 0, percent >= 5, percent > 25, percent >= 50, percent > 75)
+    return {"grade_of_5": sum(reached), "category": _GRADES[sum(reached)]}
+
+
+def severity(percents: Mapping[str, float | None], reason: str | None) -> dict[str, Any]:
+    """Grades the whole lung and each lung.
+
+    Args:
+        percents: affected share per part, "total", "right", "left", in percent; None where it is unknown.
+        reason: why nothing can be graded; None if it can.
+
+    Returns:
+        {"scale", "source", "caution", "grades": {part: `grade` or None} or None, "reason"}.
+    """
+    grades = None
+    if reason is None:
+        grades = {part: None if share is None else grade(share) for part, share in percents.items()}
+    return {"scale": SCALE, "source": SOURCE, "caution": CAUTION, "grades": grades, "reason": reason}

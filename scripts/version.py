@@ -1,0 +1,13 @@
+"""Where the bundle lies and which version of it this is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+BUNDLE = Path(__file__).resolve().parents[1]
+
+
+def bundle_version() -> str:
+    """Returns the version that metadata.json gives."""
+    return str(json.loads((BUNDLE / "configs/metadata.json").read_text(encoding="utf-8"))["version"])

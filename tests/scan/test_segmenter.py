@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from scripts.cards import read_card, write_card, write_checkpoint
+from scripts.errors import UserError
+from scripts.networks.registry import create_network
+from scripts.scan.reading import read_scan
+from scripts.scan.segmenter import HounsfieldSlices, Segmenter, canonical
+from scripts.scan.volume import Scan
+
+MakeScan = Callable[..., tuple[Path, Path]]
+ORIENTATIONS = [
+    first + second + third
+    for first, second, third in (
+        (a, b, c)
+        for axes in ("RAS", "RSA", "ARS", "ASR", "SRA", "SAR")
+        for a in (axes[0], {"R": "L", "A": "P", "S": "I"}[axes[0]])
+        for b in (axes[1], {"R": "L", "A": "P", "S": "I"}[axes[1]])
+        for c in (axes[2], {"R": "L", "A": "P", "S": "I"}[axes[2]])
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow network as initialised: masks of about half of the voxels."""
+    torch.manual_seed(0)
+    network = create_network("resunet", base_width=4)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    preprocessing = {"size": 64, "window": [-1250, 250], "intensity": "auto"}
+    write_checkpoint(
+        path, network.state_dict(), network=network.spec, preprocessing=preprocessing, data={"name": "x"}, figures={}
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def segmenter(weights: Path) -> Segmenter:
+    return Segmenter(weights, device="cpu")
+
+
+def segment(segmenter: Segmenter, path: Path, threshold: float | None = None) -> tuple[Scan, np.ndarray, float]:
+    """The scan, its mask, and the threshold: that which about half of the voxels reach unless it is given."""
+    scan = read_scan(path)
+    slices = HounsfieldSlices(scan)
+    kept = segmenter.threshold
+    if threshold is None:
+        maps = segmenter.segment(scan, slices, probability=True).probability
+        assert maps is not None
+        threshold = float(np.median(maps)) / 255
+    segmenter.threshold = threshold
+    mask = segmenter.segment(scan, slices).mask
+    segmenter.threshold = kept
+    assert 0 < mask.mean() < 1
+    return scan, mask, threshold
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64, np.int32])
+def test_the_mask_is_that_of_run_inference_bit_for_bit(
+    dtype: type, segmenter: Segmenter, weights: Path, bundle_root: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(-600, 300, (90, 70, 19)).clip(-1500, 1000)  # two batches of 8 and one of 3
+    turn = Rotation.from_euler("xyz", [20, -9, 14], degrees=True).as_matrix()
+    affine = nib.affines.from_matvec(turn @ np.diag([-0.7, -0.7, -5.0]), [9.0, 11.0, -20.0])
+    image = nib.Nifti1Image(values.astype(dtype), affine)
+    if dtype == np.int16:
+        image.header.set_slope_inter(0.37, -12.5)
+        image = nib.Nifti1Image(image.dataobj, affine, image.header)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    _, found, threshold = segment(segmenter, tmp_path / "scan.nii.gz")
+    words = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml"]
+    words += ["--dataset_dir", tmp_path / "scan.nii.gz", "--checkpoint", weights, "--output_dir", tmp_path / "out"]
+    words += ["--device", "cpu", "--threshold", threshold]
+    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = np.asarray(nib.load(tmp_path / "out" / "scan_infection.nii.gz").dataobj)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_every_orientation_gives_the_same_mask(segmenter: Segmenter, make_scan: MakeScan, tmp_path: Path) -> None:
+    plain = nib.load(make_scan(affine=np.diag([-0.7, -0.7, 8.0, 1.0]))[0])
+    _, expected, threshold = segment(segmenter, Path(plain.get_filename()))
+    for axes in ORIENTATIONS:
+        change = nib.orientations.ornt_transform(
+            nib.orientations.io_orientation(plain.affine), nib.orientations.axcodes2ornt(axes)
+        )
+        nib.save(plain.as_reoriented(change), tmp_path / f"{axes}.nii")
+        scan, mask, _ = segment(segmenter, tmp_path / f"{axes}.nii", threshold)
+        assert mask.shape == scan.values.shape
+        np.testing.assert_array_equal(canonical(mask, scan.affine), expected, err_msg=axes)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 1), (16, 31, 2), (100, 17, 3), (1024, 1024, 1), (512, 400, 5)])
+def test_any_size_is_segmented(shape: tuple[int, int, int], segmenter: Segmenter, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(-600, 300, shape).clip(-1024, 1000).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([-0.7, -0.7, 8.0, 1.0])), tmp_path / "scan.nii")
+    _, mask, _ = segment(segmenter, tmp_path / "scan.nii")
+    assert mask.shape == shape
+    assert mask.dtype == np.uint8
+
+
+def test_a_probability_is_kept_in_a_byte_and_agrees_with_the_mask(segmenter: Segmenter, make_scan: MakeScan) -> None:
+    scan = read_scan(make_scan()[0])
+    done = segmenter.segment(scan, HounsfieldSlices(scan), probability=True)
+    assert done.probability is not None
+    assert done.probability.dtype == np.uint8
+    sure = np.abs(done.probability.astype(float) / 255 - 0.5) > 0.5 / 255
+    np.testing.assert_array_equal(done.mask[sure] > 0, (done.probability >= 128)[sure])
+
+
+def test_progress_counts_every_slice_once(segmenter: Segmenter, make_scan: MakeScan) -> None:
+    scan, counted = read_scan(make_scan(shape=(40, 36, 19))[0]), []
+    segmenter.segment(scan, HounsfieldSlices(scan), progress=counted.append)
+    assert counted == [8, 8, 3]
+
+
+def test_small_lesions_are_left_out_where_the_voxel_size_is_known(weights: Path, make_scan: MakeScan) -> None:
+    scan = read_scan(make_scan(affine=np.diag([-1.0, -1.0, 1.0, 1.0]))[0])
+    strict = Segmenter(weights, device="cpu", smallest_lesion_mm3=1e9)
+    scan.voxel_size_known = True
+    assert strict.segment(scan, HounsfieldSlices(scan)).mask.sum() == 0
+    scan.voxel_size_known = False
+    done = strict.segment(scan, HounsfieldSlices(scan))
+    assert done.mask.sum() > 0
+    assert [note.code for note in done.notes] == ["small_lesions_kept"]
+
+
+def test_rounded_values_share_the_memory_where_they_can(make_scan: MakeScan) -> None:
+    scan = read_scan(make_scan()[0])
+    scan.values = np.maximum(scan.values, -1024).astype(np.int16)
+    scan.slope, scan.intercept = 1.0, 0.0
+    assert np.shares_memory(HounsfieldSlices(scan).rounded(), scan.values)
+    scan.intercept = -24.0
+    slices = HounsfieldSlices(scan, "hu")
+    assert not np.shares_memory(slices.rounded(), scan.values)
+    np.testing.assert_array_equal(slices.rounded(), np.maximum(canonical(scan.values, scan.affine) - 24, -1024))
+
+
+@pytest.mark.parametrize(("setting", "value"), [("threshold", 1.2), ("smallest_lesion_mm3", -1), ("threshold", "x")])
+def test_settings_that_make_no_sense_are_refused(setting: str, value: object, weights: Path) -> None:
+    with pytest.raises(UserError, match=f"{setting} is .*accepted"):
+        Segmenter(weights, **{setting: value})
+
+
+def test_weights_that_would_run_code_are_refused(weights: Path, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "owned",))
+
+    torch.save({"conv.weight": Evil()}, weights.with_name("evil.pt"))
+    card = read_card(weights)
+    write_card(weights.with_name("evil.pt"), card["network"], card["preprocessing"], {"name": "x"}, {})
+    with pytest.raises(UserError, match=r"evil\.pt: no plain state dict"):
+        Segmenter(weights.with_name("evil.pt"))
+    assert not (tmp_path / "owned").exists()
