@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,6 +36,9 @@ from scripts.scan.writer import mask_path, probability_path, write_probability, 
 from scripts.version import bundle_version
 
 REPORT = "report.json"
+MUCH_OUTSIDE_PERCENT = 20
+"""Share of the infection outside of the lungs from which on a person should look at it before any number."""
+
 UNFINISHED = ".segmenting-"
 """How the folder begins in which a case's results are made; the number of the process follows."""
 
@@ -179,6 +182,7 @@ class CaseSegmenter:
             spacing = scan.spacing_lps if scan.voxel_size_known else None
             in_hu = None if slices.map.window else (lambda z: hu[..., z].astype(np.float32))
             measures = measure(in_hu, mask, spacing, lungs)
+            notes += _outside(measures)
         with watch("write"):
             notes += self._write_masks(scan, done, target)
         with watch("report"):
@@ -229,3 +233,12 @@ class CaseSegmenter:
         except UserError as error:
             return [Note("no_dicom_seg", f"No DICOM SEG was written: {error}", "warning")]
         return []
+
+
+def _outside(measures: Mapping[str, Any]) -> list[Note]:
+    """Warns where much of what was outlined lies outside of the lungs: bowel, soft tissue, or lungs found wrongly."""
+    percent = measures["infection"].get("outside_lungs_percent") or 0.0
+    if percent < MUCH_OUTSIDE_PERCENT:
+        return []
+    text = f"{percent:.0f} % of the outlined infection lies outside of the lungs as segmented: look at the picture."
+    return [Note("outside_lungs", text, "warning")]
