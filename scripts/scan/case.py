@@ -23,6 +23,7 @@ from scripts.scan.checks import check_anatomy
 from scripts.scan.dicom import read_dicom
 from scripts.scan.dicom_archive import unpacked
 from scripts.scan.dicom_seg import write_dicom_seg
+from scripts.scan.geometry_checks import check_extent, check_size
 from scripts.scan.inputs import Case
 from scripts.scan.lung_masks import read_lung_mask
 from scripts.scan.measure import measure
@@ -198,6 +199,8 @@ class CaseSegmenter:
         else:
             folder = stack.enter_context(unpacked(case.source))
             scan = read_dicom(folder, self.settings.series)
+            scan.notes += check_size(case.source, scan.values.shape, scan.affine)
+            scan.notes += check_extent(scan.values.shape, scan.affine) if scan.voxel_size_known else []
         scan.name = case.name
         return scan
 

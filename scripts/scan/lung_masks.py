@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from nibabel.affines import apply_affine
 
 from scripts.anatomy.lungs import Lungs
 from scripts.errors import UserError
+from scripts.scan.geometry_checks import largest_distance
 from scripts.scan.reading import FILE_SUFFIXES, read_scan
 from scripts.scan.segmenter import canonical
 from scripts.scan.volume import Scan
@@ -45,9 +45,7 @@ def check_same_grid(other: Scan, scan: Scan) -> None:
     if other.values.shape != scan.values.shape:
         found, wanted = (" x ".join(map(str, one.values.shape)) for one in (other, scan))
         raise UserError(f"{other.path}: has {found} voxels; accepted: the grid of {scan.path}, {wanted}")
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(scan.values.shape) - 1)
-    apart = apply_affine(other.affine, corners) - apply_affine(scan.affine, corners)
-    distance = float(np.linalg.norm(apart, axis=1).max())
+    distance = largest_distance(other.affine, scan.affine, scan.values.shape)
     if distance > TOLERANCE_MM:
         found, wanted = (np.array2string(one.affine[:3], precision=4).replace("\n", "") for one in (other, scan))
         raise UserError(

@@ -263,6 +263,17 @@ def test_a_batch_that_was_killed_is_finished_by_the_same_command(
             assert (tmp_path / "out" / name / file).read_bytes() == (tmp_path / "whole" / name / file).read_bytes()
 
 
+def test_a_scan_without_infection_gets_valid_results(segment: Command, phantoms: list[Path], tmp_path: Path) -> None:
+    done = segment(phantoms[0], tmp_path / "out", "--smallest_lesion_mm3", "1e9")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "out" / "phantom_001"
+    assert not np.asarray(nib.load(folder / "infection.nii.gz").dataobj).any()
+    measures = json.loads((folder / "report.json").read_text())["measures"]
+    assert measures["infection"]["present"] is False
+    assert measures["infection"]["infection_ml"] == 0
+    assert (folder / "preview.png").stat().st_size > 10_000
+
+
 def test_quiet_says_errors_only(segment: Command, phantoms: list[Path], tmp_path: Path) -> None:
     done = segment(phantoms[0], tmp_path / "out", "--quiet")
     assert done.returncode == 0

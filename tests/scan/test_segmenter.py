@@ -164,3 +164,42 @@ def test_weights_that_would_run_code_are_refused(weights: Path, tmp_path: Path) 
     with pytest.raises(UserError, match=r"evil\.pt: no plain state dict"):
         Segmenter(weights.with_name("evil.pt"))
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
+)
+def test_every_stored_type_of_the_same_hu_gives_the_same_mask(dtype: str, segmenter: Segmenter, tmp_path: Path) -> None:
+    levels = np.random.default_rng(1).integers(0, 100, (40, 36, 6))  # HU = 16 levels - 1100
+    offset = -50 if dtype == "int8" else 0
+    reference = nib.Nifti1Image((levels * 16.0 - 1100).astype(np.float32), np.diag([-1.0, -1.0, 2.0, 1.0]))
+    nib.save(reference, tmp_path / "reference.nii")
+    _, expected, threshold = segment(segmenter, tmp_path / "reference.nii")
+    stored = (levels + offset).astype(dtype)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(dtype)
+    image = nib.Nifti1Image(stored, reference.affine, header, dtype=dtype)
+    image.header.set_slope_inter(16.0, -1100.0 - 16.0 * offset)
+    nib.save(image, tmp_path / "stored.nii")
+    raw = bytearray((tmp_path / "stored.nii").read_bytes())
+    raw[112:120] = np.array([16.0, -1100.0 - 16.0 * offset], "<f4").tobytes()  # scl_slope, scl_inter
+    raw[352:] = stored.tobytes(order="F")
+    (tmp_path / "stored.nii").write_bytes(raw)
+    scan, found, _ = segment(segmenter, tmp_path / "stored.nii", threshold)
+    assert scan.values.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_few_values_that_are_no_numbers_are_air_and_said(segmenter: Segmenter, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(-600, 300, (40, 40, 10)).astype(np.float32)
+    holes = np.random.default_rng(1).random(values.shape) < 0.004
+    values[holes], values[0, 0, 0] = np.nan, np.inf
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    nib.save(nib.Nifti1Image(values, affine), tmp_path / "holes.nii")
+    slices = HounsfieldSlices(read_scan(tmp_path / "holes.nii"))
+    assert (slices.rounded()[holes] == -1024).all()
+    assert any("NaN or infinite and are taken for air" in remark for remark in slices.map.remarks)
+    values[:8] = np.nan
+    nib.save(nib.Nifti1Image(values, affine), tmp_path / "more.nii")
+    with pytest.raises(UserError, match=r"more\.nii: 20\.\d% of the values are NaN or infinite; accepted"):
+        HounsfieldSlices(read_scan(tmp_path / "more.nii"))
