@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -18,11 +18,12 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from PIL import Image
 
+from scripts.__main__ import main
 from scripts.cards import write_checkpoint
 from scripts.data.phantom_dataset import write_phantom_dataset
 from scripts.networks.registry import create_network
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
+Command = Callable[..., "Done"]
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +52,27 @@ def command_line(weights: Path, *words: object) -> list[str]:
     return [sys.executable, "-m", "scripts", "segment", *map(str, words), "--weights", str(weights), "--device", "cpu"]
 
 
-@pytest.fixture
-def segment(weights: Path, bundle_root: Path) -> Command:
-    """Runs the command and returns what it printed."""
+@dataclass
+class Done:
+    """How the command ended."""
 
-    def run(*words: object) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        line = command_line(weights, *words)
-        return subprocess.run(line, cwd=bundle_root, env=environment, capture_output=True, text=True, timeout=300)
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def segment(weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs the command line in this process."""
+
+    def run(*words: object, weights: Path = weights) -> Done:
+        monkeypatch.setattr(sys, "argv", command_line(weights, *words)[2:])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Done(code, *capsys.readouterr())
 
     return run
 
@@ -142,7 +156,7 @@ def manifest_of(tmp_path: Path) -> dict[str, list[dict[str, object]]]:
     return manifest
 
 
-def test_exit_codes_of_wrong_use(segment: Command, weights: Path, phantoms: list[Path], tmp_path: Path) -> None:
+def test_exit_codes_of_wrong_use(segment: Command, phantoms: list[Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for words, text in (
         ((phantoms[0],), "accepted: INPUT... OUTPUT"),
@@ -154,9 +168,7 @@ def test_exit_codes_of_wrong_use(segment: Command, weights: Path, phantoms: list
         assert done.returncode == 2, done.stderr
         assert text in done.stderr
         assert "Traceback" not in done.stderr
-    done = subprocess.run(
-        command_line(tmp_path / "none.pt", phantoms[0], tmp_path / "out"), capture_output=True, text=True
-    )
+    done = segment(phantoms[0], tmp_path / "out", weights=tmp_path / "none.pt")
     assert done.returncode == 2
     assert "no such weights" in done.stderr
     assert "--weights" in done.stderr
