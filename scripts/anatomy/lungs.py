@@ -17,8 +17,6 @@ from scripts.anatomy.plausibility import find_problems
 from scripts.anatomy.pleura import close_lung
 from scripts.anatomy.sides import LEFT, RIGHT, split_sides
 
-_FAT = (-150, -40)  # HU of the pads of fat in front of the heart, which are no lung
-
 
 @dataclass(frozen=True)
 class Lungs:
@@ -112,8 +110,7 @@ def segment_lungs(hu: NDArray[Any], spacing: Spacing) -> Lungs:
     coarse = coarsen(hu, spacing)
     body = find_body(coarse)
     aerated, airways = find_aerated(coarse, body)
-    low, high = _FAT
-    room = erode(body, WALL, coarse.spacing) & ((coarse.hu < low) | (coarse.hu > high))
+    room = erode(body, WALL, coarse.spacing)
     mask = _complete(aerated, room, airways, coarse.spacing)
     x, y, z = (float(size) for size in spacing)
     return _judge(Lungs(mask, coarse.steps, (x, y, z), coarse.shape))
@@ -125,10 +122,11 @@ def _complete(aerated: Mask, room: Mask, airways: Mask, spacing: Spacing) -> NDA
     if not aerated.any():
         return mask
     columns = np.flatnonzero(room.any(axis=(1, 2)))
-    sides, _ = split_sides(aerated, spacing, float(columns.mean()) if columns.size else None)
+    middle = float(columns.mean()) if columns.size else (len(room) - 1) / 2
+    sides, _ = split_sides(aerated, spacing, middle)
     lungs = {side: aerated & (sides == side) for side in (RIGHT, LEFT)}
-    middles = [ndimage.center_of_mass(lung) for lung in lungs.values() if lung.any()]
-    x, y, _ = np.mean(middles, axis=0)
+    centres = np.array([ndimage.center_of_mass(lung)[:2] for lung in lungs.values() if lung.any()])
+    x, y = centres.mean(axis=0) if len(centres) == 2 else (middle, centres[0, 1])
     for side, lung in lungs.items():
         if lung.any():
             whole = close_lung(lung, room, spacing, (x, y))

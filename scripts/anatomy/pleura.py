@@ -10,10 +10,9 @@ from scipy import ndimage
 
 from scripts.anatomy.coarse import Mask, Spacing, box, close
 
-_HILUM = 10.0  # mm: radius of the closing everywhere; the aorta (radius about 12) does not fit through
-_CORTEX = 20.0  # mm: radius of the closing near the chest wall
-_SHELL = 40.0  # mm: how far from the chest wall that is
+_HILUM = 10.0  # mm: radius of the closing; the aorta (radius about 12) does not fit through
 _ARC, _HEIGHT = 75.0, 60.0  # mm along the wall, around and along z: widest opacity that is bridged
+_NEAREST = 30.0  # mm from the middle to a chest wall
 _ANGLES = 360
 _THICKEST = 45.0  # mm of opacity between aerated lung and chest wall
 
@@ -50,7 +49,7 @@ def close_lung(lung: Mask, room: Mask, spacing: Spacing, centre: tuple[float, fl
 
     Args:
         lung: aerated lung (X', Y', Z'), at least one voxel.
-        room: where opacities may lie, on the same grid: not in fat, not near the skin.
+        room: where opacities may lie, on the same grid: not near the skin.
         spacing: voxel size in mm.
         centre: x and y of the middle between the lungs, in voxels.
     """
@@ -68,17 +67,15 @@ def _fill_to_the_wall(closed: Mask, room: Mask, polar: Polar, spacing: Spacing) 
     """A lung with the opacities between it and the chest wall."""
     outermost = _outermost(closed, polar)
     wall = _smooth(outermost, spacing)[polar.angle]
-    depth = wall - polar.radius[:, :, None]  # mm inside the wall; below 0 beyond it or where no lung is seen
-    inside = depth >= 0
+    inside = polar.radius[:, :, None] <= wall  # never where no lung is seen
     beyond = room & inside & (polar.radius[:, :, None] > outermost[polar.angle])
-    near = room & inside & (depth < _SHELL) & close(closed, _CORTEX, spacing)
-    filled = closed | beyond | near
-    return filled | (inside & ndimage.binary_fill_holes(filled | (~inside & (wall > 0))))
+    filled = closed | beyond
+    return filled | (room & inside & ndimage.binary_fill_holes(filled | (~inside & (wall > 0))))
 
 
 def _smooth(outermost: NDArray[np.float64], spacing: Spacing) -> NDArray[np.float64]:
     """Distance in mm of the chest wall in each direction and slice, (360, Z'); 0 where no lung is seen."""
-    reach = float(np.median(outermost[outermost > 0]))
+    reach = max(_NEAREST, float(np.quantile(outermost, 0.9)))
     arc, height = int(np.degrees(_ARC / reach)), int(_HEIGHT / spacing[2])
     around = np.pad(outermost, [(arc, arc), (0, 0)], mode="wrap")
     wall = ndimage.grey_closing(around, size=(arc | 1, height | 1), mode="constant")[arc:-arc]

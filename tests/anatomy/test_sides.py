@@ -49,7 +49,7 @@ def test_parts_above_each_other_are_one_lung():
     assert (sides[lungs] == RIGHT).all()
 
 
-@pytest.mark.parametrize(("middle", "side"), [(5, LEFT), (60, RIGHT)])
+@pytest.mark.parametrize(("middle", "side"), [(18, LEFT), (48, RIGHT)])
 def test_one_lung_is_told_by_the_middle_of_the_body(middle, side):
     lungs = np.zeros((100, 60, 50), bool)
     lungs[15:52, 10:50, 5:45] = True
