@@ -16,9 +16,9 @@ MakeScan = Callable[..., tuple[Path, Path]]
 ALL_ORIENTATIONS = [
     (a + b + c)
     for axes in ("RAS", "RSA", "ARS", "ASR", "SRA", "SAR")
-    for a in {axes[0], {"R": "L", "A": "P", "S": "I"}[axes[0]]}
-    for b in {axes[1], {"R": "L", "A": "P", "S": "I"}[axes[1]]}
-    for c in {axes[2], {"R": "L", "A": "P", "S": "I"}[axes[2]]}
+    for a in (axes[0], {"R": "L", "A": "P", "S": "I"}[axes[0]])
+    for b in (axes[1], {"R": "L", "A": "P", "S": "I"}[axes[1]])
+    for c in (axes[2], {"R": "L", "A": "P", "S": "I"}[axes[2]])
 ]
 
 
