@@ -177,8 +177,9 @@ class Studies(LocalDatastore):
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Takes a new scan; its name may not lead out of the folder."""
-        _plain_name(image_id)
-        return str(super().add_image(image_id, image_filename, image_info))
+        with discarding_upload(image_filename):
+            _plain_name(image_id)
+            return str(super().add_image(image_id, image_filename, image_info))
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keeps a label, replacing an earlier one of the same scan and tag."""
