@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 
 from scripts.errors import UserError
-from scripts.files import sha256, write_json
+from scripts.files import sha256, unfinished_folder, write_json
 from scripts.networks.registry import NETWORKS, create_network
 
 CARD_FORMAT = 1
@@ -40,9 +39,8 @@ def write_checkpoint(checkpoint: str | Path, weights: Mapping[str, torch.Tensor]
         **card: see `write_card`.
     """
     target = Path(checkpoint)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
-        temporary = Path(folder) / target.name
+    with unfinished_folder(target.parent) as folder:
+        temporary = folder / target.name
         torch.save(dict(weights), temporary)
         write_card(temporary, **card)
         temporary.replace(target)

@@ -1,14 +1,69 @@
-"""Files that are either complete or absent: written beside, flushed to the disk, then renamed."""
+"""Files and folders that are either complete or absent: made beside their place, then renamed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import platform
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+UNFINISHED = ".unfinished-"
+"""How the folders begin in which something is made; the machine and the process that make it follow."""
+
+
+@contextmanager
+def unfinished_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary folder on the disk of what is made in it, so that it takes its name in one step.
+
+    The folder is removed at the end, however that comes. A process that is killed leaves its folder behind: the next
+    one on this machine that makes something in `parent` removes it.
+
+    Args:
+        parent: the folder that the result will lie in; it is made if absent.
+
+    Yields:
+        The temporary folder.
+    """
+    place = Path(parent)
+    place.mkdir(parents=True, exist_ok=True)
+    mine = f"{UNFINISHED}{platform.node()}-"
+    for folder in place.glob(f"{UNFINISHED}*"):
+        process = folder.name.removeprefix(mine).partition("-")[0]
+        if folder.name.startswith(mine) and process.isdecimal() and not _is_running(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{mine}{os.getpid()}-", dir=place) as folder_name:
+        yield Path(folder_name)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True  # elsewhere this question would end the process
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def replace_folder(built: Path, target: Path) -> None:
+    """Puts a folder made in an `unfinished_folder` in its place; an earlier one comes back when that fails."""
+    earlier = built.with_name("earlier")
+    if target.exists():
+        target.rename(earlier)
+    try:
+        built.rename(target)
+    except OSError:
+        if earlier.exists():
+            earlier.rename(target)
+        raise
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:
@@ -25,9 +80,8 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> 
         The path written.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
-        temporary = Path(folder) / target.name
+    with unfinished_folder(target.parent) as folder:
+        temporary = folder / target.name
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

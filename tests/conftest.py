@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -10,10 +11,21 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+
+from scripts.cards import write_checkpoint
+from scripts.networks.registry import create_network
 
 ROOT = Path(__file__).resolve().parent.parent
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+AXES = ["".join(codes) for order in itertools.permutations(("RL", "AP", "SI")) for codes in itertools.product(*order)]
+
+
+@pytest.fixture(params=AXES)
+def axes(request: pytest.FixtureRequest) -> str:
+    """Each of the 48 orders and directions of axes."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +41,41 @@ def lung_ct_data() -> Path:
     if not folder:
         pytest.skip("LUNG_CT_DATA is unset: it names the folder of real CT (docs/data.md)")
     return Path(folder)
+
+
+def write_random_checkpoint(path: Path, seed: int = 0, base_width: int = 4, size: int = 64, **card: object) -> Path:
+    """Writes a narrow network as initialised (masks of about half of the voxels) and a card of synthetic training."""
+    torch.manual_seed(seed)
+    network = create_network("resunet", base_width=base_width)
+    preprocessing = {"size": size, "window": [-1250, 250], "intensity": "auto"}
+    content = {"data": {"name": "phantom", "synthetic": True}, "figures": {}, **card}
+    write_checkpoint(path, network.state_dict(), network=network.spec, preprocessing=preprocessing, **content)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint() -> Callable[..., Path]:
+    """Writes random weights and their card."""
+    return write_random_checkpoint
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights, the same for all tests of a module."""
+    return write_random_checkpoint(tmp_path_factory.mktemp("weights") / "model.pt")
+
+
+def turned_image(image: nib.Nifti1Image, axes: str) -> nib.Nifti1Image:
+    """The same scan stored in another order or direction of axes, such as "SRA"."""
+    orientations = nib.orientations
+    now, wanted = orientations.io_orientation(image.affine), orientations.axcodes2ornt(axes)
+    return image.as_reoriented(orientations.ornt_transform(now, wanted))
+
+
+@pytest.fixture(scope="session")
+def turned() -> Callable[..., nib.Nifti1Image]:
+    """Stores a scan in another order or direction of its axes."""
+    return turned_image
 
 
 def small_scan(seed: int = 0, shape: tuple[int, int, int] = (40, 36, 6)) -> tuple[np.ndarray, np.ndarray]:

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from scripts.files import sha256, write_atomic, write_json
+from scripts.files import UNFINISHED, replace_folder, sha256, unfinished_folder, write_atomic, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -40,3 +44,45 @@ def test_json_is_json(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+HALF_DONE = """
+import sys
+from scripts.files import unfinished_folder
+with unfinished_folder(sys.argv[1]) as folder:
+    (folder / "half.nii.gz").write_bytes(b"half")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_that_writes_there(tmp_path: Path, bundle_root: Path) -> None:
+    line = [sys.executable, "-c", HALF_DONE, str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, cwd=bundle_root, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        write_json(tmp_path / "a.json", {})
+        assert (folder / "half.nii.gz").exists()  # its process is still at work
+        process.send_signal(signal.SIGKILL)
+    assert (folder / "half.nii.gz").exists()
+    write_json(tmp_path / "a.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_another_machine_makes_and_what_a_user_called_alike_is_left_alone(tmp_path: Path) -> None:
+    others = [f"{UNFINISHED}{platform.node()}-of-mine", f"{UNFINISHED}elsewhere-999999999-abc", f"{UNFINISHED}notes"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    with unfinished_folder(tmp_path) as folder:
+        assert folder.parent == tmp_path
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+def test_an_earlier_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
+    target = tmp_path / "set"
+    target.mkdir()
+    (target / "mine").write_text("1")
+    with pytest.raises(OSError, match="built"), unfinished_folder(tmp_path) as folder:
+        replace_folder(folder / "built", target)
+    assert (target / "mine").read_text() == "1"

@@ -22,7 +22,7 @@ def find_airways(coarse: Coarse, air: Mask, midline: float) -> Mask:
     """The trachea with the main bronchi: what hangs together with it in air much darker than lung.
 
     The higher the threshold, the more of the airways is found, until the region leaks into the lung. The last
-    threshold before that is taken (Mori et al., ICPR 1996), and what is narrow is left to the lung.
+    threshold before that is taken, and what is narrow is left to the lung.
 
     Args:
         coarse: the scan.

@@ -1,19 +1,14 @@
-"""Whether a scan shows a chest at all, whole, and the way up that its header says."""
+"""Whether a scan shows a chest at all, and whole."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from scripts.anatomy.aerated import find_aerated
-from scripts.anatomy.body import SKIN, find_body
-from scripts.anatomy.coarse import Coarse, Mask, Spacing, box, coarsen
-from scripts.anatomy.orientation import orientation_findings
-
-__all__ = ["Examination", "examine", "orientation_findings"]
+from scripts.anatomy.body import SKIN
+from scripts.anatomy.coarse import Coarse, Mask, box
+from scripts.anatomy.overview import Overview
 
 _BODY = 0.3  # litres: less is a phantom, a limb or nothing
 _LUNG = 0.1  # litres of aerated lung, in which one slice of a lung of 5 mm holds about as much
@@ -48,23 +43,13 @@ class Examination:
         return bool(self.cut_sides)
 
 
-def examine(hu: NDArray[Any], spacing: Spacing) -> Examination:
-    """Looks for a body and for lungs.
-
-    Args:
-        hu: HU (X, Y, Z), int16 or float32, in LPS order.
-        spacing: voxel size along x, y, z in mm.
-
-    Raises:
-        ValueError: if `hu` is not a volume or the spacing is not three positive numbers.
-    """
-    coarse = coarsen(hu, spacing)
-    body = find_body(coarse)
+def examine(seen: Overview) -> Examination:
+    """Judges whether there are a body and lungs."""
+    coarse, body = seen.coarse, seen.body
     litres = float(np.count_nonzero(body)) * coarse.ml / 1000
     if litres < _BODY and np.count_nonzero(body) < 0.1 * body.size:
         return Examination(False, False, 0.0, 0.0, [], ["There is no body in the scan."])
-    aerated, _ = find_aerated(coarse, body)
-    aerated_ml, lungs = _judge_lung(coarse, aerated)
+    aerated_ml, lungs = _judge_lung(coarse, seen.aerated)
     cut = _cut_sides(body)
     findings = []
     if not lungs:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from scripts.anatomy.aerated import WALL, find_aerated
-from scripts.anatomy.body import find_body
-from scripts.anatomy.coarse import Mask, Spacing, coarsen, enlarge, erode
+from scripts.anatomy.aerated import WALL
+from scripts.anatomy.coarse import Mask, Spacing, enlarge, erode
 from scripts.anatomy.given import read_codes
-from scripts.anatomy.plausibility import find_problems
+from scripts.anatomy.overview import Overview
+from scripts.anatomy.plausibility import find_cuts, find_doubts
 from scripts.anatomy.pleura import close_lung
 from scripts.anatomy.sides import LEFT, RIGHT, split_sides
 
@@ -27,8 +27,8 @@ class Lungs:
         steps: full-resolution voxels in a block along x, y, z.
         spacing: full-resolution voxel size along x, y, z in mm.
         shape: full-resolution shape (X, Y, Z).
-        problems: sentences on what speaks against the mask or against taking it for whole lungs; none if plausible.
-        partial: whether the scan ends within the lungs, so that shares of a lung are shares of the part scanned.
+        doubts: sentences on what speaks against the mask; none if it is plausible.
+        cuts: sentences on where the scan ends within the lungs, so that shares of a lung are shares of a part.
         notes: what was done to a mask that somebody else made.
     """
 
@@ -36,14 +36,19 @@ class Lungs:
     steps: tuple[int, int, int]
     spacing: Spacing
     shape: tuple[int, int, int]
-    problems: list[str] = field(default_factory=list)
-    partial: bool = False
+    doubts: list[str] = field(default_factory=list)
+    cuts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def plausible(self) -> bool:
         """Whether nothing speaks against the mask."""
-        return not self.problems
+        return not self.doubts
+
+    @property
+    def partial(self) -> bool:
+        """Whether the scan ends within the lungs."""
+        return bool(self.cuts)
 
     @property
     def right_ml(self) -> float:
@@ -89,7 +94,7 @@ class Lungs:
         return _judge(cls(codes, (1, 1, 1), spacing, shape, notes=notes))
 
 
-def segment_lungs(hu: NDArray[Any], spacing: Spacing) -> Lungs:
+def segment_lungs(seen: Overview) -> Lungs:
     """Finds both lungs in a chest CT of an adult by thresholds and shapes.
 
     Aerated lung is air inside the body that is neither airway nor bowel (after Hu, Hoffman and Reinhardt, IEEE
@@ -97,22 +102,13 @@ def segment_lungs(hu: NDArray[Any], spacing: Spacing) -> Lungs:
     lobe that is consolidated as a whole, or drowned in an effusion, down to the diaphragm is not recovered: its
     border to the liver or the heart has no contrast.
 
-    Args:
-        hu: HU (X, Y, Z), int16 or float32, in LPS order: x to the patient's left, y to posterior, z to superior.
-        spacing: voxel size along x, y, z in mm.
-
     Returns:
-        Lungs on a grid of about 2 mm; without any, an empty mask with a problem that says so.
-
-    Raises:
-        ValueError: if `hu` is not a volume or the spacing is not three positive numbers.
+        Lungs on a grid of about 2 mm; without any, an empty mask with a doubt that says so.
     """
-    coarse = coarsen(hu, spacing)
-    body = find_body(coarse)
-    aerated, airways = find_aerated(coarse, body)
-    room = erode(body, WALL, coarse.spacing)
-    mask = _complete(aerated, room, airways, coarse.spacing)
-    x, y, z = (float(size) for size in spacing)
+    coarse = seen.coarse
+    room = erode(seen.body, WALL, coarse.spacing)
+    mask = _complete(seen.aerated, room, seen.airways, coarse.spacing)
+    x, y, z = (size / step for size, step in zip(coarse.spacing, coarse.steps, strict=True))
     return _judge(Lungs(mask, coarse.steps, (x, y, z), coarse.shape))
 
 
@@ -137,5 +133,5 @@ def _complete(aerated: Mask, room: Mask, airways: Mask, spacing: Spacing) -> NDA
 def _judge(lungs: Lungs) -> Lungs:
     """The same lungs with what speaks against them."""
     x, y, z = (size * step for size, step in zip(lungs.spacing, lungs.steps, strict=True))
-    problems, partial = find_problems(lungs.mask, (x, y, z), lungs.right_ml, lungs.left_ml)
-    return replace(lungs, problems=problems, partial=partial)
+    cuts = find_cuts(lungs.mask, (x, y, z))
+    return replace(lungs, cuts=cuts, doubts=find_doubts(lungs.shape[2], lungs.right_ml, lungs.left_ml, bool(cuts)))

@@ -10,14 +10,13 @@ healthy) and on the same scans turned. A table in front of the patient is no evi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from scripts.anatomy.coarse import Coarse, Mask, Spacing, coarsen
+from scripts.anatomy.coarse import Coarse, Mask
 from scripts.anatomy.lungs import Lungs
 from scripts.anatomy.sides import LEFT, RIGHT
 
@@ -51,18 +50,16 @@ class Evidence:
     right: float
 
 
-def orientation_findings(hu: NDArray[Any], spacing: Spacing, lungs: Lungs) -> list[str]:
+def orientation_findings(coarse: Coarse, lungs: Lungs) -> list[str]:
     """Says where the anatomy contradicts the orientation in which the scan is presented.
 
     Args:
-        hu: HU (X, Y, Z), int16 or float32, in what is claimed to be LPS order.
-        spacing: voxel size along x, y, z in mm.
+        coarse: the scan, in what is claimed to be LPS order.
         lungs: the scan's lungs.
 
     Returns:
         A sentence for each exchange, with its confidence; empty where there is no positive evidence.
     """
-    coarse = coarsen(hu, spacing)
     mask = lungs.mask
     if lungs.steps != coarse.steps:
         x, y, z = coarse.steps

@@ -19,25 +19,35 @@ _CUT_SIDE = 4.0  # cm^2 of lung on a side of the field of view
 _FEW = 6  # slices
 
 
-def find_problems(mask: NDArray[np.uint8], spacing: Spacing, right_ml: float, left_ml: float) -> tuple[list[str], bool]:
-    """Judges a lung mask of an adult.
+def find_cuts(mask: NDArray[np.uint8], spacing: Spacing) -> list[str]:
+    """Says where the scan ends within the lungs.
 
     Args:
         mask: 0 none, 1 right, 2 left, (X, Y, Z), LPS.
         spacing: voxel size in mm.
-        right_ml: volume of the right lung.
-        left_ml: volume of the left lung.
 
     Returns:
-        Sentences for a radiologist, and whether the scan ends within the lungs.
+        Sentences for a radiologist.
+    """
+    return _cut_ends(mask) + _cut_sides(mask, spacing)
+
+
+def find_doubts(slices: int, right_ml: float, left_ml: float, cut: bool) -> list[str]:
+    """Says what speaks against a lung mask of an adult.
+
+    Args:
+        slices: how many slices the scan has.
+        right_ml: volume of the right lung.
+        left_ml: volume of the left lung.
+        cut: whether the scan ends within the lungs, whose parts may be small.
+
+    Returns:
+        Sentences for a radiologist.
     """
     if not right_ml + left_ml:
-        return ["No lung was found in the scan."], False
-    cuts = _cut_ends(mask) + _cut_sides(mask, spacing)
-    problems = cuts + _judge_volumes(right_ml, left_ml, bool(cuts))
-    if mask.shape[2] < _FEW:
-        problems.append(f"Lungs cannot be told reliably in {mask.shape[2]} slices.")
-    return problems, bool(cuts)
+        return ["No lung was found in the scan."]
+    few = [f"Lungs cannot be told reliably in {slices} slices."] if slices < _FEW else []
+    return _judge_volumes(right_ml, left_ml, cut) + few
 
 
 def _cut_ends(mask: NDArray[np.uint8]) -> list[str]:

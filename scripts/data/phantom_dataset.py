@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from scripts.data.phantom import Phantom, make_phantom
 from scripts.errors import UserError
-from scripts.files import write_json
+from scripts.files import unfinished_folder, write_json
 
 IMAGES, INFECTION, LUNGS = FOLDERS = ("COVID-19-CT-Seg_20cases", "Infection_Mask", "Lung_Mask")
 RECORD = "phantom.json"
@@ -105,9 +104,8 @@ def write_phantom_dataset(
     earlier = _earlier_files(target, overwrite)
     plans = [plan_case(number, seed, size, slices) for number in range(1, cases + 1)]
     _check_free(target, _files(plans), earlier)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".phantom-", dir=target.parent) as folder:
-        built = Path(folder) / target.name
+    with unfinished_folder(target.parent) as folder:
+        built = folder / target.name
         for case in tqdm(plans, desc="phantoms", unit="case", disable=not progress):
             _write_case(built, case)
         record = {"synthetic": True, "note": NOTE, "cases": [asdict(case) for case in plans]}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import pandas as pd
 
 from scripts.cards import card_path, read_card
 from scripts.errors import UserError
+from scripts.files import unfinished_folder
 from scripts.training.processes import is_main_process
 from scripts.training.run_folder import BEST, LAST
 
@@ -88,8 +88,8 @@ def add(deployment: str | Path, source: Path) -> str:
         if read_card(weights(deployment, name))["sha256"] == digest:
             return name
     name = f"{time_stamp()}_start-{digest[:6]}"
-    with _beside(deployment) as folder:
-        checkpoint = Path(folder) / name
+    with unfinished_folder(deployment) as folder:
+        checkpoint = folder / name
         checkpoint.mkdir()
         shutil.copy(source, checkpoint / BEST)
         shutil.copy(card_path(source), card_path(checkpoint / BEST))
@@ -127,8 +127,8 @@ def activate(deployment: str | Path, name: str) -> None:
         UserError: if there is no such checkpoint or its weights are damaged.
     """
     read_card(weights(deployment, name))
-    with _beside(deployment) as folder:
-        link = Path(folder) / ACTIVE
+    with unfinished_folder(deployment) as folder:
+        link = folder / ACTIVE
         link.symlink_to(Path(CHECKPOINTS) / name)
         link.replace(Path(deployment) / ACTIVE)
 
@@ -214,11 +214,6 @@ def describe_annotations(
         "validation_scans": [Path(case["image"]).name for case in validation],
         "started_from": {"checkpoint": active(deployment), "sha256": parent["sha256"]} if pretrained else None,
     }
-
-
-def _beside(deployment: str | Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder on the deployment's own disk, so that a rename is one step."""
-    return tempfile.TemporaryDirectory(prefix=".writing-", dir=deployment)
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -13,7 +13,6 @@ import json
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from monai.bundle import ConfigParser
 from scripts.cards import read_card
 from scripts.data.phantom_dataset import write_phantom_dataset
 from scripts.errors import UserError
-from scripts.files import write_json
+from scripts.files import replace_folder, unfinished_folder, write_json
 from scripts.monai_label import checkpoints
 from scripts.version import BUNDLE
 
@@ -74,15 +73,13 @@ def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
         checkpoints.activate(target, checkpoint)
     card = read_card(checkpoints.weights(target, checkpoints.active(target)))
     name = f"{NAME}_demo" if card["data"].get("synthetic") else NAME
-    with tempfile.TemporaryDirectory(prefix=".assembling-", dir=target) as folder:
-        built, old = Path(folder) / "app", target / "app"
+    with unfinished_folder(target) as folder:
+        built, old = folder / "app", target / "app"
         _build_app(built, app)
         _build_bundle(built / "model" / name, card)
-        if old.exists():
-            if (old / "logs").exists():
-                shutil.move(old / "logs", built / "logs")
-            old.rename(Path(folder) / "old")
-        built.rename(old)
+        if (old / "logs").exists():
+            shutil.move(old / "logs", built / "logs")
+        replace_folder(built, old)
     if not (target / STUDIES).exists():
         _write_phantoms(target / STUDIES)
     return name
@@ -151,10 +148,10 @@ def _build_bundle(target: Path, card: Mapping[str, Any]) -> None:
 
 
 def _write_phantoms(studies: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=studies.parent) as folder:
-        write_phantom_dataset(str(Path(folder) / "all"), PHANTOMS, seed=7, size=128, slices=24)
-        images = Path(folder) / STUDIES
+    with unfinished_folder(studies.parent) as folder:
+        write_phantom_dataset(str(folder / "all"), PHANTOMS, seed=7, size=128, slices=24)
+        images = folder / STUDIES
         images.mkdir()
-        for scan in Path(folder).glob("all/COVID-19-CT-Seg_20cases/*.nii.gz"):
+        for scan in folder.glob("all/COVID-19-CT-Seg_20cases/*.nii.gz"):
             scan.rename(images / scan.name)
         images.rename(studies)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,7 +14,7 @@ import torch
 
 from scripts.errors import find_user_error
 from scripts.files import write_json
-from scripts.scan.case import UNFINISHED, CaseSegmenter
+from scripts.scan.case import CaseSegmenter
 from scripts.scan.inputs import Case
 
 logger = logging.getLogger(__name__)
@@ -56,7 +54,6 @@ def segment_cases(
         {"name": case.name, "folder": case.folder, "source": str(case.source), "kind": case.kind, "status": "waiting"}
         for case in cases
     ]
-    remove_unfinished(output)
     manifest = {**_describe_run(model), "cases": entries}
     for case, entry in zip(cases, entries, strict=True):
         write_json(output / MANIFEST, manifest)
@@ -66,24 +63,6 @@ def segment_cases(
     manifest["finished"] = _now()
     write_json(output / MANIFEST, manifest)
     return manifest
-
-
-def remove_unfinished(output: Path) -> None:
-    """Removes what a killed run left half-made, but not what another process is making."""
-    for folder in output.glob(f"{UNFINISHED}*"):
-        number = folder.name.removeprefix(UNFINISHED).partition("-")[0]
-        if number.isdecimal() and not _is_running(int(number)):
-            shutil.rmtree(folder)
-
-
-def _is_running(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def exit_code(manifest: dict[str, Any]) -> int:

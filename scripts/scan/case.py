@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scripts.anatomy.lungs import Lungs, segment_lungs
+from scripts.anatomy.overview import Overview, look_over
 from scripts.errors import UserError
+from scripts.files import replace_folder, unfinished_folder
 from scripts.scan.checks import check_anatomy
 from scripts.scan.dicom import read_dicom
 from scripts.scan.dicom_archive import unpacked
@@ -39,9 +37,6 @@ from scripts.version import bundle_version
 REPORT = "report.json"
 MUCH_OUTSIDE_PERCENT = 20
 """Share of the infection outside of the lungs from which on a person should look at it before any number."""
-
-UNFINISHED = ".segmenting-"
-"""How the folder begins in which a case's results are made; the number of the process follows."""
 
 KEY = "run_key"
 """Entry of a report that tells which input, weights and settings made it: equal keys, equal results."""
@@ -145,16 +140,12 @@ class CaseSegmenter:
             remedy = "--overwrite to replace them" if (folder / REPORT).is_file() else "another OUTPUT"
             raise UserError(f"{folder}: holds other results or files; accepted: an empty folder, or {remedy}")
         key = self.key(case)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = f"{UNFINISHED}{os.getpid()}-"
-        with tempfile.TemporaryDirectory(prefix=unfinished, dir=folder.parent) as temporary, ExitStack() as stack:
-            target = Path(temporary) / "results"
+        with unfinished_folder(folder.parent) as temporary, ExitStack() as stack:
+            target = temporary / "results"
             target.mkdir()
             report = self._process(case, target, stack, progress or (lambda *_: None)) | {KEY: key}
             write_report_json(report, target / REPORT)
-            if folder.exists():
-                shutil.move(folder, Path(temporary) / "old")
-            os.replace(target, folder)
+            replace_folder(target, folder)
         return report
 
     def _process(
@@ -169,10 +160,12 @@ class CaseSegmenter:
             notes = [Note("intensity", remark, "assumption") for remark in slices.map.remarks]
             self._refuse_warnings(scan, notes)
         with watch("lungs"):
-            lungs, found = self._lungs(case, scan, hu)
+            measurable = scan.voxel_size_known and not scan.picture
+            seen = look_over(hu, scan.spacing_lps) if measurable else None
+            lungs, found = self._lungs(case, scan, seen)
             notes += found
         with watch("check"):
-            notes += check_anatomy(hu, scan, lungs)
+            notes += check_anatomy(seen, scan, lungs) if seen and lungs else []
             self._refuse_warnings(scan, notes)
         done = self.segmenter.segment(
             scan, slices, self.settings.probability, lambda count: progress("slices", count, len(slices)), watch
@@ -209,13 +202,11 @@ class CaseSegmenter:
         if self.settings.strict and warnings:
             raise UserError(f"{scan.path}: {' '.join(warnings)} Accepted with --strict: a scan without warnings")
 
-    def _lungs(self, case: Case, scan: Scan, hu: NDArray[np.int16]) -> tuple[Lungs | None, list[Note]]:
+    def _lungs(self, case: Case, scan: Scan, seen: Overview | None) -> tuple[Lungs | None, list[Note]]:
         if self.settings.lungs is not None:
             lungs = read_lung_mask(self.settings.lungs, case.folder, scan)
             return lungs, [Note("own_lungs", text, "assumption") for text in lungs.notes]
-        if scan.picture or not scan.voxel_size_known:
-            return None, []
-        return segment_lungs(hu, scan.spacing_lps), []
+        return None if seen is None else segment_lungs(seen), []
 
     def _write_masks(self, scan: Scan, done: Segmentation, target: Path) -> list[Note]:
         path = mask_path(target, scan)

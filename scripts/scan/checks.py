@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
-
-from scripts.anatomy.chest import examine, orientation_findings
+from scripts.anatomy.chest import examine
 from scripts.anatomy.lungs import Lungs
+from scripts.anatomy.orientation import orientation_findings
+from scripts.anatomy.overview import Overview
 from scripts.errors import UserError
 from scripts.scan.volume import Note, Scan
 
@@ -15,25 +13,23 @@ WHOLE_CHEST_MM = 100.0
 """A body shown whole in the plane over this length must show lung, if it is a chest."""
 
 
-def check_anatomy(hu: NDArray[Any], scan: Scan, lungs: Lungs | None) -> list[Note]:
-    """Looks for body, lungs and the way up.
+def check_anatomy(seen: Overview, scan: Scan, lungs: Lungs) -> list[Note]:
+    """Judges body, lungs and the way up.
 
     A scan is refused on positive evidence only: a body that is shown whole, over a length that a chest fills with lung,
     and no lung in it. Else what is missing is a warning.
 
     Args:
-        hu: HU (X, Y, Z) in LPS.
-        scan: where they come from; a picture, or a scan of unknown voxel size, is not looked at.
-        lungs: the lungs found, for the orientation.
+        seen: what the scan shows.
+        scan: where it comes from.
+        lungs: its lungs, for the orientation.
 
     Raises:
         UserError: if it is no chest.
     """
-    if scan.picture or not scan.voxel_size_known:
-        return []
-    spacing = scan.spacing_lps
-    found = examine(hu, spacing)
-    if found.body and not found.lungs and not found.body_cut and hu.shape[2] * spacing[2] >= WHOLE_CHEST_MM:
+    found = examine(seen)
+    length = seen.body.shape[2] * seen.coarse.spacing[2]
+    if found.body and not found.lungs and not found.body_cut and length >= WHOLE_CHEST_MM:
         raise UserError(f"{scan.path}: {' '.join(found.findings)} Accepted: a CT of the chest in HU")
-    texts = found.findings + (orientation_findings(hu, spacing, lungs) if found.lungs and lungs is not None else [])
+    texts = found.findings + (orientation_findings(seen.coarse, lungs) if found.lungs else [])
     return [Note("anatomy", text, "warning") for text in texts]

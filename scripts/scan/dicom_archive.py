@@ -15,6 +15,8 @@ from scripts.errors import UserError
 
 MOST_BYTES = 16 * 2**30  # some twenty times a chest CT of 1,500 slices
 MOST_FILES = 100_000
+UNREADABLE_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+"""What zipfile raises for an archive that is damaged, encrypted, or compressed in a way that it does not know."""
 
 
 @contextmanager
@@ -43,7 +45,7 @@ def _extract(path: Path, folder: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             _check(path, archive.infolist(), shutil.disk_usage(folder).free)
             archive.extractall(folder)  # reads no more of an entry than it declares
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except UNREADABLE_ZIP as error:
         raise UserError(f"{path}: cannot be unpacked ({error}); accepted: a complete .zip of DICOM files") from None
 
 

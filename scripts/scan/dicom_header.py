@@ -20,7 +20,7 @@ from scripts.errors import UserError
 COMPLETE = "complete DICOM files (copy the series again from where it came)"
 # What pydicom raises for damaged values.
 UNREADABLE: tuple[type[Exception], ...] = (
-    *(ValueError, TypeError, LookupError, AttributeError, NotImplementedError, OverflowError, EOFError),
+    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError, EOFError),
     *(struct.error, BytesLengthException, InvalidDicomError),
 )
 UNREADABLE_FILE: tuple[type[Exception], ...] = (OSError, *UNREADABLE)

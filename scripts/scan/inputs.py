@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pydicom.errors import InvalidDicomError
 from scripts.data.datalist import select_cases
 from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
+from scripts.scan.dicom_archive import UNREADABLE_ZIP
 from scripts.scan.reading import FILE_SUFFIXES, file_suffix, scan_name
 from scripts.transforms.geometry import PICTURE_SUFFIXES
 
@@ -155,7 +155,7 @@ def _holds_dicom(path: Path) -> bool:
                 with archive.open(entry) as file:
                     if file.read(132)[128:] == b"DICM":
                         return True
-    except (zipfile.BadZipFile, OSError, NotImplementedError, EOFError, zlib.error):
+    except UNREADABLE_ZIP:
         return False
     return False
 

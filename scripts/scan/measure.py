@@ -18,6 +18,7 @@ from scripts.scan.severity import severity
 
 RIGHT, LEFT = 1, 2
 NO_LUNGS = "the lungs were not segmented"
+PART_OF_LUNGS = "the scan shows a part of the lungs only"
 NO_HU = "the values are not Hounsfield units"
 NO_SIZE = "the voxel size is unknown: volumes, areas and distances are left out"
 
@@ -30,8 +31,12 @@ class LungMask(Protocol):
         """Whether shares of the lungs can be trusted."""
 
     @property
-    def problems(self) -> Sequence[str]:
-        """What is odd about the lungs, in sentences."""
+    def doubts(self) -> Sequence[str]:
+        """What speaks against them, in sentences."""
+
+    @property
+    def cuts(self) -> Sequence[str]:
+        """Where the scan ends within them, in sentences."""
 
     def slab(self, z: int) -> NDArray[np.uint8]:
         """The axial slice z as (X, Y): 0 none, 1 right lung, 2 left lung."""
@@ -60,7 +65,8 @@ def measure(
 
     A share of lung is infected lung voxels by lung voxels, both on the scan's own grid; infection outside of the
     lung mask is told apart and is in no share. Where the lungs are absent or not plausible there are no shares and
-    no grade, but the reason. Where the voxel size is unknown, keys of volumes, areas and distances are absent.
+    no grade, but the reason. Where the scan ends within the lungs, shares are those of the part scanned, and there is
+    no grade. Where the voxel size is unknown, keys of volumes, areas and distances are absent.
 
     Args:
         slices: gives the axial slice z in HU, (X, Y); None if the values are not HU. Called for slices with infection
@@ -87,8 +93,13 @@ def measure(
     return {
         "voxel_size": {"reason": NO_SIZE} if spacing is None else {"spacing_mm": [float(step) for step in spacing]},
         "infection": _infection(counts, voxel_ml, reason is None),
-        "lungs": {**parts, "problems": [] if lungs is None else list(lungs.problems), "reason": reason},
-        "severity": severity(shares, reason),
+        "lungs": {
+            **parts,
+            "doubts": [] if lungs is None else list(lungs.doubts),
+            "cuts": [] if lungs is None else list(lungs.cuts),
+            "reason": reason,
+        },
+        "severity": severity(shares, reason or (PART_OF_LUNGS if lungs is not None and lungs.cuts else None)),
         "lesions": describe_lesions(counts.finder, mask.shape[2], voxel_ml, lungs_known=reason is None),
         "density": {"reason": NO_HU} if slices is None else density(counts.histogram, voxel_ml),
         "slice_profile": _profile(counts, spacing, reason is None),
@@ -101,8 +112,8 @@ def _why_no_shares(lungs: LungMask | None) -> str | None:
         return NO_LUNGS
     if lungs.plausible:
         return None
-    problems = "; ".join(problem.rstrip(".") for problem in lungs.problems)
-    return f"the lungs as segmented are not plausible: {problems}"
+    doubts = "; ".join(doubt.rstrip(".") for doubt in lungs.doubts)
+    return f"the lungs as segmented are not plausible: {doubts}"
 
 
 def _count(slices: Callable[[int], NDArray[np.float32]] | None, mask: NDArray[Any], lungs: LungMask | None) -> _Pass:

@@ -53,7 +53,7 @@ def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Picture
     sections = {
         "banner": _banners(report),
         "key_numbers": key_numbers(measures),
-        "notes": _notes(report["notes"], measures["lungs"]["problems"]),
+        "notes": _notes(report["notes"], [*measures["lungs"]["doubts"], *measures["lungs"]["cuts"]]),
         "pictures": [_figure(caption, picture) for caption, picture in pictures.items()] or [element("p", "None.")],
         "severity": lungs_and_severity(measures),
         "density": density_section(measures["density"]),

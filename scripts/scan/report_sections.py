@@ -66,7 +66,9 @@ def key_numbers(measures: Mapping[str, Any]) -> list[ET.Element]:
     affected = f"in {infection['affected_slice_count']} of {infection['slice_count']} slices"
     cards = [_card("Infection", size(infection, "infection"), affected)]
     if lungs["reason"] is None:
-        cards += [_card(f"Share of {name}", percent(lungs[part]["infected_percent"])) for part, name in PARTS.items()]
+        of = "of the part scanned" if lungs["cuts"] else ""
+        shares = {name: percent(lungs[part]["infected_percent"]) for part, name in PARTS.items()}
+        cards += [_card(f"Share of {name}", share, of) for name, share in shares.items()]
         cards.append(_card("Severity, whole lung", _grade(measures, "total"), "graded by share; see below"))
     else:
         cards.append(_card("Share of lung, severity", NOT_STATED, "see lungs and severity"))
@@ -101,7 +103,9 @@ def lungs_and_severity(measures: Mapping[str, Any]) -> list[ET.Element]:
     return [
         figures_table(("", "volume", "infection inside", "share affected", "grade"), rows),
         element("p", f"{outside}."),
-        element("p", f"{severity['caution']} Scale: {severity['scale']}. {severity['source']}", css="soft"),
+        element("p", f"Grades are not stated: {severity['reason']}.")
+        if severity["reason"]
+        else element("p", f"{severity['caution']} Scale: {severity['scale']}. {severity['source']}", css="soft"),
     ]
 
 

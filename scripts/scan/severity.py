@@ -7,8 +7,9 @@ from typing import Any
 
 SCALE = "0 none; 1 below 5 %; 2 from 5 to 25 %; 3 above 25 and below 50 %; 4 from 50 to 75 %; 5 above 75 %"
 SOURCE = (
-    "Limits of the score of one lobe in Pan et al., Time Course of Lung Changes at Chest CT during Recovery from "
-    "Coronavirus Disease 2019, Radiology 2020;295:715-721, doi 10.1148/radiol.2020200370."
+    "After the score of one lobe in Pan et al., Time Course of Lung Changes at Chest CT during Recovery from "
+    "Coronavirus Disease 2019 (COVID-19), Radiology 2020;295:715-721, doi 10.1148/radiol.2020200370; the gaps "
+    "between its steps (25 to 26 %, 49 to 50 %) are closed here."
 )
 CAUTION = (
     "Lobes are not segmented: the limits are applied to the whole lung and to each lung, measured and not judged by "

@@ -70,37 +70,32 @@ def write_scan_mask(mask: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
     Raises:
         UserError: if the mask does not have the scan's size.
     """
-    _check_size(mask, scan.values.shape, scan.path)
-    if scan.kind != "dicom":
-        return write_mask(mask, scan.path, path)
-    return write_bytes(header_from_affine(scan.affine, mask.shape), lambda k: mask[..., k], path, _MASK)
+    return _write_on_grid(mask * np.uint8(255) if scan.picture else mask, scan, path, _MASK)
 
 
 def write_probability(levels: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
-    """Writes probabilities in 256 steps, slice by slice: a byte a voxel instead of four.
+    """Writes probabilities in 256 steps beside the mask, with its geometry: a byte a voxel instead of four.
 
     NIfTI gets the slope 1/255, so that its readers give 0 to 1, off by 1/510 at most. NRRD, MetaImage and PNG have
-    no slope: there the values are 0 to 255.
+    no slope: there the values are 0 to 255. See `write_scan_mask` for what is returned and raised.
 
     Args:
         levels: (X, Y, Z) in the scan's stored orientation, 255 times the probability, rounded.
         scan: what was segmented.
         path: as `probability_path` gives it.
-
-    Returns:
-        The path written.
-
-    Raises:
-        UserError: if the levels do not have the scan's size.
     """
+    return _write_on_grid(levels, scan, path, _PROBABILITY, slope=1 / 255)
+
+
+def _write_on_grid(values: NDArray[np.uint8], scan: Scan, path: Path, purpose: str, slope: float = 1.0) -> Path:
     shape = scan.values.shape
-    _check_size(levels, shape, scan.path)
+    _check_size(values, shape, scan.path)
     if scan.picture:
-        return _write_picture(levels[..., 0], path)
+        return _write_picture(values[..., 0], path)
     if scan.kind == "itk":
-        return write_itk_bytes(levels, scan.path, path)
+        return write_itk_bytes(values, scan.path, path)
     header = header_like(scan.path, shape) if scan.kind == "nifti" else header_from_affine(scan.affine, shape)
-    return write_bytes(header, lambda k: levels[..., k], path, _PROBABILITY, slope=1 / 255)
+    return write_bytes(header, lambda k: values[..., k], path, purpose, slope)
 
 
 def mask_path(folder: Path, scan: Scan) -> Path:

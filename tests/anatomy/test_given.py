@@ -54,7 +54,7 @@ def test_lungs_that_touch_are_parted():
 def test_one_lung_is_told_by_the_middle():
     lungs = Lungs.from_mask(codes(0, 1), SPACING)
     assert lungs.right_ml == 0
-    assert "No right lung was found." in lungs.problems
+    assert "No right lung was found." in lungs.doubts
 
 
 @pytest.mark.parametrize(

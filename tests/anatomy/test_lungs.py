@@ -10,6 +10,7 @@ import pytest
 from scipy import ndimage
 
 from scripts.anatomy.lungs import Lungs, segment_lungs
+from scripts.anatomy.overview import look_over
 from scripts.anatomy.sides import LEFT, RIGHT
 
 SPACING = (2.2, 2.2, 4.5)
@@ -32,7 +33,7 @@ def test_phantom_lungs_left_and_right_apart(phantom, phantom_lungs):
     assert phantom_lungs.right_ml == pytest.approx((phantom.lungs == TRUTH_RIGHT).sum() * voxel, rel=0.06)
     assert phantom_lungs.left_ml == pytest.approx((phantom.lungs == TRUTH_LEFT).sum() * voxel, rel=0.06)
     assert phantom_lungs.right_ml == pytest.approx((mask == RIGHT).sum() * voxel)
-    assert phantom_lungs.plausible, phantom_lungs.problems
+    assert phantom_lungs.plausible, phantom_lungs.doubts
 
 
 def test_infection_belongs_to_the_lung(phantom, phantom_lungs):
@@ -60,19 +61,19 @@ def test_consolidation_at_the_chest_wall_is_filled(phantom, phantom_lungs, depth
     place = np.s_[wall : wall + int(depth / 2.2), y - 10 : y + 10, z - 5 : z + 5]
     image = phantom.image.copy()
     image[place] = np.where(right[place], 45, image[place])
-    mask = slabs(segment_lungs(image, SPACING))
+    mask = slabs(segment_lungs(look_over(image, SPACING)))
     assert (mask[place][right[place]] == RIGHT).mean() > 0.9
     assert dice(mask == RIGHT, right) > 0.95
 
 
 def test_type_and_order_in_memory_do_not_matter(phantom, phantom_lungs):
     image = np.asfortranarray(phantom.image.astype(np.float32))
-    np.testing.assert_array_equal(segment_lungs(image, SPACING).mask, phantom_lungs.mask)
+    np.testing.assert_array_equal(segment_lungs(look_over(image, SPACING)).mask, phantom_lungs.mask)
 
 
 def test_finer_voxels_give_the_same_lungs(phantom, phantom_lungs):
     fine = phantom.image.repeat(2, 0).repeat(2, 1)[:-1]  # an odd number of voxels, too
-    lungs = segment_lungs(fine, (1.1, 1.1, 4.5))
+    lungs = segment_lungs(look_over(fine, (1.1, 1.1, 4.5)))
     assert lungs.steps == (2, 2, 1)
     assert lungs.slab(30).shape == fine.shape[:2]
     assert dice(slabs(lungs) > 0, (slabs(phantom_lungs) > 0).repeat(2, 0).repeat(2, 1)[:-1]) > 0.99
@@ -80,26 +81,26 @@ def test_finer_voxels_give_the_same_lungs(phantom, phantom_lungs):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_few_slices_give_problems_not_crashes(phantom, count):
+def test_few_slices_give_doubts_not_crashes(phantom, count):
     image = phantom.image[:, :, 30 : 30 + count]
-    lungs = segment_lungs(image, SPACING)
+    lungs = segment_lungs(look_over(image, SPACING))
     assert not lungs.plausible
     assert lungs.partial
-    assert f"{count} slices" in " ".join(lungs.problems)
+    assert f"{count} slices" in " ".join(lungs.doubts)
     assert dice(slabs(lungs) > 0, phantom.lungs[:, :, 30 : 30 + count] > 0) > 0.9
 
 
 def test_scan_that_ends_within_the_lungs_is_incomplete(phantom):
-    lungs = segment_lungs(phantom.image[:, :, 22:], SPACING)
+    lungs = segment_lungs(look_over(phantom.image[:, :, 22:], SPACING))
     assert lungs.partial
-    assert any("beyond the lowest slice" in problem for problem in lungs.problems)
-    assert not any("highest" in problem for problem in lungs.problems)
+    assert any("beyond the lowest slice" in cut for cut in lungs.cuts)
+    assert not any("highest" in cut for cut in lungs.cuts)
 
 
 def test_field_of_view_that_cuts_the_lungs(phantom):
-    lungs = segment_lungs(phantom.image[50:, 25:-25], SPACING)
+    lungs = segment_lungs(look_over(phantom.image[50:, 25:-25], SPACING))
     assert lungs.partial
-    assert any("at the patient's right" in problem for problem in lungs.problems)
+    assert any("at the patient's right" in cut for cut in lungs.cuts)
     truth = phantom.lungs[50:, 25:-25]
     assert dice(slabs(lungs) == LEFT, truth == TRUTH_LEFT) > 0.93
 
@@ -107,15 +108,15 @@ def test_field_of_view_that_cuts_the_lungs(phantom):
 @pytest.mark.parametrize("hu", [-1000, 40])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (64, 64, 1), (80, 80, 40)])
 def test_nothing_and_nothing_but_tissue(hu, shape):
-    lungs = segment_lungs(np.full(shape, hu, np.int16), (2.0, 2.0, 2.0))
+    lungs = segment_lungs(look_over(np.full(shape, hu, np.int16), (2.0, 2.0, 2.0)))
     assert not lungs.mask.any()
-    assert lungs.problems == ["No lung was found in the scan."]
+    assert lungs.doubts == ["No lung was found in the scan."]
     assert (lungs.right_ml, lungs.left_ml) == (0, 0)
 
 
 def test_a_lung_that_is_gone_is_a_problem(phantom):
     image = np.where(phantom.lungs == TRUTH_LEFT, 30, phantom.image).astype(np.int16)
-    lungs = segment_lungs(image, SPACING)
+    lungs = segment_lungs(look_over(image, SPACING))
     assert lungs.right_ml > 5 * lungs.left_ml
     assert not lungs.plausible
 
@@ -124,7 +125,7 @@ def test_air_beside_the_body_is_no_lung(phantom):
     """A cushion of lung's HU under the back and the air between it and the skin."""
     image = phantom.image.copy()
     image[40:120, -8:] = -800
-    mask = slabs(segment_lungs(image, SPACING))
+    mask = slabs(segment_lungs(look_over(image, SPACING)))
     assert not mask[:, -8:].any()
 
 
@@ -138,7 +139,7 @@ def test_memory_stays_far_below_a_copy_of_the_volume():
     hu[100:400, 100:400] = 40
     hu[130:220, 150:350, 20:180] = hu[280:370, 150:350, 20:180] = -850
     tracemalloc.start()
-    segment_lungs(hu, (0.75, 0.75, 1.5))
+    segment_lungs(look_over(hu, (0.75, 0.75, 1.5)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1.6 * hu.nbytes  # a float32 copy of it would be 2 on top of the coarse arrays
@@ -147,8 +148,8 @@ def test_memory_stays_far_below_a_copy_of_the_volume():
 @pytest.mark.real_data
 def test_p001(lung_ct_data, p001):
     hu, spacing = p001
-    lungs = segment_lungs(hu, spacing)
-    assert lungs.plausible, lungs.problems
+    lungs = segment_lungs(look_over(hu, spacing))
+    assert lungs.plausible, lungs.doubts
     assert 5800 < lungs.right_ml + lungs.left_ml < 6500
     assert 0.48 < lungs.right_ml / (lungs.right_ml + lungs.left_ml) < 0.56
     assert not lungs.slab(136)[240:262, 230:262].any()  # the trachea
@@ -163,8 +164,8 @@ def test_p001(lung_ct_data, p001):
 @pytest.mark.real_data
 def test_normal001(normal001):
     hu, spacing = normal001
-    lungs = segment_lungs(hu, spacing)
-    assert lungs.plausible, lungs.problems
+    lungs = segment_lungs(look_over(hu, spacing))
+    assert lungs.plausible, lungs.doubts
     assert 3300 < lungs.right_ml + lungs.left_ml < 3700
     assert 0.51 < lungs.right_ml / (lungs.right_ml + lungs.left_ml) < 0.57
     mask = slabs(lungs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.anatomy.plausibility import find_problems
+from scripts.anatomy.plausibility import find_cuts, find_doubts
 
 SPACING = (2.0, 2.0, 2.0)
 
@@ -17,7 +17,8 @@ def mask() -> np.ndarray:
 
 
 def test_whole_lungs_are_plausible():
-    assert find_problems(mask(), SPACING, 2900, 2500) == ([], False)
+    assert find_cuts(mask(), SPACING) == []
+    assert find_doubts(130, 2900, 2500, cut=False) == []
 
 
 @pytest.mark.parametrize(
@@ -26,31 +27,28 @@ def test_whole_lungs_are_plausible():
      (1000, 2500, "29%")],
 )  # fmt: skip
 def test_volumes(right, left, said):
-    problems, partial = find_problems(mask(), SPACING, right, left)
-    assert len(problems) == 1
-    assert said in problems[0]
-    assert not partial
+    (doubt,) = find_doubts(130, right, left, cut=False)
+    assert said in doubt
 
 
 def test_part_of_a_lung_may_be_small():
     cut = mask()[:, :, 40:80]
-    problems, partial = find_problems(cut, SPACING, 400, 350)
-    assert partial
-    assert len(problems) == 1
-    assert "the lowest and the highest slice" in problems[0]
+    (found,) = find_cuts(cut, SPACING)
+    assert "the lowest and the highest slice" in found
+    assert find_doubts(40, 400, 350, cut=True) == []
 
 
 def test_the_tip_of_a_recess_in_the_first_slice_is_no_cut():
     lungs = mask()
     lungs[20:30, 60:90, :10] = 1  # 3 % of the largest area
-    assert find_problems(lungs, SPACING, 2900, 2500) == ([], False)
+    assert find_cuts(lungs, SPACING) == []
 
 
 def test_sides_of_the_field_of_view():
-    problems, partial = find_problems(mask()[10:, :90], SPACING, 2900, 2500)
-    assert partial
-    assert "at the patient's right, back" in problems[0]
+    (found,) = find_cuts(mask()[10:, :90], SPACING)
+    assert "at the patient's right, back" in found
 
 
 def test_no_lung():
-    assert find_problems(np.zeros((5, 5, 9), np.uint8), SPACING, 0, 0) == (["No lung was found in the scan."], False)
+    assert find_cuts(np.zeros((5, 5, 9), np.uint8), SPACING) == []
+    assert find_doubts(9, 0, 0, cut=False) == ["No lung was found in the scan."]

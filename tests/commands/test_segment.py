@@ -15,29 +15,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-import torch
 from PIL import Image
 
 from scripts.__main__ import main
-from scripts.cards import write_checkpoint
 from scripts.data.phantom_dataset import write_phantom_dataset
-from scripts.networks.registry import create_network
 
 Command = Callable[..., "Done"]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow network as initialised, which says that it was trained on synthetic scans."""
-    torch.manual_seed(0)
-    network = create_network("resunet", base_width=4)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    preprocessing = {"size": 64, "window": [-1250, 250], "intensity": "auto"}
-    data = {"name": "phantom", "synthetic": True}
-    write_checkpoint(
-        path, network.state_dict(), network=network.spec, preprocessing=preprocessing, data=data, figures={}
-    )
-    return path
 
 
 @pytest.fixture(scope="module")

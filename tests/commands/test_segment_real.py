@@ -5,31 +5,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
-
-from scripts.cards import write_checkpoint
-from scripts.networks.registry import create_network
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, lung_ct_data: Path, bundle_root: Path) -> Path:
+def results(
+    tmp_path_factory: pytest.TempPathFactory,
+    lung_ct_data: Path,
+    bundle_root: Path,
+    make_checkpoint: Callable[..., Path],
+) -> Path:
     """All of them in one run."""
     folder = tmp_path_factory.mktemp("real")
-    torch.manual_seed(0)
-    network = create_network("resunet", base_width=4)
-    preprocessing = {"size": 64, "window": [-1250, 250], "intensity": "auto"}
-    weights = folder / "model.pt"
-    write_checkpoint(
-        weights, network.state_dict(), network=network.spec, preprocessing=preprocessing, data={"name": "x"}, figures={}
-    )
+    weights = make_checkpoint(folder / "model.pt")
     inputs = [
         lung_ct_data / "covid_ct_md" / "P001",
         lung_ct_data / "covid_ct_md" / "normal001_ct_256.nii.gz",

@@ -11,10 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk  # noqa: N813
-import torch
-
-from scripts.cards import write_card
-from scripts.networks.registry import create_network
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
@@ -23,15 +19,8 @@ Run = Callable[..., object]
 
 
 @pytest.fixture
-def random_checkpoint(tmp_path: Path) -> Path:
-    """A narrow network as initialised, with a bias that makes masks of about half the voxels."""
-    torch.manual_seed(0)
-    network = create_network("resunet", base_width=4)
-    path = tmp_path / "model.pt"
-    torch.save(network.state_dict(), path)
-    preprocessing = {"size": 256, "window": [-1250, 250], "intensity": "auto"}
-    write_card(path, network.spec, preprocessing, {"name": "none"}, {}, threshold=0.5)
-    return path
+def checkpoint(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "model.pt", size=256)
 
 
 def segment(run_bundle: Run, scan: Path, checkpoint: Path, out: Path) -> nib.Nifti1Image:
@@ -57,16 +46,16 @@ def assert_geometry(mask: nib.Nifti1Image, scan: nib.Nifti1Image) -> None:
     ],
 )
 def test_masks_have_the_scans_geometry(
-    name: str, run_bundle: Run, random_checkpoint: Path, lung_ct_data: Path, tmp_path: Path
+    name: str, run_bundle: Run, checkpoint: Path, lung_ct_data: Path, tmp_path: Path
 ) -> None:
     scan = nib.load(lung_ct_data / name)
-    mask = segment(run_bundle, lung_ct_data / name, random_checkpoint, tmp_path / "masks")
+    mask = segment(run_bundle, lung_ct_data / name, checkpoint, tmp_path / "masks")
     assert_geometry(mask, scan)
     assert set(np.unique(np.asarray(mask.dataobj))) == {0, 1}
 
 
 def test_a_dicom_series_converted_by_simpleitk(
-    run_bundle: Run, random_checkpoint: Path, lung_ct_data: Path, tmp_path: Path
+    run_bundle: Run, checkpoint: Path, lung_ct_data: Path, tmp_path: Path
 ) -> None:
     folder = str(lung_ct_data / "covid_ct_md" / "P001")
     reader = sitk.ImageSeriesReader()
@@ -76,17 +65,14 @@ def test_a_dicom_series_converted_by_simpleitk(
     sitk.WriteImage(reader.Execute(), str(path))
     scan = nib.load(path)
     assert scan.shape == (512, 512, 148)
-    assert_geometry(segment(run_bundle, path, random_checkpoint, tmp_path / "masks"), scan)
+    assert_geometry(segment(run_bundle, path, checkpoint, tmp_path / "masks"), scan)
 
 
 def test_another_orientation_and_an_oblique_affine_give_the_same_mask(
-    run_bundle: Run, random_checkpoint: Path, lung_ct_data: Path, tmp_path: Path
+    run_bundle: Run, checkpoint: Path, turned: Callable[..., nib.Nifti1Image], lung_ct_data: Path, tmp_path: Path
 ) -> None:
     scan = nib.load(lung_ct_data / "totalsegmentator_chest" / "chest_a.nii.gz")
     masks = {}
-    change = nib.orientations.ornt_transform(
-        nib.orientations.io_orientation(scan.affine), nib.orientations.axcodes2ornt("SRA")
-    )
     back = nib.orientations.ornt_transform(
         nib.orientations.axcodes2ornt("SRA"), nib.orientations.io_orientation(scan.affine)
     )
@@ -95,14 +81,14 @@ def test_another_orientation_and_an_oblique_affine_give_the_same_mask(
     turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     stored = {
         "as_is": scan,
-        "turned": scan.as_reoriented(change),
+        "turned": turned(scan, "SRA"),
         "oblique": nib.Nifti1Image(np.asarray(scan.dataobj), turn @ scan.affine),
     }
     for name, image in stored.items():
         path = tmp_path / "scans" / f"{name}.nii.gz"
         path.parent.mkdir(exist_ok=True)
         nib.save(image, path)
-        mask = segment(run_bundle, path, random_checkpoint, tmp_path / name)
+        mask = segment(run_bundle, path, checkpoint, tmp_path / name)
         assert_geometry(mask, nib.load(path))
         masks[name] = np.asarray(mask.dataobj)
     assert 0 < masks["as_is"].mean() < 1

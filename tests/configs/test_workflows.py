@@ -124,7 +124,9 @@ def test_entries_without_weights_stop_with_one_line(run_bundle, tmp_path: Path) 
 OBLIQUE = np.array([[-0.68, 0.12, 0.3, 90.0], [-0.14, -0.69, 0.4, 110.0], [0.03, -0.05, 4.9, -200.0], [0, 0, 0, 1.0]])
 
 
-def test_masks_follow_the_scan_through_every_way_of_storing_it(run_bundle, trained: Path, tmp_path: Path) -> None:
+def test_masks_follow_the_scan_through_every_way_of_storing_it(
+    run_bundle, turned, trained: Path, tmp_path: Path
+) -> None:
     image = nib.load(tmp_path / "dataset" / "images" / "case_00.nii.gz")
     array = np.asarray(image.dataobj)
     scans = tmp_path / "stored"
@@ -132,10 +134,7 @@ def test_masks_follow_the_scan_through_every_way_of_storing_it(run_bundle, train
     plain = nib.Nifti1Image(array, np.diag([-0.7, -0.7, 5.0, 1.0]))
     stored = {"plain": plain, "oblique": nib.Nifti1Image(array, OBLIQUE), "one": plain.slicer[..., 2:3]}
     for axes in ("RAS", "SAR", "PIR", "LIA"):
-        change = nib.orientations.ornt_transform(
-            nib.orientations.io_orientation(plain.affine), nib.orientations.axcodes2ornt(axes)
-        )
-        stored[axes] = plain.as_reoriented(change)
+        stored[axes] = turned(plain, axes)
     for name, scan in stored.items():
         scan.set_sform(scan.affine, 2)
         scan.set_qform(scan.affine, 1)

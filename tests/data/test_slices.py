@@ -109,18 +109,14 @@ def test_disk_cache_serves_the_same_and_notices_changes(make_dataset: MakeDatase
 
 
 @pytest.mark.parametrize("axes", ["LPS", "LPI"])
-def test_chosen_slices_count_the_stored_axis(axes: str, make_dataset: MakeDataset) -> None:
+def test_chosen_slices_count_the_stored_axis(axes: str, make_dataset: MakeDataset, turned) -> None:
     folder = make_dataset(cases=1)
     case = dict(select_cases(folder, "all")[0])
     stored = {}
     for key in ("image", "label"):
-        image = nib.load(case[key])
-        change = nib.orientations.ornt_transform(
-            nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes)
-        )
-        turned = image.as_reoriented(change)
-        nib.save(turned, case[key])
-        stored[key] = turned.get_fdata()
+        image = turned(nib.load(case[key]), axes)
+        nib.save(image, case[key])
+        stored[key] = image.get_fdata()
     dataset = SliceDataset([{**case, "slices": [0, 1]}], NetworkGrid(size=48))
     means = sorted(float(dataset[i]["label"].sum()) > 0 for i in range(2))
     assert means == sorted(bool(stored["label"][..., z].any()) for z in (0, 1))

@@ -106,7 +106,11 @@ def free_port() -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path]) -> Iterator[Server]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_checkpoint: Callable[..., Path],
+    turned: Callable[..., nib.Nifti1Image],
+) -> Iterator[Server]:
     """Assembles an app as `make monailabel` does and starts it with the command that it printed."""
     if not (PYTHON.parents[1] / "ready").exists():
         pytest.skip("MONAI Label's environment is absent; `make .venv-monailabel/ready` builds it in a few minutes")
@@ -121,7 +125,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[.
     words = shlex.split(line)
     assert words[words.index("--host") + 1] == "127.0.0.1"
     words[words.index("--port") + 1] = port = free_port()
-    add_scans(deployment / "studies")
+    add_scans(deployment / "studies", turned)
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -155,16 +159,13 @@ def wait_until_up(running: Server) -> None:
     pytest.fail(running.log.read_text()[-3000:])
 
 
-def add_scans(studies: Path) -> None:
+def add_scans(studies: Path, turned: Callable[..., nib.Nifti1Image]) -> None:
     """A phantom stored with other axes under an oblique affine, and one slice as a volume."""
     scan = nib.load(studies / "phantom_001.nii.gz")
-    turned = nib.Nifti1Image(np.asarray(scan.dataobj).transpose(2, 0, 1)[::-1], OBLIQUE)
-    axes = nib.orientations.axcodes2ornt("SRA")
-    change = nib.orientations.ornt_transform(nib.orientations.io_orientation(OBLIQUE), axes)
-    turned = nib.Nifti1Image(np.asarray(scan.dataobj), OBLIQUE).as_reoriented(change)
-    turned.set_sform(turned.affine, 2)
-    turned.set_qform(turned.affine, 1)
-    nib.save(turned, studies / "turned.nii.gz")
+    oblique = turned(nib.Nifti1Image(np.asarray(scan.dataobj), OBLIQUE), "SRA")
+    oblique.set_sform(oblique.affine, 2)
+    oblique.set_qform(oblique.affine, 1)
+    nib.save(oblique, studies / "turned.nii.gz")
     nib.save(scan.slicer[..., 7:8], studies / "one_slice.nii.gz")
     real = os.environ.get("LUNG_CT_DATA")
     if real:

@@ -1,14 +1,20 @@
-"""DICOM series for the tests, written with pydicom."""
+"""DICOM series for the tests, written with pydicom, and the report of a small scan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
+
+from scripts.scan.measure import measure
+from scripts.scan.report import build_report, describe_model
+from scripts.scan.volume import Scan
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 Change = Callable[[Dataset, int], None]
@@ -116,3 +122,39 @@ def make_enhanced() -> Callable[..., None]:
         ds.PixelData = stored.tobytes()
 
     return turn
+
+
+CARD = {
+    "format": 1,
+    "sha256": "ab" * 32,
+    "network": {"name": "resunet", "arguments": {}},
+    "preprocessing": {"size": [256, 256]},
+    "operating_point": {"threshold": 0.5, "smallest_lesion_mm3": 0.0},
+    "data": {"name": "some patients", "synthetic": False},
+}
+SLABS = {"plausible": True, "doubts": [], "cuts": []}
+
+
+def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **scan_changes):
+    """A report of a scan of 12 x 10 x 6 voxels; its mask holds 2 x 3 x 2 voxels."""
+    values = np.full((12, 10, 6), -600, np.int16)
+    mask = np.zeros(values.shape, np.uint8)
+    mask[2:4, 3:6, 2:4] = infected
+    codes = np.ones((12, 10), np.uint8)
+    codes[6:] = 2
+    affine = np.diag([-0.7, -0.8, 5.0, 1.0])
+    scan = Scan("case_1", Path("scans of erika/case_1.nii.gz"), "nifti", values, affine, voxel_size_known=known)
+    for name, value in scan_changes.items():
+        setattr(scan, name, value)
+    given = SimpleNamespace(slab=lambda z: codes, **SLABS) if lungs else None
+    spacing = scan.spacing if known else None
+    measures = measure(lambda z: values[:, :, z].astype(np.float32), mask, spacing, given)
+    card = {**CARD, "data": {**CARD["data"], "synthetic": synthetic}}
+    model = describe_model(card, "weights of erika/model.pt", "1.2.3")
+    return build_report(scan, measures, model, {"device": "cpu"}, {"network": 1.23456789})
+
+
+@pytest.fixture(scope="session")
+def small_report() -> Callable[..., dict[str, Any]]:
+    """Makes the report of a small scan."""
+    return make_small_report

@@ -16,7 +16,7 @@ from scripts.anatomy.lungs import Lungs
 from scripts.data.phantom import make_phantom
 from scripts.scan.density import HuHistogram, density
 from scripts.scan.lesions import LesionFinder, describe_lesions
-from scripts.scan.measure import NO_HU, NO_LUNGS, measure
+from scripts.scan.measure import NO_HU, NO_LUNGS, PART_OF_LUNGS, measure
 from scripts.scan.severity import severity
 
 SPACING = (0.7, 0.8, 5.0)
@@ -25,8 +25,8 @@ SHAPE = (20, 16, 10)
 UNITS = r"(_ml|_mm|_mm2|_percent|_hu|_voxels|_count|_index|_of_5|_from_superior|_from_inferior)$"
 
 
-def lungs_of(codes, plausible=True, problems=()):
-    return SimpleNamespace(slab=lambda z: codes[:, :, z], plausible=plausible, problems=list(problems))
+def lungs_of(codes, doubts=(), cuts=()):
+    return SimpleNamespace(slab=lambda z: codes[:, :, z], plausible=not doubts, doubts=list(doubts), cuts=list(cuts))
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_nothing_is_said_in_millimetres_where_the_voxel_size_is_unknown(case):
 
 def test_no_shares_without_plausible_lungs(case):
     mask, _, hu = case
-    odd = lungs_of(None, plausible=False, problems=["Only one lung was found."])  # is not even looked at
+    odd = lungs_of(None, doubts=["Only one lung was found."])  # is not even looked at
     for given, reason in ((None, NO_LUNGS), (odd, "not plausible: Only one lung was found")):
         found = measure(take(hu), mask, SPACING, given)
         assert found["lungs"]["reason"].endswith(reason)
@@ -202,7 +202,17 @@ def test_no_shares_without_plausible_lungs(case):
         assert found["infection"]["infection_ml"] == pytest.approx(46 * VOXEL_ML)
         assert not {"outside_lungs_voxels", "outside_lungs_ml"} & found["infection"].keys()
         assert not {"lung_voxels", "infected_percent"} & found["slice_profile"].keys()
-    assert found["lungs"]["problems"] == ["Only one lung was found."]
+    assert found["lungs"]["doubts"] == ["Only one lung was found."]
+
+
+def test_a_scan_that_ends_within_the_lungs_has_shares_and_no_grade(case):
+    mask, lungs, hu = case
+    lungs.cuts = ["Lungs are incomplete."]
+    found = measure(take(hu), mask, SPACING, lungs)
+    assert found["lungs"]["right"]["infected_percent"] == pytest.approx(100 * 25 / 480)
+    assert found["lungs"]["cuts"] == lungs.cuts
+    assert found["severity"]["grades"] is None
+    assert found["severity"]["reason"] == PART_OF_LUNGS
 
 
 def test_values_that_are_not_hu_are_not_measured(case):
@@ -261,7 +271,7 @@ def test_lungs_of_the_anatomy_room_fit():
     phantom = make_phantom(0, (64, 64, 20), (5, 5, 12))
     sides = np.array([0, 2, 1], np.uint8)[phantom.lungs]
     lungs = Lungs.from_mask(sides, (5, 5, 12))
-    assert lungs.plausible, lungs.problems
+    assert lungs.plausible, lungs.doubts
     found = measure(lambda z: phantom.image[:, :, z].astype(np.float32), phantom.infection, (5, 5, 12), lungs)
     assert found["lungs"]["right"]["lung_ml"] == pytest.approx(lungs.right_ml)
     assert found["lungs"]["left"]["lung_ml"] == pytest.approx(lungs.left_ml)
@@ -272,7 +282,7 @@ def test_memory_is_that_of_a_few_slices():
     mask = np.zeros((200, 200, 200), np.uint8, order="F")
     mask[40:160, 40:160, 20:180] = 1
     codes = np.ones((200, 200), np.uint8)
-    lungs = SimpleNamespace(slab=lambda z: codes, plausible=True, problems=[])
+    lungs = SimpleNamespace(slab=lambda z: codes, plausible=True, doubts=[], cuts=[])
     tracemalloc.start()
     measure(lambda z: np.zeros((200, 200), np.float32), mask, SPACING, lungs)
     peak = tracemalloc.get_traced_memory()[1]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
-
-from scripts.cards import write_checkpoint
-from scripts.networks.registry import create_network
 
 SHAPE = (512, 512, 1500)
 FIXED_GB = 1.3  # libraries, network, one batch of slices, the coarse grid of the lungs
@@ -47,14 +44,10 @@ def write_long_chest(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_scan_of_1500_slices_stays_within_the_formula(bundle_root: Path, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = create_network("resunet", base_width=4)
-    preprocessing = {"size": 32, "window": [-1250, 250], "intensity": "auto"}
-    weights = tmp_path / "model.pt"
-    write_checkpoint(
-        weights, network.state_dict(), network=network.spec, preprocessing=preprocessing, data={"name": "x"}, figures={}
-    )
+def test_a_scan_of_1500_slices_stays_within_the_formula(
+    bundle_root: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = make_checkpoint(tmp_path / "model.pt", size=32)
     write_long_chest(tmp_path / "long.nii")
     words = [sys.executable, "-c", SCRIPT, tmp_path / "long.nii", tmp_path / "out", weights]
     done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True, timeout=1200)

@@ -127,7 +127,7 @@ def test_description_by_hand():
 
 
 @pytest.fixture
-def stored(tmp_path):
+def stored(turned, tmp_path):
     """Writes one scan in any orientation and gives its path."""
     rng = np.random.default_rng(0)
     scan = (rng.integers(-1000, 200, (20, 24, 9))).astype(np.int16)
@@ -136,10 +136,7 @@ def stored(tmp_path):
     def write(name, orientation, array=scan, shift=0.0):
         affine = np.diag([-1.5, -2.0, 4.0, 1])
         affine[:3, 3] = 10 + shift
-        image = nib.Nifti1Image(array, affine)
-        codes = nib.orientations.axcodes2ornt
-        turn = nib.orientations.ornt_transform(codes("LPS"), codes(orientation))
-        nib.save(image.as_reoriented(turn), tmp_path / name)
+        nib.save(turned(nib.Nifti1Image(array, affine), orientation), tmp_path / name)
         return tmp_path / name
 
     return write, scan, mask

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,18 +18,6 @@ from scripts.scan.volume import Note
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
 HOSTILE = "<script>alert(1)</script>\"'&${title}"
-
-
-def _small_report():
-    """The maker of reports of the module beside this one; tests are no package."""
-    path = Path(__file__).with_name("test_report.py")
-    spec = importlib.util.spec_from_file_location("report_maker", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.small_report
-
-
-small_report = _small_report()
 
 
 class Page(HTMLParser):
@@ -63,7 +50,7 @@ def page(report, pictures=None):
     return Page(render_report_html(report, pictures or {}))
 
 
-def test_page_is_self_contained(tmp_path):
+def test_page_is_self_contained(tmp_path, small_report):
     (tmp_path / "p.png").write_bytes(PNG)
     path = write_report_html(small_report(), {"axial": tmp_path / "p.png", "bytes": PNG}, tmp_path / "report.html")
     text = path.read_text(encoding="utf-8")
@@ -75,7 +62,7 @@ def test_page_is_self_contained(tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == ["p.png", "report.html"]
 
 
-def test_a_radiologist_finds_the_numbers():
+def test_a_radiologist_finds_the_numbers(small_report):
     text = page(small_report()).text
     assert "Infection 0.03 ml in 2 of 6 slices" in text
     assert "Share of both lungs 1.7 %" in text  # 12 of 720 voxels
@@ -90,7 +77,7 @@ def test_a_radiologist_finds_the_numbers():
     assert "ab" * 32 in text
 
 
-def test_banners():
+def test_banners(small_report):
     real, synthetic = page(small_report()).text, page(small_report(synthetic=True)).text
     for text in (real, synthetic):
         assert "Research use only, not a medical device." in text
@@ -98,7 +85,7 @@ def test_banners():
     assert "DEMONSTRATION" not in real
 
 
-def test_hostile_names_stay_text():
+def test_hostile_names_stay_text(small_report):
     report = small_report(
         name=HOSTILE,
         path=Path("/tmp") / HOSTILE.replace("/", ""),
@@ -112,26 +99,26 @@ def test_hostile_names_stay_text():
     assert "<script" not in text
 
 
-def test_a_name_that_is_no_utf8_is_written(tmp_path):
+def test_a_name_that_is_no_utf8_is_written(tmp_path, small_report):
     path = write_report_html(small_report(name="a\udcff.nii"), {}, tmp_path / "report.html")
     assert "a\\udcff.nii" in path.read_text(encoding="utf-8")
 
 
-def test_no_size_without_a_voxel_size():
+def test_no_size_without_a_voxel_size(small_report):
     text = page(small_report(known=False)).text
     assert not re.search(r"\d\s*(ml|mm|cm)|\b(ml|cm²|mm2)\b", text.replace("smallest lesion mm3", ""))
     assert "Infection 12 voxels" in text
     assert "area, voxels" in text
 
 
-def test_reasons_stand_where_numbers_are_missing():
+def test_reasons_stand_where_numbers_are_missing(small_report):
     text = page(small_report(lungs=False)).text
     assert "Share of lung, severity not stated" in text
     assert "not stated: the lungs were not segmented." in text
     assert "minimal" not in text
 
 
-def test_no_infection_is_said():
+def test_no_infection_is_said(small_report):
     text = page(small_report(infected=False)).text
     assert "Infection 0.00 ml in 0 of 6 slices" in text
     assert "Lesions 0 nothing outlined" in text
@@ -139,14 +126,24 @@ def test_no_infection_is_said():
     assert "Severity, whole lung 0 of 5, none" in text
 
 
-def test_warnings_come_first_with_those_about_the_lungs():
+def test_warnings_come_first_with_those_about_the_lungs(small_report):
     report = small_report(notes=[Note("a", "Mended.", "repair"), Note("b", "Noisy.", "warning")])
-    report["measures"]["lungs"]["problems"] = ["Cut off."]
+    report["measures"]["lungs"]["doubts"] = ["Cut off."]
     text = page(report).text
     assert "warning Lungs: Cut off. warning Noisy. repair Mended." in text
 
 
-def test_pictures_must_be_pictures():
+def test_shares_of_a_part_are_called_so_and_not_graded(small_report):
+    report = small_report()
+    report["measures"]["lungs"]["cuts"] = ["The lungs go on."]
+    report["measures"]["severity"] |= {"grades": None, "reason": "a part of the lungs only"}
+    text = page(report).text
+    assert "of the part scanned" in text
+    assert "Grades are not stated: a part of the lungs only." in text
+    assert "Lungs: The lungs go on." in text
+
+
+def test_pictures_must_be_pictures(small_report):
     with pytest.raises(ValueError, match="'x' is neither PNG nor JPEG"):
         render_report_html(small_report(), {"x": b"<svg/>"})
 

@@ -17,21 +17,19 @@ SIZE = 32
 
 
 @pytest.fixture(params=["LPS", "RAS", "SAR", "PIL"])
-def predicted(request, resize_weights, make_scan: Callable[..., tuple[Path, Path]], tmp_path: Path):
+def predicted(request, resize_weights, make_scan: Callable[..., tuple[Path, Path]], turned, tmp_path: Path):
     """A stored scan, the item after the network with known logits, and the probability expected on the scan's grid."""
     path, _ = make_scan(affine=np.diag([-0.7, -0.7, 5.0, 1.0]))
-    scan = nib.load(path)
-    to_stored = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(request.param)
-    )
     stored = tmp_path / "stored.nii.gz"
-    nib.save(scan.as_reoriented(to_stored), stored)
+    scan = nib.load(path)
+    nib.save(turned(scan, request.param), stored)
     preprocessing = Preprocessing(size=SIZE)
     item = preprocessing({"image": str(stored)})
     probability = np.random.default_rng(0).uniform(0.05, 0.95, (SIZE, SIZE, 6))
     item["pred"] = MetaTensor(torch.logit(torch.from_numpy(probability)[None]).float(), meta=dict(item["image"].meta))
     canonical = np.einsum("ia,jb,abz->ijz", resize_weights(40, SIZE), resize_weights(36, SIZE), probability)
-    return preprocessing, item, canonical, nib.orientations.apply_orientation(canonical, to_stored)
+    expected = turned(nib.Nifti1Image(canonical, scan.affine), request.param).get_fdata()
+    return preprocessing, item, canonical, expected
 
 
 def test_probabilities_return_to_the_scans_grid_and_orientation(predicted) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, Fil
 from scripts.data.layouts.files import suffix_of
 from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
+from scripts.files import replace_folder, unfinished_folder
 
 RECORD = "prepared.json"
 _FOLDERS: dict[FileKey, str] = {
@@ -71,15 +71,11 @@ def write_prepared(datalist: Datalist, out: Path, copy: bool) -> None:
         UserError: links are not possible here.
     """
     target = out.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with unfinished_folder(target.parent) as work:
         built = work / target.name
         built.mkdir()
         _build(datalist, built, target, copy)
-        _replace(target, built, work / "earlier")
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        replace_folder(built, target)
 
 
 def _build(datalist: Datalist, built: Path, target: Path, copy: bool) -> None:
@@ -147,15 +143,3 @@ def _not_ours(folder: Path) -> list[str]:
     present = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
     names = ((path, path.relative_to(folder).as_posix()) for path in present)
     return [name for path, name in names if recorded.get(name) != _state(path) and not (name == RECORD and recorded)]
-
-
-def _replace(target: Path, built: Path, earlier: Path) -> None:
-    """Puts the new folder in place; the earlier one comes back when that fails."""
-    if target.exists():
-        target.rename(earlier)
-    try:
-        built.rename(target)
-    except OSError:
-        if earlier.exists():
-            earlier.rename(target)
-        raise
