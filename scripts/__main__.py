@@ -8,6 +8,7 @@ from typing import Any
 
 import fire
 
+from scripts.command_line import refuse_unknown_options, typed
 from scripts.errors import UserError
 
 COMMANDS = {
@@ -22,15 +23,23 @@ environment has none of the DICOM packages that `segment` needs."""
 
 
 def load(name: str) -> Any:
-    """Imports a command."""
-    return getattr(import_module(f"scripts.commands.{name}"), COMMANDS[name])
+    """Imports a command, or the dictionary of a command's parts."""
+    found = getattr(import_module(f"scripts.commands.{name}"), COMMANDS[name])
+    return {part: typed(command) for part, command in found.items()} if isinstance(found, dict) else typed(found)
 
 
 def main() -> None:
     """Runs one command and turns a user's mistake into one line and exit code 2."""
     asked = [name for name in sys.argv[1:2] if name in COMMANDS] or list(COMMANDS)
     try:
-        fire.Fire({name: load(name) for name in asked}, name="python -m scripts")
+        commands = {name: load(name) for name in asked}
+        command: Any = commands
+        words = sys.argv[1:]
+        while isinstance(command, dict) and words and words[0] in command:
+            command, words = command[words[0]], words[1:]
+        if callable(command):
+            refuse_unknown_options(command, words)
+        fire.Fire(commands, name="python -m scripts")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -116,11 +116,11 @@ def read_card(checkpoint: str | Path) -> dict[str, Any]:
     return card
 
 
-def network_from_card(checkpoint: str | Path, **overrides: Any) -> nn.Module:
-    """Builds the network that a checkpoint's card names, without its weights.
+def network_from_card(card: Mapping[str, Any], **overrides: Any) -> nn.Module:
+    """Builds the network that a card names, without its weights.
 
     Args:
-        checkpoint: path of the weights.
+        card: see `read_card`.
         **overrides: arguments in place of the card's, as far as the network knows them: MONAI Label sets
             `dropout`, inference sets `deep_supervision`. None leaves the card's value.
 
@@ -128,13 +128,11 @@ def network_from_card(checkpoint: str | Path, **overrides: Any) -> nn.Module:
         The network as its constructor initialises it.
 
     Raises:
-        UserError: if the card cannot be used (`read_card`) or names an unknown network.
+        UserError: if the card names an unknown network.
     """
-    spec = read_card(checkpoint)["network"]
+    spec = card["network"]
     if spec["name"] not in NETWORKS:
-        raise UserError(
-            f"{card_path(checkpoint)}: network is {spec['name']!r}; accepted: {', '.join(sorted(NETWORKS))}"
-        )
+        raise UserError(f"the card's network is {spec['name']!r}; accepted: {', '.join(sorted(NETWORKS))}")
     known = inspect.signature(NETWORKS[spec["name"]]).parameters
     chosen = {key: value for key, value in overrides.items() if key in known and value is not None}
     return create_network(spec["name"], **{**spec["arguments"], **chosen})

@@ -12,8 +12,12 @@ from torch import nn
 from scripts.errors import UserError
 
 
-def flag(value: Any) -> bool:
+def flag(value: Any, name: str = "a switch") -> bool:
     """Reads a switch: the bundle runner passes `--resume false` on as the text "false", which Python takes for true.
+
+    Args:
+        value: the switch or its text.
+        name: what the message calls it.
 
     Raises:
         UserError: if it is neither true nor false.
@@ -23,7 +27,7 @@ def flag(value: Any) -> bool:
     """
     text = str(value).strip().lower()
     if text not in ("true", "false"):
-        raise UserError(f"a switch is {value!r}; accepted: true or false")
+        raise UserError(f"{name} is {value!r}; accepted: true or false")
     return text == "true"
 
 

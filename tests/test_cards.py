@@ -28,13 +28,13 @@ def change(path: Path, **values: object) -> None:
 
 
 def test_a_network_comes_back_with_its_weights(checkpoint: Path) -> None:
-    network = network_from_card(checkpoint)
+    network = network_from_card(read_card(checkpoint))
     network.load_state_dict(torch.load(checkpoint, weights_only=True))
     assert network.spec == {"name": "resunet", "arguments": ARGUMENTS}
 
 
 def test_overrides_that_the_network_knows_are_taken(checkpoint: Path) -> None:
-    network = network_from_card(checkpoint, dropout=0.5, deep_supervision=False, unheard_of=1)
+    network = network_from_card(read_card(checkpoint), dropout=0.5, deep_supervision=False, unheard_of=1)
     assert network.dropout.p == 0.5
     assert network.train()(torch.zeros(2, 1, 16, 16)).shape == (2, 1, 16, 16)
 
@@ -44,7 +44,7 @@ def test_overrides_that_the_network_does_not_know_are_left_out(tmp_path: Path) -
     network = create_network("unet", base_width=4)
     torch.save(network.state_dict(), path)
     write_card(path, network.spec, {}, {}, {})
-    assert network_from_card(path, deep_supervision=False, dropout=0.1) is not None
+    assert network_from_card(read_card(path), deep_supervision=False, dropout=0.1) is not None
 
 
 def test_missing_weights_are_said_in_one_line_that_helps(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_broken_cards_are_refused(checkpoint: Path) -> None:
 def test_a_card_cannot_ask_for_code(checkpoint: Path) -> None:
     change(checkpoint, network={"name": "os.system", "arguments": {"command": "true"}})
     with pytest.raises(UserError, match=r"network is 'os\.system'; accepted: resunet"):
-        network_from_card(checkpoint)
+        network_from_card(read_card(checkpoint))
 
 
 def test_a_card_without_a_smallest_lesion_keeps_every_lesion(checkpoint: Path) -> None:

@@ -76,12 +76,13 @@ class Lungs:
         return float(areas @ z) / 1000
 
     @classmethod
-    def from_mask(cls, mask: NDArray[Any], spacing: Spacing) -> Lungs:
+    def from_mask(cls, mask: NDArray[Any], spacing: Spacing, spacing_known: bool = True) -> Lungs:
         """Lungs from a mask that the user has, at full resolution.
 
         Args:
             mask: (X, Y, Z), LPS, with 1 for the right and 2 for the left lung, or one other value for both.
             spacing: voxel size in mm.
+            spacing_known: whether these are real millimetres; else volumes and sections are not judged.
 
         Returns:
             Lungs on the full grid with `notes` on what was done to the mask: see `given.read_codes`.
@@ -91,7 +92,8 @@ class Lungs:
         """
         codes, notes = read_codes(mask, spacing)
         shape = (codes.shape[0], codes.shape[1], codes.shape[2])
-        return _judge(cls(codes, (1, 1, 1), spacing, shape, notes=notes))
+        lungs = cls(codes, (1, 1, 1), spacing, shape, notes=notes)
+        return _judge(lungs) if spacing_known else lungs
 
 
 def segment_lungs(seen: Overview) -> Lungs:

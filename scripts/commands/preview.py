@@ -9,8 +9,8 @@ def preview(scan: str, mask: str, out: str, truth: str | None = None, overwrite:
     """Draws the most affected slices of a scan with the outline of a mask into a PNG picture.
 
     Args:
-        scan: NIfTI scan in HU.
-        mask: NIfTI mask on the scan's grid, infection above 0.
+        scan: NIfTI, NRRD or MetaImage scan in HU, or a picture.
+        mask: mask on the scan's grid, infection above 0.
         out: the picture to write, a name that ends in .png.
         truth: reference mask, outlined in a second colour.
         overwrite: replaces OUT if it exists.

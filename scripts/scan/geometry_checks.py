@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
-from numpy.typing import NDArray
 
 from scripts.errors import UserError
-from scripts.scan.volume import Note
-
-Affine = NDArray[np.float64]
+from scripts.scan.volume import Affine, Note, Scan, axial_axes
 
 SHEAR_TOLERANCE = 1e-3
 """Largest cosine between two axes that counts as a right angle: 0.06 degrees, what rounded headers reach."""
@@ -49,16 +45,6 @@ def check_geometry(
     notes = check_directions(source, affine)
     notes += check_size(source, shape, affine, picture)
     return notes + (check_extent(shape, affine) if voxel_size_known else [])
-
-
-def axial_axes(affine: Affine) -> tuple[int, int, int]:
-    """The stored axes that run closest to left-right, anterior-posterior and head-foot.
-
-    >>> axial_axes(np.diag([1.0, 1.0, 5.0, 1.0])[:, [2, 0, 1, 3]])
-    (1, 2, 0)
-    """
-    towards = nib.io_orientation(affine)[:, 0].astype(int).tolist()
-    return towards.index(0), towards.index(1), towards.index(2)
 
 
 def check_directions(source: str | Path, affine: Affine) -> list[Note]:
@@ -141,6 +127,28 @@ def largest_distance(first: Affine, second: Affine, shape: Sequence[int]) -> flo
     """
     corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
     return float(np.linalg.norm(apply_affine(first, corners) - apply_affine(second, corners), axis=1).max())
+
+
+def check_same_grid(other: Scan, scan: Scan) -> None:
+    """Refuses a mask whose voxels do not lie on those of its scan, stored in whatever order.
+
+    Raises:
+        UserError: with both shapes, or both affines and how far the corners lie apart; half a voxel is accepted.
+    """
+    (values, affine), (found, found_affine) = scan.lps(), other.lps()
+    if found.shape != values.shape:
+        shapes = (" x ".join(map(str, one.shape)) for one in (found, values))
+        raise UserError(
+            f"{other.path}: has {next(shapes)} voxels along left, posterior, superior; accepted: those of {scan.path}, "
+            f"{next(shapes)}"
+        )
+    apart = largest_distance(found_affine, affine, values.shape)
+    if apart > min(scan.spacing_lps) / 2:
+        texts = (np.array2string(one[:3], precision=4).replace("\n", "") for one in (found_affine, affine))
+        raise UserError(
+            f"{other.path}: lies up to {apart:.2f} mm off its scan, affine {next(texts)}; accepted: the affine of "
+            f"{scan.path}, {next(texts)} (both in LPS order)"
+        )
 
 
 def is_placeholder(affine: Affine) -> bool:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from nibabel.affines import apply_affine, voxel_sizes
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from scripts.errors import UserError
 from scripts.files import write_atomic
+from scripts.scan.geometry_checks import check_same_grid
+from scripts.scan.reading import read_scan
+from scripts.scan.segmenter import HounsfieldSlices
 
 LUNG_WINDOW = (-1350.0, 150.0)  # level -600, width 1500 HU
 _MASK_COLOUR, _TRUTH_COLOUR = "#ff9f1c", "#2ec4ff"  # told apart by the colour-blind, too
@@ -172,59 +171,21 @@ def preview_files(
     truth_path: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Draws the preview of a NIfTI scan in HU and its mask, stored in any orientation.
+    """Draws the preview of a scan and its mask, in any format of `read_scan` and any orientation.
 
     Raises:
-        UserError: if a file cannot be read, is not one volume, does not lie on the scan's grid, or PNG_PATH is
-            not a free name that ends in .png.
+        UserError: if a file cannot be read, is not one volume, does not lie on the scan's grid, the scan is not in HU,
+            or PNG_PATH is not a free name that ends in .png.
     """
     target = Path(png_path)
     if target.suffix.lower() != ".png":
         raise UserError(f"{target}: the preview is a PNG picture; accepted: a name that ends in .png")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; name a new file, or --overwrite it")
-    paths = [Path(one) for one in (scan_path, mask_path, truth_path) if one is not None]
-    volumes = [_load_lps(one) for one in paths]
-    for other_path, other in zip(paths[1:], volumes[1:], strict=True):
-        _check_same_grid(paths[0], volumes[0], other_path, other)
-    scan, mask, *truth = (array for array, _ in volumes)
-    spacing = voxel_sizes(volumes[0][1])
-    name = paths[0].name.removesuffix(".gz").removesuffix(".nii")
-    return draw_preview(scan, mask, target, truth[0] if truth else None, spacing=spacing, title=name)
-
-
-def _load_lps(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Reads a NIfTI volume and turns its axes to LPS; the affine is that of the turned array."""
-    try:
-        file = nib.load(path)
-        array = np.asanyarray(file.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
-        raise UserError(f"{path} cannot be read ({error}); accepted: NIfTI, .nii or .nii.gz") from None
-    if array.dtype.kind not in "biuf" or array.ndim < 2 or any(size != 1 for size in array.shape[3:]):
-        found = f"{array.dtype} of shape {array.shape}"
-        raise UserError(f"{path} holds {found}; accepted: one volume of numbers")
-    array = array.reshape(*array.shape[:2], -1)
-    stored = nib.orientations.io_orientation(file.affine)
-    if np.isnan(stored).any():
-        raise UserError(f"{path} has an affine without three directions; accepted: a valid qform or sform")
-    turn = nib.orientations.ornt_transform(stored, nib.orientations.axcodes2ornt("LPS"))
-    affine = file.affine @ nib.orientations.inv_ornt_aff(turn, array.shape)
-    return nib.orientations.apply_orientation(array, turn), affine
-
-
-def _check_same_grid(
-    scan_path: Path,
-    scan: tuple[NDArray[Any], NDArray[np.float64]],
-    other_path: Path,
-    other: tuple[NDArray[Any], NDArray[np.float64]],
-) -> None:
-    """Refuses a mask whose corners lie more than half a voxel from the scan's."""
-    shape, found = scan[0].shape, other[0].shape
-    if shape != found:
-        raise UserError(
-            f"{other_path} has {found} voxels along left, posterior, superior; accepted: those of {scan_path}, {shape}"
-        )
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
-    apart = np.linalg.norm(apply_affine(scan[1], corners) - apply_affine(other[1], corners), axis=1).max()
-    if apart > voxel_sizes(scan[1]).min() / 2:
-        raise UserError(f"{other_path} lies up to {apart:.2f} mm off {scan_path}; accepted: the same grid")
+    scan, *masks = (read_scan(Path(one)) for one in (scan_path, mask_path, truth_path) if one is not None)
+    for mask in masks:
+        check_same_grid(mask, scan)
+    hu = HounsfieldSlices(scan).rounded()
+    outline, *truth = (mask.lps()[0] for mask in masks)
+    spacing = scan.spacing_lps if scan.voxel_size_known else None
+    return draw_preview(hu, outline, target, truth[0] if truth else None, spacing, scan.name)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from nibabel.volumeutils import apply_read_scaling
@@ -17,11 +16,14 @@ from torch import Tensor
 
 from scripts.cards import network_from_card, read_card
 from scripts.errors import UserError
-from scripts.scan.volume import Note, Scan
+from scripts.scan.volume import Note, Scan, canonical
 from scripts.settings import default_device, memory_format, number
-from scripts.transforms.geometry import AXES, resize_slice
-from scripts.transforms.intensity import AIR_HU, HounsfieldMap, ValueRange, plan_hounsfield, z_score
+from scripts.transforms.geometry import resize_slice
+from scripts.transforms.intensity import AIR_HU, HounsfieldMap, ValueRange, plan_hounsfield, scale_window, z_score
 from scripts.transforms.postprocessing import without_small_lesions
+
+SLICES_AT_ONCE = 8
+"""The batch of configs/inference.yaml: the same batch gives the same bits."""
 
 PROBABILITY_STEPS = 255
 """A probability map holds round(255 p) in one byte a voxel."""
@@ -40,13 +42,6 @@ class Segmentation:
     mask: NDArray[np.uint8]
     probability: NDArray[np.uint8] | None
     notes: list[Note]
-
-
-def canonical(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
-    """Returns a view of a stored array with its axes turned to LPS: writing into it writes into the array."""
-    stored = nib.orientations.io_orientation(affine)
-    turn = nib.orientations.ornt_transform(stored, nib.orientations.axcodes2ornt(AXES))
-    return nib.orientations.apply_orientation(array, turn)
 
 
 class HounsfieldSlices:
@@ -78,10 +73,6 @@ class HounsfieldSlices:
         """Returns slice `index`, counted from inferior: (X, Y) float32 in HU, contiguous."""
         return self.map(self._real(index))
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """Goes through the slices from inferior to superior."""
-        return (self[index] for index in range(len(self)))
-
     def rounded(self) -> NDArray[np.int16]:
         """Returns all of them rounded to int16, for what is measured and drawn; no copy where they are stored so."""
         hounsfield = self._stored.dtype == np.int16 and self._scaling == (1.0, 0.0) and self.map.window is None
@@ -108,7 +99,6 @@ class Segmenter:
         device: a torch device; None takes CUDA, then MPS, then the CPU.
         threshold: in place of the card's.
         smallest_lesion_mm3: in place of the card's.
-        slices_at_once: batch of slices; `run inference` gives the same bits with the same batch.
 
     Raises:
         UserError: if weights or card cannot be used, or a setting makes no sense.
@@ -127,8 +117,8 @@ class Segmenter:
         device: str | None = None,
         threshold: float | None = None,
         smallest_lesion_mm3: float | None = None,
-        slices_at_once: int = 8,
     ) -> None:
+        self.weights = Path(weights)
         self.card = read_card(weights)
         point = self.card["operating_point"]
         chosen = point["threshold"] if threshold is None else threshold
@@ -136,10 +126,10 @@ class Segmenter:
         self.threshold = number("threshold", chosen, "a probability between 0 and 1", lambda value: 0 < value < 1)
         self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
         self.device = torch.device(device) if device else default_device()
-        self.slices_at_once = slices_at_once
         self.size = int(self.card["preprocessing"]["size"])
-        self.window = tuple(float(bound) for bound in self.card["preprocessing"]["window"])
-        network = network_from_card(weights, deep_supervision=False)
+        low, high = self.card["preprocessing"]["window"]
+        self.window = float(low), float(high)
+        network = network_from_card(self.card, deep_supervision=False)
         network.load_state_dict(_state(weights))
         layout = memory_format(True, self.device, network)
         self.network = network.eval().to(self.device)
@@ -170,8 +160,8 @@ class Segmenter:
         kept = np.zeros(shape, np.uint8) if probability else None
         turned = canonical(mask, scan.affine)
         turned_kept = None if kept is None else canonical(kept, scan.affine)
-        for start in range(0, len(slices), self.slices_at_once):
-            stop = min(start + self.slices_at_once, len(slices))
+        for start in range(0, len(slices), SLICES_AT_ONCE):
+            stop = min(start + SLICES_AT_ONCE, len(slices))
             with watch("network"):
                 maps = self._probabilities([slices[index] for index in range(start, stop)])
             with watch("back to grid"):
@@ -194,9 +184,7 @@ class Segmenter:
 
     def _input(self, hu: Tensor) -> Tensor:
         """What the network sees of one slice: the steps of `Preprocessing`, on the scan's HU (X, Y)."""
-        low, high = self.window
-        resized = resize_slice(hu, (self.size, self.size))
-        return z_score(((resized - low) / (high - low)).clamp(0, 1))
+        return z_score(scale_window(resize_slice(hu, (self.size, self.size)), *self.window))
 
     def _without_small_lesions(self, mask: NDArray[np.uint8], scan: Scan) -> tuple[NDArray[np.uint8], list[Note]]:
         if self.smallest_lesion_mm3 <= 0:

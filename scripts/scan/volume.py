@@ -10,7 +10,32 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from scripts.transforms.geometry import AXES
+
+Affine = NDArray[np.float64]
 Kind = Literal["nifti", "itk", "dicom", "picture"]
+
+
+def axial_axes(affine: Affine) -> tuple[int, int, int]:
+    """The stored axes that run closest to left-right, anterior-posterior and head-foot.
+
+    >>> axial_axes(np.diag([1.0, 1.0, 5.0, 1.0])[:, [2, 0, 1, 3]])
+    (1, 2, 0)
+    """
+    towards = nib.io_orientation(affine)[:, 0].astype(int).tolist()
+    return towards.index(0), towards.index(1), towards.index(2)
+
+
+def canonical(array: NDArray[Any], affine: Affine) -> NDArray[Any]:
+    """Returns a view of a stored array with its axes turned to LPS: writing into it writes into the array."""
+    return nib.orientations.apply_orientation(array, _turn(affine))
+
+
+def _turn(affine: Affine) -> NDArray[np.float64]:
+    turn: NDArray[np.float64] = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(AXES)
+    )
+    return turn
 
 
 @dataclass(frozen=True)
@@ -51,7 +76,7 @@ class Scan:
     path: Path
     kind: Kind
     values: NDArray[Any]
-    affine: NDArray[np.float64]
+    affine: Affine
     slope: float = 1.0
     intercept: float = 0.0
     voxel_size_known: bool = True
@@ -72,10 +97,18 @@ class Scan:
 
     @property
     def spacing_lps(self) -> tuple[float, float, float]:
-        """Voxel size along left, posterior, superior in mm: the stored axes, turned."""
-        axes = nib.orientations.io_orientation(self.affine)[:, 0]
-        x, y, z = (float(self.spacing[int(np.flatnonzero(axes == axis)[0])]) for axis in range(3))
-        return x, y, z
+        """Voxel size along left, posterior, superior in mm: the stored axes, turned.
+
+        The third is the distance between slices along their normal, also where a gantry tilt shifts them.
+        """
+        x, y, _ = (self.spacing[axis] for axis in axial_axes(self.affine))
+        return x, y, self.voxel_mm3 / (x * y)
+
+    def lps(self) -> tuple[NDArray[Any], Affine]:
+        """The stored values with their axes turned to LPS, and the affine of that view."""
+        turn = _turn(self.affine)
+        affine = self.affine @ nib.orientations.inv_ornt_aff(turn, self.values.shape)
+        return nib.orientations.apply_orientation(self.values, turn), affine
 
     @property
     def voxel_mm3(self) -> float:

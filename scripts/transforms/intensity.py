@@ -228,6 +228,11 @@ def z_score(image: Tensor) -> Tensor:
     return (image - mean) / (std + 1e-8)
 
 
+def scale_window(image: Tensor, low: float, high: float) -> Tensor:
+    """Scales HU from [low, high] to [0, 1] and clips."""
+    return ((image - low) / (high - low)).clamp(0, 1)
+
+
 class RandWindowd(MapTransform, RandomizableTransform):
     """Scales HU from a window to [0, 1] and clips; while training the window's bounds may be jittered.
 
@@ -259,5 +264,5 @@ class RandWindowd(MapTransform, RandomizableTransform):
             reach = self.jitter * (high - low)
             low, high = low + self.R.uniform(-reach, reach), high + self.R.uniform(-reach, reach)
         for key in self.key_iterator(item):
-            item[key] = ((item[key] - low) / (high - low)).clamp(0, 1)
+            item[key] = scale_window(item[key], low, high)
         return item

@@ -7,7 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from scripts.errors import UserError
-from scripts.scan.geometry_checks import axial_axes, check_extent, check_geometry, largest_distance
+from scripts.scan.geometry_checks import check_extent, check_geometry, largest_distance
+from scripts.scan.volume import axial_axes
 
 CHEST = (512, 512, 60)
 

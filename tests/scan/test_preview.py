@@ -157,12 +157,12 @@ def test_files_that_do_not_fit_are_named(stored, tmp_path):
     write, scan, mask = stored
     good, png = write("scan.nii.gz", "LPS"), tmp_path / "p.png"
     small = write("small.nii.gz", "LPS", mask[:, :-1])
-    with pytest.raises(UserError, match=r"small.nii.gz has \(20, 23, 9\) voxels.*\(20, 24, 9\)"):
+    with pytest.raises(UserError, match=r"small.nii.gz: has 20 x 23 x 9 voxels.*20 x 24 x 9"):
         preview_files(good, small, png)
-    with pytest.raises(UserError, match=r"shifted.nii.gz lies up to 3.46 mm off"):
+    with pytest.raises(UserError, match=r"shifted.nii.gz: lies up to 3.46 mm off"):
         preview_files(good, write("shifted.nii.gz", "LPS", mask, shift=2), png)
     preview_files(good, write("rounded.nii.gz", "LPS", mask, shift=0.01), tmp_path / "rounded.png")
-    with pytest.raises(UserError, match=r"four.nii.gz holds .*\(20, 24, 9, 2\)"):
+    with pytest.raises(UserError, match=r"four.nii.gz: .*2 volumes"):
         preview_files(write("four.nii.gz", "LPS", np.stack([scan, scan], -1)), good, png)
     assert not png.exists()
 
@@ -174,7 +174,7 @@ def test_unreadable_files_are_named(stored, tmp_path):
     (tmp_path / "text.nii.gz").write_text("no picture")
     (tmp_path / "picture.jpg").write_text("no picture")
     for name in ("cut.nii.gz", "text.nii.gz", "picture.jpg", "absent.nii.gz"):
-        with pytest.raises(UserError, match=f"{name} cannot be read.*accepted: NIfTI"):
+        with pytest.raises(UserError, match=f"{name}: .*; accepted: "):
             preview_files(good, tmp_path / name, png)
     assert not png.exists()
 

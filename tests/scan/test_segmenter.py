@@ -14,8 +14,8 @@ from scipy.spatial.transform import Rotation
 from scripts.cards import read_card, write_card
 from scripts.errors import UserError
 from scripts.scan.reading import read_scan
-from scripts.scan.segmenter import HounsfieldSlices, Segmenter, canonical
-from scripts.scan.volume import Scan
+from scripts.scan.segmenter import HounsfieldSlices, Segmenter
+from scripts.scan.volume import Scan, canonical
 
 MakeScan = Callable[..., tuple[Path, Path]]
 Turned = Callable[[nib.Nifti1Image, str], nib.Nifti1Image]
