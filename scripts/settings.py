@@ -82,6 +82,23 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def usable_device(name: str | None) -> torch.device:
+    """Returns the device that a user named, or the default.
+
+    Raises:
+        UserError: if torch does not know it or cannot use it here.
+    """
+    if not name:
+        return default_device()
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch says either
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"device is {name!r} ({reason}); accepted here: cpu, {default_device()}") from None
+    return device
+
+
 def memory_format(channels_last: bool | str, device: str | torch.device, network: nn.Module) -> torch.memory_format:
     """Returns how the network's tensors lie in memory.
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.anatomy.body import SKIN
-from scripts.anatomy.coarse import Coarse, Mask, box
+from scripts.anatomy.coarse import Coarse, Mask
 from scripts.anatomy.overview import Overview
 
 _BODY = 0.3  # litres: less is a phantom, a limb or nothing
@@ -23,8 +22,6 @@ class Examination:
     Attributes:
         body: whether there is a body.
         lungs: whether there is air inside the body with the volume and the HU of lung.
-        air_share: share of air in the bounding box of the body, in [0, 1]; 0 without a body.
-        aerated_ml: aerated lung in ml, before opacities are added.
         cut_sides: sides of the patient at which the field of view cuts the body in most slices: "right", "left",
             "front", "back".
         findings: sentences for a radiologist on what is not as a chest CT should be.
@@ -32,8 +29,6 @@ class Examination:
 
     body: bool
     lungs: bool
-    air_share: float
-    aerated_ml: float
     cut_sides: list[str]
     findings: list[str]
 
@@ -48,27 +43,26 @@ def examine(seen: Overview) -> Examination:
     coarse, body = seen.coarse, seen.body
     litres = float(np.count_nonzero(body)) * coarse.ml / 1000
     if litres < _BODY and np.count_nonzero(body) < 0.1 * body.size:
-        return Examination(False, False, 0.0, 0.0, [], ["There is no body in the scan."])
-    aerated_ml, lungs = _judge_lung(coarse, seen.aerated)
+        return Examination(False, False, [], ["There is no body in the scan."])
+    lungs = _is_lung(coarse, seen.aerated)
     cut = _cut_sides(body)
     findings = []
     if not lungs:
         findings.append("No lung is seen: the body holds no air with the volume and the density of lung.")
     if cut:
         findings.append(f"The field of view cuts the body at the patient's {', '.join(cut)}.")
-    air_share = float((coarse.hu[box(body)] < SKIN).mean())
-    return Examination(True, lungs, air_share, aerated_ml, cut, findings)
+    return Examination(True, lungs, cut, findings)
 
 
-def _judge_lung(coarse: Coarse, aerated: Mask) -> tuple[float, bool]:
-    """Volume of aerated lung in ml and whether it is one; of few slices less is asked."""
+def _is_lung(coarse: Coarse, aerated: Mask) -> bool:
+    """Whether air in the body has volume and density of lung; of few slices less is asked."""
     volume = float(np.count_nonzero(aerated)) * coarse.ml
     if not volume:
-        return 0.0, False
+        return False
     depth = aerated.shape[2] * coarse.spacing[2]
     low, high = _LUNG_HU
     dense = low < float(np.median(coarse.hu[aerated])) < high
-    return volume, dense and volume > 1000 * _LUNG * min(1.0, depth / 100)
+    return dense and volume > 1000 * _LUNG * min(1.0, depth / 100)
 
 
 def _cut_sides(body: Mask) -> list[str]:

@@ -14,6 +14,7 @@ from scripts.scan.case import CaseSegmenter, Settings
 from scripts.scan.inputs import Case, expand_inputs
 from scripts.scan.report import DEMONSTRATION
 from scripts.scan.segmenter import Segmenter
+from scripts.transforms.intensity import parse_intensity
 from scripts.version import BUNDLE
 
 
@@ -54,19 +55,24 @@ def segment(
     """
     if len(paths) < 2:
         raise UserError(f"segment: {len(paths)} paths; accepted: INPUT... OUTPUT")
-    *sources, output = (Path(str(path)) for path in paths)
+    *sources, output = (Path(path) for path in paths)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: a file; accepted: INPUT... OUTPUT, the last is the folder for the results")
+    parse_intensity(intensity)
+    if lungs and not Path(lungs).exists():
+        raise UserError(f"{lungs}: no such lung mask or folder of lung masks")
     cases = expand_inputs(sources, output)
     file = Path(weights) if weights else BUNDLE / "models/model.pt"
     segmenter = Segmenter(file, device, threshold, smallest_lesion_mm3)
     settings = Settings(
-        intensity=str(intensity),
+        intensity=intensity,
         probability=probability,
         lungs=Path(lungs) if lungs else None,
-        series=None if series is None else str(series),
+        series=series,
         volume=volume,
         strict=strict,
     )
-    model = CaseSegmenter(segmenter, file, settings)
+    model = CaseSegmenter(segmenter, settings)
     if model.model["synthetic"]:
         print(DEMONSTRATION, file=sys.stderr)
     with _Bar(len(cases), quiet) as bar:
@@ -90,7 +96,7 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def step(self, case: Case, stage: str, done: int, of: int) -> None:
+    def step(self, case: Case, done: int, of: int) -> None:
         """Moves the bar of a case on by `done` slices."""
         if self.bar is None:
             label = f"{case.folder} ({self.ended + 1}/{self.cases})"

@@ -63,7 +63,9 @@ def answer(error: Exception) -> HTTPException:
 
 def is_upload(path: str) -> bool:
     """Whether a file came with the request: any other file of this machine is no image to ask for."""
-    return Path(path).parent == Path(tempfile.gettempdir()) and Path(path).is_file()
+    file = Path(path)
+    named = file.name.startswith(tempfile.gettempprefix())  # as MONAI Label names uploads: nobody's own file
+    return named and file.parent == Path(tempfile.gettempdir()) and file.is_file()
 
 
 @contextmanager

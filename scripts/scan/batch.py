@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 from collections.abc import Callable, Sequence
@@ -12,19 +13,19 @@ from typing import Any, Literal
 
 import torch
 
-from scripts.errors import find_user_error
+from scripts.errors import UserError, find_user_error
 from scripts.files import write_json
 from scripts.scan.case import CaseSegmenter
 from scripts.scan.inputs import Case
+from scripts.scan.results import MANIFEST, read_report
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 FORMAT = 1
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pydicom", "highdicom")
 
 Status = Literal["done", "found done", "refused", "failed", "waiting"]
-Progress = Callable[[Case, str, int, int], Any]
+Progress = Callable[[Case, int, int], Any]
 
 
 def segment_cases(
@@ -44,17 +45,22 @@ def segment_cases(
         cases: see `expand_inputs`.
         output: the folder of the run.
         overwrite: replaces other results in the cases' folders.
-        progress: called with (case, stage, done, of).
+        progress: called with (case, slices done now, slices in all).
         finished: called with a case and its manifest entry when the case has ended.
 
     Returns:
-        The manifest: {"format", "created", "finished", "model", "settings", "packages", "machine", "cases"}.
+        The manifest: {"format", "created", "finished", "model", "settings", "packages", "machine", "cases",
+        "earlier"}, the last with entries of earlier runs whose results are still there.
+
+    Raises:
+        UserError: if the output folder holds a manifest that is not of this command.
     """
+    earlier = _earlier_entries(output, {case.folder for case in cases})
     entries: list[dict[str, Any]] = [
         {"name": case.name, "folder": case.folder, "source": str(case.source), "kind": case.kind, "status": "waiting"}
         for case in cases
     ]
-    manifest = {**_describe_run(model), "cases": entries}
+    manifest = {**_describe_run(model), "cases": entries, "earlier": earlier}
     for case, entry in zip(cases, entries, strict=True):
         write_json(output / MANIFEST, manifest)
         entry.update(_segment_one(model, case, output / case.folder, overwrite, progress))
@@ -98,8 +104,23 @@ def _entry(status: Status, report: dict[str, Any], folder: Path) -> dict[str, An
     }
 
 
+def _earlier_entries(output: Path, folders: set[str]) -> list[dict[str, Any]]:
+    """Entries of the manifest that is there, of cases which are not in this run and whose results are."""
+    try:
+        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        manifest = None
+    if not isinstance(manifest, dict) or not {"format", "cases", "packages"} <= manifest.keys():
+        raise UserError(f"{output / MANIFEST}: not a manifest of this command; accepted: another OUTPUT")
+    entries = [*manifest["cases"], *manifest.get("earlier", [])]
+    left = [entry for entry in entries if entry["folder"] not in folders]
+    return [entry for entry in left if read_report(output / entry["folder"]) is not None]
+
+
 def _describe_run(model: CaseSegmenter) -> dict[str, Any]:
-    settings = {key: None if value is None else str(value) for key, value in vars(model.settings).items()}
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(model.settings).items()}
     return {
         "format": FORMAT,
         "created": _now(),

@@ -11,35 +11,28 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scripts.anatomy.lungs import Lungs, segment_lungs
 from scripts.anatomy.overview import Overview, look_over
 from scripts.errors import UserError
-from scripts.files import replace_folder, unfinished_folder
+from scripts.files import replace_folder, unfinished_folder, write_json
 from scripts.scan.checks import check_anatomy
 from scripts.scan.dicom import read_dicom
 from scripts.scan.dicom_archive import unpacked
 from scripts.scan.dicom_seg import write_dicom_seg
-from scripts.scan.geometry_checks import check_extent, check_size
 from scripts.scan.inputs import Case
-from scripts.scan.lung_masks import read_lung_mask
+from scripts.scan.lung_masks import find_lung_mask, read_lung_mask
 from scripts.scan.measure import measure
 from scripts.scan.preview import draw_preview
-from scripts.scan.reading import read_scan
-from scripts.scan.report import build_report, describe_model, write_report_json
+from scripts.scan.reading import read_scan, scan_files
+from scripts.scan.report import build_report, describe_model
 from scripts.scan.report_html import write_report_html
-from scripts.scan.segmenter import HounsfieldSlices, Segmentation, Segmenter, canonical
-from scripts.scan.volume import Note, Scan
+from scripts.scan.results import KEY, REPORT, foreign_files, read_report, walk_files
+from scripts.scan.segmenter import HounsfieldSlices, Segmentation, Segmenter
+from scripts.scan.volume import Note, Scan, canonical
 from scripts.scan.writer import mask_path, probability_path, write_probability, write_scan_mask
-from scripts.version import bundle_version
 
-REPORT = "report.json"
 MUCH_OUTSIDE_PERCENT = 20
 """Share of the infection outside of the lungs from which on a person should look at it before any number."""
-
-KEY = "run_key"
-"""Entry of a report that tells which input, weights and settings made it: equal keys, equal results."""
 
 
 @dataclass(frozen=True)
@@ -84,43 +77,47 @@ class CaseSegmenter:
 
     Args:
         segmenter: the model.
-        weights: path of its weights, for the report.
         settings: what the user chose.
 
     Example:
         ::
 
-            model = CaseSegmenter(Segmenter("models/model.pt"), "models/model.pt")
+            model = CaseSegmenter(Segmenter("models/model.pt"))
             (case,) = expand_inputs(["scan.nii.gz"], "out")
             report = model.run(case, Path("out") / case.folder)
             report["measures"]["infection"]
     """
 
-    def __init__(self, segmenter: Segmenter, weights: str | Path, settings: Settings | None = None) -> None:
+    def __init__(self, segmenter: Segmenter, settings: Settings | None = None) -> None:
         self.segmenter = segmenter
         self.settings = settings or Settings()
-        self.model = describe_model(segmenter.card, weights, bundle_version())
-        point = {"threshold": segmenter.threshold, "smallest_lesion_mm3": segmenter.smallest_lesion_mm3}
-        self.model["operating_point"] = point
+        self.model = describe_model(segmenter)
 
     def key(self, case: Case) -> str:
-        """Returns what the result of a case depends on, as a hash: input files, weights, settings, version."""
-        files = sorted(path for path in case.source.rglob("*") if path.is_file()) if case.source.is_dir() else []
-        stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files or [case.source]]
+        """Returns what the result of a case depends on, as a hash: input files, weights, settings, version.
+
+        Raises:
+            UserError: if a file that belongs to the input is missing.
+        """
+        if case.kind == "file":
+            files = scan_files(case.source)
+        else:
+            folder = case.source.is_dir()
+            files = [file for _, found in walk_files(case.source) for file in found] if folder else [case.source]
+        if self.settings.lungs is not None:
+            files += scan_files(find_lung_mask(self.settings.lungs, case.folder))
+        stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         chosen = {key: str(value) for key, value in asdict(self.settings).items()}
         text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def finished(self, case: Case, folder: Path) -> dict[str, Any] | None:
         """Returns the report of an earlier run with this very input, weights and settings, or None."""
-        try:
-            report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return report if report.get(KEY) == self.key(case) else None
+        report = read_report(folder)
+        return report if report is not None and report[KEY] == self.key(case) else None
 
     def run(
-        self, case: Case, folder: Path, overwrite: bool = False, progress: Callable[[str, int, int], Any] | None = None
+        self, case: Case, folder: Path, overwrite: bool = False, progress: Callable[[int, int], Any] | None = None
     ) -> dict[str, Any]:
         """Segments a case and writes its results.
 
@@ -128,7 +125,7 @@ class CaseSegmenter:
             case: the input, see `expand_inputs`.
             folder: where the results go; it appears when all of them are complete.
             overwrite: replaces the results of an earlier run there.
-            progress: called with (stage, done, of).
+            progress: called with the slices that were done now, and those in all.
 
         Returns:
             The report.
@@ -136,24 +133,22 @@ class CaseSegmenter:
         Raises:
             UserError: if the scan cannot be used, or the folder holds something else.
         """
-        if folder.exists() and any(folder.iterdir()) and not (overwrite and (folder / REPORT).is_file()):
-            remedy = "--overwrite to replace them" if (folder / REPORT).is_file() else "another OUTPUT"
-            raise UserError(f"{folder}: holds other results or files; accepted: an empty folder, or {remedy}")
+        _check_folder(folder, overwrite)
         key = self.key(case)
         with unfinished_folder(folder.parent) as temporary, ExitStack() as stack:
             target = temporary / "results"
             target.mkdir()
             report = self._process(case, target, stack, progress or (lambda *_: None)) | {KEY: key}
-            write_report_json(report, target / REPORT)
+            write_json(target / REPORT, report)
             replace_folder(target, folder)
         return report
 
     def _process(
-        self, case: Case, target: Path, stack: ExitStack, progress: Callable[[str, int, int], Any]
+        self, case: Case, target: Path, stack: ExitStack, progress: Callable[[int, int], Any]
     ) -> dict[str, Any]:
         watch = Watch()
         with watch("read"):
-            scan = self._read(case, stack, progress)
+            scan = self._read(case, stack)
         with watch("check"):
             slices = HounsfieldSlices(scan, self.settings.intensity)
             hu = slices.rounded()
@@ -168,17 +163,17 @@ class CaseSegmenter:
             notes += check_anatomy(seen, scan, lungs) if seen and lungs else []
             self._refuse_warnings(scan, notes)
         done = self.segmenter.segment(
-            scan, slices, self.settings.probability, lambda count: progress("slices", count, len(slices)), watch
+            scan, slices, self.settings.probability, lambda count: progress(count, len(slices)), watch
         )
         notes += done.notes
         mask = canonical(done.mask, scan.affine)
         with watch("measure"):
             spacing = scan.spacing_lps if scan.voxel_size_known else None
-            in_hu = None if slices.map.window else (lambda z: hu[..., z].astype(np.float32))
-            measures = measure(in_hu, mask, spacing, lungs)
+            measures = measure(None if slices.map.window else lambda z: hu[..., z], mask, spacing, lungs)
             notes += _outside(measures)
         with watch("write"):
             notes += self._write_masks(scan, done, target)
+        self._refuse_warnings(scan, notes)
         with watch("report"):
             draw_preview(hu, mask, target / "preview.png", spacing=spacing, title=scan.name)
             settings = {"intensity": self.settings.intensity, "device": str(self.segmenter.device)}
@@ -186,14 +181,11 @@ class CaseSegmenter:
             write_report_html(report, {"Most affected slices": target / "preview.png"}, target / "report.html")
         return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()}}
 
-    def _read(self, case: Case, stack: ExitStack, progress: Callable[[str, int, int], Any]) -> Scan:
+    def _read(self, case: Case, stack: ExitStack) -> Scan:
         if case.kind == "file":
             scan = read_scan(case.source, self.settings.volume)
         else:
-            folder = stack.enter_context(unpacked(case.source))
-            scan = read_dicom(folder, self.settings.series)
-            scan.notes += check_size(case.source, scan.values.shape, scan.affine)
-            scan.notes += check_extent(scan.values.shape, scan.affine) if scan.voxel_size_known else []
+            scan = read_dicom(stack.enter_context(unpacked(case.source)), self.settings.series)
         scan.name = case.name
         return scan
 
@@ -204,9 +196,13 @@ class CaseSegmenter:
 
     def _lungs(self, case: Case, scan: Scan, seen: Overview | None) -> tuple[Lungs | None, list[Note]]:
         if self.settings.lungs is not None:
-            lungs = read_lung_mask(self.settings.lungs, case.folder, scan)
-            return lungs, [Note("own_lungs", text, "assumption") for text in lungs.notes]
-        return None if seen is None else segment_lungs(seen), []
+            lungs = read_lung_mask(find_lung_mask(self.settings.lungs, case.folder), scan)
+        elif seen is not None:
+            lungs = segment_lungs(seen)
+        else:
+            return None, []
+        notes = [Note("own_lungs", text, "assumption") for text in lungs.notes]
+        return lungs, notes + [Note("lungs", text, "warning") for text in (*lungs.doubts, *lungs.cuts)]
 
     def _write_masks(self, scan: Scan, done: Segmentation, target: Path) -> list[Note]:
         path = mask_path(target, scan)
@@ -227,6 +223,21 @@ class CaseSegmenter:
         except UserError as error:
             return [Note("no_dicom_seg", f"No DICOM SEG was written: {error}", "warning")]
         return []
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuses a folder that holds more than results of earlier runs, and these unless they may be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file; accepted: another OUTPUT")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    foreign = foreign_files(folder)
+    if foreign:
+        names = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise UserError(f"{folder}: holds other results or files ({names}); accepted: another OUTPUT")
+    if not overwrite:
+        found = "holds results of another input, other weights or settings"
+        raise UserError(f"{folder}: {found}; accepted: another OUTPUT, or --overwrite to replace them")
 
 
 def _outside(measures: Mapping[str, Any]) -> list[Note]:

@@ -38,22 +38,19 @@ class HuHistogram:
 
     def __init__(self) -> None:
         self._counts: NDArray[np.int64] = np.zeros(HIGHEST_HU - LOWEST_HU + 1, np.int64)
-        self.not_finite = 0
 
     def add(self, hu: NDArray[Any]) -> None:
-        """Counts voxels, each rounded to 1 HU; those that are not a finite number are counted apart.
+        """Counts voxels, each rounded to 1 HU.
 
         Args:
-            hu: values in HU, of any shape.
+            hu: finite values in HU, (N,).
         """
-        finite = hu[np.isfinite(hu)]
-        self.not_finite += hu.size - finite.size
-        rounded = np.clip(np.rint(finite), LOWEST_HU, HIGHEST_HU).astype(np.int64)
+        rounded = np.clip(np.rint(hu), LOWEST_HU, HIGHEST_HU).astype(np.int64)
         self._counts += np.bincount(rounded - LOWEST_HU, minlength=self._counts.size)
 
     @property
     def total(self) -> int:
-        """Number of voxels with a finite value."""
+        """Number of voxels."""
         return int(self._counts.sum())
 
     def count(self, low: int | None, high: int | None) -> int:
@@ -97,15 +94,14 @@ def density(histogram: HuHistogram, voxel_ml: float | None) -> dict[str, Any]:
         voxel_ml: volume of a voxel in ml; None if unknown, then there are no volumes.
 
     Returns:
-        {"statistics", "classes", "classes_name", "classes_source", "not_finite_voxels"}; shares of a class are in
-        percent of the infection's voxels with a finite value.
+        {"statistics", "classes", "classes_name", "classes_source"}; shares of a class are in percent of the
+        infection's voxels.
     """
     return {
         "statistics": histogram.statistics(),
         "classes_name": CLASSES_NAME,
         "classes_source": CLASSES_SOURCE,
         "classes": [_describe_class(histogram, voxel_ml, *one) for one in CLASSES] if histogram.total else [],
-        "not_finite_voxels": histogram.not_finite,
     }
 
 

@@ -15,19 +15,17 @@ from scripts.errors import UserError
 from scripts.scan.dicom_geometry import Stack, stack_slices
 from scripts.scan.dicom_header import COMPLETE, Slice, number, text
 from scripts.scan.dicom_series import Series, choose_series, list_series
+from scripts.scan.geometry_checks import check_extent, check_size
 from scripts.scan.volume import Note, Scan
 
-Progress = Callable[[int, int], None]
 
-
-def read_dicom(path: Path, series: str | None = None, progress: Progress | None = None) -> Scan:
+def read_dicom(path: Path, series: str | None = None) -> Scan:
     """Reads one CT series.
 
     Args:
         path: a folder, searched with its subfolders, or one file; a .zip is opened with `unpacked` before.
         series: SeriesNumber, SeriesInstanceUID or the id that the list of series shows; needed where the folder
             holds more than one axial CT series.
-        progress: called with slices read and slices in all.
 
     Returns:
         The scan: values in HU, (columns, rows, slices), int16, or float32 where a slope or intercept is fractional;
@@ -39,9 +37,11 @@ def read_dicom(path: Path, series: str | None = None, progress: Progress | None 
     chosen, notes = choose_series(path, list_series(path), series)
     _check_values(chosen)
     stack = stack_slices(chosen.slices)
-    stack.notes = [*notes, *_value_notes(chosen), *stack.notes]
-    values = _read_values(stack, progress)
     first = [plane[0] for plane in stack.planes]
+    shape = (first[0].columns, first[0].rows, len(first))
+    stack.notes = [*notes, *_value_notes(chosen), *stack.notes, *check_size(path, shape, stack.affine)]
+    stack.notes += check_extent(shape, stack.affine) if stack.voxel_size_known else []
+    values = _read_values(stack)
     return Scan(
         name=path.stem if path.is_file() else path.resolve().name,
         path=path,
@@ -81,7 +81,7 @@ def _value_notes(series: Series) -> list[Note]:
     return notes
 
 
-def _read_values(stack: Stack, progress: Progress | None) -> NDArray[Any]:
+def _read_values(stack: Stack) -> NDArray[Any]:
     """Decodes slice by slice into one array (X, Y, Z), whose axial slices are contiguous in memory."""
     planes = stack.planes
     rescales = np.array([one.rescale or (1.0, 0.0) for plane in planes for one in plane])
@@ -95,8 +95,6 @@ def _read_values(stack: Stack, progress: Progress | None) -> NDArray[Any]:
             _check_twin(plane[0], twin, np.array_equal(hu, _frame(decode, twin)))
             twins += 1
         clipped += _put(hu, values[k])
-        if progress is not None:
-            progress(k + 1, len(planes))
     if twins:
         words = f"{twins} slice(s) were there more than once with the same pixels; one of each was kept."
         stack.notes.append(Note("duplicates_dropped", words, "repair"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
 import tempfile
@@ -15,7 +16,7 @@ from scripts.errors import UserError
 
 MOST_BYTES = 16 * 2**30  # some twenty times a chest CT of 1,500 slices
 MOST_FILES = 100_000
-UNREADABLE_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+UNREADABLE_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 """What zipfile raises for an archive that is damaged, encrypted, or compressed in a way that it does not know."""
 
 

@@ -11,8 +11,8 @@ from scripts.errors import UserError
 from scripts.scan.dicom_checks import check_alike, numbers_in_words, some
 from scripts.scan.dicom_header import Slice
 from scripts.scan.volume import Note
+from scripts.transforms.geometry import LPS_TO_RAS
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SAME_PLACE = 0.01  # mm; nearer slices are one position
 _SIDEWAYS = 1.0  # mm; a slice further off the line through its fellows has no place in an affine
 _TILT = 0.5  # degrees; less is rounding of positions

@@ -83,7 +83,7 @@ def write_dicom_seg(
         return write_atomic(path, lambda temporary: segmentation.save_as(temporary, enforce_file_format=True))
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{scan.path}: no DICOM SEG can refer to this series ({reason}); {_REMEDY}") from None
+        raise UserError(f"{scan.path.name}: no DICOM SEG can refer to this series ({reason}); {_REMEDY}") from None
 
 
 def _segmentation(
@@ -134,7 +134,7 @@ def _read_sources(scan: Scan) -> list[Dataset]:
             tags: list[Any] | None = [*_GEOMETRY, *_IDENTITY] if sources else None
             sources.append(dcmread(file, stop_before_pixels=True, specific_tags=tags))
         except UNREADABLE_FILE as error:
-            raise UserError(f"{file}: cannot be read again for the DICOM SEG ({error}); {_REMEDY}") from None
+            raise UserError(f"{file.name}: cannot be read again for the DICOM SEG ({error}); {_REMEDY}") from None
         _check_source(file, sources[-1], multi_frame="PerFrameFunctionalGroupsSequence" in sources[0])
     _mend(sources, scan)
     return sources
@@ -146,7 +146,7 @@ def _check_source(file: Path, source: Dataset, multi_frame: bool) -> None:
     if not multi_frame and numbers(source, "PixelSpacing", 2) is None:
         missing.append("PixelSpacing")
     if missing:
-        raise UserError(f"{file}: {', '.join(missing)} missing, which a DICOM SEG must repeat; {_REMEDY}")
+        raise UserError(f"{file.name}: {', '.join(missing)} missing, which a DICOM SEG must repeat; {_REMEDY}")
 
 
 def _mend(sources: list[Dataset], scan: Scan) -> None:

@@ -16,6 +16,7 @@ from pydicom.uid import (
 
 from scripts.errors import UserError
 from scripts.scan.dicom_header import Slice, number, read_slices, text
+from scripts.scan.results import walk_files
 from scripts.scan.volume import Note
 
 _CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -75,7 +76,8 @@ class Series:
 def list_series(folder: Path) -> list[Series]:
     """Lists the DICOM series in a folder and its subfolders, or the one of a file; reads no pixels.
 
-    Hidden files, DICOMDIR and files that are not DICOM are passed over; names and extensions do not matter.
+    Hidden files, DICOMDIR, results of earlier runs and files that are not DICOM are passed over; names and extensions
+    do not matter.
 
     Returns:
         The series, sorted by SeriesNumber; none where there is no DICOM file.
@@ -85,7 +87,7 @@ def list_series(folder: Path) -> list[Series]:
     """
     if not folder.exists():
         raise UserError(f"{folder}: no such file or folder; accepted: a folder of DICOM files")
-    files = [folder] if folder.is_file() else sorted(file for file in folder.rglob("[!.]*") if file.is_file())
+    files = [folder] if folder.is_file() else sorted(file for _, files in walk_files(folder) for file in files)
     found: dict[str, list[Slice]] = defaultdict(list)
     for file in files:
         for one in read_slices(file):

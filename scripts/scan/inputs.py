@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
 from scripts.scan.dicom_archive import UNREADABLE_ZIP
 from scripts.scan.reading import FILE_SUFFIXES, file_suffix, scan_name
+from scripts.scan.results import walk_files
 from scripts.transforms.geometry import PICTURE_SUFFIXES
 
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
@@ -99,7 +100,7 @@ def _search(root: Path, output: Path) -> list[tuple[Path, Kind]]:
     found: list[tuple[Path, Kind]] = []
     first_slices: dict[Path, Path] = {}
     count = 0
-    for folder, files in _walk(root, output.resolve()):
+    for folder, files in walk_files(root, output):
         count += len(files)
         dicom = next((file for file in files if _may_be_dicom(file) and _is_dicom(file)), None)
         if dicom is not None:
@@ -115,19 +116,6 @@ def _search(root: Path, output: Path) -> list[tuple[Path, Kind]]:
     if not found:
         raise UserError(f"{root}: {count} files and no scan; accepted: {ACCEPTED}")
     return sorted(found)
-
-
-def _walk(root: Path, output: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Folders and their files without what is hidden, the output folder below `root` and results of earlier runs."""
-    for top, folders, names in os.walk(root):
-        inside = Path(top)
-        shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        folders[:] = sorted(name for name in shown if (inside / name).resolve() != output)
-        if "report.json" in names and any(name.startswith("infection.") for name in names):
-            folders.clear()
-            continue
-        files = [inside / name for name in sorted(names) if not name.startswith(".")]
-        yield inside, [file for file in files if file.is_file()]  # no broken link, no pipe
 
 
 def _may_be_dicom(path: Path) -> bool:

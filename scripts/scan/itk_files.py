@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from scripts.errors import UserError
 from scripts.files import write_atomic
-from scripts.scan.geometry_checks import Affine, is_placeholder
+from scripts.scan.geometry_checks import is_placeholder
 from scripts.scan.itk_headers import TextHeader, check_data, find_data, read_text_header
 from scripts.scan.nifti import choose_volume
-from scripts.scan.volume import Note, Scan
+from scripts.scan.volume import Affine, Note, Scan
+from scripts.transforms.geometry import LPS_TO_RAS
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 META_SUFFIXES = (".mha", ".mhd")
 ITK_SUFFIXES = NRRD_SUFFIXES + META_SUFFIXES
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _NUMBERS = {
     sitk.sitkUInt8: 1,
     sitk.sitkInt8: 1,
@@ -97,8 +97,8 @@ def _affine(reader: sitk.ImageFileReader) -> Affine:
     direction, affine = np.eye(3), np.eye(4)
     stored = np.reshape(reader.GetDirection(), (dimension, dimension))
     direction[:shared, :shared] = stored[:shared, :shared] * np.array(reader.GetSpacing())[:shared]
-    affine[:3, :3] = _LPS_TO_RAS @ direction
-    affine[:shared, 3] = (_LPS_TO_RAS[:shared, :shared] @ reader.GetOrigin()[:shared]) + 0.0
+    affine[:3, :3] = LPS_TO_RAS[:3, :3] @ direction
+    affine[:shared, 3] = (LPS_TO_RAS[:shared, :shared] @ reader.GetOrigin()[:shared]) + 0.0
     return affine
 
 

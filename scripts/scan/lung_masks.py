@@ -11,28 +11,37 @@ from scripts.scan.reading import FILE_SUFFIXES, read_scan
 from scripts.scan.volume import Scan
 
 
-def read_lung_mask(path: Path, name: str, scan: Scan) -> Lungs:
-    """Reads a lung mask that belongs to a scan.
+def find_lung_mask(path: Path, name: str) -> Path:
+    """Finds the lung mask of a case.
 
     Args:
         path: the mask, or a folder with a mask called `name`.
         name: what the case is called.
+
+    Raises:
+        UserError: if there is no such mask.
+    """
+    if path.is_file():
+        return path
+    found = [path / f"{name}{suffix}" for suffix in FILE_SUFFIXES if (path / f"{name}{suffix}").is_file()]
+    if not found:
+        raise UserError(f"{path}: no lung mask for {name}; accepted: {name}.nii.gz or another format, or one file")
+    return found[0]
+
+
+def read_lung_mask(file: Path, scan: Scan) -> Lungs:
+    """Reads a lung mask that belongs to a scan.
+
+    Args:
+        file: the mask.
         scan: the scan.
 
     Raises:
-        UserError: if there is no such mask, it holds other values, or it lies on another grid than the scan.
+        UserError: if it holds other values, or lies on another grid than the scan.
     """
-    file = path if path.is_file() else _named(path, name)
     mask = read_scan(file)
     check_same_grid(mask, scan)
     try:
         return Lungs.from_mask(mask.lps()[0], scan.spacing_lps, scan.voxel_size_known)
     except ValueError as error:
         raise UserError(f"{file}: {error}; accepted: 1 right lung, 2 left lung, or one value for both") from None
-
-
-def _named(folder: Path, name: str) -> Path:
-    found = [folder / f"{name}{suffix}" for suffix in FILE_SUFFIXES if (folder / f"{name}{suffix}").is_file()]
-    if not found:
-        raise UserError(f"{folder}: no lung mask for {name}; accepted: {name}.nii.gz or another format, or one file")
-    return found[0]

@@ -7,39 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scripts.anatomy.lungs import Lungs
+from scripts.anatomy.sides import LEFT, RIGHT
 from scripts.scan.density import HuHistogram, density
 from scripts.scan.lesions import LesionFinder, describe_lesions
 from scripts.scan.severity import severity
 
-RIGHT, LEFT = 1, 2
 NO_LUNGS = "the lungs were not segmented"
 PART_OF_LUNGS = "the scan shows a part of the lungs only"
 NO_HU = "the values are not Hounsfield units"
 NO_SIZE = "the voxel size is unknown: volumes, areas and distances are left out"
-
-
-class LungMask(Protocol):
-    """What has to be known of the lungs."""
-
-    @property
-    def plausible(self) -> bool:
-        """Whether shares of the lungs can be trusted."""
-
-    @property
-    def doubts(self) -> Sequence[str]:
-        """What speaks against them, in sentences."""
-
-    @property
-    def cuts(self) -> Sequence[str]:
-        """Where the scan ends within them, in sentences."""
-
-    def slab(self, z: int) -> NDArray[np.uint8]:
-        """The axial slice z as (X, Y): 0 none, 1 right lung, 2 left lung."""
 
 
 @dataclass
@@ -56,10 +38,10 @@ class _Pass:
 
 
 def measure(
-    slices: Callable[[int], NDArray[np.float32]] | None,
+    slices: Callable[[int], NDArray[Any]] | None,
     mask: NDArray[Any],
     spacing: Sequence[float] | None,
-    lungs: LungMask | None,
+    lungs: Lungs | None,
 ) -> dict[str, Any]:
     """Measures the infection of one scan.
 
@@ -106,7 +88,7 @@ def measure(
     }
 
 
-def _why_no_shares(lungs: LungMask | None) -> str | None:
+def _why_no_shares(lungs: Lungs | None) -> str | None:
     """Why there are no shares of the lungs; None if there are."""
     if lungs is None:
         return NO_LUNGS
@@ -116,7 +98,7 @@ def _why_no_shares(lungs: LungMask | None) -> str | None:
     return f"the lungs as segmented are not plausible: {doubts}"
 
 
-def _count(slices: Callable[[int], NDArray[np.float32]] | None, mask: NDArray[Any], lungs: LungMask | None) -> _Pass:
+def _count(slices: Callable[[int], NDArray[Any]] | None, mask: NDArray[Any], lungs: Lungs | None) -> _Pass:
     """Goes through the slices once."""
     counts = _Pass()
     for z in range(mask.shape[2]):

@@ -79,7 +79,7 @@ def read_header(path: Path) -> Stored:
         UserError: for a file that is no NIfTI, whose header is broken or whose partner is missing.
     """
     pair = path.suffix.lower() in (".hdr", ".img")
-    first, data = (_partner(path, ".hdr"), _partner(path, ".img")) if pair else (path, path)
+    first, data = (partner(path, ".hdr"), partner(path, ".img")) if pair else (path, path)
     try:
         with open_payload(first) as stream:
             start = stream.read(nib.Nifti2Header.sizeof_hdr)
@@ -137,11 +137,16 @@ def choose_volume(path: Path, stored: tuple[int, ...], volume: int | None) -> tu
     return 0, []
 
 
-def _partner(path: Path, suffix: str) -> Path:
-    partner = path.with_suffix(suffix.upper() if path.suffix.isupper() else suffix)
-    if not partner.is_file():
-        raise UserError(f"{path}: its partner {partner.name} is missing; accepted: .hdr and .img side by side")
-    return partner
+def partner(path: Path, suffix: str) -> Path:
+    """The other file of a pair .hdr, .img.
+
+    Raises:
+        UserError: if it is missing.
+    """
+    other = path.with_suffix(suffix.upper() if path.suffix.isupper() else suffix)
+    if not other.is_file():
+        raise UserError(f"{path}: its partner {other.name} is missing; accepted: .hdr and .img side by side")
+    return other
 
 
 def _check_type(path: Path, code: int) -> None:

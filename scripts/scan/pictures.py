@@ -9,10 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from scripts.errors import UserError
 from scripts.scan.volume import Note, Scan
-from scripts.transforms.geometry import PICTURE_SUFFIXES, grey_values
-
-DISPLAY_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""A radiological display: column to the patient's left, row to posterior."""
+from scripts.transforms.geometry import LPS_TO_RAS, PICTURE_SUFFIXES, grey_values
 
 _GREY_TOLERANCE = 16  # levels between channels that JPG compression may leave in a grey picture
 
@@ -41,7 +38,7 @@ def read_picture(path: Path) -> Scan:
         path=path,
         kind="picture",
         values=values,
-        affine=DISPLAY_AFFINE.copy(),
+        affine=LPS_TO_RAS.copy(),
         voxel_size_known=False,
         facts=facts,
         notes=notes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import nibabel as nib
@@ -9,7 +10,8 @@ import nibabel as nib
 from scripts.errors import UserError
 from scripts.scan.geometry_checks import check_geometry
 from scripts.scan.itk_files import ITK_SUFFIXES, read_itk
-from scripts.scan.nifti import NIFTI_SUFFIXES, read_nifti
+from scripts.scan.itk_headers import find_data, read_text_header
+from scripts.scan.nifti import NIFTI_SUFFIXES, partner, read_nifti
 from scripts.scan.pictures import read_picture
 from scripts.scan.volume import Scan
 from scripts.transforms.geometry import PICTURE_SUFFIXES
@@ -57,6 +59,21 @@ def _read(path: Path, volume: int | None) -> Scan:
     if volume not in (None, 1):
         raise UserError(f"{path}: --volume {volume} of a picture; accepted: none, it holds one slice")
     return read_picture(path)
+
+
+def scan_files(path: Path) -> list[Path]:
+    """The files that hold a scan: header and voxels may lie in two.
+
+    Raises:
+        UserError: if the second is missing.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".hdr", ".img"):
+        return [partner(path, ".hdr"), partner(path, ".img")]
+    if suffix in (".nhdr", ".mhd"):
+        data = find_data(path, read_text_header(path))
+        return [path, data] if data else sorted(path.parent.glob(f"{glob.escape(path.stem)}*"))
+    return [path]
 
 
 def file_suffix(path: Path) -> str:

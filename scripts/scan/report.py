@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-from scripts.files import write_json
+from scripts.scan.segmenter import Segmenter
 from scripts.scan.volume import Note, Scan
+from scripts.version import bundle_version
 
 FORMAT = 1
 RESEARCH_USE = "Research use only, not a medical device."
@@ -23,26 +22,25 @@ DEMONSTRATION = (
 _DIGITS = 6
 
 
-def describe_model(card: Mapping[str, Any], weights: str | os.PathLike[str], version: str) -> dict[str, Any]:
-    """Says which weights made the result.
-
-    Args:
-        card: the weights' card (`scripts.cards.read_card`).
-        weights: path of the weights, of which the name is kept.
-        version: version of the bundle.
+def describe_model(segmenter: Segmenter) -> dict[str, Any]:
+    """Says which weights made the result, and at which operating point; of their path only the name.
 
     Returns:
         {"version", "weights", "weights_sha256", "network", "preprocessing", "operating_point", "synthetic",
         "trained_on"}.
     """
+    card = segmenter.card
     data = card["data"]
     return {
-        "version": version,
-        "weights": Path(weights).name,
+        "version": bundle_version(),
+        "weights": segmenter.weights.name,
         "weights_sha256": card["sha256"],
         "network": card["network"]["name"],
         "preprocessing": card["preprocessing"],
-        "operating_point": card["operating_point"],
+        "operating_point": {
+            "threshold": segmenter.threshold,
+            "smallest_lesion_mm3": segmenter.smallest_lesion_mm3,
+        },
         "synthetic": bool(data.get("synthetic")),
         "trained_on": data.get("name"),
     }
@@ -85,15 +83,6 @@ def build_report(
         "timings_s": timings_s,
     }
     return {key: _plain(value) for key, value in report.items()}
-
-
-def write_report_json(report: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Writes a report as JSON, complete or not at all.
-
-    Raises:
-        ValueError: if it holds a number that JSON cannot, which `build_report` rules out.
-    """
-    return write_json(path, report)
 
 
 def _describe_case(scan: Scan) -> dict[str, Any]:

@@ -22,24 +22,18 @@ from scripts.scan.report_sections import (
 )
 
 _TEMPLATE = Path(__file__).with_name("report_template.html")
-_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
-
-Picture = str | os.PathLike[str] | bytes
 
 
-def write_report_html(report: Mapping[str, Any], pictures: Mapping[str, Picture], path: str | os.PathLike[str]) -> Path:
+def write_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path], path: str | os.PathLike[str]) -> Path:
     """Writes the page, complete or not at all.
 
     Args:
         report: what `scripts.scan.report.build_report` gives.
-        pictures: caption to PNG or JPEG, as a path or its bytes; in the order shown.
+        pictures: caption to PNG file; in the order shown.
         path: the file to write.
 
     Returns:
         The path written.
-
-    Raises:
-        ValueError: if a picture is neither PNG nor JPEG.
     """
     page = render_report_html(report, pictures)
     # A file name that is no UTF-8 is shown with its odd bytes spelled out.
@@ -47,13 +41,13 @@ def write_report_html(report: Mapping[str, Any], pictures: Mapping[str, Picture]
     return write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
-def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> str:
-    """Renders the page; arguments and errors as for `write_report_html`."""
+def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
+    """Renders the page; arguments as for `write_report_html`."""
     case, measures = report["case"], report["measures"]
     sections = {
         "banner": _banners(report),
         "key_numbers": key_numbers(measures),
-        "notes": _notes(report["notes"], [*measures["lungs"]["doubts"], *measures["lungs"]["cuts"]]),
+        "notes": _notes(report["notes"]),
         "pictures": [_figure(caption, picture) for caption, picture in pictures.items()] or [element("p", "None.")],
         "severity": lungs_and_severity(measures),
         "density": density_section(measures["density"]),
@@ -86,25 +80,21 @@ def _banners(report: Mapping[str, Any]) -> list[ET.Element]:
     return [element("div", report["demonstration"], css="banner alarm"), use]
 
 
-def _notes(notes: list[Mapping[str, str]], problems: list[str]) -> list[ET.Element]:
-    """Warnings first, then assumptions and repairs; what is odd about the lungs is a warning."""
+def _notes(notes: list[Mapping[str, str]]) -> list[ET.Element]:
+    """Warnings first, then assumptions and repairs."""
     order = ("warning", "assumption", "repair")
-    texts = [("warning", f"Lungs: {problem}") for problem in problems]
-    texts += [(note["kind"], note["text"]) for note in notes]
-    texts.sort(key=lambda one: order.index(one[0]))
-    if not texts:
+    if not notes:
         return [element("p", "None.")]
-    rows = [element("li", element("small", kind), element("br"), text, css=kind) for kind, text in texts]
+    rows = [
+        element("li", element("small", note["kind"]), element("br"), note["text"], css=note["kind"])
+        for note in sorted(notes, key=lambda one: order.index(one["kind"]))
+    ]
     return [element("ul", *rows, css="notes")]
 
 
-def _figure(caption: str, picture: Picture) -> ET.Element:
+def _figure(caption: str, picture: Path) -> ET.Element:
     """One picture inside of the page."""
-    content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-    kind = next((kind for signature, kind in _SIGNATURES.items() if content.startswith(signature)), None)
-    if kind is None:
-        raise ValueError(f"picture {caption!r} is neither PNG nor JPEG")
-    source = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    source = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode('ascii')}"
     image = ET.Element("img", {"src": source, "alt": "picture of the scan; its caption follows"})
     return element("figure", image, element("figcaption", caption))
 

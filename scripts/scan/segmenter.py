@@ -17,7 +17,7 @@ from torch import Tensor
 from scripts.cards import network_from_card, read_card
 from scripts.errors import UserError
 from scripts.scan.volume import Note, Scan, canonical
-from scripts.settings import default_device, memory_format, number
+from scripts.settings import memory_format, number, usable_device
 from scripts.transforms.geometry import resize_slice
 from scripts.transforms.intensity import AIR_HU, HounsfieldMap, ValueRange, plan_hounsfield, scale_window, z_score
 from scripts.transforms.postprocessing import without_small_lesions
@@ -125,7 +125,7 @@ class Segmenter:
         smallest = point["smallest_lesion_mm3"] if smallest_lesion_mm3 is None else smallest_lesion_mm3
         self.threshold = number("threshold", chosen, "a probability between 0 and 1", lambda value: 0 < value < 1)
         self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
-        self.device = torch.device(device) if device else default_device()
+        self.device = usable_device(device)
         self.size = int(self.card["preprocessing"]["size"])
         low, high = self.card["preprocessing"]["window"]
         self.window = float(low), float(high)

@@ -24,6 +24,9 @@ AXES = "LPS"
 """Canonical orientation: x to the patient's left, y to posterior, z to superior. A radiological display shows
 a slice [x, y] of it in column x and row y: volumes and pictures reach the network the same way round."""
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From DICOM's and ITK's world to NIfTI's; the affine of a picture, whose columns run left and rows to posterior."""
+
 
 def is_picture(path: str) -> bool:
     """Whether a file is an 8-bit picture by its name, rather than a scan."""
@@ -153,7 +156,7 @@ def _as_volume(image: MetaTensor) -> MetaTensor:
         )
     picture = is_picture(name)
     if len(shape) == 3:
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) if picture else image.affine
+        affine = LPS_TO_RAS if picture else image.affine
         meta = {key: value for key, value in image.meta.items() if key != "affine"}
         image = MetaTensor(image.as_tensor().unsqueeze(-1), affine=affine, meta=meta)
         image.meta["original_affine"] = np.asarray(image.affine)

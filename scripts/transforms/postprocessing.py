@@ -23,6 +23,7 @@ from monai.transforms import (
     Transform,
 )
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from scripts.settings import number
 from scripts.transforms.geometry import AXES
@@ -83,16 +84,11 @@ def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm
     """
     if smallest_mm3 <= 0 or not mask.any():
         return mask
-    box = tuple(slice(int(found[0]), int(found[-1]) + 1) for found in map(np.flatnonzero, _profiles(mask)))
+    (box,) = find_objects(mask, max_label=1)
     cleaned = mask.copy()
     remove = RemoveSmallObjects(math.ceil(smallest_mm3 / voxel_mm3), connectivity=3)
     cleaned[box] = remove(np.ascontiguousarray(mask[box])[None])[0]
     return cleaned
-
-
-def _profiles(mask: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
-    """Where along each axis there is infection."""
-    return [np.asarray(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
 
 
 class SmallLesionsRemovedd(MapTransform):

@@ -17,6 +17,7 @@ from scripts.commands.prepare import prepare
 from scripts.data.datalist import build_datalist, read_datalist, select_cases
 from scripts.data.layouts import prepared
 from scripts.errors import UserError
+from scripts.files import UNFINISHED
 
 
 def volume(path: Path, codes=(), slices=5) -> None:
@@ -182,7 +183,7 @@ def siblings(out: Path) -> list[str]:
     return sorted(path.name for path in out.parent.iterdir()) if out.parent.exists() else []
 
 
-@pytest.mark.parametrize("step", ["_put", "_write_json", "_replace"])
+@pytest.mark.parametrize("step", ["_put", "_write_json", "replace_folder"])
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
 def test_an_interrupted_run_leaves_nothing(source, out, monkeypatch, step, failure):
     def fail(*_args):
@@ -201,7 +202,7 @@ def test_an_interrupted_overwrite_leaves_the_earlier_output(source, out, monkeyp
     rename = Path.rename
 
     def fail(*arguments):
-        new_into_place = arguments[0].parent.name.startswith(".out.") and arguments[0].name == "out"
+        new_into_place = arguments[0].parent.name.startswith(UNFINISHED) and arguments[0].name == "out"
         if step != "rename" or new_into_place:
             raise OSError("disk full")
         return rename(*arguments)

@@ -32,7 +32,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def command_line(weights: Path, *words: object) -> list[str]:
-    return [sys.executable, "-m", "scripts", "segment", *map(str, words), "--weights", str(weights), "--device", "cpu"]
+    return [sys.executable, "-m", "scripts", "segment", "--weights", str(weights), "--device", "cpu", *map(str, words)]
 
 
 @dataclass
@@ -146,6 +146,12 @@ def test_exit_codes_of_wrong_use(segment: Command, phantoms: list[Path], tmp_pat
         ((tmp_path / "empty", tmp_path / "out"), "accepted: "),
         ((phantoms[0], tmp_path / "out", "--threshold", "3"), "threshold is 3"),
         ((phantoms[0], tmp_path / "out", "--intensity", "window:5,1"), "LO < HI"),
+        ((phantoms[0], phantoms[1]), "phantom_002.nii.gz: a file; accepted: INPUT... OUTPUT"),
+        ((phantoms[0], tmp_path / "out", "--device", "abacus"), "device is 'abacus'"),
+        ((phantoms[0], tmp_path / "out", "--lungs", tmp_path / "none"), "none: no such lung mask"),
+        ((phantoms[0], tmp_path / "out", "--treshold", "0.3"), "--treshold: no such option; accepted: --weights"),
+        (("--probability", phantoms[0], phantoms[1], tmp_path / "out"), "--probability is "),
+        ((phantoms[0], tmp_path / "out", "--volume", "1.5"), "--volume is '1.5'; accepted: a whole number"),
     ):
         done = segment(*words)
         assert done.returncode == 2, done.stderr
@@ -156,7 +162,7 @@ def test_exit_codes_of_wrong_use(segment: Command, phantoms: list[Path], tmp_pat
     assert "no such weights" in done.stderr
     assert "--weights" in done.stderr
     assert "make demo" in done.stderr
-    assert not (tmp_path / "out" / "phantom_001").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_strict_refuses_what_warns(segment: Command, phantoms: list[Path], tmp_path: Path) -> None:

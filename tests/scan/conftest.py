@@ -150,7 +150,8 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **
     spacing = scan.spacing if known else None
     measures = measure(lambda z: values[:, :, z].astype(np.float32), mask, spacing, given)
     card = {**CARD, "data": {**CARD["data"], "synthetic": synthetic}}
-    model = describe_model(card, "weights of erika/model.pt", "1.2.3")
+    weights = Path("weights of erika/model.pt")
+    model = describe_model(SimpleNamespace(card=card, weights=weights, threshold=0.4, smallest_lesion_mm3=10.0))
     return build_report(scan, measures, model, {"device": "cpu"}, {"network": 1.23456789})
 
 

@@ -86,6 +86,7 @@ def test_equal_names_in_one_folder_keep_their_extension(tmp_path: Path) -> None:
 def test_results_are_no_inputs(tmp_path: Path) -> None:
     touch(tmp_path, "in/a.nii.gz", "in/out/a/infection.nii.gz", "in/out/a/preview.png", "in/.hidden.nii")
     touch(tmp_path, "in/old/a/infection.nii.gz", "in/old/a/report.json", "in/old/a/preview.png", "in/old/a/more/x.png")
+    (tmp_path / "in/old/a/report.json").write_text('{"run_key": "x"}')
     touch(tmp_path, "in/.cache/b.nii", "in/__MACOSX/c.nii", "in/._a.nii.gz", "in/infection.nii.gz")
     cases = expand_inputs([tmp_path / "in"], tmp_path / "in" / "out")
     assert [case.folder for case in cases] == ["a", "infection"]
@@ -93,6 +94,18 @@ def test_results_are_no_inputs(tmp_path: Path) -> None:
         expand_inputs([tmp_path / "in"], tmp_path / "in")
     below = expand_inputs([tmp_path / "in" / "out" / "a"], tmp_path / "in" / "out")  # asked for by name
     assert len(below) == 2
+
+
+def test_a_damaged_zip_in_a_folder_is_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.nii.gz")
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        path = tmp_path / "in" / f"{method}.zip"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("IM1", bytes(range(256)) * 40)
+        content = bytearray(path.read_bytes())
+        content[45:75] = bytes(30)
+        path.write_bytes(content)
+    assert listed(expand_inputs([tmp_path / "in"], "out"), tmp_path) == [("in/a.nii.gz", "file", "a")]
 
 
 def test_a_pair_is_one_case(tmp_path: Path) -> None:

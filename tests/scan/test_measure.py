@@ -157,12 +157,10 @@ def test_statistics_are_those_of_numpy(size):
 def test_density_classes_meet_without_gap_or_overlap():
     histogram = HuHistogram()
     histogram.add(np.array([-5000, -701, -700, -301, -300, 99, 100, 40000], np.float32))
-    histogram.add(np.array([np.nan, np.inf], np.float32))
     found = density(histogram, VOXEL_ML)
     assert [one["infection_voxels"] for one in found["classes"]] == [2, 2, 2, 2]
     assert [one["infection_percent"] for one in found["classes"]] == [25, 25, 25, 25]
     assert found["classes"][0]["volume_ml"] == pytest.approx(2 * VOXEL_ML)
-    assert found["not_finite_voxels"] == 2
     assert "not a radiologist" in found["classes_name"]
     assert "doi" in found["classes_source"]
 

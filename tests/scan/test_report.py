@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.scan.report import DEMONSTRATION, write_report_json
+from scripts.files import write_json
+from scripts.scan.report import DEMONSTRATION
 from scripts.scan.volume import Note
+from scripts.version import bundle_version
 
 KEYS = ["format", "created", "intended_use", "demonstration", "case", "notes", "measures", "model", "settings"]
 
 
 def test_keys_are_stable_and_the_file_reads_back(tmp_path, small_report):
     report = small_report()
-    path = write_report_json(report, tmp_path / "report.json")
+    path = write_json(tmp_path / "report.json", report)
     assert json.loads(path.read_text()) == report
     assert list(report) == [*KEYS, "timings_s"]
     assert report["format"] == 1
@@ -29,7 +31,7 @@ def test_case_and_model_are_described(small_report):
     assert (case["name"], case["input"], case["shape_voxels"]) == ("case_1", "case_1.nii.gz", [12, 10, 6])
     assert (case["spacing_mm"], case["axes_point_to"], case["stored_type"]) == ([0.7, 0.8, 5.0], "LPS", "int16")
     assert (model["weights"], model["weights_sha256"], model["network"]) == ("model.pt", "ab" * 32, "resunet")
-    assert (model["operating_point"]["threshold"], model["version"]) == (0.5, "1.2.3")
+    assert (model["operating_point"]["threshold"], model["version"]) == (0.4, bundle_version())
     assert report["measures"]["infection"]["infection_ml"] == pytest.approx(12 * 0.0028)
     assert report["timings_s"]["network"] == 1.23457
 
@@ -64,7 +66,7 @@ def test_facts_become_what_json_can_hold(tmp_path, small_report):
     report = small_report(facts=facts)
     expected = {"kvp": 120.0, "slope": None, "count": 3, "flag": True, "path": "a", "list": [None, {"deep": [0, 1]}]}
     assert report["case"]["facts"] == expected
-    assert "NaN" not in write_report_json(report, tmp_path / "r.json").read_text()
+    assert "NaN" not in write_json(tmp_path / "r.json", report).read_text()
 
 
 def test_an_unknown_voxel_size_leaves_no_size_behind(small_report):
