@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 
 # make demo    train on synthetic scans and segment one that was not seen, in minutes, on a CPU
-# make test    lint, types, tests
+# make test    lint, types, tests; TESTS="not slow" chooses among them by their marks
 # make monailabel [WEIGHTS=path]   build MONAI Label's environment and an app around the bundle, print how to start it
 # make clean   remove what these made, but not results under out/
 #
@@ -9,6 +9,7 @@ SHELL := /bin/bash
 # TORCH_INDEX=URL takes it from another one (a CPU or CUDA build, README.md says how to choose).
 
 PYTHON ?= python3
+TESTS ?=
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -83,7 +84,7 @@ types: $(VENV)/ready-dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "$(TESTS)" --cov --cov-report=term-missing:skip-covered
 
 clean:
 	rm -rf $(VENV) $(LABEL_VENV) .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -265,6 +265,11 @@ def test_bad_requests_are_answered_in_words_and_the_server_lives(server: Server,
 
     refused(server.infer("nobody"), 404, "nobody: no such image; accepted: an id that")
     refused(server.infer("/etc/hostname"), 404, "/etc/hostname: no such image")
+    own = server.deployment.parent / "home" / "tmp" / "mine.nii.gz"  # beside the uploads, and none
+    own.write_bytes(b"mine")
+    refused(server.infer(str(own)), 404, "mine.nii.gz: no such image")
+    assert own.read_bytes() == b"mine"
+    own.unlink()
     broken = tmp_path / "broken.nii.gz"
     whole = (server.deployment / "studies" / "phantom_001.nii.gz").read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
