@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.losses import CoSupervisionLoss
+from scripts.losses.cosupervision import CoSupervisionLoss
 from scripts.networks.registry import create_network
 
 

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.losses import DiceLoss
 
-from scripts.losses import soft_dice
+from scripts.losses.cosupervision import soft_dice
 from scripts.metrics.cumulative import DiceOverThresholds, SegmentationMetric, SoftDiceLossMetric
 from scripts.metrics.functional import MEASURES, dice_over_thresholds, mean_and_max_dice, measure
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from scripts.losses import CoSupervisionLoss
+from scripts.losses.cosupervision import CoSupervisionLoss
 
 WORLD = 2
 

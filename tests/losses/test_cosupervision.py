@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 
-from scripts.losses import CoSupervisionLoss
+from scripts.losses.cosupervision import CoSupervisionLoss
 
 SURE = 60.0  # sigmoid(60) is 1 and sigmoid(-60) is 9e-27 in float32
 THETA, BETA = 0.8, 0.4

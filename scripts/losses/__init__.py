@@ -1,0 +1,1 @@
+"""What a prediction is worth while training: one file a loss."""
