@@ -18,6 +18,7 @@ from torch import nn
 from scripts.errors import UserError
 from scripts.files import sha256, unfinished_folder, write_json
 from scripts.networks.registry import NETWORKS, create_network
+from scripts.settings import memory_format
 
 CARD_FORMAT = 1
 OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0}
@@ -114,6 +115,34 @@ def read_card(checkpoint: str | Path) -> dict[str, Any]:
         )
     card["operating_point"] = {**OPERATING_POINT, **card["operating_point"]}
     return card
+
+
+def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+    """Loads a checkpoint to apply it.
+
+    Args:
+        checkpoint: the weights, with their card beside them.
+        device: where the network goes.
+
+    Returns:
+        The network in evaluation mode, without deep supervision, in the fastest memory layout; and its card.
+
+    Raises:
+        UserError: if weights or card cannot be used.
+    """
+    card = read_card(checkpoint)
+    network = network_from_card(card, deep_supervision=False)
+    try:
+        network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    except Exception as error:  # a file that is no state dict, that wants to run code, or that fits another network
+        found = type(error).__name__
+        raise UserError(
+            f"{checkpoint}: no plain state dict of the card's network ({found}); accepted: weights that training wrote"
+        ) from None
+    layout = memory_format(True, device, network)
+    network.eval().to(device)
+    network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+    return network, card
 
 
 def network_from_card(card: Mapping[str, Any], **overrides: Any) -> nn.Module:

@@ -61,6 +61,7 @@ def select_cases(
     fold: int | None = None,
     exclude_patients: Collection[str] = (),
     labelled: bool = False,
+    pseudo: bool | None = None,
 ) -> list[Case]:
     """Chooses the cases of a split, with absolute paths.
 
@@ -71,6 +72,7 @@ def select_cases(
         fold: validation fold.
         exclude_patients: patients to leave out, for instance those of a test set that lies elsewhere.
         labelled: leave out cases without label, as an evaluation must.
+        pseudo: True: only cases whose label a network made, False: only others; None: both.
 
     Raises:
         UserError: unknown split or fold, nothing left, or a patient in training and in validation or test.
@@ -93,6 +95,8 @@ def select_cases(
     chosen = _without_patients(lists[split], exclude_patients)
     if labelled:
         chosen = [case for case in chosen if "label" in case]
+    if pseudo is not None:
+        chosen = [case for case in chosen if case.get("pseudo", False) == pseudo]
     if not chosen:
         raise UserError(_nothing(dataset_dir, split, fold, datalist))
     return [_with_folder(case, Path(dataset_dir).resolve()) for case in chosen]
@@ -111,10 +115,12 @@ def describe(dataset_dir: str | os.PathLike[str], fold: int | None = None) -> di
     datalist = read_datalist(dataset_dir)
     validation = _fold_cases(datalist, fold, dataset_dir)
     general = {key: datalist[key] for key in ("name", "layout", "split", "folds", "seed", "synthetic", "warnings")}
+    pseudo = sum(case.get("pseudo", False) for case in datalist["training"])
     return {
         **general,
         "fold": fold,
-        "training_cases": len(datalist["training"]) - len(validation),
+        "training_cases": len(datalist["training"]) - len(validation) - pseudo,
+        **({"pseudo_labelled_cases": pseudo} if pseudo else {}),
         "validation_cases": len(validation),
         "validation_patients": sorted(patients_of(validation)),
     }

@@ -26,8 +26,11 @@ logger = logging.getLogger(__name__)
 
 SAMPLINGS = ("all", "infected", "balanced")
 
+LEVELS = 255
+"""Masks are kept in a byte a pixel; this level is 1."""
+
 Stack = tuple[NDArray[np.float32], NDArray[np.uint8]]
-"""The slices of one case at the network's size: HU (N, H, W) and mask (N, H, W)."""
+"""The slices of one case at the network's size: HU (N, H, W) and mask (N, H, W) in levels."""
 
 
 class SliceDataset(Dataset[dict[str, torch.Tensor]]):
@@ -40,7 +43,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
 
     Args:
         data: cases with "image" and "label" paths; "slices" restricts a case to these slices (counted along
-            the stored third axis), "label_codes" and "intensity" as in `datalist.json`.
+            the stored third axis), "label_codes", "label_scale" and "intensity" as in `datalist.json`.
         grid: the deterministic part, from paths to (1, H, W, Z) in HU.
         transform: what runs on a slice {"image": (1, H, W) HU, "label": (1, H, W)} at every access; absent,
             slices are served in HU.
@@ -75,7 +78,8 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         bar = tqdm(self.data, desc="loading cases", unit="case", disable=not progress or len(self.data) < 2)
         self._stacks = [_load_stack(case, grid, cache_dir) for case in bar]
         self._table = [(case, index) for case, stack in enumerate(self._stacks) for index in range(len(stack[0]))]
-        infected = np.array([bool(self._stacks[case][1][index].any()) for case, index in self._table], dtype=bool)
+        masks = (self._stacks[case][1][index] for case, index in self._table)
+        infected = np.array([bool((mask > LEVELS / 2).any()) for mask in masks], dtype=bool)
         self._infected, self._clean = np.flatnonzero(infected), np.flatnonzero(~infected)
         self._served = self._select()
         if self.data and not len(self._served):
@@ -96,12 +100,12 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         image, label = self._stacks[case]
         item: dict[str, Any] = {
             IMAGE: torch.from_numpy(np.array(image[position]))[None],
-            LABEL: torch.from_numpy(np.array(label[position])).float()[None],
+            LABEL: torch.from_numpy(np.array(label[position])).float()[None] / LEVELS,
         }
         if self.transform is None:
             return item
         if hasattr(self.transform, "set_random_state"):
-            self.transform.set_random_state(seed=_mix(self.seed, self.epoch, int(self._served[index])))
+            self.transform.set_random_state(seed=mix_seed(self.seed, self.epoch, int(self._served[index])))
         transformed = self.transform(item)
         return {key: _plain(value) for key, value in transformed.items()}
 
@@ -111,12 +115,12 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         if self.sampling == "infected":
             return self._infected
         drawn = min(len(self._infected), len(self._clean))
-        rng = np.random.default_rng(_mix(self.seed, self.epoch, -1))
+        rng = np.random.default_rng(mix_seed(self.seed, self.epoch, -1))
         clean = rng.choice(self._clean, size=drawn, replace=False)
         return np.sort(np.concatenate([self._infected, clean]))
 
 
-def _mix(*numbers: int) -> int:
+def mix_seed(*numbers: int) -> int:
     """One 32-bit seed from several numbers, without the correlations that sums have."""
     digest = hashlib.sha256(repr(numbers).encode()).digest()
     return int.from_bytes(digest[:4], "little")
@@ -152,7 +156,8 @@ def _build_stack(case: Mapping[str, Any], grid: NetworkGrid) -> Stack:
     chosen = chosen_slices(case, image)
     # (1, H, W, Z) -> (N, H, W)
     slices = np.ascontiguousarray(np.moveaxis(image.numpy()[0], -1, 0)[chosen], dtype=np.float32)
-    masks = np.ascontiguousarray(np.moveaxis(label.numpy()[0], -1, 0)[chosen], dtype=np.uint8)
+    levels = np.rint(label.numpy()[0] * LEVELS)
+    masks = np.ascontiguousarray(np.moveaxis(levels, -1, 0)[chosen], dtype=np.uint8)
     return slices, masks
 
 
@@ -175,6 +180,7 @@ def _cache_key(case: Mapping[str, Any], grid: NetworkGrid) -> str:
     """Changes with the files (path, size, time of change), the case's own settings and the preprocessing."""
     files = [Path(case[key]).resolve() for key in (IMAGE, LABEL) if case.get(key)]
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    settings = {key: case.get(key) for key in ("intensity", "label_codes", "slices")}
+    settings = {key: case.get(key) for key in ("intensity", "label_codes", "label_scale", "slices")}
+    settings["levels"] = LEVELS
     text = json.dumps([stamps, settings, grid.key], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -14,10 +14,9 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scripts.cards import network_from_card, read_card
-from scripts.errors import UserError
+from scripts.cards import trained_network
 from scripts.scan.volume import Note, Scan, canonical
-from scripts.settings import memory_format, number, usable_device
+from scripts.settings import number, usable_device
 from scripts.transforms.geometry import resize_slice
 from scripts.transforms.intensity import AIR_HU, HounsfieldMap, ValueRange, plan_hounsfield, scale_window, z_score
 from scripts.transforms.postprocessing import without_small_lesions
@@ -119,21 +118,16 @@ class Segmenter:
         smallest_lesion_mm3: float | None = None,
     ) -> None:
         self.weights = Path(weights)
-        self.card = read_card(weights)
+        self.device = usable_device(device)
+        self.network, self.card = trained_network(weights, self.device)
         point = self.card["operating_point"]
         chosen = point["threshold"] if threshold is None else threshold
         smallest = point["smallest_lesion_mm3"] if smallest_lesion_mm3 is None else smallest_lesion_mm3
         self.threshold = number("threshold", chosen, "a probability between 0 and 1", lambda value: 0 < value < 1)
         self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
-        self.device = usable_device(device)
         self.size = int(self.card["preprocessing"]["size"])
         low, high = self.card["preprocessing"]["window"]
         self.window = float(low), float(high)
-        network = network_from_card(self.card, deep_supervision=False)
-        network.load_state_dict(_state(weights))
-        layout = memory_format(True, self.device, network)
-        self.network = network.eval().to(self.device)
-        self.network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
 
     def segment(
         self,
@@ -193,12 +187,3 @@ class Segmenter:
             text = f"the voxel size is unknown, so lesions below {self.smallest_lesion_mm3:g} mm3 were not left out"
             return mask, [Note("small_lesions_kept", text, "assumption")]
         return without_small_lesions(mask, scan.voxel_mm3, self.smallest_lesion_mm3), []
-
-
-def _state(weights: str | Path) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is no state dict, or that wants to run code
-        found = type(error).__name__
-        raise UserError(f"{weights}: no plain state dict ({found}); accepted: weights that training wrote") from None
-    return state

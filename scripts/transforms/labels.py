@@ -14,7 +14,9 @@ from torch import Tensor
 
 
 class InfectionMaskd(MapTransform):
-    """Binary mask of infection from label codes: every value above 0, or an item's "label_codes".
+    """Mask of infection from label codes: every value above 0, or an item's "label_codes".
+
+    An item with "label_scale" has a soft label, such as a network's probabilities: its values over that scale.
 
     Args:
         keys: labels, any shape.
@@ -22,11 +24,14 @@ class InfectionMaskd(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with float32 labels in {0, 1}."""
+        """Returns the item with float32 labels in {0, 1}, or in [0, 1] if soft."""
         item = dict(data)
-        codes = item.get("label_codes")
+        codes, scale = item.get("label_codes"), item.get("label_scale")
         for key in self.key_iterator(item):
             label = item[key]
+            if scale is not None:
+                item[key] = (label.float() / scale).clamp(0, 1)
+                continue
             mask = torch.isin(label, torch.tensor(codes, dtype=label.dtype)) if codes else label > 0
             item[key] = mask.float()
         return item
@@ -84,10 +89,11 @@ class EdgeLabeld(MapTransform):
     """Appends the edge of a mask as its second channel.
 
     It belongs last in a chain: the edge is that of the mask as resized and augmented, one pixel wide at the
-    network's resolution. The paper generates edges "from the segmentation mask" and says no more.
+    network's resolution. The paper generates edges "from the segmentation mask" and says no more. A soft mask has the
+    edge of where it reaches 0.5.
 
     Args:
-        keys: masks (1, H, W), values in {0, 1}.
+        keys: masks (1, H, W), values in [0, 1].
         method: "inner" (default), "gradient", "canny" or "sobel", see the functions of these names.
 
     Raises:
@@ -105,5 +111,5 @@ class EdgeLabeld(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             mask = torch.as_tensor(item[key]).float()
-            item[key] = torch.cat([mask, self.edge(mask.unsqueeze(0))[0]], dim=0)
+            item[key] = torch.cat([mask, self.edge((mask >= 0.5).float().unsqueeze(0))[0]], dim=0)
         return item

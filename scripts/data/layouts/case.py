@@ -23,6 +23,8 @@ class Case(TypedDict):
         fold: cross-validation fold from 0; None: never in validation.
         label: path of the infection mask; absent when unlabelled.
         label_codes: label values that mean infection; absent: every value above 0.
+        label_scale: the label holds probabilities: the stored value that stands for 1; absent: it holds codes.
+        pseudo: whether the label was made by a network; absent: no.
         intensity: "hu", or "window:LO,HI" where the full scale of the stored values (0..255 or 0..1) stands for
             LO..HI HU; absent: to be found from the values.
         slices: indices along the stored third axis that this case covers; absent: all of them.
@@ -37,6 +39,8 @@ class Case(TypedDict):
     fold: int | None
     label: NotRequired[str]
     label_codes: NotRequired[list[int]]
+    label_scale: NotRequired[int]
+    pseudo: NotRequired[bool]
     intensity: NotRequired[str]
     slices: NotRequired[list[int]]
     classes: NotRequired[str]

@@ -1,0 +1,54 @@
+"""Batches of labelled and pseudo-labelled slices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from scripts.data.slices import SliceDataset, mix_seed
+from scripts.errors import UserError
+
+
+class PairedSlices(Dataset[list[dict[str, Any]]]):
+    """Serves a labelled slice together with a pseudo-labelled one, so that every batch holds as many of both.
+
+    An epoch is one pass over the labelled slices. The pseudo-labelled ones go round: every one of them comes once
+    before any comes again, in an order that is drawn anew for every round. The data loader's collation flattens the
+    pairs, so its batch size counts pairs.
+
+    Args:
+        labelled: slices with true labels.
+        pseudo: slices whose labels a network made.
+        seed: seed of the order.
+
+    Raises:
+        UserError: if either is empty.
+    """
+
+    def __init__(self, labelled: SliceDataset, pseudo: SliceDataset, seed: int = 0) -> None:
+        for name, dataset in (("labelled", labelled), ("pseudo-labelled", pseudo)):
+            if not len(dataset):
+                raise UserError(f"no {name} slices; accepted: at least one of each kind to pair")
+        self.labelled = labelled
+        self.pseudo = pseudo
+        self.data = [*labelled.data, *pseudo.data]
+        self.seed = seed
+        self.epoch = 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes what is served that of an epoch, counted from 1."""
+        self.epoch = epoch
+        for dataset in (self.labelled, self.pseudo):
+            dataset.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Returns the number of pairs an epoch serves."""
+        return len(self.labelled)
+
+    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+        """Returns [labelled slice, pseudo-labelled slice]."""
+        turn, place = divmod((self.epoch - 1) * len(self) + index, len(self.pseudo))
+        order = np.random.default_rng(mix_seed(self.seed, turn)).permutation(len(self.pseudo))
+        return [self.labelled[index], self.pseudo[int(order[place])]]

@@ -1,0 +1,121 @@
+"""Labels that a trained network makes for unlabelled cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.inferers import SliceInferer
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from scripts.cards import trained_network
+from scripts.data.layouts.case import Case
+from scripts.files import write_atomic
+from scripts.transforms.geometry import is_picture
+from scripts.transforms.postprocessing import PRED, ScanProbabilities
+from scripts.transforms.preprocessing import IMAGE, Preprocessing
+
+SCALE = 255
+"""Probabilities are stored in a byte; this value is 1."""
+DOUBTFUL = 0.1
+"""Probability from which on a pixel may be lesion: of those the confidence of a slice is taken."""
+
+
+def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, device: torch.device) -> list[Path]:
+    """Writes a network's probabilities for cases, on their own grids; files that are there already are kept.
+
+    Args:
+        checkpoint: weights with their card.
+        cases: cases with images of any size.
+        folder: receives NAME.png for a picture, NAME.nii.gz for a volume: uint8, 255 is the probability 1.
+        device: where the network works.
+
+    Returns:
+        The paths, in the order of the cases.
+    """
+    paths = [folder / f"{case['name']}{'.png' if is_picture(case['image']) else '.nii.gz'}" for case in cases]
+    missing = [(case, path) for case, path in zip(cases, paths, strict=True) if not path.exists()]
+    if missing:
+        predicted = _predict(checkpoint, [case for case, _ in missing], device)
+        for (case, path), levels in zip(tqdm(missing, desc="pseudo labels", unit="case"), predicted, strict=True):
+            write_atomic(path, partial(_write, levels, case["image"]))
+    return paths
+
+
+def _predict(checkpoint: Path, cases: Sequence[Case], device: torch.device) -> Iterator[NDArray[np.uint8]]:
+    """Levels (X, Y, Z) of each case, in its stored orientation."""
+    network, card = trained_network(checkpoint, device)
+    settings = card["preprocessing"]
+    preprocessing = Preprocessing(settings["size"], settings["window"], settings["intensity"])
+    back = ScanProbabilities(preprocessing)
+    inferer = SliceInferer(roi_size=(settings["size"],) * 2, sw_batch_size=8, spatial_dim=2)
+    for case in cases:
+        item = preprocessing(dict(case))
+        with torch.inference_mode():
+            logits = inferer(item[IMAGE][None].as_tensor().to(device), network)
+        item[PRED] = MetaTensor(logits[0].float().cpu(), meta=dict(item[IMAGE].meta))
+        yield (back(item)[PRED][0] * SCALE).round().to(torch.uint8).numpy()
+
+
+def _write(levels: NDArray[np.uint8], image: str, path: Path) -> None:
+    if is_picture(image):
+        Image.fromarray(np.ascontiguousarray(levels[..., 0].T)).save(path)
+        return
+    scan = nib.load(image)
+    nib.save(nib.Nifti1Image(levels.reshape(scan.shape), scan.affine), path)
+
+
+def pseudo_labelled(
+    cases: Sequence[Case], labels: Sequence[Path], soft: bool, threshold: float = 0.5, confidence: float = 0.0
+) -> list[Case]:
+    """Turns cases and their probabilities into training cases that are in no validation fold.
+
+    The confidence of a slice is the mean of max(p, 1 - p) over its pixels with p >= 0.1, and 1 where there are none:
+    a network that is sure that there is no lesion.
+
+    Args:
+        cases: unlabelled cases.
+        labels: what `write_pseudo_labels` wrote for them.
+        soft: whether the probabilities are the label; else the mask where they reach the threshold.
+        threshold: see `soft`.
+        confidence: slices of less are left out, in [0.5, 1]; 0 keeps all of them.
+
+    Returns:
+        The cases with "label" and "pseudo"; a case without a confident slice is not among them.
+    """
+    levels = {"label_scale": SCALE} if soft else {"label_codes": list(range(math.ceil(threshold * SCALE), SCALE + 1))}
+    found = []
+    for case, label in zip(cases, labels, strict=True):
+        labelled = {**case, **levels, "label": str(label), "pseudo": True, "fold": None}
+        if confidence > 0:
+            sure = _confident_slices(label, confidence)
+            chosen = [z for z in case.get("slices", range(len(sure))) if sure[z]]
+            if not chosen:
+                continue
+            if len(sure) > 1:
+                labelled["slices"] = chosen
+        found.append(Case(**labelled))  # type: ignore[typeddict-item]
+    return found
+
+
+def _confident_slices(label: Path, confidence: float) -> NDArray[np.bool_]:
+    """Whether each slice along the stored third axis is confident."""
+    if is_picture(str(label)):
+        stack = np.asarray(Image.open(label))[..., None]
+    else:
+        stored = np.asarray(nib.load(label).dataobj)
+        stack = stored.reshape(*stored.shape[:2], -1)
+    probability = stack.reshape(-1, stack.shape[2]) / SCALE
+    doubtful = probability >= DOUBTFUL
+    sure = np.maximum(probability, 1 - probability)
+    count = doubtful.sum(axis=0)
+    means = np.divide((sure * doubtful).sum(axis=0), count, out=np.ones(stack.shape[2]), where=count > 0)
+    return np.asarray(means >= confidence)
