@@ -13,9 +13,11 @@ from scripts.errors import UserError
 
 COMMANDS = {
     "segment": "segment",
+    "experiment": "experiment",
     "phantom": "phantom",
     "prepare": "prepare",
     "preview": "preview",
+    "radiograph": "radiograph",
     "monai_label": "MONAI_LABEL",
 }
 """Module of `scripts.commands` and what in it is the command. Only the one asked for is imported: MONAI Label's

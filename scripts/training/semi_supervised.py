@@ -23,8 +23,8 @@ from scripts.errors import UserError
 from scripts.files import unfinished_folder, write_json
 from scripts.settings import flag, number, optional, usable_device
 from scripts.training.pseudo_labels import pseudo_labelled, write_pseudo_labels
-from scripts.training.run_folder import BEST, LAST, claim_folder
-from scripts.training.workflows import run_workflow
+from scripts.training.run_folder import BEST, claim_folder
+from scripts.training.workflows import train_once
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ STARTS = ("scratch", "previous")
 MIXINGS = ("paired", "pool")
 TRAIN_ON = ("labelled", "pseudo", "both")
 SCHEME = "scheme.json"
-FINISHED = "finished.json"
 TEACHER = "teacher.json"
 PAIRED = "configs/paired.yaml"
 
@@ -209,26 +208,19 @@ class SemiSupervised:
     ) -> Path:
         """Trains in a folder of its own, unless that was done; goes on with a training that was stopped."""
         folder = self.folder / name
-        run, finished = folder / "run", folder / FINISHED
-        if finished.exists():
-            return run / BEST
         write_json(folder / "data" / DATALIST, self._datalist(train_on, pseudo))
         paired = [PAIRED] if train_on == "both" and self.mixing == "paired" else []
         goes_on = weights is not None and (start or self.start) == "previous"
-        run_workflow(
+        return train_once(
             [*self.training_files, *paired],
+            folder / "run",
             dataset_dir=str(folder / "data"),
-            output_dir=str(run),
             checkpoint=str(weights) if goes_on else None,
             fold=self.fold,
             seed=self.seed,
             device=str(self.device),
-            resume=True,
             **{**self.settings, **settings},
         )
-        (run / LAST).unlink(missing_ok=True)
-        write_json(finished, {"weights": f"run/{BEST}", "sha256": read_card(run / BEST)["sha256"]})
-        return run / BEST
 
     def _datalist(self, train_on: str, pseudo: list[Case]) -> dict[str, Any]:
         """The list of a training: labelled and pseudo-labelled cases as asked, the validation fold as it is."""

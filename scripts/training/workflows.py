@@ -8,7 +8,13 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from scripts.cards import read_card
+from scripts.files import write_json
+from scripts.training.run_folder import BEST, LAST
 from scripts.version import BUNDLE
+
+FINISHED = "finished.json"
+"""What a training leaves that has ended."""
 
 
 def run_workflow(files: Sequence[str], **settings: Any) -> None:
@@ -37,10 +43,20 @@ def run_workflow(files: Sequence[str], **settings: Any) -> None:
         workflow.finalize()
 
 
-def overlay(name: str) -> list[str]:
-    """Names the overlay of a network as a list of files: none for the network that train.yaml holds.
+def train_once(files: Sequence[str], run: Path, **settings: Any) -> Path:
+    """Trains in a folder, goes on with a training that was stopped there, or finds it done.
 
-    >>> overlay("resunet"), overlay("unet")
-    ([], ['configs/networks/unet.yaml'])
+    Args:
+        files: see `run_workflow`.
+        run: the folder of the training; its state for resuming is removed when it has ended.
+        **settings: see `run_workflow`.
+
+    Returns:
+        The path of the weights.
     """
-    return [] if name == "resunet" else [str(Path("configs/networks") / f"{name}.yaml")]
+    finished = run / FINISHED
+    if not finished.exists():
+        run_workflow(files, output_dir=str(run), resume=True, **settings)
+        (run / LAST).unlink(missing_ok=True)
+        write_json(finished, {"weights": BEST, "sha256": read_card(run / BEST)["sha256"]})
+    return run / BEST

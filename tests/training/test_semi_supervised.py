@@ -16,7 +16,7 @@ from PIL import Image
 from scripts.cards import read_card
 from scripts.data.layouts.case import Case
 from scripts.errors import UserError
-from scripts.training import semi_supervised
+from scripts.training import workflows
 from scripts.training.pseudo_labels import pseudo_labelled, write_pseudo_labels
 from scripts.training.semi_supervised import SemiSupervised
 
@@ -91,7 +91,9 @@ def test_groups_of_soft_labels_go_on_from_the_network_before_and_end_in_two_stag
     assert {case["label_scale"] for case in pools[1]} == {255}
     assert names(datalist_of(out / "pretrained")["training"]) == ["case_00", *names(pools[1])]
     assert names(datalist_of(out / "finetuned")["training"]) == ["case_01", "case_00"]
-    assert read_card(weights)["sha256"] == json.loads((out / "finetuned" / "finished.json").read_text())["sha256"]
+    assert (
+        read_card(weights)["sha256"] == json.loads((out / "finetuned" / "run" / "finished.json").read_text())["sha256"]
+    )
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
@@ -99,7 +101,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
 ) -> None:
     expected = read_card(scheme(dataset, tmp_path / "whole", rounds=2).run())["sha256"]
     out = tmp_path / "out"
-    run_workflow, calls = semi_supervised.run_workflow, []
+    run_workflow, calls = workflows.run_workflow, []
 
     def stopped_in_the_second(*arguments: Any, **settings: Any) -> None:
         calls.append(Path(settings["output_dir"]).parent.name)
@@ -107,7 +109,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
             raise KeyboardInterrupt
         run_workflow(*arguments, **settings)
 
-    monkeypatch.setattr(semi_supervised, "run_workflow", stopped_in_the_second)
+    monkeypatch.setattr(workflows, "run_workflow", stopped_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         scheme(dataset, out, rounds=2).run()
     with pytest.raises(UserError, match="holds results already"):
@@ -131,7 +133,7 @@ def test_overwriting_removes_what_the_scheme_wrote_and_nothing_else(dataset: Pat
     (tmp_path / "thesis.txt").rename(out / "thesis.txt")
     scheme(dataset, out, overwrite=True, rounds=2).run()
     assert (out / "thesis.txt").read_text() == "mine"
-    assert (out / "round_002" / "finished.json").exists()
+    assert (out / "round_002" / "run" / "finished.json").exists()
 
 
 @pytest.mark.parametrize(

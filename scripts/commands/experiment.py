@@ -1,0 +1,42 @@
+"""`python -m scripts experiment NAME DATA OUT`: trains and evaluates a named set of variants, writes the table."""
+
+from __future__ import annotations
+
+from scripts.errors import UserError
+from scripts.training.experiments import read_experiment, run_experiment
+
+BUDGET = "configs/presets/experiment_cpu.yaml"
+
+
+def experiment(
+    name: str,
+    data: str,
+    out: str,
+    budget: str = BUDGET,
+    seeds: int = 1,
+    folds: str = "all",
+    variants: str = "all",
+    device: str | None = None,
+) -> None:
+    """Trains and evaluates what a published table compares, under one budget, and writes the table with its spread.
+
+    A run that was stopped is started again with the same command and goes on where it was.
+
+    Args:
+        name: an experiment of configs/experiments: table2, table3, table4, table5, infnet, cares, fv.
+        data: prepared data set, see `prepare`.
+        out: folder of the runs and tables.
+        budget: overlay that sets width, size and schedule of every training.
+        seeds: number of seeds.
+        folds: validation folds, such as 0,1; or all.
+        variants: rows of the table, separated by commas; or all.
+        device: cpu, cuda, mps; the first that is there unless given.
+    """
+    try:
+        chosen = None if folds == "all" else [int(fold) for fold in folds.split(",")]
+    except ValueError:
+        raise UserError(f"--folds is {folds!r}; accepted: all, or numbers such as 0,1") from None
+    rows = [] if variants == "all" else [row.strip() for row in variants.split(",")]
+    table = run_experiment(read_experiment(name, rows), data, out, budget, seeds, chosen, device)
+    print(table.read_text(encoding="utf-8"))
+    print(f"{table}, table.csv and runs.csv beside it")
