@@ -6,6 +6,8 @@ bilinear upsampling that sees the image and, as a prior, the map of the binary n
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -29,9 +31,7 @@ class MultiClassUNet(nn.Module):
         ValueError: if an argument is outside what is accepted.
     """
 
-    def __init__(
-        self, in_channels: int = 2, out_channels: int = 3, base_width: int = 64, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, in_channels: int = 2, out_channels: int = 3, base_width: int = 64, dropout: float = 0.0) -> None:
         super().__init__()
         if base_width < 4 or base_width % 4:
             raise ValueError(f"base_width is {base_width}; accepted: multiples of 4 from 4 on")
@@ -45,9 +45,7 @@ class MultiClassUNet(nn.Module):
         self.repeats = 3 if in_channels == 2 else 1
         self.stem = _double_conv(self.repeats * in_channels, channels[0], channels[0])
         self.pool = nn.MaxPool2d(kernel_size=2)
-        self.downs = nn.ModuleList(
-            _double_conv(before, after, after) for before, after in zip(channels, channels[1:], strict=False)
-        )
+        self.downs = nn.ModuleList(_double_conv(before, after, after) for before, after in pairwise(channels))
         self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
         ups: list[nn.Module] = []
         for level in (3, 2, 1, 0):
