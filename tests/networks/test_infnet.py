@@ -259,6 +259,7 @@ def test_torchscript_is_eager() -> None:
         torch.testing.assert_close(scripted.train()(x), model.train()(x), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_onnx_is_eager(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model, x = network(base_width=4).float().eval(), image(2, 1, 64, 32, dtype=torch.float32)
