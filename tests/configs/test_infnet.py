@@ -103,6 +103,6 @@ def test_weights_of_another_network_are_refused(make_dataset: Callable[..., Path
     torch.save({"conv1.0.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "other.pth")
     found = parser(make_dataset(), tmp_path)
     found["imagenet_weights"] = str(tmp_path / "other.pth")
-    with pytest.raises(Exception, match="network_def") as failed:
+    with pytest.raises(Exception, match="create_pretrained") as failed:
         found.get_parsed_content("network")
     assert str(find_user_error(failed.value)).startswith(f"{tmp_path / 'other.pth'}: entries do not fit")

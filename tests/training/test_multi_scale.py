@@ -133,6 +133,15 @@ def test_every_component_of_the_gradient_is_clipped(factor: float) -> None:
     assert network.weight.tolist() == pytest.approx([1 - 3 * step, -3 * 0.25])
 
 
+def test_gradients_of_mixed_precision_are_clipped_unscaled() -> None:
+    network = Recorder()
+    trainer = make(network, batches(1), squares)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer.scaler.scale(3 * network.weight[0] - 0.25 * network.weight[1]).backward()
+    trainer.fire_event(IterationEvents.BACKWARD_COMPLETED)
+    assert network.weight.grad.tolist() == [0.5, -0.25]
+
+
 def test_one_scale_without_clipping_is_monais_trainer() -> None:
     data, network, reference = batches(3), Recorder(), Recorder()
     trainer = make(network, data, squares, scales=[1], clip_value=1e9)
