@@ -12,6 +12,8 @@ from typing import Any
 from monai.networks.nets import BasicUNet
 from torch import nn
 
+from scripts.networks.infnet import InfNet
+from scripts.networks.mc_unet import MultiClassUNet
 from scripts.networks.resunet import ResUNet
 
 
@@ -23,7 +25,12 @@ def unet(in_channels: int = 1, out_channels: int = 1, base_width: int = 64, drop
     )
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"resunet": ResUNet, "unet": unet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "infnet": InfNet,
+    "mc_unet": MultiClassUNet,
+    "resunet": ResUNet,
+    "unet": unet,
+}
 
 
 def create_network(name: str, **arguments: Any) -> nn.Module:

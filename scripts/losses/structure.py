@@ -1,0 +1,98 @@
+"""The loss of Inf-Net: cross-entropy and IoU that weigh pixels by how their neighbourhood differs from them.
+
+Fan et al. 2020 (arXiv 2004.14133), section III-D; the weights are those of Wei, Wang, Huang: "F3Net: Fusion, feedback
+and focus for salient object detection", AAAI 2020 (arXiv 1911.11445), equations 4 to 8.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scripts.settings import flag
+
+NEIGHBOURHOOD = 31  # pixels on a side
+BOUNDARY_WEIGHT = 5.0
+
+
+def structure_loss(logits: Tensor, target: Tensor, legacy_bce: bool = False) -> Tensor:
+    """Weighted binary cross-entropy plus weighted IoU loss, the mean over images and channels.
+
+    A pixel's weight is 1 + 5 * |mean of the target in the 31 x 31 pixels around it - target|, 0 outside the image: 1
+    inside large areas, up to 6 at boundaries. Sums run over each image alone.
+
+    Args:
+        logits: (B, C, H, W), float32.
+        target: the same shape, range [0, 1].
+        legacy_bce: the mean cross-entropy of the whole batch without weights, which the published code computes:
+            it names the reduction in a way that PyTorch reads as "mean", and the weights cancel.
+
+    Returns:
+        A scalar, >= 0.
+    """
+    around = F.avg_pool2d(target, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2)
+    weight = 1 + BOUNDARY_WEIGHT * (around - target).abs()
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    probability = torch.sigmoid(logits)
+    axes = (2, 3)
+    both = (weight * probability * target).sum(dim=axes)
+    either = (weight * (probability + target)).sum(dim=axes) - both
+    iou_loss = 1 - (both + 1) / (either + 1)
+    if legacy_bce:
+        return cross_entropy.mean() + iou_loss.mean()
+    weighted = (weight * cross_entropy).sum(dim=axes) / weight.sum(dim=axes)
+    return (weighted + iou_loss).mean()
+
+
+class InfNetLoss(nn.Module):
+    """L = sum of the structure losses of main map and mask heads + cross-entropy of the edge heads.
+
+    All have the weight 1. For Inf-Net the main map is S_3, the edge head S_e, the mask heads S_g, S_5, S_4.
+
+    Args:
+        edge_heads: number of heads under edge supervision; their maps follow the main map.
+        mask_heads: number of heads under mask supervision; their maps come last.
+        legacy_bce: see `structure_loss`.
+    """
+
+    def __init__(self, edge_heads: int = 1, mask_heads: int = 3, legacy_bce: bool | str = False) -> None:
+        super().__init__()
+        self.edge_heads = edge_heads
+        self.mask_heads = mask_heads
+        self.legacy_bce = flag(legacy_bce)
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Returns the loss as a float32 scalar, whatever the type of the logits.
+
+        Args:
+            logits: (B, 1 + edge_heads + mask_heads, H, W) from training mode, or (B, 1, H, W), of which only the
+                structure loss of the main map can be said.
+            label: (B, 2, H, W), range [0, 1]: mask, edge. Values between are those of resized labels.
+
+        Raises:
+            ValueError: if channels, batches or sizes are others.
+        """
+        heads = self.edge_heads + self.mask_heads
+        if logits.shape[1] not in (1, 1 + heads) or label.shape[1] != 2:
+            raise ValueError(
+                f"logits have {logits.shape[1]} channels and labels {label.shape[1]}; "
+                f"accepted: 1 or {1 + heads} logits, 2 labels (mask, edge)"
+            )
+        if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[2:]:
+            raise ValueError(
+                f"logits are {tuple(logits.shape)} and labels {tuple(label.shape)}; accepted: equal batches and sizes"
+            )
+        with torch.autocast(device_type=logits.device.type, enabled=False):
+            logits = logits.float()
+            mask, edge = label.float().split(1, dim=1)
+            main = logits[:, :1]
+            if logits.shape[1] == 1:
+                return structure_loss(main, mask, self.legacy_bce)
+            edge_maps, mask_maps = logits[:, 1:].split([self.edge_heads, self.mask_heads], dim=1)
+            maps = torch.cat([main, mask_maps], dim=1)
+            loss = maps.shape[1] * structure_loss(maps, mask.expand_as(maps), self.legacy_bce)
+            if self.edge_heads:
+                edge_loss = F.binary_cross_entropy_with_logits(edge_maps, edge.expand_as(edge_maps))
+                loss = loss + self.edge_heads * edge_loss
+            return loss

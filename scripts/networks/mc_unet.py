@@ -1,0 +1,85 @@
+"""The multi-class U-Net of Semi-Inf-Net: ground-glass opacity and consolidation inside a given infection map.
+
+Fan et al. 2020 (arXiv 2004.14133, "Semi-Inf-Net & MC"): a U-Net (Ronneberger et al. 2015) with batch normalisation and
+bilinear upsampling that sees the image and, as a prior, the map of the binary network.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from scripts.networks.blocks import ConvBlock
+
+WIDTHS = (1, 2, 4, 8, 8)  # channels of the five levels in base widths
+
+
+class MultiClassUNet(nn.Module):
+    """U-Net with bilinear upsampling (17,269,251 parameters at the paper's width).
+
+    Args:
+        in_channels: 2 for a grey image and its prior, each repeated to three channels as in the paper; any other
+            number goes to the first convolution as it is.
+        out_channels: classes; in the paper background, ground-glass opacity, consolidation, each a map of its own
+            (sigmoid, not softmax).
+        base_width: channels of the finest level (64 in the paper).
+        dropout: probability of dropping a channel before the last convolution while training; 0 in the paper.
+
+    Raises:
+        ValueError: if an argument is outside what is accepted.
+    """
+
+    def __init__(self, in_channels: int = 2, out_channels: int = 3, base_width: int = 64, dropout: float = 0.0) -> None:
+        super().__init__()
+        if base_width < 4 or base_width % 4:
+            raise ValueError(f"base_width is {base_width}; accepted: multiples of 4 from 4 on")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; accepted: 0 <= dropout < 1")
+        channels = [base_width * factor for factor in WIDTHS]
+        self.size_multiple = 2 ** (len(WIDTHS) - 1)
+        self.deep_supervision = False
+        self.edge_heads = 0
+        self.mask_heads = 0
+        self.repeats = 3 if in_channels == 2 else 1
+        self.stem = _double_conv(self.repeats * in_channels, channels[0], channels[0])
+        self.pool = nn.MaxPool2d(kernel_size=2)
+        self.downs = nn.ModuleList(_double_conv(before, after, after) for before, after in pairwise(channels))
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        ups: list[nn.Module] = []
+        for level in (3, 2, 1, 0):
+            # The map from below has as many channels as the skip, half of what comes in.
+            out = channels[max(level - 1, 0)]
+            ups.append(_double_conv(2 * channels[level], channels[level], out))
+        self.ups = nn.ModuleList(ups)
+        self.dropout = nn.Dropout2d(dropout)
+        self.out = nn.Conv2d(base_width, out_channels, kernel_size=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps images with their prior to logits of the classes.
+
+        Args:
+            image: (B, in_channels, H, W); H and W are multiples of 16. With two channels the image and its prior.
+
+        Returns:
+            (B, out_channels, H, W).
+
+        Raises:
+            ValueError: if H or W is not a multiple of 16.
+        """
+        height, width = image.shape[2], image.shape[3]
+        if height % self.size_multiple != 0 or width % self.size_multiple != 0:
+            raise ValueError(f"images are {height} x {width} pixels; accepted: multiples of {self.size_multiple}")
+        x = self.stem(image.repeat_interleave(self.repeats, dim=1))
+        skips: list[Tensor] = []
+        for down in self.downs:
+            skips.append(x)
+            x = down(self.pool(x))
+        for up in self.ups:
+            x = up(torch.cat([skips.pop(), self.up(x)], dim=1))
+        return self.out(self.dropout(x))
+
+
+def _double_conv(in_channels: int, channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(ConvBlock(in_channels, channels), ConvBlock(channels, out_channels))
