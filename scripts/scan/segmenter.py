@@ -14,7 +14,7 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scripts.cards import network_from_card, read_card
+from scripts.cards import network_from_card, read_card, require_slices
 from scripts.errors import UserError
 from scripts.scan.volume import Note, Scan, canonical
 from scripts.settings import memory_format, number, usable_device
@@ -120,6 +120,7 @@ class Segmenter:
     ) -> None:
         self.weights = Path(weights)
         self.card = read_card(weights)
+        require_slices(self.card, weights)
         point = self.card["operating_point"]
         chosen = point["threshold"] if threshold is None else threshold
         smallest = point["smallest_lesion_mm3"] if smallest_lesion_mm3 is None else smallest_lesion_mm3
