@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
 from torch import nn
 
 from scripts.errors import UserError
 from scripts.files import sha256, unfinished_folder, write_json
 from scripts.networks.registry import NETWORKS, create_network
 from scripts.settings import memory_format
+from scripts.transforms.preprocessing import Preprocessing
 
 CARD_FORMAT = 1
 OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0}
@@ -62,7 +64,8 @@ def write_card(
     Args:
         checkpoint: the weights.
         network: {"name", "arguments"}, see `create_network`.
-        preprocessing: arguments of `Preprocessing`: size, window, intensity.
+        preprocessing: arguments of `Preprocessing`: size, window, intensity, and what differs from its defaults;
+            "patch_size" (columns, rows, slices) if the network sees patches of volumes and not slices.
         data: what it was trained on: name, split, fold, synthetic and what else is known.
         figures: validation figures, each with what it was measured on.
         threshold: probability from which on a voxel is infection.
@@ -165,3 +168,54 @@ def network_from_card(card: Mapping[str, Any], **overrides: Any) -> nn.Module:
     known = inspect.signature(NETWORKS[spec["name"]]).parameters
     chosen = {key: value for key, value in overrides.items() if key in known and value is not None}
     return create_network(spec["name"], **{**spec["arguments"], **chosen})
+
+
+def preprocessing_from_card(
+    card: Mapping[str, Any], intensity: str | None = None, label_grid: str = "network"
+) -> Preprocessing:
+    """Builds the preprocessing that a card states.
+
+    Args:
+        card: see `read_card`.
+        intensity: in place of the card's.
+        label_grid: see `Preprocessing`.
+
+    Raises:
+        UserError: if the card states a step that this version does not know.
+    """
+    settings = {key: value for key, value in card["preprocessing"].items() if key != "patch_size"}
+    known = inspect.signature(Preprocessing).parameters
+    if unknown := sorted(set(settings) - set(known)):
+        raise UserError(f"the card's preprocessing has {', '.join(unknown)}; accepted: {', '.join(known)}, patch_size")
+    settings["intensity"] = intensity or settings["intensity"]
+    return Preprocessing(**settings, label_grid=label_grid)
+
+
+def inferer_from_card(card: Mapping[str, Any], at_once: int) -> Inferer:
+    """Returns what brings a whole scan (B, 1, size, size, Z) before the network.
+
+    Args:
+        card: see `read_card`.
+        at_once: slices or patches in a batch.
+
+    Returns:
+        Slices one by one; or, where the card has a patch size, patches that overlap by half and are blended by a
+        Gaussian, scans smaller than a patch padded with 0.
+    """
+    settings = card["preprocessing"]
+    if "patch_size" in settings:
+        return SlidingWindowInferer(settings["patch_size"], sw_batch_size=at_once, overlap=0.5, mode="gaussian")
+    return SliceInferer(roi_size=[settings["size"]] * 2, sw_batch_size=at_once, spatial_dim=2)
+
+
+def require_slices(card: Mapping[str, Any], weights: str | Path) -> None:
+    """Stops where only networks for slices can be applied.
+
+    Raises:
+        UserError: if the card's network sees patches of volumes.
+    """
+    if "patch_size" in card["preprocessing"]:
+        name = card["network"]["name"]
+        raise UserError(
+            f"{weights}: {name} sees volumes; accepted here: a network for slices (`run inference` applies both)"
+        )

@@ -102,10 +102,12 @@ def usable_device(name: str | None) -> torch.device:
 def memory_format(channels_last: bool | str, device: str | torch.device, network: nn.Module) -> torch.memory_format:
     """Returns how the network's tensors lie in memory.
 
-    Channels last is not used on MPS, where it is untried, nor on a CPU for a network in which it would corrupt memory.
+    Channels last is not used on MPS, where it is untried, on a CPU for a network in which it would corrupt memory, nor
+    for a network for volumes, whose weights have five dimensions where torch expects four.
     """
     kind = torch.device(device).type
-    usable = kind != "mps" and not (kind == "cpu" and _overruns_in_channels_last(network))
+    volumes = any(isinstance(layer, nn.Conv3d) for layer in network.modules())
+    usable = kind != "mps" and not volumes and not (kind == "cpu" and _overruns_in_channels_last(network))
     return torch.channels_last if flag(channels_last) and usable else torch.contiguous_format
 
 

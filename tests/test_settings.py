@@ -48,3 +48,9 @@ def test_a_batch_is_divided_without_rest() -> None:
     assert per_process(8, 2) == 4
     with pytest.raises(UserError, match="batch_size is 8 for 3 processes; accepted: a multiple of 3"):
         per_process(8, 3)
+
+
+def test_channels_last_is_not_for_volumes() -> None:
+    network = create_network("fv_paspp_unet3d", base_width=2)
+    assert memory_format(True, "cuda:0", network) is torch.contiguous_format
+    network.to(memory_format=memory_format(True, "cpu", network))

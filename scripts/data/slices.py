@@ -20,7 +20,7 @@ from tqdm import tqdm
 from scripts.errors import UserError
 from scripts.files import write_atomic
 from scripts.settings import optional
-from scripts.transforms.preprocessing import IMAGE, LABEL, NetworkGrid
+from scripts.transforms.preprocessing import IMAGE, LABEL, LUNG, NetworkGrid
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +74,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         self.sampling = sampling
         self.seed = seed
         self.epoch = 0
-        cache_dir = optional(cache_dir)
-        bar = tqdm(self.data, desc="loading cases", unit="case", disable=not progress or len(self.data) < 2)
-        self._stacks = [_load_stack(case, grid, cache_dir) for case in bar]
+        self._stacks = load_stacks(self.data, grid, cache_dir, progress)
         self._table = [(case, index) for case, stack in enumerate(self._stacks) for index in range(len(stack[0]))]
         masks = (self._stacks[case][1][index] for case, index in self._table)
         infected = np.array([bool((mask > LEVELS / 2).any()) for mask in masks], dtype=bool)
@@ -104,10 +102,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         }
         if self.transform is None:
             return item
-        if hasattr(self.transform, "set_random_state"):
-            self.transform.set_random_state(seed=mix_seed(self.seed, self.epoch, int(self._served[index])))
-        transformed = self.transform(item)
-        return {key: _plain(value) for key, value in transformed.items()}
+        return transformed(item, self.transform, mix_seed(self.seed, self.epoch, int(self._served[index])))
 
     def _select(self) -> NDArray[np.intp]:
         if self.sampling == "all":
@@ -126,8 +121,34 @@ def mix_seed(*numbers: int) -> int:
     return int.from_bytes(digest[:4], "little")
 
 
+def transformed(item: dict[str, Any], transform: Callable[[dict[str, Any]], Any], seed: int) -> dict[str, Any]:
+    """Runs a transform whose randomness comes from a seed alone; the result holds plain tensors."""
+    if hasattr(transform, "set_random_state"):
+        transform.set_random_state(seed=seed)
+    return {key: _plain(value) for key, value in transform(item).items()}
+
+
 def _plain(value: Any) -> Any:
     return value.as_tensor() if isinstance(value, MetaTensor) else value
+
+
+def load_stacks(
+    data: Sequence[Mapping[str, Any]], grid: NetworkGrid, cache_dir: str | None = None, progress: bool = True
+) -> list[Stack]:
+    """Runs the deterministic part of the preprocessing on cases, or finds what an earlier run kept on disk.
+
+    Args:
+        data: see `SliceDataset`.
+        grid: see `SliceDataset`.
+        cache_dir: see `SliceDataset`.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The slices of each case, inferior first; those from the disk are mapped into memory and may be written to
+        without changing the file.
+    """
+    bar = tqdm(data, desc="loading cases", unit="case", disable=not progress or len(data) < 2)
+    return [_load_stack(case, grid, optional(cache_dir)) for case in bar]
 
 
 def _load_stack(case: Mapping[str, Any], grid: NetworkGrid, cache_dir: str | None) -> Stack:
@@ -140,7 +161,7 @@ def _load_stack(case: Mapping[str, Any], grid: NetworkGrid, cache_dir: str | Non
         image, label = _build_stack(case, grid)
         write_atomic(files[0], lambda path: np.save(path, image))
         write_atomic(files[1], lambda path: np.save(path, label))
-    return np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r")
+    return np.load(files[0], mmap_mode="c"), np.load(files[1], mmap_mode="c")
 
 
 def _build_stack(case: Mapping[str, Any], grid: NetworkGrid) -> Stack:
@@ -178,7 +199,8 @@ def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp
 
 def _cache_key(case: Mapping[str, Any], grid: NetworkGrid) -> str:
     """Changes with the files (path, size, time of change), the case's own settings and the preprocessing."""
-    files = [Path(case[key]).resolve() for key in (IMAGE, LABEL) if case.get(key)]
+    keys = (IMAGE, LABEL, LUNG) if grid.lung_only else (IMAGE, LABEL)
+    files = [Path(case[key]).resolve() for key in keys if case.get(key)]
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     settings = {key: case.get(key) for key in ("intensity", "label_codes", "label_scale", "slices")}
     settings["levels"] = LEVELS

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from scripts.cards import read_card
+from scripts.cards import read_card, require_slices
 from scripts.data.phantom_dataset import write_phantom_dataset
 from scripts.errors import UserError
 from scripts.files import replace_folder, unfinished_folder, write_json
@@ -63,7 +63,7 @@ def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
         UserError: if the weights cannot be used or the folder holds something else.
     """
     target = Path(deployment)
-    read_card(weights)
+    require_slices(read_card(weights), weights)
     if target.exists() and any(target.iterdir()) and not (target / checkpoints.CHECKPOINTS).is_dir():
         raise UserError(f"{target}: holds something else; accepted: a new folder, or one that `make monailabel` made")
     (target / checkpoints.CHECKPOINTS).mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import Any
 from monai.networks.nets import BasicUNet
 from torch import nn
 
+from scripts.networks.fv_paspp_unet3d import FvPasppUNet3d
 from scripts.networks.infnet import InfNet
 from scripts.networks.mc_unet import MultiClassUNet
 from scripts.networks.resunet import ResUNet
@@ -26,6 +27,7 @@ def unet(in_channels: int = 1, out_channels: int = 1, base_width: int = 64, drop
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "fv_paspp_unet3d": FvPasppUNet3d,
     "infnet": InfNet,
     "mc_unet": MultiClassUNet,
     "resunet": ResUNet,

@@ -14,7 +14,7 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scripts.cards import trained_network
+from scripts.cards import require_slices, trained_network
 from scripts.scan.volume import Note, Scan, canonical
 from scripts.settings import number, usable_device
 from scripts.transforms.geometry import resize_slice
@@ -120,6 +120,7 @@ class Segmenter:
         self.weights = Path(weights)
         self.device = usable_device(device)
         self.network, self.card = trained_network(weights, self.device)
+        require_slices(self.card, weights)
         point = self.card["operating_point"]
         chosen = point["threshold"] if threshold is None else threshold
         smallest = point["smallest_lesion_mm3"] if smallest_lesion_mm3 is None else smallest_lesion_mm3

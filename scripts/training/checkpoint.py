@@ -159,7 +159,8 @@ class RunCheckpoint:
     def _figures(self, engine: Engine) -> dict[str, Any]:
         """Validation metrics of the best epoch, with the number of slices that they were measured on."""
         metrics = {name: round(float(value), 6) for name, value in self.evaluator.state.metrics.items()}
-        slices = len(self.evaluator.data_loader.dataset)
+        dataset = self.evaluator.data_loader.dataset
+        slices = getattr(dataset, "slices", len(dataset))  # a data set of volumes says how many they hold
         return {"epoch": engine.state.epoch, "split": "validation", "slices": slices, "validation": metrics}
 
 

@@ -11,17 +11,16 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.inferers import SliceInferer
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from scripts.cards import trained_network
+from scripts.cards import inferer_from_card, preprocessing_from_card, trained_network
 from scripts.data.layouts.case import Case
 from scripts.files import write_atomic
 from scripts.transforms.geometry import is_picture
 from scripts.transforms.postprocessing import PRED, ScanProbabilities
-from scripts.transforms.preprocessing import IMAGE, Preprocessing
+from scripts.transforms.preprocessing import IMAGE
 
 SCALE = 255
 """Probabilities are stored in a byte; this value is 1."""
@@ -53,10 +52,8 @@ def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, d
 def _predict(checkpoint: Path, cases: Sequence[Case], device: torch.device) -> Iterator[NDArray[np.uint8]]:
     """Levels (X, Y, Z) of each case, in its stored orientation."""
     network, card = trained_network(checkpoint, device)
-    settings = card["preprocessing"]
-    preprocessing = Preprocessing(settings["size"], settings["window"], settings["intensity"])
+    preprocessing, inferer = preprocessing_from_card(card), inferer_from_card(card, at_once=8)
     back = ScanProbabilities(preprocessing)
-    inferer = SliceInferer(roi_size=(settings["size"],) * 2, sw_batch_size=8, spatial_dim=2)
     for case in cases:
         item = preprocessing(dict(case))
         with torch.inference_mode():

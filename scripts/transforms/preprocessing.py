@@ -5,6 +5,8 @@
 
 Training caches what `NetworkGrid` gives and runs `NetworkInput` on single slices, with augmentation around
 it; all else runs both at once (`Preprocessing`). A slice that is not square is stretched, as in the paper.
+Two switches make the input of the networks for volumes: `lung_only` takes out what is no lung, and without
+`z_score` the values stay in [0, 1].
 """
 
 from __future__ import annotations
@@ -34,10 +36,12 @@ from scripts.settings import flag
 from scripts.transforms.geometry import AXES, EnsureVolumed, ResizeSlicesd, grey_values, label_values
 from scripts.transforms.intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
 from scripts.transforms.labels import EdgeLabeld, InfectionMaskd
+from scripts.transforms.lungs import FindLungsd, LungsOnlyd
 
 SIZE_STEP = 16
 IMAGE = "image"
 LABEL = "label"
+LUNG = "lung"
 
 
 class LoadScand(LoadImaged):
@@ -70,7 +74,7 @@ def load_label() -> list[Transform]:
 
 
 def _load(key: str, converter: object) -> list[Transform]:
-    missing = key == LABEL
+    missing = key != IMAGE
     load = LoadScand(key, ensure_channel_first=True, allow_missing_keys=missing)
     for reader in (NibabelReader(), PILReader(converter=converter)):  # the last that knows a suffix reads it
         load.register(reader)
@@ -88,9 +92,18 @@ def resize_image(size: int) -> Transform:
     return ResizeSlicesd(IMAGE, (size, size))
 
 
-def resize_label(size: int) -> Transform:
+def resize_label(size: int, key: str = LABEL) -> Transform:
     """Nearest neighbour to size x size in plane, the slices as they are."""
-    return Resized(LABEL, spatial_size=(size, size, -1), mode="nearest-exact", allow_missing_keys=True)
+    return Resized(key, spatial_size=(size, size, -1), mode="nearest-exact", allow_missing_keys=True)
+
+
+def grid_image(size: int, intensity: str, lung_only: bool) -> list[Transform]:
+    """Steps from a path under "image" to HU (1, size, size, Z), what is no lung taken out where that is wanted."""
+    hounsfield = [*load_image(), IntensityGuardd(IMAGE, intensity)]
+    if not lung_only:
+        return [*hounsfield, resize_image(size)]
+    lungs = [*_load(LUNG, label_values), FindLungsd(IMAGE, LUNG), resize_label(size, LUNG)]
+    return [*hounsfield, *lungs, resize_image(size), LungsOnlyd(IMAGE, LUNG)]
 
 
 class NetworkGrid(Compose):
@@ -99,19 +112,15 @@ class NetworkGrid(Compose):
     Args:
         size: edge length of the network's input in pixels, a multiple of 16.
         intensity: how stored values become HU: "auto", "hu" or "window:LO,HI" (`to_hounsfield`).
+        lung_only: whether what is no lung becomes `OUTSIDE_HU`; the lungs are those of a mask under "lung" or, where
+            there is none, found by `FindLungsd`.
     """
 
-    def __init__(self, size: int = 256, intensity: str = "auto") -> None:
-        self.key = json.dumps({"version": 1, "size": size, "intensity": intensity, "axes": AXES})
-        super().__init__(
-            [
-                *load_image(),
-                IntensityGuardd(IMAGE, intensity),
-                resize_image(size),
-                *load_label(),
-                resize_label(size),
-            ]
-        )
+    def __init__(self, size: int = 256, intensity: str = "auto", lung_only: bool | str = False) -> None:
+        self.lung_only = flag(lung_only, "lung_only")
+        settings = {"version": 1, "size": size, "intensity": intensity, "axes": AXES}
+        self.key = json.dumps({**settings, "lung_only": True} if self.lung_only else settings)
+        super().__init__([*grid_image(size, intensity, self.lung_only), *load_label(), resize_label(size)])
 
 
 class NetworkInput(Compose):
@@ -119,10 +128,12 @@ class NetworkInput(Compose):
 
     Args:
         window: (LO, HI) in HU.
+        z_score: false leaves the z-score out.
     """
 
-    def __init__(self, window: Sequence[float] = DEFAULT_WINDOW) -> None:
-        super().__init__([RandWindowd(IMAGE, (window[0], window[1])), SliceZScored(IMAGE)])
+    def __init__(self, window: Sequence[float] = DEFAULT_WINDOW, z_score: bool = True) -> None:
+        normalise = [SliceZScored(IMAGE)] if z_score else []
+        super().__init__([RandWindowd(IMAGE, (window[0], window[1])), *normalise])
 
 
 class Preprocessing(Compose):
@@ -133,6 +144,8 @@ class Preprocessing(Compose):
         window: see `NetworkInput`.
         intensity: see `NetworkGrid`.
         label_grid: "network" resizes a label with the image; "scan" leaves it on the scan's own grid.
+        z_score: see `NetworkInput`.
+        lung_only: see `NetworkGrid`.
     """
 
     def __init__(
@@ -141,10 +154,12 @@ class Preprocessing(Compose):
         window: Sequence[float] = DEFAULT_WINDOW,
         intensity: str = "auto",
         label_grid: str = "network",
+        z_score: bool = True,
+        lung_only: bool = False,
     ) -> None:
-        grid: list[Transform] = [*load_image(), IntensityGuardd(IMAGE, intensity), resize_image(size)]
+        grid = grid_image(size, intensity, lung_only)
         label = [*load_label(), resize_label(size)] if label_grid == "network" else load_label()
-        super().__init__([*grid, *label, *NetworkInput(window).transforms])
+        super().__init__([*grid, *label, *NetworkInput(window, z_score).transforms])
 
 
 class TrainingInput(Compose):

@@ -1,0 +1,142 @@
+"""Volumes, and patches out of them: the data sets of networks that see volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import RandCropByPosNegLabeld, SpatialPad, map_binary_to_indices
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from scripts.data.slices import LEVELS, load_stacks, mix_seed, transformed
+from scripts.errors import UserError
+from scripts.transforms.lungs import OUTSIDE_HU
+from scripts.transforms.preprocessing import IMAGE, LABEL, SIZE_STEP, NetworkGrid
+
+INFECTED, CLEAN = "infected_voxels", "clean_voxels"
+CENTRES = 2**18
+"""How many voxels of a volume, of either kind, are kept to choose patches around: 2 MB."""
+
+
+class VolumeDataset(Dataset[dict[str, Tensor]]):
+    """Serves the whole volume of each case, for validation.
+
+    Args:
+        data: see `SliceDataset`.
+        grid: see `SliceDataset`.
+        transform: from HU to what the network sees, on {"image": (1, H, W, D) HU, "label": (1, H, W, D)}.
+        cache_dir: see `SliceDataset`.
+        progress: see `SliceDataset`.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        grid: NetworkGrid,
+        transform: Callable[[dict[str, Any]], Any],
+        cache_dir: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.data = list(data)  # the bundle's properties look it up by this name
+        self.transform = transform
+        self._stacks = load_stacks(self.data, grid, cache_dir, progress)
+
+    @property
+    def slices(self) -> int:
+        """How many slices the volumes have together."""
+        return sum(len(image) for image, _ in self._stacks)
+
+    def __len__(self) -> int:
+        """Returns the number of volumes."""
+        return len(self._stacks)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Returns volume `index`: "image" and "label", (1, H, W, D)."""
+        image, label = self._stacks[index]
+        stacks = {IMAGE: torch.from_numpy(image)[None], LABEL: torch.from_numpy(label)[None]}
+        return transformed(_slices_last(stacks), self.transform, seed=0)
+
+
+class PatchDataset(VolumeDataset):
+    """Serves patches of volumes, half of them around infected voxels and half around others.
+
+    The volumes are read and brought to the network's grid once, when the data set is built (`SliceDataset` does the
+    same with slices). Which patch is served is a function of (seed, epoch, index), so that neither the number of
+    workers nor a resumed run changes it.
+
+    Args:
+        data: see `SliceDataset`.
+        grid: see `SliceDataset`.
+        transform: see `VolumeDataset`.
+        patch_size: columns, rows, slices of a patch; smaller volumes are padded with `OUTSIDE_HU`.
+        patches_per_volume: how many patches of each volume an epoch has.
+        cache_dir: see `SliceDataset`.
+        seed: seed of the choice of patches.
+        progress: see `SliceDataset`.
+
+    Raises:
+        UserError: for a patch size that the networks cannot take.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        grid: NetworkGrid,
+        transform: Callable[[dict[str, Any]], Any],
+        patch_size: Sequence[int],
+        patches_per_volume: int = 1,
+        cache_dir: str | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        sizes = list(patch_size)
+        if len(sizes) != 3 or min(sizes) < 1 or sizes[0] % SIZE_STEP or sizes[1] % SIZE_STEP:
+            raise UserError(
+                f"patch_size is {sizes}; accepted: columns and rows that are multiples of {SIZE_STEP}, and slices"
+            )
+        super().__init__(data, grid, transform, cache_dir, progress)
+        self.patches_per_volume = patches_per_volume
+        self.seed = seed
+        self.epoch = 0
+        stack_size = (sizes[2], sizes[0], sizes[1])  # slices first: a crop of a view would copy the volume
+        self.crop = RandCropByPosNegLabeld(
+            (IMAGE, LABEL), LABEL, stack_size, pos=1, neg=1, fg_indices_key=INFECTED, bg_indices_key=CLEAN
+        )
+        self._padded = [_padded(image, label, stack_size) for image, label in self._stacks]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the patches those of an epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Returns the number of patches an epoch serves."""
+        return len(self._padded) * self.patches_per_volume
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Returns patch `index` of this epoch: "image" and "label", (1, columns, rows, slices)."""
+        seed = mix_seed(self.seed, self.epoch, index)
+        self.crop.set_random_state(seed=seed)
+        (patch,) = self.crop(self._padded[index // self.patches_per_volume])
+        return transformed(_slices_last(patch), self.transform, seed)
+
+
+def _slices_last(stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The order that networks and preprocessing know: (1, D, H, W) to (1, H, W, D), labels in [0, 1]."""
+    turned = {key: torch.movedim(stacks[key].as_subclass(Tensor), 1, -1).float().contiguous() for key in (IMAGE, LABEL)}
+    return {**turned, LABEL: turned[LABEL] / LEVELS}
+
+
+def _padded(image: np.ndarray[Any, Any], label: np.ndarray[Any, Any], size: Sequence[int]) -> dict[str, Tensor]:
+    """A volume of at least a patch, (1, D, H, W), with the voxels that patches may lie around."""
+    volume = SpatialPad(size, value=OUTSIDE_HU)(torch.from_numpy(image)[None]).as_tensor()
+    mask = SpatialPad(size)(torch.from_numpy(label)[None]).as_tensor()
+    infected, clean = map_binary_to_indices(mask > LEVELS / 2, volume, image_threshold=OUTSIDE_HU)
+    rng = np.random.default_rng(0)  # any voxels do, but the same in every run
+    chosen = [
+        torch.from_numpy(rng.choice(voxels.numpy(), CENTRES, replace=False)) if len(voxels) > CENTRES else voxels
+        for voxels in (infected, clean)
+    ]
+    return {IMAGE: volume, LABEL: mask, INFECTED: chosen[0], CLEAN: chosen[1]}

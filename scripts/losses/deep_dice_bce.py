@@ -1,0 +1,50 @@
+"""Binary cross entropy and Dice with deep supervision: the loss of the 3-D network with FV and PASPP."""
+
+from __future__ import annotations
+
+import torch
+from monai.losses import DeepSupervisionLoss, DiceCELoss
+from torch import Tensor, nn
+
+MAIN_WEIGHT = 0.5
+
+
+class DeepDiceBCELoss(nn.Module):
+    """L = 0.5 BCE + Dice loss of the main map and of each head; weight 0.5 for the main map, 0.5 over all heads.
+
+    The Dice loss is soft, 1 - (2 sum(p g) + 1e-5) / (sum(p) + sum(g) + 1e-5) with sums over the batch of this process
+    (a Dice that is summed over several processes is that of `CoSupervisionLoss` only), p = sigmoid(logits); BCE is the
+    mean over the voxels.
+
+    Args:
+        mask_heads: number of heads, whose maps follow the main map.
+    """
+
+    def __init__(self, mask_heads: int = 2) -> None:
+        super().__init__()
+        self.mask_heads = mask_heads
+        loss = DiceCELoss(sigmoid=True, batch=True, lambda_dice=1.0, lambda_ce=0.5, smooth_nr=1e-5, smooth_dr=1e-5)
+        share = (1 - MAIN_WEIGHT) / max(mask_heads, 1)
+        self.loss = DeepSupervisionLoss(loss, weights=[MAIN_WEIGHT, *[share] * mask_heads])
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Returns the loss as a float32 scalar, whatever the type of the logits.
+
+        Args:
+            logits: (B, 1 + mask_heads, ...) from training mode, or (B, 1, ...), whose loss has the weight 1.
+            label: (B, C, ...), values in {0, 1}; the first channel is the mask.
+
+        Raises:
+            ValueError: if channels, batches or sizes are others.
+        """
+        if logits.shape[1] not in (1, 1 + self.mask_heads):
+            raise ValueError(f"logits have {logits.shape[1]} channels; accepted: 1 or {1 + self.mask_heads}")
+        if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[2:]:
+            raise ValueError(
+                f"logits are {tuple(logits.shape)} and labels {tuple(label.shape)}; accepted: equal batches and sizes"
+            )
+        with torch.autocast(device_type=logits.device.type, enabled=False):
+            mask = label[:, :1].float()
+            maps = logits.float().split(1, dim=1)
+            loss: Tensor = self.loss(list(maps) if len(maps) > 1 else maps[0], mask)
+            return loss

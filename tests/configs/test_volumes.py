@@ -1,0 +1,88 @@
+"""The network for volumes by the commands of the contract: the same ones, its card says the rest."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+TRAIN = "['configs/train.yaml','configs/networks/fv_paspp_unet3d.yaml']"
+EVALUATE = "['configs/train.yaml','configs/evaluate.yaml']"
+OBLIQUE = np.array([[-0.68, 0.12, 0.3, 90.0], [-0.14, -0.69, 0.4, 110.0], [0.03, -0.05, 4.9, -200.0], [0, 0, 0, 1.0]])
+SMALL = {"patch_size": "[16,16,4]", "patches_per_volume": 4, "val_interval": 1}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    lines = csv.DictReader((folder / "history.csv").open())
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def test_training_evaluation_and_inference(
+    run_bundle, bundle_tools, turned, make_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    dataset, weights = make_dataset(), tmp_path / "run" / "model.pt"
+    run_bundle("training", TRAIN, dataset_dir=dataset, output_dir=weights.parent, **{**bundle_tools.narrow, **SMALL})
+    card = json.loads(weights.with_suffix(".json").read_text())
+    assert card["network"]["name"] == "fv_paspp_unet3d"
+    assert card["preprocessing"] == {
+        "size": 32,
+        "window": [-1250, 250],
+        "intensity": "auto",
+        "z_score": False,
+        "lung_only": True,
+        "patch_size": [16, 16, 4],
+    }
+    assert card["figures"]["slices"] == 12
+    assert {"val_case_dice", "val_mean_dice", "val_loss"} <= set(card["figures"]["validation"])
+
+    common = {"checkpoint": weights, "device": "cpu"}
+    tables, masks, scans = tmp_path / "tables", tmp_path / "masks", tmp_path / "scans"
+    run_bundle("evaluation", EVALUATE, dataset_dir=dataset, output_dir=tables, **common)
+    cases = pd.read_csv(tables / "metrics.csv")
+    assert sorted(cases["case"]) == ["case_00", "case_02"]
+    assert len(pd.read_csv(tables / "slices.csv")) == 12
+
+    scans.mkdir()
+    for name in ("case_00", "case_02"):
+        image = nib.load(dataset / "images" / f"{name}.nii.gz")
+        nib.save(image, scans / f"{name}.nii.gz")
+        stored = turned(nib.Nifti1Image(np.asarray(image.dataobj), OBLIQUE), "SAR")
+        stored.set_sform(stored.affine, 2)
+        nib.save(stored, scans / f"{name}_turned.nii.gz")
+    run_bundle("inference", "configs/inference.yaml", dataset_dir=scans, output_dir=masks, **common)
+    for _, row in cases.iterrows():
+        mask = nib.load(masks / f"{row['case']}_infection.nii.gz").get_fdata() > 0
+        truth = nib.load(dataset / "labels" / f"{row['case']}.nii.gz").get_fdata() > 0
+        assert (row["tp"], row["predicted"]) == ((mask & truth).sum(), mask.sum())
+        assert row["dice"] == pytest.approx(2 * (mask & truth).sum() / (mask.sum() + truth.sum()), abs=1e-9)
+        found, source = (
+            nib.load(folder / f"{row['case']}_turned{suffix}.nii.gz")
+            for folder, suffix in ((masks, "_infection"), (scans, ""))
+        )
+        assert found.shape == source.shape
+        assert found.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(found.affine, source.affine)
+        np.testing.assert_array_equal(np.asarray(turned(found, "LPS").dataobj), mask)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    run_bundle, bundle_tools, make_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    settings = {**bundle_tools.narrow, **SMALL, "dataset_dir": make_dataset(), "network_def#dropout": 0.2}
+    settings |= {"lung_only": "false", "amp": "false"}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run_bundle("training", TRAIN, output_dir=whole, **{**settings, "max_epochs": 4})
+    run_bundle("training", TRAIN, output_dir=broken, **settings)
+    run_bundle("training", TRAIN, output_dir=broken, resume="true", **{**settings, "max_epochs": 4})
+    assert rows(broken) == rows(whole)
+    states = [torch.load(folder / "last.pt", weights_only=True)["network"] for folder in (whole, broken)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert (whole / "model.pt").read_bytes() == (broken / "model.pt").read_bytes()
+    assert json.loads((whole / "model.json").read_text())["preprocessing"]["lung_only"] is False
