@@ -12,6 +12,7 @@ from typing import Any
 from monai.networks.nets import BasicUNet
 from torch import nn
 
+from scripts.networks.cares_unet import CAResUNet
 from scripts.networks.resunet import ResUNet
 
 
@@ -23,7 +24,11 @@ def unet(in_channels: int = 1, out_channels: int = 1, base_width: int = 64, drop
     )
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"resunet": ResUNet, "unet": unet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "cares_unet": CAResUNet,
+    "resunet": ResUNet,
+    "unet": unet,
+}
 
 
 def create_network(name: str, **arguments: Any) -> nn.Module:
