@@ -25,8 +25,8 @@ class Ranger(Optimizer):
         theta <- RAdam(theta, g)
         every k-th step: phi <- phi + alpha * (theta - phi), theta <- phi
 
-    phi begins as the weights before the first step. Every parameter has its own phi and its own count of steps. Both are
-    part of `state_dict`, so that a run resumed from it goes on as if it had not been stopped. A parameter without
+    phi begins as the weights before the first step. Every parameter has its own phi and its own count of steps. Both
+    are part of `state_dict`, so that a run resumed from it goes on as if it had not been stopped. A parameter without
     gradient is left alone.
 
     Args:
