@@ -47,16 +47,13 @@ def test_parameters_of_the_paper() -> None:
 
 
 def test_the_published_dead_shortcuts_are_not_there() -> None:
-    """A 1x1 convolution (c * c) and its norm (2 * c) in each of 13 residual blocks, as the published code builds them."""
+    """Published, each of the 13 residual blocks has a 1x1 convolution (c * c) and norm (2 * c) beside its identity."""
     model = meta_network()
     widths = [block.conv1.in_channels for block in model.modules() if isinstance(block, ResNetBlock)]
     assert sorted(widths) == [64] * 3 + [128] * 3 + [256] * 3 + [512] * 3 + [1024]
     assert sum(c * c + 2 * c for c in widths) == 2_100_864
-    convolutions = {
-        name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)
-    }
-    assert {name.split(".")[-1] for name in convolutions} == {"compress", "project", "out"}
-    assert len(convolutions) == 2 * 4 + 1
+    names = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
+    assert sorted(name.split(".")[-1] for name in names) == ["compress"] * 4 + ["out"] + ["project"] * 4
 
 
 def test_a_narrow_network_compresses_to_no_more_channels_than_it_has() -> None:
@@ -87,7 +84,7 @@ def test_layers_are_those_of_the_table() -> None:
     model = network().eval()
     generator = torch.Generator().manual_seed(3)
     for name, value in model.state_dict().items():  # no norm is near the identity
-        if "running_var" in name or (".N." in name or ".bn" in name) and name.endswith("weight"):
+        if "running_var" in name or ((".N." in name or ".bn" in name) and name.endswith("weight")):
             value.copy_(0.5 + torch.rand(value.shape, generator=generator))
         elif "running_mean" in name:
             value.copy_(torch.randn(value.shape, generator=generator))
@@ -124,6 +121,7 @@ def test_probabilities_are_not_squeezed() -> None:
     model, x = network().eval(), image(1, 1, 32, 32)
     with torch.no_grad():
         model.out.weight.mul_(500)
+        model.out.bias[1] -= model(x).median()  # half of the image is lesion
         maps = model.class_logits(x)
         probability = torch.sigmoid(model(x))
     published = torch.sigmoid(maps).softmax(dim=1)[:, 1:]
@@ -132,8 +130,7 @@ def test_probabilities_are_not_squeezed() -> None:
     assert probability.max() > 0.99
     ours, theirs = probability > 0.5, published > 0.5
     assert ((ours == theirs) | (published == 0.5)).all()  # 0.5 where both sigmoids are 0 or 1 to the last digit
-    assert ours.any()
-    assert not ours.all()
+    assert ours.double().mean().item() == pytest.approx(0.5, abs=0.01)
 
 
 # ----------------------------------------------------------------------------------------- contract
@@ -240,11 +237,9 @@ def test_channels_last_predicts_and_learns_the_same() -> None:
     results = []
     for layout in (torch.contiguous_format, torch.channels_last):
         model = model.to(memory_format=layout).train()
-        gradients = torch.autograd.grad(
-            (model(x.contiguous(memory_format=layout)) * weight).sum(), list(model.parameters())
-        )
-        results.append([model.eval()(x.contiguous(memory_format=layout)), *gradients])
-    torch.testing.assert_close(results[0][1:], results[1][1:], rtol=1e-8, atol=1e-8)
+        out = model(x.contiguous(memory_format=layout))
+        results.append([out, *torch.autograd.grad((out * weight).sum(), list(model.parameters()))])
+    torch.testing.assert_close(*results, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -258,11 +253,12 @@ def test_torchscript_is_eager(training: bool) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8)
 
 
-def test_onnx_predicts_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_onnx_predicts_the_same(dynamo: bool, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     model, x = network().float().eval(), image(2, 1, 32, 48, dtype=torch.float32)
     path = tmp_path / "model.onnx"
-    torch.onnx.export(model, (x,), path, opset_version=18, dynamo=True, input_names=["image"], verbose=False)
+    torch.onnx.export(model, (x,), path, opset_version=18, dynamo=dynamo, verbose=False)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (exported,) = session.run(None, {"image": x.numpy()})
+    (exported,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     torch.testing.assert_close(torch.from_numpy(exported), model(x).detach(), rtol=1e-4, atol=1e-5)
