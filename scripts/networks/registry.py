@@ -12,6 +12,7 @@ from typing import Any
 from monai.networks.nets import BasicUNet
 from torch import nn
 
+from scripts.networks.cares_unet import CAResUNet
 from scripts.networks.fv_paspp_unet3d import FvPasppUNet3d
 from scripts.networks.infnet import InfNet
 from scripts.networks.mc_unet import MultiClassUNet
@@ -30,6 +31,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "fv_paspp_unet3d": FvPasppUNet3d,
     "infnet": InfNet,
     "mc_unet": MultiClassUNet,
+    "cares_unet": CAResUNet,
     "resunet": ResUNet,
     "unet": unet,
 }

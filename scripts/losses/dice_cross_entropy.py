@@ -1,0 +1,49 @@
+"""The loss of CARes-UNet (Xu et al. 2021): Dice over background and lesion, and cross entropy."""
+
+from __future__ import annotations
+
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+
+SMOOTH = 1e-4  # in numerator and denominator, so that a class that is neither there nor predicted counts as right
+
+
+class DiceCrossEntropyLoss(nn.Module):
+    """L = (1 - mean Dice) + cross entropy, both of the softmax over background and lesion.
+
+    Dice = (2 * sum(p * g) + 1e-4) / (sum(p) + sum(g) + 1e-4) is that of one class in one image; its mean runs over
+    classes and images, so background counts as much as lesion, and several processes optimise what one process with
+    their batches together would.
+
+    The network hands over lesion - background as one logit z; the softmax of (0, z) is that of its two maps. The
+    published code puts a sigmoid on each map first, so that the cross entropy of a perfect prediction is
+    ln(1 + 1/e) = 0.3133. That is no option here: the sigmoids of two maps cannot be told from their difference.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = DiceCELoss(to_onehot_y=True, softmax=True, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Returns the loss as a float32 scalar, whatever the type of the logits.
+
+        Args:
+            logits: (B, 1, H, W), lesion - background.
+            label: (B, 2, H, W), values in {0, 1}: mask, edge, which is not looked at.
+
+        Raises:
+            ValueError: if channels, batches or sizes are others.
+        """
+        if logits.shape[1] != 1 or label.shape[1] != 2:
+            raise ValueError(
+                f"logits have {logits.shape[1]} channels and labels {label.shape[1]}; "
+                "accepted: 1 logit (networks without heads), 2 labels (mask, edge)"
+            )
+        if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[2:]:
+            raise ValueError(
+                f"logits are {tuple(logits.shape)} and labels {tuple(label.shape)}; accepted: equal batches and sizes"
+            )
+        with torch.autocast(device_type=logits.device.type, enabled=False):
+            lesion = logits.float()
+            return self.loss(torch.cat([torch.zeros_like(lesion), lesion], dim=1), label[:, :1].float())
