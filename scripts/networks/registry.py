@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from monai.networks.nets import BasicUNet
 from torch import nn
 
+from scripts.networks.ce_net import CENet
+from scripts.networks.deeplabv3plus import DeepLabV3Plus
+from scripts.networks.monai_nets import AttentionUNet, UNet, UNetPlusPlus
+from scripts.networks.pspnet import PSPNet
 from scripts.networks.resunet import ResUNet
 
-
-def unet(in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> nn.Module:
-    """U-Net (Ronneberger et al. 2015) by MONAI: five levels of 1, 2, 4, 8, 16 times the base width."""
-    features = [base_width * factor for factor in (1, 2, 4, 8, 16, 1)]
-    return BasicUNet(
-        spatial_dims=2, in_channels=in_channels, out_channels=out_channels, features=features, dropout=dropout
-    )
-
-
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"resunet": ResUNet, "unet": unet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "attention_unet": AttentionUNet,
+    "ce_net": CENet,
+    "deeplabv3plus": DeepLabV3Plus,
+    "pspnet": PSPNet,
+    "resunet": ResUNet,
+    "unet": UNet,
+    "unetpp": UNetPlusPlus,
+}
 
 
 def create_network(name: str, **arguments: Any) -> nn.Module:
