@@ -45,6 +45,22 @@ class ConvBlock(nn.Sequential):
         )
 
 
+class SeparableBlock(nn.Sequential):
+    """Depthwise 3x3 and pointwise convolution, batch normalisation, ReLU; keeps the spatial size.
+
+    Args:
+        in_channels: channels of the input (B, in_channels, H, W).
+        out_channels: channels of the output (B, out_channels, H, W).
+        dilation: distance of the depthwise kernel's samples.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False),
+            ConvBlock(in_channels, out_channels, kernel_size=1, bias=False),
+        )
+
+
 class ResidualBlock(nn.Module):
     """The basic block of ResNet-34 (He et al. 2016): two 3x3 convolutions around a shortcut.
 

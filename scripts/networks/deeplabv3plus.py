@@ -9,26 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.blocks import ConvBlock, resize_like
+from scripts.networks.blocks import ConvBlock, SeparableBlock, resize_like
 from scripts.networks.resnet import ResNetEncoder
 
 RATES = (6, 12, 18)  # for output stride 16
-
-
-class SeparableBlock(nn.Sequential):
-    """Depthwise 3x3 and pointwise convolution, batch normalisation, ReLU; keeps the spatial size.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, H, W).
-        out_channels: channels of the output (B, out_channels, H, W).
-        dilation: distance of the depthwise kernel's samples.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False),
-            ConvBlock(in_channels, out_channels, kernel_size=1, bias=False),
-        )
 
 
 class ASPP(nn.Module):

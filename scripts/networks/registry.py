@@ -12,17 +12,25 @@ from typing import Any
 from torch import nn
 
 from scripts.networks.ce_net import CENet
+from scripts.networks.cpfnet import CPFNet
+from scripts.networks.danet import DANet
 from scripts.networks.deeplabv3plus import DeepLabV3Plus
+from scripts.networks.f3net import F3Net
 from scripts.networks.monai_nets import AttentionUNet, UNet, UNetPlusPlus
 from scripts.networks.pspnet import PSPNet
 from scripts.networks.resunet import ResUNet
+from scripts.networks.scrn import SCRN
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "attention_unet": AttentionUNet,
     "ce_net": CENet,
+    "cpfnet": CPFNet,
+    "danet": DANet,
     "deeplabv3plus": DeepLabV3Plus,
+    "f3net": F3Net,
     "pspnet": PSPNet,
     "resunet": ResUNet,
+    "scrn": SCRN,
     "unet": UNet,
     "unetpp": UNetPlusPlus,
 }

@@ -40,9 +40,13 @@ class Case:
 CASES = {
     "attention_unet": Case((1, 32, 48)),
     "ce_net": Case((1, 192, 224)),
+    "cpfnet": Case(),
+    "danet": Case(),
     "deeplabv3plus": Case(),
+    "f3net": Case(),
     "pspnet": Case(),
     "resunet": Case((1, 32, 48)),
+    "scrn": Case(),
     "unet": Case((1, 32, 48)),
     "unetpp": Case((1, 32, 48)),
 }
