@@ -7,7 +7,6 @@ paper, but for the sign of the channel attention (`ChannelAttention`).
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scripts.networks.blocks import ConvBlock, resize_like
@@ -30,13 +29,9 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, channels, h, w) to the same shape."""
-        query, key, value = (
-            self.query(x).flatten(2).transpose(1, 2),
-            self.key(x).flatten(2).transpose(1, 2),
-            self.value(x).flatten(2).transpose(1, 2),
-        )
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (B, h * w, channels)
-        return x + self.gamma * attended.transpose(1, 2).reshape(x.shape)
+        query, key, value = self.query(x).flatten(2), self.key(x).flatten(2), self.value(x).flatten(2)
+        weights = torch.softmax(query.transpose(1, 2) @ key, dim=-1)  # (B, h * w, h * w), sum 1 over the last
+        return x + self.gamma * (value @ weights.transpose(1, 2)).reshape(x.shape)
 
 
 class ChannelAttention(nn.Module):
@@ -53,7 +48,8 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, channels, h, w) to the same shape."""
         flat = x.flatten(2)
-        return x + self.gamma * F.scaled_dot_product_attention(-flat, flat, flat, scale=1.0).reshape(x.shape)
+        weights = torch.softmax(-(flat @ flat.transpose(1, 2)), dim=-1)  # (B, channels, channels)
+        return x + self.gamma * (weights @ flat).reshape(x.shape)
 
 
 class DANet(nn.Module):

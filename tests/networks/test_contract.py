@@ -182,6 +182,7 @@ def test_torchscript_is_eager(name: str) -> None:
         torch.testing.assert_close(scripted.train()(x), model.train()(x), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow  # ten seconds and more each
 def test_onnx_is_eager(name: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
