@@ -1,24 +1,63 @@
-"""The small blocks that the encoder, bridge and decoder of ResUNet are made of."""
+"""The small blocks that the networks are made of."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def check_size(image: Tensor, multiple: int) -> None:
+    """Refuses images (..., H, W) whose height or width is no multiple of `multiple` pixels.
+
+    Raises:
+        ValueError: with the size found and the sizes accepted.
+    """
+    height, width = image.shape[-2], image.shape[-1]
+    if height % multiple != 0 or width % multiple != 0:
+        raise ValueError(f"images are {height} x {width} pixels; accepted: multiples of {multiple}")
+
+
+def resize_like(features: Tensor, other: Tensor) -> Tensor:
+    """Bilinear resize of (B, C, h, w) to the height and width of `other` (..., H, W), half-pixel centres."""
+    return F.interpolate(features, size=other.shape[-2:], mode="bilinear", align_corners=False)
+
+
 class ConvBlock(nn.Sequential):
-    """3x3 convolution, batch normalisation, ReLU ("CBR" of the paper); keeps the spatial size.
+    """Convolution, batch normalisation, ReLU ("CBR" of the papers); keeps the spatial size.
 
     Args:
         in_channels: channels of the input (B, in_channels, H, W).
         out_channels: channels of the output (B, out_channels, H, W).
+        kernel_size: odd.
+        dilation: distance of the kernel's samples.
+        bias: whether the convolution has a bias, which the normalisation makes idle while training.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, dilation: int = 1, bias: bool = True
+    ) -> None:
+        padding = dilation * (kernel_size // 2)
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
+        )
+
+
+class SeparableBlock(nn.Sequential):
+    """Depthwise 3x3 and pointwise convolution, batch normalisation, ReLU; keeps the spatial size.
+
+    Args:
+        in_channels: channels of the input (B, in_channels, H, W).
+        out_channels: channels of the output (B, out_channels, H, W).
+        dilation: distance of the depthwise kernel's samples.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False),
+            ConvBlock(in_channels, out_channels, kernel_size=1, bias=False),
         )
 
 

@@ -9,31 +9,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from monai.networks.nets import BasicUNet
 from torch import nn
 
 from scripts.networks.cares_unet import CAResUNet
+from scripts.networks.ce_net import CENet
+from scripts.networks.cpfnet import CPFNet
+from scripts.networks.danet import DANet
+from scripts.networks.deeplabv3plus import DeepLabV3Plus
+from scripts.networks.f3net import F3Net
 from scripts.networks.fv_paspp_unet3d import FvPasppUNet3d
 from scripts.networks.infnet import InfNet
 from scripts.networks.mc_unet import MultiClassUNet
+from scripts.networks.monai_nets import AttentionUNet, UNet, UNetPlusPlus
+from scripts.networks.pspnet import PSPNet
 from scripts.networks.resunet import ResUNet
-
-
-def unet(in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> nn.Module:
-    """U-Net (Ronneberger et al. 2015) by MONAI: five levels of 1, 2, 4, 8, 16 times the base width."""
-    features = [base_width * factor for factor in (1, 2, 4, 8, 16, 1)]
-    return BasicUNet(
-        spatial_dims=2, in_channels=in_channels, out_channels=out_channels, features=features, dropout=dropout
-    )
-
+from scripts.networks.scrn import SCRN
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "attention_unet": AttentionUNet,
+    "cares_unet": CAResUNet,
+    "ce_net": CENet,
+    "cpfnet": CPFNet,
+    "danet": DANet,
+    "deeplabv3plus": DeepLabV3Plus,
+    "f3net": F3Net,
     "fv_paspp_unet3d": FvPasppUNet3d,
     "infnet": InfNet,
     "mc_unet": MultiClassUNet,
-    "cares_unet": CAResUNet,
+    "pspnet": PSPNet,
     "resunet": ResUNet,
-    "unet": unet,
+    "scrn": SCRN,
+    "unet": UNet,
+    "unetpp": UNetPlusPlus,
 }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.blocks import ConvBlock, ResidualBlock, UpBlock
+from scripts.networks.blocks import ConvBlock, ResidualBlock, UpBlock, check_size
 from scripts.networks.fusion import GATES, RESIDUALS, AddFusion, AttentionFusion, ConcatFusion, NoFusion
 from scripts.networks.supervision import SupervisionHeads
 
@@ -172,9 +172,7 @@ class ResUNet(nn.Module):
         Raises:
             ValueError: if H or W is not a multiple of 16.
         """
-        height, width = image.shape[2], image.shape[3]
-        if height % self.size_multiple != 0 or width % self.size_multiple != 0:
-            raise ValueError(f"images are {height} x {width} pixels; accepted: multiples of {self.size_multiple}")
+        check_size(image, self.size_multiple)
         encoded = self.encoder(image)
         decoded = self.decoder(encoded)
         main = self.out(self.dropout(self.fusion(decoded)))
@@ -182,7 +180,7 @@ class ResUNet(nn.Module):
             return main
         maps = [main]
         for name, heads in self.heads.items():
-            maps.append(heads(decoded if name.endswith("decoder") else encoded, [height, width]))
+            maps.append(heads(decoded if name.endswith("decoder") else encoded, image.shape[2:]))
         return torch.cat(maps, dim=1)
 
 

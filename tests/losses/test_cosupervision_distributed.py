@@ -1,6 +1,6 @@
 """The loss in several processes: together they optimise what one process with the whole batch would.
 
-The file is also the program of each process (`python test_losses_distributed.py RANK FOLDER`).
+The file is also the program of each process (`python test_cosupervision_distributed.py RANK FOLDER`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def worker(rank: int, folder: Path) -> None:
 
 
 def test_processes_together_are_one_process(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(

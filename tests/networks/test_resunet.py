@@ -1,4 +1,4 @@
-"""What the ResUNet promises to training, deployment and its configuration (DESIGN 4.2)."""
+"""What the ResUNet's options promise beyond what every network does (`test_contract.py`)."""
 
 from __future__ import annotations
 
@@ -177,32 +177,7 @@ def test_each_head_trains_its_own_stage_only() -> None:
     assert sum(p.numel() for p in reached) == 9 * 8 + 2 * 8 + (8 + 1)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_dropout_acts_in_training_only(dropout: float) -> None:
-    model, x = network(dropout=dropout), image(2, 1, 32, 32)
-    model.train()
-    runs = [model(x) for _ in range(2)]
-    assert torch.equal(*runs) == (dropout == 0.0)
-    assert not torch.equal(runs[0][:, :1], runs[1][:, :1]) or dropout == 0.0
-    model.eval()
-    assert torch.equal(model(x), model(x))
-    plain = network(seed=1)
-    plain.load_state_dict(model.state_dict())
-    assert torch.equal(plain.eval()(x), model(x))
-
-
 # ------------------------------------------------------------------------------- prediction and saving
-
-
-def test_prediction_does_not_depend_on_the_batch() -> None:
-    torch.manual_seed(0)
-    model, x = ResUNet(base_width=16).eval(), image(3, 1, 32, 32, dtype=torch.float32)
-    with torch.no_grad():
-        whole = model(x)
-        assert torch.equal(whole, model(x))
-        for i in range(3):
-            torch.testing.assert_close(model(x[i : i + 1]), whole[i : i + 1], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(model(torch.cat([1e3 * x[2:], x[:1]]))[1:], whole[:1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=VARIANT_IDS)
@@ -218,15 +193,6 @@ def test_saved_weights_predict_the_same(variant: dict[str, Any]) -> None:
     assert torch.equal(first.train()(x), second.train()(x))
 
 
-def test_state_dict_does_not_depend_on_deep_supervision() -> None:
-    trained, deployed, x = network(), network(seed=1, deep_supervision=False), image(2, 1, 32, 32)
-    assert list(trained.state_dict()) == list(deployed.state_dict())
-    deployed.load_state_dict(trained.state_dict(), strict=True)
-    assert torch.equal(trained.eval()(x), deployed.eval()(x))
-    supervised = trained.train()(x)
-    torch.testing.assert_close(deployed.train()(x), supervised[:, :1], rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize(
     "variant",
     [*VARIANTS, NO_HEADS, {"fusion": "none", **NO_HEADS}, {"dropout": 0.2, "deep_supervision": False}],
@@ -238,16 +204,6 @@ def test_torchscript_is_eager(variant: dict[str, Any]) -> None:
         torch.testing.assert_close(scripted.eval()(x), model.eval()(x), rtol=1e-10, atol=1e-10)
         if "dropout" not in variant:
             torch.testing.assert_close(scripted.train()(x), model.train()(x), rtol=1e-10, atol=1e-10)
-
-
-def test_channels_last_predicts_the_same() -> None:
-    torch.manual_seed(0)
-    model, x = ResUNet(base_width=16).eval(), image(2, 1, 32, 48, dtype=torch.float32)
-    with torch.no_grad():
-        contiguous = model(x)
-        model = model.to(memory_format=torch.channels_last)
-        last = model(x.contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(last, contiguous, rtol=1e-4, atol=1e-5)
 
 
 def test_attention_is_the_default_fusion() -> None:

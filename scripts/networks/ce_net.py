@@ -1,0 +1,143 @@
+"""CE-Net: a U-shaped network with dense atrous convolution (DAC) and residual multi-kernel pooling (RMP).
+
+Gu et al.: "CE-Net: Context encoder network for 2D medical image segmentation", IEEE TMI 2019. Written from the
+paper; that the convolutions of the DAC's branches are shared follows the authors' description of their model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scripts.networks.blocks import ConvBlock, check_size, resize_like
+from scripts.networks.resnet import ResNetEncoder
+
+KERNELS = (2, 3, 5, 6)  # of the RMP
+
+
+class DenseAtrousConvolution(nn.Module):
+    """DAC: x + four branches with receptive fields of 3, 7, 9 and 19 pixels.
+
+    One 3x3 convolution for each of the dilations 1, 3 and 5 and one 1x1 convolution serve all branches.
+
+    Args:
+        channels: channels of input and output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.near = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.middle = nn.Conv2d(channels, channels, kernel_size=3, padding=3, dilation=3)
+        self.far = nn.Conv2d(channels, channels, kernel_size=3, padding=5, dilation=5)
+        self.point = nn.Conv2d(channels, channels, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, channels, h, w) to the same shape."""
+        near = self.near(x)
+        middle = self.middle(near)
+        first = torch.relu(near)
+        second = torch.relu(self.point(self.middle(x)))
+        third = torch.relu(self.point(middle))
+        fourth = torch.relu(self.point(self.far(middle)))
+        return x + first + second + third + fourth
+
+
+class ResidualMultiKernelPooling(nn.Module):
+    """RMP: the map and one channel for each of its max-pools of 2, 3, 5 and 6 pixels, by a shared 1x1 convolution.
+
+    Args:
+        channels: channels of the input.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pools = nn.ModuleList(nn.MaxPool2d(kernel_size) for kernel_size in KERNELS)
+        self.project = nn.Conv2d(channels, 1, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, channels, h, w), h and w from 6 on, to (B, channels + 4, h, w)."""
+        maps: list[Tensor] = []
+        for pool in self.pools:
+            maps.append(resize_like(self.project(pool(x)), x))
+        maps.append(x)
+        return torch.cat(maps, dim=1)
+
+
+class DecoderBlock(nn.Sequential):
+    """1x1 convolution to a quarter of the channels, 3x3 transposed convolution of stride 2, 1x1 convolution.
+
+    Args:
+        in_channels: channels of the input (B, in_channels, h, w).
+        out_channels: channels of the output (B, out_channels, 2h, 2w).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        width = in_channels // 4
+        super().__init__(
+            ConvBlock(in_channels, width, kernel_size=1),
+            nn.ConvTranspose2d(width, width, kernel_size=3, stride=2, padding=1, output_padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            ConvBlock(width, out_channels, kernel_size=1),
+        )
+
+
+class CENet(nn.Module):
+    """CE-Net with ResNet-34; 28,996,821 parameters.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: channels of the main map.
+        base_width: channels of the stem, a multiple of 4.
+        dropout: probability of dropping a channel before the last convolution while training.
+
+    Raises:
+        ValueError: if an argument is outside what is accepted.
+    """
+
+    edge_heads = 0
+    mask_heads = 0
+    deep_supervision = False
+
+    def __init__(self, in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.size_multiple = 32  # here and not in the class, where TorchScript does not see it
+        self.smallest = self.size_multiple * max(KERNELS)
+        self.encoder = ResNetEncoder(34, in_channels, base_width)
+        channels = self.encoder.channels[1:]
+        self.context = nn.Sequential(DenseAtrousConvolution(channels[3]), ResidualMultiKernelPooling(channels[3]))
+        self.decoder = nn.ModuleList(
+            [
+                DecoderBlock(channels[3] + len(KERNELS), channels[2]),
+                DecoderBlock(channels[2], channels[1]),
+                DecoderBlock(channels[1], channels[0]),
+                DecoderBlock(channels[0], channels[0]),
+            ]
+        )
+        self.head = nn.Sequential(
+            nn.ConvTranspose2d(base_width, base_width // 2, kernel_size=4, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(base_width // 2, base_width // 2, kernel_size=3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+        self.dropout = nn.Dropout2d(dropout)
+        self.out = nn.Conv2d(base_width // 2, out_channels, kernel_size=3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+
+        Raises:
+            ValueError: if H or W is not a multiple of 32, or below 192: the RMP's largest kernel has to fit.
+        """
+        check_size(image, self.size_multiple)
+        if min(image.shape[2], image.shape[3]) < self.smallest:
+            raise ValueError(
+                f"images are {image.shape[2]} x {image.shape[3]} pixels; accepted: from {self.smallest} on"
+            )
+        features = self.encoder(image)
+        x = self.context(features[4])
+        for index, block in enumerate(self.decoder):
+            x = block(x)
+            if index < 3:
+                x = x + features[3 - index]
+        return self.out(self.dropout(self.head(x)))

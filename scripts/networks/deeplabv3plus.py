@@ -1,0 +1,84 @@
+"""DeepLabv3+: atrous spatial pyramid pooling over ResNet-50, and a small decoder.
+
+Chen, Zhu, Papandreou, Schroff, Adam: "Encoder-decoder with atrous separable convolution for semantic image
+segmentation", ECCV 2018. Written from the paper.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scripts.networks.blocks import ConvBlock, SeparableBlock, resize_like
+from scripts.networks.resnet import ResNetEncoder
+
+RATES = (6, 12, 18)  # for output stride 16
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: 1x1, three dilated separable convolutions, the image's mean; merged by 1x1.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of each of the five branches, and of the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [
+                ConvBlock(in_channels, out_channels, kernel_size=1, bias=False),
+                *(SeparableBlock(in_channels, out_channels, dilation=rate) for rate in RATES),
+                # No norm here: of a batch of one there would be a single value to normalise.
+                nn.Sequential(
+                    nn.AdaptiveAvgPool2d(1),
+                    nn.Conv2d(in_channels, out_channels, kernel_size=1),
+                    nn.ReLU(inplace=True),
+                ),
+            ]
+        )
+        self.merge = ConvBlock(len(self.branches) * out_channels, out_channels, kernel_size=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, h, w) to (B, out_channels, h, w)."""
+        maps: list[Tensor] = []
+        for branch in self.branches:
+            maps.append(resize_like(branch(x), x))
+        return self.merge(torch.cat(maps, dim=1))
+
+
+class DeepLabV3Plus(nn.Module):
+    """DeepLabv3+ with ResNet-50 at output stride 16; 26,671,057 parameters. Images of any size.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: channels of the main map.
+        base_width: channels of the stem, a multiple of 4. Pyramid and decoder have 4 times as many, the low-level
+            features 3/4 (48 of 64 in the paper).
+        dropout: probability of dropping a channel before the last convolution while training.
+
+    Raises:
+        ValueError: if an argument is outside what is accepted.
+    """
+
+    edge_heads = 0
+    mask_heads = 0
+    size_multiple = 1
+    deep_supervision = False
+
+    def __init__(self, in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
+        super().__init__()
+        width, low = 4 * base_width, 3 * base_width // 4
+        self.encoder = ResNetEncoder(50, in_channels, base_width, output_stride=16)
+        self.aspp = ASPP(self.encoder.channels[4], width)
+        self.low = ConvBlock(self.encoder.channels[1], low, kernel_size=1, bias=False)
+        self.decoder = nn.Sequential(SeparableBlock(width + low, width), SeparableBlock(width, width))
+        self.dropout = nn.Dropout2d(dropout)
+        self.out = nn.Conv2d(width, out_channels, kernel_size=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        features = self.encoder(image)
+        low = self.low(features[1])  # at H / 4
+        merged = self.decoder(torch.cat([resize_like(self.aspp(features[4]), low), low], dim=1))
+        return resize_like(self.out(self.dropout(merged)), image)

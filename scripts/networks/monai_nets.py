@@ -1,0 +1,121 @@
+"""U-Net, UNet++ and Attention U-Net: MONAI's networks under the arguments and the output of this bundle's."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus
+from torch import Tensor, nn
+
+from scripts.networks.blocks import check_size
+
+LEVELS = (1, 2, 4, 8, 16)  # channels of the five levels over the base width
+
+
+class UNet(BasicUNet):
+    """U-Net (Ronneberger et al. 2015) by MONAI; 31,112,065 parameters. Images of any size from 32 x 32 on.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: channels of the main map.
+        base_width: channels of the finest level; the others are 2, 4, 8 and 16 times as many.
+        dropout: probability of dropping a value after every convolution while training.
+    """
+
+    edge_heads = 0
+    mask_heads = 0
+    size_multiple = 1
+    deep_supervision = False
+
+    def __init__(self, in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
+        features = [base_width * factor for factor in (*LEVELS, 1)]
+        super().__init__(
+            spatial_dims=2, in_channels=in_channels, out_channels=out_channels, features=features, dropout=dropout
+        )
+
+
+class UNetPlusPlus(nn.Module):
+    """UNet++ (Zhou et al. 2018) by MONAI; 9,118,756 parameters. Images of any size from 32 x 32 on.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: channels of the main map.
+        base_width: channels of the finest level; the others are 2, 4, 8 and 16 times as many.
+        dropout: probability of dropping a value after every convolution while training.
+        deep_supervision: whether training mode returns the maps of the three shallower nested decoders too,
+            under supervision by the mask as in the paper. The parameters are the same either way.
+
+    Raises:
+        ValueError: for deep supervision of more than one channel.
+    """
+
+    edge_heads = 0
+    mask_heads = 3
+    size_multiple = 1
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        base_width: int = 32,
+        dropout: float = 0.0,
+        deep_supervision: bool = True,
+    ) -> None:
+        super().__init__()
+        if deep_supervision and out_channels != 1:
+            raise ValueError(f"out_channels is {out_channels}; accepted with deep supervision: 1")
+        self.deep_supervision = deep_supervision
+        features = [base_width * factor for factor in (*LEVELS, 1)]
+        self.network = BasicUNetPlusPlus(
+            spatial_dims=2,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            features=features,
+            dropout=dropout,
+            deep_supervision=True,
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+
+        In training mode with `deep_supervision` (B, 4, H, W): the main map, which is the deepest decoder's, then
+        those of the decoders of depth 1, 2 and 3.
+        """
+        maps = self.network(image)
+        if not (self.training and self.deep_supervision):
+            return maps[3]
+        return torch.cat([maps[3], maps[0], maps[1], maps[2]], dim=1)
+
+
+class AttentionUNet(AttentionUnet):
+    """Attention U-Net (Oktay et al. 2018) by MONAI; 31,739,185 parameters.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: channels of the main map.
+        base_width: channels of the finest level; the others are 2, 4, 8 and 16 times as many.
+        dropout: probability of dropping a value after every convolution of encoder and decoder while training.
+    """
+
+    edge_heads = 0
+    mask_heads = 0
+    deep_supervision = False
+
+    def __init__(self, in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
+        super().__init__(
+            spatial_dims=2,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            channels=[base_width * factor for factor in LEVELS],
+            strides=(2, 2, 2, 2),
+            dropout=dropout,
+        )
+        self.size_multiple = 16  # here and not in the class, where TorchScript does not see it
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+
+        Raises:
+            ValueError: if H or W is not a multiple of 16.
+        """
+        check_size(image, self.size_multiple)
+        return self.model(image)

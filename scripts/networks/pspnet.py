@@ -1,0 +1,95 @@
+"""PSPNet: pyramid pooling over a dilated ResNet-50.
+
+Zhao, Shi, Qi, Wang, Jia: "Pyramid scene parsing network", CVPR 2017. Written from the paper.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scripts.networks.blocks import ConvBlock, resize_like
+from scripts.networks.resnet import ResNetEncoder
+
+BINS = (1, 2, 3, 6)
+
+
+class PyramidPooling(nn.Module):
+    """The map and its means over 1, 2 x 2, 3 x 3 and 6 x 6 regions, these reduced by 1x1 convolutions and resized.
+
+    Args:
+        in_channels: channels of the map.
+        out_channels: channels of each of the four pooled maps.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                nn.AdaptiveAvgPool2d(bins),
+                # One region an image leaves a batch of one nothing to normalise over: that branch has no norm.
+                ConvBlock(in_channels, out_channels, kernel_size=1, bias=False)
+                if bins > 1
+                else nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size=1), nn.ReLU(inplace=True)),
+            )
+            for bins in BINS
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, h, w) to (B, in_channels + 4 * out_channels, h, w)."""
+        maps = [x]
+        for branch in self.branches:
+            maps.append(resize_like(branch(x), x))
+        return torch.cat(maps, dim=1)
+
+
+class PSPNet(nn.Module):
+    """PSPNet with ResNet-50 at output stride 8 and the auxiliary map after its third stage.
+
+    48,935,618 parameters. Images of any size.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: channels of the main map.
+        base_width: channels of the stem, a multiple of 4.
+        dropout: probability of dropping a channel before the last convolution while training.
+        deep_supervision: whether training mode returns the auxiliary map too. The parameters are the same.
+
+    Raises:
+        ValueError: if an argument is outside what is accepted.
+    """
+
+    edge_heads = 0
+    mask_heads = 1
+    size_multiple = 1
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        base_width: int = 64,
+        dropout: float = 0.0,
+        deep_supervision: bool = True,
+    ) -> None:
+        super().__init__()
+        self.deep_supervision = deep_supervision
+        self.encoder = ResNetEncoder(50, in_channels, base_width, output_stride=8)
+        third, last = self.encoder.channels[3:]
+        self.pyramid = PyramidPooling(last, last // len(BINS))
+        self.merge = ConvBlock(2 * last, last // len(BINS), bias=False)
+        self.dropout = nn.Dropout2d(dropout)
+        self.out = nn.Conv2d(last // len(BINS), out_channels, kernel_size=1)
+        self.auxiliary = nn.Sequential(
+            ConvBlock(third, third // 4, bias=False), nn.Conv2d(third // 4, 1, kernel_size=1)
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+
+        In training mode with `deep_supervision` (B, out_channels + 1, H, W): main map, auxiliary map.
+        """
+        features = self.encoder(image)
+        main = resize_like(self.out(self.dropout(self.merge(self.pyramid(features[4])))), image)
+        if not (self.training and self.deep_supervision):
+            return main
+        return torch.cat([main, resize_like(self.auxiliary(features[3]), image)], dim=1)
