@@ -39,11 +39,15 @@ class Case:
 
 CASES = {
     "attention_unet": Case((1, 32, 48)),
+    "cares_unet": Case((1, 32, 48)),
     "ce_net": Case((1, 192, 224)),
     "cpfnet": Case(),
     "danet": Case(),
     "deeplabv3plus": Case(),
     "f3net": Case(),
+    "fv_paspp_unet3d": Case((1, 32, 48, 5)),
+    "infnet": Case((1, 256, 288)),
+    "mc_unet": Case((2, 32, 48), {"base_width": 4, "in_channels": 2, "out_channels": 3}, outputs=3),
     "pspnet": Case(),
     "resunet": Case((1, 32, 48)),
     "scrn": Case(),
@@ -113,11 +117,11 @@ def test_output_is_no_probability(name: str) -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_other_sizes_are_handled_or_refused_in_one_line(name: str, training: bool) -> None:
     model, x = network(name).train(training), images(name, 2)
-    x = torch.cat([x, x[..., :1]], dim=-1)[..., 1:, :] if x.dim() == 4 else x[..., 1:]
+    x = torch.cat([x, x[:, :, :, :1]], dim=3)[:, :, 1:]
     if model.size_multiple == 1:
         assert model(x).shape[2:] == x.shape[2:]
     else:
-        with pytest.raises(ValueError, match=r"^images are .*; accepted: .*$") as refusal:
+        with pytest.raises(ValueError, match=r"^(images|slices) are .*; accepted: .*$") as refusal:
             model(x)
         assert "\n" not in str(refusal.value)
 
@@ -241,5 +245,5 @@ def test_card_builds_the_network_again(name: str) -> None:
 def test_channels_of_the_image(name: str) -> None:
     _, *size = CASES[name].image
     with torch.device("meta"):
-        model = create_network(name, **CASES[name].arguments, in_channels=2).eval()
+        model = create_network(name, **{**CASES[name].arguments, "in_channels": 2}).eval()
         assert model(torch.empty(2, 2, *size)).shape == (2, CASES[name].outputs, *size)
