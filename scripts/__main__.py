@@ -17,6 +17,7 @@ COMMANDS = {
     "phantom": "phantom",
     "prepare": "prepare",
     "preview": "preview",
+    "figures": "figures",
     "radiograph": "radiograph",
     "monai_label": "MONAI_LABEL",
 }

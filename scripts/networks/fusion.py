@@ -77,14 +77,19 @@ class AttentionFusion(LevelProjection):
             for _ in in_channels
         )
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps X_1 ... X_5 (B, c_i, H_i, W_i) to F (B, width, H_1, W_1)."""
+    def attend(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Maps X_1 ... X_5 to X_i^u, P_i (B, 1 or width, H_1, W_1), range (0, 1), and Y_i (B, width, H_1, W_1)."""
         projected = self.upsampled(features)
-        attention: list[Tensor] = []  # P_i, (B, 1 or width, H_1, W_1), range (0, 1)
-        attended: list[Tensor] = []  # Y_i, (B, width, H_1, W_1)
+        attention: list[Tensor] = []
+        attended: list[Tensor] = []
         for index, gate in enumerate(self.gates):
             attention.append(torch.sigmoid(gate(projected[index])))
             attended.append(attention[index] * projected[index])
+        return projected, attention, attended
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps X_1 ... X_5 (B, c_i, H_i, W_i) to F (B, width, H_1, W_1)."""
+        projected, attention, attended = self.attend(features)
         coarse = attended[1]
         for level in attended[2:]:
             coarse = coarse + level

@@ -173,12 +173,12 @@ class Segmenter:
 
     def _probabilities(self, batch: list[Tensor]) -> Tensor:
         """Probabilities (N, 1, size, size) of some slices in HU."""
-        inputs = torch.stack([self._input(one) for one in batch])[:, None]
+        inputs = torch.stack([self.network_input(one) for one in batch])[:, None]
         with torch.inference_mode():
             return torch.sigmoid(self.network(inputs.to(self.device)).float()).cpu()
 
-    def _input(self, hu: Tensor) -> Tensor:
-        """What the network sees of one slice: the steps of `Preprocessing`, on the scan's HU (X, Y)."""
+    def network_input(self, hu: Tensor) -> Tensor:
+        """Returns what the network sees of one slice (X, Y) in HU: the steps of `Preprocessing`, (size, size)."""
         return z_score(scale_window(resize_slice(hu, (self.size, self.size)), *self.window))
 
     def _without_small_lesions(self, mask: NDArray[np.uint8], scan: Scan) -> tuple[NDArray[np.uint8], list[Note]]:
