@@ -9,7 +9,7 @@ from typing import Any
 import fire
 
 from scripts.command_line import refuse_unknown_options, typed
-from scripts.errors import UserError
+from scripts.errors import find_user_error
 
 COMMANDS = {
     "segment": "segment",
@@ -43,8 +43,11 @@ def main() -> None:
         if callable(command):
             refuse_unknown_options(command, words)
         fire.Fire(commands, name="python -m scripts")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        mistake = find_user_error(error)
+        if mistake is None:
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -8,10 +8,12 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from scripts.errors import UserError
 
 UNFINISHED = ".unfinished-"
 """How the folders begin in which something is made; the machine and the process that make it follow."""
@@ -64,6 +66,37 @@ def replace_folder(built: Path, target: Path) -> None:
         if earlier.exists():
             earlier.rename(target)
         raise
+
+
+def check_results_folder(target: Path, names: Collection[str], overwrite: bool) -> None:
+    """Refuses a folder for results that holds anything, but for files of these names when they may be replaced.
+
+    Raises:
+        UserError: if it does.
+    """
+    present = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if target.is_file() or (present and not (overwrite and present <= set(names))):
+        raise UserError(f"{target}: exists; accepted: a new folder, or --overwrite for one that this command wrote")
+
+
+@contextmanager
+def results_folder(target: Path, names: Collection[str], overwrite: bool) -> Iterator[Path]:
+    """Gives a folder that takes the name `target` when the block has ended without an error.
+
+    Args:
+        target: see `check_results_folder`, like the others.
+        names: files that the results consist of.
+        overwrite: whether earlier ones may be replaced.
+
+    Yields:
+        The folder to write into.
+    """
+    check_results_folder(target, names, overwrite)
+    with unfinished_folder(target.parent) as folder:
+        built = folder / "results"
+        built.mkdir()
+        yield built
+        replace_folder(built, target)
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from scripts.errors import UserError
 from scripts.training.experiments import read_experiment, run_experiment
 
-BUDGET = "configs/presets/experiment_cpu.yaml"
-
 
 def experiment(
     name: str,
     data: str,
     out: str,
-    budget: str = BUDGET,
+    budget: str | None = None,
     seeds: int = 1,
     folds: str = "all",
     variants: str = "all",
@@ -26,7 +24,7 @@ def experiment(
         name: an experiment of configs/experiments: table2, table3, table4, table5, infnet, cares, fv.
         data: prepared data set, see `prepare`.
         out: folder of the runs and tables.
-        budget: overlay that sets width, size and schedule of every training.
+        budget: overlay that sets width, size and schedule of every training; one for a CPU unless given.
         seeds: number of seeds.
         folds: validation folds, such as 0,1; or all.
         variants: rows of the table, separated by commas; or all.

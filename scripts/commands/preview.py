@@ -15,4 +15,4 @@ def preview(scan: str, mask: str, out: str, truth: str | None = None, overwrite:
         truth: reference mask, outlined in a second colour.
         overwrite: replaces OUT if it exists.
     """
-    print(preview_files(str(scan), str(mask), str(out), None if truth is None else str(truth), overwrite))
+    print(preview_files(scan, mask, out, truth, overwrite))

@@ -30,6 +30,9 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
         transform: from HU to what the network sees, on {"image": (1, H, W, D) HU, "label": (1, H, W, D)}.
         cache_dir: see `SliceDataset`.
         progress: see `SliceDataset`.
+
+    Raises:
+        UserError: for a case of slices that do not follow each other.
     """
 
     def __init__(
@@ -41,6 +44,13 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
         progress: bool = True,
     ) -> None:
         self.data = list(data)  # the bundle's properties look it up by this name
+        for case in self.data:
+            chosen = case.get("slices")
+            if chosen is not None and sorted(chosen) != list(range(min(chosen), max(chosen) + 1)):
+                raise UserError(
+                    f"{case[IMAGE]}: {len(chosen)} slices with gaps between them; accepted: whole volumes or slices that "
+                    "follow each other (a network for slices takes any)"
+                )
         self.transform = transform
         self._stacks = load_stacks(self.data, grid, cache_dir, progress)
 

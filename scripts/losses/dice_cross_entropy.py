@@ -23,14 +23,14 @@ class DiceCrossEntropyLoss(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loss = DiceCELoss(to_onehot_y=True, softmax=True, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
+        self.loss = DiceCELoss(softmax=True, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Returns the loss as a float32 scalar, whatever the type of the logits.
 
         Args:
             logits: (B, 1, H, W), lesion - background.
-            label: (B, 2, H, W), values in {0, 1}: mask, edge, which is not looked at.
+            label: (B, 2, H, W), values in [0, 1]: mask, hard or soft; edge, which is not looked at.
 
         Raises:
             ValueError: if channels, batches or sizes are others.
@@ -46,4 +46,6 @@ class DiceCrossEntropyLoss(nn.Module):
             )
         with torch.autocast(device_type=logits.device.type, enabled=False):
             lesion = logits.float()
-            return self.loss(torch.cat([torch.zeros_like(lesion), lesion], dim=1), label[:, :1].float())
+            mask = label[:, :1].float()
+            target = torch.cat([1 - mask, mask], dim=1)
+            return self.loss(torch.cat([torch.zeros_like(lesion), lesion], dim=1), target)

@@ -6,9 +6,8 @@ masks of several networks on one slice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scripts.errors import UserError
-from scripts.files import replace_folder, unfinished_folder
+from scripts.files import check_results_folder, results_folder
 from scripts.networks.fusion import AttentionFusion
 from scripts.networks.resunet import ResUNet
 from scripts.networks.supervision import SupervisionHeads
@@ -73,7 +72,7 @@ def fusion_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
         _, attention, attended = network.fusion.attend(decoded)
         first = attention[0].mean(dim=1)[0]
         predicted = torch.sigmoid(network.out(network.fusion(decoded)))[0, 0]
-        maps = {"$P_1$": first, "$1 - P_1$": 1 - first, "$Y_1$, mean": attended[0].mean(dim=1)[0], "$S_p$": predicted}
+        maps = {"P1": first, "1 - P1": 1 - first, "Y1, mean": attended[0].mean(dim=1)[0], "Sp": predicted}
     return {name: one.cpu().numpy() for name, one in maps.items()}
 
 
@@ -124,9 +123,7 @@ def figure_files(
         UserError: if a file cannot be used, there is no such slice, or the folder holds other files.
     """
     target = Path(out)
-    present = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    if target.is_file() or (present and not (overwrite and present <= set(FILES))):
-        raise UserError(f"{target}: exists; accepted: a new folder, or --overwrite for one that this command wrote")
+    check_results_folder(target, FILES, overwrite)
     scan = read_scan(Path(scan_path))
     truth = None
     if truth_path is not None:
@@ -144,21 +141,18 @@ def figure_files(
         else slice_from_inferior - 1
     )
     hu = slices[index].numpy()
-    with unfinished_folder(target.parent) as folder:
-        built = folder / "results"
-        built.mkdir()
-        reference = None if truth is None else truth[..., index]
-        panels: dict[str, Any] = {"slice": agreement(hu, np.zeros(hu.shape, bool), None)}
-        if reference is not None:
-            panels["reference"] = agreement(hu, reference, None)
-        for model, mask in zip(models, masks, strict=True):
-            name = f"{model.card['network']['name']} ({model.weights.parent.name}/{model.weights.name})"
-            panels[name] = agreement(hu, mask[..., index], reference)
-        title = f"{scan.name}, slice {index + 1} of {len(slices)} from the feet"
-        legend = "" if reference is None else "green: found, orange: missed, magenta: wrong"
-        _draw(panels, f"{title}\n{legend}", built / "comparison.png")
-        _draw_inside(models, slices[index], title, built)
-        replace_folder(built, target)
+    reference = None if truth is None else truth[..., index]
+    panels = [("slice", agreement(hu, np.zeros(hu.shape, bool), None))]
+    if reference is not None:
+        panels.append(("reference", agreement(hu, reference, None)))
+    for model, mask in zip(models, masks, strict=True):
+        name = f"{model.card['network']['name']}\n{Path(*model.weights.parts[-4:])}"
+        panels.append((name, agreement(hu, mask[..., index], reference)))
+    title = f"{scan.name}, slice {index + 1} of {len(slices)} from the feet"
+    legend = "" if reference is None else "green: found, orange: missed, magenta: wrong"
+    with results_folder(target, FILES, overwrite) as folder:
+        _draw(panels, f"{title}\n{legend}", folder / "comparison.png")
+        _draw_inside(models, slices[index], title, folder)
     return target
 
 
@@ -170,19 +164,19 @@ def _draw_inside(models: Sequence[Segmenter], hu: Tensor, title: str, folder: Pa
     network = model.network
     assert isinstance(network, ResUNet)
     image = model.network_input(hu)[None, None].to(model.device)
-    seen = {"input": image[0, 0].cpu().numpy()}
+    seen = [("input", image[0, 0].cpu().numpy())]
     if network.heads:
-        _draw({**seen, **stage_maps(network, image)}, f"Supervised stages, {title}", folder / "stages.png")
+        _draw([*seen, *stage_maps(network, image).items()], f"Supervised stages, {title}", folder / "stages.png")
     if isinstance(network.fusion, AttentionFusion):
-        _draw({**seen, **fusion_maps(network, image)}, f"Attention fusion, {title}", folder / "fusion.png")
+        _draw([*seen, *fusion_maps(network, image).items()], f"Attention fusion, {title}", folder / "fusion.png")
 
 
-def _draw(panels: Mapping[str, Picture], title: str, path: Path) -> None:
+def _draw(panels: Sequence[tuple[str, Picture]], title: str, path: Path) -> None:
     """A row of pictures, radiological: (X, Y) maps in grey with their own scale, (Y, X, 3) in colour."""
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.6 * columns, 3.9 * rows + 0.6), layout="constrained")
-    for place, (name, picture) in enumerate(panels.items(), 1):
+    for place, (name, picture) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place)
         if picture.ndim == 3:
             axes.imshow(picture)
@@ -190,7 +184,7 @@ def _draw(panels: Mapping[str, Picture], title: str, path: Path) -> None:
             low, high = float(picture.min()), float(picture.max())
             axes.imshow(picture.T, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
             name = f"{name}\n{low:.2f} to {high:.2f}"
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name, fontsize=9, parse_math=False)
         axes.set_axis_off()
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     figure.savefig(path, dpi=110)

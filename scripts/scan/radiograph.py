@@ -7,15 +7,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
 from scripts.errors import UserError
-from scripts.files import replace_folder, unfinished_folder
+from scripts.files import check_results_folder, results_folder
 from scripts.scan.geometry_checks import check_same_grid
 from scripts.scan.reading import read_scan
 from scripts.scan.segmenter import HounsfieldSlices
-from scripts.transforms.geometry import resize_slice
 from scripts.transforms.intensity import DEFAULT_WINDOW
 
 Method = Literal["attenuation", "sum"]
@@ -64,7 +64,7 @@ def project_attenuation(
     rows = max(round(hu.shape[2] * z / x), 1)
     low, high = np.percentile(attenuation, (0.5, 99.5))
     grey = np.clip((attenuation - low) / max(high - low, 1e-6), 0, 1) * 255
-    return Radiograph(_frontal(grey, rows).round().astype(np.uint8), _frontal(lesion, rows))
+    return Radiograph(_frontal(grey, rows).round().astype(np.uint8), _frontal(lesion, rows, "nearest-exact"))
 
 
 def project_sum(hu: NDArray[np.int16], mask: NDArray[np.uint8]) -> Radiograph:
@@ -84,15 +84,15 @@ def project_sum(hu: NDArray[np.int16], mask: NDArray[np.uint8]) -> Radiograph:
         total[:, k] = np.where(mask[..., k] > 0, 255, grey).sum(axis=1)
         lesion[:, k] = np.count_nonzero(mask[..., k], axis=1)
     rows = max(hu.shape[2], LEAST_HEIGHT)
-    return Radiograph(
-        _frontal(total / max(float(total.max()), 1.0) * 255, rows).round().astype(np.uint8), _frontal(lesion, rows)
-    )
+    grey_values = _frontal(total / max(float(total.max()), 1.0) * 255, rows)
+    return Radiograph(grey_values.round().astype(np.uint8), _frontal(lesion, rows, "nearest-exact"))
 
 
-def _frontal(projection: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
-    """(X, Z) as (rows, columns) with the head at the top."""
+def _frontal(projection: NDArray[np.float32], rows: int, mode: str = "bilinear") -> NDArray[np.float32]:
+    """(X, Z) as (rows, columns) with the head at the top; lesions do not spread to the slices beside theirs."""
     seen = torch.from_numpy(projection[:, ::-1].T.copy().astype(np.float32))
-    return resize_slice(seen, (rows, projection.shape[0])).numpy()
+    resized: NDArray[np.float32] = F.interpolate(seen[None, None], (rows, projection.shape[0]), mode=mode)[0, 0].numpy()
+    return resized
 
 
 def radiograph_files(
@@ -117,20 +117,15 @@ def radiograph_files(
     if method not in METHODS:
         raise UserError(f"method is {method!r}; accepted: {', '.join(METHODS)}")
     depth_name, unit = ("lesion_tenths_of_mm.png", 10) if method == "attenuation" else ("lesion_voxels.png", 1)
-    present = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    if target.is_file() or (present and not (overwrite and present <= WRITTEN)):
-        raise UserError(f"{target}: exists; accepted: a new folder, or --overwrite for one that this command wrote")
+    check_results_folder(target, WRITTEN, overwrite)
     scan, mask = read_scan(Path(scan_path)), read_scan(Path(mask_path))
     check_same_grid(mask, scan)
     if method == "attenuation" and not scan.voxel_size_known:
         raise UserError(f"{scan_path}: its voxel size is unknown; accepted: a scan with one, or --method sum")
     hu, lesions = HounsfieldSlices(scan).rounded(), (mask.lps()[0] > 0).astype(np.uint8)
     seen = project_attenuation(hu, lesions, scan.spacing_lps) if method == "attenuation" else project_sum(hu, lesions)
-    with unfinished_folder(target.parent) as folder:
-        built = folder / "results"
-        built.mkdir()
-        Image.fromarray(seen.picture).save(built / "radiograph.png")
-        Image.fromarray(((seen.lesion_mm > 0) * np.uint8(255)).astype(np.uint8)).save(built / "lesion.png")
-        Image.fromarray(np.clip((seen.lesion_mm * unit).round(), 0, 65535).astype(np.uint16)).save(built / depth_name)
-        replace_folder(built, target)
+    with results_folder(target, WRITTEN, overwrite) as folder:
+        Image.fromarray(seen.picture).save(folder / "radiograph.png")
+        Image.fromarray(((seen.lesion_mm > 0) * np.uint8(255)).astype(np.uint8)).save(folder / "lesion.png")
+        Image.fromarray(np.clip((seen.lesion_mm * unit).round(), 0, 65535).astype(np.uint16)).save(folder / depth_name)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -18,7 +19,7 @@ import yaml
 
 from scripts.data.datalist import describe, read_datalist
 from scripts.errors import UserError
-from scripts.files import sha256, write_atomic, write_json
+from scripts.files import write_atomic, write_json
 from scripts.training.tables import FILES
 from scripts.training.workflows import run_workflow, train_once
 from scripts.version import BUNDLE, bundle_version
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 EXPERIMENTS = BUNDLE / "configs/experiments"
 TRAIN, EVALUATE = "configs/train.yaml", "configs/evaluate.yaml"
 MEASURES = ("dice", "sensitivity", "precision", "mae", "e_measure", "s_measure")
-RUNS, TABLE, RECORD = "runs.csv", "table", "experiment.json"
+RUNS, TABLE, RECORD, RUN_RECORD = "runs.csv", "table", "experiment.json", "begun.json"
+BUDGET = "configs/presets/experiment_cpu.yaml"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Experiment:
         protocol: how they were measured.
         variants: its rows, the first one is what the others are compared with.
         files: overlays that every training has.
+        budget: overlay that sets width, size and schedule unless the user names another.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Experiment:
     protocol: str
     variants: list[Variant]
     files: list[str]
+    budget: str
 
 
 def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
@@ -87,20 +91,22 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
         Variant(row, one.get("files", []), one.get("settings", {}), one.get("published", {}))
         for row, one in content["variants"].items()
     ]
+    if len({_folder_name(variant.name) for variant in variants}) < len(variants):
+        raise ValueError(f"{name}: variants share a folder")
     unknown = set(chosen) - {variant.name for variant in variants}
     if unknown:
         names = "; ".join(variant.name for variant in variants)
         raise UserError(f"variants {', '.join(sorted(unknown))}; accepted, separated by commas: {names}")
     kept = [variant for variant in variants if not chosen or variant.name in chosen]
     title, source, protocol = (str(content[key]) for key in ("title", "source", "protocol"))
-    return Experiment(name, title, source, protocol, kept, content.get("files", []))
+    return Experiment(name, title, source, protocol, kept, content.get("files", []), content.get("budget", BUDGET))
 
 
 def run_experiment(
     experiment: Experiment,
     dataset_dir: str,
     output_dir: str,
-    budget: str,
+    budget: str | None = None,
     seeds: int = 1,
     folds: Sequence[int] | None = None,
     device: str | None = None,
@@ -114,7 +120,7 @@ def run_experiment(
         experiment: what is compared.
         dataset_dir: prepared data set.
         output_dir: folder of the whole.
-        budget: overlay that sets width, size and schedule of every training, a path or one in the bundle.
+        budget: overlay that sets width, size and schedule of every training; None: the experiment's own.
         seeds: number of seeds, from 0 on.
         folds: validation folds; None: all of them.
         device: where networks work; None: the first that is there.
@@ -129,36 +135,42 @@ def run_experiment(
     data = str(Path(dataset_dir).resolve())
     every = sorted({case["fold"] for case in read_datalist(data)["training"] if case["fold"] is not None})
     used = every if folds is None else list(folds)
-    if not set(used) <= set(every) or seeds < 1:
+    if not used or not set(used) <= set(every) or seeds < 1:
         raise UserError(f"folds {used}, {seeds} seeds; accepted: folds of {every}, 1 seed or more")
-    record = _record(experiment, data, budget)
+    chosen = _budget(experiment.budget if budget is None else budget)
+    record = {
+        "experiment": experiment.name,
+        "data": describe(data),
+        "budget": chosen.name,
+        "seeds": seeds,
+        "folds": used,
+    }
     _claim(folder, record)
     rows = []
     for variant in experiment.variants:
         for seed in range(seeds):
             for fold in used:
                 place = folder / _folder_name(variant.name) / f"seed_{seed}" / f"fold_{fold}"
-                _run_once(experiment, variant, place, data, budget, seed, fold, device)
-                rows.append({"variant": variant.name, "seed": seed, "fold": fold, **_figures(place)})
+                version = _run_once(experiment, variant, place, data, chosen, seed, fold, device)
+                row = {"variant": variant.name, "seed": seed, "fold": fold, "version": version}
+                rows.append({**row, **_figures(place)})
                 write_atomic(folder / RUNS, pd.DataFrame(rows).set_index("variant").to_csv)
     return write_table(experiment, pd.DataFrame(rows), folder, record)
 
 
-def _record(experiment: Experiment, data: str, budget: str) -> dict[str, Any]:
-    return {
-        "experiment": experiment.name,
-        "data": describe(data),
-        "budget": budget,
-        "budget_sha256": sha256(BUNDLE / budget),
-        "version": bundle_version(),
-    }
+def _budget(name: str) -> Path:
+    """A budget's file: the user's own, or one of the bundle."""
+    for path in (Path(name), BUNDLE / name):
+        if path.is_file():
+            return path.resolve()
+    raise UserError(f"--budget {name}: no such file; accepted: an overlay such as {BUDGET}")
 
 
 def _claim(folder: Path, record: Mapping[str, Any]) -> None:
     path = folder / RECORD
     if path.exists():
         began = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in ("experiment", "data", "budget_sha256") if began.get(key) != record[key]]
+        changed = [key for key in ("experiment", "data", "budget") if began.get(key) != record[key]]
         if changed:
             found = f"began with another {', another '.join(changed)}"
             raise UserError(f"{path}: {found}; accepted: what it began with, or another OUT")
@@ -172,20 +184,35 @@ def _run_once(
     variant: Variant,
     place: Path,
     data: str,
-    budget: str,
+    budget: Path,
     seed: int,
     fold: int,
     device: str | None,
-) -> None:
-    """Trains and evaluates one variant with one seed on one fold, unless that was done."""
-    if (place / "tables" / FILES[-1]).exists():
-        return
-    logger.info(f"{variant.name}, seed {seed}, fold {fold}")
-    shared = {"dataset_dir": data, "fold": fold, **({} if device is None else {"device": device})}
-    files = [TRAIN, *experiment.files, *variant.files, budget]
-    weights = train_once(files, place / "run", seed=seed, **shared, **variant.settings)
-    tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
-    run_workflow([TRAIN, EVALUATE], **shared, **tables)
+) -> str:
+    """Trains and evaluates one variant with one seed on one fold, unless that was done.
+
+    Returns:
+        The version of the bundle that it was begun with.
+
+    Raises:
+        UserError: if it was begun with other files or settings.
+    """
+    files = [TRAIN, *experiment.files, *variant.files, str(budget)]
+    digest = hashlib.sha256(b"".join((BUNDLE / file).read_bytes() for file in [*files, EVALUATE]))
+    identity = {"files_sha256": digest.hexdigest(), "settings": variant.settings}
+    begun = place / RUN_RECORD
+    if not begun.exists():
+        write_json(begun, {**identity, "version": bundle_version()})
+    record = json.loads(begun.read_text(encoding="utf-8"))
+    if {key: record[key] for key in identity} != identity:
+        raise UserError(f"{place}: was begun with other config files or settings; accepted: the same, or another OUT")
+    if not (place / "tables" / FILES[-1]).exists():
+        logger.info(f"{variant.name}, seed {seed}, fold {fold}")
+        shared = {"dataset_dir": data, "fold": fold, **({} if device is None else {"device": device})}
+        weights = train_once(files, place / "run", seed=seed, **shared, **variant.settings)
+        tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
+        run_workflow([TRAIN, EVALUATE], **shared, **tables)
+    return str(record["version"])
 
 
 def _figures(place: Path) -> dict[str, float]:
@@ -200,7 +227,7 @@ def _figures(place: Path) -> dict[str, float]:
 
 
 def _folder_name(variant: str) -> str:
-    return re.sub(r"\W+", "_", variant.replace("*", "_star")).strip("_")
+    return re.sub(r"\W+", "_", variant.replace("*", "_star").replace("++", "_plus_plus")).strip("_")
 
 
 def compare(runs: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
@@ -273,8 +300,8 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
         "",
         f"Published ({experiment.source}): {experiment.protocol}. The columns are {comparable}.",
         "",
-        f"Budget {record['budget']} (sha256 {record['budget_sha256'][:12]}), version {record['version']}, "
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}.",
+        f"Budget {record['budget']}, version {', '.join(sorted(set(runs['version'])))}, {platform.machine()}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}.",
         *(f"\n* {warning}" for warning in data["warnings"]),
         "",
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from scripts.cards import card_path, read_card
-from scripts.data.datalist import Case, read_datalist, select_cases
+from scripts.cards import card_path, read_card, require_slices
+from scripts.data.datalist import Case, describe, read_datalist, select_cases
 from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
 from scripts.files import unfinished_folder, write_json
@@ -35,6 +36,10 @@ TRAIN_ON = ("labelled", "pseudo", "both")
 SCHEME = "scheme.json"
 TEACHER = "teacher.json"
 PAIRED = "configs/paired.yaml"
+
+
+def _count(name: str, value: Any) -> int:
+    return int(number(name, value, "a whole number from 1", lambda one: one >= 1 and one == int(one)))
 
 
 class SemiSupervised:
@@ -87,7 +92,7 @@ class SemiSupervised:
         settings: Mapping[str, Any] | None = None,
         round_settings: Mapping[str, Any] | None = None,
         final: Sequence[Mapping[str, Any]] = (),
-        exclude_patients: Sequence[str] = (),
+        exclude_patients: str | Sequence[str] = (),
         resume: bool | str = False,
         overwrite: bool | str = False,
     ) -> None:
@@ -105,8 +110,8 @@ class SemiSupervised:
         self.seed = int(seed)
         self.device = usable_device(optional(device))
         self.teacher = teacher
-        self.rounds = None if rounds is None else int(rounds)
-        self.group_size = None if group_size is None else int(group_size)
+        self.rounds = None if rounds is None else _count("rounds", rounds)
+        self.group_size = None if group_size is None else _count("group_size", group_size)
         self.soft = labels == "soft"
         self.confidence = number("confidence", confidence, "0, or 0.5 to 1", lambda one: one == 0 or 0.5 <= one <= 1)
         self.start = start
@@ -118,11 +123,22 @@ class SemiSupervised:
             if stage.get("train_on") not in TRAIN_ON or stage.get("start") not in STARTS:
                 accepted = f"train_on {', '.join(TRAIN_ON)}, start {', '.join(STARTS)}"
                 raise UserError(f"final stage {stage}; accepted: {accepted}")
-        self.exclude_patients = list(exclude_patients)
+        names = [str(stage.get("name", "")) for stage in self.final]
+        if len(set(names)) < len(names) or not all(
+            re.fullmatch(r"(?!round_|supervised$)\w[\w-]*", name) for name in names
+        ):
+            raise UserError(f"final stages are called {names}; accepted: different names that a folder can have")
+        self.exclude_patients = (
+            [exclude_patients] if isinstance(exclude_patients, str) else [*map(str, exclude_patients)]
+        )
         self.resume = flag(resume)
         self.overwrite = flag(overwrite)
+        if self.resume and self.overwrite:
+            raise UserError("resume and overwrite are both true; accepted: one of them")
         left_out = ("folder", "device", "resume", "overwrite")
         self.scheme = {key: value for key, value in vars(self).items() if key not in left_out}
+        if self.teacher:
+            self.scheme["teacher_sha256"] = self._check_teacher()
 
     def run(self) -> Path:
         """Trains.
@@ -138,6 +154,8 @@ class SemiSupervised:
         groups = self._groups(unlabelled)
         logger.info(f"{len(unlabelled)} unlabelled cases, {len(groups)} rounds")
         weights = Path(self.teacher) if self.teacher else self._train("supervised", "labelled", None, {}, [])
+        if self.mixing == "paired":
+            require_slices(read_card(weights), weights)
         pool: list[Case] = []
         for index, group in enumerate(groups, 1):
             name = f"round_{index:03d}"
@@ -160,13 +178,13 @@ class SemiSupervised:
 
     def _claim(self) -> None:
         scheme = self.folder / SCHEME
-        if not self.resume:
+        if not (self.resume and scheme.exists()):
             ours = self.overwrite and scheme.exists()
-            claim_folder(str(self.folder), None, ours, hint=", --resume true to go on with it")
-            parts = [self.folder / name for name in ("supervised", *(str(stage["name"]) for stage in self.final))]
-            for part in (*parts, *self.folder.glob("round_[0-9]*")) if ours else ():
-                shutil.rmtree(part, ignore_errors=True)
-            scheme.unlink(missing_ok=True)
+            claim_folder(
+                str(self.folder), None, ours, hint=", --resume true to go on with it" if scheme.exists() else ""
+            )
+            if ours:
+                self._remove_earlier(json.loads(scheme.read_text(encoding="utf-8")))
         self.folder.mkdir(parents=True, exist_ok=True)
         if not scheme.exists():
             write_json(scheme, self.scheme)
@@ -176,6 +194,27 @@ class SemiSupervised:
                 f"{scheme}: began with other settings ({', '.join(changed)}); accepted: --resume true with "
                 "the settings that it began with, or another --output_dir"
             )
+
+    def _remove_earlier(self, scheme: Mapping[str, Any]) -> None:
+        """Removes what an earlier scheme wrote, and nothing else."""
+        stages = [self.folder / str(stage["name"]) for stage in scheme["final"]]
+        for part in (self.folder / "supervised", *self.folder.glob("round_[0-9]*"), *stages):
+            shutil.rmtree(part, ignore_errors=True)
+        for name in (SCHEME, BEST, str(card_path(BEST))):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _check_teacher(self) -> str:
+        """Refuses a teacher that was trained on the patients that the scheme validates on."""
+        card = read_card(str(self.teacher))
+        own = describe(self.dataset_dir, self.fold)
+        taught = card["data"]
+        alike = all(taught.get(key) == own[key] for key in ("name", "folds", "seed", "split"))
+        if alike and taught.get("fold") != self.fold:
+            raise UserError(
+                f"{self.teacher}: trained with fold {taught.get('fold')} left out, so it knows the validation cases of "
+                f"fold {self.fold}; accepted: a teacher of the same fold"
+            )
+        return str(card["sha256"])
 
     def _groups(self, cases: list[Case]) -> list[list[Case]]:
         """The cases that each round labels."""

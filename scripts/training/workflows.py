@@ -41,6 +41,10 @@ def run_workflow(files: Sequence[str], **settings: Any) -> None:
         workflow.run()
     finally:
         workflow.finalize()
+        for part in ("train", "validate"):
+            for handler in workflow.parser.get_parsed_content(f"{part}#handlers", default=[]) or []:
+                if hasattr(handler, "close"):  # a TensorBoard writer keeps a thread until then
+                    handler.close()
 
 
 def train_once(files: Sequence[str], run: Path, **settings: Any) -> Path:
@@ -57,6 +61,6 @@ def train_once(files: Sequence[str], run: Path, **settings: Any) -> Path:
     finished = run / FINISHED
     if not finished.exists():
         run_workflow(files, output_dir=str(run), resume=True, **settings)
-        (run / LAST).unlink(missing_ok=True)
         write_json(finished, {"weights": BEST, "sha256": read_card(run / BEST)["sha256"]})
+        (run / LAST).unlink(missing_ok=True)
     return run / BEST

@@ -166,3 +166,16 @@ def test_low_precision_is_summed_in_float32() -> None:
 def test_other_shapes_are_refused(logits: tuple[int, ...], label: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="accepted"):
         DiceCrossEntropyLoss()(torch.zeros(logits), torch.zeros(label))
+
+
+def test_soft_labels_are_no_background() -> None:
+    logits, edge = torch.full((1, 1, 8, 8), 1.5), torch.zeros(1, 1, 8, 8)
+    losses = [
+        float(DiceCrossEntropyLoss()(logits, torch.cat([torch.full_like(edge, g), edge], 1))) for g in (0, 0.5, 1)
+    ]
+    assert losses[0] > losses[1] > losses[2]
+    lesion = 1 / (1 + math.exp(-1.5))
+    pairs = ((1 - lesion, 0.5), (lesion, 0.5))
+    dice = sum((2 * 64 * p * g + 1e-4) / (64 * (p + g) + 1e-4) for p, g in pairs) / 2
+    entropy = -sum(g * math.log(p) for p, g in pairs)
+    assert losses[1] == pytest.approx(1 - dice + entropy, rel=1e-5)

@@ -36,14 +36,14 @@ def test_fusion_maps_are_the_algorithms() -> None:
     torch.manual_seed(1)
     network = create_network("resunet", base_width=4).eval()
     found = fusion_maps(network, image())
-    np.testing.assert_allclose(found["$P_1$"] + found["$1 - P_1$"], 1, atol=1e-6)
+    np.testing.assert_allclose(found["P1"] + found["1 - P1"], 1, atol=1e-6)
     with torch.no_grad():
-        np.testing.assert_allclose(found["$S_p$"], torch.sigmoid(network(image()))[0, 0].numpy(), atol=1e-6)
+        np.testing.assert_allclose(found["Sp"], torch.sigmoid(network(image()))[0, 0].numpy(), atol=1e-6)
         decoded = network.decoder(network.encoder(image()))
         finest = network.fusion.project[0](decoded[0])
         gate = torch.sigmoid(network.fusion.gates[0](finest))
-    np.testing.assert_allclose(found["$P_1$"], gate[0, 0].numpy(), atol=1e-6)
-    np.testing.assert_allclose(found["$Y_1$, mean"], (gate * finest).mean(dim=1)[0].numpy(), atol=1e-6)
+    np.testing.assert_allclose(found["P1"], gate[0, 0].numpy(), atol=1e-6)
+    np.testing.assert_allclose(found["Y1, mean"], (gate * finest).mean(dim=1)[0].numpy(), atol=1e-6)
 
 
 def test_colours_tell_found_missed_and_wrong_apart() -> None:

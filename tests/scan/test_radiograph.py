@@ -64,7 +64,9 @@ def test_files(tmp_path: Path) -> None:
     files = tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz"
     out = radiograph_files(*files, tmp_path / "out")
     assert sorted(path.name for path in out.iterdir()) == ["lesion.png", "lesion_tenths_of_mm.png", "radiograph.png"]
-    assert np.asarray(Image.open(out / "lesion_tenths_of_mm.png")).max() == 60
+    depth = np.asarray(Image.open(out / "lesion_tenths_of_mm.png"))
+    assert depth.max() == 60
+    assert (depth > 0).any(axis=1).sum() == 6  # two slices of 3 mm at rows of 1 mm, not one more
     assert set(np.unique(np.asarray(Image.open(out / "lesion.png")))) == {0, 255}
     with pytest.raises(UserError, match="out: exists"):
         radiograph_files(*files, out)

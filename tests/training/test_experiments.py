@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
+from monai.bundle import ConfigParser
 
 from scripts.errors import UserError
 from scripts.training import experiments, workflows
@@ -57,6 +59,32 @@ def test_every_experiment_names_files_that_there_are_and_figures_in_percent(name
         for file in variant.files:
             assert (BUNDLE / file).is_file(), file
         assert all(0 <= value <= 100 for value in variant.published.values())
+
+
+def test_variants_have_folders_of_their_own() -> None:
+    names = [one.name for name in ("infnet", "table2", "table4") for one in read_experiment(name).variants]
+    assert {"U-Net", "U-Net++", "ESM", "ESM*"} & set(names)
+    assert experiments._folder_name("U-Net") != experiments._folder_name("U-Net++")
+    assert experiments._folder_name("ESM + AFM") != experiments._folder_name("ESM* + AFM")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))
+def test_every_variant_fits_its_loss_at_the_size_of_its_budget(name: str) -> None:
+    experiment = read_experiment(name)
+    for variant in experiment.variants:
+        parser = ConfigParser()
+        files = [experiments.TRAIN, *experiment.files, *variant.files, experiment.budget]
+        parser.read_config([str(BUNDLE / file) for file in files])
+        parser.update({**variant.settings, "network_def#base_width": 4, "bundle_root": ".", "device": "cpu"})
+        network, loss = parser.get_parsed_content("network_def").train(), parser.get_parsed_content("loss")
+        size = parser.get_parsed_content("spatial_size")
+        volume = experiment.budget.endswith("cpu3d.yaml")
+        shape = (2, 1, *parser.get_parsed_content("patch_size")) if volume else (2, 1, size, size)
+        label = torch.zeros(2, 1 if volume else 2, *shape[2:])
+        label[:, :, 10:40, 20:60] = 1
+        value = loss(network(torch.randn(shape)), label)
+        assert math.isfinite(float(value)), variant.name
+        value.backward()
 
 
 def test_published_figures_are_those_of_the_paper() -> None:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from scripts.cards import read_card
+from scripts.data.datalist import describe
 from scripts.data.layouts.case import Case
 from scripts.errors import UserError
 from scripts.training import workflows
@@ -122,6 +123,31 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     assert {path: path.stat().st_mtime_ns for path in labels} == labels
 
 
+def test_a_folder_of_a_plain_training_is_not_resumed_as_a_scheme(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.pt").write_bytes(b"weeks of training")
+    with pytest.raises(UserError, match="holds results already"):
+        scheme(dataset, out, resume=True).run()
+    assert (out / "model.pt").read_bytes() == b"weeks of training"
+
+
+def test_a_patient_named_alone_is_left_out(dataset: Path, tmp_path: Path) -> None:
+    scheme(dataset, tmp_path / "out", exclude_patients="case_04").run()
+    listed = datalist_of(tmp_path / "out" / "round_001")["training"]
+    assert names([case for case in listed if case.get("pseudo")]) == ["case_03", "case_05"]
+
+
+def test_a_teacher_that_knows_the_validation_cases_is_refused(
+    dataset: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = make_checkpoint(tmp_path / "teacher.pt", data=describe(dataset, 1))
+    with pytest.raises(UserError, match="trained with fold 1 left out, so it knows the validation cases of fold 0"):
+        scheme(dataset, tmp_path / "out", teacher=str(weights))
+    weights = make_checkpoint(tmp_path / "other.pt", data={"name": "another data set"})
+    assert "teacher_sha256" in scheme(dataset, tmp_path / "out", teacher=str(weights)).scheme
+
+
 def test_overwriting_removes_what_the_scheme_wrote_and_nothing_else(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -145,6 +171,11 @@ def test_overwriting_removes_what_the_scheme_wrote_and_nothing_else(dataset: Pat
         ({"confidence": 0.3}, "confidence is 0.3; accepted: 0, or 0.5 to 1"),
         ({"rounds": None}, "rounds and group_size are both null"),
         ({"final": [{"name": "x", "train_on": "air", "start": "scratch"}]}, "final stage .* accepted: train_on"),
+        ({"final": [{"train_on": "pseudo", "start": "scratch"}]}, "final stages are called .*different names"),
+        ({"final": [{"name": "round_001", "train_on": "pseudo", "start": "scratch"}]}, "final stages are called"),
+        ({"group_size": 0}, "group_size is 0; accepted: a whole number from 1"),
+        ({"rounds": 0}, "rounds is 0"),
+        ({"resume": True, "overwrite": True}, "resume and overwrite are both true"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
