@@ -48,8 +48,8 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
             chosen = case.get("slices")
             if chosen is not None and sorted(chosen) != list(range(min(chosen), max(chosen) + 1)):
                 raise UserError(
-                    f"{case[IMAGE]}: {len(chosen)} slices with gaps between them; accepted: whole volumes or slices that "
-                    "follow each other (a network for slices takes any)"
+                    f"{case[IMAGE]}: {len(chosen)} slices with gaps between them; accepted: whole volumes, or slices "
+                    "that follow each other (a network for slices takes any)"
                 )
         self.transform = transform
         self._stacks = load_stacks(self.data, grid, cache_dir, progress)
