@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
+from monai.handlers import TensorBoardHandler
 
 from scripts.cards import read_card
 from scripts.files import write_json
@@ -41,10 +42,9 @@ def run_workflow(files: Sequence[str], **settings: Any) -> None:
         workflow.run()
     finally:
         workflow.finalize()
-        for part in ("train", "validate"):
-            for handler in workflow.parser.get_parsed_content(f"{part}#handlers", default=[]) or []:
-                if hasattr(handler, "close"):  # a TensorBoard writer keeps a thread until then
-                    handler.close()
+        for made in workflow.parser.ref_resolver.resolved_content.values():
+            if isinstance(made, TensorBoardHandler):  # its writer keeps a thread until then
+                made.close()
 
 
 def train_once(files: Sequence[str], run: Path, **settings: Any) -> Path:

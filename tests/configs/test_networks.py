@@ -14,7 +14,8 @@ OVERLAYS = sorted(Path(__file__).resolve().parents[2].glob("configs/networks/*.y
 
 
 def test_every_network_has_an_overlay() -> None:
-    assert {"resunet", *(path.stem for path in OVERLAYS)} == set(NETWORKS)  # the ResUNet is in train.yaml itself
+    elsewhere = {"resunet", "mc_unet"}  # train.yaml itself, and the stage that tells classes apart
+    assert {*elsewhere, *(path.stem for path in OVERLAYS)} == set(NETWORKS)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
@@ -27,7 +28,11 @@ def test_overlay(overlay: Path, bundle_root: Path) -> None:
     network = parser.get_parsed_content("network_def").train()
     assert network.spec["name"] == overlay.stem
     loss = parser.get_parsed_content("loss")
-    logits = network(torch.randn(2, 1, 192, 192))
-    assert logits.shape[1] == 1 + loss.edge_heads + loss.mask_heads
-    assert 0 < loss(logits, torch.ones(2, 2, 192, 192)).item() < logits.shape[1]
-    assert 0 < loss(logits[:, :1], torch.ones(2, 2, 192, 192)).item() < 1
+    volume = overlay.stem.endswith("3d")
+    size, targets = ((96, 96, 8), 1) if volume else ((192, 192), 2)
+    logits = network(torch.randn(2, 1, *size))
+    assert logits.shape[1] == 1 + getattr(network, "edge_heads", 0) + getattr(network, "mask_heads", 0)
+    label = torch.ones(2, targets, *size)
+    training, validation = loss(logits, label), loss(logits[:, :1], label)
+    assert 0 < training < 100
+    assert 0 < validation < 100  # of the main map alone
