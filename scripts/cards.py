@@ -20,7 +20,7 @@ from scripts.errors import UserError
 from scripts.files import sha256, unfinished_folder, write_json
 from scripts.networks.registry import NETWORKS, create_network
 from scripts.settings import memory_format
-from scripts.transforms.preprocessing import Preprocessing
+from scripts.transforms.preprocessing import ClassPreprocessing, Preprocessing
 
 CARD_FORMAT = 1
 OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0}
@@ -191,6 +191,25 @@ def preprocessing_from_card(
     return Preprocessing(**settings, label_grid=label_grid)
 
 
+def class_preprocessing_from_card(card: Mapping[str, Any], label_grid: str = "network") -> ClassPreprocessing:
+    """Builds the preprocessing of a network of classes.
+
+    Args:
+        card: see `read_card`; its preprocessing says what the "prior" was in training.
+        label_grid: see `Preprocessing`.
+
+    Raises:
+        UserError: if the card's network sees no prior.
+    """
+    settings = dict(card["preprocessing"])
+    if settings.pop("prior", None) is None:
+        name = card["network"]["name"]
+        raise UserError(
+            f"the card's {name} sees no infection map; accepted: weights trained with configs/multiclass.yaml"
+        )
+    return ClassPreprocessing(**settings, label_grid=label_grid)
+
+
 def inferer_from_card(card: Mapping[str, Any], at_once: int) -> Inferer:
     """Returns what brings a whole scan (B, 1, size, size, Z) before the network.
 
@@ -209,11 +228,16 @@ def inferer_from_card(card: Mapping[str, Any], at_once: int) -> Inferer:
 
 
 def require_slices(card: Mapping[str, Any], weights: str | Path) -> None:
-    """Stops where only networks for slices can be applied.
+    """Stops where only networks that find infection in slices can be applied.
 
     Raises:
-        UserError: if the card's network sees patches of volumes.
+        UserError: if the card's network sees patches of volumes, or wants an infection map beside the slice.
     """
+    if "prior" in card["preprocessing"]:
+        raise UserError(
+            f"{weights}: tells ground glass from consolidation in a given infection map; accepted here: weights that "
+            "find infection (`classify` applies both)"
+        )
     if "patch_size" in card["preprocessing"]:
         name = card["network"]["name"]
         raise UserError(
