@@ -13,6 +13,7 @@ from scripts.errors import UserError
 
 COMMANDS = {
     "segment": "segment",
+    "classify": "classify",
     "experiment": "experiment",
     "phantom": "phantom",
     "prepare": "prepare",

@@ -65,7 +65,8 @@ def write_card(
         checkpoint: the weights.
         network: {"name", "arguments"}, see `create_network`.
         preprocessing: arguments of `Preprocessing`: size, window, intensity, and what differs from its defaults;
-            "patch_size" (columns, rows, slices) if the network sees patches of volumes and not slices.
+            "patch_size" (columns, rows, slices) if the network sees patches of volumes and not slices; "prior" (what
+            it was in training) if it sees an infection map beside the image.
         data: what it was trained on: name, split, fold, synthetic and what else is known.
         figures: validation figures, each with what it was measured on.
         threshold: probability from which on a voxel is infection.
@@ -183,10 +184,7 @@ def preprocessing_from_card(
     Raises:
         UserError: if the card states a step that this version does not know.
     """
-    settings = {key: value for key, value in card["preprocessing"].items() if key != "patch_size"}
-    known = inspect.signature(Preprocessing).parameters
-    if unknown := sorted(set(settings) - set(known)):
-        raise UserError(f"the card's preprocessing has {', '.join(unknown)}; accepted: {', '.join(known)}, patch_size")
+    settings = _settings(card, Preprocessing, "patch_size")
     settings["intensity"] = intensity or settings["intensity"]
     return Preprocessing(**settings, label_grid=label_grid)
 
@@ -199,15 +197,23 @@ def class_preprocessing_from_card(card: Mapping[str, Any], label_grid: str = "ne
         label_grid: see `Preprocessing`.
 
     Raises:
-        UserError: if the card's network sees no prior.
+        UserError: if the card's network sees no prior, or the card states a step that this version does not know.
     """
-    settings = dict(card["preprocessing"])
-    if settings.pop("prior", None) is None:
+    if "prior" not in card["preprocessing"]:
         name = card["network"]["name"]
         raise UserError(
             f"the card's {name} sees no infection map; accepted: weights trained with configs/multiclass.yaml"
         )
-    return ClassPreprocessing(**settings, label_grid=label_grid)
+    return ClassPreprocessing(**_settings(card, ClassPreprocessing, "prior"), label_grid=label_grid)
+
+
+def _settings(card: Mapping[str, Any], steps: type, beside: str) -> dict[str, Any]:
+    """The card's arguments of a preprocessing, without the one that is none of its steps."""
+    settings = {key: value for key, value in card["preprocessing"].items() if key != beside}
+    known = inspect.signature(steps).parameters
+    if unknown := sorted(set(settings) - set(known)):
+        raise UserError(f"the card's preprocessing has {', '.join(unknown)}; accepted: {', '.join(known)}, {beside}")
+    return settings
 
 
 def inferer_from_card(card: Mapping[str, Any], at_once: int) -> Inferer:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from monai.bundle import ConfigParser
 
 TRAIN = "['configs/train.yaml','configs/multiclass.yaml']"
 EVALUATE = "['configs/train.yaml','configs/evaluate.yaml','configs/evaluate_multiclass.yaml']"
-SMALL = {"network_def#base_width": 4, "spatial_size": 32, "batch_size": 4, "device": "cpu", "channels_last": "false"}
+SMALL = {"network_def#base_width": 4, "spatial_size": 32, "batch_size": 4, "device": "cpu"}
 
 
 def test_parts(bundle_root: Path, make_class_dataset: Callable[..., Path], tmp_path: Path, monkeypatch) -> None:
@@ -43,7 +45,24 @@ def test_parts(bundle_root: Path, make_class_dataset: Callable[..., Path], tmp_p
     assert parser.get_parsed_content("card")["preprocessing"]["prior"] == "truth"
 
 
-def test_train_evaluate(run_bundle, make_class_dataset: Callable[..., Path], make_checkpoint, tmp_path: Path) -> None:
+def test_the_preset_for_a_cpu_goes_on_top(
+    bundle_root: Path, make_class_dataset: Callable[..., Path], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(bundle_root)
+    parser = ConfigParser()
+    parser.read_config(["configs/train.yaml", "configs/multiclass.yaml", "configs/presets/cpu.yaml"])
+    for key, value in {"dataset_dir": str(make_class_dataset()), "output_dir": str(tmp_path), "device": "cpu"}.items():
+        parser[key] = value
+    parser["spatial_size"] = 32
+    trainer = parser.get_parsed_content("train#trainer")
+    assert (type(trainer.optimizer), trainer.state.max_epochs) == (torch.optim.SGD, 40)
+    assert trainer.network.spec["arguments"]["base_width"] == 16
+    assert isinstance(parser.get_parsed_content("lr_scheduler"), torch.optim.lr_scheduler.OneCycleLR)
+
+
+def test_train_evaluate_classify(
+    run_bundle, make_class_dataset: Callable[..., Path], make_checkpoint, bundle_root: Path, tmp_path: Path
+) -> None:
     dataset = make_class_dataset()
     settings = {**SMALL, "dataset_dir": dataset}
     run_bundle("training", TRAIN, output_dir=tmp_path / "run", max_epochs=2, **settings)
@@ -70,5 +89,33 @@ def test_train_evaluate(run_bundle, make_class_dataset: Callable[..., Path], mak
     assert summary["prior"] == json.loads(infection.with_suffix(".json").read_text())["sha256"]
     assert summary["figures"]["consolidation"]["case"]["dice"]["n"] == 2
     assert len(list((tables / "priors").glob("*/case_0[02].nii.gz"))) == 2
+
+    # From another process, as users do: infection first, then its classes.
+    words = ["classify", str(dataset / "images" / "case_00.nii.gz"), str(tmp_path / "out"), "--device", "cpu"]
+    words += ["--weights", str(infection), "--class_weights", str(tmp_path / "run" / "model.pt")]
+    done = subprocess.run([sys.executable, "-m", "scripts", *words], cwd=bundle_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("DEMONSTRATION WEIGHTS")
+    assert done.stdout.startswith("infection: ")
+    assert set(np.unique(np.asarray(nib.load(tmp_path / "out" / "classes.nii.gz").dataobj))) <= {0, 1, 2}
+
     again = run_bundle("evaluation", EVALUATE, ok=False, output_dir=tables, prior="truth", **found)
     assert "holds results already (classes.csv, summary.json)" in again.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_resumed_equals_uninterrupted(
+    run_bundle, make_class_dataset: Callable[..., Path], make_checkpoint, tmp_path: Path
+) -> None:
+    """With predictions for a prior, augmentation and dropout."""
+    infection = make_checkpoint(tmp_path / "infection.pt", size=32)
+    settings = {**SMALL, "dataset_dir": make_class_dataset(), "augment": "true", "network_def#dropout": 0.2}
+    run_bundle("training", TRAIN, output_dir=tmp_path / "whole", max_epochs=2, prior=infection, **settings)
+    broken = {"output_dir": tmp_path / "broken", **settings}
+    run_bundle("training", TRAIN, max_epochs=1, prior=infection, **broken)
+    other = run_bundle("training", TRAIN, ok=False, max_epochs=2, prior="truth", resume="true", **broken)
+    assert "began with other settings (preprocessing)" in other.stderr.splitlines()[-1]
+    run_bundle("training", TRAIN, max_epochs=2, prior=infection, resume="true", **broken)
+    whole, resumed = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "broken"))
+    assert all(torch.equal(value, resumed["network"][key]) for key, value in whole["network"].items())
+    assert (tmp_path / "whole" / "model.pt").read_bytes() == (tmp_path / "broken" / "model.pt").read_bytes()
