@@ -1,9 +1,11 @@
-"""`python -m scripts classify SCAN OUT --weights ... --class_weights ...`: ground glass and consolidation."""
+"""`python -m scripts classify SCAN OUT --class_weights ... --weights ...`: ground glass and consolidation."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+from scripts.errors import UserError
 from scripts.scan.classify import Classifier, classify_file
 from scripts.scan.segmenter import Segmenter
 
@@ -11,8 +13,9 @@ from scripts.scan.segmenter import Segmenter
 def classify(
     scan: str,
     out: str,
-    weights: str,
     class_weights: str,
+    weights: str | None = None,
+    mask: str | None = None,
     intensity: str = "auto",
     threshold: float | None = None,
     smallest_lesion_mm3: float | None = None,
@@ -26,8 +29,9 @@ def classify(
     Args:
         scan: a scan as `segment` takes it, one.
         out: folder to write: classes.nii.gz (or as the input; PNG for pictures) with 0, 1, 2 and classes.json.
-        weights: weights that find infection, with their card.
         class_weights: weights of configs/multiclass.yaml, with their card.
+        weights: weights that find infection in slices, with their card.
+        mask: instead of these, an infection mask on the scan's grid: above 0, a person's or any network's.
         intensity: auto, hu, or window:LO,HI for an export that was mapped from that HU window.
         threshold: probability from which on a voxel is infection; the card's unless given.
         smallest_lesion_mm3: lesions below this volume are left out; the card's unless given.
@@ -36,9 +40,17 @@ def classify(
         device: cpu, cuda, mps; the first that is there unless given.
         overwrite: replaces what an earlier call wrote.
     """
-    segmenter = Segmenter(weights, device, threshold, smallest_lesion_mm3)
     classifier = Classifier(class_weights, device)
-    report = classify_file(scan, out, segmenter, classifier, intensity, volume, series, overwrite)
+    if mask is not None and (weights, threshold, smallest_lesion_mm3) == (None, None, None):
+        infection: Segmenter | Path = Path(mask)
+    elif mask is None and weights is not None:
+        infection = Segmenter(weights, device, threshold, smallest_lesion_mm3)
+    else:
+        raise UserError(
+            "classify: infection from where?; accepted: --weights, with --threshold and --smallest_lesion_mm3 as you "
+            "like, or --mask alone"
+        )
+    report = classify_file(scan, out, infection, classifier, intensity, volume, series, overwrite)
     if report["demonstration"]:
         print(report["demonstration"], file=sys.stderr)
     for name, found in report["measures"].items():

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from scripts.cards import class_preprocessing_from_card, trained_network
 from scripts.errors import UserError
-from scripts.files import replace_folder, unfinished_folder, write_json
+from scripts.files import replace_folder, sha256, unfinished_folder, write_json
 from scripts.scan.case import Watch, read_case
+from scripts.scan.geometry_checks import check_same_grid
 from scripts.scan.inputs import expand_inputs
+from scripts.scan.reading import read_scan
 from scripts.scan.report import build_report, describe_model
 from scripts.scan.segmenter import (
     PROBABILITY_STEPS,
@@ -30,6 +32,7 @@ from scripts.scan.writer import classes_path, write_classes
 from scripts.settings import usable_device
 from scripts.transforms.geometry import resize_slice
 from scripts.transforms.labels import CLASSES
+from scripts.version import bundle_version
 
 REPORT = "classes.json"
 WRITTEN = {REPORT, "classes.nii.gz", "classes.nrrd", "classes.mha", "classes.png"}
@@ -108,6 +111,23 @@ class Classifier:
             return torch.sigmoid(self.network(inputs.to(self.device)).float()).cpu()
 
 
+def given_infection(path: Path, scan: Scan) -> Segmentation:
+    """Reads an infection mask that belongs to a scan: a person's, or that of any network.
+
+    Args:
+        path: the mask, infection above 0.
+        scan: the scan.
+
+    Raises:
+        UserError: if it cannot be read or lies on another grid than the scan.
+    """
+    given = read_scan(path)
+    check_same_grid(given, scan)
+    mask = np.zeros(scan.values.shape, np.uint8)
+    canonical(mask, scan.affine)[...] = given.lps()[0] > 0
+    return Segmentation(mask, mask * np.uint8(PROBABILITY_STEPS), [])
+
+
 def measure_classes(classes: NDArray[np.uint8], mask: NDArray[np.uint8], voxel_ml: float | None) -> dict[str, Any]:
     """Says how much of the infection is of which class.
 
@@ -136,7 +156,7 @@ def measure_classes(classes: NDArray[np.uint8], mask: NDArray[np.uint8], voxel_m
 def classify_file(
     path: str | Path,
     out: str | Path,
-    segmenter: Segmenter,
+    infection: Segmenter | Path,
     classifier: Classifier,
     intensity: str = "auto",
     volume: int | None = None,
@@ -148,7 +168,7 @@ def classify_file(
     Args:
         path: one scan, as `expand_inputs` takes it.
         out: the folder; it appears when all is complete.
-        segmenter: what finds the infection.
+        infection: what finds the infection, or a mask of it on the scan's grid.
         classifier: what tells its classes.
         intensity: see `plan_hounsfield`.
         volume: see `read_scan`.
@@ -174,7 +194,10 @@ def classify_file(
         with watch("read"):
             scan = read_case(cases[0], stack, volume, series)
             slices = HounsfieldSlices(scan, intensity)
-        found = segmenter.segment(scan, slices, probability=True, watch=watch)
+        if isinstance(infection, Segmenter):
+            found = infection.segment(scan, slices, probability=True, watch=watch)
+        else:
+            found = given_infection(infection, scan)
         with watch("classes"):
             classes = classifier.classify(scan, slices, found)
         with watch("write"):
@@ -183,8 +206,8 @@ def classify_file(
         report = build_report(
             scan,
             measure_classes(classes, found.mask, scan.voxel_mm3 / 1000 if scan.voxel_size_known else None),
-            _describe_models(segmenter, classifier),
-            {"intensity": intensity, "device": str(segmenter.device)},
+            _describe_models(infection, classifier),
+            {"intensity": intensity, "device": str(classifier.device)},
             watch.seconds,
             notes,
         )
@@ -193,9 +216,13 @@ def classify_file(
     return report
 
 
-def _describe_models(segmenter: Segmenter, classifier: Classifier) -> dict[str, Any]:
+def _describe_models(infection: Segmenter | Path, classifier: Classifier) -> dict[str, Any]:
     """Which weights made the result; demonstration weights if one of them is."""
-    infection, card = describe_model(segmenter), classifier.card
+    card = classifier.card
+    if isinstance(infection, Segmenter):
+        given = describe_model(infection)
+    else:
+        given = {"mask": infection.name, "mask_sha256": sha256(infection), "synthetic": False}
     classes = {
         "weights": classifier.weights.name,
         "weights_sha256": card["sha256"],
@@ -204,4 +231,9 @@ def _describe_models(segmenter: Segmenter, classifier: Classifier) -> dict[str, 
         "synthetic": bool(card["data"].get("synthetic")),
         "trained_on": card["data"].get("name"),
     }
-    return {"synthetic": infection["synthetic"] or classes["synthetic"], "infection": infection, "classes": classes}
+    return {
+        "version": bundle_version(),
+        "synthetic": given["synthetic"] or classes["synthetic"],
+        "infection": given,
+        "classes": classes,
+    }

@@ -14,11 +14,12 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from scripts.cards import class_preprocessing_from_card, inferer_from_card, write_checkpoint
+from scripts.commands.classify import classify
 from scripts.errors import UserError
 from scripts.networks.registry import create_network
 from scripts.scan.classify import Classifier, classify_file, measure_classes
 from scripts.scan.reading import read_scan
-from scripts.scan.segmenter import HounsfieldSlices, Segmenter
+from scripts.scan.segmenter import HounsfieldSlices, Segmentation, Segmenter
 from scripts.training.pseudo_labels import SCALE, write_pseudo_labels
 from scripts.transforms.postprocessing import PRED, ClassMaps, ScanProbabilities
 
@@ -115,6 +116,40 @@ def test_files(models: tuple[Segmenter, Classifier], make_scan: MakeScan, tmp_pa
     with pytest.raises(UserError, match="out: exists"):  # nothing tells that classes.nii.gz is ours
         classify_file(image, out, *models, overwrite=True)
     assert [path.name for path in out.iterdir()] == ["classes.nii.gz"]
+
+
+def test_a_given_mask_in_place_of_weights(
+    models: tuple[Segmenter, Classifier], make_scan: MakeScan, turned, tmp_path: Path
+) -> None:
+    """Stored in another order of axes; the classes are those of a probability of 1 there."""
+    image, label = make_scan(affine=OBLIQUE)
+    nib.save(turned(nib.load(label), "SRA"), tmp_path / "mask.nii.gz")
+    report = classify_file(image, tmp_path / "out", tmp_path / "mask.nii.gz", models[1])
+    scan = read_scan(image)
+    mask = np.asarray(nib.load(label).dataobj)
+    expected = models[1].classify(scan, HounsfieldSlices(scan), Segmentation(mask, mask * np.uint8(255), []))
+    assert expected.any()
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "out" / "classes.nii.gz").dataobj), expected)
+    assert report["measures"]["infection"]["voxels"] == mask.sum()
+    assert report["demonstration"] is None
+    other, _ = make_scan("other", shape=(40, 36, 7))
+    with pytest.raises(UserError, match=r"mask\.nii\.gz: has 36 x 40 x 6 voxels"):
+        classify_file(other, tmp_path / "new", tmp_path / "mask.nii.gz", models[1])
+    assert not (tmp_path / "new").exists()
+
+
+def test_infection_comes_from_weights_or_from_a_mask(class_weights: Path, weights: Path, tmp_path: Path) -> None:
+    for wrong in ({}, {"weights": str(weights), "mask": "m.nii.gz"}, {"mask": "m.nii.gz", "threshold": 0.3}):
+        with pytest.raises(UserError, match="accepted: --weights"):
+            classify("scan.nii.gz", str(tmp_path / "out"), class_weights=str(class_weights), device="cpu", **wrong)
+
+
+def test_dicom_becomes_nifti(
+    models: tuple[Segmenter, Classifier], write_series: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
+    stored = write_series(tmp_path / "series")
+    classify_file(tmp_path / "series", tmp_path / "out", *models)
+    assert nib.load(tmp_path / "out" / "classes.nii.gz").shape == stored.T.shape
 
 
 def test_a_picture_becomes_a_palette_picture_without_ml(models: tuple[Segmenter, Classifier], tmp_path: Path) -> None:
