@@ -13,6 +13,7 @@ from scripts.errors import find_user_error
 
 COMMANDS = {
     "segment": "segment",
+    "classify": "classify",
     "experiment": "experiment",
     "phantom": "phantom",
     "prepare": "prepare",

@@ -20,7 +20,7 @@ from scripts.errors import UserError
 from scripts.files import sha256, unfinished_folder, write_json
 from scripts.networks.registry import NETWORKS, create_network
 from scripts.settings import memory_format
-from scripts.transforms.preprocessing import Preprocessing
+from scripts.transforms.preprocessing import ClassPreprocessing, Preprocessing
 
 CARD_FORMAT = 1
 OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0}
@@ -65,7 +65,8 @@ def write_card(
         checkpoint: the weights.
         network: {"name", "arguments"}, see `create_network`.
         preprocessing: arguments of `Preprocessing`: size, window, intensity, and what differs from its defaults;
-            "patch_size" (columns, rows, slices) if the network sees patches of volumes and not slices.
+            "patch_size" (columns, rows, slices) if the network sees patches of volumes and not slices; "prior" (what
+            it was in training) if it sees an infection map beside the image.
         data: what it was trained on: name, split, fold, synthetic and what else is known.
         figures: validation figures, each with what it was measured on.
         threshold: probability from which on a voxel is infection.
@@ -183,12 +184,36 @@ def preprocessing_from_card(
     Raises:
         UserError: if the card states a step that this version does not know.
     """
-    settings = {key: value for key, value in card["preprocessing"].items() if key != "patch_size"}
-    known = inspect.signature(Preprocessing).parameters
-    if unknown := sorted(set(settings) - set(known)):
-        raise UserError(f"the card's preprocessing has {', '.join(unknown)}; accepted: {', '.join(known)}, patch_size")
+    settings = _settings(card, Preprocessing, "patch_size")
     settings["intensity"] = intensity or settings["intensity"]
     return Preprocessing(**settings, label_grid=label_grid)
+
+
+def class_preprocessing_from_card(card: Mapping[str, Any], label_grid: str = "network") -> ClassPreprocessing:
+    """Builds the preprocessing of a network of classes.
+
+    Args:
+        card: see `read_card`; its preprocessing says what the "prior" was in training.
+        label_grid: see `Preprocessing`.
+
+    Raises:
+        UserError: if the card's network sees no prior, or the card states a step that this version does not know.
+    """
+    if "prior" not in card["preprocessing"]:
+        name = card["network"]["name"]
+        raise UserError(
+            f"the card's {name} sees no infection map; accepted: weights trained with configs/multiclass.yaml"
+        )
+    return ClassPreprocessing(**_settings(card, ClassPreprocessing, "prior"), label_grid=label_grid)
+
+
+def _settings(card: Mapping[str, Any], steps: type, beside: str) -> dict[str, Any]:
+    """The card's arguments of a preprocessing, without the one that is none of its steps."""
+    settings = {key: value for key, value in card["preprocessing"].items() if key != beside}
+    known = inspect.signature(steps).parameters
+    if unknown := sorted(set(settings) - set(known)):
+        raise UserError(f"the card's preprocessing has {', '.join(unknown)}; accepted: {', '.join(known)}, {beside}")
+    return settings
 
 
 def inferer_from_card(card: Mapping[str, Any], at_once: int) -> Inferer:
@@ -209,11 +234,16 @@ def inferer_from_card(card: Mapping[str, Any], at_once: int) -> Inferer:
 
 
 def require_slices(card: Mapping[str, Any], weights: str | Path) -> None:
-    """Stops where only networks for slices can be applied.
+    """Stops where only networks that find infection in slices can be applied.
 
     Raises:
-        UserError: if the card's network sees patches of volumes.
+        UserError: if the card's network sees patches of volumes, or wants an infection map beside the slice.
     """
+    if "prior" in card["preprocessing"]:
+        raise UserError(
+            f"{weights}: tells ground glass from consolidation in a given infection map; accepted here: weights that "
+            "find infection (`classify` applies both)"
+        )
     if "patch_size" in card["preprocessing"]:
         name = card["network"]["name"]
         raise UserError(

@@ -151,3 +151,23 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def make_class_dataset(make_dataset: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes `make_dataset`'s data set with multi-class labels: within every lesion left of the middle 1, right 2."""
+
+    def make(**kwargs: object) -> Path:
+        folder = make_dataset(**kwargs)
+        datalist = json.loads((folder / "datalist.json").read_text())
+        for case in datalist["training"]:
+            label = np.asarray(nib.load(folder / case["label"]).dataobj)
+            middle = int(np.flatnonzero(label.any(axis=(1, 2))).mean())
+            classes = label.copy()
+            classes[middle:] *= 2
+            case["classes"] = f"classes/{case['name']}.nii.gz"
+            save_scan(folder / case["classes"], classes)
+        (folder / "datalist.json").write_text(json.dumps(datalist))
+        return folder
+
+    return make

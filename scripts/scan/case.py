@@ -148,7 +148,7 @@ class CaseSegmenter:
     ) -> dict[str, Any]:
         watch = Watch()
         with watch("read"):
-            scan = self._read(case, stack)
+            scan = read_case(case, stack, self.settings.volume, self.settings.series)
         with watch("check"):
             slices = HounsfieldSlices(scan, self.settings.intensity)
             hu = slices.rounded()
@@ -180,14 +180,6 @@ class CaseSegmenter:
             report = build_report(scan, measures, self.model, settings, watch.seconds, notes)
             write_report_html(report, {"Most affected slices": target / "preview.png"}, target / "report.html")
         return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()}}
-
-    def _read(self, case: Case, stack: ExitStack) -> Scan:
-        if case.kind == "file":
-            scan = read_scan(case.source, self.settings.volume)
-        else:
-            scan = read_dicom(stack.enter_context(unpacked(case.source)), self.settings.series)
-        scan.name = case.name
-        return scan
 
     def _refuse_warnings(self, scan: Scan, notes: list[Note]) -> None:
         warnings = [note.text for note in [*scan.notes, *notes] if note.kind == "warning"]
@@ -223,6 +215,26 @@ class CaseSegmenter:
         except UserError as error:
             return [Note("no_dicom_seg", f"No DICOM SEG was written: {error}", "warning")]
         return []
+
+
+def read_case(case: Case, stack: ExitStack, volume: int | None = None, series: str | None = None) -> Scan:
+    """Reads the scan of a case, of any format.
+
+    Args:
+        case: the input.
+        stack: keeps what was unpacked for it until it is closed.
+        volume: see `read_scan`.
+        series: see `read_dicom`.
+
+    Raises:
+        UserError: if the scan cannot be used.
+    """
+    if case.kind == "file":
+        scan = read_scan(case.source, volume)
+    else:
+        scan = read_dicom(stack.enter_context(unpacked(case.source)), series)
+    scan.name = case.name
+    return scan
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:

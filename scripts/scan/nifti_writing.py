@@ -60,6 +60,7 @@ def write_bytes(
     path: Path,
     purpose: str,
     slope: float = 1.0,
+    highest: float = 1.0,
 ) -> Path:
     """Writes uint8 voxels slice by slice, atomically.
 
@@ -69,13 +70,14 @@ def write_bytes(
         path: .nii.gz or .nii.
         purpose: one line that says what the values are.
         slope: what readers multiply the stored values with.
+        highest: value that viewers show brightest.
 
     Returns:
         The path written.
     """
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(slope, 0)
-    header["descrip"], header["cal_min"], header["cal_max"] = purpose, 0, 1
+    header["descrip"], header["cal_min"], header["cal_max"] = purpose, 0, highest
     header["vox_offset"] = header.single_vox_offset
 
     def write(temporary: Path) -> None:

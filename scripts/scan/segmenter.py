@@ -90,6 +90,11 @@ class HounsfieldSlices:
         return torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
 
 
+def slice_input(hu: Tensor, size: int, window: tuple[float, float]) -> Tensor:
+    """Returns one slice (X, Y) in HU as networks see it, (size, size): the steps of `Preprocessing`."""
+    return z_score(scale_window(resize_slice(hu, (size, size)), *window))
+
+
 class Segmenter:
     """A checkpoint, loaded once, that segments any number of scans.
 
@@ -178,8 +183,8 @@ class Segmenter:
             return torch.sigmoid(self.network(inputs.to(self.device)).float()).cpu()
 
     def network_input(self, hu: Tensor) -> Tensor:
-        """Returns what the network sees of one slice (X, Y) in HU: the steps of `Preprocessing`, (size, size)."""
-        return z_score(scale_window(resize_slice(hu, (self.size, self.size)), *self.window))
+        """Returns what the network sees of one slice (X, Y) in HU, (size, size)."""
+        return slice_input(hu, self.size, self.window)
 
     def _without_small_lesions(self, mask: NDArray[np.uint8], scan: Scan) -> tuple[NDArray[np.uint8], list[Note]]:
         if self.smallest_lesion_mm3 <= 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _MASK = "infection mask: 0 background, 1 infection"
 _PROBABILITY = "probability of infection, 0 to 1"
+_CLASSES = "0 background, 1 ground glass, 2 consolidation"
+_PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]  # black, dark red, dark green, as in COVID-SemiSeg
 
 
 def write_mask(mask: NDArray[np.uint8], scan: str | Path, path: str | Path) -> Path:
@@ -87,7 +89,29 @@ def write_probability(levels: NDArray[np.uint8], scan: Scan, path: Path) -> Path
     return _write_on_grid(levels, scan, path, _PROBABILITY, slope=1 / 255)
 
 
-def _write_on_grid(values: NDArray[np.uint8], scan: Scan, path: Path, purpose: str, slope: float = 1.0) -> Path:
+def write_classes(classes: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
+    """Writes classes as `write_scan_mask` writes masks; a picture's become a palette PNG with the indices 0, 1, 2.
+
+    Args:
+        classes: (X, Y, Z) in the scan's stored orientation, values in {0, 1, 2}.
+        scan: what was classified.
+        path: as `classes_path` gives it.
+
+    Returns:
+        The path written.
+
+    Raises:
+        UserError: if the classes do not have the scan's size.
+    """
+    if not scan.picture:
+        return _write_on_grid(classes, scan, path, _CLASSES, highest=2)
+    _check_size(classes, scan.values.shape, scan.path)
+    return _write_picture(classes[..., 0], path, _PALETTE)
+
+
+def _write_on_grid(
+    values: NDArray[np.uint8], scan: Scan, path: Path, purpose: str, slope: float = 1.0, highest: float = 1.0
+) -> Path:
     shape = scan.values.shape
     _check_size(values, shape, scan.path)
     if scan.picture:
@@ -95,7 +119,7 @@ def _write_on_grid(values: NDArray[np.uint8], scan: Scan, path: Path, purpose: s
     if scan.kind == "itk":
         return write_itk_bytes(values, scan.path, path)
     header = header_like(scan.path, shape) if scan.kind == "nifti" else header_from_affine(scan.affine, shape)
-    return write_bytes(header, lambda k: values[..., k], path, purpose, slope)
+    return write_bytes(header, lambda k: values[..., k], path, purpose, slope, highest)
 
 
 def mask_path(folder: Path, scan: Scan) -> Path:
@@ -111,9 +135,16 @@ def probability_path(folder: Path, scan: Scan) -> Path:
     return folder / mask_path(folder, scan).name.replace("infection", "probability")
 
 
-def _write_picture(values: NDArray[np.uint8], path: Path) -> Path:
-    """Writes (columns, rows) as a grey picture."""
+def classes_path(folder: Path, scan: Scan) -> Path:
+    """Where the classes of a scan go: the format of its mask."""
+    return folder / mask_path(folder, scan).name.replace("infection", "classes")
+
+
+def _write_picture(values: NDArray[np.uint8], path: Path, palette: Sequence[int] | None = None) -> Path:
+    """Writes (columns, rows) as a grey picture, or as indices of a palette."""
     pixels = Image.fromarray(np.ascontiguousarray(values.T))
+    if palette is not None:
+        pixels.putpalette(palette)
     return write_atomic(path, lambda temporary: pixels.save(temporary))
 
 

@@ -93,7 +93,7 @@ class CaseTables:
         return [float(mm) for mm in label.pixdim]
 
     def _write(self, engine: Engine) -> None:
-        case_rows, slice_rows = _gather(self.case_rows), _gather(self.slice_rows)
+        case_rows, slice_rows = gather(self.case_rows), gather(self.slice_rows)
         if not is_main_process():
             return
         figures = summarise(case_rows, slice_rows)
@@ -105,8 +105,8 @@ class CaseTables:
         logger.info(f"Dice: {dice['mean']:.3f}{spread}, mean over {dice['n']} cases; tables in {self.folder}")
 
 
-def _gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of all processes in a distributed evaluation."""
+def gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows of all processes in a distributed evaluation."""
     if not is_distributed():
         return rows
     collected: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]

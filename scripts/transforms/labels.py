@@ -1,4 +1,4 @@
-"""Labels: from a data set's codes to a binary mask, and from the mask to the edge that ESM learns."""
+"""Labels: from a data set's codes to a binary mask or to classes, and from the mask to the edge that ESM learns."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ from monai.transforms import MapTransform
 from skimage.feature import canny
 from torch import Tensor
 
+from scripts.errors import UserError
+
+CLASSES = ("background", "ground_glass", "consolidation")
+"""Classes by their number in a multi-class label."""
+
+CLASS_CODES = {0: 0, 1: 1, 2: 2, 38: 1, 75: 2}
+"""Stored values of a multi-class label and their class. COVID-SemiSeg has palette pictures with the indices 0, 1, 2;
+converted to grey, their dark red and dark green become 38 and 75."""
+
 
 class InfectionMaskd(MapTransform):
-    """Mask of infection from label codes: every value above 0, or an item's "label_codes".
+    """Mask of infection from codes: every value above 0, or an item's "KEY_codes", such as "label_codes".
 
-    An item with "label_scale" has a soft label, such as a network's probabilities: its values over that scale.
+    An item with "KEY_scale" has a soft mask, such as a network's probabilities: its values over that scale.
 
     Args:
         keys: labels, any shape.
@@ -26,14 +35,48 @@ class InfectionMaskd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the item with float32 labels in {0, 1}, or in [0, 1] if soft."""
         item = dict(data)
-        codes, scale = item.get("label_codes"), item.get("label_scale")
         for key in self.key_iterator(item):
-            label = item[key]
+            label, codes, scale = item[key], item.get(f"{key}_codes"), item.get(f"{key}_scale")
             if scale is not None:
                 item[key] = (label.float() / scale).clamp(0, 1)
                 continue
             mask = torch.isin(label, torch.tensor(codes, dtype=label.dtype)) if codes else label > 0
             item[key] = mask.float()
+        return item
+
+
+def class_numbers(codes: Tensor, name: str) -> Tensor:
+    """Returns the classes 0, 1, 2 of stored codes, with the type and shape of these.
+
+    Args:
+        codes: values of a multi-class label, any shape.
+        name: what a message calls the label.
+
+    Raises:
+        UserError: for a code that is not in `CLASS_CODES`.
+    """
+    classes = torch.zeros_like(codes)
+    known = torch.zeros_like(codes, dtype=torch.bool)
+    for code, number in CLASS_CODES.items():
+        here = codes == code
+        known |= here
+        classes[here] = number
+    if not known.all():
+        others = ", ".join(f"{value:g}" for value in codes[~known].unique().tolist()[:5])
+        accepted = "0 background, 1 or 38 ground glass, 2 or 75 consolidation"
+        raise UserError(f"{name}: holds the values {others}; accepted: {accepted}")
+    return classes
+
+
+class ClassNumbersd(MapTransform):
+    """`class_numbers` of multi-class labels as they were loaded."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with float32 classes in place of codes."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            name = getattr(item[key], "meta", {}).get("filename_or_obj", key)
+            item[key] = class_numbers(item[key].float(), str(name))
         return item
 
 

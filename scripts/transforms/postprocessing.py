@@ -27,6 +27,7 @@ from scipy.ndimage import find_objects
 
 from scripts.settings import number
 from scripts.transforms.geometry import AXES
+from scripts.transforms.labels import CLASSES
 from scripts.transforms.preprocessing import IMAGE
 
 PRED = "pred"
@@ -67,6 +68,17 @@ class EvaluationOutput(Compose):
             orient = Orientationd(PRED, axcodes=AXES, labels=None)
             steps = [ScanProbabilities(preprocessing), orient]
         super().__init__(steps)
+
+
+class ClassMaps(Compose):
+    """Logits of classes (3, ...) to one binary map a class: where its probability is the largest of all.
+
+    Args:
+        probabilities: from logits to probabilities, on the grid on which the largest is looked for.
+    """
+
+    def __init__(self, probabilities: Transform) -> None:
+        super().__init__([probabilities, AsDiscreted(PRED, argmax=True, to_onehot=len(CLASSES))])
 
 
 def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm3: float) -> NDArray[np.uint8]:

@@ -6,7 +6,8 @@
 Training caches what `NetworkGrid` gives and runs `NetworkInput` on single slices, with augmentation around
 it; all else runs both at once (`Preprocessing`). A slice that is not square is stretched, as in the paper.
 Two switches make the input of the networks for volumes: `lung_only` takes out what is no lung, and without
-`z_score` the values stay in [0, 1].
+`z_score` the values stay in [0, 1]. The network of classes sees the image and, as a second channel, its prior
+(`ClassPreprocessing` for whole scans, `ClassTrainingInput` for slices).
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from typing import Any
 
 from monai.data import ImageReader, NibabelReader, PILReader
 from monai.transforms import (
+    AsDiscreted,
     Compose,
+    ConcatItemsd,
+    DeleteItemsd,
     LoadImaged,
     Orientationd,
     RandAffined,
@@ -35,12 +39,13 @@ from scripts.errors import UserError, find_user_error
 from scripts.settings import flag
 from scripts.transforms.geometry import AXES, EnsureVolumed, ResizeSlicesd, grey_values, label_values
 from scripts.transforms.intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
-from scripts.transforms.labels import EdgeLabeld, InfectionMaskd
+from scripts.transforms.labels import CLASSES, ClassNumbersd, EdgeLabeld, InfectionMaskd
 from scripts.transforms.lungs import FindLungsd, LungsOnlyd
 
 SIZE_STEP = 16
 IMAGE = "image"
 LABEL = "label"
+PRIOR = "prior"
 LUNG = "lung"
 
 
@@ -68,9 +73,9 @@ def load_image() -> list[Transform]:
     return _load(IMAGE, grey_values)
 
 
-def load_label() -> list[Transform]:
-    """Steps from a path under "label" to a binary mask in canonical orientation; a label may be absent."""
-    return [*_load(LABEL, label_values), InfectionMaskd(LABEL, allow_missing_keys=True)]
+def load_label(key: str = LABEL) -> list[Transform]:
+    """Steps from a path under a key to a mask in [0, 1] in canonical orientation; it may be absent."""
+    return [*_load(key, label_values), InfectionMaskd(key, allow_missing_keys=True)]
 
 
 def _load(key: str, converter: object) -> list[Transform]:
@@ -178,23 +183,82 @@ class TrainingInput(Compose):
     def __init__(
         self, window: Sequence[float] = DEFAULT_WINDOW, edge_method: str = "inner", augment: bool | str = False
     ) -> None:
-        augment = flag(augment)
-        spatial = _spatial_augmentation() if augment else []
-        jitter = 0.15 if augment else 0.0
-        intensity = _intensity_augmentation() if augment else []
+        steps = _image_and_labels((LABEL,), (window[0], window[1]), flag(augment))
+        super().__init__([*steps, EdgeLabeld(LABEL, edge_method)])
+
+
+class ClassPreprocessing(Compose):
+    """From paths to what the network of classes sees of a whole scan, (2, size, size, Z), and its label.
+
+    The image goes through the steps of `Preprocessing`. The prior is a mask or a map of probabilities ("prior", with
+    "prior_codes" or "prior_scale") and stays in [0, 1]. A label under "label" is a multi-class one and becomes a map
+    a class, (3, X, Y, Z). Prior and label are resized to the nearest voxel.
+
+    Args:
+        size: see `NetworkGrid`.
+        window: see `NetworkInput`.
+        intensity: see `NetworkGrid`.
+        label_grid: see `Preprocessing`.
+    """
+
+    def __init__(
+        self,
+        size: int = 256,
+        window: Sequence[float] = DEFAULT_WINDOW,
+        intensity: str = "auto",
+        label_grid: str = "network",
+    ) -> None:
+        label: list[Transform] = [*_load(LABEL, label_values), ClassNumbersd(LABEL, allow_missing_keys=True)]
         super().__init__(
             [
-                *spatial,
-                RandWindowd(IMAGE, (window[0], window[1]), jitter=jitter),
-                *intensity,
-                SliceZScored(IMAGE),
-                EdgeLabeld(LABEL, edge_method),
+                *grid_image(size, intensity, lung_only=False),
+                *load_label(PRIOR),
+                resize_label(size, PRIOR),
+                *label,
+                *([resize_label(size)] if label_grid == "network" else []),
+                *NetworkInput(window).transforms,
+                *_prior_and_classes(),
             ]
         )
 
 
-def _spatial_augmentation() -> list[Transform]:
-    keys = (IMAGE, LABEL)
+class ClassTrainingInput(Compose):
+    """`TrainingInput` for the network of classes: {"image", "prior", "label"} (1, H, W) to (2, H, W) and (3, H, W).
+
+    Spatial augmentation moves the three of them together; intensities are those of the image alone.
+
+    Args:
+        window: (LO, HI) in HU.
+        augment: off in the paper.
+    """
+
+    def __init__(self, window: Sequence[float] = DEFAULT_WINDOW, augment: bool | str = False) -> None:
+        super().__init__(
+            [
+                *_image_and_labels((PRIOR, LABEL), (window[0], window[1]), flag(augment)),
+                *_prior_and_classes(),
+            ]
+        )
+
+
+def _prior_and_classes() -> list[Transform]:
+    """The prior behind the image as its second channel, and the classes 0, 1, 2 of a label as one map each."""
+    return [
+        ConcatItemsd((IMAGE, PRIOR), IMAGE),
+        DeleteItemsd(PRIOR),
+        AsDiscreted(LABEL, to_onehot=len(CLASSES), allow_missing_keys=True),
+    ]
+
+
+def _image_and_labels(labels: Sequence[str], window: tuple[float, float], augment: bool) -> list[Transform]:
+    """From HU to the z-score of one slice, with augmentation around it when asked; labels move with the image."""
+    spatial = _spatial_augmentation(labels) if augment else []
+    intensity = _intensity_augmentation() if augment else []
+    return [*spatial, RandWindowd(IMAGE, window, jitter=0.15 if augment else 0.0), *intensity, SliceZScored(IMAGE)]
+
+
+def _spatial_augmentation(labels: Sequence[str]) -> list[Transform]:
+    keys = (IMAGE, *labels)
     return [
         RandFlipd(keys, prob=0.5, spatial_axis=0),
         RandFlipd(keys, prob=0.5, spatial_axis=1),
@@ -205,7 +269,7 @@ def _spatial_augmentation() -> list[Transform]:
             rotate_range=0.35,
             scale_range=0.2,
             translate_range=12,
-            mode=("bilinear", "nearest"),
+            mode=("bilinear", *("nearest" for _ in labels)),
             padding_mode="border",
         ),
     ]

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from scripts.transforms.labels import EDGE_METHODS, EdgeLabeld, InfectionMaskd
+from scripts.errors import UserError
+from scripts.transforms.labels import EDGE_METHODS, EdgeLabeld, InfectionMaskd, class_numbers
 
 
 def blob(size: int = 48) -> np.ndarray:
@@ -68,3 +69,16 @@ def test_mask_takes_every_code_or_those_named() -> None:
     assert InfectionMaskd("label")({"label": codes})["label"].tolist() == [[0.0, 1.0, 1.0, 1.0]]
     assert InfectionMaskd("label")({"label": codes, "label_codes": [3]})["label"].tolist() == [[0.0, 0.0, 0.0, 1.0]]
     assert InfectionMaskd("label")({"label": torch.tensor([[0.0, 255.0]])})["label"].tolist() == [[0.0, 1.0]]
+
+
+def test_codes_of_any_key() -> None:
+    codes = torch.tensor([[0.0, 1.0, 2.0, 51.0]])
+    found = InfectionMaskd(("label", "prior"))({"label": codes, "prior": codes, "label_codes": [2], "prior_scale": 255})
+    assert found["label"].tolist() == [[0.0, 0.0, 1.0, 0.0]]
+    assert found["prior"][0, 3].item() == pytest.approx(0.2)
+
+
+def test_class_numbers_of_indices_and_of_greys() -> None:
+    assert class_numbers(torch.tensor([0.0, 1.0, 2.0, 38.0, 75.0]), "a.png").tolist() == [0, 1, 2, 1, 2]
+    with pytest.raises(UserError, match=r"a\.png: holds the values 3, 255; accepted: 0 background, 1 or 38 ground"):
+        class_numbers(torch.tensor([1.0, 255.0, 3.0]), "a.png")

@@ -10,7 +10,14 @@ import torch
 from PIL import Image
 
 from scripts.errors import UserError, find_user_error
-from scripts.transforms.preprocessing import NetworkGrid, NetworkInput, Preprocessing, TrainingInput
+from scripts.transforms.preprocessing import (
+    ClassPreprocessing,
+    ClassTrainingInput,
+    NetworkGrid,
+    NetworkInput,
+    Preprocessing,
+    TrainingInput,
+)
 
 MakeScan = Callable[..., tuple[Path, Path]]
 Turned = Callable[[nib.Nifti1Image, str], nib.Nifti1Image]
@@ -153,3 +160,45 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(
     assert str(mistake).startswith(f"{path}: cannot be read (")
     assert reason in str(mistake)
     assert "\n" not in str(mistake)
+
+
+def test_a_scan_for_the_network_of_classes(make_scan: MakeScan, tmp_path: Path) -> None:
+    image, label = make_scan()
+    scan = nib.load(label)
+    codes = np.asarray(scan.dataobj).copy()
+    codes[24:] *= 2
+    levels = np.random.default_rng(0).integers(0, 256, codes.shape, dtype=np.uint8)
+    for name, array in (("classes", codes), ("prior", levels)):
+        nib.save(nib.Nifti1Image(array, scan.affine), tmp_path / f"{name}.nii.gz")
+    item = {"image": str(image), "label": str(tmp_path / "classes.nii.gz"), "prior": str(tmp_path / "prior.nii.gz")}
+    found = ClassPreprocessing(size=64, label_grid="scan")({**item, "prior_scale": 255})
+    assert "prior" not in found
+    assert torch.equal(
+        found["image"][:1].as_tensor(), Preprocessing(size=64)({"image": str(image)})["image"].as_tensor()
+    )
+    rows = np.floor((np.arange(64) + 0.5) * 40 / 64).astype(int)
+    columns = np.floor((np.arange(64) + 0.5) * 36 / 64).astype(int)
+    np.testing.assert_allclose(found["image"][1].numpy(), levels[np.ix_(rows, columns)] / 255, rtol=1e-6)
+    np.testing.assert_array_equal(found["label"].numpy(), [codes == number for number in range(3)])
+    small = ClassPreprocessing(size=64)({**item, "prior_scale": 255})["label"].numpy()
+    np.testing.assert_array_equal(small.argmax(0), codes[np.ix_(rows, columns)])
+
+
+def test_augmentation_moves_image_prior_and_classes_together() -> None:
+    label = torch.zeros(1, 48, 48)
+    label[0, 8:20, 10:30], label[0, 20:30, 10:30] = 1, 2
+    item = {"image": torch.where(label > 0, 0.0, -1000.0), "prior": (label > 0).float() / 2, "label": label}
+    transform = ClassTrainingInput(augment=True)
+    moved = 0
+    for seed in range(12):
+        transform.set_random_state(seed=seed)
+        found = transform(dict(item))
+        classes = torch.as_tensor(found["label"])
+        assert torch.equal(classes.sum(0), torch.ones(48, 48))
+        image, prior = torch.as_tensor(found["image"])
+        assert torch.equal(prior * 2, 1 - classes[0])
+        # The image is interpolated, blurred and noisy: along the border of the lesion it may differ.
+        middle = (image.max() + image.min()) / 2
+        assert ((image > middle) == (prior > 0)).float().mean() > 0.95
+        moved += not torch.equal(classes.argmax(0), label[0].long())
+    assert moved >= 10

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from scripts.data.layouts.case import Case, ListName
 from scripts.errors import UserError
+from scripts.transforms.labels import CLASS_CODES
 
 BINARY = frozenset({0, 1})
 PICTURE_BINARY = frozenset({0, 1, 255})
-CLASSES = frozenset({0, 1, 2})
+CLASSES = frozenset(CLASS_CODES)
 
 
 @dataclass

@@ -29,7 +29,9 @@ class Case(TypedDict):
             LO..HI HU; absent: to be found from the values.
         slices: indices along the stored third axis that this case covers; absent: all of them.
         classes: path of a multi-class label: 0 background, 1 ground glass, 2 consolidation.
-        prior: path of the binary prior that comes with `classes`.
+        prior: path of the infection map that comes with `classes`.
+        prior_codes: as `label_codes`, for the prior.
+        prior_scale: as `label_scale`, for the prior.
         lung: path of a lung mask.
     """
 
@@ -45,6 +47,8 @@ class Case(TypedDict):
     slices: NotRequired[list[int]]
     classes: NotRequired[str]
     prior: NotRequired[str]
+    prior_codes: NotRequired[list[int]]
+    prior_scale: NotRequired[int]
     lung: NotRequired[str]
 
 

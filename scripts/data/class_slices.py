@@ -1,0 +1,88 @@
+"""Slices with an infection map and the classes inside of it: what the network of classes trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from scripts.data.slices import LEVELS, SliceDataset, load_stacks, mix_seed, transformed
+from scripts.transforms.labels import class_numbers
+from scripts.transforms.preprocessing import IMAGE, LABEL, PRIOR, NetworkGrid
+
+
+class ClassSliceDataset(SliceDataset):
+    """`SliceDataset` whose slices have a prior, and classes for a label.
+
+    A slice {"image" in HU, "prior" in [0, 1], "label" with the classes 0, 1, 2}, each (1, H, W), goes through the
+    transform. Sampling looks at the infection mask. Images are read once more for the classes and, unless the prior is
+    the infection mask, for the prior; in memory and in the cache they are kept as often.
+
+    Args:
+        data: see `SliceDataset`, with "classes" and "prior" beside "label"; "prior_codes", "prior_scale" as for labels.
+        grid: see `SliceDataset`.
+        transform: see `SliceDataset`.
+        sampling: see `SliceDataset`.
+        cache_dir: see `SliceDataset`.
+        seed: see `SliceDataset`.
+        progress: see `SliceDataset`.
+
+    Raises:
+        UserError: as `SliceDataset`, and for a multi-class label with unknown codes.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        grid: NetworkGrid,
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+        sampling: str = "all",
+        cache_dir: str | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        super().__init__(data, grid, transform, sampling, cache_dir, seed, progress)
+
+        def stacks(cases: list[dict[str, Any]]) -> list[NDArray[Any]]:
+            return [label for _, label in load_stacks(cases, grid, cache_dir, progress)]
+
+        self._classes = stacks([_codes_as_label(case) for case in data])
+        for case, codes in zip(data, self._classes, strict=True):
+            codes[:] = class_numbers(torch.from_numpy(codes), case["classes"]).numpy()
+        priors = [_prior_as_label(case) for case in data]
+        own = all(_same_label(case, prior) for case, prior in zip(data, priors, strict=True))
+        self._priors = [label for _, label in self._stacks] if own else stacks(priors)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns slice `index` of this epoch as the transform makes it."""
+        case, position = self._table[self._served[index]]
+        planes = {
+            IMAGE: self._stacks[case][0][position],
+            PRIOR: self._priors[case][position],
+            LABEL: self._classes[case][position],
+        }
+        item = {key: torch.from_numpy(plane.copy()).float()[None] for key, plane in planes.items()}
+        item[PRIOR] /= LEVELS
+        if self.transform is None:
+            return item
+        return transformed(item, self.transform, mix_seed(self.seed, self.epoch, int(self._served[index])))
+
+
+def _codes_as_label(case: Mapping[str, Any]) -> dict[str, Any]:
+    """The case with its multi-class label as label, so scaled that every code is kept as its level."""
+    return {**case, LABEL: case["classes"], "label_codes": None, "label_scale": LEVELS}
+
+
+def _prior_as_label(case: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **case,
+        LABEL: case[PRIOR],
+        "label_codes": case.get("prior_codes"),
+        "label_scale": case.get("prior_scale"),
+    }
+
+
+def _same_label(case: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(case.get(key) == other.get(key) for key in (LABEL, "label_codes", "label_scale"))

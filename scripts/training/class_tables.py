@@ -1,0 +1,61 @@
+"""The tables of an evaluation by classes: one row a case and class, and the summary."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pandas as pd
+from ignite.engine import Engine
+
+from scripts.data.slices import chosen_slices
+from scripts.files import write_atomic, write_json
+from scripts.metrics import json_ready, score_case, summarise
+from scripts.training.processes import is_main_process
+from scripts.training.tables import CaseTables, gather
+from scripts.transforms.labels import CLASSES
+
+logger = logging.getLogger(__name__)
+
+FILES = ("classes.csv", "summary.json")
+
+
+class ClassTables(CaseTables):
+    """`CaseTables` for maps of classes: writes `classes.csv` and `summary.json`.
+
+    Prediction and label hold one binary map a class, (3, X, Y, Z). Each class but the background is judged as if it
+    were alone; all measures, `mae`, `e_measure` and `s_measure` too, are those of these binary maps. The summary has
+    the figures of `summarise` for each class, with n and aggregation. Arguments as `CaseTables`.
+    """
+
+    def _score(self, engine: Engine) -> None:
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+            case = self.cases[batch["name"]]
+            positions = chosen_slices(case, output["image"])
+            spacing = self._spacing(output["label"])
+            for number, name in enumerate(CLASSES[1:], start=1):
+                row, slices = score_case(
+                    output["pred"].as_tensor()[number : number + 1, ..., positions],
+                    output["label"].as_tensor()[number : number + 1, ..., positions],
+                    threshold=self.threshold,
+                    name=case["name"],
+                    patient=case.get("patient"),
+                    spacing=spacing,
+                    surface=spacing is not None,
+                    rules=self.rules,  # type: ignore[arg-type]
+                )
+                self.case_rows.append({"case": row["case"], "class": name, **row})
+                self.slice_rows.extend({**record, "class": name} for record in slices)
+
+    def _write(self, engine: Engine) -> None:
+        case_rows, slice_rows = gather(self.case_rows), gather(self.slice_rows)
+        if not is_main_process():
+            return
+        figures: dict[str, Any] = {}
+        for name in CLASSES[1:]:
+            parts = ([row for row in rows if row["class"] == name] for rows in (case_rows, slice_rows))
+            figures[name] = summarise(*parts)
+        write_atomic(self.folder / FILES[0], pd.DataFrame(case_rows).set_index("case").to_csv)
+        write_json(self.folder / FILES[1], json_ready({**self.context, "figures": figures}))
+        said = ", ".join(f"{name} {found['case']['dice']['mean']:.3f}" for name, found in figures.items())
+        logger.info(f"Dice: {said}, means over {figures[CLASSES[1]]['case']['dice']['n']} cases; in {self.folder}")
