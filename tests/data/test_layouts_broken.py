@@ -122,14 +122,14 @@ def test_label_values_that_are_no_codes(trees):
 
 def test_semiseg_class_codes_and_picture_sizes(trees):
     dataset = trees.semiseg() / "Dataset" / "TrainingSet"
-    trees.picture(dataset / "MultiClassInfection-Train/GT/1.png", (38, 75))
+    trees.picture(dataset / "MultiClassInfection-Train/GT/1.png", (38, 40))
     trees.picture(dataset / "MultiClassInfection-Train/Prior/2.png", (255,), size=(9, 7))
     trees.picture(dataset / "LungInfection-Train/Doctor-label/GT/3.png", (128,))
     (dataset / "MultiClassInfection-Train/GT/4.png").unlink()
     lines = error_lines(dataset.parent)
     assert len(lines) == 4
     joined = "\n".join(lines)
-    assert re.search(r"GT/1.png: label values 38, 75, accepted: 0, 1, 2$", joined, re.MULTILINE)
+    assert re.search(r"GT/1.png: label values 40, accepted: 0, 1, 2, 38, 75$", joined, re.MULTILINE)
     assert re.search(r"Prior/2.png: size 7 x 9, its image .*2.jpg has 9 x 7", joined)
     assert re.search(r"Doctor-label/GT/3.png: label values 128", joined)
     assert re.search(r"Imgs/4.jpg: no multi-class label '4'", joined)
