@@ -74,6 +74,7 @@ def test_no_evidence_no_finding(phantom):
     assert findings(crop[:, ::-1], SPACING) == []
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["p001", "normal001"])
 def test_real_chests_as_they_are(request, name):

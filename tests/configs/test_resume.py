@@ -36,7 +36,9 @@ def train_and_kill(command: list[str], bundle_root: Path, env: dict[str, str], f
     process.wait()
 
 
-@pytest.mark.parametrize("config", [TRAIN, f"['{TRAIN}','configs/presets/cpu.yaml']"])
+@pytest.mark.parametrize(
+    "config", [TRAIN, pytest.param(f"['{TRAIN}','configs/presets/cpu.yaml']", marks=pytest.mark.slow)]
+)
 def test_killed_twice_and_resumed_equals_uninterrupted(
     config: str, run_bundle, bundle_tools, make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
 ) -> None:

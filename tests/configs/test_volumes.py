@@ -72,6 +72,7 @@ def test_training_evaluation_and_inference(
         np.testing.assert_array_equal(np.asarray(turned(found, "LPS").dataobj), mask)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(
     run_bundle, bundle_tools, make_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:

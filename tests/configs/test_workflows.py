@@ -169,6 +169,7 @@ def test_masks_follow_the_scan_through_every_way_of_storing_it(
     assert "holds results already" in again.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_all_work_from_another_folder(
     run_bundle, bundle_tools, trained: Path, tmp_path: Path, bundle_root: Path
 ) -> None:
@@ -214,6 +215,7 @@ def test_fine_tuning_starts_from_weights(run_bundle, bundle_tools, trained: Path
     torch.testing.assert_close(after["out.weight"], before["out.weight"], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_mlflow_tracking_by_monais_switch(run_bundle, bundle_tools, make_dataset: MakeDataset, tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     run_bundle(
