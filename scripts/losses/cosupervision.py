@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from scripts.losses.checks import check_maps
 from scripts.settings import flag
 
 LOSS_FORMS = ("sum", "paper_literal", "mean")
@@ -103,15 +104,7 @@ class CoSupervisionLoss(nn.Module):
             ValueError: if channels, batches or sizes are others.
         """
         heads = self.edge_heads + self.mask_heads
-        if logits.shape[1] not in (1, 1 + heads) or label.shape[1] != 2:
-            raise ValueError(
-                f"logits have {logits.shape[1]} channels and labels {label.shape[1]}; "
-                f"accepted: 1 or {1 + heads} logits, 2 labels (mask, edge)"
-            )
-        if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[2:]:
-            raise ValueError(
-                f"logits are {tuple(logits.shape)} and labels {tuple(label.shape)}; accepted: equal batches and sizes"
-            )
+        check_maps(logits, label, heads)
         with torch.autocast(device_type=logits.device.type, enabled=False):
             probability = torch.sigmoid(logits.float())
             mask, edge = label.float().split(1, dim=1)

@@ -6,6 +6,8 @@ import torch
 from monai.losses import DeepSupervisionLoss, DiceCELoss
 from torch import Tensor, nn
 
+from scripts.losses.checks import check_sizes
+
 MAIN_WEIGHT = 0.5
 
 
@@ -39,10 +41,7 @@ class DeepDiceBCELoss(nn.Module):
         """
         if logits.shape[1] not in (1, 1 + self.mask_heads):
             raise ValueError(f"logits have {logits.shape[1]} channels; accepted: 1 or {1 + self.mask_heads}")
-        if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[2:]:
-            raise ValueError(
-                f"logits are {tuple(logits.shape)} and labels {tuple(label.shape)}; accepted: equal batches and sizes"
-            )
+        check_sizes(logits, label)
         with torch.autocast(device_type=logits.device.type, enabled=False):
             mask = label[:, :1].float()
             maps = logits.float().split(1, dim=1)

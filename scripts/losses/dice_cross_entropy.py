@@ -6,6 +6,8 @@ import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
+from scripts.losses.checks import check_sizes
+
 SMOOTH = 1e-4  # in numerator and denominator, so that a class that is neither there nor predicted counts as right
 
 
@@ -40,10 +42,7 @@ class DiceCrossEntropyLoss(nn.Module):
                 f"logits have {logits.shape[1]} channels and labels {label.shape[1]}; "
                 "accepted: 1 logit (networks without heads), 2 labels (mask, edge)"
             )
-        if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[2:]:
-            raise ValueError(
-                f"logits are {tuple(logits.shape)} and labels {tuple(label.shape)}; accepted: equal batches and sizes"
-            )
+        check_sizes(logits, label)
         with torch.autocast(device_type=logits.device.type, enabled=False):
             lesion = logits.float()
             mask = label[:, :1].float()

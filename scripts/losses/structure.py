@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scripts.losses.checks import check_maps
 from scripts.settings import flag
 
 NEIGHBOURHOOD = 31  # pixels on a side
@@ -74,15 +75,7 @@ class InfNetLoss(nn.Module):
             ValueError: if channels, batches or sizes are others.
         """
         heads = self.edge_heads + self.mask_heads
-        if logits.shape[1] not in (1, 1 + heads) or label.shape[1] != 2:
-            raise ValueError(
-                f"logits have {logits.shape[1]} channels and labels {label.shape[1]}; "
-                f"accepted: 1 or {1 + heads} logits, 2 labels (mask, edge)"
-            )
-        if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[2:]:
-            raise ValueError(
-                f"logits are {tuple(logits.shape)} and labels {tuple(label.shape)}; accepted: equal batches and sizes"
-            )
+        check_maps(logits, label, heads)
         with torch.autocast(device_type=logits.device.type, enabled=False):
             logits = logits.float()
             mask, edge = label.float().split(1, dim=1)

@@ -11,6 +11,7 @@ from monai.networks.blocks import Convolution
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
+from scripts.networks.blocks import check_size
 from scripts.networks.carafe import CARAFE
 
 LEVELS = 5
@@ -112,9 +113,7 @@ class CAResUNet(nn.Module):
         Raises:
             ValueError: if H or W is not a multiple of 16.
         """
-        height, width = image.shape[2], image.shape[3]
-        if height % self.size_multiple != 0 or width % self.size_multiple != 0:
-            raise ValueError(f"images are {height} x {width} pixels; accepted: multiples of {self.size_multiple}")
+        check_size(image, self.size_multiple)
         background, lesion = self.class_logits(image).split(1, dim=1)
         return lesion - background
 

@@ -9,9 +9,9 @@ al. 2018 (arXiv 1711.07767), the partial decoder that of Wu et al. 2019 (arXiv 1
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scripts.networks.blocks import check_size, resize_like
 from scripts.networks.res2net import Res2Net
 
 RFB_KERNELS = (3, 5, 7)
@@ -137,9 +137,9 @@ class ReverseAttention(nn.Module):
         Returns:
             S_k (B, 1, H, W), logits.
         """
-        prior = _resize(prior, feature)
+        prior = resize_like(prior, feature)
         reverse = 1 - torch.sigmoid(prior)
-        seen = torch.cat([self.reduce(feature * reverse), _resize(edge, feature)], dim=1)
+        seen = torch.cat([self.reduce(feature * reverse), resize_like(edge, feature)], dim=1)
         return self.out(self.dropout(self.body(seen))) + prior
 
 
@@ -200,21 +200,14 @@ class InfNet(nn.Module):
         Raises:
             ValueError: if H or W is not a multiple of 32.
         """
-        height, width = image.shape[2], image.shape[3]
-        if height % self.size_multiple != 0 or width % self.size_multiple != 0:
-            raise ValueError(f"images are {height} x {width} pixels; accepted: multiples of {self.size_multiple}")
+        check_size(image, self.size_multiple)
         f2, f3, f4, f5 = self.backbone(image.expand(-1, 3, -1, -1) if self.grey else image)
         edge = self.edge(f2)
         global_map = self.decoder(self.receptive_3(f3), self.receptive_4(f4), self.receptive_5(f5))
         map_5 = self.attention_5(f5, global_map, edge)
         map_4 = self.attention_4(f4, map_5, edge)
-        main = _resize(self.attention_3(f3, map_4, edge), image)
+        main = resize_like(self.attention_3(f3, map_4, edge), image)
         if not (self.training and self.deep_supervision):
             return main
-        maps = [main] + [_resize(coarse, image) for coarse in (self.edge_out(edge), global_map, map_5, map_4)]
+        maps = [main] + [resize_like(coarse, image) for coarse in (self.edge_out(edge), global_map, map_5, map_4)]
         return torch.cat(maps, dim=1)
-
-
-def _resize(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear resize of (B, C, h, w) to the height and width of `like`."""
-    return F.interpolate(x, size=[like.shape[2], like.shape[3]], mode="bilinear", align_corners=False)

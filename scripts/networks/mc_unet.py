@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.blocks import ConvBlock
+from scripts.networks.blocks import ConvBlock, check_size
 
 WIDTHS = (1, 2, 4, 8, 8)  # channels of the five levels in base widths
 
@@ -68,9 +68,7 @@ class MultiClassUNet(nn.Module):
         Raises:
             ValueError: if H or W is not a multiple of 16.
         """
-        height, width = image.shape[2], image.shape[3]
-        if height % self.size_multiple != 0 or width % self.size_multiple != 0:
-            raise ValueError(f"images are {height} x {width} pixels; accepted: multiples of {self.size_multiple}")
+        check_size(image, self.size_multiple)
         x = self.stem(image.repeat_interleave(self.repeats, dim=1))
         skips: list[Tensor] = []
         for down in self.downs:
