@@ -14,6 +14,7 @@ def experiment(
     seeds: int = 1,
     folds: str = "all",
     variants: str = "all",
+    steps: int | None = None,
     device: str | None = None,
 ) -> None:
     """Trains and evaluates what a published table compares, under one budget, and writes the table with its spread.
@@ -28,6 +29,7 @@ def experiment(
         seeds: number of seeds.
         folds: validation folds, such as 0,1; or all.
         variants: rows of the table, separated by commas; or all.
+        steps: optimizer steps of every training in place of the budget's, for a first look.
         device: cpu, cuda, mps; the first that is there unless given.
     """
     try:
@@ -35,6 +37,6 @@ def experiment(
     except ValueError:
         raise UserError(f"--folds is {folds!r}; accepted: all, or numbers such as 0,1") from None
     rows = [] if variants == "all" else [row.strip() for row in variants.split(",")]
-    table = run_experiment(read_experiment(name, rows), data, out, budget, seeds, chosen, device)
+    table = run_experiment(read_experiment(name, rows), data, out, budget, seeds, chosen, steps, device)
     print(table.read_text(encoding="utf-8"))
     print(f"{table}, table.csv and runs.csv beside it")

@@ -9,7 +9,7 @@ import math
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,7 @@ def run_experiment(
     budget: str | None = None,
     seeds: int = 1,
     folds: Sequence[int] | None = None,
+    steps: int | None = None,
     device: str | None = None,
 ) -> Path:
     """Trains and evaluates every variant, and writes the table; goes on with what an earlier call left.
@@ -123,13 +124,15 @@ def run_experiment(
         budget: overlay that sets width, size and schedule of every training; None: the experiment's own.
         seeds: number of seeds, from 0 on.
         folds: validation folds; None: all of them.
+        steps: optimizer steps of every training in place of the budget's.
         device: where networks work; None: the first that is there.
 
     Returns:
         The path of `table.md`.
 
     Raises:
-        UserError: for other settings than the folder began with, or as the trainings do.
+        UserError: for other settings than the folder began with, steps where the budget counts epochs, or as the
+            trainings do.
     """
     folder = Path(output_dir).resolve()
     data = str(Path(dataset_dir).resolve())
@@ -138,10 +141,11 @@ def run_experiment(
     if not used or not set(used) <= set(every) or seeds < 1:
         raise UserError(f"folds {used}, {seeds} seeds; accepted: folds of {every}, 1 seed or more")
     chosen = _budget(experiment.budget if budget is None else budget)
+    settings = _length(chosen, steps)
     record = {
         "experiment": experiment.name,
         "data": describe(data),
-        "budget": chosen.name,
+        "budget": chosen.name + "".join(f", {key} {value}" for key, value in settings.items()),
         "seeds": seeds,
         "folds": used,
     }
@@ -151,7 +155,8 @@ def run_experiment(
         for seed in range(seeds):
             for fold in used:
                 place = folder / _folder_name(variant.name) / f"seed_{seed}" / f"fold_{fold}"
-                version = _run_once(experiment, variant, place, data, chosen, seed, fold, device)
+                one = replace(variant, settings={**variant.settings, **settings})
+                version = _run_once(experiment, one, place, data, chosen, seed, fold, device)
                 row = {"variant": variant.name, "seed": seed, "fold": fold, "version": version}
                 rows.append({**row, **_figures(place)})
                 write_atomic(folder / RUNS, pd.DataFrame(rows).set_index("variant").to_csv)
@@ -164,6 +169,15 @@ def _budget(name: str) -> Path:
         if path.is_file():
             return path.resolve()
     raise UserError(f"--budget {name}: no such file; accepted: an overlay such as {BUDGET}")
+
+
+def _length(budget: Path, steps: int | None) -> dict[str, Any]:
+    """What sets another number of steps than the budget's."""
+    if steps is None:
+        return {}
+    if steps < 1 or "steps" not in yaml.safe_load(budget.read_text(encoding="utf-8")):
+        raise UserError(f"--steps {steps} with {budget}; accepted: 1 or more, with a budget that has `steps`")
+    return {"steps": steps}
 
 
 def _claim(folder: Path, record: Mapping[str, Any]) -> None:

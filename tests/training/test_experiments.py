@@ -128,8 +128,8 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     for module in (workflows, experiments):
         monkeypatch.setattr(module, "run_workflow", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(chosen, str(data), str(out), budget, device="cpu")
-    text = run_experiment(chosen, str(data), str(out), budget, device="cpu").read_text()
+        run_experiment(chosen, str(data), str(out), budget, steps=7, device="cpu")
+    text = run_experiment(chosen, str(data), str(out), budget, steps=7, device="cpu").read_text()
     assert len(calls) == len(set(calls)) + 1 == 9  # the one that was stopped came twice
     rows = pd.read_csv(out / "runs.csv")
     assert list(rows["variant"]) == ["baseline"] * 2 + ["ESM + ASSM + AFM"] * 2
@@ -142,9 +142,33 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     assert "2 runs (1 seeds x 2 folds)" in text
     assert "4 cases of small, split by patient" in text
     assert not list(out.rglob("last.pt"))
+    assert "Budget budget.yaml, steps 7, version" in text
+    with pytest.raises(UserError, match="began with another budget"):
+        run_experiment(chosen, str(data), str(out), budget, steps=8)
     other = read_experiment("table3", ["ResUNet_C_1"])
     with pytest.raises(UserError, match="began with another experiment"):
         run_experiment(other, str(data), str(out), budget)
+
+
+def test_steps_replace_those_of_the_budget(
+    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = []
+    monkeypatch.setattr(experiments, "train_once", lambda files, run, **given: settings.append((files, given)))
+    monkeypatch.setattr(experiments, "run_workflow", lambda *arguments, **given: None)
+    monkeypatch.setattr(experiments, "_figures", lambda place: dict.fromkeys(("cases", "slice_dice", *MEASURES), 1))
+    data = str(make_dataset(cases=8, folds=2))
+    run_experiment(read_experiment("table3", ["ResUNet_C_1"]), data, str(tmp_path / "out"), folds=[0], steps=20)
+    ((files, given),) = settings
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / file) for file in files])
+    parser.update({**given, "bundle_root": ".", "device": "cpu", "output_dir": str(tmp_path / "run")})
+    loader, epochs = (parser.get_parsed_content(id_) for id_ in ("train#dataloader", "max_epochs"))
+    assert 20 <= epochs * len(loader) < 20 + 4 * len(loader)
+    for name, steps in (("fv", 20), ("table3", 0)):
+        with pytest.raises(UserError, match=rf"--steps {steps} with .*; accepted: 1 or more"):
+            run_experiment(read_experiment(name), data, str(tmp_path / "other"), steps=steps)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_folder_with_something_else_is_left_alone(
