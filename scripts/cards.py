@@ -18,13 +18,15 @@ from torch import nn
 
 from scripts.errors import UserError
 from scripts.files import sha256, unfinished_folder, write_json
+from scripts.flips import FlipInferer
 from scripts.networks.registry import NETWORKS, create_network
-from scripts.settings import memory_format
+from scripts.settings import flag, memory_format, optional
 from scripts.transforms.preprocessing import ClassPreprocessing, Preprocessing
 
 CARD_FORMAT = 1
-OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0}
-"""Where a card says nothing else: the probability from which on a voxel is infection, and the smallest lesion kept."""
+OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flips": False}
+"""Where a card says nothing else: the probability from which on a voxel is infection, the smallest lesion kept, and
+whether the network's answer is the mean over mirror images."""
 REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
 
 
@@ -56,8 +58,7 @@ def write_card(
     preprocessing: Mapping[str, Any],
     data: Mapping[str, Any],
     figures: Mapping[str, Any],
-    threshold: float = OPERATING_POINT["threshold"],
-    smallest_lesion_mm3: float = OPERATING_POINT["smallest_lesion_mm3"],
+    operating_point: Mapping[str, Any] = OPERATING_POINT,
 ) -> None:
     """Writes the card of a checkpoint that lies on the disk.
 
@@ -69,15 +70,15 @@ def write_card(
             it was in training) if it sees an infection map beside the image.
         data: what it was trained on: name, split, fold, synthetic and what else is known.
         figures: validation figures, each with what it was measured on.
-        threshold: probability from which on a voxel is infection.
-        smallest_lesion_mm3: volume below which a connected lesion is left out of a scan's mask.
+        operating_point: "threshold", probability from which on a voxel is infection; "smallest_lesion_mm3", volume
+            below which a connected lesion is left out of a scan's mask; "test_time_flips", see `average_over_flips`.
     """
     card = {
         "format": CARD_FORMAT,
         "sha256": sha256(checkpoint),
         "network": dict(network),
         "preprocessing": dict(preprocessing),
-        "operating_point": {"threshold": threshold, "smallest_lesion_mm3": smallest_lesion_mm3},
+        "operating_point": {**OPERATING_POINT, **operating_point},
         "data": dict(data),
         "figures": dict(figures),
     }
@@ -216,21 +217,27 @@ def _settings(card: Mapping[str, Any], steps: type, beside: str) -> dict[str, An
     return settings
 
 
-def inferer_from_card(card: Mapping[str, Any], at_once: int) -> Inferer:
+def inferer_from_card(card: Mapping[str, Any], at_once: int, test_time_flips: bool | str | None = None) -> Inferer:
     """Returns what brings a whole scan (B, 1, size, size, Z) before the network.
 
     Args:
         card: see `read_card`.
         at_once: slices or patches in a batch.
+        test_time_flips: in place of the operating point's.
 
     Returns:
         Slices one by one; or, where the card has a patch size, patches that overlap by half and are blended by a
         Gaussian, scans smaller than a patch padded with 0.
     """
     settings = card["preprocessing"]
+    inferer: Inferer
     if "patch_size" in settings:
-        return SlidingWindowInferer(settings["patch_size"], sw_batch_size=at_once, overlap=0.5, mode="gaussian")
-    return SliceInferer(roi_size=[settings["size"]] * 2, sw_batch_size=at_once, spatial_dim=2)
+        inferer = SlidingWindowInferer(settings["patch_size"], sw_batch_size=at_once, overlap=0.5, mode="gaussian")
+    else:
+        inferer = SliceInferer(roi_size=[settings["size"]] * 2, sw_batch_size=at_once, spatial_dim=2)
+    point = card.get("operating_point", OPERATING_POINT)  # while training there is none
+    flips = point["test_time_flips"] if optional(test_time_flips) is None else test_time_flips
+    return FlipInferer(inferer) if flag(flips, "test_time_flips") else inferer
 
 
 def require_slices(card: Mapping[str, Any], weights: str | Path) -> None:

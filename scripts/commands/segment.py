@@ -24,6 +24,7 @@ def segment(
     intensity: str = "auto",
     threshold: float | None = None,
     smallest_lesion_mm3: float | None = None,
+    flips: bool | None = None,
     probability: bool = False,
     lungs: str | None = None,
     series: str | None = None,
@@ -44,6 +45,7 @@ def segment(
         intensity: auto, hu, or window:LO,HI for an export that was mapped from that HU window.
         threshold: probability from which on a voxel is infection; the card's unless given.
         smallest_lesion_mm3: lesions below this volume are left out; the card's unless given.
+        flips: mean over four mirror images, four times as slow; as the card says unless given.
         probability: also writes the probability map.
         lungs: your own lung mask on the scan's grid (1 right, 2 left, or one value), or a folder of such masks.
         series: which DICOM series, where a folder holds several.
@@ -63,7 +65,7 @@ def segment(
         raise UserError(f"{lungs}: no such lung mask or folder of lung masks")
     cases = expand_inputs(sources, output)
     file = Path(weights) if weights else BUNDLE / "models/model.pt"
-    segmenter = Segmenter(file, device, threshold, smallest_lesion_mm3)
+    segmenter = Segmenter(file, device, threshold, smallest_lesion_mm3, flips)
     settings = Settings(
         intensity=intensity,
         probability=probability,

@@ -40,6 +40,7 @@ def describe_model(segmenter: Segmenter) -> dict[str, Any]:
         "operating_point": {
             "threshold": segmenter.threshold,
             "smallest_lesion_mm3": segmenter.smallest_lesion_mm3,
+            "test_time_flips": segmenter.test_time_flips,
         },
         "synthetic": bool(data.get("synthetic")),
         "trained_on": data.get("name"),

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scripts.cards import require_slices, trained_network
+from scripts.flips import average_over_flips
 from scripts.scan.volume import Note, Scan, canonical
-from scripts.settings import number, usable_device
+from scripts.settings import flag, number, usable_device
 from scripts.transforms.geometry import resize_slice
 from scripts.transforms.intensity import AIR_HU, HounsfieldMap, ValueRange, plan_hounsfield, scale_window, z_score
 from scripts.transforms.postprocessing import without_small_lesions
@@ -103,6 +104,7 @@ class Segmenter:
         device: a torch device; None takes CUDA, then MPS, then the CPU.
         threshold: in place of the card's.
         smallest_lesion_mm3: in place of the card's.
+        test_time_flips: in place of the card's, see `average_over_flips`.
 
     Raises:
         UserError: if weights or card cannot be used, or a setting makes no sense.
@@ -121,6 +123,7 @@ class Segmenter:
         device: str | None = None,
         threshold: float | None = None,
         smallest_lesion_mm3: float | None = None,
+        test_time_flips: bool | None = None,
     ) -> None:
         self.weights = Path(weights)
         self.device = usable_device(device)
@@ -131,6 +134,8 @@ class Segmenter:
         smallest = point["smallest_lesion_mm3"] if smallest_lesion_mm3 is None else smallest_lesion_mm3
         self.threshold = number("threshold", chosen, "a probability between 0 and 1", lambda value: 0 < value < 1)
         self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
+        flips = point["test_time_flips"] if test_time_flips is None else test_time_flips
+        self.test_time_flips = flag(flips, "test_time_flips")
         self.size = int(self.card["preprocessing"]["size"])
         low, high = self.card["preprocessing"]["window"]
         self.window = float(low), float(high)
@@ -180,7 +185,9 @@ class Segmenter:
         """Probabilities (N, 1, size, size) of some slices in HU."""
         inputs = torch.stack([self.network_input(one) for one in batch])[:, None]
         with torch.inference_mode():
-            return torch.sigmoid(self.network(inputs.to(self.device)).float()).cpu()
+            inputs = inputs.to(self.device)
+            logits = average_over_flips(self.network, inputs) if self.test_time_flips else self.network(inputs)
+            return torch.sigmoid(logits.float()).cpu()
 
     def network_input(self, hu: Tensor) -> Tensor:
         """Returns what the network sees of one slice (X, Y) in HU, (size, size)."""

@@ -129,7 +129,7 @@ CARD = {
     "sha256": "ab" * 32,
     "network": {"name": "resunet", "arguments": {}},
     "preprocessing": {"size": [256, 256]},
-    "operating_point": {"threshold": 0.5, "smallest_lesion_mm3": 0.0},
+    "operating_point": {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flips": False},
     "data": {"name": "some patients", "synthetic": False},
 }
 SLABS = {"plausible": True, "doubts": [], "cuts": []}
@@ -151,7 +151,8 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **
     measures = measure(lambda z: values[:, :, z].astype(np.float32), mask, spacing, given)
     card = {**CARD, "data": {**CARD["data"], "synthetic": synthetic}}
     weights = Path("weights of erika/model.pt")
-    model = describe_model(SimpleNamespace(card=card, weights=weights, threshold=0.4, smallest_lesion_mm3=10.0))
+    segmenter = {"threshold": 0.4, "smallest_lesion_mm3": 10.0, "test_time_flips": False}
+    model = describe_model(SimpleNamespace(card=card, weights=weights, **segmenter))
     return build_report(scan, measures, model, {"device": "cpu"}, {"network": 1.23456789})
 
 

@@ -42,9 +42,11 @@ def segment(segmenter: Segmenter, path: Path, threshold: float | None = None) ->
     return scan, mask, threshold
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64, np.int32])
+@pytest.mark.parametrize(
+    ("dtype", "flips"), [(np.int16, False), (np.float32, True), (np.float64, False), (np.int32, False)]
+)
 def test_the_mask_is_that_of_run_inference_bit_for_bit(
-    dtype: type, segmenter: Segmenter, weights: Path, bundle_root: Path, tmp_path: Path
+    dtype: type, flips: bool, weights: Path, bundle_root: Path, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(-600, 300, (90, 70, 19)).clip(-1500, 1000)  # two batches of 8 and one of 3
@@ -55,10 +57,10 @@ def test_the_mask_is_that_of_run_inference_bit_for_bit(
         image.header.set_slope_inter(0.37, -12.5)
         image = nib.Nifti1Image(image.dataobj, affine, image.header)
     nib.save(image, tmp_path / "scan.nii.gz")
-    _, found, threshold = segment(segmenter, tmp_path / "scan.nii.gz")
+    _, found, threshold = segment(Segmenter(weights, device="cpu", test_time_flips=flips), tmp_path / "scan.nii.gz")
     words = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml"]
     words += ["--dataset_dir", tmp_path / "scan.nii.gz", "--checkpoint", weights, "--output_dir", tmp_path / "out"]
-    words += ["--device", "cpu", "--threshold", threshold]
+    words += ["--device", "cpu", "--threshold", threshold, "--test_time_flips", flips]
     done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     expected = np.asarray(nib.load(tmp_path / "out" / "scan_infection.nii.gz").dataobj)
