@@ -15,6 +15,7 @@ COMMANDS = {
     "segment": "segment",
     "classify": "classify",
     "experiment": "experiment",
+    "calibrate": "calibrate",
     "phantom": "phantom",
     "prepare": "prepare",
     "preview": "preview",

@@ -24,9 +24,9 @@ from scripts.settings import flag, memory_format, optional
 from scripts.transforms.preprocessing import ClassPreprocessing, Preprocessing
 
 CARD_FORMAT = 1
-OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flips": False}
-"""Where a card says nothing else: the probability from which on a voxel is infection, the smallest lesion kept, and
-whether the network's answer is the mean over mirror images."""
+OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flips": False, "least_slice_share": 0.0}
+"""Where a card says nothing else: the probability from which on a voxel is infection, the smallest lesion kept, whether
+the network's answer is the mean over mirror images, and the share of a slice that must be marked for it to count."""
 REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
 
 
@@ -71,7 +71,8 @@ def write_card(
         data: what it was trained on: name, split, fold, synthetic and what else is known.
         figures: validation figures, each with what it was measured on.
         operating_point: "threshold", probability from which on a voxel is infection; "smallest_lesion_mm3", volume
-            below which a connected lesion is left out of a scan's mask; "test_time_flips", see `average_over_flips`.
+            below which a connected lesion is left out of a scan's mask; "test_time_flips", see `average_over_flips`;
+            "least_slice_share", share of a slice from which on it counts as one with infection.
     """
     card = {
         "format": CARD_FORMAT,

@@ -91,7 +91,7 @@ def test_a_card_cannot_ask_for_code(checkpoint: Path) -> None:
 
 def test_a_card_without_a_smallest_lesion_keeps_every_lesion(checkpoint: Path) -> None:
     change(checkpoint, operating_point={"threshold": 0.4})
-    point = {"threshold": 0.4, "smallest_lesion_mm3": 0.0, "test_time_flips": False}
+    point = {"threshold": 0.4, "smallest_lesion_mm3": 0.0, "test_time_flips": False, "least_slice_share": 0.0}
     assert read_card(checkpoint)["operating_point"] == point
 
 

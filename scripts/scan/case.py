@@ -169,7 +169,8 @@ class CaseSegmenter:
         mask = canonical(done.mask, scan.affine)
         with watch("measure"):
             spacing = scan.spacing_lps if scan.voxel_size_known else None
-            measures = measure(None if slices.map.window else lambda z: hu[..., z], mask, spacing, lungs)
+            least = self.segmenter.card["operating_point"]["least_slice_share"]
+            measures = measure(None if slices.map.window else lambda z: hu[..., z], mask, spacing, lungs, least)
             notes += _outside(measures)
         with watch("write"):
             notes += self._write_masks(scan, done, target)
@@ -177,7 +178,9 @@ class CaseSegmenter:
         with watch("report"):
             draw_preview(hu, mask, target / "preview.png", spacing=spacing, title=scan.name)
             settings = {"intensity": self.settings.intensity, "device": str(self.segmenter.device)}
-            report = build_report(scan, measures, self.model, settings, watch.seconds, notes)
+            familiar = self.segmenter.familiarity
+            strangeness = {"distance": done.distance, "limit": familiar.limit} if familiar else None
+            report = build_report(scan, measures, self.model, settings, watch.seconds, notes, strangeness)
             write_report_html(report, {"Most affected slices": target / "preview.png"}, target / "report.html")
         return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()}}
 

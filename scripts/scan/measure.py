@@ -42,6 +42,7 @@ def measure(
     mask: NDArray[Any],
     spacing: Sequence[float] | None,
     lungs: Lungs | None,
+    least_slice_share: float = 0.0,
 ) -> dict[str, Any]:
     """Measures the infection of one scan.
 
@@ -57,6 +58,7 @@ def measure(
             superior.
         spacing: voxel size along x, y, z in mm; None if unknown.
         lungs: the lungs on the same grid; None if there are none.
+        least_slice_share: share of a slice that must be infected for it to be counted as affected.
 
     Returns:
         {"voxel_size", "infection", "lungs", "severity", "lesions", "density", "slice_profile"}: numbers, words and
@@ -74,7 +76,7 @@ def measure(
     shares = {part: parts[part]["infected_percent"] if reason is None else None for part in ("total", "right", "left")}
     return {
         "voxel_size": {"reason": NO_SIZE} if spacing is None else {"spacing_mm": [float(step) for step in spacing]},
-        "infection": _infection(counts, voxel_ml, reason is None),
+        "infection": _infection(counts, voxel_ml, reason is None, least_slice_share * mask.shape[0] * mask.shape[1]),
         "lungs": {
             **parts,
             "doubts": [] if lungs is None else list(lungs.doubts),
@@ -123,12 +125,12 @@ def _count_sides(counts: _Pass, infected: NDArray[np.bool_], lung: NDArray[np.ui
     counts.infected_in_lung.append(int(infected_sides[1:].sum()))
 
 
-def _infection(counts: _Pass, voxel_ml: float | None, lungs_known: bool) -> dict[str, Any]:
+def _infection(counts: _Pass, voxel_ml: float | None, lungs_known: bool, least: float) -> dict[str, Any]:
     """How much infection there is, and how much of it lies outside of the lungs."""
     voxels = sum(counts.infected)
     found: dict[str, Any] = {"present": voxels > 0}
     found |= _sized("infection", voxels, voxel_ml)
-    found["affected_slice_count"] = sum(area > 0 for area in counts.infected)
+    found["affected_slice_count"] = sum(area > 0 and area >= least for area in counts.infected)
     found["slice_count"] = len(counts.infected)
     if lungs_known:
         outside = int(counts.infected_by_side[0])

@@ -41,6 +41,7 @@ def describe_model(segmenter: Segmenter) -> dict[str, Any]:
             "threshold": segmenter.threshold,
             "smallest_lesion_mm3": segmenter.smallest_lesion_mm3,
             "test_time_flips": segmenter.test_time_flips,
+            "least_slice_share": card["operating_point"]["least_slice_share"],
         },
         "synthetic": bool(data.get("synthetic")),
         "trained_on": data.get("name"),
@@ -54,6 +55,7 @@ def build_report(
     settings: Mapping[str, Any],
     timings_s: Mapping[str, float],
     notes: Iterable[Note] = (),
+    familiarity: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """Assembles the report of one scan.
 
@@ -64,11 +66,13 @@ def build_report(
         settings: what the user chose or left to its default: intensity, threshold, device, ...
         timings_s: seconds per step.
         notes: further findings, such as those about the anatomy.
+        familiarity: "distance" of the scan from the training data and the "limit" that is usual; None where the card
+            cannot tell.
 
     Returns:
-        {"format", "created", "intended_use", "demonstration", "case", "notes", "measures", "model", "settings",
-        "timings_s"}; keys stay as they are while "format" is 1. Only what JSON can hold: numbers that are not finite
-        are None, others have six digits. The input's folder is left out, since it often names a person.
+        {"format", "created", "intended_use", "demonstration", "case", "notes", "measures", "familiarity", "model",
+        "settings", "timings_s"}; keys stay as they are while "format" is 1. Only what JSON can hold: numbers that are
+        not finite are None, others have six digits. The input's folder is left out, since it often names a person.
     """
     findings = [*scan.notes, *notes]
     report = {
@@ -79,6 +83,7 @@ def build_report(
         "case": _describe_case(scan),
         "notes": [asdict(note) for note in dict.fromkeys(findings)],  # each one once
         "measures": measures,
+        "familiarity": familiarity,
         "model": model,
         "settings": settings,
         "timings_s": timings_s,

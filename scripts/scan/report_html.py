@@ -54,7 +54,16 @@ def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path]) 
         "lesions": lesions_section(measures["lesions"]),
         "profile": [draw_profile(measures["slice_profile"])],
         "scan": [_facts({name: fact for name, fact in case.items() if name != "facts"}), _facts(case["facts"])],
-        "model": [_facts({**report["model"], **report["settings"], "seconds": report["timings_s"]})],
+        "model": [
+            _facts(
+                {
+                    **report["model"],
+                    **report["settings"],
+                    "familiarity": report["familiarity"],
+                    "seconds": report["timings_s"],
+                }
+            )
+        ],
     }
     texts = {
         "title": f"COVID-19 lung infection: {case['name']}",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scripts.cards import require_slices, trained_network
 from scripts.flips import average_over_flips
+from scripts.networks.familiarity import Familiarity, FeatureMeans
 from scripts.scan.volume import Note, Scan, canonical
 from scripts.settings import flag, number, usable_device
 from scripts.transforms.geometry import resize_slice
@@ -36,12 +37,14 @@ class Segmentation:
     Attributes:
         mask: (X, Y, Z) uint8 in {0, 1}.
         probability: (X, Y, Z) uint8, round(255 p); None unless asked for.
-        notes: what was left undone, and why.
+        notes: what was left undone, and what is strange about the scan.
+        distance: how far the scan is from the training data, see `Familiarity`; None where the card cannot tell.
     """
 
     mask: NDArray[np.uint8]
     probability: NDArray[np.uint8] | None
     notes: list[Note]
+    distance: float | None = None
 
 
 class HounsfieldSlices:
@@ -136,6 +139,8 @@ class Segmenter:
         self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
         flips = point["test_time_flips"] if test_time_flips is None else test_time_flips
         self.test_time_flips = flag(flips, "test_time_flips")
+        self.familiarity = Familiarity.from_card(self.card)
+        self._means = FeatureMeans(self.network, self.familiarity.layer) if self.familiarity else None
         self.size = int(self.card["preprocessing"]["size"])
         low, high = self.card["preprocessing"]["window"]
         self.window = float(low), float(high)
@@ -179,7 +184,23 @@ class Segmenter:
                 progress(stop - start)
         with watch("back to grid"):
             mask, notes = self._without_small_lesions(mask, scan)
-        return Segmentation(mask, kept, notes)
+        distance = self._distance()
+        return Segmentation(mask, kept, notes + self._strange(distance), distance)
+
+    def _distance(self) -> float | None:
+        """Mean over the slices seen since the last call."""
+        if self.familiarity is None or self._means is None:
+            return None
+        return float(self.familiarity.distances(self._means.take()).mean())
+
+    def _strange(self, distance: float | None) -> list[Note]:
+        if self.familiarity is None or distance is None or distance <= self.familiarity.limit:
+            return []
+        text = (
+            f"The scan is unlike what the network was trained on: its features are {distance:.1f} from theirs, "
+            f"{self.familiarity.limit:.1f} is usual at most. Do not trust the mask without looking at it."
+        )
+        return [Note("unfamiliar", text, "warning")]
 
     def _probabilities(self, batch: list[Tensor]) -> Tensor:
         """Probabilities (N, 1, size, size) of some slices in HU."""

@@ -129,7 +129,12 @@ CARD = {
     "sha256": "ab" * 32,
     "network": {"name": "resunet", "arguments": {}},
     "preprocessing": {"size": [256, 256]},
-    "operating_point": {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flips": False},
+    "operating_point": {
+        "threshold": 0.5,
+        "smallest_lesion_mm3": 0.0,
+        "test_time_flips": False,
+        "least_slice_share": 0.0,
+    },
     "data": {"name": "some patients", "synthetic": False},
 }
 SLABS = {"plausible": True, "doubts": [], "cuts": []}

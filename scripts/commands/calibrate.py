@@ -1,0 +1,40 @@
+"""`python -m scripts calibrate WEIGHTS DATA [RUN...]`: operating point, reliability and familiarity for a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts.settings import usable_device
+from scripts.training.calibration import calibrate as measure_calibration
+
+
+def calibrate(
+    weights: str, data: str, *runs: str, flips: bool = False, slices: int = 400, device: str | None = None
+) -> None:
+    """Chooses the threshold of trained weights on cases they did not see, and says how far they can be trusted.
+
+    Writes into the card beside WEIGHTS: the operating point, the reliability of its probabilities, and what the
+    features of its training slices look like, by which `segment` tells a scan of another kind; draws the reliability
+    curve beside it.
+
+    Args:
+        weights: the weights whose card is completed.
+        data: the prepared data set that they were trained on.
+        *runs: weights of trainings with the same recipe on other folds, such as those of `experiment`, each judged on
+            its own validation fold; WEIGHTS itself on its own unless given.
+        flips: takes the mean over four mirror images, now and wherever the weights are applied.
+        slices: how many training slices describe what is familiar.
+        device: cpu, cuda, mps; the first that is there unless given.
+    """
+    trainings = [Path(run) for run in runs]
+    stated = measure_calibration(Path(weights), data, trainings, flips, slices, usable_device(device))
+    found, point = stated["calibration"], stated["operating_point"]
+    print(f"threshold {point['threshold']:.3f}: mean case Dice {found['mean_case_dice']:.3f}", end="")
+    print(f" (at 0.5: {found['mean_case_dice_at_half']:.3f}), n = {len(found['cases'])} cases")
+    if found["slices"]:
+        print(
+            f"a slice counts from {found['slices']['least_share']:.5f} of its pixels on: sensitivity "
+            f"{found['slices']['sensitivity']:.3f}, specificity {found['slices']['specificity']:.3f}"
+        )
+    print(f"calibration error {found['calibration_error']:.3f}")
+    print(f"familiar up to a distance of {stated['familiarity']['limit']:.2f}")

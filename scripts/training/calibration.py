@@ -1,0 +1,266 @@
+"""The operating point of weights, how far their probabilities can be trusted, and what scans are familiar to them.
+
+All of it is measured on cases that the weights did not see: the validation folds of trainings with one recipe, each by
+the weights of its own training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from scripts.cards import card_path, inferer_from_card, preprocessing_from_card, read_card, trained_network
+from scripts.data.datalist import describe, select_cases
+from scripts.data.layouts.case import Case
+from scripts.errors import UserError
+from scripts.files import write_atomic, write_json
+from scripts.networks.familiarity import Familiarity, FeatureMeans, deepest_layer
+from scripts.transforms.geometry import is_picture
+from scripts.transforms.postprocessing import PRED, EvaluationOutput
+from scripts.transforms.preprocessing import IMAGE, LABEL
+
+LEVELS = 256
+"""Probabilities are counted by floor(256 p): p >= k / 256 is level k or more."""
+
+CANDIDATES = range(LEVELS // 10, LEVELS * 9 // 10)
+"""Levels that may become the threshold: 0.1 to 0.9."""
+
+BIN = 16
+"""Levels in a bin of the reliability curve."""
+
+STRANGER = 1.5
+"""A scan is called unlike the training data beyond this many times the largest distance of an unseen case."""
+
+
+@dataclass(frozen=True)
+class CaseCounts:
+    """What calibration keeps of a case.
+
+    Attributes:
+        name: the case.
+        picture: whether it is a single picture and not a volume.
+        voxels: (Z, LEVELS) voxels of each slice by level.
+        lesion: (Z, LEVELS), those of them that are lesion.
+        distance: mean distance of its slices from the training slices of the weights that judged it.
+    """
+
+    name: str
+    picture: bool
+    voxels: NDArray[np.int64]
+    lesion: NDArray[np.int64]
+    distance: float
+
+
+def count_levels(probability: NDArray[np.float32], label: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Counts the voxels of each slice, and those with lesion, by their level of probability.
+
+    Args:
+        probability: (X, Y, Z) in [0, 1].
+        label: (X, Y, Z), lesion from 0.5 on.
+
+    Returns:
+        Two arrays (Z, LEVELS).
+    """
+    levels = np.minimum(np.floor(probability * LEVELS), LEVELS - 1).astype(np.int64)
+    offset = levels + LEVELS * np.arange(levels.shape[2])
+    lesion = label >= 0.5
+    size = LEVELS * levels.shape[2]
+    counted = [np.bincount(values, minlength=size).reshape(-1, LEVELS) for values in (offset.ravel(), offset[lesion])]
+    return counted[0], counted[1]
+
+
+def dice_by_level(case: CaseCounts) -> NDArray[np.float64]:
+    """Dice of a case for each level taken as the threshold, (LEVELS,); 1 where neither side has lesion."""
+    predicted, found = (_from_level_on(counts.sum(axis=0)) for counts in (case.voxels, case.lesion))
+    both = predicted + found[0]
+    return np.divide(2.0 * found, both, out=np.ones(LEVELS), where=both > 0)
+
+
+def _from_level_on(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number of voxels of a level or higher."""
+    return np.cumsum(counts[::-1])[::-1]
+
+
+def choose_threshold(cases: Sequence[CaseCounts]) -> tuple[float, NDArray[np.float64]]:
+    """The threshold with the highest Dice: mean over the cases of a kind, then over volumes and pictures.
+
+    Returns:
+        The threshold, and the Dice of each level, (LEVELS,).
+    """
+    kinds = [[case for case in cases if case.picture == picture] for picture in (False, True)]
+    curve = np.mean([np.mean([dice_by_level(case) for case in kind], axis=0) for kind in kinds if kind], axis=0)
+    best = max(CANDIDATES, key=lambda level: curve[level])
+    return best / LEVELS, curve
+
+
+def choose_slice_share(cases: Sequence[CaseCounts], threshold: float) -> dict[str, float] | None:
+    """The least share of a slice that must be marked for it to count as one with infection.
+
+    It is the share with the largest sum of sensitivity and specificity over the slices of volumes; of several the
+    smallest.
+
+    Returns:
+        {"least_share", "sensitivity", "specificity"}; None where no volume has slices of both kinds.
+    """
+    level = round(threshold * LEVELS)
+    volumes = [case for case in cases if not case.picture]
+    if not volumes:
+        return None
+    share = np.concatenate([case.voxels[:, level:].sum(axis=1) / case.voxels.sum(axis=1) for case in volumes])
+    lesion = np.concatenate([case.lesion.sum(axis=1) > 0 for case in volumes])
+    if lesion.all() or not lesion.any():
+        return None
+    bounds = np.unique(share[share > 0])
+    rates = [((share[lesion] >= bound).mean(), (share[~lesion] < bound).mean()) for bound in bounds]
+    best = int(np.argmax([sum(pair) for pair in rates]))
+    names = ("least_share", "sensitivity", "specificity")
+    return dict(zip(names, (float(bounds[best]), *map(float, rates[best])), strict=True))
+
+
+def reliability(cases: Iterable[CaseCounts]) -> list[dict[str, float]]:
+    """How often voxels of like probability are lesion: a row for each bin of `BIN` levels that has voxels.
+
+    Returns:
+        {"probability": mean of the bin, "observed": share of lesion, "voxels": n}.
+    """
+    cases = list(cases)
+    voxels, lesion = (sum(getattr(case, name).sum(axis=0) for case in cases) for name in ("voxels", "lesion"))
+    centres = (np.arange(LEVELS) + 0.5) / LEVELS
+    rows = []
+    for start in range(0, LEVELS, BIN):
+        part = slice(start, start + BIN)
+        if number := int(voxels[part].sum()):
+            mean = float((centres[part] * voxels[part]).sum() / number)
+            rows.append({"probability": mean, "observed": float(lesion[part].sum() / number), "voxels": number})
+    return rows
+
+
+def calibration_error(curve: Sequence[Mapping[str, float]]) -> float:
+    """Mean of |observed - probability| over the voxels beyond the first bin, which is background almost throughout."""
+    rows = [row for row in curve if row["probability"] >= BIN / LEVELS]
+    number = sum(row["voxels"] for row in rows)
+    return sum(abs(row["observed"] - row["probability"]) * row["voxels"] for row in rows) / number if number else 0.0
+
+
+def draw_reliability(curve: Sequence[Mapping[str, float]], error: float) -> FigureCanvasAgg:
+    """Draws the reliability curve against the diagonal, and how many voxels each point stands for."""
+    figure = Figure(figsize=(5, 5.5), layout="constrained")
+    axis, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    axis.plot((0, 1), (0, 1), color="grey", linestyle=":")
+    points = [row["probability"] for row in curve]
+    axis.plot(points, [row["observed"] for row in curve], marker="o")
+    axis.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of voxels with infection", title=f"calibration error {error:.3f}")
+    below.bar(points, [row["voxels"] for row in curve], width=0.8 * BIN / LEVELS)
+    below.set(yscale="log", xlabel="probability", ylabel="voxels")
+    return FigureCanvasAgg(figure)
+
+
+def calibrate(
+    weights: Path, data: str, runs: Sequence[Path], flips: bool, slices_of_training: int, device: torch.device
+) -> dict[str, Any]:
+    """Measures operating point, calibration and familiarity, and states them in the card of the weights.
+
+    Args:
+        weights: whose card is completed.
+        data: prepared data set that they, and the runs, were trained on.
+        runs: weights of trainings with the same recipe, each on another fold; none: `weights` alone.
+        flips: whether the operating point shall take the mean over mirror images.
+        slices_of_training: how many training slices describe what is familiar.
+        device: where networks work.
+
+    Returns:
+        What the card now states: "operating_point", "calibration", "familiarity".
+
+    Raises:
+        UserError: if cards disagree about network or preprocessing, or a fold of the data is not that of a card.
+    """
+    card = read_card(weights)
+    cases: list[CaseCounts] = []
+    for run in runs or [weights]:
+        cases += _judge(run, card, data, flips, slices_of_training, device)
+    threshold, dice = choose_threshold(cases)
+    slices = choose_slice_share(cases, threshold)
+    curve = reliability(cases)
+    error = calibration_error(curve)
+    limit = STRANGER * max(case.distance for case in cases)
+    learnt = _learnt(weights, data, flips, slices_of_training, device, limit)
+    stated = {
+        "operating_point": {
+            **card["operating_point"],
+            "threshold": threshold,
+            "test_time_flips": flips,
+            "least_slice_share": slices["least_share"] if slices else 0.0,
+        },
+        "calibration": {
+            "cases": [case.name for case in cases],
+            "trainings": [read_card(run)["sha256"] for run in runs or [weights]],
+            "mean_case_dice": round(float(dice[round(threshold * LEVELS)]), 4),
+            "mean_case_dice_at_half": round(float(dice[LEVELS // 2]), 4),
+            "slices": slices,
+            "calibration_error": round(error, 4),
+            "curve": curve,
+            "distances": {case.name: round(case.distance, 3) for case in cases},
+        },
+        "familiarity": learnt.as_card(),
+    }
+    write_json(card_path(weights), {**card, **stated})
+    picture = weights.with_suffix(".calibration.png")
+    write_atomic(picture, lambda path: draw_reliability(curve, error).print_png(path))
+    return stated
+
+
+def _judge(
+    run: Path, wanted: Mapping[str, Any], data: str, flips: bool, count: int, device: torch.device
+) -> Iterator[CaseCounts]:
+    """What the weights of one training say of the cases of its validation fold."""
+    card = read_card(run)
+    differs = [key for key in ("network", "preprocessing") if card[key] != wanted[key]]
+    if differs:
+        raise UserError(f"{run}: another {' and '.join(differs)}; accepted: trainings with the recipe of the weights")
+    fold = card["data"].get("fold")
+    same = ("name", "split", "seed", "validation_cases", "validation_patients")
+    if fold is None or any(card["data"].get(key) != describe(data, fold)[key] for key in same):
+        raise UserError(f"{run}: was validated on fold {fold} of other data; accepted: trainings on {data}")
+    learnt = _learnt(run, data, flips, count, device, limit=0.0)
+    network, _ = trained_network(run, device)
+    means = FeatureMeans(network, learnt.layer)
+    preprocessing = preprocessing_from_card(card, label_grid="scan")
+    inferer, output = inferer_from_card(card, 8, flips), EvaluationOutput(preprocessing, "scan")
+    unseen = select_cases(data, "validation", fold, labelled=True)
+    for case in tqdm(unseen, desc=f"fold {fold}", unit="case"):
+        item = preprocessing(dict(case))
+        with torch.inference_mode():
+            item[PRED] = inferer(item[IMAGE][None].as_tensor().to(device), network)[0].cpu()
+        item = output(item)
+        voxels, lesion = count_levels(item[PRED].numpy()[0], item[LABEL].numpy()[0])
+        distance = float(learnt.distances(means.take()).mean())
+        yield CaseCounts(case["name"], is_picture(case[IMAGE]), voxels, lesion, distance)
+
+
+def _learnt(weights: Path, data: str, flips: bool, count: int, device: torch.device, limit: float) -> Familiarity:
+    """What the features of evenly chosen slices of a training's own cases look like."""
+    network, card = trained_network(weights, device)
+    layer = deepest_layer(network, int(card["preprocessing"]["size"]))
+    means = FeatureMeans(network, layer)
+    preprocessing = preprocessing_from_card(card)
+    cases = select_cases(data, "training", card["data"].get("fold"), labelled=True)
+    each = max(count // len(cases), 1)
+    for case in tqdm(cases, desc="training slices", unit="case"):
+        image = preprocessing({IMAGE: case[IMAGE], **_intensity(case)})[IMAGE]
+        chosen = np.unique(np.linspace(0, image.shape[-1] - 1, min(each, image.shape[-1])).round().astype(int))
+        with torch.inference_mode():
+            inferer_from_card(card, 8, flips)(image[None, ..., chosen].as_tensor().to(device), network)
+    return Familiarity.of(layer, means.take(), limit)
+
+
+def _intensity(case: Case) -> dict[str, Any]:
+    return {key: case[key] for key in ("intensity",) if key in case}
