@@ -44,6 +44,8 @@ def write_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path], p
 def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
     """Renders the page; arguments as for `write_report_html`."""
     case, measures = report["case"], report["measures"]
+    model = {**report["model"], **report["settings"]}
+    model |= {"familiarity": report["familiarity"] or "not stated", "seconds": report["timings_s"]}
     sections = {
         "banner": _banners(report),
         "key_numbers": key_numbers(measures),
@@ -54,16 +56,7 @@ def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path]) 
         "lesions": lesions_section(measures["lesions"]),
         "profile": [draw_profile(measures["slice_profile"])],
         "scan": [_facts({name: fact for name, fact in case.items() if name != "facts"}), _facts(case["facts"])],
-        "model": [
-            _facts(
-                {
-                    **report["model"],
-                    **report["settings"],
-                    "familiarity": report["familiarity"],
-                    "seconds": report["timings_s"],
-                }
-            )
-        ],
+        "model": [_facts(model)],
     }
     texts = {
         "title": f"COVID-19 lung infection: {case['name']}",

@@ -13,7 +13,8 @@ from scripts.scan.report import DEMONSTRATION
 from scripts.scan.volume import Note
 from scripts.version import bundle_version
 
-KEYS = ["format", "created", "intended_use", "demonstration", "case", "notes", "measures", "model", "settings"]
+KEYS = ["format", "created", "intended_use", "demonstration", "case", "notes", "measures"]
+KEYS += ["familiarity", "model", "settings"]
 
 
 def test_keys_are_stable_and_the_file_reads_back(tmp_path, small_report):

@@ -1,0 +1,142 @@
+"""Calibration: counts, threshold, slice rule and reliability by hand; the command end to end on two small trainings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scripts.cards import read_card, write_card
+from scripts.errors import UserError
+from scripts.scan.case import CaseSegmenter
+from scripts.scan.inputs import expand_inputs
+from scripts.scan.segmenter import Segmenter
+from scripts.training.calibration import (
+    LEVELS,
+    CaseCounts,
+    calibrate,
+    calibration_error,
+    choose_slice_share,
+    choose_threshold,
+    count_levels,
+    dice_by_level,
+    reliability,
+)
+from scripts.training.workflows import train_once
+
+
+def case(probability: np.ndarray, label: np.ndarray, picture: bool = False, distance: float = 1.0) -> CaseCounts:
+    return CaseCounts("a", picture, *count_levels(probability.astype(np.float32), label), distance)
+
+
+def test_levels_of_each_slice() -> None:
+    probability = np.zeros((2, 2, 2), np.float32)
+    probability[0, 0] = 0.5, 1.0
+    label = np.zeros((2, 2, 2), np.uint8)
+    label[0, 0, 1] = 1
+    voxels, lesion = count_levels(probability, label)
+    assert voxels.shape == lesion.shape == (2, LEVELS)
+    assert (voxels[0, 0], voxels[0, 128], voxels[1, 0], voxels[1, 255]) == (3, 1, 3, 1)
+    assert voxels.sum() == 8
+    assert (lesion.sum(), lesion[1, 255]) == (1, 1)
+
+
+def test_dice_at_every_threshold_is_that_of_the_mask() -> None:
+    rng = np.random.default_rng(0)
+    probability, label = rng.random((9, 8, 3)).astype(np.float32), rng.random((9, 8, 3)) > 0.7
+    found = dice_by_level(case(probability, label))
+    for level in (0, 1, 100, 200, 255):
+        mask = probability >= level / LEVELS
+        assert found[level] == pytest.approx(2 * (mask & label).sum() / (mask.sum() + label.sum()))
+
+
+def test_nothing_found_where_nothing_is_has_a_dice_of_one() -> None:
+    found = dice_by_level(case(np.zeros((4, 4, 1)), np.zeros((4, 4, 1))))
+    assert found[0] == 0  # everything marked
+    assert (found[1:] == 1).all()
+
+
+def test_the_threshold_is_that_of_the_highest_mean_and_kinds_count_alike() -> None:
+    label = np.zeros((10, 10, 1))
+    label[:5] = 1
+    sure = np.where(label > 0, 0.3, 0.2)  # best between 0.2 and 0.3
+    other = np.where(label > 0, 0.7, 0.6)  # best between 0.6 and 0.7
+    volume, pictures = case(sure, label), [case(other, label, picture=True)] * 9
+    threshold, curve = choose_threshold([volume])
+    assert 0.2 < threshold <= 0.3
+    assert curve[round(threshold * LEVELS)] == 1
+    low, high = dice_by_level(volume), dice_by_level(pictures[0])
+    np.testing.assert_allclose(choose_threshold([volume, *pictures])[1], (low + high) / 2)
+
+
+def test_the_slice_rule_parts_slices_with_lesion_from_specks() -> None:
+    probability, label = np.zeros((10, 10, 6)), np.zeros((10, 10, 6))
+    label[:5, :4, :3] = 1
+    probability[:5, :4, :2] = 0.9  # 20 % of two slices with lesion; one is missed
+    probability[0, :2, 3] = 0.9  # a speck of 2 % on a clean one
+    found = choose_slice_share([case(probability, label)], 0.5)
+    assert found == {"least_share": 0.2, "sensitivity": pytest.approx(2 / 3), "specificity": 1}
+    assert choose_slice_share([case(probability[..., :3], label[..., :3])], 0.5) is None  # no clean slice
+    assert choose_slice_share([case(probability, label, picture=True)], 0.5) is None
+
+
+def test_reliability_by_hand() -> None:
+    probability, label = np.full((10, 10, 1), 0.75 + 0.5 / LEVELS), np.zeros((10, 10, 1))
+    label[:6] = 1
+    curve = reliability([case(probability, label)])
+    assert curve == [{"probability": pytest.approx(0.75 + 0.5 / LEVELS), "observed": 0.6, "voxels": 100}]
+    assert calibration_error(curve) == pytest.approx(0.15 + 0.5 / LEVELS)
+    background = {"probability": 0.01, "observed": 0.5, "voxels": 10**9}  # nearly all voxels of a scan lie here
+    assert calibration_error([background, *curve]) == pytest.approx(calibration_error(curve))
+
+
+def command(bundle_root: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    asked = [sys.executable, "-m", "scripts", "calibrate", *map(str, words), "--device", "cpu"]
+    return subprocess.run(asked, cwd=bundle_root, capture_output=True, text=True)
+
+
+def test_the_command_completes_the_card_and_segment_obeys(
+    make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
+) -> None:
+    data, settings = make_dataset(cases=4, folds=2), {"spatial_size": 32, "max_epochs": 1, "network_def#base_width": 4}
+    trained = [
+        train_once(["configs/train.yaml"], tmp_path / str(k), dataset_dir=str(data), fold=k, device="cpu", **settings)
+        for k in (0, 1)
+    ]
+    weights, card = trained[0], read_card(trained[0])
+    other = tmp_path / "other.pt"
+    other.write_bytes(trained[1].read_bytes())
+    stated = {key: read_card(trained[1])[key] for key in ("network", "preprocessing", "data", "figures")}
+    for change, message in (
+        ({"preprocessing": {**stated["preprocessing"], "size": 64}}, "another preprocessing"),
+        ({"data": {**stated["data"], "name": "elsewhere"}}, "was validated on fold 1 of other data"),
+    ):
+        write_card(other, **{**stated, **change})
+        with pytest.raises(UserError, match=message):
+            calibrate(weights, str(data), [other], False, 10, torch.device("cpu"))
+    assert read_card(weights) == card
+
+    words = [sys.executable, "-m", "scripts", "calibrate", weights, data, *trained, "--flips", "true"]
+    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    card = read_card(weights)
+    point, found = card["operating_point"], card["calibration"]
+    assert f"threshold {point['threshold']:.3f}" in done.stdout
+    assert point["test_time_flips"] is True
+    assert len(found["cases"]) == len(set(found["cases"])) == 4
+    assert found["trainings"] == [read_card(run)["sha256"] for run in trained]
+    assert card["familiarity"]["limit"] == pytest.approx(1.5 * max(found["distances"].values()), rel=1e-3)
+    assert Image.open(weights.with_suffix(".calibration.png")).size[0] > 300
+
+    scan, out = next((data / "images").glob("*.nii*")), tmp_path / "out"
+    model = CaseSegmenter(Segmenter(weights, "cpu"))
+    (one,) = expand_inputs([scan], out)
+    report = model.run(one, out / one.folder)
+    assert report["model"]["operating_point"] == pytest.approx(point, rel=1e-5)
+    assert 0 < report["familiarity"]["distance"] < report["familiarity"]["limit"]
