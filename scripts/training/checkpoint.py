@@ -68,6 +68,7 @@ class RunCheckpoint:
     Args:
         output_dir: folder of the run.
         network: what is trained; a DistributedDataParallel wrapper is taken off.
+        judged: what the evaluator validates and the best weights are taken from: the network, or its average.
         evaluator: engine of the validation, whose key metric decides what is best.
         objects: what else has a state: optimizer, schedule, history.
         card: the card's content apart from the figures, see `write_card`.
@@ -79,6 +80,7 @@ class RunCheckpoint:
         self,
         output_dir: str,
         network: nn.Module,
+        judged: nn.Module,
         evaluator: Engine,
         objects: Mapping[str, Any],
         card: Mapping[str, Any],
@@ -88,6 +90,7 @@ class RunCheckpoint:
         self.last = Path(output_dir) / LAST
         self.best = Path(output_dir) / BEST
         self.network = _unwrapped(network)
+        self.judged = _unwrapped(judged)
         self.evaluator = evaluator
         self.objects = dict(objects)
         self.card = dict(card)
@@ -107,7 +110,7 @@ class RunCheckpoint:
         state = self.evaluator.state
         unjudged = state.best_metric_epoch == -1  # no validation yet, or no validation cases
         if unjudged or state.best_metric_epoch == engine.state.epoch:
-            weights = {key: value.cpu() for key, value in self.network.state_dict().items()}
+            weights = {key: value.cpu() for key, value in self.judged.state_dict().items()}
             figures = {"epoch": engine.state.epoch} if unjudged else self._figures(engine)
             write_checkpoint(self.best, weights, figures=figures, **self.card)
         content: dict[str, Any] = {

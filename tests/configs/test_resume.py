@@ -51,6 +51,7 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
         "network_def#dropout": 0.2,
         "amp": "false",
         "val_interval": 1,
+        "weight_average": 0.2,
     }
     run_bundle("training", config, output_dir=tmp_path / "whole", **settings)
     broken = tmp_path / "broken"

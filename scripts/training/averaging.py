@@ -1,0 +1,52 @@
+"""The running mean of a training's weights: steadier than those of its last step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ignite.engine import Engine
+from ignite.handlers import EMAHandler
+from torch import nn
+
+from scripts.errors import UserError
+from scripts.settings import number
+
+
+class WeightAverage:
+    """Ignite handler of the trainer that keeps an exponential moving average of weights and normalisation statistics.
+
+    After every step mean <- (1 - share) * mean + share * weights. The average is what is validated and kept as the
+    best; the network itself goes on training. Ignite's `EMAHandler` does the averaging.
+
+    Args:
+        network: what is trained; a DistributedDataParallel wrapper is taken off.
+        share: of a step's weights in the mean, such as 0.01 for a memory of about a hundred steps; 0: no average.
+
+    Raises:
+        UserError: if the share is no number from 0 to below 1.
+    """
+
+    def __init__(self, network: nn.Module, share: float | str = 0.0) -> None:
+        chosen = number("weight_average", share, "a share from 0 to below 1", lambda value: 0 <= value < 1)
+        self._handler = EMAHandler(network, momentum=chosen, handle_buffers="update") if chosen else None
+        self.network: nn.Module = self._handler.ema_model if self._handler else network
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with the trainer."""
+        if self._handler:
+            self._handler.attach(engine)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the average; nothing where there is none."""
+        return self.network.state_dict() if self._handler else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over the average of `state_dict`.
+
+        Raises:
+            UserError: if one of the two trainings has an average and the other has not.
+        """
+        if bool(state) != bool(self._handler):
+            raise UserError(f"weight_average: the run began {'with' if state else 'without'} it; accepted: the same")
+        if self._handler:
+            self.network.load_state_dict(state)
