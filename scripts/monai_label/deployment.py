@@ -123,6 +123,9 @@ def resolved_metadata(card: Mapping[str, Any]) -> dict[str, Any]:
     origin = f"Weights trained on {data.get('name')}. "
     if data.get("synthetic"):
         origin = "DEMONSTRATION ONLY, trained on synthetic scans: its masks mean nothing for a patient. "
+    network = card["network"]["name"]
+    if network != "resunet":  # what metadata.json describes
+        metadata["description"] = f"Segments COVID-19 infection on axial chest CT slices and volumes with {network}."
     metadata["description"] = origin + metadata["description"]
     return metadata
 

@@ -62,6 +62,15 @@ def test_a_model_of_synthetic_scans_says_so(tmp_path: Path, app: Path, make_chec
     assert json.loads(text)["description"].startswith("DEMONSTRATION ONLY, trained on synthetic scans")
 
 
+def test_the_description_names_the_network_of_the_card() -> None:
+    card = {"network": {"name": "infnet"}, "preprocessing": {"size": 64}, "data": {"name": "zenodo"}}
+    described = deployment.resolved_metadata(card)["description"]
+    assert described.startswith("Weights trained on zenodo. ")
+    assert "with infnet" in described
+    assert "ResUNet" not in described
+    assert "ResUNet" in deployment.resolved_metadata({**card, "network": {"name": "resunet"}})["description"]
+
+
 def test_an_assembly_keeps_what_is_the_users(tmp_path: Path, app: Path, make_checkpoint: Make, studies) -> None:
     out = tmp_path / "out"
     weights = make_checkpoint(tmp_path / "model.pt")
