@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 EXPERIMENTS = BUNDLE / "configs/experiments"
 TRAIN, EVALUATE = "configs/train.yaml", "configs/evaluate.yaml"
 MEASURES = ("dice", "sensitivity", "precision", "mae", "e_measure", "s_measure")
+PARTS = {"slice_dice": "slices with lesion", "volume_dice": "volumes", "picture_dice": "pictures"}
+"""Of what else the mean of Dice is taken."""
 RUNS, TABLE, RECORD, RUN_RECORD = "runs.csv", "table", "experiment.json", "begun.json"
 BUDGET = "configs/presets/experiment_cpu.yaml"
 
@@ -57,7 +59,7 @@ class Experiment:
     Attributes:
         name: its name.
         title: its heading.
-        source: where the published figures stand.
+        source: where the published figures stand; empty where there are none.
         protocol: how they were measured.
         variants: its rows, the first one is what the others are compared with.
         files: overlays that every training has.
@@ -98,7 +100,7 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
         names = "; ".join(variant.name for variant in variants)
         raise UserError(f"variants {', '.join(sorted(unknown))}; accepted, separated by commas: {names}")
     kept = [variant for variant in variants if not chosen or variant.name in chosen]
-    title, source, protocol = (str(content[key]) for key in ("title", "source", "protocol"))
+    title, source, protocol = (str(content.get(key, "")) for key in ("title", "source", "protocol"))
     return Experiment(name, title, source, protocol, kept, content.get("files", []), content.get("budget", BUDGET))
 
 
@@ -230,13 +232,16 @@ def _run_once(
 
 
 def _figures(place: Path) -> dict[str, float]:
-    """Mean over the cases of a run's validation fold, with n, and over the slices that hold lesion."""
+    """Mean over the cases of a run's validation fold, with n; of Dice also over what `PARTS` names."""
     figures = json.loads((place / "tables" / FILES[-1]).read_text(encoding="utf-8"))["figures"]
     found: dict[str, float] = {"cases": figures["case"]["dice"]["n"]}
     for part, prefix in (("case", ""), ("positive_slice", "slice_")):
         for measure in MEASURES:
             value = figures[part].get(measure, {}).get("mean")
             found[f"{prefix}{measure}"] = math.nan if value is None else value
+    cases = pd.read_csv(place / "tables" / FILES[0])
+    for kind, chosen in (("volume", cases["n_slices"] > 1), ("picture", cases["n_slices"] == 1)):
+        found[f"{kind}_dice"] = cases["dice"][chosen].mean()
     return found
 
 
@@ -261,7 +266,7 @@ def compare(runs: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
     for name in order:
         own = by_run.loc[name]
         row: dict[str, Any] = {"variant": name, "runs": len(own)}
-        for measure in [*MEASURES, "slice_dice"]:
+        for measure in [*MEASURES, *PARTS]:
             row[measure], row[f"{measure}_sd"] = 100 * own[measure].mean(), 100 * own[measure].std()
         difference = 100 * (own["dice"] - by_run.loc[order[0]]["dice"]).dropna()
         row["difference"], row["difference_sd"] = difference.mean(), difference.std()
@@ -294,14 +299,16 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
     cases = int(runs[(runs["variant"] == runs["variant"].iloc[0]) & (runs["seed"] == 0)]["cases"].sum())
     first = table.index[0]
     words = {"sensitivity": "Sensitivity", "precision": "Precision", "mae": "MAE"}
-    header = ["", "Dice", "published", "difference", *words.values(), "Dice of slices with lesion"]
+    kinds = not table[["volume_dice", "picture_dice"]].isna().any(axis=None)
+    parts = [name for name in PARTS if kinds or name == "slice_dice"]
+    shown = ["published"] if experiment.source else []
+    header = ["", "Dice", *shown, "difference", *words.values(), *(f"Dice of {PARTS[name]}" for name in parts)]
     lines = [f"# {experiment.title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for name, row in table.iterrows():
         said = "" if name == first else _with_spread(row["difference"], row["difference_sd"], sign=True)
         said += "" if name == first or row["detectable"] else ", none detectable"
-        cells = [str(name), _with_spread(row["dice"], row["dice_sd"]), _published(row), said]
-        cells += [_with_spread(row[measure], row[f"{measure}_sd"]) for measure in words]
-        cells.append(_with_spread(row["slice_dice"], row["slice_dice_sd"]))
+        cells = [str(name), _with_spread(row["dice"], row["dice_sd"]), *([_published(row)] if shown else []), said]
+        cells += [_with_spread(row[measure], row[f"{measure}_sd"]) for measure in [*words, *parts]]
         lines.append("| " + " | ".join(cells) + " |")
     comparable = "not comparable" if data["split"] == "patient" else "of like protocol, other data"
     lines += [
@@ -312,8 +319,11 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
         "The validation fold also chose the epoch, so these are no test figures. "
         f"The difference is from {first}, run by run; it is called detectable from twice its standard error on.",
         "",
-        f"Published ({experiment.source}): {experiment.protocol}. The columns are {comparable}.",
-        "",
+        *(
+            [f"Published ({experiment.source}): {experiment.protocol}. The columns are {comparable}.", ""]
+            if shown
+            else []
+        ),
         f"Budget {record['budget']}, version {', '.join(sorted(set(runs['version'])))}, {platform.machine()}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}.",
         *(f"\n* {warning}" for warning in data["warnings"]),

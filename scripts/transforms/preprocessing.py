@@ -47,6 +47,7 @@ IMAGE = "image"
 LABEL = "label"
 PRIOR = "prior"
 LUNG = "lung"
+SCALE = (0.8, 1.2)
 
 
 class LoadScand(LoadImaged):
@@ -178,12 +179,18 @@ class TrainingInput(Compose):
         window: (LO, HI) in HU.
         edge_method: see `EdgeLabeld`.
         augment: off in the paper's preset.
+        augment_scale: smallest and largest part of the slice's edge length that augmentation shows; below 1 it looks
+            closer, as a picture cropped to the lungs does.
     """
 
     def __init__(
-        self, window: Sequence[float] = DEFAULT_WINDOW, edge_method: str = "inner", augment: bool | str = False
+        self,
+        window: Sequence[float] = DEFAULT_WINDOW,
+        edge_method: str = "inner",
+        augment: bool | str = False,
+        augment_scale: Sequence[float] = SCALE,
     ) -> None:
-        steps = _image_and_labels((LABEL,), (window[0], window[1]), flag(augment))
+        steps = _image_and_labels((LABEL,), (window[0], window[1]), flag(augment), augment_scale)
         super().__init__([*steps, EdgeLabeld(LABEL, edge_method)])
 
 
@@ -250,15 +257,22 @@ def _prior_and_classes() -> list[Transform]:
     ]
 
 
-def _image_and_labels(labels: Sequence[str], window: tuple[float, float], augment: bool) -> list[Transform]:
+def _image_and_labels(
+    labels: Sequence[str], window: tuple[float, float], augment: bool, scale: Sequence[float] = SCALE
+) -> list[Transform]:
     """From HU to the z-score of one slice, with augmentation around it when asked; labels move with the image."""
-    spatial = _spatial_augmentation(labels) if augment else []
+    spatial = _spatial_augmentation(labels, scale) if augment else []
     intensity = _intensity_augmentation() if augment else []
     return [*spatial, RandWindowd(IMAGE, window, jitter=0.15 if augment else 0.0), *intensity, SliceZScored(IMAGE)]
 
 
-def _spatial_augmentation(labels: Sequence[str]) -> list[Transform]:
+def _spatial_augmentation(labels: Sequence[str], scale: Sequence[float]) -> list[Transform]:
     keys = (IMAGE, *labels)
+    low, high = (float(bound) - 1 for bound in scale)
+    if not -1 < low <= high:
+        raise UserError(
+            f"augment_scale is {list(scale)}; accepted: [LOW, HIGH] with 0 < LOW <= HIGH, such as [0.8, 1.2]"
+        )
     return [
         RandFlipd(keys, prob=0.5, spatial_axis=0),
         RandFlipd(keys, prob=0.5, spatial_axis=1),
@@ -267,8 +281,8 @@ def _spatial_augmentation(labels: Sequence[str]) -> list[Transform]:
             keys,
             prob=0.7,
             rotate_range=0.35,
-            scale_range=0.2,
-            translate_range=12,
+            scale_range=((low, high), (low, high)),
+            translate_range=(12, 12),  # a number alone would move the first axis only
             mode=("bilinear", *("nearest" for _ in labels)),
             padding_mode="border",
         ),

@@ -202,3 +202,28 @@ def test_augmentation_moves_image_prior_and_classes_together() -> None:
         assert ((image > middle) == (prior > 0)).float().mean() > 0.95
         moved += not torch.equal(classes.argmax(0), label[0].long())
     assert moved >= 10
+
+
+def extents(transform: TrainingInput, seed: int) -> tuple[int, int]:
+    """Columns and rows that a disc of 9 pixels in the middle of 64 takes up after augmentation."""
+    steps = torch.arange(64) - 32
+    disc = (steps[:, None] ** 2 + steps**2 <= 16).float()[None]
+    transform.set_random_state(seed=seed)
+    mask = torch.as_tensor(transform({"image": 300 * disc - 1000, "label": disc})["label"])[0] > 0
+    return int(mask.any(dim=1).sum()), int(mask.any(dim=0).sum())
+
+
+def test_augmentation_scales_and_shifts_both_axes() -> None:
+    transform = TrainingInput(augment=True, augment_scale=(0.5, 0.5))
+    sizes = {extents(transform, seed) for seed in range(12)}
+    assert all(abs(x - y) <= 2 for x, y in sizes), sizes  # a disc stays one
+    assert {round(x / 9) for x, _ in sizes} == {1, 2}  # as it is, or from twice as close
+    sizes = {extents(TrainingInput(augment=True), seed) for seed in range(12)}
+    assert len({x for x, _ in sizes}) > 1
+    assert len({y for _, y in sizes}) > 1
+
+
+@pytest.mark.parametrize("scale", [(1.2, 0.8), (0, 1)])
+def test_scales_that_make_no_sense_are_refused(scale: tuple[float, float]) -> None:
+    with pytest.raises(UserError, match=r"augment_scale is .*; accepted: .LOW, HIGH."):
+        TrainingInput(augment=True, augment_scale=scale)
