@@ -16,6 +16,7 @@ COMMANDS = {
     "classify": "classify",
     "experiment": "experiment",
     "calibrate": "calibrate",
+    "publish": "publish",
     "phantom": "phantom",
     "prepare": "prepare",
     "preview": "preview",

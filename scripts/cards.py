@@ -59,6 +59,7 @@ def write_card(
     data: Mapping[str, Any],
     figures: Mapping[str, Any],
     operating_point: Mapping[str, Any] = OPERATING_POINT,
+    **further: Mapping[str, Any],
 ) -> None:
     """Writes the card of a checkpoint that lies on the disk.
 
@@ -73,6 +74,7 @@ def write_card(
         operating_point: "threshold", probability from which on a voxel is infection; "smallest_lesion_mm3", volume
             below which a connected lesion is left out of a scan's mask; "test_time_flips", see `average_over_flips`;
             "least_slice_share", share of a slice from which on it counts as one with infection.
+        **further: what else is known: "calibration" and "familiarity", see `calibrate`.
     """
     card = {
         "format": CARD_FORMAT,
@@ -82,6 +84,7 @@ def write_card(
         "operating_point": {**OPERATING_POINT, **operating_point},
         "data": dict(data),
         "figures": dict(figures),
+        **further,
     }
     write_json(card_path(checkpoint), card)
 

@@ -16,6 +16,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import nn
 from tqdm import tqdm
 
 from scripts.cards import card_path, inferer_from_card, preprocessing_from_card, read_card, trained_network
@@ -233,17 +234,25 @@ def _judge(
     learnt = _learnt(run, data, flips, count, device, limit=0.0)
     network, _ = trained_network(run, device)
     means = FeatureMeans(network, learnt.layer)
-    preprocessing = preprocessing_from_card(card, label_grid="scan")
-    inferer, output = inferer_from_card(card, 8, flips), EvaluationOutput(preprocessing, "scan")
     unseen = select_cases(data, "validation", fold, labelled=True)
     for case in tqdm(unseen, desc=f"fold {fold}", unit="case"):
-        item = preprocessing(dict(case))
-        with torch.inference_mode():
-            item[PRED] = inferer(item[IMAGE][None].as_tensor().to(device), network)[0].cpu()
-        item = output(item)
-        voxels, lesion = count_levels(item[PRED].numpy()[0], item[LABEL].numpy()[0])
+        probability, label = probability_and_label(case, network, card, flips, device)
+        voxels, lesion = count_levels(probability, label)
         distance = float(learnt.distances(means.take()).mean())
         yield CaseCounts(case["name"], is_picture(case[IMAGE]), voxels, lesion, distance)
+
+
+def probability_and_label(
+    case: Case, network: nn.Module, card: Mapping[str, Any], flips: bool, device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What a network says of a labelled case, and its label: (X, Y, Z) each, on the scan's own grid."""
+    preprocessing = preprocessing_from_card(card, label_grid="scan")
+    item = preprocessing(dict(case))
+    with torch.inference_mode():
+        inferer = inferer_from_card(card, 8, flips)
+        item[PRED] = inferer(item[IMAGE][None].as_tensor().to(device), network)[0].cpu()
+    item = EvaluationOutput(preprocessing, "scan")(item)
+    return item[PRED].numpy()[0], item[LABEL].numpy()[0]
 
 
 def _learnt(weights: Path, data: str, flips: bool, count: int, device: torch.device, limit: float) -> Familiarity:

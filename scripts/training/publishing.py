@@ -1,0 +1,69 @@
+"""Weights in half precision, for a repository: half the size, and the same masks on cases they did not see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from scripts.cards import trained_network, write_checkpoint
+from scripts.data.datalist import select_cases
+from scripts.errors import UserError
+from scripts.training.calibration import probability_and_label
+
+MOST_CHANGED_VOXELS = 1e-4
+"""Share of the voxels of a case that may change between infection and background."""
+MOST_CHANGED_DICE = 1e-3
+"""By how much the Dice of a case may change."""
+
+
+def publish(weights: Path, target: Path, data: str, device: torch.device) -> dict[str, float]:
+    """Writes weights in half precision with their card, if masks of unseen cases stay what they are.
+
+    Args:
+        weights: trained weights, calibrated or not.
+        target: the weights to write; their card goes beside them.
+        data: prepared data set that they were trained on; the cases of their validation fold are compared.
+        device: where networks work.
+
+    Returns:
+        The largest changes of a case: "voxels" (share) and "dice".
+
+    Raises:
+        UserError: if there is a target already, or a mask changes by more than `MOST_CHANGED_VOXELS`, a Dice by more
+            than `MOST_CHANGED_DICE`.
+    """
+    if target.exists():
+        raise UserError(f"{target}: exists; accepted: a new file")
+    network, card = trained_network(weights, device)
+    halved, _ = trained_network(weights, device)
+    state = {key: _half(value) for key, value in network.state_dict().items()}
+    halved.load_state_dict(state)
+    changed = {"voxels": 0.0, "dice": 0.0}
+    threshold, flips = (card["operating_point"][key] for key in ("threshold", "test_time_flips"))
+    for case in tqdm(select_cases(data, "validation", card["data"].get("fold"), labelled=True), unit="case"):
+        maps = [probability_and_label(case, one, card, flips, device) for one in (network, halved)]
+        before, after = (probability >= threshold for probability, _ in maps)
+        label = maps[0][1] >= 0.5
+        found = {"voxels": float((before != after).mean()), "dice": abs(_dice(before, label) - _dice(after, label))}
+        changed = {key: max(value, found[key]) for key, value in changed.items()}
+    if changed["voxels"] > MOST_CHANGED_VOXELS or changed["dice"] > MOST_CHANGED_DICE:
+        raise UserError(
+            f"{weights}: half precision changes up to {changed['voxels']:.5%} of the voxels and {changed['dice']:.4f} "
+            f"of the Dice of a case; accepted: {MOST_CHANGED_VOXELS:.2%} and {MOST_CHANGED_DICE}"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(target, state, **{key: value for key, value in card.items() if key not in ("format", "sha256")})
+    return changed
+
+
+def _half(value: Tensor) -> Tensor:
+    return value.half().cpu() if value.is_floating_point() else value.cpu()
+
+
+def _dice(mask: Any, label: Any) -> float:
+    both = int(mask.sum() + label.sum())
+    return 2 * int((mask & label).sum()) / both if both else 1.0
