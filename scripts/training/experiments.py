@@ -313,7 +313,8 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
     comparable = "not comparable" if data["split"] == "patient" else "of like protocol, other data"
     lines += [
         "",
-        f"Ours: percent; mean and sd over {seeds * folds} runs ({seeds} seeds x {folds} folds) of the mean over the "
+        f"Ours: percent; mean and sd over {_number(seeds * folds, 'run')} ({_number(seeds, 'seed')} x "
+        f"{_number(folds, 'fold')}) of the mean over the "
         f"cases of a validation fold, on the scan's own grid; {cases} cases of {data['name']}, split by "
         f"{data['split']}. "
         "The validation fold also chose the epoch, so these are no test figures. "
@@ -330,6 +331,10 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
         "",
     ]
     return "\n".join(lines)
+
+
+def _number(count: int, name: str) -> str:
+    return f"{count} {name}" + ("" if count == 1 else "s")
 
 
 def _with_spread(mean: float, sd: float, sign: bool = False) -> str:

@@ -144,7 +144,7 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     assert "| baseline | " in text
     assert "85.96 ± 0.03" in text
     assert "none detectable" in text
-    assert "2 runs (1 seeds x 2 folds)" in text
+    assert "2 runs (1 seed x 2 folds)" in text
     assert "4 cases of small, split by patient" in text
     assert not list(out.rglob("last.pt"))
     assert "Budget budget.yaml, steps 7, version" in text
