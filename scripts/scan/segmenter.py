@@ -166,6 +166,8 @@ class Segmenter:
             The mask, in the scan's stored orientation.
         """
         shape = scan.values.shape
+        if self._means is not None:
+            self._means.take()  # what a scan that failed half-way has left
         mask = np.zeros(shape, np.uint8)
         kept = np.zeros(shape, np.uint8) if probability else None
         turned = canonical(mask, scan.affine)

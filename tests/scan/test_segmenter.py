@@ -11,8 +11,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from scripts.cards import read_card, write_card
+from scripts.cards import read_card, write_card, write_checkpoint
 from scripts.errors import UserError
+from scripts.networks.familiarity import Familiarity, FeatureMeans, deepest_layer
 from scripts.scan.reading import read_scan
 from scripts.scan.segmenter import HounsfieldSlices, Segmenter
 from scripts.scan.volume import Scan, canonical
@@ -100,6 +101,34 @@ def test_progress_counts_every_slice_once(segmenter: Segmenter, make_scan: MakeS
     scan, counted = read_scan(make_scan(shape=(40, 36, 19))[0]), []
     segmenter.segment(scan, HounsfieldSlices(scan), progress=counted.append)
     assert counted == [8, 8, 3]
+
+
+def test_a_scan_unlike_the_training_data_is_told(weights: Path, make_scan: MakeScan, tmp_path: Path) -> None:
+    known = Segmenter(weights, device="cpu")
+    layer = deepest_layer(known.network, known.size)
+    channels = FeatureMeans(known.network, layer)
+    scan = read_scan(make_scan(shape=(40, 36, 19))[0])
+    slices = HounsfieldSlices(scan)
+    assert known.segment(scan, slices).distance is None  # a card that cannot tell
+    learnt = Familiarity.of(layer, channels.take(), limit=2.0)
+    card = {key: value for key, value in known.card.items() if key not in ("format", "sha256")}
+    state = torch.load(weights, weights_only=True)
+    for limit, notes in ((2.0, []), (0.5, ["unfamiliar"])):
+        stated = {**learnt.as_card(), "limit": limit}
+        write_checkpoint(tmp_path / "model.pt", state, **{**card, "familiarity": stated})
+        segmenter = Segmenter(tmp_path / "model.pt", device="cpu")
+        done = segmenter.segment(scan, slices)
+        assert done.distance == pytest.approx(1, abs=0.2)  # these are the slices that it learnt
+        assert [note.code for note in done.notes] == notes
+
+    def stop(count: int) -> None:
+        raise KeyboardInterrupt
+
+    noise = read_scan(make_scan(shape=(40, 36, 19))[0])
+    noise.values = np.random.default_rng(0).integers(-1024, 1000, noise.values.shape).astype(np.int16)
+    with pytest.raises(KeyboardInterrupt):
+        segmenter.segment(noise, HounsfieldSlices(noise), progress=stop)
+    assert segmenter.segment(scan, slices).distance == done.distance
 
 
 def test_small_lesions_are_left_out_where_the_voxel_size_is_known(weights: Path, make_scan: MakeScan) -> None:
