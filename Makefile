@@ -84,7 +84,7 @@ types: $(VENV)/ready-dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "$(TESTS)" --cov --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "$(TESTS)" --cov --cov-report=term-missing:skip-covered
 
 clean:
 	rm -rf $(VENV) $(LABEL_VENV) .coverage .mypy_cache .pytest_cache .ruff_cache

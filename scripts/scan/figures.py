@@ -145,15 +145,29 @@ def figure_files(
     panels = [("slice", agreement(hu, np.zeros(hu.shape, bool), None))]
     if reference is not None:
         panels.append(("reference", agreement(hu, reference, None)))
-    for model, mask in zip(models, masks, strict=True):
-        name = f"{model.card['network']['name']}\n{Path(*model.weights.parts[-4:])}"
-        panels.append((name, agreement(hu, mask[..., index], reference)))
+    names = tell_apart([model.weights for model in models])
+    for model, mask, name in zip(models, masks, names, strict=True):
+        shown = f"{model.card['network']['name']}\n{name}"
+        panels.append((shown, agreement(hu, mask[..., index], reference)))
     title = f"{scan.name}, slice {index + 1} of {len(slices)} from the feet"
     legend = "" if reference is None else "green: found, orange: missed, magenta: wrong"
     with results_folder(target, FILES, overwrite) as folder:
         _draw(panels, f"{title}\n{legend}", folder / "comparison.png")
         _draw_inside(models, slices[index], title, folder)
     return target
+
+
+def tell_apart(paths: Sequence[Path]) -> list[str]:
+    """Names files by what of their paths the others do not share, at the beginning or at the end.
+
+    >>> tell_apart([Path("out/unet/run/model.pt"), Path("out/resunet/run/model.pt")])
+    ['unet', 'resunet']
+    """
+    rows = [path.parts for path in paths]
+    shortest = min(map(len, rows))
+    first = next((k for k in range(shortest) if len({row[k] for row in rows}) > 1), shortest - 1)
+    last = next((k for k in range(1, shortest - first) if len({row[-k] for row in rows}) > 1), shortest - first)
+    return ["/".join(row[first : len(row) - last + 1]) for row in rows]
 
 
 def _draw_inside(models: Sequence[Segmenter], hu: Tensor, title: str, folder: Path) -> None:

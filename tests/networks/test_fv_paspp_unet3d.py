@@ -146,6 +146,7 @@ def test_saved_weights_and_torchscript_predict_the_same(variant: dict[str, Any])
             torch.testing.assert_close(scripted.train(mode)(x), first.train(mode)(x), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_onnx_predicts_the_same(tmp_path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model, x = network().float().eval(), volume(1, 1, 32, 16, 3).float()

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from scripts.errors import UserError
 from scripts.networks.registry import create_network
-from scripts.scan.figures import agreement, figure_files, fusion_maps, stage_maps
+from scripts.scan.figures import agreement, figure_files, fusion_maps, stage_maps, tell_apart
 
 
 def image() -> torch.Tensor:
@@ -74,3 +74,18 @@ def test_files(
     with pytest.raises(UserError, match="--slice 7 of 6; accepted: 1 to 6"):
         figure_files(scan, tmp_path / "new", weights, slice_from_inferior=7)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/a/t3/C_5/run/model.pt", "/a/t2/C_2/run/model.pt", "/a/cares/run/model.pt"], ["t3/C_5", "t2/C_2", "cares"]),
+        (["out/model.pt"], ["model.pt"]),
+        (["out/a.pt", "out/b.pt"], ["a.pt", "b.pt"]),
+        (["out/model.pt", "out/model.pt"], ["model.pt", "model.pt"]),
+        (["model.pt", "out/model.pt"], ["model.pt", "out/model.pt"]),
+        (["a/x/b/model.pt", "a/y/c/model.pt"], ["x/b", "y/c"]),
+    ],
+)
+def test_weights_are_named_by_what_tells_them_apart(paths: list[str], names: list[str]) -> None:
+    assert tell_apart([Path(path) for path in paths]) == names
