@@ -61,6 +61,7 @@ def test_every_experiment_names_files_that_there_are_and_figures_in_percent(name
     assert len(experiment.variants) > 1
     assert bool(experiment.source) == bool(experiment.protocol) == any(one.published for one in experiment.variants)
     for variant in experiment.variants:
+        assert "," not in variant.name  # --variants parts them by commas
         for file in variant.files:
             assert (BUNDLE / file).is_file(), file
         assert all(0 <= value <= 100 for value in variant.published.values())
