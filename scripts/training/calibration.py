@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from scripts.cards import card_path, inferer_from_card, preprocessing_from_card, read_card, trained_network
+from scripts.cards import (
+    card_path,
+    inferer_from_card,
+    preprocessing_from_card,
+    read_card,
+    require_slices,
+    trained_network,
+)
 from scripts.data.datalist import describe, select_cases
 from scripts.data.layouts.case import Case
 from scripts.errors import UserError
@@ -182,9 +189,11 @@ def calibrate(
         What the card now states: "operating_point", "calibration", "familiarity".
 
     Raises:
-        UserError: if cards disagree about network or preprocessing, or a fold of the data is not that of a card.
+        UserError: if the weights are not for slices, cards disagree about network or preprocessing, or a fold of the
+            data is not that of a card.
     """
     card = read_card(weights)
+    require_slices(card, weights)
     cases: list[CaseCounts] = []
     for run in runs or [weights]:
         cases += _judge(run, card, data, flips, slices_of_training, device)

@@ -120,6 +120,9 @@ def test_the_command_completes_the_card_and_segment_obeys(
         write_card(other, **{**stated, **change})
         with pytest.raises(UserError, match=message):
             calibrate(weights, str(data), [other], False, 10, torch.device("cpu"))
+    write_card(other, **{**stated, "preprocessing": {**stated["preprocessing"], "patch_size": [16, 16, 4]}})
+    with pytest.raises(UserError, match="sees volumes; accepted here: a network for slices"):
+        calibrate(other, str(data), [], False, 10, torch.device("cpu"))
     assert read_card(weights) == card
 
     words = [sys.executable, "-m", "scripts", "calibrate", weights, data, *trained, "--flips", "true"]
