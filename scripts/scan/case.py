@@ -169,8 +169,8 @@ class CaseSegmenter:
         mask = canonical(done.mask, scan.affine)
         with watch("measure"):
             spacing = scan.spacing_lps if scan.voxel_size_known else None
-            least = self.segmenter.card["operating_point"]["least_slice_share"]
-            measures = measure(None if slices.map.window else lambda z: hu[..., z], mask, spacing, lungs, least)
+            hu_slices = None if slices.map.window else lambda z: hu[..., z]
+            measures = measure(hu_slices, mask, spacing, lungs, self.segmenter.least_slice_share)
             notes += _outside(measures)
         with watch("write"):
             notes += self._write_masks(scan, done, target)

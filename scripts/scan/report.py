@@ -41,7 +41,7 @@ def describe_model(segmenter: Segmenter) -> dict[str, Any]:
             "threshold": segmenter.threshold,
             "smallest_lesion_mm3": segmenter.smallest_lesion_mm3,
             "test_time_flips": segmenter.test_time_flips,
-            "least_slice_share": card["operating_point"]["least_slice_share"],
+            "least_slice_share": segmenter.least_slice_share,
         },
         "synthetic": bool(data.get("synthetic")),
         "trained_on": data.get("name"),

@@ -139,6 +139,7 @@ class Segmenter:
         self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
         flips = point["test_time_flips"] if test_time_flips is None else test_time_flips
         self.test_time_flips = flag(flips, "test_time_flips")
+        self.least_slice_share = float(point["least_slice_share"])
         self.familiarity = Familiarity.from_card(self.card)
         self._means = FeatureMeans(self.network, self.familiarity.layer) if self.familiarity else None
         self.size = int(self.card["preprocessing"]["size"])

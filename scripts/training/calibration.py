@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,10 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from scripts.cards import (
-    card_path,
-    inferer_from_card,
-    preprocessing_from_card,
-    read_card,
-    require_slices,
-    trained_network,
-)
+from scripts.cards import card_path, inferer_from_card, preprocessing_from_card, require_slices, trained_network
 from scripts.data.datalist import describe, select_cases
 from scripts.data.layouts.case import Case
 from scripts.errors import UserError
@@ -192,27 +186,30 @@ def calibrate(
         UserError: if the weights are not for slices, cards disagree about network or preprocessing, or a fold of the
             data is not that of a card.
     """
-    card = read_card(weights)
-    require_slices(card, weights)
-    cases: list[CaseCounts] = []
-    for run in runs or [weights]:
-        cases += _judge(run, card, data, flips, slices_of_training, device)
+    own = _Training(weights, data, flips, slices_of_training, device)
+    require_slices(own.card, weights)
+    trainings = [
+        own if run.resolve() == weights.resolve() else _Training(run, data, flips, slices_of_training, device)
+        for run in runs or [weights]
+    ]
+    for training in trainings:
+        training.check(own.card)
+    cases = [case for training in trainings for case in training.judge()]
     threshold, dice = choose_threshold(cases)
     slices = choose_slice_share(cases, threshold)
     curve = reliability(cases)
     error = calibration_error(curve)
     limit = STRANGER * max(case.distance for case in cases)
-    learnt = _learnt(weights, data, flips, slices_of_training, device, limit)
     stated = {
         "operating_point": {
-            **card["operating_point"],
+            **own.card["operating_point"],
             "threshold": threshold,
             "test_time_flips": flips,
             "least_slice_share": slices["least_share"] if slices else 0.0,
         },
         "calibration": {
             "cases": [case.name for case in cases],
-            "trainings": [read_card(run)["sha256"] for run in runs or [weights]],
+            "trainings": [training.card["sha256"] for training in trainings],
             "mean_case_dice": round(float(dice[round(threshold * LEVELS)]), 4),
             "mean_case_dice_at_half": round(float(dice[LEVELS // 2]), 4),
             "slices": slices,
@@ -220,65 +217,86 @@ def calibrate(
             "curve": curve,
             "distances": {case.name: round(case.distance, 3) for case in cases},
         },
-        "familiarity": learnt.as_card(),
+        "familiarity": Familiarity.of(own.layer, own.features, limit).as_card(),
     }
-    write_json(card_path(weights), {**card, **stated})
+    write_json(card_path(weights), {**own.card, **stated})
     picture = weights.with_suffix(".calibration.png")
     write_atomic(picture, lambda path: draw_reliability(curve, error).print_png(path))
     return stated
 
 
-def _judge(
-    run: Path, wanted: Mapping[str, Any], data: str, flips: bool, count: int, device: torch.device
-) -> Iterator[CaseCounts]:
-    """What the weights of one training say of the cases of its validation fold."""
-    card = read_card(run)
-    differs = [key for key in ("network", "preprocessing") if card[key] != wanted[key]]
-    if differs:
-        raise UserError(f"{run}: another {' and '.join(differs)}; accepted: trainings with the recipe of the weights")
-    fold = card["data"].get("fold")
-    same = ("name", "split", "seed", "validation_cases", "validation_patients")
-    if fold is None or any(card["data"].get(key) != describe(data, fold)[key] for key in same):
-        raise UserError(f"{run}: was validated on fold {fold} of other data; accepted: trainings on {data}")
-    learnt = _learnt(run, data, flips, count, device, limit=0.0)
-    network, _ = trained_network(run, device)
-    means = FeatureMeans(network, learnt.layer)
-    unseen = select_cases(data, "validation", fold, labelled=True)
-    for case in tqdm(unseen, desc=f"fold {fold}", unit="case"):
-        probability, label = probability_and_label(case, network, card, flips, device)
-        voxels, lesion = count_levels(probability, label)
-        distance = float(learnt.distances(means.take()).mean())
-        yield CaseCounts(case["name"], is_picture(case[IMAGE]), voxels, lesion, distance)
+class _Training:
+    """The weights of a training, loaded once, before the cases that they learnt from and those they did not.
+
+    Args:
+        weights: the weights.
+        data: see `calibrate`.
+        flips: see `calibrate`.
+        count: see `slices_of_training` of `calibrate`.
+        device: see `calibrate`.
+    """
+
+    def __init__(self, weights: Path, data: str, flips: bool, count: int, device: torch.device) -> None:
+        self.weights, self.data, self.flips, self.count, self.device = weights, data, flips, count, device
+        self.network, self.card = trained_network(weights, device)
+        self.fold = self.card["data"].get("fold")
+
+    def check(self, wanted: Mapping[str, Any]) -> None:
+        """Refuses another recipe than that of a card, and a fold that is not one of the data."""
+        differs = [key for key in ("network", "preprocessing") if self.card[key] != wanted[key]]
+        if differs:
+            found = " and ".join(differs)
+            raise UserError(f"{self.weights}: another {found}; accepted: trainings with the recipe of the weights")
+        same = ("name", "split", "seed", "validation_cases", "validation_patients")
+        stated = self.card["data"]
+        if self.fold is None or any(stated.get(key) != describe(self.data, self.fold)[key] for key in same):
+            raise UserError(
+                f"{self.weights}: was validated on fold {self.fold} of other data; accepted: trainings on {self.data}"
+            )
+
+    @cached_property
+    def layer(self) -> str:
+        """The layer whose features are looked at."""
+        return deepest_layer(self.network, int(self.card["preprocessing"]["size"]))
+
+    @cached_property
+    def _means(self) -> FeatureMeans:
+        return FeatureMeans(self.network, self.layer)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Feature means (N, C) of evenly chosen slices of the training's own cases."""
+        self._means.take()
+        preprocessing = preprocessing_from_card(self.card)
+        inferer = inferer_from_card(self.card, 8, self.flips)
+        cases = select_cases(self.data, "training", self.fold, labelled=True)
+        each = max(self.count // len(cases), 1)
+        for case in tqdm(cases, desc="training slices", unit="case"):
+            image = preprocessing({key: value for key, value in case.items() if key != LABEL})[IMAGE]
+            chosen = np.unique(np.linspace(0, image.shape[-1] - 1, min(each, image.shape[-1])).round().astype(int))
+            with torch.inference_mode():
+                inferer(image[None, ..., chosen].as_tensor().to(self.device), self.network)
+        return self._means.take()
+
+    def judge(self) -> Iterator[CaseCounts]:
+        """What the weights say of the cases of their validation fold."""
+        learnt = Familiarity.of(self.layer, self.features, limit=0.0)
+        unseen = select_cases(self.data, "validation", self.fold, labelled=True)
+        for case in tqdm(unseen, desc=f"fold {self.fold}", unit="case"):
+            (probability,), label = probabilities_and_label(case, [self.network], self.card, self.flips, self.device)
+            voxels, lesion = count_levels(probability.numpy(), label.numpy())
+            distance = float(learnt.distances(self._means.take()).mean())
+            yield CaseCounts(case["name"], is_picture(case[IMAGE]), voxels, lesion, distance)
 
 
-def probability_and_label(
-    case: Case, network: nn.Module, card: Mapping[str, Any], flips: bool, device: torch.device
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What a network says of a labelled case, and its label: (X, Y, Z) each, on the scan's own grid."""
+def probabilities_and_label(
+    case: Case, networks: Sequence[nn.Module], card: Mapping[str, Any], flips: bool, device: torch.device
+) -> tuple[list[Tensor], Tensor]:
+    """What networks with one card say of a labelled case, and its label: (X, Y, Z) each, on the scan's own grid."""
     preprocessing = preprocessing_from_card(card, label_grid="scan")
+    inferer, output = inferer_from_card(card, 8, flips), EvaluationOutput(preprocessing, "scan")
     item = preprocessing(dict(case))
+    images = item[IMAGE][None].as_tensor().to(device)
     with torch.inference_mode():
-        inferer = inferer_from_card(card, 8, flips)
-        item[PRED] = inferer(item[IMAGE][None].as_tensor().to(device), network)[0].cpu()
-    item = EvaluationOutput(preprocessing, "scan")(item)
-    return item[PRED].numpy()[0], item[LABEL].numpy()[0]
-
-
-def _learnt(weights: Path, data: str, flips: bool, count: int, device: torch.device, limit: float) -> Familiarity:
-    """What the features of evenly chosen slices of a training's own cases look like."""
-    network, card = trained_network(weights, device)
-    layer = deepest_layer(network, int(card["preprocessing"]["size"]))
-    means = FeatureMeans(network, layer)
-    preprocessing = preprocessing_from_card(card)
-    cases = select_cases(data, "training", card["data"].get("fold"), labelled=True)
-    each = max(count // len(cases), 1)
-    for case in tqdm(cases, desc="training slices", unit="case"):
-        image = preprocessing({IMAGE: case[IMAGE], **_intensity(case)})[IMAGE]
-        chosen = np.unique(np.linspace(0, image.shape[-1] - 1, min(each, image.shape[-1])).round().astype(int))
-        with torch.inference_mode():
-            inferer_from_card(card, 8, flips)(image[None, ..., chosen].as_tensor().to(device), network)
-    return Familiarity.of(layer, means.take(), limit)
-
-
-def _intensity(case: Case) -> dict[str, Any]:
-    return {key: case[key] for key in ("intensity",) if key in case}
+        logits = [inferer(images, network)[0].cpu() for network in networks]
+    return [output({**item, PRED: one})[PRED].as_tensor()[0] for one in logits], item[LABEL].as_tensor()[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,8 @@ from tqdm import tqdm
 from scripts.cards import trained_network, write_checkpoint
 from scripts.data.datalist import select_cases
 from scripts.errors import UserError
-from scripts.training.calibration import probability_and_label
+from scripts.metrics import dice
+from scripts.training.calibration import probabilities_and_label
 
 MOST_CHANGED_VOXELS = 1e-4
 """Share of the voxels of a case that may change between infection and background."""
@@ -45,10 +45,11 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
     changed = {"voxels": 0.0, "dice": 0.0}
     threshold, flips = (card["operating_point"][key] for key in ("threshold", "test_time_flips"))
     for case in tqdm(select_cases(data, "validation", card["data"].get("fold"), labelled=True), unit="case"):
-        maps = [probability_and_label(case, one, card, flips, device) for one in (network, halved)]
-        before, after = (probability >= threshold for probability, _ in maps)
-        label = maps[0][1] >= 0.5
-        found = {"voxels": float((before != after).mean()), "dice": abs(_dice(before, label) - _dice(after, label))}
+        maps, label = probabilities_and_label(case, [network, halved], card, flips, device)
+        before, after = (one >= threshold for one in maps)
+        truth, *masks = (one.float().flatten(1)[None, None] for one in (label >= 0.5, before, after))
+        scores = [float(dice(mask, truth)) for mask in masks]
+        found = {"voxels": float((before != after).float().mean()), "dice": abs(scores[0] - scores[1])}
         changed = {key: max(value, found[key]) for key, value in changed.items()}
     if changed["voxels"] > MOST_CHANGED_VOXELS or changed["dice"] > MOST_CHANGED_DICE:
         raise UserError(
@@ -62,8 +63,3 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
 
 def _half(value: Tensor) -> Tensor:
     return value.half().cpu() if value.is_floating_point() else value.cpu()
-
-
-def _dice(mask: Any, label: Any) -> float:
-    both = int(mask.sum() + label.sum())
-    return 2 * int((mask & label).sum()) / both if both else 1.0

@@ -156,7 +156,7 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **
     measures = measure(lambda z: values[:, :, z].astype(np.float32), mask, spacing, given)
     card = {**CARD, "data": {**CARD["data"], "synthetic": synthetic}}
     weights = Path("weights of erika/model.pt")
-    segmenter = {"threshold": 0.4, "smallest_lesion_mm3": 10.0, "test_time_flips": False}
+    segmenter = {"threshold": 0.4, "smallest_lesion_mm3": 10.0, "test_time_flips": False, "least_slice_share": 0.0}
     model = describe_model(SimpleNamespace(card=card, weights=weights, **segmenter))
     return build_report(scan, measures, model, {"device": "cpu"}, {"network": 1.23456789})
 

@@ -96,11 +96,6 @@ def test_reliability_by_hand() -> None:
     assert calibration_error([background, *curve]) == pytest.approx(calibration_error(curve))
 
 
-def command(bundle_root: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    asked = [sys.executable, "-m", "scripts", "calibrate", *map(str, words), "--device", "cpu"]
-    return subprocess.run(asked, cwd=bundle_root, capture_output=True, text=True)
-
-
 def test_the_command_completes_the_card_and_segment_obeys(
     make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
 ) -> None:
