@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from scripts.data.slices import LEVELS, SliceDataset, load_stacks, mix_seed, transformed
+from scripts.data.slices import LEVELS, SliceDataset, load_stacks, transformed
 from scripts.transforms.labels import class_numbers
 from scripts.transforms.preprocessing import IMAGE, LABEL, PRIOR, NetworkGrid
 
@@ -25,6 +25,7 @@ class ClassSliceDataset(SliceDataset):
         grid: see `SliceDataset`.
         transform: see `SliceDataset`.
         sampling: see `SliceDataset`.
+        picture_share: see `SliceDataset`.
         cache_dir: see `SliceDataset`.
         seed: see `SliceDataset`.
         progress: see `SliceDataset`.
@@ -39,11 +40,12 @@ class ClassSliceDataset(SliceDataset):
         grid: NetworkGrid,
         transform: Callable[[dict[str, Any]], Any] | None = None,
         sampling: str = "all",
+        picture_share: float | None = None,
         cache_dir: str | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        super().__init__(data, grid, transform, sampling, cache_dir, seed, progress)
+        super().__init__(data, grid, transform, sampling, picture_share, cache_dir, seed, progress)
 
         def stacks(cases: list[dict[str, Any]]) -> list[NDArray[Any]]:
             return [label for _, label in load_stacks(cases, grid, cache_dir, progress)]
@@ -67,7 +69,7 @@ class ClassSliceDataset(SliceDataset):
         item[PRIOR] /= LEVELS
         if self.transform is None:
             return item
-        return transformed(item, self.transform, mix_seed(self.seed, self.epoch, int(self._served[index])))
+        return transformed(item, self.transform, self._seed(index))
 
 
 def _codes_as_label(case: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,12 +49,16 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             slices are served in HU.
         sampling: "all" slices; "infected", those with lesion only; "balanced", those with lesion and as many
             of the others, drawn anew every epoch.
+        picture_share: share of an epoch that pictures (cases of one slice) make up beside volumes, in (0, 1): they
+            are served several times, each time augmented in another way. Without it the slices of a few volumes
+            outnumber them by far. Absent, and with one kind alone, every slice is served once.
         cache_dir: where to keep the deterministic part on disk; absent, in memory.
         seed: seed of augmentation and balanced sampling.
         progress: whether to show a progress bar while cases load.
 
     Raises:
-        UserError: for an unknown sampling, or a sampling that leaves no slice of non-empty data.
+        UserError: for an unknown sampling, a share outside of (0, 1), or a sampling that leaves no slice of
+            non-empty data.
     """
 
     def __init__(
@@ -63,15 +67,20 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         grid: NetworkGrid,
         transform: Callable[[dict[str, Any]], Any] | None = None,
         sampling: str = "all",
+        picture_share: float | None = None,
         cache_dir: str | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
         if sampling not in SAMPLINGS:
             raise UserError(f"sampling is {sampling!r}; accepted: {', '.join(SAMPLINGS)}")
+        share = optional(picture_share)
+        if share is not None and not 0 < share < 1:
+            raise UserError(f"picture_share is {share}; accepted: more than 0, less than 1, or null")
         self.data = list(data)  # MONAI Label and the bundle's properties look it up by this name
         self.transform = transform
         self.sampling = sampling
+        self.picture_share = share
         self.seed = seed
         self.epoch = 0
         self._stacks = load_stacks(self.data, grid, cache_dir, progress)
@@ -79,6 +88,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         masks = (self._stacks[case][1][index] for case, index in self._table)
         infected = np.array([bool((mask > LEVELS / 2).any()) for mask in masks], dtype=bool)
         self._infected, self._clean = np.flatnonzero(infected), np.flatnonzero(~infected)
+        self._picture = np.array([len(self._stacks[case][0]) == 1 for case, _ in self._table], dtype=bool)
         self._served = self._select()
         if self.data and not len(self._served):
             raise UserError(f"no slice is left by sampling {sampling!r} of {len(self.data)} cases without lesion")
@@ -102,17 +112,35 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         }
         if self.transform is None:
             return item
-        return transformed(item, self.transform, mix_seed(self.seed, self.epoch, int(self._served[index])))
+        return transformed(item, self.transform, self._seed(index))
+
+    def _seed(self, index: int) -> int:
+        """Seed of what is random about slice `index` of this epoch; another one each time a slice is served."""
+        served = int(self._served[index])
+        turn = index - int(np.searchsorted(self._served, served))  # `_served` is sorted
+        return mix_seed(self.seed, self.epoch, served + turn * len(self._table))
 
     def _select(self) -> NDArray[np.intp]:
-        if self.sampling == "all":
-            return np.arange(len(self._table))
-        if self.sampling == "infected":
-            return self._infected
-        drawn = min(len(self._infected), len(self._clean))
         rng = np.random.default_rng(mix_seed(self.seed, self.epoch, -1))
-        clean = rng.choice(self._clean, size=drawn, replace=False)
-        return np.sort(np.concatenate([self._infected, clean]))
+        if self.sampling == "all":
+            chosen = np.arange(len(self._table))
+        elif self.sampling == "infected":
+            chosen = self._infected
+        else:
+            drawn = min(len(self._infected), len(self._clean))
+            clean = rng.choice(self._clean, size=drawn, replace=False)
+            chosen = np.sort(np.concatenate([self._infected, clean]))
+        return chosen if self.picture_share is None else self._with_pictures(chosen, self.picture_share, rng)
+
+    def _with_pictures(self, chosen: NDArray[np.intp], share: float, rng: np.random.Generator) -> NDArray[np.intp]:
+        """Repeats the pictures among the chosen slices until they make up their share."""
+        pictures, others = chosen[self._picture[chosen]], chosen[~self._picture[chosen]]
+        wanted = round(share / (1 - share) * len(others))
+        if not len(pictures) or wanted <= len(pictures):
+            return chosen
+        whole, rest = divmod(wanted, len(pictures))
+        drawn = rng.choice(pictures, size=rest, replace=False)
+        return np.sort(np.concatenate([others, np.repeat(pictures, whole), drawn]))
 
 
 def mix_seed(*numbers: int) -> int:

@@ -237,15 +237,17 @@ class ClassTrainingInput(Compose):
     Args:
         window: (LO, HI) in HU.
         augment: off in the paper.
+        augment_scale: see `TrainingInput`.
     """
 
-    def __init__(self, window: Sequence[float] = DEFAULT_WINDOW, augment: bool | str = False) -> None:
-        super().__init__(
-            [
-                *_image_and_labels((PRIOR, LABEL), (window[0], window[1]), flag(augment)),
-                *_prior_and_classes(),
-            ]
-        )
+    def __init__(
+        self,
+        window: Sequence[float] = DEFAULT_WINDOW,
+        augment: bool | str = False,
+        augment_scale: Sequence[float] = SCALE,
+    ) -> None:
+        steps = _image_and_labels((PRIOR, LABEL), (window[0], window[1]), flag(augment), augment_scale)
+        super().__init__([*steps, *_prior_and_classes()])
 
 
 def _prior_and_classes() -> list[Transform]:

@@ -82,6 +82,34 @@ def test_balanced_sampling_draws_anew_every_epoch(make_dataset: MakeDataset) -> 
     assert drawn[2] == tuple(float(dataset[i]["image"].mean()) for i in range(len(dataset)))
 
 
+@pytest.mark.parametrize("share", [1 / 3, 0.5])
+def test_pictures_make_up_their_share_each_time_another_way(make_dataset: MakeDataset, share: float) -> None:
+    volume = select_cases(make_dataset(cases=1, shape=(40, 36, 10)), "all")[0]
+    pictures = [{**volume, "slices": [z]} for z in (3, 4, 5)]
+    dataset = SliceDataset(
+        [volume, *pictures], NetworkGrid(size=32), TrainingInput(augment=True), picture_share=share, seed=4
+    )
+    expected = round(share / (1 - share) * 10)
+    seen = []
+    for epoch in (1, 2):
+        dataset.set_epoch(epoch)
+        assert len(dataset) == 10 + expected
+        served = np.bincount([dataset._table[one][0] for one in dataset._served], minlength=4)
+        assert served[0] == 10
+        assert served[1:].max() - served[1:].min() <= 1
+        seen += [dataset[i]["image"].numpy().tobytes() for i in range(len(dataset))]
+    assert len(set(seen)) == len(seen)  # no slice comes twice with the same augmentation
+
+
+def test_picture_share_changes_nothing_without_both_kinds_and_refuses_other_numbers(make_dataset: MakeDataset) -> None:
+    cases = select_cases(make_dataset(cases=2), "all")
+    plain = SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True))
+    assert equal(plain, SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True), picture_share=0.5))
+    for share in (0, 1, -0.2):
+        with pytest.raises(UserError, match="accepted: more than 0, less than 1, or null"):
+            SliceDataset(cases, NetworkGrid(size=32), picture_share=share)
+
+
 def test_sampling_that_leaves_nothing_is_an_error(make_dataset: MakeDataset) -> None:
     folder = make_dataset(cases=1)
     cases = select_cases(folder, "all")
