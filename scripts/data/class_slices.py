@@ -26,6 +26,7 @@ class ClassSliceDataset(SliceDataset):
         transform: see `SliceDataset`.
         sampling: see `SliceDataset`.
         picture_share: see `SliceDataset`.
+        slices_per_epoch: see `SliceDataset`.
         cache_dir: see `SliceDataset`.
         seed: see `SliceDataset`.
         progress: see `SliceDataset`.
@@ -41,11 +42,12 @@ class ClassSliceDataset(SliceDataset):
         transform: Callable[[dict[str, Any]], Any] | None = None,
         sampling: str = "all",
         picture_share: float | None = None,
+        slices_per_epoch: int | None = None,
         cache_dir: str | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        super().__init__(data, grid, transform, sampling, picture_share, cache_dir, seed, progress)
+        super().__init__(data, grid, transform, sampling, picture_share, slices_per_epoch, cache_dir, seed, progress)
 
         def stacks(cases: list[dict[str, Any]]) -> list[NDArray[Any]]:
             return [label for _, label in load_stacks(cases, grid, cache_dir, progress)]

@@ -52,6 +52,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         picture_share: share of an epoch that pictures (cases of one slice) make up beside volumes, in (0, 1): they
             are served several times, each time augmented in another way. Without it the slices of a few volumes
             outnumber them by far. Absent, and with one kind alone, every slice is served once.
+        slices_per_epoch: how many of all these an epoch serves, drawn anew every time; absent, all of them.
         cache_dir: where to keep the deterministic part on disk; absent, in memory.
         seed: seed of augmentation and balanced sampling.
         progress: whether to show a progress bar while cases load.
@@ -68,6 +69,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         transform: Callable[[dict[str, Any]], Any] | None = None,
         sampling: str = "all",
         picture_share: float | None = None,
+        slices_per_epoch: int | None = None,
         cache_dir: str | None = None,
         seed: int = 0,
         progress: bool = True,
@@ -77,10 +79,14 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         share = optional(picture_share)
         if share is not None and not 0 < share < 1:
             raise UserError(f"picture_share is {share}; accepted: more than 0, less than 1, or null")
+        most = optional(slices_per_epoch)
+        if most is not None and most < 1:
+            raise UserError(f"slices_per_epoch is {most}; accepted: 1 or more, or null")
         self.data = list(data)  # MONAI Label and the bundle's properties look it up by this name
         self.transform = transform
         self.sampling = sampling
         self.picture_share = share
+        self.slices_per_epoch = most
         self.seed = seed
         self.epoch = 0
         self._stacks = load_stacks(self.data, grid, cache_dir, progress)
@@ -130,7 +136,11 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             drawn = min(len(self._infected), len(self._clean))
             clean = rng.choice(self._clean, size=drawn, replace=False)
             chosen = np.sort(np.concatenate([self._infected, clean]))
-        return chosen if self.picture_share is None else self._with_pictures(chosen, self.picture_share, rng)
+        if self.picture_share is not None:
+            chosen = self._with_pictures(chosen, self.picture_share, rng)
+        if self.slices_per_epoch is not None and self.slices_per_epoch < len(chosen):
+            chosen = np.sort(rng.choice(chosen, size=self.slices_per_epoch, replace=False))
+        return chosen
 
     def _with_pictures(self, chosen: NDArray[np.intp], share: float, rng: np.random.Generator) -> NDArray[np.intp]:
         """Repeats the pictures among the chosen slices until they make up their share."""

@@ -101,6 +101,24 @@ def test_pictures_make_up_their_share_each_time_another_way(make_dataset: MakeDa
     assert len(set(seen)) == len(seen)  # no slice comes twice with the same augmentation
 
 
+def test_an_epoch_may_serve_a_part_that_is_drawn_anew(make_dataset: MakeDataset) -> None:
+    cases = select_cases(make_dataset(cases=2), "all")
+    whole = SliceDataset(cases, NetworkGrid(size=32))
+    part = SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=5)
+    every = {whole[i]["image"].numpy().tobytes() for i in range(len(whole))}
+    seen = []
+    for epoch in range(8):
+        part.set_epoch(epoch)
+        assert len(part) == 5
+        seen.append(frozenset(part[i]["image"].numpy().tobytes() for i in range(5)))
+        assert len(seen[-1]) == 5
+    assert len(set(seen)) > 4
+    assert set().union(*seen) == every
+    assert equal(whole, SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=1000))
+    with pytest.raises(UserError, match="slices_per_epoch is 0; accepted: 1 or more"):
+        SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=0)
+
+
 def test_picture_share_changes_nothing_without_both_kinds_and_refuses_other_numbers(make_dataset: MakeDataset) -> None:
     cases = select_cases(make_dataset(cases=2), "all")
     plain = SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True))
