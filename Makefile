@@ -1,5 +1,6 @@
 SHELL := /bin/bash
 
+# make install packages into .venv, nothing else
 # make demo    train on synthetic scans and segment one that was not seen, in minutes, on a CPU
 # make test    lint, types, tests; TESTS="not slow" chooses among them by their marks
 # make monailabel [WEIGHTS=path]   build MONAI Label's environment and an app around the bundle, print how to start it
@@ -24,7 +25,7 @@ LABEL_BIN := $(LABEL_VENV)/bin
 LABEL_INSTALL := $(LABEL_BIN)/python -m pip install --quiet --constraint constraints-monailabel.txt
 WEIGHTS ?= $(firstword $(wildcard models/model.pt) $(DEMO)/model/model.pt)
 
-.PHONY: demo test lint types pytest monailabel clean
+.PHONY: install demo test lint types pytest monailabel clean
 
 # torch goes first and alone: what comes after finds it and does not bring another build.
 $(VENV)/ready: requirements.txt requirements-core.txt constraints.txt
@@ -37,6 +38,8 @@ $(VENV)/ready: requirements.txt requirements-core.txt constraints.txt
 $(VENV)/ready-dev: $(VENV)/ready requirements-dev.txt
 	$(PIP_INSTALL) --requirement requirements-dev.txt
 	touch $@
+
+install: $(VENV)/ready
 
 # Trains on synthetic scans, then evaluates, segments and draws two that the network has not seen.
 demo: $(VENV)/ready

@@ -1,17 +1,18 @@
-"""`python -m scripts publish WEIGHTS TARGET DATA`: weights in half precision, if their masks stay the same."""
+"""`python -m scripts publish WEIGHTS TARGET DATA`: weights for a repository, in half precision if masks stay the same."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from scripts.settings import usable_device
+from scripts.training.publishing import is_faithful
 from scripts.training.publishing import publish as write_published
 
 
 def publish(weights: str, target: str, data: str, device: str | None = None) -> None:
-    """Writes trained weights in half precision, with their card, for a repository.
+    """Writes trained weights with their card for a repository, in half precision if that does not change masks.
 
-    The masks of the cases of their validation fold are compared; weights that half precision changes are refused.
+    The masks of the cases of their validation fold are compared; where they change the weights stay as they are.
 
     Args:
         weights: trained weights with their card, best after `calibrate`.
@@ -21,5 +22,6 @@ def publish(weights: str, target: str, data: str, device: str | None = None) -> 
     """
     changed = write_published(Path(weights), Path(target), data, usable_device(device))
     size = Path(target).stat().st_size / 2**20
-    print(f"{target}: {size:.1f} MB; of a case at most {changed['voxels']:.5%} of the voxels and", end=" ")
-    print(f"{changed['dice']:.5f} of the Dice change")
+    precision = "half precision" if is_faithful(changed) else "full precision"
+    print(f"{target}: {size:.1f} MB in {precision}; half precision changes at most", end=" ")
+    print(f"{changed['voxels']:.5%} of the voxels and {changed['dice']:.5f} of the Dice of a case")

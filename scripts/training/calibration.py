@@ -39,6 +39,9 @@ CANDIDATES = range(LEVELS // 10, LEVELS * 9 // 10)
 BIN = 16
 """Levels in a bin of the reliability curve."""
 
+FLAT = 0.002
+"""Dice within this of the highest is as good: the optimum is flat, and the cases that choose are few."""
+
 STRANGER = 1.5
 """A scan is called unlike the training data beyond this many times the largest distance of an unseen case."""
 
@@ -95,13 +98,16 @@ def _from_level_on(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 def choose_threshold(cases: Sequence[CaseCounts]) -> tuple[float, NDArray[np.float64]]:
     """The threshold with the highest Dice: mean over the cases of a kind, then over volumes and pictures.
 
+    Of those whose Dice is within `FLAT` of it the one nearest to 0.5 is taken.
+
     Returns:
         The threshold, and the Dice of each level, (LEVELS,).
     """
     kinds = [[case for case in cases if case.picture == picture] for picture in (False, True)]
     curve = np.mean([np.mean([dice_by_level(case) for case in kind], axis=0) for kind in kinds if kind], axis=0)
-    best = max(CANDIDATES, key=lambda level: curve[level])
-    return best / LEVELS, curve
+    highest = max(curve[level] for level in CANDIDATES)
+    good = [level for level in CANDIDATES if curve[level] >= highest - FLAT]
+    return min(good, key=lambda level: abs(level - LEVELS // 2)) / LEVELS, curve
 
 
 def choose_slice_share(cases: Sequence[CaseCounts], threshold: float) -> dict[str, float] | None:

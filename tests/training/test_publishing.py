@@ -1,4 +1,4 @@
-"""Weights for a repository: half the size and the same masks, or refused."""
+"""Weights for a repository: half the size and the same masks, or as they are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from scripts.training.workflows import train_once
 CPU = torch.device("cpu")
 
 
-def test_half_the_size_the_same_masks_or_refused(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+def test_half_the_size_and_the_same_masks_or_as_they_are(
+    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, settings = make_dataset(cases=2, folds=2), {"spatial_size": 32, "max_epochs": 1, "network_def#base_width": 8}
     trained = train_once(["configs/train.yaml"], tmp_path / "run", dataset_dir=str(data), device="cpu", **settings)
     card = {key: value for key, value in read_card(trained).items() if key not in ("format", "sha256")}
@@ -40,12 +42,8 @@ def test_half_the_size_the_same_masks_or_refused(make_dataset: Callable[..., Pat
     with pytest.raises(UserError, match=r"model\.pt: exists; accepted: a new file"):
         publish(weights, target, str(data), CPU)
 
-    logit = torch.tensor(0.10012)  # half precision holds its neighbours only; the threshold lies between
-    flat = {"out.weight": 0 * state["out.weight"], "out.bias": torch.full_like(state["out.bias"], float(logit))}
-    card["operating_point"]["threshold"] = float(torch.sigmoid((logit + logit.half()) / 2))
-    write_checkpoint(weights, {**state, **flat}, **card)
-    with pytest.raises(
-        UserError, match=r"half precision changes up to \d+\.\d+% of the voxels and .*; accepted: 0.01%"
-    ):
-        publish(weights, tmp_path / "models" / "other.pt", str(data), CPU)
-    assert [path.name for path in sorted(target.parent.iterdir())] == ["model.json", "model.pt"]
+    monkeypatch.setattr("scripts.training.publishing.MOST_CHANGED_VOXELS", -1.0)  # whatever half precision changes
+    publish(weights, tmp_path / "whole" / "model.pt", str(data), CPU)
+    whole = torch.load(tmp_path / "whole" / "model.pt", weights_only=True)
+    assert all(torch.equal(whole[key], value) for key, value in state.items())
+    assert read_card(tmp_path / "whole" / "model.pt")["sha256"] == read_card(weights)["sha256"]
