@@ -1,0 +1,69 @@
+"""The weights that the bundle ships: their card, and scans that neither they nor their operating point have seen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from scripts.cards import read_card, trained_network
+
+SHIPPED = Path("models/model.pt")
+SEALED = {"coronacases_003", "coronacases_006", "coronacases_009"}
+"""Kept for the final measurement: nothing may be trained or chosen on them."""
+
+
+def test_weights_are_small_and_load_without_pickled_code(bundle_root: Path) -> None:
+    content = torch.load(bundle_root / SHIPPED, weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in content.values())
+    assert sum(path.stat().st_size for path in (bundle_root / "models").iterdir()) < 80 * 2**20
+
+
+def test_the_card_says_what_they_are(bundle_root: Path) -> None:
+    card = read_card(bundle_root / SHIPPED)  # refuses a card of other weights
+    network, _ = trained_network(bundle_root / SHIPPED, torch.device("cpu"))
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert card["data"]["synthetic"] is False
+    assert card["data"]["split"] == "patient"
+    assert {"threshold", "least_slice_share"} <= set(card["operating_point"])
+    assert card["operating_point"]["least_slice_share"] > 0  # the rule for a slice was chosen, on unseen folds
+    assert not SEALED & set(card["calibration"]["cases"])
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, lung_ct_data: Path, bundle_root: Path) -> Path:
+    """Two scans of other hospitals than the training data's, segmented with the shipped weights."""
+    out = tmp_path_factory.mktemp("shipped") / "out"
+    scans = [lung_ct_data / "covid_ct_md" / name for name in ("P001", "normal001_ct_256.nii.gz")]
+    words = [sys.executable, "-m", "scripts", "segment", *scans, out, "--device", "cpu"]
+    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "DEMONSTRATION" not in done.stderr
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_a_normal_chest_stays_nearly_clean(results: Path) -> None:
+    report = json.loads((results / "normal001_ct_256" / "report.json").read_text())
+    assert report["measures"]["lungs"]["total"]["infected_percent"] < 0.5
+    assert np.asarray(nib.load(results / "normal001_ct_256" / "infection.nii.gz").dataobj).mean() < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_slices_with_infection_are_found_and_clean_ones_left(results: Path, lung_ct_data: Path) -> None:
+    report = json.loads((results / "P001" / "report.json").read_text())
+    labels = pd.read_csv(lung_ct_data / "covid_ct_md" / "P001_slice_labels.csv").sort_values("slice_from_superior")
+    share = np.array(report["measures"]["slice_profile"]["infection_voxels"]) / (512 * 512)
+    marked = share >= report["model"]["operating_point"]["least_slice_share"]
+    infected = labels["infected"].to_numpy() == 1
+    assert marked[infected].mean() >= 0.85  # 0.9 is the target, not reached yet (docs/README.md)
+    assert marked[~infected].mean() <= 0.2
