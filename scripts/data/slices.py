@@ -58,8 +58,8 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         progress: whether to show a progress bar while cases load.
 
     Raises:
-        UserError: for an unknown sampling, a share outside of (0, 1), or a sampling that leaves no slice of
-            non-empty data.
+        UserError: for an unknown sampling, a share outside of (0, 1), less than one slice an epoch, or a sampling
+            that leaves no slice of non-empty data.
     """
 
     def __init__(

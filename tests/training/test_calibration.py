@@ -75,6 +75,18 @@ def test_the_threshold_is_that_of_the_highest_mean_and_kinds_count_alike() -> No
     np.testing.assert_allclose(choose_threshold([volume, *pictures])[1], (low + high) / 2)
 
 
+def test_where_dice_is_flat_the_threshold_stays_at_one_half() -> None:
+    probability, label = np.full((10, 10, 1), 0.15), np.zeros((10, 10, 1))
+    label[:5] = 1
+    probability[:5] = 0.85
+    threshold, curve = choose_threshold([case(probability, label)])
+    assert threshold == 0.5
+    assert curve[40] == curve[128] == curve[215] == 1
+    probability[0, 0] = 0.4  # one lesion voxel of 50: more than a flat optimum forgives
+    threshold, _ = choose_threshold([case(probability, label)])
+    assert 0.39 < threshold <= 0.4
+
+
 def test_the_slice_rule_parts_slices_with_lesion_from_specks() -> None:
     probability, label = np.zeros((10, 10, 6)), np.zeros((10, 10, 6))
     label[:5, :4, :3] = 1
