@@ -24,12 +24,13 @@ import SimpleITK as sitk  # noqa: N813
 
 from scripts.cards import read_card
 from scripts.monai_label import checkpoints
+from scripts.monai_label.deployment import NAME
 
 pytestmark = [pytest.mark.monailabel, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-monailabel/bin/python"
-MODEL = "lung_infection_ct_segmentation_demo"
+MODEL = f"{NAME}_demo"
 OBLIQUE = np.array([[-0.68, 0.12, 0.3, 90.0], [-0.14, -0.69, 0.4, 110.0], [0.03, -0.05, 4.9, -200.0], [0, 0, 0, 1.0]])
 
 
@@ -402,6 +403,9 @@ def test_the_model_learns_from_labels_and_goes_back(server: Server, tmp_path: Pa
 def test_the_curl_lines_of_the_documents_work_as_written(server: Server, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "monai_label.md").read_text()
     (lines,) = [block for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if block.startswith("MODEL=")]
+    served = f"MODEL={NAME}\n"  # the shipped weights; the server of the tests has a demonstration's
+    assert lines.startswith(served)
+    lines = lines.replace(served, f"MODEL={MODEL}\n", 1)
     lines = lines.replace("http://127.0.0.1:8000", server.url).replace("out/monailabel", str(server.deployment))
     lines = re.sub(r"^curl ", "curl --fail --silent --show-error ", lines, flags=re.MULTILINE)
     before = checkpoints.names(server.deployment)
