@@ -1,8 +1,8 @@
 """The MONAI Label app: MONAI Label's own bundle app, made to answer in words and to keep the scan's geometry.
 
 `make monailabel` copies this file to `app/main.py` beside `monaibundle.py`, which is MONAI Label's. It runs in MONAI
-Label's environment only. MONAI Label imports the bundle's `scripts` anew for every request, so nothing of them is
-imported at the top, and their `UserError` is known by its name.
+Label's environment only. The bundle's `scripts` are on the path only while MONAI Label works with the bundle, so
+nothing of them is imported at the top, and their `UserError` is known by its name.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # torchrun, dcmqi
+
+# MONAI Label would drop and import the bundle's `scripts` anew for every request, and two at a time stumble over each
+# other (KeyError while importing). There is one bundle here, which does not change while the server runs.
+os.environ["MONAI_LABEL_RELOAD_APP_LIB"] = "false"
 
 
 def answer(error: Exception) -> HTTPException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -230,6 +232,13 @@ def test_the_mask_is_that_of_run_inference(image: str, server: Server, tmp_path:
     expected = run_inference(scan, server.deployment / "active" / "model.pt", tmp_path / "masks")
     assert_same(server.infer(image), expected, tmp_path)
     assert_same(server.infer(upload=scan), expected, tmp_path)
+
+
+def test_requests_at_the_same_time_get_the_same_answer(server: Server) -> None:
+    with ThreadPoolExecutor(4) as annotators:
+        answers = list(annotators.map(lambda _: server.infer("phantom_001"), range(8)))
+    assert [one.status_code for one in answers] == [200] * 8, [one.text[:200] for one in answers]
+    assert len({gzip.decompress(one.content) for one in answers}) == 1
 
 
 def test_what_an_annotator_turns_is_what_run_inference_knows(server: Server, tmp_path: Path) -> None:
