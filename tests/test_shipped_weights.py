@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -59,11 +59,12 @@ def test_a_normal_chest_stays_nearly_clean(results: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.real_data
-def test_slices_with_infection_are_found_and_clean_ones_left(results: Path, lung_ct_data: Path) -> None:
-    report = json.loads((results / "P001" / "report.json").read_text())
-    labels = pd.read_csv(lung_ct_data / "covid_ct_md" / "P001_slice_labels.csv").sort_values("slice_from_superior")
-    share = np.array(report["measures"]["slice_profile"]["infection_voxels"]) / (512 * 512)
-    marked = share >= report["model"]["operating_point"]["least_slice_share"]
-    infected = labels["infected"].to_numpy() == 1
-    assert marked[infected].mean() >= 0.85  # 0.9 is the target, not reached yet (docs/README.md)
-    assert marked[~infected].mean() <= 0.2
+def test_slices_with_infection_are_found_and_clean_ones_left(
+    results: Path, lung_ct_data: Path, bundle_root: Path
+) -> None:
+    labels = lung_ct_data / "covid_ct_md" / "P001_slice_labels.csv"
+    words = [sys.executable, "docs/measure_slices.py", results / "P001" / "report.json", labels]
+    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
+    found, marked = map(float, re.findall(r"\((.*)%\)", done.stdout))
+    assert found >= 85  # 90 is the target, not reached yet (docs/README.md)
+    assert marked <= 20
