@@ -20,7 +20,7 @@ from tqdm import tqdm
 from scripts.errors import UserError
 from scripts.files import write_atomic
 from scripts.settings import optional
-from scripts.transforms.preprocessing import IMAGE, LABEL, LUNG, NetworkGrid
+from scripts.transforms.preprocessing import BOX, IMAGE, LABEL, LUNG, NetworkGrid
 
 logger = logging.getLogger(__name__)
 
@@ -213,6 +213,8 @@ def _build_stack(case: Mapping[str, Any], grid: NetworkGrid) -> Stack:
             "accepted: a label on the image's own grid"
         )
     chosen = chosen_slices(case, image)
+    if BOX in item:  # what lies beyond it is not looked at later either
+        chosen = chosen[(chosen >= item[BOX][2, 0]) & (chosen < item[BOX][2, 1])]
     # (1, H, W, Z) -> (N, H, W)
     slices = np.ascontiguousarray(np.moveaxis(image.numpy()[0], -1, 0)[chosen], dtype=np.float32)
     levels = np.rint(label.numpy()[0] * LEVELS)

@@ -108,6 +108,7 @@ def resolved_training(card: Mapping[str, Any]) -> dict[str, Any]:
         spatial_size=card["preprocessing"]["size"],
         window=card["preprocessing"]["window"],
         intensity=card["preprocessing"]["intensity"],
+        field_of_view=card["preprocessing"].get("field_of_view", "scan"),
     )
     return config
 

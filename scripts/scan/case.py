@@ -162,8 +162,9 @@ class CaseSegmenter:
         with watch("check"):
             notes += check_anatomy(seen, scan, lungs) if seen and lungs else []
             self._refuse_warnings(scan, notes)
+        anatomy = (seen, lungs) if seen and lungs else None
         done = self.segmenter.segment(
-            scan, slices, self.settings.probability, lambda count: progress(count, len(slices)), watch
+            scan, slices, self.settings.probability, anatomy, lambda count: progress(count, len(slices)), watch
         )
         notes += done.notes
         mask = canonical(done.mask, scan.affine)

@@ -14,6 +14,9 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scripts.anatomy.field_of_view import Box, find_box, whole
+from scripts.anatomy.lungs import Lungs, segment_lungs
+from scripts.anatomy.overview import Overview, look_over
 from scripts.cards import require_slices, trained_network
 from scripts.flips import average_over_flips
 from scripts.networks.familiarity import Familiarity, FeatureMeans
@@ -145,12 +148,14 @@ class Segmenter:
         self.size = int(self.card["preprocessing"]["size"])
         low, high = self.card["preprocessing"]["window"]
         self.window = float(low), float(high)
+        self.field_of_view = str(self.card["preprocessing"].get("field_of_view", "scan"))
 
     def segment(
         self,
         scan: Scan,
         slices: HounsfieldSlices,
         probability: bool = False,
+        anatomy: tuple[Overview, Lungs] | None = None,
         progress: Callable[[int], Any] | None = None,
         watch: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> Segmentation:
@@ -160,6 +165,8 @@ class Segmenter:
             scan: the scan.
             slices: its slices in HU.
             probability: whether to keep the probability as well.
+            anatomy: what is seen of the scan and its lungs, where the caller knows them; weights that look at the box
+                around the lungs find them otherwise.
             progress: called with the number of slices that were done.
             watch: takes the time of a stage: "network" or "back to grid".
 
@@ -173,22 +180,35 @@ class Segmenter:
         kept = np.zeros(shape, np.uint8) if probability else None
         turned = canonical(mask, scan.affine)
         turned_kept = None if kept is None else canonical(kept, scan.affine)
+        x, y, z = self._box(scan, slices, anatomy)
+        size = x.stop - x.start, y.stop - y.start
         for start in range(0, len(slices), SLICES_AT_ONCE):
             stop = min(start + SLICES_AT_ONCE, len(slices))
-            with watch("network"):
-                maps = self._probabilities([slices[index] for index in range(start, stop)])
-            with watch("back to grid"):
-                for index, one in zip(range(start, stop), maps, strict=True):
-                    back = resize_slice(one[0].contiguous(), slices.shape[:2])
-                    turned[..., index] = (back >= self.threshold).numpy()
-                    if turned_kept is not None:
-                        turned_kept[..., index] = (back * PROBABILITY_STEPS).round().to(torch.uint8).numpy()
+            inside = range(max(start, z.start), min(stop, z.stop))
+            if inside:  # the whole batch then: the same batch gives the same bits
+                with watch("network"):
+                    maps = self._probabilities([slices[index][x, y] for index in range(start, stop)])
+                with watch("back to grid"):
+                    for index in inside:
+                        back = resize_slice(maps[index - start, 0].contiguous(), size)
+                        turned[x, y, index] = (back >= self.threshold).numpy()
+                        if turned_kept is not None:
+                            turned_kept[x, y, index] = (back * PROBABILITY_STEPS).round().to(torch.uint8).numpy()
             if progress is not None:
                 progress(stop - start)
         with watch("back to grid"):
             mask, notes = self._without_small_lesions(mask, scan)
         distance = self._distance()
         return Segmentation(mask, kept, notes + self._strange(distance), distance)
+
+    def _box(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Overview, Lungs] | None) -> Box:
+        """What the network looks at, as `FindBoxd` finds it."""
+        if self.field_of_view == "scan" or scan.picture:
+            return whole(slices.shape)
+        if anatomy is None:
+            seen = look_over(slices.rounded(), scan.spacing_lps)
+            anatomy = seen, segment_lungs(seen)
+        return find_box(*anatomy)
 
     def _distance(self) -> float | None:
         """Mean over the slices seen since the last call."""

@@ -26,6 +26,7 @@ from scripts.data.layouts.case import Case
 from scripts.errors import UserError
 from scripts.files import write_atomic, write_json
 from scripts.networks.familiarity import Familiarity, FeatureMeans, deepest_layer
+from scripts.training.whole_scans import looked_at, scan_logits
 from scripts.transforms.geometry import is_picture
 from scripts.transforms.postprocessing import PRED, EvaluationOutput
 from scripts.transforms.preprocessing import IMAGE, LABEL
@@ -278,10 +279,12 @@ class _Training:
         cases = select_cases(self.data, "training", self.fold, labelled=True)
         each = max(self.count // len(cases), 1)
         for case in tqdm(cases, desc="training slices", unit="case"):
-            image = preprocessing({key: value for key, value in case.items() if key != LABEL})[IMAGE]
-            chosen = np.unique(np.linspace(0, image.shape[-1] - 1, min(each, image.shape[-1])).round().astype(int))
+            item = preprocessing({key: value for key, value in case.items() if key != LABEL})
+            inside = looked_at(item)
+            count = min(each, inside.stop - inside.start)
+            chosen = np.unique(np.linspace(inside.start, inside.stop - 1, count).round().astype(int))
             with torch.inference_mode():
-                inferer(image[None, ..., chosen].as_tensor().to(self.device), self.network)
+                inferer(item[IMAGE][None, ..., chosen].as_tensor().to(self.device), self.network)
         return self._means.take()
 
     def judge(self) -> Iterator[CaseCounts]:
@@ -302,7 +305,5 @@ def probabilities_and_label(
     preprocessing = preprocessing_from_card(card, label_grid="scan")
     inferer, output = inferer_from_card(card, 8, flips), EvaluationOutput(preprocessing, "scan")
     item = preprocessing(dict(case))
-    images = item[IMAGE][None].as_tensor().to(device)
-    with torch.inference_mode():
-        logits = [inferer(images, network)[0].cpu() for network in networks]
+    logits = [scan_logits(item, network, inferer, device) for network in networks]
     return [output({**item, PRED: one})[PRED].as_tensor()[0] for one in logits], item[LABEL].as_tensor()[0]

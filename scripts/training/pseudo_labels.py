@@ -18,6 +18,7 @@ from tqdm import tqdm
 from scripts.cards import inferer_from_card, preprocessing_from_card, trained_network
 from scripts.data.layouts.case import Case
 from scripts.files import write_atomic
+from scripts.training.whole_scans import scan_logits
 from scripts.transforms.geometry import is_picture
 from scripts.transforms.postprocessing import PRED, ScanProbabilities
 from scripts.transforms.preprocessing import IMAGE
@@ -56,9 +57,7 @@ def _predict(checkpoint: Path, cases: Sequence[Case], device: torch.device) -> I
     back = ScanProbabilities(preprocessing)
     for case in cases:
         item = preprocessing(dict(case))
-        with torch.inference_mode():
-            logits = inferer(item[IMAGE][None].as_tensor().to(device), network)
-        item[PRED] = MetaTensor(logits[0].float().cpu(), meta=dict(item[IMAGE].meta))
+        item[PRED] = MetaTensor(scan_logits(item, network, inferer, device), meta=dict(item[IMAGE].meta))
         yield (back(item)[PRED][0] * SCALE).round().to(torch.uint8).numpy()
 
 

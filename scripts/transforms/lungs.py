@@ -1,4 +1,4 @@
-"""Nothing but the lungs: what a network sees that is trained on scans with everything else taken out."""
+"""Nothing but the lungs, or the box around them: what networks see that are trained on such a part of a scan."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import InvertibleTransform, MapTransform
+from monai.utils import TraceKeys
 
-from scripts.anatomy.lungs import segment_lungs
-from scripts.anatomy.overview import look_over
+from scripts.anatomy.field_of_view import find_box, whole
+from scripts.anatomy.lungs import Lungs, segment_lungs
+from scripts.anatomy.overview import Overview, look_over
 from scripts.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -70,24 +73,118 @@ class LungsOnlyd(MapTransform):
         return item
 
 
+class FindBoxd(MapTransform):
+    """Finds the box around the lungs of a scan; a picture's is the whole of it.
+
+    Where the lungs are not plausible (a part of a chest, one slice), it is the box around the body, and the log says
+    why. Lung masks that come with a scan are not looked at: a new scan has none.
+
+    Args:
+        keys: the scan in HU, canonical orientation.
+        box_key: where the box goes, int (3, 3): first voxel, the one after the last, and how many there are, along
+            x, y, z.
+    """
+
+    def __init__(self, keys: str, box_key: str) -> None:
+        super().__init__(keys)
+        self.box_key = box_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with the box."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            image = item[key]
+            shape = (image.shape[1], image.shape[2], image.shape[3])
+            box = whole(shape) if image.meta.get("picture", False) else find_box(*_looked_over(image, "its body is"))
+            item[self.box_key] = np.array(
+                [(side.start, side.stop, size) for side, size in zip(box, shape, strict=True)]
+            )
+        return item
+
+
+class CropToBoxd(MapTransform, InvertibleTransform):
+    """Crops slices to a box. They keep their number: the inverse sets slices beyond the box to 0, as all else there.
+
+    Args:
+        keys: volumes (1, X, Y, Z), canonical orientation.
+        box_key: the box, see `FindBoxd`.
+        allow_missing_keys: whether an item may lack a key.
+    """
+
+    def __init__(self, keys: KeysCollection, box_key: str, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.box_key = box_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with the slices cropped.
+
+        Raises:
+            UserError: if a volume does not lie on the scan's grid.
+        """
+        item = dict(data)
+        box = np.asarray(item[self.box_key])
+        (left, right, _), (front, back, _), _ = box.tolist()
+        for key in self.key_iterator(item):
+            whole_slices = item[key]
+            _check_grid(whole_slices, tuple(box[:, 2].tolist()), str(key))
+            item[key] = whole_slices[:, left:right, front:back]
+            item[key].affine = whole_slices.affine @ _shift(left, front)
+            self.push_transform(item[key], extra_info={"box": box.tolist()})
+        return item
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with slices of the size that they had."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            cropped = item[key]
+            box = self.pop_transform(cropped)[TraceKeys.EXTRA_INFO]["box"]
+            (left, right, columns), (front, back, rows), (low, high, _) = box
+            filled = cropped.new_zeros((cropped.shape[0], columns, rows, cropped.shape[3]))
+            filled[:, left:right, front:back, low:high] = cropped[..., low:high]
+            filled.affine = cropped.affine @ _shift(-left, -front)
+            item[key] = filled
+        return item
+
+
+def _shift(columns: int, rows: int) -> torch.Tensor:
+    """The affine of a volume whose first voxel lies so much further."""
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[:2, 3] = torch.tensor([columns, rows])
+    return shift
+
+
 def _given(mask: MetaTensor, image: MetaTensor) -> MetaTensor:
     name = mask.meta.get("filename_or_obj", "lung mask")
-    if mask.shape != image.shape:
-        sizes = [" x ".join(map(str, one.shape[1:])) for one in (mask, image)]
-        raise UserError(
-            f"{name}: {sizes[0]} voxels, its image has {sizes[1]}; accepted: a mask on the image's own grid"
-        )
+    _check_grid(mask, tuple(image.shape[1:]), "lung mask")
     if not mask.any():
         raise UserError(f"{name}: the lung mask is empty; accepted: a mask with values above 0 in the lungs")
     return (mask > 0).float()
 
 
-def _found(image: MetaTensor) -> MetaTensor:
+def _check_grid(mask: MetaTensor, shape: tuple[int, ...], what: str) -> None:
+    if tuple(mask.shape[1:]) != shape:
+        sizes = [" x ".join(map(str, one)) for one in (mask.shape[1:], shape)]
+        name = mask.meta.get("filename_or_obj", what)
+        raise UserError(
+            f"{name}: {sizes[0]} voxels, its image has {sizes[1]}; accepted: a mask on the image's own grid"
+        )
+
+
+def _looked_over(image: MetaTensor, instead: str) -> tuple[Overview, Lungs]:
+    """What is seen of a scan and its lungs; the log says what is used instead of lungs that are not plausible."""
     x, y, z = image.pixdim.tolist()
-    lungs = segment_lungs(look_over(image.as_tensor()[0].numpy(), (x, y, z)))
+    hu = image.as_tensor()[0].round().clamp(-32768, 32767).to(torch.int16)  # as `HounsfieldSlices.rounded`
+    seen = look_over(hu.numpy(), (x, y, z))
+    lungs = segment_lungs(seen)
     if not lungs.plausible:
         name = image.meta.get("filename_or_obj", "image")
-        logger.warning(f"{name}: the whole scan is used, no plausible lungs were found ({' '.join(lungs.doubts)})")
+        logger.warning(f"{name}: {instead} used, no plausible lungs were found ({' '.join(lungs.doubts)})")
+    return seen, lungs
+
+
+def _found(image: MetaTensor) -> MetaTensor:
+    _, lungs = _looked_over(image, "the whole scan is")
+    if not lungs.plausible:
         return MetaTensor(torch.ones(image.shape), affine=image.affine)
     mask = np.stack([lungs.slab(index) > 0 for index in range(image.shape[-1])], axis=-1)
     return MetaTensor(torch.from_numpy(mask[None].astype(np.float32)), affine=image.affine)

@@ -1,10 +1,12 @@
 """The one definition of preprocessing that training, evaluation, inference and MONAI Label share.
 
-    scan or picture -> (1, X, Y, Z) -> LPS -> HU -> (1, size, size, Z), still HU      `NetworkGrid`
+    scan or picture -> (1, X, Y, Z) -> LPS -> HU -> field of view
+                    -> (1, size, size, Z), still HU                                    `NetworkGrid`
                     -> window to [0, 1] -> per-slice z-score                           `NetworkInput`
 
 Training caches what `NetworkGrid` gives and runs `NetworkInput` on single slices, with augmentation around
-it; all else runs both at once (`Preprocessing`). A slice that is not square is stretched, as in the paper.
+it; all else runs both at once (`Preprocessing`). A slice that is not square is stretched, as in the paper. The field of
+view is the whole scan, as in the paper, or the box around the lungs.
 Two switches make the input of the networks for volumes: `lung_only` takes out what is no lung, and without
 `z_score` the values stay in [0, 1]. The network of classes sees the image and, as a second channel, its prior
 (`ClassPreprocessing` for whole scans, `ClassTrainingInput` for slices).
@@ -17,6 +19,7 @@ import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+from monai.config import KeysCollection
 from monai.data import ImageReader, NibabelReader, PILReader
 from monai.transforms import (
     AsDiscreted,
@@ -35,18 +38,20 @@ from monai.transforms import (
 )
 from nibabel.filebasedimages import ImageFileError
 
+from scripts.anatomy.field_of_view import FIELDS_OF_VIEW, MARGIN_MM
 from scripts.errors import UserError, find_user_error
 from scripts.settings import flag
 from scripts.transforms.geometry import AXES, EnsureVolumed, ResizeSlicesd, grey_values, label_values
 from scripts.transforms.intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
 from scripts.transforms.labels import CLASSES, ClassNumbersd, EdgeLabeld, InfectionMaskd
-from scripts.transforms.lungs import FindLungsd, LungsOnlyd
+from scripts.transforms.lungs import CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd
 
 SIZE_STEP = 16
 IMAGE = "image"
 LABEL = "label"
 PRIOR = "prior"
 LUNG = "lung"
+BOX = "box"
 SCALE = (0.8, 1.2)
 
 
@@ -103,13 +108,19 @@ def resize_label(size: int, key: str = LABEL) -> Transform:
     return Resized(key, spatial_size=(size, size, -1), mode="nearest-exact", allow_missing_keys=True)
 
 
-def grid_image(size: int, intensity: str, lung_only: bool) -> list[Transform]:
+def grid_image(size: int, intensity: str, lung_only: bool, field_of_view: str) -> list[Transform]:
     """Steps from a path under "image" to HU (1, size, size, Z), what is no lung taken out where that is wanted."""
-    hounsfield = [*load_image(), IntensityGuardd(IMAGE, intensity)]
-    if not lung_only:
-        return [*hounsfield, resize_image(size)]
-    lungs = [*_load(LUNG, label_values), FindLungsd(IMAGE, LUNG), resize_label(size, LUNG)]
-    return [*hounsfield, *lungs, resize_image(size), LungsOnlyd(IMAGE, LUNG)]
+    if field_of_view not in FIELDS_OF_VIEW:
+        raise UserError(f"field_of_view is {field_of_view!r}; accepted: {', '.join(FIELDS_OF_VIEW)}")
+    lungs = [*_load(LUNG, label_values), FindLungsd(IMAGE, LUNG)] if lung_only else []
+    crop = [FindBoxd(IMAGE, BOX), *crop_to_field((IMAGE, LUNG), field_of_view)] if field_of_view == "lungs" else []
+    masked = [resize_label(size, LUNG), resize_image(size), LungsOnlyd(IMAGE, LUNG)] if lung_only else []
+    return [*load_image(), IntensityGuardd(IMAGE, intensity), *lungs, *crop, *(masked or [resize_image(size)])]
+
+
+def crop_to_field(keys: KeysCollection, field_of_view: str) -> list[Transform]:
+    """Crops to the field of view of the scan, which `grid_image` found."""
+    return [CropToBoxd(keys, BOX, allow_missing_keys=True)] if field_of_view == "lungs" else []
 
 
 class NetworkGrid(Compose):
@@ -120,13 +131,22 @@ class NetworkGrid(Compose):
         intensity: how stored values become HU: "auto", "hu" or "window:LO,HI" (`to_hounsfield`).
         lung_only: whether what is no lung becomes `OUTSIDE_HU`; the lungs are those of a mask under "lung" or, where
             there is none, found by `FindLungsd`.
+        field_of_view: what of a scan is resized: "scan", all of it, or "lungs", the box around them (`FindBoxd`); "box"
+            then says which, and which slices it leaves out.
     """
 
-    def __init__(self, size: int = 256, intensity: str = "auto", lung_only: bool | str = False) -> None:
+    def __init__(
+        self, size: int = 256, intensity: str = "auto", lung_only: bool | str = False, field_of_view: str = "scan"
+    ) -> None:
         self.lung_only = flag(lung_only, "lung_only")
-        settings = {"version": 1, "size": size, "intensity": intensity, "axes": AXES}
-        self.key = json.dumps({**settings, "lung_only": True} if self.lung_only else settings)
-        super().__init__([*grid_image(size, intensity, self.lung_only), *load_label(), resize_label(size)])
+        settings: dict[str, Any] = {"version": 1, "size": size, "intensity": intensity, "axes": AXES}
+        if self.lung_only:
+            settings["lung_only"] = True
+        if field_of_view != "scan":
+            settings |= {"field_of_view": field_of_view, "margin_mm": MARGIN_MM}
+        self.key = json.dumps(settings)
+        image = grid_image(size, intensity, self.lung_only, field_of_view)
+        super().__init__([*image, *load_label(), *crop_to_field(LABEL, field_of_view), resize_label(size)])
 
 
 class NetworkInput(Compose):
@@ -152,6 +172,7 @@ class Preprocessing(Compose):
         label_grid: "network" resizes a label with the image; "scan" leaves it on the scan's own grid.
         z_score: see `NetworkInput`.
         lung_only: see `NetworkGrid`.
+        field_of_view: see `NetworkGrid`; probabilities that are brought back to the scan are 0 outside of it.
     """
 
     def __init__(
@@ -162,10 +183,11 @@ class Preprocessing(Compose):
         label_grid: str = "network",
         z_score: bool = True,
         lung_only: bool = False,
+        field_of_view: str = "scan",
     ) -> None:
-        grid = grid_image(size, intensity, lung_only)
-        label = [*load_label(), resize_label(size)] if label_grid == "network" else load_label()
-        super().__init__([*grid, *label, *NetworkInput(window, z_score).transforms])
+        grid = grid_image(size, intensity, lung_only, field_of_view)
+        to_network = [*crop_to_field(LABEL, field_of_view), resize_label(size)] if label_grid == "network" else []
+        super().__init__([*grid, *load_label(), *to_network, *NetworkInput(window, z_score).transforms])
 
 
 class TrainingInput(Compose):
@@ -218,7 +240,7 @@ class ClassPreprocessing(Compose):
         label: list[Transform] = [*_load(LABEL, label_values), ClassNumbersd(LABEL, allow_missing_keys=True)]
         super().__init__(
             [
-                *grid_image(size, intensity, lung_only=False),
+                *grid_image(size, intensity, lung_only=False, field_of_view="scan"),
                 *load_label(PRIOR),
                 resize_label(size, PRIOR),
                 *label,

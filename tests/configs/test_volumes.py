@@ -35,6 +35,7 @@ def test_training_evaluation_and_inference(
         "size": 32,
         "window": [-1250, 250],
         "intensity": "auto",
+        "field_of_view": "scan",
         "z_score": False,
         "lung_only": True,
         "patch_size": [16, 16, 4],

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scripts.data.datalist import select_cases
+from scripts.data.phantom import make_phantom
 from scripts.data.slices import SliceDataset
 from scripts.errors import UserError
 from scripts.transforms.preprocessing import NetworkGrid, TrainingInput
@@ -186,3 +187,21 @@ def test_monai_label_may_hand_over_plain_pairs(make_dataset: MakeDataset) -> Non
     data = [{"image": str(folder / pair["image"]), "label": str(folder / pair["label"])}]
     assert len(SliceDataset(data, NetworkGrid(size=32)).data) == 1
     assert len(SliceDataset([], NetworkGrid(size=32))) == 0
+
+
+def test_slices_beyond_the_field_of_view_are_not_served(tmp_path: Path) -> None:
+    phantom = make_phantom(1, shape=(128, 128, 56), spacing=(2.75, 2.75, 5.0))
+    image = tmp_path / "image.nii.gz"
+    nib.save(nib.Nifti1Image(phantom.image, phantom.affine), image)
+    case = {"image": str(image), "name": "phantom"}
+    grid = NetworkGrid(size=32, field_of_view="lungs")
+    item = grid(dict(case))
+    low, high, depth = item["box"][2]
+    assert 0 < low < high <= depth == 56
+    dataset = SliceDataset([case], grid)
+    assert len(dataset) == high - low
+    for index in (0, high - low - 1):
+        assert torch.equal(dataset[index]["image"], item["image"][..., low + index].as_tensor())
+    down = nib.aff2axcodes(phantom.affine)[2] == "I"
+    stored = [55 - z if down else z for z in (int(low) - 1, int(low), int(low) + 1)]
+    assert len(SliceDataset([{**case, "slices": stored}], grid)) == 2  # of three

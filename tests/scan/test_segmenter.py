@@ -11,7 +11,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from scripts.anatomy.lungs import segment_lungs
+from scripts.anatomy.overview import look_over
 from scripts.cards import read_card, write_card, write_checkpoint
+from scripts.data.phantom import make_phantom
 from scripts.errors import UserError
 from scripts.networks.familiarity import Familiarity, FeatureMeans, deepest_layer
 from scripts.scan.reading import read_scan
@@ -28,14 +31,14 @@ def segmenter(weights: Path) -> Segmenter:
 
 
 def segment(segmenter: Segmenter, path: Path, threshold: float | None = None) -> tuple[Scan, np.ndarray, float]:
-    """The scan, its mask, and the threshold: that which about half of the voxels reach unless it is given."""
+    """The scan, its mask, and the threshold: unless given, what about half of the voxels reach that the network saw."""
     scan = read_scan(path)
     slices = HounsfieldSlices(scan)
     kept = segmenter.threshold
     if threshold is None:
         maps = segmenter.segment(scan, slices, probability=True).probability
         assert maps is not None
-        threshold = float(np.median(maps)) / 255
+        threshold = float(np.median(maps[maps > 0])) / 255
     segmenter.threshold = threshold
     mask = segmenter.segment(scan, slices).mask
     segmenter.threshold = kept
@@ -64,6 +67,34 @@ def test_the_mask_is_that_of_run_inference_bit_for_bit(
     assert done.returncode == 0, done.stderr[-3000:]
     expected = np.asarray(nib.load(tmp_path / "out" / "scan_infection.nii.gz").dataobj)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_around_the_lungs_the_mask_is_that_of_run_inference_bit_for_bit(
+    make_checkpoint: Callable[..., Path], turned: Turned, bundle_root: Path, tmp_path: Path
+) -> None:
+    phantom = make_phantom(2, shape=(128, 128, 56), spacing=(2.75, 2.75, 5.0))
+    nib.save(turned(nib.Nifti1Image(phantom.image, phantom.affine), "ASR"), tmp_path / "scan.nii.gz")
+    weights = make_checkpoint(tmp_path / "model.pt", field_of_view="lungs")
+    segmenter = Segmenter(weights, device="cpu")
+    scan, found, threshold = segment(segmenter, tmp_path / "scan.nii.gz")
+    words = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml"]
+    words += ["--dataset_dir", tmp_path / "scan.nii.gz", "--checkpoint", weights, "--output_dir", tmp_path / "out"]
+    words += ["--device", "cpu", "--threshold", threshold]
+    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = np.asarray(nib.load(tmp_path / "out" / "scan_infection.nii.gz").dataobj)
+    np.testing.assert_array_equal(found, expected)
+    lungs = np.argwhere(phantom.lungs > 0)
+    low, high = lungs.min(axis=0), lungs.max(axis=0) + 1
+    marked = np.argwhere(canonical(found, scan.affine))
+    margin = np.ceil(10 / np.array([2.75, 2.75, 5.0])) + 2  # a block of the coarse grid
+    assert (marked.min(axis=0) >= low - margin).all()
+    assert (marked.max(axis=0) < high + margin)[:2].all()  # upwards some of the trachea is taken for lung
+    segmenter.threshold = threshold
+    slices = HounsfieldSlices(scan)
+    seen = look_over(slices.rounded(), scan.spacing_lps)
+    known = segmenter.segment(scan, slices, anatomy=(seen, segment_lungs(seen)))
+    np.testing.assert_array_equal(known.mask, found)
 
 
 def test_every_orientation_gives_the_same_mask(

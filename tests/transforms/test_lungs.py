@@ -1,4 +1,4 @@
-"""Lung-only preprocessing: which mask is used, and what the network sees of the rest."""
+"""Lung-only preprocessing and the box around the lungs: what the network sees, and how its answer comes back."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from monai.data import MetaTensor
 
 from scripts.data.phantom import make_phantom
-from scripts.errors import find_user_error
-from scripts.transforms.lungs import OUTSIDE_HU, FindLungsd, LungsOnlyd
+from scripts.errors import UserError, find_user_error
+from scripts.transforms.lungs import OUTSIDE_HU, CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd
 from scripts.transforms.postprocessing import ScanProbabilities
 from scripts.transforms.preprocessing import NetworkGrid, NetworkInput, Preprocessing
 
@@ -94,3 +94,77 @@ def test_where_no_lungs_are_found_the_whole_scan_is_used(scan: dict[str, str], c
         found = NetworkGrid(size=32, lung_only="true")(dict(scan))["image"]
     assert torch.equal(found.as_tensor(), NetworkGrid(size=32)(dict(scan))["image"].as_tensor())
     assert "the whole scan is used" in caplog.text
+
+
+BOX = np.array([(7, 31, 40), (4, 36, 36), (2, 5, 6)])
+
+
+def test_a_crop_keeps_every_voxel_where_it_lies_in_mm(scan: dict[str, str]) -> None:
+    whole = Preprocessing(size=32)(dict(scan))["image"]
+    box = np.array([(3, 20, 32), (5, 32, 32), (1, 4, 6)])
+    image = CropToBoxd("image", "box")({"image": whole, "box": box})["image"]
+    assert torch.equal(image.as_tensor(), whole.as_tensor()[:, 3:20, 5:32])  # slices keep their number
+    corner = whole.affine @ torch.tensor([3.0, 5.0, 0.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(image.affine[:, 3], corner)
+
+
+def test_the_inverse_of_a_crop_is_zero_outside_of_the_box_and_beyond_its_slices() -> None:
+    image = MetaTensor(torch.rand(1, 40, 36, 6) + 1, affine=np.diag([-2.0, -2.0, 5.0, 1.0]))
+    crop = CropToBoxd("image", "box")
+    back = crop.inverse(crop({"image": image, "box": BOX}))["image"]
+    expected = torch.zeros(1, 40, 36, 6)
+    expected[:, 7:31, 4:36, 2:5] = image.as_tensor()[:, 7:31, 4:36, 2:5]
+    assert torch.equal(back.as_tensor(), expected)
+    torch.testing.assert_close(back.affine, image.affine)
+
+
+def test_another_grid_is_not_cropped(scan: dict[str, str]) -> None:
+    label = MetaTensor(torch.zeros(1, 40, 36, 5), meta={"filename_or_obj": "label.nii"})
+    with pytest.raises(Exception, match=r"label\.nii: 40 x 36 x 5 voxels, its image has 40 x 36 x 6"):
+        CropToBoxd("label", "box")({"label": label, "box": BOX})
+
+
+@pytest.fixture(scope="module")
+def chest(tmp_path_factory: pytest.TempPathFactory, turned) -> dict[str, str]:
+    """A synthetic chest in an order of axes of its own, with its label."""
+    phantom = make_phantom(1, shape=(128, 128, 56), spacing=(2.75, 2.75, 5.0))
+    folder = tmp_path_factory.mktemp("chest")
+    paths = {"image": str(folder / "image.nii.gz"), "label": str(folder / "label.nii.gz")}
+    for path, array in zip(paths.values(), (phantom.image, phantom.infection), strict=True):
+        nib.save(turned(nib.Nifti1Image(array, phantom.affine), "SAL"), path)
+    return paths
+
+
+def test_the_grid_around_the_lungs_shows_image_and_label_alike(chest: dict[str, str]) -> None:
+    whole, near = (NetworkGrid(size=128, field_of_view=field)(dict(chest)) for field in ("scan", "lungs"))
+    (left, right, _), (front, back, _), _ = near["box"]
+    assert (right - left) * (back - front) < 0.6 * 128 * 128
+    for key, mode in (("image", "bilinear"), ("label", "nearest-exact")):
+        part = whole[key].as_tensor()[0, left:right, front:back].movedim(-1, 0)[:, None]  # 128 is the scan's own size
+        expected = torch.nn.functional.interpolate(part, size=(128, 128), mode=mode)[:, 0].movedim(0, -1)
+        torch.testing.assert_close(near[key].as_tensor()[0], expected, atol=1e-3, rtol=0)
+    stretched = near["label"].sum() * (right - left) * (back - front) / 128**2
+    assert stretched == pytest.approx(float(whole["label"].sum()), rel=0.02)  # no lesion is lost
+
+
+def test_what_is_found_in_the_box_comes_back_to_its_place(chest: dict[str, str]) -> None:
+    preprocessing = Preprocessing(size=128, label_grid="scan", field_of_view="lungs")
+    item = preprocessing(dict(chest))
+    near = Preprocessing(size=128, field_of_view="lungs")(dict(chest))["label"].as_tensor()
+    logits = MetaTensor(torch.where(near > 0.5, 20.0, -20.0), meta=item["image"].meta)
+    found = ScanProbabilities(preprocessing)({**item, "pred": logits})["pred"]
+    stored = nib.load(chest["label"])
+    np.testing.assert_allclose(found.affine, stored.affine, atol=1e-9)
+    mask, truth = found.numpy()[0] > 0.5, np.asarray(stored.dataobj) > 0
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.97
+    assert found.min() == 0  # outside of the box; sigmoid(-20) elsewhere
+
+
+def test_a_picture_is_shown_whole() -> None:
+    picture = MetaTensor(torch.zeros(1, 20, 30, 1), meta={"picture": True})
+    assert FindBoxd("image", "box")({"image": picture})["box"].tolist() == [[0, 20, 20], [0, 30, 30], [0, 1, 1]]
+
+
+def test_a_field_of_view_that_is_unknown_is_refused() -> None:
+    with pytest.raises(UserError, match="field_of_view is 'chest'; accepted: scan, lungs"):
+        NetworkGrid(field_of_view="chest")

@@ -1,0 +1,58 @@
+"""The part of a scan that a network is shown: a box around the lungs, so that its pixels are spent on them."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+
+from scripts.anatomy.lungs import Lungs
+from scripts.anatomy.overview import Overview
+
+FIELDS_OF_VIEW = ("scan", "lungs")
+
+MARGIN_MM = 10.0
+"""How far the box reaches beyond the lungs: what the mask misses of a consolidated border still lies in it."""
+
+Box = tuple[slice, slice, slice]
+
+
+def whole(shape: tuple[int, int, int]) -> Box:
+    """The box that leaves nothing out."""
+    x, y, z = shape
+    return slice(0, x), slice(0, y), slice(0, z)
+
+
+def find_box(seen: Overview, lungs: Lungs) -> Box:
+    """The box around both lungs; around the body where the lungs are not plausible.
+
+    Args:
+        seen: the scan.
+        lungs: its lungs, found or given.
+
+    Returns:
+        Full-resolution voxels along x, y, z (LPS); the whole scan where there is no body either.
+    """
+    if lungs.plausible and lungs.mask.any():
+        return _around(lungs.mask > 0, lungs.steps, lungs.spacing, lungs.shape)
+    coarse = seen.coarse
+    if not seen.body.any():
+        return whole(coarse.shape)
+    x, y, z = (size / step for size, step in zip(coarse.spacing, coarse.steps, strict=True))
+    return _around(seen.body, coarse.steps, (x, y, z), coarse.shape)
+
+
+def _around(
+    mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    steps: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    shape: tuple[int, int, int],
+) -> Box:
+    """The box of a mask on a grid of blocks, `MARGIN_MM` wider, in voxels."""
+    sides = []
+    for axis, (step, size, length) in enumerate(zip(steps, spacing, shape, strict=True)):
+        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        margin = ceil(MARGIN_MM / size)
+        low, high = int(found[0]) * step - margin, int(found[-1] + 1) * step + margin
+        sides.append(slice(max(low, 0), min(high, length)))
+    return sides[0], sides[1], sides[2]
