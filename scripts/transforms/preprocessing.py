@@ -203,6 +203,7 @@ class TrainingInput(Compose):
         augment: off in the paper's preset.
         augment_scale: smallest and largest part of the slice's edge length that augmentation shows; below 1 it looks
             closer, as a picture cropped to the lungs does.
+        augment_turns: whether augmentation makes quarter turns, for slices of unknown orientation.
     """
 
     def __init__(
@@ -211,8 +212,10 @@ class TrainingInput(Compose):
         edge_method: str = "inner",
         augment: bool | str = False,
         augment_scale: Sequence[float] = SCALE,
+        augment_turns: bool | str = True,
     ) -> None:
-        steps = _image_and_labels((LABEL,), (window[0], window[1]), flag(augment), augment_scale)
+        spatial = _spatial_augmentation((LABEL,), augment_scale, augment_turns) if flag(augment) else []
+        steps = _image_and_labels((window[0], window[1]), spatial)
         super().__init__([*steps, EdgeLabeld(LABEL, edge_method)])
 
 
@@ -260,6 +263,7 @@ class ClassTrainingInput(Compose):
         window: (LO, HI) in HU.
         augment: off in the paper.
         augment_scale: see `TrainingInput`.
+        augment_turns: see `TrainingInput`.
     """
 
     def __init__(
@@ -267,8 +271,10 @@ class ClassTrainingInput(Compose):
         window: Sequence[float] = DEFAULT_WINDOW,
         augment: bool | str = False,
         augment_scale: Sequence[float] = SCALE,
+        augment_turns: bool | str = True,
     ) -> None:
-        steps = _image_and_labels((PRIOR, LABEL), (window[0], window[1]), flag(augment), augment_scale)
+        spatial = _spatial_augmentation((PRIOR, LABEL), augment_scale, augment_turns) if flag(augment) else []
+        steps = _image_and_labels((window[0], window[1]), spatial)
         super().__init__([*steps, *_prior_and_classes()])
 
 
@@ -281,16 +287,14 @@ def _prior_and_classes() -> list[Transform]:
     ]
 
 
-def _image_and_labels(
-    labels: Sequence[str], window: tuple[float, float], augment: bool, scale: Sequence[float] = SCALE
-) -> list[Transform]:
-    """From HU to the z-score of one slice, with augmentation around it when asked; labels move with the image."""
-    spatial = _spatial_augmentation(labels, scale) if augment else []
-    intensity = _intensity_augmentation() if augment else []
-    return [*spatial, RandWindowd(IMAGE, window, jitter=0.15 if augment else 0.0), *intensity, SliceZScored(IMAGE)]
+def _image_and_labels(window: tuple[float, float], spatial: list[Transform]) -> list[Transform]:
+    """From HU to the z-score of one slice; with spatial augmentation there is one of intensities too."""
+    intensity = _intensity_augmentation() if spatial else []
+    return [*spatial, RandWindowd(IMAGE, window, jitter=0.15 if spatial else 0.0), *intensity, SliceZScored(IMAGE)]
 
 
-def _spatial_augmentation(labels: Sequence[str], scale: Sequence[float]) -> list[Transform]:
+def _spatial_augmentation(labels: Sequence[str], scale: Sequence[float], turns: bool | str) -> list[Transform]:
+    """Labels move with the image."""
     keys = (IMAGE, *labels)
     low, high = (float(bound) - 1 for bound in scale)
     if not -1 < low <= high:
@@ -300,7 +304,7 @@ def _spatial_augmentation(labels: Sequence[str], scale: Sequence[float]) -> list
     return [
         RandFlipd(keys, prob=0.5, spatial_axis=0),
         RandFlipd(keys, prob=0.5, spatial_axis=1),
-        RandRotate90d(keys, prob=0.5),
+        *([RandRotate90d(keys, prob=0.5)] if flag(turns, "augment_turns") else []),
         RandAffined(
             keys,
             prob=0.7,
