@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last state to resume from and the best weights with their card."""
+"""Checkpoints of a run: the last state to resume from and the weights that are kept, with their card."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from scripts.training.processes import is_main_process
 from scripts.training.run_folder import BEST, LAST
 
 logger = logging.getLogger(__name__)
+
+KEEPS = ("best", "last")
 
 
 class StartWeights:
@@ -74,6 +76,11 @@ class RunCheckpoint:
         card: the card's content apart from the figures, see `write_card`.
         resume: whether to go on from `last.pt` where there is one.
         seed: seed of the run; a run goes on with the seed, data and preprocessing that it began with.
+        keep: "best", the weights of the epoch with the best key metric, or "last", those of the last epoch, so that the
+            validation fold chooses nothing.
+
+    Raises:
+        UserError: for another choice of what to keep.
     """
 
     def __init__(
@@ -86,7 +93,11 @@ class RunCheckpoint:
         card: Mapping[str, Any],
         resume: bool | str = False,
         seed: int = 0,
+        keep: str = "best",
     ) -> None:
+        if keep not in KEEPS:
+            raise UserError(f"keep is {keep!r}; accepted: {', '.join(KEEPS)}")
+        self.keep = keep
         self.last = Path(output_dir) / LAST
         self.best = Path(output_dir) / BEST
         self.network = _unwrapped(network)
@@ -109,9 +120,10 @@ class RunCheckpoint:
             return
         state = self.evaluator.state
         unjudged = state.best_metric_epoch == -1  # no validation yet, or no validation cases
-        if unjudged or state.best_metric_epoch == engine.state.epoch:
+        if self.keep == "last" or unjudged or state.best_metric_epoch == engine.state.epoch:
             weights = {key: value.cpu() for key, value in self.judged.state_dict().items()}
-            figures = {"epoch": engine.state.epoch} if unjudged else self._figures(engine)
+            judged = not unjudged and state.epoch == engine.state.epoch
+            figures = self._figures(engine) if judged else {"epoch": engine.state.epoch}
             write_checkpoint(self.best, weights, figures=figures, **self.card)
         content: dict[str, Any] = {
             "epoch": engine.state.epoch,
@@ -160,11 +172,17 @@ class RunCheckpoint:
             )
 
     def _figures(self, engine: Engine) -> dict[str, Any]:
-        """Validation metrics of the best epoch, with the number of slices that they were measured on."""
+        """Validation metrics of this epoch, with the number of slices that they were measured on."""
         metrics = {name: round(float(value), 6) for name, value in self.evaluator.state.metrics.items()}
         dataset = self.evaluator.data_loader.dataset
         slices = getattr(dataset, "slices", len(dataset))  # a data set of volumes says how many they hold
-        return {"epoch": engine.state.epoch, "split": "validation", "slices": slices, "validation": metrics}
+        return {
+            "epoch": engine.state.epoch,
+            "kept": self.keep,
+            "split": "validation",
+            "slices": slices,
+            "validation": metrics,
+        }
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
+from monai.bundle import ConfigParser
 
 from scripts.data.datalist import describe, read_datalist
 from scripts.errors import UserError
@@ -144,10 +145,12 @@ def run_experiment(
         raise UserError(f"folds {used}, {seeds} seeds; accepted: folds of {every}, 1 seed or more")
     chosen = _budget(experiment.budget if budget is None else budget)
     settings = _length(chosen, steps)
+    overlays = [str(BUNDLE / file) for file in experiment.files]
     record = {
         "experiment": experiment.name,
         "data": describe(data),
         "budget": chosen.name + "".join(f", {key} {value}" for key, value in settings.items()),
+        "keep": ConfigParser.load_config_files([str(BUNDLE / TRAIN), *overlays, str(chosen)])["keep"],
         "seeds": seeds,
         "folds": used,
     }
@@ -310,6 +313,10 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
         cells = [str(name), _with_spread(row["dice"], row["dice_sd"]), *([_published(row)] if shown else []), said]
         cells += [_with_spread(row[measure], row[f"{measure}_sd"]) for measure in [*words, *parts]]
         lines.append("| " + " | ".join(cells) + " |")
+    chosen = {
+        "best": "The validation fold also chose the epoch, so these are no test figures.",
+        "last": "The last epoch counts: the validation fold chose nothing.",
+    }
     comparable = "not comparable" if data["split"] == "patient" else "of like protocol, other data"
     lines += [
         "",
@@ -317,7 +324,7 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
         f"{_number(folds, 'fold')}) of the mean over the "
         f"cases of a validation fold, on the scan's own grid; {cases} cases of {data['name']}, split by "
         f"{data['split']}. "
-        "The validation fold also chose the epoch, so these are no test figures. "
+        f"{chosen[record['keep']]} "
         f"The difference is from {first}, run by run; it is called detectable from twice its standard error on.",
         "",
         *(

@@ -223,6 +223,19 @@ def test_augmentation_scales_and_shifts_both_axes() -> None:
     assert len({y for _, y in sizes}) > 1
 
 
+@pytest.mark.parametrize("turns", [True, False])
+def test_quarter_turns_can_be_left_out(turns: bool) -> None:
+    bar = torch.zeros(1, 64, 64)
+    bar[:, 20:44, 28:36] = 1
+    transform = TrainingInput(augment=True, augment_turns=turns)
+    lying = []
+    for seed in range(16):
+        transform.set_random_state(seed=seed)
+        mask = torch.as_tensor(transform({"image": 300 * bar - 1000, "label": bar})["label"])[0] > 0
+        lying.append(bool(mask.any(dim=1).sum() > mask.any(dim=0).sum()))
+    assert all(lying) is not turns
+
+
 @pytest.mark.parametrize("scale", [(1.2, 0.8), (0, 1)])
 def test_scales_that_make_no_sense_are_refused(scale: tuple[float, float]) -> None:
     with pytest.raises(UserError, match=r"augment_scale is .*; accepted: .LOW, HIGH."):
