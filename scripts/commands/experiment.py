@@ -23,7 +23,7 @@ def experiment(
 
     Args:
         name: an experiment of configs/experiments: table2, table3, table4, table5, infnet, cares, fv,
-            recipe.
+            recipe, mixed.
         data: prepared data set, see `prepare`.
         out: folder of the runs and tables.
         budget: overlay that sets width, size and schedule of every training; one for a CPU unless given.
@@ -40,4 +40,4 @@ def experiment(
     rows = [] if variants == "all" else [row.strip() for row in variants.split(",")]
     table = run_experiment(read_experiment(name, rows), data, out, budget, seeds, chosen, steps, device)
     print(table.read_text(encoding="utf-8"))
-    print(f"{table}, table.csv and runs.csv beside it")
+    print(f"{table}; table.csv, runs.csv, cases.csv and curves.png beside it")

@@ -1,0 +1,90 @@
+"""What an experiment compares, as configs/experiments/NAME.yaml says it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from scripts.errors import UserError
+from scripts.version import BUNDLE
+
+EXPERIMENTS = BUNDLE / "configs/experiments"
+BUDGET = "configs/presets/experiment_cpu.yaml"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table.
+
+    Attributes:
+        name: what the row is called.
+        files: overlays on train.yaml.
+        settings: ids and values beside them.
+        published: figures of the source, in percent: a measure and, as MEASURE_sd, its spread.
+    """
+
+    name: str
+    files: list[str]
+    settings: dict[str, Any]
+    published: dict[str, float]
+
+    @property
+    def folder(self) -> str:
+        """Its name as that of a folder."""
+        return re.sub(r"\W+", "_", self.name.replace("*", "_star").replace("++", "_plus_plus")).strip("_")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a table compares.
+
+    Attributes:
+        name: its name.
+        title: its heading.
+        source: where the published figures stand; empty where there are none.
+        protocol: how they were measured.
+        variants: its rows, the first one is what the others are compared with.
+        files: overlays that every training has.
+        budget: overlay that sets width, size and schedule unless the user names another.
+    """
+
+    name: str
+    title: str
+    source: str
+    protocol: str
+    variants: list[Variant]
+    files: list[str]
+    budget: str
+
+
+def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
+    """Reads an experiment of configs/experiments.
+
+    Args:
+        name: its name.
+        chosen: names of variants; all of them if empty.
+
+    Raises:
+        UserError: for a name that there is not.
+    """
+    known = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"experiment is {name!r}; accepted: {', '.join(known)}")
+    content = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
+    variants = [
+        Variant(row, one.get("files", []), one.get("settings", {}), one.get("published", {}))
+        for row, one in content["variants"].items()
+    ]
+    if len({variant.folder for variant in variants}) < len(variants):
+        raise ValueError(f"{name}: variants share a folder")
+    unknown = set(chosen) - {variant.name for variant in variants}
+    if unknown:
+        names = "; ".join(variant.name for variant in variants)
+        raise UserError(f"variants {', '.join(sorted(unknown))}; accepted, separated by commas: {names}")
+    kept = [variant for variant in variants if not chosen or variant.name in chosen]
+    title, source, protocol = (str(content.get(key, "")) for key in ("title", "source", "protocol"))
+    return Experiment(name, title, source, protocol, kept, content.get("files", []), content.get("budget", BUDGET))

@@ -1,0 +1,216 @@
+"""What an experiment's runs say: rows as CSV, a table with its spread as CSV and Markdown, and their curves."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from scripts.files import write_atomic
+from scripts.training.experiment_plans import Experiment
+from scripts.training.tables import FILES
+from scripts.training.workflows import FINISHED
+
+MEASURES = ("dice", "sensitivity", "precision", "mae", "e_measure", "s_measure")
+PARTS = {"slice_dice": "slices with lesion", "volume_dice": "volumes", "picture_dice": "pictures"}
+"""Of what else the mean of Dice is taken."""
+KEPT = {
+    "best": "The validation fold also chose the epoch, so these are no test figures.",
+    "last": "The last epoch counts: the validation fold chose nothing.",
+}
+CURVES = {
+    "train_loss": "training loss",
+    "val_positive_dice": "validation: Dice of slices with lesion",
+    "val_case_dice": "validation: Dice of volumes",
+}
+"""Columns of a run's history that are drawn; of the two of the validation that which there is."""
+KEY = ["variant", "seed", "fold"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that has ended and was evaluated.
+
+    Attributes:
+        variant: its row of the table.
+        seed: its seed.
+        fold: its validation fold.
+        version: of the bundle that it was begun with.
+        place: its folder, with `run` and `tables`.
+    """
+
+    variant: str
+    seed: int
+    fold: int
+    version: str
+    place: Path
+
+
+def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], record: Mapping[str, Any]) -> Path:
+    """Writes what the runs say.
+
+    Args:
+        folder: receives `runs.csv` (a row a run, with the weights' SHA-256), `cases.csv` (a row a case of a run),
+            `table.csv`, `table.md` and `curves.png`.
+        experiment: what is compared.
+        runs: the runs that there are, in the order of the table.
+        record: what the experiment was run on, see `run_experiment`.
+
+    Returns:
+        The path of `table.md`.
+    """
+    rows = pd.DataFrame([_row(run) for run in runs])
+    cases = pd.concat([_cases(run) for run in runs], ignore_index=True)
+    order = list(dict.fromkeys(run.variant for run in runs))
+    published = pd.DataFrame(
+        [{"variant": one.name, **{f"published_{key}": value for key, value in one.published.items()}}
+         for one in experiment.variants]
+    ).set_index("variant")  # fmt: skip
+    table = compare(rows, order).join(published)
+    write_atomic(folder / "runs.csv", rows.set_index("variant").to_csv)
+    write_atomic(folder / "cases.csv", cases.set_index("variant").to_csv)
+    write_atomic(folder / "table.csv", table.to_csv)
+    write_atomic(folder / "curves.png", lambda path: draw_curves(runs).print_png(path))
+    text = _markdown(experiment, table, rows, record)
+    return write_atomic(folder / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _cases(run: Run) -> pd.DataFrame:
+    """The rows of a run's cases, with its name."""
+    cases = pd.read_csv(run.place / "tables" / FILES[0])
+    for position, key in enumerate(KEY):
+        cases.insert(position, key, getattr(run, key))
+    return cases
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """Mean over the cases of a run's validation fold, with n; of Dice also over what `PARTS` names."""
+    figures = json.loads((run.place / "tables" / FILES[-1]).read_text(encoding="utf-8"))["figures"]
+    finished = json.loads((run.place / "run" / FINISHED).read_text(encoding="utf-8"))
+    found: dict[str, Any] = {key: getattr(run, key) for key in KEY}
+    found |= {"version": run.version, "weights_sha256": finished["sha256"], "cases": figures["case"]["dice"]["n"]}
+    for part, prefix in (("case", ""), ("positive_slice", "slice_")):
+        for measure in MEASURES:
+            value = figures[part].get(measure, {}).get("mean")
+            found[f"{prefix}{measure}"] = math.nan if value is None else value
+    cases = _cases(run)
+    for kind, chosen in (("volume", cases["n_slices"] > 1), ("picture", cases["n_slices"] == 1)):
+        found[f"{kind}_dice"] = cases["dice"][chosen].mean()
+    return found
+
+
+def compare(runs: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """One row a variant: mean and spread over its runs, and the difference from the first variant run by run.
+
+    Args:
+        runs: a row a run: "variant", "seed", "fold", measures in [0, 1].
+        order: names of the variants; the first is what the others are compared with.
+
+    Returns:
+        "runs", for each measure its mean and MEASURE_sd (n - 1, NaN of one run) in percent, "difference" of Dice from
+        the first variant (paired by seed and fold), its sd and "detectable": whether it is more than twice its standard
+        error, which takes three runs.
+    """
+    by_run = runs.set_index(KEY).sort_index()
+    rows = []
+    for name in order:
+        own = by_run.loc[name]
+        row: dict[str, Any] = {"variant": name, "runs": len(own)}
+        for measure in [*MEASURES, *PARTS]:
+            row[measure], row[f"{measure}_sd"] = 100 * own[measure].mean(), 100 * own[measure].std()
+        difference = 100 * (own["dice"] - by_run.loc[order[0]]["dice"]).dropna()
+        row["difference"], row["difference_sd"] = difference.mean(), difference.std()
+        error = difference.std() / math.sqrt(max(len(difference), 1))
+        row["detectable"] = bool(name != order[0] and len(difference) > 2 and abs(difference.mean()) > 2 * error)
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("variant")
+
+
+def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, record: Mapping[str, Any]) -> str:
+    data = record["data"]
+    first = table.index[0]
+    own = runs[(runs["variant"] == first) & (runs["seed"] == runs["seed"].min())]
+    words = {"sensitivity": "Sensitivity", "precision": "Precision", "mae": "MAE"}
+    kinds = not table[["volume_dice", "picture_dice"]].isna().any(axis=None)
+    parts = [name for name in PARTS if kinds or name == "slice_dice"]
+    shown = ["published"] if experiment.source else []
+    header = ["", "runs", "Dice", *shown, "difference", *words.values(), *(f"Dice of {PARTS[name]}" for name in parts)]
+    lines = [f"# {experiment.title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for name, row in table.iterrows():
+        said = "" if name == first else _with_spread(row["difference"], row["difference_sd"], sign=True)
+        said += "" if name == first or row["detectable"] else ", none detectable"
+        dice = _with_spread(row["dice"], row["dice_sd"])
+        cells = [str(name), str(row["runs"]), dice, *([_published(row)] if shown else []), said]
+        cells += [_with_spread(row[measure], row[f"{measure}_sd"]) for measure in [*words, *parts]]
+        lines.append("| " + " | ".join(cells) + " |")
+    comparable = "not comparable" if data["split"] == "patient" else "of like protocol, other data"
+    split = f"datalist.json {record['datalist_sha256'][:12]}" if record["datalist_sha256"] else "no datalist.json"
+    lines += [
+        "",
+        f"Ours: percent; mean and sd over the runs (seeds {_numbers(runs['seed'])}; folds {_numbers(runs['fold'])}) of "
+        f"the mean over the cases of a validation fold, on the scan's own grid; {int(own['cases'].sum())} cases of "
+        f"{data['name']}, split by {data['split']} ({split}). {KEPT[record['keep']]} "
+        f"The difference is from {first}, run by run; it is called detectable from twice its standard error on.",
+        "",
+    ]
+    if shown:
+        lines += [f"Published ({experiment.source}): {experiment.protocol}. The columns are {comparable}.", ""]
+    lines += [
+        f"Budget {record['budget']}, version {', '.join(sorted(set(runs['version'])))}, {platform.machine()}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}. Every run and the SHA-256 of its weights: "
+        "runs.csv; every case: cases.csv.",
+        *(f"\n* {warning}" for warning in data["warnings"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _numbers(column: Iterable[int]) -> str:
+    return ", ".join(str(number) for number in sorted(set(column)))
+
+
+def _with_spread(mean: float, sd: float, sign: bool = False) -> str:
+    if math.isnan(mean):
+        return "-"
+    text = f"{mean:+.1f}" if sign else f"{mean:.1f}"
+    return text if math.isnan(sd) else f"{text} ± {sd:.1f}"
+
+
+def _published(row: pd.Series) -> str:
+    mean, sd = row.get("published_dice", math.nan), row.get("published_dice_sd", math.nan)
+    return "-" if math.isnan(mean) else f"{mean:.2f}" + ("" if math.isnan(sd) else f" ± {sd:.2f}")
+
+
+def draw_curves(runs: Sequence[Run]) -> FigureCanvasAgg:
+    """Draws training loss and validation Dice over the epochs, a line a run, a colour a variant.
+
+    Losses of variants with other heads are sums of other terms: each can be followed, they cannot be compared.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    order = list(dict.fromkeys(run.variant for run in runs))
+    labelled: set[str] = set()
+    for run in runs:
+        history = pd.read_csv(run.place / "run" / "history.csv")
+        index = order.index(run.variant)
+        style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3], "linewidth": 1}
+        label = None if run.variant in labelled else run.variant
+        labelled.add(run.variant)
+        validation = next((name for name in list(CURVES)[1:] if name in history), None)
+        for axis, name in zip(panels, ("train_loss", validation), strict=True):
+            if name is not None:
+                points = history[["epoch", name]].dropna()
+                axis.plot(points["epoch"], points[name], label=label, **style)
+                axis.set(xlabel="epoch", title=CURVES[name])
+    panels[1].set_ylim(0, 1)
+    panels[0].legend(fontsize="x-small", ncols=2)
+    return FigureCanvasAgg(figure)
