@@ -23,7 +23,7 @@ def experiment(
 
     Args:
         name: an experiment of configs/experiments: table2, table3, table4, table5, infnet, cares, fv,
-            recipe, mixed.
+            recipe, mixed, paper.
         data: prepared data set, see `prepare`.
         out: folder of the runs and tables.
         budget: overlay that sets width, size and schedule of every training; one for a CPU unless given.

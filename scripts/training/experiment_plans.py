@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -64,6 +64,9 @@ class Experiment:
 def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     """Reads an experiment of configs/experiments.
 
+    Its rows are its own "variants" and those that "rows_of" takes over from other experiments; its "settings" hold for
+    all of them.
+
     Args:
         name: its name.
         chosen: names of variants; all of them if empty.
@@ -75,10 +78,14 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     if name not in known:
         raise UserError(f"experiment is {name!r}; accepted: {', '.join(known)}")
     content = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
-    variants = [
+    variants = [variant for other, rows in content.get("rows_of", {}).items()
+                for variant in read_experiment(other, rows).variants]  # fmt: skip
+    variants += [
         Variant(row, one.get("files", []), one.get("settings", {}), one.get("published", {}))
-        for row, one in content["variants"].items()
+        for row, one in content.get("variants", {}).items()
     ]
+    shared = content.get("settings", {})
+    variants = [replace(variant, settings={**shared, **variant.settings}) for variant in variants]
     if len({variant.folder for variant in variants}) < len(variants):
         raise ValueError(f"{name}: variants share a folder")
     unknown = set(chosen) - {variant.name for variant in variants}

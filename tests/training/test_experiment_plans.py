@@ -44,3 +44,12 @@ def test_unknown_names_are_refused_with_those_that_there_are() -> None:
         read_experiment("table9")
     with pytest.raises(UserError, match="variants ResUNet; accepted, separated by commas: ResUNet_C_1; "):
         read_experiment("table3", ["ResUNet"])
+
+
+def test_rows_of_other_experiments_are_taken_over_with_the_shared_settings() -> None:
+    paper, table2, table4 = (read_experiment(name) for name in ("paper", "table2", "table4"))
+    assert [one.name for one in paper.variants[:5]] == ["baseline", "ESM", "ASSM", "AFM", "ResUNet_C_1"]
+    assert paper.variants[3].settings == {"field_of_view": "lungs", **table4.variants[3].settings}
+    (unet,) = read_experiment("paper", ["U-Net"]).variants
+    assert (unet.files, unet.published) == (table2.variants[0].files, table2.variants[0].published)
+    assert unet.settings == {"field_of_view": "lungs"}
