@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -44,12 +44,12 @@ def lung_ct_data() -> Path:
 
 
 def write_random_checkpoint(
-    path: Path, seed: int = 0, base_width: int = 4, size: int = 64, field_of_view: str = "scan", **card: object
+    path: Path, seed: int = 0, base_width: int = 4, size: int = 64, steps: Mapping[str, object] = {}, **card: object
 ) -> Path:
     """Writes a narrow network as initialised (masks of about half of the voxels) and a card of synthetic training."""
     torch.manual_seed(seed)
     network = create_network("resunet", base_width=base_width)
-    preprocessing = {"size": size, "window": [-1250, 250], "intensity": "auto", "field_of_view": field_of_view}
+    preprocessing = {"size": size, "window": [-1250, 250], "intensity": "auto", **steps}
     content = {"data": {"name": "phantom", "synthetic": True}, "figures": {}, **card}
     write_checkpoint(path, network.state_dict(), network=network.spec, preprocessing=preprocessing, **content)
     return path

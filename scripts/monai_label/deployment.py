@@ -109,6 +109,7 @@ def resolved_training(card: Mapping[str, Any]) -> dict[str, Any]:
         window=card["preprocessing"]["window"],
         intensity=card["preprocessing"]["intensity"],
         field_of_view=card["preprocessing"].get("field_of_view", "scan"),
+        z_score=card["preprocessing"].get("z_score", True),
     )
     return config
 

@@ -97,9 +97,10 @@ class HounsfieldSlices:
         return torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
 
 
-def slice_input(hu: Tensor, size: int, window: tuple[float, float]) -> Tensor:
+def slice_input(hu: Tensor, size: int, window: tuple[float, float], normalised: bool = True) -> Tensor:
     """Returns one slice (X, Y) in HU as networks see it, (size, size): the steps of `Preprocessing`."""
-    return z_score(scale_window(resize_slice(hu, (size, size)), *window))
+    windowed = scale_window(resize_slice(hu, (size, size)), *window)
+    return z_score(windowed) if normalised else windowed
 
 
 class Segmenter:
@@ -148,6 +149,7 @@ class Segmenter:
         self.size = int(self.card["preprocessing"]["size"])
         low, high = self.card["preprocessing"]["window"]
         self.window = float(low), float(high)
+        self.z_score = bool(self.card["preprocessing"].get("z_score", True))
         self.field_of_view = str(self.card["preprocessing"].get("field_of_view", "scan"))
 
     def segment(
@@ -235,7 +237,7 @@ class Segmenter:
 
     def network_input(self, hu: Tensor) -> Tensor:
         """Returns what the network sees of one slice (X, Y) in HU, (size, size)."""
-        return slice_input(hu, self.size, self.window)
+        return slice_input(hu, self.size, self.window, self.z_score)
 
     def _without_small_lesions(self, mask: NDArray[np.uint8], scan: Scan) -> tuple[NDArray[np.uint8], list[Note]]:
         if self.smallest_lesion_mm3 <= 0:

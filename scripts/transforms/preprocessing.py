@@ -6,10 +6,9 @@
 
 Training caches what `NetworkGrid` gives and runs `NetworkInput` on single slices, with augmentation around
 it; all else runs both at once (`Preprocessing`). A slice that is not square is stretched, as in the paper. The field of
-view is the whole scan, as in the paper, or the box around the lungs.
-Two switches make the input of the networks for volumes: `lung_only` takes out what is no lung, and without
-`z_score` the values stay in [0, 1]. The network of classes sees the image and, as a second channel, its prior
-(`ClassPreprocessing` for whole scans, `ClassTrainingInput` for slices).
+view is the whole scan, as in the paper, or the box around the lungs. Networks for volumes get two switches turned:
+`lung_only` takes out what is no lung, and without `z_score` the values stay in [0, 1]. The network of classes sees the
+image and, as a second channel, its prior (`ClassPreprocessing` for whole scans, `ClassTrainingInput` for slices).
 """
 
 from __future__ import annotations
@@ -157,9 +156,8 @@ class NetworkInput(Compose):
         z_score: false leaves the z-score out.
     """
 
-    def __init__(self, window: Sequence[float] = DEFAULT_WINDOW, z_score: bool = True) -> None:
-        normalise = [SliceZScored(IMAGE)] if z_score else []
-        super().__init__([RandWindowd(IMAGE, (window[0], window[1])), *normalise])
+    def __init__(self, window: Sequence[float] = DEFAULT_WINDOW, z_score: bool | str = True) -> None:
+        super().__init__([RandWindowd(IMAGE, (window[0], window[1])), *_normalise(z_score)])
 
 
 class Preprocessing(Compose):
@@ -181,7 +179,7 @@ class Preprocessing(Compose):
         window: Sequence[float] = DEFAULT_WINDOW,
         intensity: str = "auto",
         label_grid: str = "network",
-        z_score: bool = True,
+        z_score: bool | str = True,
         lung_only: bool = False,
         field_of_view: str = "scan",
     ) -> None:
@@ -204,6 +202,7 @@ class TrainingInput(Compose):
         augment_scale: smallest and largest part of the slice's edge length that augmentation shows; below 1 it looks
             closer, as a picture cropped to the lungs does.
         augment_turns: whether augmentation makes quarter turns, for slices of unknown orientation.
+        z_score: see `NetworkInput`.
     """
 
     def __init__(
@@ -213,9 +212,10 @@ class TrainingInput(Compose):
         augment: bool | str = False,
         augment_scale: Sequence[float] = SCALE,
         augment_turns: bool | str = True,
+        z_score: bool | str = True,
     ) -> None:
         spatial = _spatial_augmentation((LABEL,), augment_scale, augment_turns) if flag(augment) else []
-        steps = _image_and_labels((window[0], window[1]), spatial)
+        steps = _image_and_labels((window[0], window[1]), spatial, z_score)
         super().__init__([*steps, EdgeLabeld(LABEL, edge_method)])
 
 
@@ -287,10 +287,16 @@ def _prior_and_classes() -> list[Transform]:
     ]
 
 
-def _image_and_labels(window: tuple[float, float], spatial: list[Transform]) -> list[Transform]:
+def _image_and_labels(
+    window: tuple[float, float], spatial: list[Transform], z_score: bool | str = True
+) -> list[Transform]:
     """From HU to the z-score of one slice; with spatial augmentation there is one of intensities too."""
     intensity = _intensity_augmentation() if spatial else []
-    return [*spatial, RandWindowd(IMAGE, window, jitter=0.15 if spatial else 0.0), *intensity, SliceZScored(IMAGE)]
+    return [*spatial, RandWindowd(IMAGE, window, jitter=0.15 if spatial else 0.0), *intensity, *_normalise(z_score)]
+
+
+def _normalise(z_score: bool | str) -> list[Transform]:
+    return [SliceZScored(IMAGE)] if flag(z_score, "z_score") else []
 
 
 def _spatial_augmentation(labels: Sequence[str], scale: Sequence[float], turns: bool | str) -> list[Transform]:

@@ -28,7 +28,7 @@ def test_training_leaves_weights_card_state_history_and_curve(trained: Path) -> 
     assert all(0 <= float(row["val_mean_dice"]) <= 1 for row in rows)
     card = json.loads(trained.with_suffix(".json").read_text())
     assert card["network"]["arguments"]["base_width"] == 4
-    expected = {"size": 32, "window": [-1250, 250], "intensity": "auto", "field_of_view": "scan"}
+    expected = {"size": 32, "window": [-1250, 250], "intensity": "auto", "field_of_view": "scan", "z_score": True}
     assert card["preprocessing"] == expected
     assert card["data"]["name"] == "small"
     assert card["data"]["training_cases"] == 2

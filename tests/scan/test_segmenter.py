@@ -74,7 +74,7 @@ def test_around_the_lungs_the_mask_is_that_of_run_inference_bit_for_bit(
 ) -> None:
     phantom = make_phantom(2, shape=(128, 128, 56), spacing=(2.75, 2.75, 5.0))
     nib.save(turned(nib.Nifti1Image(phantom.image, phantom.affine), "ASR"), tmp_path / "scan.nii.gz")
-    weights = make_checkpoint(tmp_path / "model.pt", field_of_view="lungs")
+    weights = make_checkpoint(tmp_path / "model.pt", steps={"field_of_view": "lungs", "z_score": False})
     segmenter = Segmenter(weights, device="cpu")
     scan, found, threshold = segment(segmenter, tmp_path / "scan.nii.gz")
     words = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml"]
