@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
-import numpy as np
-
+from scripts.anatomy.coarse import Mask, Spacing, box
 from scripts.anatomy.lungs import Lungs
 from scripts.anatomy.overview import Overview
 
@@ -42,17 +41,10 @@ def find_box(seen: Overview, lungs: Lungs) -> Box:
     return _around(seen.body, coarse.steps, (x, y, z), coarse.shape)
 
 
-def _around(
-    mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-    steps: tuple[int, int, int],
-    spacing: tuple[float, float, float],
-    shape: tuple[int, int, int],
-) -> Box:
+def _around(mask: Mask, steps: tuple[int, int, int], spacing: Spacing, shape: tuple[int, int, int]) -> Box:
     """The box of a mask on a grid of blocks, `MARGIN_MM` wider, in voxels."""
     sides = []
-    for axis, (step, size, length) in enumerate(zip(steps, spacing, shape, strict=True)):
-        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+    for found, step, size, length in zip(box(mask), steps, spacing, shape, strict=True):
         margin = ceil(MARGIN_MM / size)
-        low, high = int(found[0]) * step - margin, int(found[-1] + 1) * step + margin
-        sides.append(slice(max(low, 0), min(high, length)))
+        sides.append(slice(max(found.start * step - margin, 0), min(found.stop * step + margin, length)))
     return sides[0], sides[1], sides[2]

@@ -68,8 +68,9 @@ def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], reco
     Returns:
         The path of `table.md`.
     """
-    rows = pd.DataFrame([_row(run) for run in runs])
-    cases = pd.concat([_cases(run) for run in runs], ignore_index=True)
+    tables = [_cases(run) for run in runs]
+    rows = pd.DataFrame([_row(run, own) for run, own in zip(runs, tables, strict=True)])
+    cases = pd.concat(tables, ignore_index=True)
     order = list(dict.fromkeys(run.variant for run in runs))
     published = pd.DataFrame(
         [{"variant": one.name, **{f"published_{key}": value for key, value in one.published.items()}}
@@ -92,7 +93,7 @@ def _cases(run: Run) -> pd.DataFrame:
     return cases
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: Run, cases: pd.DataFrame) -> dict[str, Any]:
     """Mean over the cases of a run's validation fold, with n; of Dice also over what `PARTS` names."""
     figures = json.loads((run.place / "tables" / FILES[-1]).read_text(encoding="utf-8"))["figures"]
     finished = json.loads((run.place / "run" / FINISHED).read_text(encoding="utf-8"))
@@ -102,7 +103,6 @@ def _row(run: Run) -> dict[str, Any]:
         for measure in MEASURES:
             value = figures[part].get(measure, {}).get("mean")
             found[f"{prefix}{measure}"] = math.nan if value is None else value
-    cases = _cases(run)
     for kind, chosen in (("volume", cases["n_slices"] > 1), ("picture", cases["n_slices"] == 1)):
         found[f"{kind}_dice"] = cases["dice"][chosen].mean()
     return found

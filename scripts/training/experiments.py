@@ -80,14 +80,13 @@ def run_experiment(
     }
     _claim(folder, record)
     whole = read_experiment(experiment.name)
-    table = folder / "table.md"
     for variant in experiment.variants:
         for seed in range(seeds):
             for fold in used:
                 one = replace(variant, settings={**variant.settings, **settings})
-                _run_once(experiment, one, folder, data, chosen, seed, fold, device)
-                table = write_tables(folder, whole, list(_finished(folder, whole)), record)
-    return table
+                if _run_once(experiment, one, folder, data, chosen, seed, fold, device):
+                    write_tables(folder, whole, list(_finished(folder, whole)), record)
+    return write_tables(folder, whole, list(_finished(folder, whole)), record)
 
 
 def _finished(folder: Path, experiment: Experiment) -> Iterator[Run]:
@@ -139,8 +138,11 @@ def _run_once(
     seed: int,
     fold: int,
     device: str | None,
-) -> None:
+) -> bool:
     """Trains and evaluates one variant with one seed on one fold, unless that was done.
+
+    Returns:
+        Whether there was anything to do.
 
     Raises:
         UserError: if it was begun with other files or settings.
@@ -155,7 +157,8 @@ def _run_once(
     record = json.loads(begun.read_text(encoding="utf-8"))
     if {key: record[key] for key in identity} != identity:
         raise UserError(f"{place}: was begun with other config files or settings; accepted: the same, or another OUT")
-    if not (place / "tables" / FILES[-1]).exists():
+    missing = not (place / "tables" / FILES[-1]).exists()
+    if missing:
         logger.info(f"{variant.name}, seed {seed}, fold {fold}")
         shared = {"dataset_dir": data, "fold": fold, **({} if device is None else {"device": device})}
         weights = train_once(
@@ -163,3 +166,4 @@ def _run_once(
         )
         tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
         run_workflow([TRAIN, EVALUATE], **shared, **tables)
+    return missing
