@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,9 +22,22 @@ from scripts.data.layouts.schema import parse_datalist
 from scripts.data.splits import check_patient_disjoint, patients_of
 from scripts.errors import UserError
 
-__all__ = ["FILE_KEYS", "LIST_NAMES", "Case", "Datalist", "build_datalist", "describe", "read_datalist", "select_cases"]
+__all__ = [
+    "FILE_KEYS",
+    "LIST_NAMES",
+    "Case",
+    "Datalist",
+    "Fold",
+    "build_datalist",
+    "describe",
+    "read_datalist",
+    "select_cases",
+]
 
 Split = Literal["training", "validation", "test", "unlabeled", "all"]
+
+Fold = int | str | Sequence[str] | None
+"""What is left out of training to validate on: a fold of the list, cases by their names, or nothing."""
 
 _logger = logging.getLogger(__name__)
 
@@ -58,7 +71,7 @@ def read_datalist(dataset_dir: str | os.PathLike[str]) -> Datalist:
 def select_cases(
     dataset_dir: str | os.PathLike[str],
     split: Split = "all",
-    fold: int | None = None,
+    fold: Fold = None,
     exclude_patients: Collection[str] = (),
     labelled: bool = False,
     pseudo: bool | None = None,
@@ -67,9 +80,9 @@ def select_cases(
 
     Args:
         dataset_dir: see `read_datalist`.
-        split: "training" (every fold but `fold`; with `fold` None all), "validation" (`fold`), "test",
+        split: "training" (all labelled cases but those of `fold`), "validation" (those of `fold`), "test",
             "unlabeled" (without patients of the validation fold and of the test cases), "all" (labelled or not).
-        fold: validation fold.
+        fold: validation fold, or the names of the cases that take its place.
         exclude_patients: patients to leave out, for instance those of a test set that lies elsewhere.
         labelled: leave out cases without label, as an evaluation must.
         pseudo: True: only cases whose label a network made, False: only others; None: both.
@@ -81,7 +94,8 @@ def select_cases(
         raise UserError(f"split: {split!r}, accepted: {', '.join(get_args(Split))}")
     datalist = read_datalist(dataset_dir)
     validation = _fold_cases(datalist, fold, dataset_dir)
-    training = [case for case in datalist["training"] if fold is None or case["fold"] != fold]
+    left_out = {case["name"] for case in validation}
+    training = [case for case in datalist["training"] if case["name"] not in left_out]
     if datalist["split"] == "patient":
         check_patient_disjoint(training, validation)
     check_patient_disjoint(datalist["training"], datalist["test"], right_name="test")
@@ -102,15 +116,15 @@ def select_cases(
     return [_with_folder(case, Path(dataset_dir).resolve()) for case in chosen]
 
 
-def describe(dataset_dir: str | os.PathLike[str], fold: int | None = None) -> dict[str, Any]:
+def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None) -> dict[str, Any]:
     """What a model card and a table say about the data of a run: JSON values.
 
     Args:
         dataset_dir: see `read_datalist`.
-        fold: validation fold; None when all cases train.
+        fold: see `select_cases`; None when all cases train.
 
     Raises:
-        UserError: see `read_datalist`; a fold that does not exist.
+        UserError: see `read_datalist`; a fold or a case that does not exist.
     """
     datalist = read_datalist(dataset_dir)
     validation = _fold_cases(datalist, fold, dataset_dir)
@@ -126,14 +140,17 @@ def describe(dataset_dir: str | os.PathLike[str], fold: int | None = None) -> di
     }
 
 
-def _fold_cases(datalist: Datalist, fold: int | None, dataset_dir: str | os.PathLike[str]) -> list[Case]:
+def _fold_cases(datalist: Datalist, fold: Fold, dataset_dir: str | os.PathLike[str]) -> list[Case]:
     if fold is None:
         return []
-    folds = sorted({case["fold"] for case in datalist["training"] if case["fold"] is not None})
-    if fold not in folds:
-        accepted = ", ".join(map(str, folds)) or "none, the cases have no folds"
-        raise UserError(f"{dataset_dir}: fold {fold!r}, accepted: {accepted}")
-    return [case for case in datalist["training"] if case["fold"] == fold]
+    cases = datalist["training"]
+    values = [case["fold"] if isinstance(fold, int) else case["name"] for case in cases]
+    wanted = {fold} if isinstance(fold, int | str) else set(fold)
+    if not wanted or not wanted <= set(values):
+        folds = sorted({case["fold"] for case in cases if case["fold"] is not None})
+        numbers = ", ".join(map(str, folds)) or "no number, the cases have no folds"
+        raise UserError(f"{dataset_dir}: fold {fold!r}, accepted: {numbers}; or names of training cases")
+    return [case for case, value in zip(cases, values, strict=True) if value in wanted]
 
 
 def _without_patients(cases: list[Case], patients: Collection[str]) -> list[Case]:
@@ -144,7 +161,7 @@ def _without_patients(cases: list[Case], patients: Collection[str]) -> list[Case
     return kept
 
 
-def _nothing(dataset_dir: str | os.PathLike[str], split: str, fold: int | None, datalist: Datalist) -> str:
+def _nothing(dataset_dir: str | os.PathLike[str], split: str, fold: Fold, datalist: Datalist) -> str:
     counts = ", ".join(f"{name} {len(datalist[name])}" for name in LIST_NAMES)
     hint = "; validation needs a fold" if split == "validation" and fold is None else ""
     return f"{dataset_dir}: no cases for split {split} with fold {fold}{hint}; there are: {counts}"

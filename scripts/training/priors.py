@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from scripts.cards import read_card
-from scripts.data.datalist import Split, select_cases
+from scripts.data.datalist import Fold, Split, select_cases
 from scripts.data.layouts.case import Case
 from scripts.errors import UserError
 from scripts.training.pseudo_labels import SCALE, write_pseudo_labels
@@ -25,7 +25,7 @@ FILE = "file"
 def class_cases(
     dataset_dir: str,
     split: Split,
-    fold: int | None,
+    fold: Fold,
     prior: str,
     folder: str,
     device: str | torch.device,

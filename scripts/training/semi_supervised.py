@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from scripts.cards import card_path, read_card, require_slices
-from scripts.data.datalist import Case, describe, read_datalist, select_cases
+from scripts.data.datalist import Case, Fold, describe, read_datalist, select_cases
 from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
 from scripts.files import unfinished_folder, write_json
@@ -53,7 +53,7 @@ class SemiSupervised:
         training_files: config files of the training, layered in order.
         dataset_dir: data set with labelled and unlabelled cases.
         output_dir: folder of the whole.
-        fold: validation fold.
+        fold: validation fold, or the names of the cases that take its place.
         seed: seed of the trainings and of the order of the groups.
         device: where networks work; None: the first that is there.
         teacher: weights that label first; None: a network trained on the labelled cases alone.
@@ -79,7 +79,7 @@ class SemiSupervised:
         training_files: Sequence[str],
         dataset_dir: str,
         output_dir: str,
-        fold: int = 0,
+        fold: Fold = 0,
         seed: int = 0,
         device: str | None = None,
         teacher: str | None = None,
@@ -106,7 +106,7 @@ class SemiSupervised:
         self.training_files = list(training_files)
         self.dataset_dir = str(Path(dataset_dir).resolve())
         self.folder = Path(output_dir).resolve()
-        self.fold = int(fold)
+        self.fold = fold
         self.seed = int(seed)
         self.device = usable_device(optional(device))
         self.teacher = teacher

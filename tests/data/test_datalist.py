@@ -70,6 +70,11 @@ def test_a_list_by_hand_gets_its_defaults(by_hand):
         ("training", 1, ["a", "d"]),
         ("validation", 0, ["a"]),
         ("validation", 1, ["b", "c"]),
+        ("training", "d", ["a", "b", "c"]),
+        ("validation", "d", ["d"]),
+        ("training", ["a", "d"], ["b", "c"]),
+        ("validation", ["d", "a"], ["a", "d"]),
+        ("unlabeled", ["b", "c"], ["u1_label"]),
         ("test", None, ["t"]),
         ("test", 1, ["t"]),
         ("unlabeled", 0, ["u1", "u1_label"]),
@@ -93,10 +98,18 @@ def test_paths_do_not_depend_on_the_working_folder(by_hand, monkeypatch):
     assert select_cases(by_hand.name, "all") == select_cases(by_hand, "all")
 
 
-@pytest.mark.parametrize("fold", [2, -1, "0"])
+@pytest.mark.parametrize("fold", [2, -1, "0", "t", ["a", "t"], []])
 def test_a_fold_that_does_not_exist(by_hand, fold):
-    with pytest.raises(UserError, match=r"fold .*, accepted: 0, 1$"):
+    with pytest.raises(UserError, match=r"fold .*, accepted: 0, 1; or names of training cases$"):
         select_cases(by_hand, "training", fold)
+
+
+def test_cases_named_in_place_of_a_fold_do_not_divide_a_patient(by_hand):
+    with pytest.raises(UserError, match="patients B are in training and in validation"):
+        select_cases(by_hand, "training", ["b"])
+    described = describe(by_hand, ["b", "c"])
+    found = {key: described[key] for key in ("fold", "training_cases", "validation_cases", "validation_patients")}
+    assert found == {"fold": ["b", "c"], "training_cases": 2, "validation_cases": 2, "validation_patients": ["B"]}
 
 
 def test_nothing_to_choose_says_what_there_is(by_hand):
