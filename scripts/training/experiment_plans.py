@@ -78,8 +78,8 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     if name not in known:
         raise UserError(f"experiment is {name!r}; accepted: {', '.join(known)}")
     content = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
-    variants = [variant for other, rows in content.get("rows_of", {}).items()
-                for variant in read_experiment(other, rows).variants]  # fmt: skip
+    others = [read_experiment(other, rows) for other, rows in content.get("rows_of", {}).items()]
+    variants = [replace(row, files=[*other.files, *row.files]) for other in others for row in other.variants]
     variants += [
         Variant(row, one.get("files", []), one.get("settings", {}), one.get("published", {}))
         for row, one in content.get("variants", {}).items()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from monai.bundle import ConfigParser
 from scripts.data.datalist import describe, read_datalist
 from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
-from scripts.files import sha256, write_json
+from scripts.files import UNFINISHED, sha256, write_json
 from scripts.training.experiment_plans import BUDGET, Experiment, Variant, read_experiment
 from scripts.training.experiment_tables import Run, write_tables
 from scripts.training.tables import FILES
@@ -59,8 +60,8 @@ def run_experiment(
         The path of `table.md`.
 
     Raises:
-        UserError: for other settings than the folder began with, steps where the budget counts epochs, or as the
-            trainings do.
+        UserError: for other data or settings than the folder or one of its runs began with, steps where the budget
+            counts epochs, or as the trainings do.
     """
     folder = Path(output_dir).resolve()
     data = str(Path(dataset_dir).resolve())
@@ -69,34 +70,100 @@ def run_experiment(
     if not used or not set(used) <= set(every) or seeds < 1:
         raise UserError(f"folds {used}, {seeds} seeds; accepted: folds of {every}, 1 seed or more")
     chosen = _budget(experiment.budget if budget is None else budget)
-    settings = _length(chosen, steps)
-    overlays = [str(BUNDLE / file) for file in experiment.files]
+    length = _length(chosen, steps)
+    shared = [TRAIN, *experiment.files]
     record = {
         "experiment": experiment.name,
         "data": describe(data),
-        "budget": chosen.name + "".join(f", {key} {value}" for key, value in settings.items()),
+        "budget": chosen.name + "".join(f", {key} {value}" for key, value in length.items()),
         "datalist_sha256": sha256(listed) if (listed := Path(data) / DATALIST).exists() else None,
-        "keep": ConfigParser.load_config_files([str(BUNDLE / TRAIN), *overlays, str(chosen)])["keep"],
+        "keep": ConfigParser.load_config_files([str(BUNDLE / file) for file in (*shared, str(chosen))])["keep"],
     }
     _claim(folder, record)
     whole = read_experiment(experiment.name)
+    planned = {one.name: _Training(one, [*shared, *one.files, str(chosen)], length) for one in whole.variants}
+    _finished(folder, planned.values())  # what no table can hold is refused before anything is trained
     for variant in experiment.variants:
         for seed in range(seeds):
             for fold in used:
-                one = replace(variant, settings={**variant.settings, **settings})
-                if _run_once(experiment, one, folder, data, chosen, seed, fold, device):
-                    write_tables(folder, whole, list(_finished(folder, whole)), record)
-    return write_tables(folder, whole, list(_finished(folder, whole)), record)
+                if planned[variant.name].run(folder, data, seed, fold, device):
+                    write_tables(folder, whole, _finished(folder, planned.values()), record)
+    return write_tables(folder, whole, _finished(folder, planned.values()), record)
 
 
-def _finished(folder: Path, experiment: Experiment) -> Iterator[Run]:
-    """The runs that lie in a folder, in the order of the table."""
-    for variant in experiment.variants:
-        for summary in sorted((folder / variant.folder).glob(f"seed_*/fold_*/tables/{FILES[-1]}")):
+@dataclass(frozen=True)
+class _Training:
+    """How one variant is trained and evaluated.
+
+    Attributes:
+        variant: the variant.
+        files: config files of its training, layered in order.
+        length: what sets the number of steps beside the variant's own settings.
+    """
+
+    variant: Variant
+    files: list[str]
+    length: dict[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**self.variant.settings, **self.length}
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What two runs of one row have in common."""
+        digest = hashlib.sha256(b"".join((BUNDLE / file).read_bytes() for file in [*self.files, EVALUATE]))
+        return {"files_sha256": digest.hexdigest(), "settings": self.settings}
+
+    def check(self, place: Path) -> str:
+        """Returns the version that a run was begun with.
+
+        Raises:
+            UserError: if it was begun with other files or settings.
+        """
+        record = json.loads((place / RUN_RECORD).read_text(encoding="utf-8"))
+        if {key: record[key] for key in self.identity} != self.identity:
+            found = "was begun with other config files or settings"
+            raise UserError(f"{place}: {found}; accepted: the same, or another OUT")
+        return str(record["version"])
+
+    def run(self, folder: Path, data: str, seed: int, fold: int, device: str | None) -> bool:
+        """Trains and evaluates with one seed on one fold, unless that was done.
+
+        Returns:
+            Whether there was anything to do.
+
+        Raises:
+            UserError: see `check`.
+        """
+        place = folder / self.variant.folder / f"seed_{seed}" / f"fold_{fold}"
+        if not (place / RUN_RECORD).exists():
+            write_json(place / RUN_RECORD, {**self.identity, "version": bundle_version()})
+        self.check(place)
+        missing = not (place / "tables" / FILES[-1]).exists()
+        if missing:
+            logger.info(f"{self.variant.name}, seed {seed}, fold {fold}")
+            shared = {"dataset_dir": data, "fold": fold, **({} if device is None else {"device": device})}
+            cache = str(folder / CACHE)
+            weights = train_once(self.files, place / "run", seed=seed, cache_dir=cache, **shared, **self.settings)
+            tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
+            run_workflow([TRAIN, EVALUATE], **shared, **tables)
+        return missing
+
+
+def _finished(folder: Path, planned: Iterable[_Training]) -> list[Run]:
+    """The runs that have ended in a folder, in the order of the table.
+
+    Raises:
+        UserError: if one of them was begun with other files or settings, which one table cannot hold.
+    """
+    runs = []
+    for training in planned:
+        for summary in sorted((folder / training.variant.folder).glob(f"seed_*/fold_*/tables/{FILES[-1]}")):
             place = summary.parents[1]
             seed, fold = (int(part.name.split("_")[1]) for part in (place.parent, place))
-            version = json.loads((place / RUN_RECORD).read_text(encoding="utf-8"))["version"]
-            yield Run(variant.name, seed, fold, str(version), place)
+            runs.append(Run(training.variant.name, seed, fold, training.check(place), place))
+    return runs
 
 
 def _budget(name: str) -> Path:
@@ -117,53 +184,17 @@ def _length(budget: Path, steps: int | None) -> dict[str, Any]:
 
 
 def _claim(folder: Path, record: Mapping[str, Any]) -> None:
+    """Makes a folder that of an experiment, or finds that it is; several processes may do so at once."""
     path = folder / RECORD
-    if path.exists():
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; accepted: a new folder, or this experiment's own")
+    present = [one for one in folder.iterdir() if not one.name.startswith(UNFINISHED)] if folder.exists() else []
+    if path.exists():  # asked after the folder was listed: another process may have written it in between
         began = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in ("experiment", "data", "budget") if began.get(key) != record[key]]
-        if changed:
+        if changed := [key for key in record if began.get(key) != record[key]]:
             found = f"began with another {', another '.join(changed)}"
             raise UserError(f"{path}: {found}; accepted: what it began with, or another OUT")
-    elif folder.exists() and any(folder.iterdir()):
+    elif present:
         raise UserError(f"{folder}: holds something else; accepted: a new folder, or this experiment's own")
-    write_json(path, record)
-
-
-def _run_once(
-    experiment: Experiment,
-    variant: Variant,
-    folder: Path,
-    data: str,
-    budget: Path,
-    seed: int,
-    fold: int,
-    device: str | None,
-) -> bool:
-    """Trains and evaluates one variant with one seed on one fold, unless that was done.
-
-    Returns:
-        Whether there was anything to do.
-
-    Raises:
-        UserError: if it was begun with other files or settings.
-    """
-    place = folder / variant.folder / f"seed_{seed}" / f"fold_{fold}"
-    files = [TRAIN, *experiment.files, *variant.files, str(budget)]
-    digest = hashlib.sha256(b"".join((BUNDLE / file).read_bytes() for file in [*files, EVALUATE]))
-    identity = {"files_sha256": digest.hexdigest(), "settings": variant.settings}
-    begun = place / RUN_RECORD
-    if not begun.exists():
-        write_json(begun, {**identity, "version": bundle_version()})
-    record = json.loads(begun.read_text(encoding="utf-8"))
-    if {key: record[key] for key in identity} != identity:
-        raise UserError(f"{place}: was begun with other config files or settings; accepted: the same, or another OUT")
-    missing = not (place / "tables" / FILES[-1]).exists()
-    if missing:
-        logger.info(f"{variant.name}, seed {seed}, fold {fold}")
-        shared = {"dataset_dir": data, "fold": fold, **({} if device is None else {"device": device})}
-        weights = train_once(
-            files, place / "run", seed=seed, cache_dir=str(folder / CACHE), **shared, **variant.settings
-        )
-        tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
-        run_workflow([TRAIN, EVALUATE], **shared, **tables)
-    return missing
+    else:
+        write_json(path, record)

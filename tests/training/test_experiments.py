@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,15 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     text = run_experiment(more, str(data), str(out), budget, folds=[1], steps=7, device="cpu").read_text()
     assert len(pd.read_csv(out / "runs.csv")) == 5  # a later call adds to the table
     assert [line.split("|")[1].strip() for line in text.splitlines()[4:7]] == ["baseline", "ESM", "ESM + ASSM + AFM"]
+    begun = out / "ESM_ASSM_AFM" / "seed_0" / "fold_0" / "begun.json"
+    kept = begun.read_text()
+    begun.write_text(kept.replace('"steps": 7', '"steps": 6'))
+    with pytest.raises(UserError, match="ESM_ASSM_AFM/seed_0/fold_0: was begun with other config files or settings"):
+        run_experiment(more, str(data), str(out), budget, folds=[1], steps=7)  # no run of this call
+    begun.write_text(kept)
+    (data / "datalist.json").write_text((data / "datalist.json").read_text() + " ")
+    with pytest.raises(UserError, match="began with another datalist_sha256"):
+        run_experiment(chosen, str(data), str(out), budget, steps=7)
     with pytest.raises(UserError, match="began with another budget"):
         run_experiment(chosen, str(data), str(out), budget, steps=8)
     other = read_experiment("table3", ["ResUNet_C_1"])
@@ -131,5 +141,16 @@ def test_a_folder_with_something_else_is_left_alone(
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
         run_experiment(read_experiment("table3"), str(make_dataset()), str(tmp_path / "out"), budget)
+    with pytest.raises(UserError, match=r"thesis\.txt: is a file"):
+        run_experiment(read_experiment("table3"), str(tmp_path / "dataset"), str(tmp_path / "out/thesis.txt"), budget)
     with pytest.raises(UserError, match=r"folds \[7\]"):
         run_experiment(read_experiment("table3"), str(tmp_path / "dataset"), str(tmp_path / "new"), budget, folds=[7])
+
+
+def test_processes_that_start_together_share_a_new_folder(tmp_path: Path) -> None:
+    record = {"experiment": "table3"}
+    with ThreadPoolExecutor(8) as pool:
+        for attempt in range(20):
+            folder = tmp_path / str(attempt)
+            list(pool.map(lambda _, folder=folder: experiments._claim(folder, record), range(8)))
+            assert [path.name for path in folder.iterdir()] == ["experiment.json"]
