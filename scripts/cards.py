@@ -123,7 +123,14 @@ def read_card(checkpoint: str | Path) -> dict[str, Any]:
             "weights that the card was written for (copy both files again, or resume the run that was killed)"
         )
     card["operating_point"] = {**OPERATING_POINT, **card["operating_point"]}
+    card["preprocessing"] = {**_defaults(card["preprocessing"]), **card["preprocessing"]}
     return card
+
+
+def _defaults(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card of an earlier version leaves unsaid: the defaults of the steps that are settled by the training."""
+    parameters = inspect.signature(ClassPreprocessing if "prior" in preprocessing else Preprocessing).parameters
+    return {name: one.default for name, one in parameters.items() if name != "label_grid"}
 
 
 def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:

@@ -29,8 +29,9 @@ def calibrate(
     trainings = [Path(run) for run in runs]
     stated = measure_calibration(Path(weights), data, trainings, flips, slices, usable_device(device))
     found, point = stated["calibration"], stated["operating_point"]
-    print(f"threshold {point['threshold']:.3f}: mean case Dice {found['mean_case_dice']:.3f}", end="")
-    print(f" (at 0.5: {found['mean_case_dice_at_half']:.3f}), n = {len(found['cases'])} cases")
+    print(f"threshold {point['threshold']:.3f}")
+    for kind, dice in found["dice"].items():
+        print(f"{dice['n']} {kind}: mean Dice {dice['at_threshold']:.3f} (at 0.5: {dice['at_one_half']:.3f})")
     if found["slices"]:
         print(
             f"a slice counts from {found['slices']['least_share']:.5f} of its pixels on: sensitivity "

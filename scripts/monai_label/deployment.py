@@ -108,8 +108,8 @@ def resolved_training(card: Mapping[str, Any]) -> dict[str, Any]:
         spatial_size=card["preprocessing"]["size"],
         window=card["preprocessing"]["window"],
         intensity=card["preprocessing"]["intensity"],
-        field_of_view=card["preprocessing"].get("field_of_view", "scan"),
-        z_score=card["preprocessing"].get("z_score", True),
+        field_of_view=card["preprocessing"]["field_of_view"],
+        z_score=card["preprocessing"]["z_score"],
     )
     return config
 

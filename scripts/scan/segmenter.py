@@ -149,8 +149,8 @@ class Segmenter:
         self.size = int(self.card["preprocessing"]["size"])
         low, high = self.card["preprocessing"]["window"]
         self.window = float(low), float(high)
-        self.z_score = bool(self.card["preprocessing"].get("z_score", True))
-        self.field_of_view = str(self.card["preprocessing"].get("field_of_view", "scan"))
+        self.z_score = bool(self.card["preprocessing"]["z_score"])
+        self.field_of_view = str(self.card["preprocessing"]["field_of_view"])
 
     def segment(
         self,

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from scripts.cards import card_path, inferer_from_card, preprocessing_from_card, require_slices, trained_network
 from scripts.data.datalist import describe, select_cases
 from scripts.data.layouts.case import Case
+from scripts.data.slices import chosen_slices
 from scripts.errors import UserError
 from scripts.files import write_atomic, write_json
 from scripts.networks.familiarity import Familiarity, FeatureMeans, deepest_layer
@@ -42,6 +43,9 @@ BIN = 16
 
 FLAT = 0.002
 """Dice within this of the highest is as good: the optimum is flat, and the cases that choose are few."""
+
+KINDS = (("volumes", False), ("pictures", True))
+"""What is averaged apart, and whether its cases are pictures."""
 
 STRANGER = 1.5
 """A scan is called unlike the training data beyond this many times the largest distance of an unseen case."""
@@ -96,19 +100,24 @@ def _from_level_on(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.cumsum(counts[::-1])[::-1]
 
 
-def choose_threshold(cases: Sequence[CaseCounts]) -> tuple[float, NDArray[np.float64]]:
-    """The threshold with the highest Dice: mean over the cases of a kind, then over volumes and pictures.
+def dice_of_kinds(cases: Sequence[CaseCounts]) -> dict[str, tuple[NDArray[np.float64], int]]:
+    """Mean Dice over "volumes" and over "pictures" for each level taken as the threshold, (LEVELS,), and their number.
+
+    A kind without cases is absent.
+    """
+    kinds = {kind: [dice_by_level(case) for case in cases if case.picture == picture] for kind, picture in KINDS}
+    return {kind: (np.mean(own, axis=0), len(own)) for kind, own in kinds.items() if own}
+
+
+def choose_threshold(cases: Sequence[CaseCounts]) -> float:
+    """The threshold with the highest Dice, volumes and pictures counting alike.
 
     Of those whose Dice is within `FLAT` of it the one nearest to 0.5 is taken.
-
-    Returns:
-        The threshold, and the Dice of each level, (LEVELS,).
     """
-    kinds = [[case for case in cases if case.picture == picture] for picture in (False, True)]
-    curve = np.mean([np.mean([dice_by_level(case) for case in kind], axis=0) for kind in kinds if kind], axis=0)
+    curve = np.mean([dice for dice, _ in dice_of_kinds(cases).values()], axis=0)
     highest = max(curve[level] for level in CANDIDATES)
     good = [level for level in CANDIDATES if curve[level] >= highest - FLAT]
-    return min(good, key=lambda level: abs(level - LEVELS // 2)) / LEVELS, curve
+    return min(good, key=lambda level: abs(level - LEVELS // 2)) / LEVELS
 
 
 def choose_slice_share(cases: Sequence[CaseCounts], threshold: float) -> dict[str, float] | None:
@@ -118,7 +127,8 @@ def choose_slice_share(cases: Sequence[CaseCounts], threshold: float) -> dict[st
     smallest.
 
     Returns:
-        {"least_share", "sensitivity", "specificity"}; None where no volume has slices of both kinds.
+        {"least_share", "sensitivity", "specificity"}; None where volumes do not have slices of both kinds, or nothing
+        is marked.
     """
     level = round(threshold * LEVELS)
     volumes = [case for case in cases if not case.picture]
@@ -129,6 +139,8 @@ def choose_slice_share(cases: Sequence[CaseCounts], threshold: float) -> dict[st
     if lesion.all() or not lesion.any():
         return None
     bounds = np.unique(share[share > 0])
+    if not len(bounds):
+        return None
     rates = [((share[lesion] >= bound).mean(), (share[~lesion] < bound).mean()) for bound in bounds]
     best = int(np.argmax([sum(pair) for pair in rates]))
     names = ("least_share", "sensitivity", "specificity")
@@ -199,10 +211,10 @@ def calibrate(
         own if run.resolve() == weights.resolve() else _Training(run, data, flips, slices_of_training, device)
         for run in runs or [weights]
     ]
-    for training in trainings:
+    for training in [own, *trainings]:
         training.check(own.card)
     cases = [case for training in trainings for case in training.judge()]
-    threshold, dice = choose_threshold(cases)
+    threshold = choose_threshold(cases)
     slices = choose_slice_share(cases, threshold)
     curve = reliability(cases)
     error = calibration_error(curve)
@@ -217,8 +229,14 @@ def calibrate(
         "calibration": {
             "cases": [case.name for case in cases],
             "trainings": [training.card["sha256"] for training in trainings],
-            "mean_case_dice": round(float(dice[round(threshold * LEVELS)]), 4),
-            "mean_case_dice_at_half": round(float(dice[LEVELS // 2]), 4),
+            "dice": {
+                kind: {
+                    "at_threshold": round(float(dice[round(threshold * LEVELS)]), 4),
+                    "at_one_half": round(float(dice[LEVELS // 2]), 4),
+                    "n": number,
+                }
+                for kind, (dice, number) in dice_of_kinds(cases).items()
+            },
             "slices": slices,
             "calibration_error": round(error, 4),
             "curve": curve,
@@ -254,12 +272,7 @@ class _Training:
         if differs:
             found = " and ".join(differs)
             raise UserError(f"{self.weights}: another {found}; accepted: trainings with the recipe of the weights")
-        same = ("name", "split", "seed", "validation_cases", "validation_patients")
-        stated = self.card["data"]
-        if self.fold is None or any(stated.get(key) != describe(self.data, self.fold)[key] for key in same):
-            raise UserError(
-                f"{self.weights}: was validated on fold {self.fold} of other data; accepted: trainings on {self.data}"
-            )
+        check_data(self.weights, self.card, self.data)
 
     @cached_property
     def layer(self) -> str:
@@ -277,12 +290,12 @@ class _Training:
         preprocessing = preprocessing_from_card(self.card)
         inferer = inferer_from_card(self.card, 8, self.flips)
         cases = select_cases(self.data, "training", self.fold, labelled=True)
-        each = max(self.count // len(cases), 1)
+        pictures = sum(is_picture(case[IMAGE]) for case in cases)
+        each = max((self.count - pictures) // max(len(cases) - pictures, 1), 1)
         for case in tqdm(cases, desc="training slices", unit="case"):
             item = preprocessing({key: value for key, value in case.items() if key != LABEL})
-            inside = looked_at(item)
-            count = min(each, inside.stop - inside.start)
-            chosen = np.unique(np.linspace(inside.start, inside.stop - 1, count).round().astype(int))
+            inside = np.intersect1d(looked_at(item), chosen_slices(case, item[IMAGE]))
+            chosen = inside[np.unique(np.linspace(0, len(inside) - 1, min(each, len(inside))).round().astype(int))]
             with torch.inference_mode():
                 inferer(item[IMAGE][None, ..., chosen].as_tensor().to(self.device), self.network)
         return self._means.take()
@@ -301,9 +314,29 @@ class _Training:
 def probabilities_and_label(
     case: Case, networks: Sequence[nn.Module], card: Mapping[str, Any], flips: bool, device: torch.device
 ) -> tuple[list[Tensor], Tensor]:
-    """What networks with one card say of a labelled case, and its label: (X, Y, Z) each, on the scan's own grid."""
+    """What networks with one card say of a labelled case, and its label: (X, Y, Z) each, on the scan's own grid.
+
+    Z is the number of the case's own "slices" where it has some: others may be what the networks were trained on.
+    """
     preprocessing = preprocessing_from_card(card, label_grid="scan")
     inferer, output = inferer_from_card(card, 8, flips), EvaluationOutput(preprocessing, "scan")
     item = preprocessing(dict(case))
-    logits = [scan_logits(item, network, inferer, device) for network in networks]
-    return [output({**item, PRED: one})[PRED].as_tensor()[0] for one in logits], item[LABEL].as_tensor()[0]
+    own = chosen_slices(case, item[IMAGE])
+    seen = np.intersect1d(looked_at(item), own)
+    logits = [scan_logits(item, network, inferer, device, seen) for network in networks]
+    maps = [output({**item, PRED: one})[PRED].as_tensor()[0][..., own] for one in logits]
+    return maps, item[LABEL].as_tensor()[0][..., own]
+
+
+def check_data(weights: Path, card: Mapping[str, Any], data: str) -> None:
+    """Refuses data of which the weights' validation fold is not one: what they did not see could not be told.
+
+    Raises:
+        UserError: if the weights were trained on other data, or on all of them.
+    """
+    stated = card["data"]
+    fold = stated.get("fold")
+    described = {} if fold is None else describe(data, fold)
+    same = ("name", "split", "seed", "validation_cases", "validation_patients")
+    if fold is None or any(stated.get(key) != described[key] for key in same):
+        raise UserError(f"{weights}: was validated on fold {fold} of other data; accepted: trainings on {data}")

@@ -12,7 +12,7 @@ from scripts.cards import trained_network, write_checkpoint
 from scripts.data.datalist import select_cases
 from scripts.errors import UserError
 from scripts.metrics import dice
-from scripts.training.calibration import probabilities_and_label
+from scripts.training.calibration import check_data, probabilities_and_label
 
 MOST_CHANGED_VOXELS = 1e-4
 """Share of the voxels of a case that may change between infection and background."""
@@ -36,7 +36,7 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
         `MOST_CHANGED_DICE` the weights were written as they are; see `is_faithful`.
 
     Raises:
-        UserError: if there is a target already.
+        UserError: if there is a target already, or the weights were trained on other data.
     """
     if target.exists():
         raise UserError(f"{target}: exists; accepted: a new file")
@@ -44,6 +44,7 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
     halved, _ = trained_network(weights, device)
     state = {key: _half(value) for key, value in network.state_dict().items()}
     halved.load_state_dict(state)
+    check_data(weights, card, data)
     changed = {"voxels": 0.0, "dice": 0.0}
     threshold, flips = (card["operating_point"][key] for key in ("threshold", "test_time_flips"))
     for case in tqdm(select_cases(data, "validation", card["data"].get("fold"), labelled=True), unit="case"):

@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from monai.inferers import Inferer
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from scripts.transforms.preprocessing import BOX, IMAGE
 
 
-def looked_at(item: Mapping[str, Any]) -> slice:
+def looked_at(item: Mapping[str, Any]) -> NDArray[np.intp]:
     """Which slices of a prepared scan lie in the network's field of view."""
-    depth = item[IMAGE].shape[-1]
-    low, high = item[BOX][2, :2].tolist() if BOX in item else (0, depth)
-    return slice(low, high)
+    low, high = item[BOX][2, :2].tolist() if BOX in item else (0, item[IMAGE].shape[-1])
+    return np.arange(low, high)
 
 
-def scan_logits(item: Mapping[str, Any], network: nn.Module, inferer: Inferer, device: torch.device) -> Tensor:
+def scan_logits(
+    item: Mapping[str, Any],
+    network: nn.Module,
+    inferer: Inferer,
+    device: torch.device,
+    positions: NDArray[np.intp] | None = None,
+) -> Tensor:
     """Applies a network to a scan.
 
     Args:
@@ -28,11 +34,14 @@ def scan_logits(item: Mapping[str, Any], network: nn.Module, inferer: Inferer, d
         network: the network.
         inferer: see `inferer_from_card`.
         device: where the network lies.
+        positions: the slices that it sees; None: those in its field of view.
 
     Returns:
-        Logits (C, X, Y, Z) on the CPU; 0 for slices beyond the field of view, which the network does not see.
+        Logits (C, X, Y, Z) on the CPU; 0 for slices that the network does not see.
     """
-    image, inside = item[IMAGE].as_tensor(), looked_at(item)
+    image, seen = item[IMAGE].as_tensor(), looked_at(item) if positions is None else positions
     with torch.inference_mode():
-        logits = inferer(image[None, ..., inside].to(device), network)[0].float().cpu()
-    return pad(logits, (inside.start, image.shape[-1] - inside.stop))
+        answer = inferer(image[None, ..., seen].to(device), network)[0].float().cpu()
+    logits = answer.new_zeros(*answer.shape[:-1], image.shape[-1])
+    logits[..., seen] = answer
+    return logits

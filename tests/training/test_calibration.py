@@ -26,6 +26,7 @@ from scripts.training.calibration import (
     choose_threshold,
     count_levels,
     dice_by_level,
+    dice_of_kinds,
     reliability,
 )
 from scripts.training.workflows import train_once
@@ -68,23 +69,24 @@ def test_the_threshold_is_that_of_the_highest_mean_and_kinds_count_alike() -> No
     sure = np.where(label > 0, 0.3, 0.2)  # best between 0.2 and 0.3
     other = np.where(label > 0, 0.7, 0.6)  # best between 0.6 and 0.7
     volume, pictures = case(sure, label), [case(other, label, picture=True)] * 9
-    threshold, curve = choose_threshold([volume])
-    assert 0.2 < threshold <= 0.3
-    assert curve[round(threshold * LEVELS)] == 1
-    low, high = dice_by_level(volume), dice_by_level(pictures[0])
-    np.testing.assert_allclose(choose_threshold([volume, *pictures])[1], (low + high) / 2)
+    assert 0.2 < choose_threshold([volume]) <= 0.3
+    assert 0.6 < choose_threshold(pictures) <= 0.7
+    assert 0.2 < choose_threshold([volume, *pictures]) <= 0.3  # 1 and 2/3 there; 0 and 1 between 0.6 and 0.7
+    found = dice_of_kinds([volume, case(other, label), *pictures])
+    assert {kind: number for kind, (_, number) in found.items()} == {"volumes": 2, "pictures": 9}
+    np.testing.assert_allclose(found["volumes"][0], (dice_by_level(volume) + dice_by_level(pictures[0])) / 2)
+    np.testing.assert_allclose(found["pictures"][0], dice_by_level(pictures[0]))
 
 
 def test_where_dice_is_flat_the_threshold_stays_at_one_half() -> None:
     probability, label = np.full((10, 10, 1), 0.15), np.zeros((10, 10, 1))
     label[:5] = 1
     probability[:5] = 0.85
-    threshold, curve = choose_threshold([case(probability, label)])
-    assert threshold == 0.5
+    assert choose_threshold([case(probability, label)]) == 0.5
+    curve, _ = dice_of_kinds([case(probability, label)])["volumes"]
     assert curve[40] == curve[128] == curve[215] == 1
     probability[0, 0] = 0.4  # one lesion voxel of 50: more than a flat optimum forgives
-    threshold, _ = choose_threshold([case(probability, label)])
-    assert 0.39 < threshold <= 0.4
+    assert 0.39 < choose_threshold([case(probability, label)]) <= 0.4
 
 
 def test_the_slice_rule_parts_slices_with_lesion_from_specks() -> None:
@@ -96,6 +98,7 @@ def test_the_slice_rule_parts_slices_with_lesion_from_specks() -> None:
     assert found == {"least_share": 0.2, "sensitivity": pytest.approx(2 / 3), "specificity": 1}
     assert choose_slice_share([case(probability[..., :3], label[..., :3])], 0.5) is None  # no clean slice
     assert choose_slice_share([case(probability, label, picture=True)], 0.5) is None
+    assert choose_slice_share([case(probability * 0.1, label)], 0.5) is None  # nothing is marked
 
 
 def test_reliability_by_hand() -> None:
