@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from scripts.errors import UserError
 from scripts.files import write_atomic
-from scripts.settings import optional
+from scripts.settings import number, optional
 from scripts.transforms.preprocessing import BOX, IMAGE, LABEL, LUNG, NetworkGrid
+from scripts.version import bundle_version
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +77,13 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         if sampling not in SAMPLINGS:
             raise UserError(f"sampling is {sampling!r}; accepted: {', '.join(SAMPLINGS)}")
-        share = optional(picture_share)
-        if share is not None and not 0 < share < 1:
-            raise UserError(f"picture_share is {share}; accepted: more than 0, less than 1, or null")
-        most = optional(slices_per_epoch)
-        if most is not None and most < 1:
-            raise UserError(f"slices_per_epoch is {most}; accepted: 1 or more, or null")
+        share, most = optional(picture_share), optional(slices_per_epoch)
+        if share is not None:
+            wanted = "more than 0, less than 1, or null"
+            share = number("picture_share", share, wanted, lambda value: 0 < value < 1)
+        if most is not None:
+            wanted = "a whole number from 1 on, or null"
+            most = int(number("slices_per_epoch", most, wanted, lambda value: value >= 1 and value == int(value)))
         self.data = list(data)  # MONAI Label and the bundle's properties look it up by this name
         self.transform = transform
         self.sampling = sampling
@@ -134,8 +136,10 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             chosen = self._infected
         else:
             drawn = min(len(self._infected), len(self._clean))
-            clean = rng.choice(self._clean, size=drawn, replace=False)
-            chosen = np.sort(np.concatenate([self._infected, clean]))
+            picture = self._picture[self._clean]
+            pictures = round(drawn * picture.mean()) if drawn else 0  # as many every time, so that epochs are alike
+            sizes = ((self._clean[~picture], drawn - pictures), (self._clean[picture], pictures))
+            chosen = np.sort(np.concatenate([self._infected, *(rng.choice(*each, replace=False) for each in sizes)]))
         if self.picture_share is not None:
             chosen = self._with_pictures(chosen, self.picture_share, rng)
         if self.slices_per_epoch is not None and self.slices_per_epoch < len(chosen):
@@ -238,11 +242,11 @@ def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp
 
 
 def _cache_key(case: Mapping[str, Any], grid: NetworkGrid) -> str:
-    """Changes with the files (path, size, time of change), the case's own settings and the preprocessing."""
+    """Changes with the files (path, size, time of change), the case's own settings, preprocessing and version."""
     keys = (IMAGE, LABEL, LUNG) if grid.lung_only else (IMAGE, LABEL)
     files = [Path(case[key]).resolve() for key in keys if case.get(key)]
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     settings = {key: case.get(key) for key in ("intensity", "label_codes", "label_scale", "slices")}
-    settings["levels"] = LEVELS
+    settings |= {"levels": LEVELS, "version": bundle_version()}  # another one may find other lungs
     text = json.dumps([stamps, settings, grid.key], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

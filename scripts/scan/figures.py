@@ -24,7 +24,7 @@ from scripts.scan.geometry_checks import check_same_grid
 from scripts.scan.preview import LUNG_WINDOW, choose_slices
 from scripts.scan.reading import read_scan
 from scripts.scan.segmenter import HounsfieldSlices, Segmenter
-from scripts.scan.volume import canonical
+from scripts.scan.volume import Scan, canonical
 
 Picture = NDArray[np.float32]
 FILES = ("comparison.png", "stages.png", "fusion.png")
@@ -153,7 +153,7 @@ def figure_files(
     legend = "" if reference is None else "green: found, orange: missed, magenta: wrong"
     with results_folder(target, FILES, overwrite) as folder:
         _draw(panels, f"{title}\n{legend}", folder / "comparison.png")
-        _draw_inside(models, slices[index], title, folder)
+        _draw_inside(models, scan, slices, index, title, folder)
     return target
 
 
@@ -170,14 +170,17 @@ def tell_apart(paths: Sequence[Path]) -> list[str]:
     return ["/".join(row[first : len(row) - last + 1]) for row in rows]
 
 
-def _draw_inside(models: Sequence[Segmenter], hu: Tensor, title: str, folder: Path) -> None:
+def _draw_inside(
+    models: Sequence[Segmenter], scan: Scan, slices: HounsfieldSlices, index: int, title: str, folder: Path
+) -> None:
     """Stages and fusion of the first ResUNet, as the network sees the slice."""
     model = next((one for one in models if isinstance(one.network, ResUNet)), None)
     if model is None:
         return
     network = model.network
     assert isinstance(network, ResUNet)
-    image = model.network_input(hu)[None, None].to(model.device)
+    x, y, _ = model.looked_at(scan, slices)
+    image = model.network_input(slices[index][x, y])[None, None].to(model.device)
     seen = [("input", image[0, 0].cpu().numpy())]
     if network.heads:
         _draw([*seen, *stage_maps(network, image).items()], f"Supervised stages, {title}", folder / "stages.png")

@@ -178,11 +178,12 @@ class Segmenter:
         shape = scan.values.shape
         if self._means is not None:
             self._means.take()  # what a scan that failed half-way has left
+        features: list[Tensor] = []
         mask = np.zeros(shape, np.uint8)
         kept = np.zeros(shape, np.uint8) if probability else None
         turned = canonical(mask, scan.affine)
         turned_kept = None if kept is None else canonical(kept, scan.affine)
-        x, y, z = self._box(scan, slices, anatomy)
+        x, y, z = self.looked_at(scan, slices, anatomy)
         size = x.stop - x.start, y.stop - y.start
         for start in range(0, len(slices), SLICES_AT_ONCE):
             stop = min(start + SLICES_AT_ONCE, len(slices))
@@ -190,6 +191,9 @@ class Segmenter:
             if inside:  # the whole batch then: the same batch gives the same bits
                 with watch("network"):
                     maps = self._probabilities([slices[index][x, y] for index in range(start, stop)])
+                if self._means is not None:  # several rows a slice where it was mirrored
+                    rows = self._means.take().unflatten(0, (-1, stop - start))
+                    features.append(rows[:, inside.start - start : inside.stop - start].flatten(0, 1))
                 with watch("back to grid"):
                     for index in inside:
                         back = resize_slice(maps[index - start, 0].contiguous(), size)
@@ -200,11 +204,11 @@ class Segmenter:
                 progress(stop - start)
         with watch("back to grid"):
             mask, notes = self._without_small_lesions(mask, scan)
-        distance = self._distance()
+        distance = self._distance(features)
         return Segmentation(mask, kept, notes + self._strange(distance), distance)
 
-    def _box(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Overview, Lungs] | None) -> Box:
-        """What the network looks at, as `FindBoxd` finds it."""
+    def looked_at(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Overview, Lungs] | None = None) -> Box:
+        """Returns what of a scan the network sees, as `FindBoxd` finds it; the arguments are those of `segment`."""
         if self.field_of_view == "scan" or scan.picture:
             return whole(slices.shape)
         if anatomy is None:
@@ -212,11 +216,11 @@ class Segmenter:
             anatomy = seen, segment_lungs(seen)
         return find_box(*anatomy)
 
-    def _distance(self) -> float | None:
-        """Mean over the slices seen since the last call."""
-        if self.familiarity is None or self._means is None:
+    def _distance(self, features: list[Tensor]) -> float | None:
+        """Mean over the slices that were looked at."""
+        if self.familiarity is None or not features:
             return None
-        return float(self.familiarity.distances(self._means.take()).mean())
+        return float(self.familiarity.distances(torch.cat(features)).mean())
 
     def _strange(self, distance: float | None) -> list[Note]:
         if self.familiarity is None or distance is None or distance <= self.familiarity.limit:

@@ -290,7 +290,7 @@ class _Training:
         preprocessing = preprocessing_from_card(self.card)
         inferer = inferer_from_card(self.card, 8, self.flips)
         cases = select_cases(self.data, "training", self.fold, labelled=True)
-        pictures = sum(is_picture(case[IMAGE]) for case in cases)
+        pictures = sum(is_picture(case["image"]) for case in cases)
         each = max((self.count - pictures) // max(len(cases) - pictures, 1), 1)
         for case in tqdm(cases, desc="training slices", unit="case"):
             item = preprocessing({key: value for key, value in case.items() if key != LABEL})

@@ -146,6 +146,29 @@ class CropToBoxd(MapTransform, InvertibleTransform):
         return item
 
 
+class EmptyBeyondBoxd(MapTransform):
+    """Sets slices beyond a box to 0, as the inverse of `CropToBoxd` does, where there is one.
+
+    Args:
+        keys: volumes (1, X, Y, Z).
+        box_key: the box, see `FindBoxd`.
+    """
+
+    def __init__(self, keys: KeysCollection, box_key: str) -> None:
+        super().__init__(keys)
+        self.box_key = box_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with the slices emptied."""
+        item = dict(data)
+        if self.box_key in item:
+            low, high, _ = np.asarray(item[self.box_key])[2].tolist()
+            for key in self.key_iterator(item):
+                item[key] = item[key].clone()
+                item[key][..., :low] = item[key][..., high:] = 0
+        return item
+
+
 def _shift(columns: int, rows: int) -> torch.Tensor:
     """The affine of a volume whose first voxel lies so much further."""
     shift = torch.eye(4, dtype=torch.float64)

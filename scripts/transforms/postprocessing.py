@@ -28,7 +28,8 @@ from scipy.ndimage import find_objects
 from scripts.settings import number
 from scripts.transforms.geometry import AXES
 from scripts.transforms.labels import CLASSES
-from scripts.transforms.preprocessing import IMAGE
+from scripts.transforms.lungs import EmptyBeyondBoxd
+from scripts.transforms.preprocessing import BOX, IMAGE
 
 PRED = "pred"
 
@@ -59,11 +60,12 @@ class EvaluationOutput(Compose):
 
     Args:
         preprocessing: what made the network's input from the scan.
-        grid: "scan", or "network" for the paper's 256 x 256.
+        grid: "scan", or "network" for the paper's 256 x 256. What lies beyond the field of view in plane is judged on
+            the scan's grid only; slices beyond it hold no prediction on either.
     """
 
     def __init__(self, preprocessing: InvertibleTransform, grid: str) -> None:
-        steps: list[Transform] = [Probabilities()]
+        steps: list[Transform] = [Probabilities(), EmptyBeyondBoxd(PRED, BOX)]
         if grid == "scan":
             orient = Orientationd(PRED, axcodes=AXES, labels=None)
             steps = [ScanProbabilities(preprocessing), orient]

@@ -138,7 +138,7 @@ class NetworkGrid(Compose):
         self, size: int = 256, intensity: str = "auto", lung_only: bool | str = False, field_of_view: str = "scan"
     ) -> None:
         self.lung_only = flag(lung_only, "lung_only")
-        settings: dict[str, Any] = {"version": 1, "size": size, "intensity": intensity, "axes": AXES}
+        settings: dict[str, Any] = {"size": size, "intensity": intensity, "axes": AXES}
         if self.lung_only:
             settings["lung_only"] = True
         if field_of_view != "scan":
@@ -302,11 +302,12 @@ def _normalise(z_score: bool | str) -> list[Transform]:
 def _spatial_augmentation(labels: Sequence[str], scale: Sequence[float], turns: bool | str) -> list[Transform]:
     """Labels move with the image."""
     keys = (IMAGE, *labels)
-    low, high = (float(bound) - 1 for bound in scale)
+    try:
+        low, high = (float(bound) - 1 for bound in scale)
+    except (TypeError, ValueError):
+        low, high = 0.0, -1.0
     if not -1 < low <= high:
-        raise UserError(
-            f"augment_scale is {list(scale)}; accepted: [LOW, HIGH] with 0 < LOW <= HIGH, such as [0.8, 1.2]"
-        )
+        raise UserError(f"augment_scale is {scale!r}; accepted: [LOW, HIGH] with 0 < LOW <= HIGH, such as [0.8, 1.2]")
     return [
         RandFlipd(keys, prob=0.5, spatial_axis=0),
         RandFlipd(keys, prob=0.5, spatial_axis=1),

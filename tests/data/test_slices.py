@@ -102,6 +102,25 @@ def test_pictures_make_up_their_share_each_time_another_way(make_dataset: MakeDa
     assert len(set(seen)) == len(seen)  # no slice comes twice with the same augmentation
 
 
+def test_clean_pictures_leave_balanced_epochs_of_one_length(make_dataset: MakeDataset) -> None:
+    volume = select_cases(make_dataset(cases=1, shape=(40, 36, 40)), "all")[0]
+    mask = nib.load(volume["label"])
+    array = np.asarray(mask.dataobj).copy()
+    array[..., :12] = 0
+    nib.save(nib.Nifti1Image(array, mask.affine), volume["label"])
+    pictures = [{**volume, "slices": [z]} for z in (*range(12), *range(20, 24))]
+    cases = [{**volume, "slices": [*range(12), 30, 31]}, *pictures]
+    dataset = SliceDataset(cases, NetworkGrid(size=32), sampling="balanced", picture_share=0.8)
+    lengths, drawn = set(), set()
+    for epoch in range(8):
+        dataset.set_epoch(epoch)
+        lengths.add(len(dataset))
+        drawn.add(tuple(dataset._served))
+    # 6 infected slices, 6 of the 24 clean ones, half of them pictures: 5 of the volume and four times as many pictures
+    assert lengths == {5 + 20}
+    assert len(drawn) > 4
+
+
 def test_an_epoch_may_serve_a_part_that_is_drawn_anew(make_dataset: MakeDataset) -> None:
     cases = select_cases(make_dataset(cases=2), "all")
     whole = SliceDataset(cases, NetworkGrid(size=32))
@@ -116,15 +135,16 @@ def test_an_epoch_may_serve_a_part_that_is_drawn_anew(make_dataset: MakeDataset)
     assert len(set(seen)) > 4
     assert set().union(*seen) == every
     assert equal(whole, SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=1000))
-    with pytest.raises(UserError, match="slices_per_epoch is 0; accepted: 1 or more"):
-        SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=0)
+    for wrong in (0, 20.5, "many"):
+        with pytest.raises(UserError, match=r"slices_per_epoch is .*; accepted: a whole number from 1 on, or null"):
+            SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=wrong)  # type: ignore[arg-type]
 
 
 def test_picture_share_changes_nothing_without_both_kinds_and_refuses_other_numbers(make_dataset: MakeDataset) -> None:
     cases = select_cases(make_dataset(cases=2), "all")
     plain = SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True))
     assert equal(plain, SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True), picture_share=0.5))
-    for share in (0, 1, -0.2):
+    for share in (0, 1, -0.2, "half"):
         with pytest.raises(UserError, match="accepted: more than 0, less than 1, or null"):
             SliceDataset(cases, NetworkGrid(size=32), picture_share=share)
 

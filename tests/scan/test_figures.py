@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
 
+from scripts.cards import preprocessing_from_card, read_card
+from scripts.data.phantom import make_phantom
 from scripts.errors import UserError
 from scripts.networks.registry import create_network
 from scripts.scan.figures import agreement, figure_files, fusion_maps, stage_maps, tell_apart
@@ -74,6 +77,24 @@ def test_files(
     with pytest.raises(UserError, match="--slice 7 of 6; accepted: 1 to 6"):
         figure_files(scan, tmp_path / "new", weights, slice_from_inferior=7)
     assert not (tmp_path / "new").exists()
+
+
+def test_stages_and_fusion_are_of_what_the_network_sees(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phantom = make_phantom(2, shape=(96, 96, 40), spacing=(3.6, 3.6, 8.0))
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(phantom.image, phantom.affine), path)
+    weights = make_checkpoint(tmp_path / "model.pt", steps={"field_of_view": "lungs"})
+    drawn = {}
+    monkeypatch.setattr(
+        "scripts.scan.figures._draw", lambda panels, title, file: drawn.update({file.name: dict(panels)})
+    )
+    figure_files(path, tmp_path / "out", [weights], slice_from_inferior=20, device="cpu")
+    seen = preprocessing_from_card(read_card(weights))({"image": str(path)})["image"]
+    assert set(drawn) == {"comparison.png", "stages.png", "fusion.png"}
+    for file in ("stages.png", "fusion.png"):
+        np.testing.assert_allclose(drawn[file]["input"], seen[0, ..., 19].numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(

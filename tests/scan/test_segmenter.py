@@ -13,13 +13,21 @@ from scipy.spatial.transform import Rotation
 
 from scripts.anatomy.lungs import segment_lungs
 from scripts.anatomy.overview import look_over
-from scripts.cards import read_card, write_card, write_checkpoint
+from scripts.cards import (
+    inferer_from_card,
+    preprocessing_from_card,
+    read_card,
+    trained_network,
+    write_card,
+    write_checkpoint,
+)
 from scripts.data.phantom import make_phantom
 from scripts.errors import UserError
 from scripts.networks.familiarity import Familiarity, FeatureMeans, deepest_layer
 from scripts.scan.reading import read_scan
 from scripts.scan.segmenter import HounsfieldSlices, Segmenter
 from scripts.scan.volume import Scan, canonical
+from scripts.training.whole_scans import looked_at, scan_logits
 
 MakeScan = Callable[..., tuple[Path, Path]]
 Turned = Callable[[nib.Nifti1Image, str], nib.Nifti1Image]
@@ -158,6 +166,31 @@ def test_a_scan_unlike_the_training_data_is_told(weights: Path, make_scan: MakeS
     with pytest.raises(KeyboardInterrupt):
         segmenter.segment(noise, HounsfieldSlices(noise), progress=stop)
     assert segmenter.segment(scan, slices).distance == done.distance
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_familiarity_is_measured_on_the_slices_that_calibrate_looks_at(
+    flips: bool, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    phantom = make_phantom(2, shape=(96, 96, 40), spacing=(3.6, 3.6, 8.0))
+    nib.save(nib.Nifti1Image(phantom.image, phantom.affine), tmp_path / "scan.nii.gz")
+    steps = {"field_of_view": "lungs"}
+    network, card = trained_network(make_checkpoint(tmp_path / "plain.pt", steps=steps), torch.device("cpu"))
+    layer = deepest_layer(network, 64)
+    means = FeatureMeans(network, layer)
+    item = preprocessing_from_card(card)({"image": str(tmp_path / "scan.nii.gz")})
+    scan_logits(item, network, inferer_from_card(card, 8, flips), torch.device("cpu"))
+    rows = means.take()
+    count = len(looked_at(item))
+    assert count < 40
+    assert count % 8  # so that batches reach beyond the box
+    assert len(rows) == count * (4 if flips else 1)
+    learnt = Familiarity.of(layer, rows[: count // 2], limit=9.0)
+    card = {"familiarity": learnt.as_card(), "operating_point": {"threshold": 0.5, "test_time_flips": flips}}
+    segmenter = Segmenter(make_checkpoint(tmp_path / "model.pt", steps=steps, **card), device="cpu")
+    scan = read_scan(tmp_path / "scan.nii.gz")
+    found = segmenter.segment(scan, HounsfieldSlices(scan)).distance
+    assert found == pytest.approx(float(learnt.distances(rows).mean()), rel=1e-4)
 
 
 def test_small_lesions_are_left_out_where_the_voxel_size_is_known(weights: Path, make_scan: MakeScan) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from torch import nn
 
 from scripts.errors import UserError
@@ -30,6 +30,16 @@ def test_mean_of_weights_and_statistics_by_hand() -> None:
     assert average.network.running_mean.item() == pytest.approx(4.625)
     assert network.weight.item() == 7
     assert not average.network.training
+
+
+def test_the_mean_begins_with_what_a_checkpoint_gave() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    average = WeightAverage(network, share=0.25)  # before the checkpoint is loaded, as in a training
+    trainer = Engine(lambda engine, batch: network.weight.data.fill_(3.0))
+    trainer.add_event_handler(Events.STARTED, lambda: network.weight.data.fill_(1.0))
+    average.attach(trainer)
+    trainer.run([0])
+    assert average.network.weight.item() == pytest.approx(0.75 * 1 + 0.25 * 3)
 
 
 def test_without_a_share_it_is_the_network_itself() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,9 @@ import torch
 from PIL import Image
 
 from scripts.cards import read_card, write_card
+from scripts.data.splits import SLICE_WARNING
 from scripts.errors import UserError
+from scripts.networks.familiarity import Familiarity
 from scripts.scan.case import CaseSegmenter
 from scripts.scan.inputs import expand_inputs
 from scripts.scan.segmenter import Segmenter
@@ -29,6 +32,7 @@ from scripts.training.calibration import (
     dice_of_kinds,
     reliability,
 )
+from scripts.training.publishing import publish
 from scripts.training.workflows import train_once
 
 
@@ -153,3 +157,40 @@ def test_the_command_completes_the_card_and_segment_obeys(
     report = model.run(one, out / one.folder)
     assert report["model"]["operating_point"] == pytest.approx(point, rel=1e-5)
     assert 0 < report["familiarity"]["distance"] < report["familiarity"]["limit"]
+
+
+def test_only_slices_of_the_own_fold_are_judged_and_learnt_from(
+    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Split by slice, and with a picture among them: both halves of a volume are cases of their own."""
+    folder = make_dataset(cases=2, folds=2, shape=(40, 36, 12))
+    content = json.loads((folder / "datalist.json").read_text())
+    parts = [list(range(0, 12, 2)), list(range(1, 12, 2))]
+    content["training"] = [
+        {**one, "name": f"{one['name']}_{fold}", "slices": part, "fold": fold}
+        for one in content["training"]
+        for fold, part in enumerate(parts)
+    ]
+    for name, level in (("picture", 90), ("label", 255)):
+        Image.fromarray(np.full((36, 40), level, np.uint8)).save(folder / f"{name}.png")
+    picture = {"image": "picture.png", "label": "label.png", "patient": None, "name": "picture", "fold": 1}
+    content["training"].append(picture)
+    (folder / "datalist.json").write_text(json.dumps({**content, "split": "slice", "warnings": [SLICE_WARNING]}))
+    settings = {"spatial_size": 32, "max_epochs": 1, "network_def#base_width": 4, "fold": 0, "device": "cpu"}
+    weights = train_once(["configs/train.yaml"], tmp_path / "run", dataset_dir=str(folder), **settings)
+    learnt = []
+    of = Familiarity.of
+    monkeypatch.setattr(
+        Familiarity, "of", lambda layer, rows, limit: learnt.append(len(rows)) or of(layer, rows, limit)
+    )
+    stated = calibrate(weights, str(folder), [], False, 9, torch.device("cpu"))
+    assert set(learnt) == {1 + 2 * 4}  # the picture, and the rest of nine shared by two halves of six slices
+    assert stated["calibration"]["cases"] == ["case_00_0", "case_01_0"]
+    assert sum(row["voxels"] for row in stated["calibration"]["curve"]) == 2 * 6 * 40 * 36
+    assert {kind: dice["n"] for kind, dice in stated["calibration"]["dice"].items()} == {"volumes": 2}
+    card, other = read_card(weights), tmp_path / "other.pt"
+    other.write_bytes(weights.read_bytes())
+    write_card(other, card["network"], card["preprocessing"], {**card["data"], "fold": None}, {})
+    with pytest.raises(UserError, match=r"other\.pt: was validated on fold None of other data"):
+        publish(other, tmp_path / "new.pt", str(folder), torch.device("cpu"))
+    assert not (tmp_path / "new.pt").exists()

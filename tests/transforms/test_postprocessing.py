@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from scripts.data.phantom import make_phantom
 from scripts.errors import UserError
 from scripts.transforms.postprocessing import EvaluationOutput, InfectionMask, ScanProbabilities, SmallLesionsRemovedd
 from scripts.transforms.preprocessing import Preprocessing
@@ -52,6 +53,20 @@ def test_metrics_are_taken_in_canonical_orientation(predicted) -> None:
     np.testing.assert_allclose(found.numpy()[0], canonical, atol=1e-5)
     network = EvaluationOutput(preprocessing, "network")(dict(item))["pred"]
     assert network.shape == (1, SIZE, SIZE, 6)
+
+
+def test_slices_beyond_the_field_of_view_hold_no_prediction_on_either_grid(tmp_path: Path) -> None:
+    phantom = make_phantom(2, shape=(96, 96, 40), spacing=(3.6, 3.6, 8.0))
+    nib.save(nib.Nifti1Image(phantom.image, phantom.affine), tmp_path / "scan.nii.gz")
+    preprocessing = Preprocessing(size=SIZE, field_of_view="lungs")
+    item = preprocessing({"image": str(tmp_path / "scan.nii.gz")})
+    low, high, depth = np.asarray(item["box"])[2].tolist()
+    assert high - low < depth == 40
+    item["pred"] = MetaTensor(torch.full((1, SIZE, SIZE, 40), 2.0), meta=dict(item["image"].meta))
+    for grid in ("scan", "network"):
+        found = EvaluationOutput(preprocessing, grid)(dict(item))["pred"]
+        marked = [z for z in range(40) if found[..., z].max() > 0]
+        assert marked == list(range(low, high)), grid
 
 
 def lesions(picture: bool = False) -> MetaTensor:
