@@ -24,10 +24,12 @@ def main(report_file: str, labels_file: str) -> None:
         raise SystemExit(f"{labels_file}: {len(labels)} slices, the report has {len(voxels)}")
     share = voxels * len(voxels) / math.prod(report["case"]["shape_voxels"])
     least = report["model"]["operating_point"]["least_slice_share"]
-    marked = ((share > 0) & (share >= least)).to_numpy()
+    touched = (share > 0).to_numpy()
+    counted = touched & (share >= least).to_numpy()
     infected = labels["infected"].to_numpy() == 1
-    print(f"{infected.sum()} slices with infection: {marked[infected].sum()} found ({marked[infected].mean():.1%})")
-    print(f"{(~infected).sum()} clean slices: {marked[~infected].sum()} marked ({marked[~infected].mean():.1%})")
+    for name, chosen in (("slices with infection", infected), ("clean slices", ~infected)):
+        counts = f"{counted[chosen].sum()} count as infected ({counted[chosen].mean():.1%})"
+        print(f"{chosen.sum()} {name}: {counts}, {touched[chosen].sum()} hold a mark")
 
 
 if __name__ == "__main__":

@@ -191,26 +191,26 @@ def _published(row: pd.Series) -> str:
 
 
 def draw_curves(runs: Sequence[Run]) -> FigureCanvasAgg:
-    """Draws training loss and validation Dice over the epochs, a line a run, a colour a variant.
+    """Draws training loss and validation Dice over the epochs, a line a run, a colour a variant or, of one, a fold.
 
     Losses of variants with other heads are sums of other terms: each can be followed, they cannot be compared.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2)
-    order = list(dict.fromkeys(run.variant for run in runs))
-    labelled: set[str] = set()
-    for run in runs:
+    several = len({run.variant for run in runs}) > 1
+    names = [run.variant if several else f"fold {run.fold}" for run in runs]
+    order = list(dict.fromkeys(names))
+    for position, (run, name) in enumerate(zip(runs, names, strict=True)):
         history = pd.read_csv(run.place / "run" / "history.csv")
-        index = order.index(run.variant)
+        index = order.index(name)
         style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3], "linewidth": 1}
-        label = None if run.variant in labelled else run.variant
-        labelled.add(run.variant)
+        label = None if name in names[:position] else name
         validation = next((name for name in list(CURVES)[1:] if name in history), None)
-        for axis, name in zip(panels, ("train_loss", validation), strict=True):
-            if name is not None:
-                points = history[["epoch", name]].dropna()
-                axis.plot(points["epoch"], points[name], label=label, **style)
-                axis.set(xlabel="epoch", title=CURVES[name])
+        for axis, column in zip(panels, ("train_loss", validation), strict=True):
+            if column is not None:
+                points = history[["epoch", column]].dropna()
+                axis.plot(points["epoch"], points[column], label=label, **style)
+                axis.set(xlabel="epoch", title=CURVES[column])
     panels[1].set_ylim(0, 1)
     panels[0].legend(fontsize="x-small", ncols=2)
     return FigureCanvasAgg(figure)
