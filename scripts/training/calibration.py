@@ -296,8 +296,7 @@ class _Training:
             item = preprocessing({key: value for key, value in case.items() if key != LABEL})
             inside = np.intersect1d(looked_at(item), chosen_slices(case, item[IMAGE]))
             chosen = inside[np.unique(np.linspace(0, len(inside) - 1, min(each, len(inside))).round().astype(int))]
-            with torch.inference_mode():
-                inferer(item[IMAGE][None, ..., chosen].as_tensor().to(self.device), self.network)
+            scan_logits(item, self.network, inferer, self.device, chosen)
         return self._means.take()
 
     def judge(self) -> Iterator[CaseCounts]:

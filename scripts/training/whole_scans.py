@@ -27,7 +27,7 @@ def scan_logits(
     device: torch.device,
     positions: NDArray[np.intp] | None = None,
 ) -> Tensor:
-    """Applies a network to a scan.
+    """Applies a network that finds infection to a scan.
 
     Args:
         item: what `Preprocessing` makes of it, (1, X, Y, Z) under "image".
@@ -37,11 +37,11 @@ def scan_logits(
         positions: the slices that it sees; None: those in its field of view.
 
     Returns:
-        Logits (C, X, Y, Z) on the CPU; 0 for slices that the network does not see.
+        Logits (1, X, Y, Z) on the CPU; 0 for slices that the network does not see.
     """
     image, seen = item[IMAGE].as_tensor(), looked_at(item) if positions is None else positions
-    with torch.inference_mode():
-        answer = inferer(image[None, ..., seen].to(device), network)[0].float().cpu()
-    logits = answer.new_zeros(*answer.shape[:-1], image.shape[-1])
-    logits[..., seen] = answer
+    logits = torch.zeros(image.shape)
+    if len(seen):
+        with torch.inference_mode():
+            logits[..., seen] = inferer(image[None, ..., seen].to(device), network)[0].float().cpu()
     return logits
