@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from scipy.stats import t
 
 from scripts.files import write_atomic
 from scripts.training.experiment_plans import Experiment
@@ -76,7 +77,7 @@ def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], reco
         [{"variant": one.name, **{f"published_{key}": value for key, value in one.published.items()}}
          for one in experiment.variants]
     ).set_index("variant")  # fmt: skip
-    table = compare(rows, order).join(published)
+    table = compare(rows, cases, order).join(published)
     write_atomic(folder / "runs.csv", rows.set_index("variant").to_csv)
     write_atomic(folder / "cases.csv", cases.set_index("variant").to_csv)
     write_atomic(folder / "table.csv", table.to_csv)
@@ -108,29 +109,39 @@ def _row(run: Run, cases: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def compare(runs: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-    """One row a variant: mean and spread over its runs, and the difference from the first variant run by run.
+def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """One row a variant: mean and spread over its runs, and the difference from the first variant patient by patient.
+
+    Runs share the training data of their folds, so their spread says little of what another patient would show;
+    patients are what is drawn.
 
     Args:
         runs: a row a run: "variant", "seed", "fold", measures in [0, 1].
+        cases: a row a case of a run: beside these "case", "patient" (absent where unknown), "dice".
         order: names of the variants; the first is what the others are compared with.
 
     Returns:
-        "runs", for each measure its mean and MEASURE_sd (n - 1, NaN of one run) in percent, "difference" of Dice from
-        the first variant (paired by seed and fold), its sd and "detectable": whether it is more than twice its standard
-        error, which takes three runs.
+        "runs", for each measure its mean and MEASURE_sd over the runs (n - 1, NaN of one run) in percent; "difference"
+        of Dice from the first variant, the mean over "difference_n" patients (cases where they are unknown), each
+        over its cases, seeds and folds that both variants have, with its 95 % interval by Student's t,
+        "difference_low" and "difference_high" (NaN of fewer than three), and "detectable": whether that leaves out 0.
     """
     by_run = runs.set_index(KEY).sort_index()
+    by_case = cases.assign(unit=cases["patient"].fillna(cases["case"])).set_index(["variant", *KEY[1:], "case", "unit"])
     rows = []
     for name in order:
         own = by_run.loc[name]
         row: dict[str, Any] = {"variant": name, "runs": len(own)}
         for measure in [*MEASURES, *PARTS]:
             row[measure], row[f"{measure}_sd"] = 100 * own[measure].mean(), 100 * own[measure].std()
-        difference = 100 * (own["dice"] - by_run.loc[order[0]]["dice"]).dropna()
-        row["difference"], row["difference_sd"] = difference.mean(), difference.std()
-        error = difference.std() / math.sqrt(max(len(difference), 1))
-        row["detectable"] = bool(name != order[0] and len(difference) > 2 and abs(difference.mean()) > 2 * error)
+        paired = 100 * (by_case.loc[name]["dice"] - by_case.loc[order[0]]["dice"]).dropna()
+        difference = paired.groupby(level="unit").mean()
+        row["difference"], row["difference_n"] = difference.mean(), len(difference)
+        half = math.nan
+        if len(difference) > 2:
+            half = float(t.ppf(0.975, len(difference) - 1)) * difference.std() / math.sqrt(len(difference))
+        row["difference_low"], row["difference_high"] = row["difference"] - half, row["difference"] + half
+        row["detectable"] = abs(row["difference"]) > half
         rows.append(row)
     return pd.DataFrame(rows).set_index("variant")
 
@@ -146,8 +157,7 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
     header = ["", "runs", "Dice", *shown, "difference", *words.values(), *(f"Dice of {PARTS[name]}" for name in parts)]
     lines = [f"# {experiment.title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for name, row in table.iterrows():
-        said = "" if name == first else _with_spread(row["difference"], row["difference_sd"], sign=True)
-        said += "" if name == first or row["detectable"] else ", none detectable"
+        said = "" if name == first else _difference(row)
         dice = _with_spread(row["dice"], row["dice_sd"])
         cells = [str(name), str(row["runs"]), dice, *([_published(row)] if shown else []), said]
         cells += [_with_spread(row[measure], row[f"{measure}_sd"]) for measure in [*words, *parts]]
@@ -159,7 +169,9 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
         f"Ours: percent; mean and sd over the runs (seeds {_numbers(runs['seed'])}; folds {_numbers(runs['fold'])}) of "
         f"the mean over the cases of a validation fold, on the scan's own grid; {int(own['cases'].sum())} cases of "
         f"{data['name']}, split by {data['split']} ({split}). {KEPT[record['keep']]} "
-        f"The difference is from {first}, run by run; it is called detectable from twice its standard error on.",
+        f"The difference is from {first}, mean over {int(table['difference_n'].max())} patients (cases where patients "
+        "are unknown), with its 95 % interval by Student's t, not corrected for the number of rows; none is detectable "
+        "where that holds 0.",
         "",
     ]
     if shown:
@@ -178,11 +190,17 @@ def _numbers(column: Iterable[int]) -> str:
     return ", ".join(str(number) for number in sorted(set(column)))
 
 
-def _with_spread(mean: float, sd: float, sign: bool = False) -> str:
+def _with_spread(mean: float, sd: float) -> str:
     if math.isnan(mean):
         return "-"
-    text = f"{mean:+.1f}" if sign else f"{mean:.1f}"
-    return text if math.isnan(sd) else f"{text} ± {sd:.1f}"
+    return f"{mean:.1f}" if math.isnan(sd) else f"{mean:.1f} ± {sd:.1f}"
+
+
+def _difference(row: pd.Series) -> str:
+    if math.isnan(row["difference"]):
+        return "-"
+    interval = f" ({row['difference_low']:+.1f} to {row['difference_high']:+.1f})" if row["difference_n"] > 2 else ""
+    return f"{row['difference']:+.1f}{interval}" + ("" if row["detectable"] else ", none detectable")
 
 
 def _published(row: pd.Series) -> str:

@@ -9,38 +9,62 @@ import pytest
 
 from scripts.training.experiment_tables import MEASURES, PARTS, compare
 
-
-def runs(**dice: list[float]) -> pd.DataFrame:
-    rows = []
-    for variant, values in dice.items():
-        for fold, value in enumerate(values):
-            row = {
-                "variant": variant,
-                "seed": 0,
-                "fold": fold,
-                **dict.fromkeys(MEASURES, 0.5),
-                **dict.fromkeys(PARTS, 0.25),
-            }
-            rows.append({**row, "dice": value})
-    return pd.DataFrame(rows)
+BASE = [[0.6, 0.7], [0.8]]
 
 
-def test_mean_spread_and_paired_difference() -> None:
-    table = compare(
-        runs(base=[0.60, 0.70, 0.80], better=[0.64, 0.75, 0.83], same=[0.65, 0.65, 0.81]), ["base", "better", "same"]
-    )
-    assert table.loc["base", "dice"] == pytest.approx(70)
-    assert table.loc["base", "dice_sd"] == pytest.approx(10)
-    assert table.loc["better", "difference"] == pytest.approx(4)  # 4, 5, 3
-    assert table.loc["better", "difference_sd"] == pytest.approx(1)
-    assert bool(table.loc["better", "detectable"])  # 4 > 2 * 1 / sqrt(3)
-    assert table.loc["same", "difference"] == pytest.approx(1 / 3)  # 5, -5, 1
-    assert not table.loc["same", "detectable"]
+def tables(**folds: list[list[float]]) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Runs and cases of some variants, given the Dice of each patient of each fold."""
+    runs, cases = [], []
+    for variant, values in folds.items():
+        for fold, dice in enumerate(values):
+            key = {"variant": variant, "seed": 0, "fold": fold}
+            other = {**dict.fromkeys(MEASURES, 0.5), **dict.fromkeys(PARTS, 0.25)}
+            runs.append({**key, **other, "dice": sum(dice) / len(dice)})
+            cases += [{**key, "case": f"{fold}{k}", "patient": f"P{fold}{k}", "dice": d} for k, d in enumerate(dice)]
+    return pd.DataFrame(runs), pd.DataFrame(cases), list(folds)
+
+
+def test_mean_and_spread_over_the_runs() -> None:
+    table = compare(*tables(base=BASE, other=[[0.5, 0.5], [0.5]]))
+    assert table.loc["base", "dice"] == pytest.approx(72.5)  # 65, 80
+    assert table.loc["base", "dice_sd"] == pytest.approx(15 / math.sqrt(2))
     assert table.loc["base", "slice_dice"] == 25
+    assert math.isnan(compare(*tables(base=[[0.6]])).loc["base", "dice_sd"])
 
 
-def test_nothing_is_detectable_from_less_than_three_runs() -> None:
-    table = compare(runs(base=[0.6, 0.6], better=[0.9, 0.9]), ["base", "better"])
+def test_the_difference_is_paired_by_patient_with_the_interval_of_students_t() -> None:
+    table = compare(*tables(base=BASE, better=[[0.64, 0.75], [0.83]], same=[[0.65, 0.65], [0.81]]))
+    better, same = table.loc["better"], table.loc["same"]
+    assert better["difference"] == pytest.approx(4)  # 4, 5, 3: sd 1
+    assert better["difference_n"] == 3
+    half = 4.3026527 / math.sqrt(3)  # the 97.5th percentile of t with two degrees of freedom, from a printed table
+    assert (better["difference_low"], better["difference_high"]) == pytest.approx((4 - half, 4 + half))
+    assert bool(better["detectable"])
+    assert same["difference"] == pytest.approx(1 / 3)  # 5, -5, 1
+    assert not same["detectable"]
+    assert not table.loc["base", "detectable"]
+
+
+def test_cases_of_one_patient_and_seeds_count_as_one() -> None:
+    runs, cases, order = tables(base=BASE, better=[[0.64, 0.75], [0.83]])
+    cases["patient"] = ["A", "A", "B"] * 2
+    found = compare(runs, cases, order).loc["better"]
+    assert (found["difference"], found["difference_n"]) == (pytest.approx((4.5 + 3) / 2), 2)
+    again = compare(*(pd.concat([one, one.assign(seed=1)]) for one in (runs, cases)), order).loc["better"]
+    assert (again["difference"], again["difference_n"]) == (pytest.approx((4.5 + 3) / 2), 2)
+    cases["patient"] = None
+    assert compare(runs, cases, order).loc["better", "difference_n"] == 3
+
+
+def test_nothing_is_detectable_from_less_than_three_patients() -> None:
+    table = compare(*tables(base=[[0.6, 0.6]], better=[[0.9, 0.9]]))
     assert table.loc["better", "difference"] == pytest.approx(30)
+    assert math.isnan(table.loc["better", "difference_low"])
     assert not table["detectable"].any()
-    assert math.isnan(compare(runs(base=[0.6]), ["base"]).loc["base", "dice_sd"])
+
+
+def test_only_what_both_variants_have_is_compared() -> None:
+    runs, cases, order = tables(base=BASE, better=[[0.64, 0.75], [0.83]])
+    alone = [one[(one["variant"] == "base") | (one["fold"] == 1)] for one in (runs, cases)]
+    found = compare(*alone, order).loc["better"]
+    assert (found["difference"], found["difference_n"]) == (pytest.approx(3), 1)
