@@ -77,7 +77,7 @@ def run_experiment(
         "data": describe(data),
         "budget": chosen.name + "".join(f", {key} {value}" for key, value in length.items()),
         "datalist_sha256": sha256(listed) if (listed := Path(data) / DATALIST).exists() else None,
-        "keep": ConfigParser.load_config_files([str(BUNDLE / file) for file in (*shared, str(chosen))])["keep"],
+        "keep": _said([*shared, str(chosen)])["keep"],
     }
     _claim(folder, record)
     whole = read_experiment(experiment.name)
@@ -111,19 +111,20 @@ class _Training:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What two runs of one row have in common."""
-        digest = hashlib.sha256(b"".join((BUNDLE / file).read_bytes() for file in [*self.files, EVALUATE]))
-        return {"files_sha256": digest.hexdigest(), "settings": self.settings}
+        """What two runs of one row have in common: what the config files say, their comments aside."""
+        said = [_said(self.files), _said([TRAIN, EVALUATE])]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        return {"config_sha256": digest, "settings": self.settings}
 
     def check(self, place: Path) -> str:
         """Returns the version that a run was begun with.
 
         Raises:
-            UserError: if it was begun with other files or settings.
+            UserError: if it was begun with another configuration.
         """
         record = json.loads((place / RUN_RECORD).read_text(encoding="utf-8"))
-        if {key: record[key] for key in self.identity} != self.identity:
-            found = "was begun with other config files or settings"
+        if {key: record.get(key) for key in self.identity} != self.identity:
+            found = "was begun with another configuration"
             raise UserError(f"{place}: {found}; accepted: the same, or another OUT")
         return str(record["version"])
 
@@ -151,11 +152,16 @@ class _Training:
         return missing
 
 
+def _said(files: Sequence[str]) -> dict[str, Any]:
+    """What config files say, layered in order; relative ones lie in the bundle."""
+    return dict(ConfigParser.load_config_files([str(BUNDLE / file) for file in files]))
+
+
 def _finished(folder: Path, planned: Iterable[_Training]) -> list[Run]:
     """The runs that have ended in a folder, in the order of the table.
 
     Raises:
-        UserError: if one of them was begun with other files or settings, which one table cannot hold.
+        UserError: if one of them was begun with another configuration, which one table cannot hold.
     """
     runs = []
     for training in planned:

@@ -95,6 +95,7 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     assert "4 cases of small, split by patient" in text
     assert not list(out.rglob("last.pt"))
     assert "Budget budget.yaml, steps 7, version" in text
+    Path(budget).write_text(Path(budget).read_text() + "# comments are no settings\n")
     more = read_experiment("table4", ["ESM"])
     text = run_experiment(more, str(data), str(out), budget, folds=[1], steps=7, device="cpu").read_text()
     assert len(pd.read_csv(out / "runs.csv")) == 5  # a later call adds to the table
@@ -102,7 +103,7 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     begun = out / "ESM_ASSM_AFM" / "seed_0" / "fold_0" / "begun.json"
     kept = begun.read_text()
     begun.write_text(kept.replace('"steps": 7', '"steps": 6'))
-    with pytest.raises(UserError, match="ESM_ASSM_AFM/seed_0/fold_0: was begun with other config files or settings"):
+    with pytest.raises(UserError, match="ESM_ASSM_AFM/seed_0/fold_0: was begun with another configuration"):
         run_experiment(more, str(data), str(out), budget, folds=[1], steps=7)  # no run of this call
     begun.write_text(kept)
     (data / "datalist.json").write_text((data / "datalist.json").read_text() + " ")
