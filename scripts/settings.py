@@ -64,6 +64,15 @@ def number(name: str, value: Any, accepted: str, accept: Callable[[float], bool]
     return read
 
 
+def count(name: str, value: Any, accepted: str = "a whole number from 1") -> int:
+    """Reads how many: 1 or more; see `number`.
+
+    >>> count("rounds", "3")
+    3
+    """
+    return int(number(name, value, accepted, lambda one: one >= 1 and one.is_integer()))
+
+
 def per_process(batch_size: int, world_size: int) -> int:
     """Returns each process's part of a batch.
 

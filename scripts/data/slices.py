@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from scripts.errors import UserError
 from scripts.files import write_atomic
-from scripts.settings import number, optional
+from scripts.settings import count, number, optional
 from scripts.transforms.preprocessing import BOX, IMAGE, LABEL, LUNG, NetworkGrid
 from scripts.version import bundle_version
 
@@ -82,8 +82,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             wanted = "more than 0, less than 1, or null"
             share = number("picture_share", share, wanted, lambda value: 0 < value < 1)
         if most is not None:
-            wanted = "a whole number from 1 on, or null"
-            most = int(number("slices_per_epoch", most, wanted, lambda value: value >= 1 and value == int(value)))
+            most = count("slices_per_epoch", most, "a whole number from 1 on, or null")
         self.data = list(data)  # MONAI Label and the bundle's properties look it up by this name
         self.transform = transform
         self.sampling = sampling

@@ -7,7 +7,6 @@ from typing import Any
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from scripts.errors import UserError
 from scripts.settings import number
@@ -31,18 +30,17 @@ class WeightAverage:
     def __init__(self, network: nn.Module, share: float | str = 0.0) -> None:
         chosen = number("weight_average", share, "a share from 0 to below 1", lambda value: 0 <= value < 1)
         self._handler = EMAHandler(network, momentum=chosen, handle_buffers="update") if chosen else None
-        self._trained = network.module if isinstance(network, DistributedDataParallel) else network
         self.network: nn.Module = self._handler.ema_model if self._handler else network
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler with the trainer."""
         if self._handler:
-            engine.add_event_handler(Events.STARTED, self._begin)
+            engine.add_event_handler(Events.STARTED, self._begin, self._handler)
             self._handler.attach(engine)
 
-    def _begin(self, engine: Engine) -> None:
+    def _begin(self, engine: Engine, handler: EMAHandler) -> None:
         """Takes over what was loaded into the network after the average was made."""
-        self.network.load_state_dict(self._trained.state_dict())
+        self.network.load_state_dict(handler.model.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the average; nothing where there is none."""

@@ -335,7 +335,7 @@ def check_data(weights: Path, card: Mapping[str, Any], data: str) -> None:
     """
     stated = card["data"]
     fold = stated.get("fold")
-    described = {} if fold is None else describe(data, fold)
+    described = describe(data, fold)
     same = ("name", "split", "seed", "validation_cases", "validation_patients")
     if fold is None or any(stated.get(key) != described[key] for key in same):
         raise UserError(f"{weights}: was validated on fold {fold} of other data; accepted: trainings on {data}")

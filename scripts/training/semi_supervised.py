@@ -22,7 +22,7 @@ from scripts.data.datalist import Case, Fold, describe, read_datalist, select_ca
 from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
 from scripts.files import unfinished_folder, write_json
-from scripts.settings import flag, number, optional, usable_device
+from scripts.settings import count, flag, number, optional, usable_device
 from scripts.training.pseudo_labels import pseudo_labelled, write_pseudo_labels
 from scripts.training.run_folder import BEST, claim_folder
 from scripts.training.workflows import train_once
@@ -36,10 +36,6 @@ TRAIN_ON = ("labelled", "pseudo", "both")
 SCHEME = "scheme.json"
 TEACHER = "teacher.json"
 PAIRED = "configs/paired.yaml"
-
-
-def _count(name: str, value: Any) -> int:
-    return int(number(name, value, "a whole number from 1", lambda one: one >= 1 and one == int(one)))
 
 
 class SemiSupervised:
@@ -110,8 +106,8 @@ class SemiSupervised:
         self.seed = int(seed)
         self.device = usable_device(optional(device))
         self.teacher = teacher
-        self.rounds = None if rounds is None else _count("rounds", rounds)
-        self.group_size = None if group_size is None else _count("group_size", group_size)
+        self.rounds = None if rounds is None else count("rounds", rounds)
+        self.group_size = None if group_size is None else count("group_size", group_size)
         self.soft = labels == "soft"
         self.confidence = number("confidence", confidence, "0, or 0.5 to 1", lambda one: one == 0 or 0.5 <= one <= 1)
         self.start = start
