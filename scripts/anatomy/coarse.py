@@ -121,11 +121,12 @@ def close(mask: Mask, radius: float, spacing: Spacing) -> Mask:
 
 def box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
     """The bounding box of a mask that is not empty, `margin` voxels wider."""
-    found = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return tuple(
-        slice(max(0, side.start - margin), min(size, side.stop + margin))
-        for side, size in zip(found, mask.shape, strict=True)
-    )
+    sides = []
+    for axis, size in enumerate(mask.shape):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        found = np.flatnonzero(mask.any(axis=others))
+        sides.append(slice(max(0, int(found[0]) - margin), min(size, int(found[-1]) + 1 + margin)))
+    return tuple(sides)
 
 
 def largest(mask: Mask) -> Mask:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import TraceKeys
+from numpy.typing import NDArray
 
-from scripts.anatomy.field_of_view import find_box, whole
+from scripts.anatomy.coarse import Spacing
+from scripts.anatomy.field_of_view import Box, find_box, whole
 from scripts.anatomy.lungs import Lungs, segment_lungs
 from scripts.anatomy.overview import Overview, look_over
 from scripts.errors import UserError
@@ -77,13 +80,16 @@ class FindBoxd(MapTransform):
     """Finds the box around the lungs of a scan; a picture's is the whole of it.
 
     Where the lungs are not plausible (a part of a chest, one slice), it is the box around the body, and the log says
-    why. Lung masks that come with a scan are not looked at: a new scan has none.
+    why. Lung masks that come with a scan are not looked at: a new scan has none. The box of the same voxels is searched
+    once a process: an experiment evaluates the same scans again and again.
 
     Args:
         keys: the scan in HU, canonical orientation.
         box_key: where the box goes, int (3, 3): first voxel, the one after the last, and how many there are, along
             x, y, z.
     """
+
+    _known: ClassVar[dict[bytes, Box]] = {}
 
     def __init__(self, keys: str, box_key: str) -> None:
         super().__init__(keys)
@@ -95,11 +101,21 @@ class FindBoxd(MapTransform):
         for key in self.key_iterator(item):
             image = item[key]
             shape = (image.shape[1], image.shape[2], image.shape[3])
-            box = whole(shape) if image.meta.get("picture", False) else find_box(*_looked_over(image, "its body is"))
+            box = whole(shape) if image.meta.get("picture", False) else self._find(image)
             item[self.box_key] = np.array(
                 [(side.start, side.stop, size) for side, size in zip(box, shape, strict=True)]
             )
         return item
+
+    def _find(self, image: MetaTensor) -> Box:
+        hu, spacing = scan = _hounsfield(image)
+        content = hashlib.sha256(repr((hu.shape, spacing)).encode())
+        for plane in hu:  # one by one, so that no copy of the scan is made
+            content.update(np.ascontiguousarray(plane))
+        key = content.digest()
+        if key not in self._known:
+            self._known[key] = find_box(*_looked_over(image, scan, "its body is"))
+        return self._known[key]
 
 
 class CropToBoxd(MapTransform, InvertibleTransform):
@@ -193,11 +209,9 @@ def _check_grid(mask: MetaTensor, shape: tuple[int, ...], what: str) -> None:
         )
 
 
-def _looked_over(image: MetaTensor, instead: str) -> tuple[Overview, Lungs]:
+def _looked_over(image: MetaTensor, scan: tuple[NDArray[np.int16], Spacing], instead: str) -> tuple[Overview, Lungs]:
     """What is seen of a scan and its lungs; the log says what is used instead of lungs that are not plausible."""
-    x, y, z = image.pixdim.tolist()
-    hu = image.as_tensor()[0].round().clamp(-32768, 32767).to(torch.int16)  # as `HounsfieldSlices.rounded`
-    seen = look_over(hu.numpy(), (x, y, z))
+    seen = look_over(*scan)
     lungs = segment_lungs(seen)
     if not lungs.plausible:
         name = image.meta.get("filename_or_obj", "image")
@@ -205,8 +219,14 @@ def _looked_over(image: MetaTensor, instead: str) -> tuple[Overview, Lungs]:
     return seen, lungs
 
 
+def _hounsfield(image: MetaTensor) -> tuple[NDArray[np.int16], Spacing]:
+    """Whole HU (X, Y, Z), as `HounsfieldSlices.rounded` gives them, and the voxel size in mm."""
+    x, y, z = image.pixdim.tolist()
+    return image.as_tensor()[0].round().clamp(-32768, 32767).to(torch.int16).numpy(), (x, y, z)
+
+
 def _found(image: MetaTensor) -> MetaTensor:
-    _, lungs = _looked_over(image, "the whole scan is")
+    _, lungs = _looked_over(image, _hounsfield(image), "the whole scan is")
     if not lungs.plausible:
         return MetaTensor(torch.ones(image.shape), affine=image.affine)
     mask = np.stack([lungs.slab(index) > 0 for index in range(image.shape[-1])], axis=-1)

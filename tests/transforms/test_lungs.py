@@ -160,6 +160,23 @@ def test_what_is_found_in_the_box_comes_back_to_its_place(chest: dict[str, str])
     assert found.min() == 0  # outside of the box; sigmoid(-20) elsewhere
 
 
+def test_the_box_of_the_same_voxels_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FindBoxd, "_known", {})
+    phantom = make_phantom(1, shape=(96, 80, 40), spacing=(3.6, 3.6, 6.0))
+    affine = np.diag([3.6, 3.6, 6.0, 1.0])
+    find = FindBoxd("image", "box")
+    first = find({"image": MetaTensor(torch.from_numpy(phantom.image)[None], affine=affine)})["box"]
+    with monkeypatch.context() as patch:
+        patch.setattr("scripts.transforms.lungs.look_over", lambda *_: pytest.fail("searched again"))
+        again = find({"image": MetaTensor(torch.from_numpy(phantom.image.copy())[None], affine=affine)})["box"]
+    np.testing.assert_array_equal(first, again)
+    turned = torch.from_numpy(phantom.image[:, :, 10:].copy())[None]
+    assert find({"image": MetaTensor(turned, affine=affine)})["box"].tolist() != first.tolist()
+    coarser = np.diag([3.8, 3.6, 6.0, 1.0])  # the same voxels of another size are another scan
+    find({"image": MetaTensor(torch.from_numpy(phantom.image)[None], affine=coarser)})
+    assert len(FindBoxd._known) == 3
+
+
 def test_a_picture_is_shown_whole() -> None:
     picture = MetaTensor(torch.zeros(1, 20, 30, 1), meta={"picture": True})
     assert FindBoxd("image", "box")({"image": picture})["box"].tolist() == [[0, 20, 20], [0, 30, 30], [0, 1, 1]]
