@@ -12,7 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, get_track_meta, set_track_meta
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -163,14 +163,15 @@ def mix_seed(*numbers: int) -> int:
 
 
 def transformed(item: dict[str, Any], transform: Callable[[dict[str, Any]], Any], seed: int) -> dict[str, Any]:
-    """Runs a transform whose randomness comes from a seed alone; the result holds plain tensors."""
+    """Runs a transform of plain tensors whose randomness comes from a seed alone; the result holds plain tensors."""
     if hasattr(transform, "set_random_state"):
         transform.set_random_state(seed=seed)
-    return {key: _plain(value) for key, value in transform(item).items()}
-
-
-def _plain(value: Any) -> Any:
-    return value.as_tensor() if isinstance(value, MetaTensor) else value
+    tracked = get_track_meta()
+    set_track_meta(False)  # nobody asks a served slice for its affine, and keeping it takes as long as all else
+    try:
+        return dict(transform(item))
+    finally:
+        set_track_meta(tracked)
 
 
 def load_stacks(

@@ -111,7 +111,7 @@ class FindBoxd(MapTransform):
         hu, spacing = scan = _hounsfield(image)
         content = hashlib.sha256(repr((hu.shape, spacing)).encode())
         for plane in hu:  # one by one, so that no copy of the scan is made
-            content.update(np.ascontiguousarray(plane))
+            content.update(np.ascontiguousarray(plane).data)
         key = content.digest()
         if key not in self._known:
             self._known[key] = find_box(*_looked_over(image, scan, "its body is"))

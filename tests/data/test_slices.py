@@ -8,10 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import get_track_meta
 
 from scripts.data.datalist import select_cases
 from scripts.data.phantom import make_phantom
-from scripts.data.slices import SliceDataset
+from scripts.data.slices import SliceDataset, transformed
 from scripts.errors import UserError
 from scripts.transforms.preprocessing import NetworkGrid, TrainingInput
 
@@ -225,3 +226,12 @@ def test_slices_beyond_the_field_of_view_are_not_served(tmp_path: Path) -> None:
     down = nib.aff2axcodes(phantom.affine)[2] == "I"
     stored = [55 - z if down else z for z in (int(low) - 1, int(low), int(low) + 1)]
     assert len(SliceDataset([{**case, "slices": stored}], grid)) == 2  # of three
+
+
+def test_what_is_served_is_plain_and_what_others_track_stays_tracked() -> None:
+    item = {"image": torch.full((1, 16, 16), -500.0), "label": torch.zeros(1, 16, 16)}
+    served = transformed(item, TrainingInput(augment=True), seed=3)
+    assert {type(value) for value in served.values()} == {torch.Tensor}
+    with pytest.raises(RuntimeError):
+        transformed({"label": torch.zeros(1, 16, 16)}, TrainingInput(), seed=3)
+    assert get_track_meta()
