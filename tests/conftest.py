@@ -43,6 +43,12 @@ def lung_ct_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def sealed() -> set[str]:
+    """Patients that are kept for the final measurement: nothing may be trained or chosen on them."""
+    return {"coronacases_003", "coronacases_006", "coronacases_009"}
+
+
 def write_random_checkpoint(
     path: Path, seed: int = 0, base_width: int = 4, size: int = 64, steps: Mapping[str, object] = {}, **card: object
 ) -> Path:
