@@ -74,7 +74,8 @@ def write_card(
         operating_point: "threshold", probability from which on a voxel is infection; "smallest_lesion_mm3", volume
             below which a connected lesion is left out of a scan's mask; "test_time_flips", see `average_over_flips`;
             "least_slice_share", share of a slice from which on it counts as one with infection.
-        **further: what else is known: "calibration" and "familiarity", see `calibrate`.
+        **further: what else is known: "training", the "size" of its slices where they are shown at another one since;
+            "calibration" and "familiarity"; see `calibrate` for all of them.
     """
     card = {
         "format": CARD_FORMAT,

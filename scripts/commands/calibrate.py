@@ -9,13 +9,19 @@ from scripts.training.calibration import calibrate as measure_calibration
 
 
 def calibrate(
-    weights: str, data: str, *runs: str, flips: bool = False, slices: int = 400, device: str | None = None
+    weights: str,
+    data: str,
+    *runs: str,
+    flips: bool = False,
+    size: int | None = None,
+    slices: int = 400,
+    device: str | None = None,
 ) -> None:
     """Chooses the threshold of trained weights on cases they did not see, and says how far they can be trusted.
 
     Writes into the card beside WEIGHTS: the operating point, the reliability of its probabilities, and what the
     features of its training slices look like, by which `segment` tells a scan of another kind; draws the reliability
-    curve beside it.
+    curve and lists the cases beside it.
 
     Args:
         weights: the weights whose card is completed.
@@ -23,11 +29,12 @@ def calibrate(
         *runs: weights of trainings with the same recipe on other folds, such as those of `experiment`, each judged on
             its own validation fold; WEIGHTS itself on its own unless given.
         flips: takes the mean over four mirror images, now and wherever the weights are applied.
+        size: shows slices at this edge length, now and wherever the weights are applied; as the card says unless given.
         slices: how many training slices describe what is familiar.
         device: cpu, cuda, mps; the first that is there unless given.
     """
     trainings = [Path(run) for run in runs]
-    stated = measure_calibration(Path(weights), data, trainings, flips, slices, usable_device(device))
+    stated = measure_calibration(Path(weights), data, trainings, flips, slices, usable_device(device), size)
     found, point = stated["calibration"], stated["operating_point"]
     print(f"threshold {point['threshold']:.3f}")
     for kind, dice in found["dice"].items():

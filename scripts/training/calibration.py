@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,7 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scripts.cards import card_path, inferer_from_card, preprocessing_from_card, require_slices, trained_network
+from scripts.cards import (
+    card_path,
+    inferer_from_card,
+    preprocessing_from_card,
+    read_card,
+    require_slices,
+    trained_network,
+)
 from scripts.data.datalist import describe, select_cases
 from scripts.data.layouts.case import Case
 from scripts.data.slices import chosen_slices
@@ -30,7 +38,7 @@ from scripts.networks.familiarity import Familiarity, FeatureMeans, deepest_laye
 from scripts.training.whole_scans import looked_at, scan_logits
 from scripts.transforms.geometry import is_picture
 from scripts.transforms.postprocessing import PRED, EvaluationOutput
-from scripts.transforms.preprocessing import IMAGE, LABEL
+from scripts.transforms.preprocessing import IMAGE, LABEL, check_size
 
 LEVELS = 256
 """Probabilities are counted by floor(256 p): p >= k / 256 is level k or more."""
@@ -186,9 +194,17 @@ def draw_reliability(curve: Sequence[Mapping[str, float]], error: float) -> Figu
 
 
 def calibrate(
-    weights: Path, data: str, runs: Sequence[Path], flips: bool, slices_of_training: int, device: torch.device
+    weights: Path,
+    data: str,
+    runs: Sequence[Path],
+    flips: bool,
+    slices_of_training: int,
+    device: torch.device,
+    size: int | None = None,
 ) -> dict[str, Any]:
     """Measures operating point, calibration and familiarity, and states them in the card of the weights.
+
+    Beside the card it draws the reliability curve (`.calibration.png`) and lists the cases (`.calibration.csv`).
 
     Args:
         weights: whose card is completed.
@@ -197,18 +213,22 @@ def calibrate(
         flips: whether the operating point shall take the mean over mirror images.
         slices_of_training: how many training slices describe what is familiar.
         device: where networks work.
+        size: edge length at which slices shall be shown, which may be another one than they were trained at (Touvron et
+            al., "Fixing the train-test resolution discrepancy", NeurIPS 2019); None: as the card of the weights says.
 
     Returns:
-        What the card now states: "operating_point", "calibration", "familiarity".
+        What the card now states: "preprocessing", "training", "operating_point", "calibration", "familiarity".
 
     Raises:
-        UserError: if the weights are not for slices, cards disagree about network or preprocessing, or a fold of the
-            data is not that of a card.
+        UserError: if the weights are not for slices, cards disagree about network, preprocessing or training, a fold
+            of the data is not that of a card, or networks cannot take the size.
     """
-    own = _Training(weights, data, flips, slices_of_training, device)
+    shown = read_card(weights)["preprocessing"]["size"] if size is None else size
+    check_size(shown, "size")
+    own = _Training(weights, data, flips, slices_of_training, device, shown)
     require_slices(own.card, weights)
     trainings = [
-        own if run.resolve() == weights.resolve() else _Training(run, data, flips, slices_of_training, device)
+        own if run.resolve() == weights.resolve() else _Training(run, data, flips, slices_of_training, device, shown)
         for run in runs or [weights]
     ]
     for training in [own, *trainings]:
@@ -220,6 +240,8 @@ def calibrate(
     error = calibration_error(curve)
     limit = STRANGER * max(case.distance for case in cases)
     stated = {
+        "preprocessing": own.card["preprocessing"],
+        "training": own.card["training"],
         "operating_point": {
             **own.card["operating_point"],
             "threshold": threshold,
@@ -245,6 +267,16 @@ def calibrate(
         "familiarity": Familiarity.of(own.layer, own.features, limit).as_card(),
     }
     write_json(card_path(weights), {**own.card, **stated})
+    rows = [
+        {
+            "case": case.name,
+            "kind": next(kind for kind, picture in KINDS if picture == case.picture),
+            "dice": dice_by_level(case)[round(threshold * LEVELS)],
+            "distance": case.distance,
+        }
+        for case in cases
+    ]
+    write_atomic(weights.with_suffix(".calibration.csv"), lambda path: pd.DataFrame(rows).to_csv(path, index=False))
     picture = weights.with_suffix(".calibration.png")
     write_atomic(picture, lambda path: draw_reliability(curve, error).print_png(path))
     return stated
@@ -259,16 +291,19 @@ class _Training:
         flips: see `calibrate`.
         count: see `slices_of_training` of `calibrate`.
         device: see `calibrate`.
+        size: edge length at which slices are shown.
     """
 
-    def __init__(self, weights: Path, data: str, flips: bool, count: int, device: torch.device) -> None:
+    def __init__(self, weights: Path, data: str, flips: bool, count: int, device: torch.device, size: int) -> None:
         self.weights, self.data, self.flips, self.count, self.device = weights, data, flips, count, device
-        self.network, self.card = trained_network(weights, device)
-        self.fold = self.card["data"].get("fold")
+        self.network, card = trained_network(weights, device)
+        trained = {"size": card.get("training", card["preprocessing"])["size"]}
+        self.card = {**card, "preprocessing": {**card["preprocessing"], "size": size}, "training": trained}
+        self.fold = card["data"].get("fold")
 
     def check(self, wanted: Mapping[str, Any]) -> None:
         """Refuses another recipe than that of a card, and a fold that is not one of the data."""
-        differs = [key for key in ("network", "preprocessing") if self.card[key] != wanted[key]]
+        differs = [key for key in ("network", "preprocessing", "training") if self.card[key] != wanted[key]]
         if differs:
             found = " and ".join(differs)
             raise UserError(f"{self.weights}: another {found}; accepted: trainings with the recipe of the weights")

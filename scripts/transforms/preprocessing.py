@@ -95,10 +95,19 @@ def _load(key: str, converter: object) -> list[Transform]:
     ]
 
 
+def check_size(size: int, name: str = "spatial_size") -> None:
+    """Refuses an edge length in pixels that networks cannot halve as often as they do.
+
+    Raises:
+        UserError: with what `name` is and what is accepted.
+    """
+    if size < SIZE_STEP or size % SIZE_STEP:
+        raise UserError(f"{name} is {size}; accepted: multiples of {SIZE_STEP}, which the networks can halve")
+
+
 def resize_image(size: int) -> Transform:
     """Bilinear to size x size in plane without anti-aliasing, the slices as they are."""
-    if size < SIZE_STEP or size % SIZE_STEP:
-        raise UserError(f"spatial_size is {size}; accepted: multiples of {SIZE_STEP}, which the networks can halve")
+    check_size(size)
     return ResizeSlicesd(IMAGE, (size, size))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -128,7 +129,8 @@ def test_the_command_completes_the_card_and_segment_obeys(
     other.write_bytes(trained[1].read_bytes())
     stated = {key: read_card(trained[1])[key] for key in ("network", "preprocessing", "data", "figures")}
     for change, message in (
-        ({"preprocessing": {**stated["preprocessing"], "size": 64}}, "another preprocessing"),
+        ({"preprocessing": {**stated["preprocessing"], "size": 64}}, "another training"),
+        ({"preprocessing": {**stated["preprocessing"], "z_score": False}}, "another preprocessing"),
         ({"data": {**stated["data"], "name": "elsewhere"}}, "was validated on fold 1 of other data"),
     ):
         write_card(other, **{**stated, **change})
@@ -137,15 +139,21 @@ def test_the_command_completes_the_card_and_segment_obeys(
     write_card(other, **{**stated, "preprocessing": {**stated["preprocessing"], "patch_size": [16, 16, 4]}})
     with pytest.raises(UserError, match="sees volumes; accepted here: a network for slices"):
         calibrate(other, str(data), [], False, 10, torch.device("cpu"))
+    with pytest.raises(UserError, match="size is 50; accepted: multiples of 16"):
+        calibrate(weights, str(data), [], False, 10, torch.device("cpu"), size=50)
     assert read_card(weights) == card
 
-    words = [sys.executable, "-m", "scripts", "calibrate", weights, data, *trained, "--flips", "true"]
+    words = [sys.executable, "-m", "scripts", "calibrate", weights, data, *trained, "--flips", "true", "--size", "48"]
     done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     card = read_card(weights)
     point, found = card["operating_point"], card["calibration"]
     assert f"threshold {point['threshold']:.3f}" in done.stdout
     assert point["test_time_flips"] is True
+    assert (card["preprocessing"]["size"], card["training"]) == (48, {"size": 32})
+    rows = pd.read_csv(weights.with_suffix(".calibration.csv"))
+    assert rows["case"].tolist() == found["cases"]
+    assert rows["dice"].mean() == pytest.approx(found["dice"]["volumes"]["at_threshold"], abs=1e-4)
     assert len(found["cases"]) == len(set(found["cases"])) == 4
     assert found["trainings"] == [read_card(run)["sha256"] for run in trained]
     assert card["familiarity"]["limit"] == pytest.approx(1.5 * max(found["distances"].values()), rel=1e-3)
@@ -156,6 +164,7 @@ def test_the_command_completes_the_card_and_segment_obeys(
     (one,) = expand_inputs([scan], out)
     report = model.run(one, out / one.folder)
     assert report["model"]["operating_point"] == pytest.approx(point, rel=1e-5)
+    assert model.segmenter.size == 48
     assert 0 < report["familiarity"]["distance"] < report["familiarity"]["limit"]
 
 
