@@ -16,6 +16,7 @@ def experiment(
     variants: str = "all",
     steps: int | None = None,
     device: str | None = None,
+    processes: int = 1,
 ) -> None:
     """Trains and evaluates what a published table compares, under one budget, and writes the table with its spread.
 
@@ -32,12 +33,13 @@ def experiment(
         variants: rows of the table, separated by commas; or all.
         steps: optimizer steps of every training in place of the budget's, for a first look.
         device: cpu, cuda, mps; the first that is there unless given.
+        processes: how many trainings run side by side, on a GPU that one of them does not fill.
     """
     try:
         chosen = None if folds == "all" else [int(fold) for fold in folds.split(",")]
     except ValueError:
         raise UserError(f"--folds is {folds!r}; accepted: all, or numbers such as 0,1") from None
     rows = [] if variants == "all" else [row.strip() for row in variants.split(",")]
-    table = run_experiment(read_experiment(name, rows), data, out, budget, seeds, chosen, steps, device)
+    table = run_experiment(read_experiment(name, rows), data, out, budget, seeds, chosen, steps, device, processes)
     print(table.read_text(encoding="utf-8"))
     print(f"{table}; table.csv, runs.csv, cases.csv and curves.png beside it")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import multiprocessing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from monai.bundle import ConfigParser
+from tqdm import tqdm
 
 from scripts.data.datalist import describe, read_datalist
 from scripts.data.layouts.registry import DATALIST
-from scripts.errors import UserError
+from scripts.errors import UserError, find_user_error
 from scripts.files import UNFINISHED, sha256, write_json
 from scripts.training.experiment_plans import BUDGET, Experiment, Variant, read_experiment
 from scripts.training.experiment_tables import Run, write_tables
@@ -27,7 +32,7 @@ from scripts.version import BUNDLE, bundle_version
 logger = logging.getLogger(__name__)
 
 TRAIN, EVALUATE = "configs/train.yaml", "configs/evaluate.yaml"
-RECORD, RUN_RECORD, CACHE = "experiment.json", "begun.json", "cache"
+RECORD, RUN_RECORD, CACHE, LOG = "experiment.json", "begun.json", "cache", "log.txt"
 
 
 def run_experiment(
@@ -39,6 +44,7 @@ def run_experiment(
     folds: Sequence[int] | None = None,
     steps: int | None = None,
     device: str | None = None,
+    processes: int = 1,
 ) -> Path:
     """Trains and evaluates every variant, and writes the table; goes on with what an earlier call left.
 
@@ -55,6 +61,7 @@ def run_experiment(
         folds: validation folds; None: all of them.
         steps: optimizer steps of every training in place of the budget's.
         device: where networks work; None: the first that is there.
+        processes: how many trainings run side by side; each one's output is in `log.txt` of its folder then.
 
     Returns:
         The path of `table.md`.
@@ -67,8 +74,9 @@ def run_experiment(
     data = str(Path(dataset_dir).resolve())
     every = sorted({case["fold"] for case in read_datalist(data)["training"] if case["fold"] is not None})
     used = every if folds is None else list(folds)
-    if not used or not set(used) <= set(every) or seeds < 1:
-        raise UserError(f"folds {used}, {seeds} seeds; accepted: folds of {every}, 1 seed or more")
+    if not used or not set(used) <= set(every) or seeds < 1 or processes < 1:
+        found = f"folds {used}, {seeds} seeds, {processes} processes"
+        raise UserError(f"{found}; accepted: folds of {every}, 1 seed or more, 1 process or more")
     chosen = _budget(experiment.budget if budget is None else budget)
     length = _length(chosen, steps)
     shared = [TRAIN, *experiment.files]
@@ -83,11 +91,15 @@ def run_experiment(
     whole = read_experiment(experiment.name)
     planned = {one.name: _Training(one, [*shared, *one.files, str(chosen)], length) for one in whole.variants}
     _finished(folder, planned.values())  # what no table can hold is refused before anything is trained
-    for variant in experiment.variants:
-        for seed in range(seeds):
-            for fold in used:
-                if planned[variant.name].run(folder, data, seed, fold, device):
-                    write_tables(folder, whole, _finished(folder, planned.values()), record)
+    runs = [
+        _Run(planned[variant.name], folder, data, seed, fold, device)
+        for variant in experiment.variants
+        for seed in range(seeds)
+        for fold in used
+    ]
+    for trained in (run() for run in runs) if processes == 1 else _side_by_side(runs, processes):
+        if trained:
+            write_tables(folder, whole, _finished(folder, planned.values()), record)
     return write_tables(folder, whole, _finished(folder, planned.values()), record)
 
 
@@ -128,28 +140,79 @@ class _Training:
             raise UserError(f"{place}: {found}; accepted: the same, or another OUT")
         return str(record["version"])
 
-    def run(self, folder: Path, data: str, seed: int, fold: int, device: str | None) -> bool:
-        """Trains and evaluates with one seed on one fold, unless that was done.
+
+@dataclass(frozen=True)
+class _Run:
+    """One training of a variant and its evaluation, with one seed on one fold.
+
+    Attributes:
+        training: how.
+        folder: folder of the experiment.
+        data: prepared data set.
+        seed: seed.
+        fold: validation fold.
+        device: where the network works; None: the first that is there.
+    """
+
+    training: _Training
+    folder: Path
+    data: str
+    seed: int
+    fold: int
+    device: str | None
+
+    @property
+    def place(self) -> Path:
+        """Its folder."""
+        return self.folder / self.training.variant.folder / f"seed_{self.seed}" / f"fold_{self.fold}"
+
+    def __call__(self) -> bool:
+        """Trains and evaluates, unless that was done.
 
         Returns:
             Whether there was anything to do.
 
         Raises:
-            UserError: see `check`.
+            UserError: if it was begun with another configuration.
         """
-        place = folder / self.variant.folder / f"seed_{seed}" / f"fold_{fold}"
+        training, place = self.training, self.place
         if not (place / RUN_RECORD).exists():
-            write_json(place / RUN_RECORD, {**self.identity, "version": bundle_version()})
-        self.check(place)
+            write_json(place / RUN_RECORD, {**training.identity, "version": bundle_version()})
+        training.check(place)
         missing = not (place / "tables" / FILES[-1]).exists()
         if missing:
-            logger.info(f"{self.variant.name}, seed {seed}, fold {fold}")
-            shared = {"dataset_dir": data, "fold": fold, **({} if device is None else {"device": device})}
-            cache = str(folder / CACHE)
-            weights = train_once(self.files, place / "run", seed=seed, cache_dir=cache, **shared, **self.settings)
+            logger.info(f"{training.variant.name}, seed {self.seed}, fold {self.fold}")
+            shared: dict[str, Any] = {"dataset_dir": self.data, "fold": self.fold}
+            if self.device is not None:
+                shared["device"] = self.device
+            own = {"seed": self.seed, "cache_dir": str(self.folder / CACHE), **training.settings}
+            weights = train_once(training.files, place / "run", **shared, **own)
             tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
             run_workflow([TRAIN, EVALUATE], **shared, **tables)
         return missing
+
+    def logged(self) -> bool:
+        """The same in a process of its own, what it says goes into a file of its folder; a user's mistake travels."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        with (self.place / LOG).open("a", encoding="utf-8") as log:
+            try:
+                with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                    return self()
+            except Exception as error:  # what an error was raised from is lost on the way to another process
+                raise find_user_error(error) or error from None
+
+
+def _side_by_side(runs: Sequence[_Run], processes: int) -> Iterator[bool]:
+    """Runs in new processes, which share the threads; one that fails, or the user, stops those not begun yet."""
+    threads = max(1, torch.get_num_threads() // processes)
+    spawned = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    with ProcessPoolExecutor(processes, spawned, torch.set_num_threads, (threads,)) as pool:
+        started = [pool.submit(run.logged) for run in runs]
+        try:
+            for one in tqdm(as_completed(started), desc="trainings", unit="run", total=len(started)):
+                yield one.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _said(files: Sequence[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from scripts.files import sha256
 from scripts.training import experiments, workflows
 from scripts.training.experiment_plans import EXPERIMENTS, read_experiment
 from scripts.training.experiments import run_experiment
+from scripts.training.tables import FILES
 from scripts.version import BUNDLE
 
 
@@ -114,6 +115,37 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     other = read_experiment("table3", ["ResUNet_C_1"])
     with pytest.raises(UserError, match="began with another experiment"):
         run_experiment(other, str(data), str(out), budget)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of the processes has
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_trainings_side_by_side_are_those_one_after_the_other(
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data, chosen = str(make_dataset(cases=4, folds=2)), read_experiment("table4", ["baseline"])
+    tables = {}
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        text = run_experiment(chosen, data, str(out), budget, steps=4, device="cpu", processes=processes).read_text()
+        tables[processes] = text, (out / "runs.csv").read_text()
+    assert tables[1] == tables[2]  # with the weights' SHA-256
+    assert "trainings: 100%" in capfd.readouterr().err
+    places = [tmp_path / "2" / "baseline" / "seed_0" / f"fold_{fold}" for fold in (0, 1)]
+    assert all("evaluation" in (place / "log.txt").read_text() for place in places)
+    (places[1] / "tables" / FILES[-1]).unlink()
+    begun = places[1] / "begun.json"
+    begun.write_text(begun.read_text().replace('"steps": 4', '"steps": 3'))
+    with pytest.raises(UserError, match="fold_1: was begun with another configuration"):
+        run_experiment(chosen, data, str(tmp_path / "2"), budget, steps=4, device="cpu", processes=2)
+    with pytest.raises(UserError, match=r"0 processes; accepted: .*1 process or more"):
+        run_experiment(chosen, data, str(tmp_path / "2"), budget, steps=4, processes=0)
 
 
 def test_steps_replace_those_of_the_budget(
