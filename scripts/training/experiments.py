@@ -203,16 +203,20 @@ class _Run:
 
 
 def _side_by_side(runs: Sequence[_Run], processes: int) -> Iterator[bool]:
-    """Runs in new processes, which share the threads; one that fails, or the user, stops those not begun yet."""
+    """Runs in new processes, which share the threads; a failure, or the user, ends all of them: they can be resumed."""
     threads = max(1, torch.get_num_threads() // processes)
     spawned = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(processes, spawned, torch.set_num_threads, (threads,)) as pool:
-        started = [pool.submit(run.logged) for run in runs]
         try:
+            started = [pool.submit(run.logged) for run in runs]
             for one in tqdm(as_completed(started), desc="trainings", unit="run", total=len(started)):
                 yield one.result()
-        finally:
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # it would begin what it has fetched already
+            raise
 
 
 def _said(files: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -146,6 +150,29 @@ def test_trainings_side_by_side_are_those_one_after_the_other(
         run_experiment(chosen, data, str(tmp_path / "2"), budget, steps=4, device="cpu", processes=2)
     with pytest.raises(UserError, match=r"0 processes; accepted: .*1 process or more"):
         run_experiment(chosen, data, str(tmp_path / "2"), budget, steps=4, processes=0)
+
+
+@pytest.mark.slow
+def test_trainings_side_by_side_end_with_the_command(
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path
+) -> None:
+    data, out = make_dataset(cases=4, folds=2), tmp_path / "out"
+    Path(budget).write_text(Path(budget).read_text().replace("max_epochs: 1", "max_epochs: 4000"))
+    words = ["experiment", "table4", data, out, "--variants", "baseline,ESM", "--budget", budget, "--processes", 2]
+    command = [sys.executable, "-m", "scripts", *map(str, words), "--device", "cpu"]
+    with subprocess.Popen(command, cwd=BUNDLE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        for _ in range(600):
+            states = list(out.rglob("last.pt"))
+            if len(states) == 2 or running.poll() is not None:
+                break
+            time.sleep(0.2)
+        running.send_signal(signal.SIGINT)
+        running.wait(timeout=60)
+    left = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    assert sum(path.name == "last.pt" for path in left) == 2
+    assert not any("ESM" in path.parts for path in left)  # the two runs that waited were not begun
+    time.sleep(3)  # several epochs
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == left
 
 
 def test_steps_replace_those_of_the_budget(
