@@ -161,10 +161,8 @@ def test_trainings_side_by_side_end_with_the_command(
     Path(budget).write_text(Path(budget).read_text().replace("max_epochs: 1", "max_epochs: 4000"))
     words = ["experiment", "table4", data, out, "--variants", "baseline,ESM", "--budget", budget, "--processes", 2]
     command = [sys.executable, "-m", "scripts", *map(str, words), "--device", "cpu"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    heeded = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # a shell makes its background jobs deaf
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell makes its background jobs deaf
     with subprocess.Popen(command, cwd=BUNDLE, preexec_fn=heeded, **quiet) as running:
         for _ in range(600):
             states = list(out.rglob("last.pt"))
