@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 
 
 def _sources(n_in: int, n_out: int) -> list[tuple[int, int, float]]:
@@ -44,12 +43,8 @@ def _conv(array: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
+def narrow(one_thread: None) -> None:
     """Narrow networks on small images are faster on one thread, by far where the cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -122,15 +122,7 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
         run_experiment(other, str(data), str(out), budget)
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as each of the processes has
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread")  # as each of the processes has
 def test_trainings_side_by_side_are_those_one_after_the_other(
     make_dataset: Callable[..., Path], budget: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,9 +153,8 @@ def test_trainings_side_by_side_end_with_the_command(
     Path(budget).write_text(Path(budget).read_text().replace("max_epochs: 1", "max_epochs: 4000"))
     words = ["experiment", "table4", data, out, "--variants", "baseline,ESM", "--budget", budget, "--processes", 2]
     command = [sys.executable, "-m", "scripts", *map(str, words), "--device", "cpu"]
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell makes its background jobs deaf
-    with subprocess.Popen(command, cwd=BUNDLE, preexec_fn=heeded, **quiet) as running:
+    with subprocess.Popen(command, cwd=BUNDLE, preexec_fn=heeded, stdout=subprocess.DEVNULL) as running:
         for _ in range(600):
             states = list(out.rglob("last.pt"))
             if len(states) == 2 or running.poll() is not None:
