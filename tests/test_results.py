@@ -30,8 +30,10 @@ def test_a_table_follows_from_its_rows(folder: Path) -> None:
 
 
 def test_cases_were_judged_in_their_own_fold(folder: Path, sealed: set[str]) -> None:
-    content = (folder / "datalist.json").read_bytes()
-    assert hashlib.sha256(content).hexdigest()[:12] in (folder / "table.md").read_text(encoding="utf-8")
+    named = re.search(r"datalist\.json (\w{12})", (folder / "table.md").read_text(encoding="utf-8"))
+    assert named
+    content = (RESULTS / "datalists" / f"{named[1]}.json").read_bytes()
+    assert hashlib.sha256(content).hexdigest().startswith(named[1])
     listed = {case["name"]: case for case in json.loads(content)["training"]}
     assert not sealed & {str(case["patient"]) for case in listed.values()}
     for row in pd.read_csv(folder / "cases.csv").itertuples():
