@@ -162,7 +162,7 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
         cells = [str(name), str(row["runs"]), dice, *([_published(row)] if shown else []), said]
         cells += [_with_spread(row[measure], row[f"{measure}_sd"]) for measure in [*words, *parts]]
         lines.append("| " + " | ".join(cells) + " |")
-    comparable = "not comparable" if data["split"] == "patient" else "of like protocol, other data"
+    comparable = "not comparable" if data["split"] == "patient" else "alike in how cases were split, not otherwise"
     split = f"datalist.json {record['datalist_sha256'][:12]}" if record["datalist_sha256"] else "no datalist.json"
     lines += [
         "",
