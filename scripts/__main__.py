@@ -8,7 +8,7 @@ from typing import Any
 
 import fire
 
-from scripts.command_line import refuse_unknown_options, typed
+from scripts.command_line import refuse_unknown_options, show_messages, typed
 from scripts.errors import find_user_error
 
 COMMANDS = {
@@ -55,4 +55,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    show_messages()
     main()

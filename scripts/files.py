@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -34,13 +35,21 @@ def unfinished_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
     """
     place = Path(parent)
     place.mkdir(parents=True, exist_ok=True)
-    mine = f"{UNFINISHED}{platform.node()}-"
+    mine = f"{UNFINISHED}{platform.node()}-{_process_namespace()}"
     for folder in place.glob(f"{UNFINISHED}*"):
-        process = folder.name.removeprefix(mine).partition("-")[0]
-        if folder.name.startswith(mine) and process.isdecimal() and not _is_running(int(process)):
+        named = re.fullmatch(rf"{re.escape(mine)}(\d+)-\w+", folder.name)  # no folder of a machine called NODE-1
+        if named and not _is_running(int(named[1])):
             shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{mine}{os.getpid()}-", dir=place) as folder_name:
         yield Path(folder_name)
+
+
+def _process_namespace() -> str:
+    """Tells containers of one machine apart, whose processes have numbers of their own; empty where it cannot."""
+    try:
+        return f"{Path('/proc/self/ns/pid').stat().st_ino}-"
+    except OSError:
+        return ""
 
 
 def _is_running(process: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +90,17 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda:0")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Returns what a result depends on beside the bundle: platform, torch, device, threads."""
+    on_gpu = device.type == "cuda"
+    return {
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if on_gpu else str(device),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def usable_device(name: str | None) -> torch.device:

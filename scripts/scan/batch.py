@@ -11,13 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from scripts.errors import UserError, find_user_error
 from scripts.files import write_json
 from scripts.scan.case import CaseSegmenter
 from scripts.scan.inputs import Case
 from scripts.scan.results import MANIFEST, read_report
+from scripts.settings import describe_machine
 
 logger = logging.getLogger(__name__)
 
@@ -128,11 +127,7 @@ def _describe_run(model: CaseSegmenter) -> dict[str, Any]:
         "model": model.model,
         "settings": settings,
         "packages": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "machine": {
-            "platform": platform.platform(),
-            "device": str(model.segmenter.device),
-            "threads": torch.get_num_threads(),
-        },
+        "machine": describe_machine(model.segmenter.device),
     }
 
 

@@ -6,6 +6,7 @@ the weights of its own training.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -221,7 +222,7 @@ def calibrate(
 
     Raises:
         UserError: if the weights are not for slices, cards disagree about network, preprocessing or training, a fold
-            of the data is not that of a card, or networks cannot take the size.
+            of the data is not that of a card or that of two, or networks cannot take the size.
     """
     shown = read_card(weights)["preprocessing"]["size"] if size is None else size
     check_size(shown, "size")
@@ -233,6 +234,10 @@ def calibrate(
     ]
     for training in [own, *trainings]:
         training.check(own.card)
+    judged = Counter(case["name"] for training in trainings for case in training.unseen)
+    if twice := [name for name, number in judged.items() if number > 1]:
+        found = f"{len(twice)} cases would be judged by several trainings (folds {[one.fold for one in trainings]})"
+        raise UserError(f"{found}; accepted: one training of each fold")
     cases = [case for training in trainings for case in training.judge()]
     threshold = choose_threshold(cases)
     slices = choose_slice_share(cases, threshold)
@@ -310,6 +315,11 @@ class _Training:
         check_data(self.weights, self.card, self.data)
 
     @cached_property
+    def unseen(self) -> list[Case]:
+        """The cases of the validation fold."""
+        return select_cases(self.data, "validation", self.fold, labelled=True)
+
+    @cached_property
     def layer(self) -> str:
         """The layer whose features are looked at."""
         return deepest_layer(self.network, int(self.card["preprocessing"]["size"]))
@@ -337,8 +347,7 @@ class _Training:
     def judge(self) -> Iterator[CaseCounts]:
         """What the weights say of the cases of their validation fold."""
         learnt = Familiarity.of(self.layer, self.features, limit=0.0)
-        unseen = select_cases(self.data, "validation", self.fold, labelled=True)
-        for case in tqdm(unseen, desc=f"fold {self.fold}", unit="case"):
+        for case in tqdm(self.unseen, desc=f"fold {self.fold}", unit="case"):
             (probability,), label = probabilities_and_label(case, [self.network], self.card, self.flips, self.device)
             voxels, lesion = count_levels(probability.numpy(), label.numpy())
             distance = float(learnt.distances(self._means.take()).mean())

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import t
@@ -60,8 +58,8 @@ def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], reco
     """Writes what the runs say.
 
     Args:
-        folder: receives `runs.csv` (a row a run, with the weights' SHA-256), `cases.csv` (a row a case of a run),
-            `table.csv`, `table.md` and `curves.png`.
+        folder: receives `runs.csv` (a row a run, with the weights' SHA-256 and the machine), `cases.csv` (a row a case
+            of a run), `table.csv`, `table.md` and `curves.png`.
         experiment: what is compared.
         runs: the runs that there are, in the order of the table.
         record: what the experiment was run on, see `run_experiment`.
@@ -99,7 +97,10 @@ def _row(run: Run, cases: pd.DataFrame) -> dict[str, Any]:
     figures = json.loads((run.place / "tables" / FILES[-1]).read_text(encoding="utf-8"))["figures"]
     finished = json.loads((run.place / "run" / FINISHED).read_text(encoding="utf-8"))
     found: dict[str, Any] = {key: getattr(run, key) for key in KEY}
-    found |= {"version": run.version, "weights_sha256": finished["sha256"], "cases": figures["case"]["dice"]["n"]}
+    found |= {"version": run.version, "weights_sha256": finished["sha256"]}
+    machine = finished.get("machine")  # absent before version 0.9.1
+    found["machine"] = machine and "{device}, {threads} threads, torch {torch}, {platform}".format(**machine)
+    found["cases"] = figures["case"]["dice"]["n"]
     for part, prefix in (("case", ""), ("positive_slice", "slice_")):
         for measure in MEASURES:
             value = figures[part].get(measure, {}).get("mean")
@@ -169,17 +170,16 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
         f"Ours: percent; mean and sd over the runs (seeds {_numbers(runs['seed'])}; folds {_numbers(runs['fold'])}) of "
         f"the mean over the cases of a validation fold, on the scan's own grid; {int(own['cases'].sum())} cases of "
         f"{data['name']}, split by {data['split']} ({split}). {KEPT[record['keep']]} "
-        f"The difference is from {first}, mean over {int(table['difference_n'].max())} patients (cases where patients "
-        "are unknown), with its 95 % interval by Student's t, not corrected for the number of rows; none is detectable "
-        "where that holds 0.",
+        f"The difference is from {first}, mean over n patients (cases where patients are unknown), with its 95 % "
+        "interval by Student's t, not corrected for the number of rows; none is detectable where that holds 0.",
         "",
     ]
     if shown:
         lines += [f"Published ({experiment.source}): {experiment.protocol}. The columns are {comparable}.", ""]
     lines += [
-        f"Budget {record['budget']}, version {', '.join(sorted(set(runs['version'])))}, {platform.machine()}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}. Every run and the SHA-256 of its weights: "
-        "runs.csv; every case: cases.csv.",
+        f"Budget {record['budget']}; version {'; '.join(sorted(set(runs['version'])))}"
+        f"{''.join(f'; {machine}' for machine in sorted(set(runs['machine'].dropna())))}. Every run and the SHA-256 of "
+        "its weights: runs.csv; every case: cases.csv.",
         *(f"\n* {warning}" for warning in data["warnings"]),
         "",
     ]
@@ -200,7 +200,8 @@ def _difference(row: pd.Series) -> str:
     if math.isnan(row["difference"]):
         return "-"
     interval = f" ({row['difference_low']:+.1f} to {row['difference_high']:+.1f})" if row["difference_n"] > 2 else ""
-    return f"{row['difference']:+.1f}{interval}" + ("" if row["detectable"] else ", none detectable")
+    doubt = "" if row["detectable"] else ", none detectable"
+    return f"{row['difference']:+.1f}{interval}, n = {int(row['difference_n'])}{doubt}"
 
 
 def _published(row: pd.Series) -> str:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import multiprocessing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from monai.bundle import ConfigParser
-from tqdm import tqdm
 
 from scripts.data.datalist import describe, read_datalist
 from scripts.data.layouts.registry import DATALIST
-from scripts.errors import UserError, find_user_error
+from scripts.errors import UserError
 from scripts.files import UNFINISHED, sha256, write_json
+from scripts.settings import usable_device
 from scripts.training.experiment_plans import BUDGET, Experiment, Variant, read_experiment
 from scripts.training.experiment_tables import Run, write_tables
+from scripts.training.side_by_side import side_by_side
 from scripts.training.tables import FILES
 from scripts.training.workflows import run_workflow, train_once
 from scripts.version import BUNDLE, bundle_version
@@ -73,12 +71,13 @@ def run_experiment(
     folder = Path(output_dir).resolve()
     data = str(Path(dataset_dir).resolve())
     every = sorted({case["fold"] for case in read_datalist(data)["training"] if case["fold"] is not None})
-    used = every if folds is None else list(folds)
+    used = every if folds is None else sorted(set(folds))
     if not used or not set(used) <= set(every) or seeds < 1 or processes < 1:
         found = f"folds {used}, {seeds} seeds, {processes} processes"
         raise UserError(f"{found}; accepted: folds of {every}, 1 seed or more, 1 process or more")
-    chosen = _budget(experiment.budget if budget is None else budget)
-    length = _length(chosen, steps)
+    usable_device(device)
+    chosen = _budget(experiment.budget if budget is None else budget, steps)
+    length = {} if steps is None else {"steps": steps}
     shared = [TRAIN, *experiment.files]
     record = {
         "experiment": experiment.name,
@@ -97,9 +96,9 @@ def run_experiment(
         for seed in range(seeds)
         for fold in used
     ]
-    for trained in (run() for run in runs) if processes == 1 else _side_by_side(runs, processes):
-        if trained:
-            write_tables(folder, whole, _finished(folder, planned.values()), record)
+    missing = {run.place / LOG: run for run in runs if not run.has_ended}
+    for _ in map(_Run.__call__, missing.values()) if processes == 1 else side_by_side(missing, processes):
+        write_tables(folder, whole, _finished(folder, planned.values()), record)
     return write_tables(folder, whole, _finished(folder, planned.values()), record)
 
 
@@ -166,11 +165,13 @@ class _Run:
         """Its folder."""
         return self.folder / self.training.variant.folder / f"seed_{self.seed}" / f"fold_{self.fold}"
 
-    def __call__(self) -> bool:
-        """Trains and evaluates, unless that was done.
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was trained and evaluated."""
+        return (self.place / "tables" / FILES[-1]).exists()
 
-        Returns:
-            Whether there was anything to do.
+    def __call__(self) -> None:
+        """Trains and evaluates, or goes on with that.
 
         Raises:
             UserError: if it was begun with another configuration.
@@ -179,44 +180,14 @@ class _Run:
         if not (place / RUN_RECORD).exists():
             write_json(place / RUN_RECORD, {**training.identity, "version": bundle_version()})
         training.check(place)
-        missing = not (place / "tables" / FILES[-1]).exists()
-        if missing:
-            logger.info(f"{training.variant.name}, seed {self.seed}, fold {self.fold}")
-            shared: dict[str, Any] = {"dataset_dir": self.data, "fold": self.fold}
-            if self.device is not None:
-                shared["device"] = self.device
-            own = {"seed": self.seed, "cache_dir": str(self.folder / CACHE), **training.settings}
-            weights = train_once(training.files, place / "run", **shared, **own)
-            tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
-            run_workflow([TRAIN, EVALUATE], **shared, **tables)
-        return missing
-
-    def logged(self) -> bool:
-        """The same in a process of its own, what it says goes into a file of its folder; a user's mistake travels."""
-        self.place.mkdir(parents=True, exist_ok=True)
-        with (self.place / LOG).open("a", encoding="utf-8") as log:
-            try:
-                with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-                    return self()
-            except Exception as error:  # what an error was raised from is lost on the way to another process
-                raise find_user_error(error) or error from None
-
-
-def _side_by_side(runs: Sequence[_Run], processes: int) -> Iterator[bool]:
-    """Runs in new processes, which share the threads; a failure, or the user, ends all of them: they can be resumed."""
-    threads = max(1, torch.get_num_threads() // processes)
-    spawned = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(processes, spawned, torch.set_num_threads, (threads,)) as pool:
-        try:
-            started = [pool.submit(run.logged) for run in runs]
-            for one in tqdm(as_completed(started), desc="trainings", unit="run", total=len(started)):
-                yield one.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()  # it would begin what it has fetched already
-            raise
+        logger.info(f"{training.variant.name}, seed {self.seed}, fold {self.fold}")
+        shared: dict[str, Any] = {"dataset_dir": self.data, "fold": self.fold}
+        if self.device is not None:
+            shared["device"] = self.device
+        own = {"seed": self.seed, "cache_dir": str(self.folder / CACHE), **training.settings}
+        weights = train_once(training.files, place / "run", **shared, **own)
+        tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
+        run_workflow([TRAIN, EVALUATE], **shared, **tables)
 
 
 def _said(files: Sequence[str]) -> dict[str, Any]:
@@ -234,26 +205,27 @@ def _finished(folder: Path, planned: Iterable[_Training]) -> list[Run]:
     for training in planned:
         for summary in sorted((folder / training.variant.folder).glob(f"seed_*/fold_*/tables/{FILES[-1]}")):
             place = summary.parents[1]
-            seed, fold = (int(part.name.split("_")[1]) for part in (place.parent, place))
-            runs.append(Run(training.variant.name, seed, fold, training.check(place), place))
+            named = re.fullmatch(r"seed_(\d+)/fold_(\d+)", f"{place.parent.name}/{place.name}")
+            if named:  # else somebody's copy
+                seed, fold = map(int, named.groups())
+                runs.append(Run(training.variant.name, seed, fold, training.check(place), place))
     return runs
 
 
-def _budget(name: str) -> Path:
-    """A budget's file: the user's own, or one of the bundle."""
-    for path in (Path(name), BUNDLE / name):
-        if path.is_file():
-            return path.resolve()
-    raise UserError(f"--budget {name}: no such file; accepted: an overlay such as {BUDGET}")
-
-
-def _length(budget: Path, steps: int | None) -> dict[str, Any]:
-    """What sets another number of steps than the budget's."""
-    if steps is None:
-        return {}
-    if steps < 1 or "steps" not in yaml.safe_load(budget.read_text(encoding="utf-8")):
-        raise UserError(f"--steps {steps} with {budget}; accepted: 1 or more, with a budget that has `steps`")
-    return {"steps": steps}
+def _budget(name: str, steps: int | None) -> Path:
+    """A budget's file, the user's own or one of the bundle; `steps` if they shall replace its own."""
+    path = next((path.resolve() for path in (Path(name), BUNDLE / name) if path.is_file()), None)
+    if path is None:
+        raise UserError(f"--budget {name}: no such file; accepted: an overlay such as {BUDGET}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
+    if path.suffix not in (".yaml", ".yml", ".json") or not isinstance(content, dict):
+        raise UserError(f"--budget {path}: no settings in YAML or JSON; accepted: an overlay such as {BUDGET}")
+    if steps is not None and (steps < 1 or "steps" not in content):
+        raise UserError(f"--steps {steps} with {path}; accepted: 1 or more, with a budget that has `steps`")
+    return path
 
 
 def _claim(folder: Path, record: Mapping[str, Any]) -> None:

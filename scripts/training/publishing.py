@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scripts.cards import trained_network, write_checkpoint
+from scripts.cards import card_path, trained_network, write_checkpoint
 from scripts.data.datalist import select_cases
 from scripts.errors import UserError
 from scripts.metrics import dice
@@ -36,10 +36,13 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
         `MOST_CHANGED_DICE` the weights were written as they are; see `is_faithful`.
 
     Raises:
-        UserError: if there is a target already, or the weights were trained on other data.
+        UserError: if there is a target, or a card of its name, already, or the weights were trained on other data.
     """
-    if target.exists():
-        raise UserError(f"{target}: exists; accepted: a new file")
+    if target.suffix != ".pt":
+        raise UserError(f"{target}: accepted: a new file with the suffix .pt")
+    for path in (target, card_path(target)):
+        if path.exists():
+            raise UserError(f"{path}: exists; accepted: a new file, and no card of its name")
     network, card = trained_network(weights, device)
     halved, _ = trained_network(weights, device)
     state = {key: _half(value) for key, value in network.state_dict().items()}

@@ -11,6 +11,7 @@ from monai.handlers import TensorBoardHandler
 
 from scripts.cards import read_card
 from scripts.files import write_json
+from scripts.settings import describe_machine, usable_device
 from scripts.training.run_folder import BEST, LAST
 from scripts.version import BUNDLE
 
@@ -61,6 +62,7 @@ def train_once(files: Sequence[str], run: Path, **settings: Any) -> Path:
     finished = run / FINISHED
     if not finished.exists():
         run_workflow(files, output_dir=str(run), resume=True, **settings)
-        write_json(finished, {"weights": BEST, "sha256": read_card(run / BEST)["sha256"]})
+        machine = describe_machine(usable_device(settings.get("device")))
+        write_json(finished, {"weights": BEST, "sha256": read_card(run / BEST)["sha256"], "machine": machine})
         (run / LAST).unlink(missing_ok=True)
     return run / BEST
