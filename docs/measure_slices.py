@@ -12,16 +12,27 @@ import math
 import sys
 from pathlib import Path
 
+import fire
 import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.errors import UserError
 
 
 def main(report_file: str, labels_file: str) -> None:
-    """Prints sensitivity and specificity over the slices."""
+    """Prints sensitivity and specificity over the slices.
+
+    Raises:
+        UserError: if the labels are not those of the report's slices.
+    """
     report = json.loads(Path(report_file).read_text(encoding="utf-8"))
-    labels = pd.read_csv(labels_file).sort_values("slice_from_superior")
+    labels = pd.read_csv(labels_file).reindex(columns=["slice_from_superior", "infected"])
+    labels = labels.sort_values("slice_from_superior")
     voxels = pd.Series(report["measures"]["slice_profile"]["infection_voxels"])
-    if len(voxels) != len(labels):
-        raise SystemExit(f"{labels_file}: {len(labels)} slices, the report has {len(voxels)}")
+    if list(labels["slice_from_superior"]) != list(range(len(voxels))) or not labels["infected"].isin([0, 1]).all():
+        accepted = f"one row for each slice from 0 to {len(voxels) - 1}, infected 0 or 1"
+        raise UserError(f"{labels_file}: {len(labels)} rows that do not fit the report; accepted: {accepted}")
     share = voxels * len(voxels) / math.prod(report["case"]["shape_voxels"])
     least = report["model"]["operating_point"]["least_slice_share"]
     touched = (share > 0).to_numpy()
@@ -33,4 +44,8 @@ def main(report_file: str, labels_file: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        fire.Fire(main)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

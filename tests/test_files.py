@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import signal
 import subprocess
@@ -71,7 +72,11 @@ def test_what_a_killed_process_left_goes_with_the_next_that_writes_there(tmp_pat
 
 
 def test_what_another_machine_makes_and_what_a_user_called_alike_is_left_alone(tmp_path: Path) -> None:
+    with unfinished_folder(tmp_path / "other") as folder:
+        mine = folder.name.rpartition(f"{os.getpid()}-")[0]  # machine and what tells its containers apart
+    (tmp_path / "other").rmdir()
     others = [f"{UNFINISHED}{platform.node()}-of-mine", f"{UNFINISHED}elsewhere-999999999-abc", f"{UNFINISHED}notes"]
+    others += [f"{mine}999999999-12-abc", f"{UNFINISHED}{platform.node()}-1-999999999-abc"]
     for name in others:
         (tmp_path / name).mkdir()
     with unfinished_folder(tmp_path) as folder:

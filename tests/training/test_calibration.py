@@ -141,6 +141,8 @@ def test_the_command_completes_the_card_and_segment_obeys(
         calibrate(other, str(data), [], False, 10, torch.device("cpu"))
     with pytest.raises(UserError, match="size is 50; accepted: multiples of 16"):
         calibrate(weights, str(data), [], False, 10, torch.device("cpu"), size=50)
+    with pytest.raises(UserError, match=r"2 cases would be judged by several trainings \(folds \[0, 1, 0\]\)"):
+        calibrate(weights, str(data), [*trained, trained[0]], False, 10, torch.device("cpu"))
     assert read_card(weights) == card
 
     words = [sys.executable, "-m", "scripts", "calibrate", weights, data, *trained, "--flips", "true", "--size", "48"]

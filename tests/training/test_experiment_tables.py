@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from scripts.training.experiment_tables import MEASURES, PARTS, compare
+from scripts.training.experiment_tables import MEASURES, PARTS, _difference, compare
 
 BASE = [[0.6, 0.7], [0.8]]
 
@@ -68,3 +68,4 @@ def test_only_what_both_variants_have_is_compared() -> None:
     alone = [one[(one["variant"] == "base") | (one["fold"] == 1)] for one in (runs, cases)]
     found = compare(*alone, order).loc["better"]
     assert (found["difference"], found["difference_n"]) == (pytest.approx(3), 1)
+    assert _difference(found) == "+3.0, n = 1, none detectable"

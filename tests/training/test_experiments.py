@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,11 +97,15 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     assert "| baseline | " in text
     assert "85.96 ± 0.03" in text
     assert re.search(r"\| [+-]\d+\.\d \([+-]\d+\.\d to [+-]\d+\.\d\)", text)
-    assert "mean over 4 patients" in text
+    assert ", n = 4" in text
+    assert rows["machine"][0].startswith(f"cpu, {torch.get_num_threads()} threads, torch {torch.__version__}, ")
+    assert f"; {rows['machine'][0]}. Every run" in text
+    copy = out / "ESM_ASSM_AFM" / "seed_0" / "fold_0_old"
+    shutil.copytree(copy.with_name("fold_0"), copy)
     assert "the runs (seeds 0; folds 0, 1)" in text
     assert "4 cases of small, split by patient" in text
     assert not list(out.rglob("last.pt"))
-    assert "Budget budget.yaml, steps 7, version" in text
+    assert "Budget budget.yaml, steps 7; version" in text
     Path(budget).write_text(Path(budget).read_text() + "# comments are no settings\n")
     more = read_experiment("table4", ["ESM"])
     text = run_experiment(more, str(data), str(out), budget, folds=[1], steps=7, device="cpu").read_text()
@@ -146,8 +151,9 @@ def test_trainings_side_by_side_are_those_one_after_the_other(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_trainings_side_by_side_end_with_the_command(
-    make_dataset: Callable[..., Path], budget: str, tmp_path: Path
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path, how: signal.Signals
 ) -> None:
     data, out = make_dataset(cases=4, folds=2), tmp_path / "out"
     Path(budget).write_text(Path(budget).read_text().replace("max_epochs: 1", "max_epochs: 4000"))
@@ -160,8 +166,9 @@ def test_trainings_side_by_side_end_with_the_command(
             if len(states) == 2 or running.poll() is not None:
                 break
             time.sleep(0.2)
-        running.send_signal(signal.SIGINT)
+        running.send_signal(how)
         running.wait(timeout=60)
+    time.sleep(1)
     left = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     assert sum(path.name == "last.pt" for path in left) == 2
     assert not any("ESM" in path.parts for path in left)  # the two runs that waited were not begun
@@ -201,6 +208,38 @@ def test_a_folder_with_something_else_is_left_alone(
         run_experiment(read_experiment("table3"), str(tmp_path / "dataset"), str(tmp_path / "out/thesis.txt"), budget)
     with pytest.raises(UserError, match=r"folds \[7\]"):
         run_experiment(read_experiment("table3"), str(tmp_path / "dataset"), str(tmp_path / "new"), budget, folds=[7])
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path
+) -> None:
+    start = partial(run_experiment, read_experiment("table3"), str(make_dataset()), str(tmp_path / "new"))
+    with pytest.raises(UserError, match="device is 'nonsense'"):
+        start(budget, device="nonsense")
+    broken = {
+        "text.md": b"# words",
+        "list.yaml": b"- 1",
+        "bad.yaml": b"a: [1",
+        "empty.yaml": b"",
+        "no.yaml": b"\xff",
+    }
+    for name, content in broken.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: no settings in YAML or JSON"):
+            start(str(tmp_path / name), steps=5)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_fold_named_twice_is_trained_once(
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+    monkeypatch.setattr(experiments, "train_once", lambda files, run, **given: trained.append(given["fold"]))
+    monkeypatch.setattr(experiments, "run_workflow", lambda *arguments, **given: None)
+    monkeypatch.setattr(experiments, "write_tables", lambda folder, *arguments: folder)
+    chosen = read_experiment("table3", ["ResUNet_C_1"])
+    run_experiment(chosen, str(make_dataset(cases=4, folds=2)), str(tmp_path / "out"), budget, folds=[1, 0, 1])
+    assert trained == [0, 1]
 
 
 def test_processes_that_start_together_share_a_new_folder(tmp_path: Path) -> None:

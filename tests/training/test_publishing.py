@@ -48,6 +48,12 @@ def test_half_the_size_and_the_same_masks_or_as_they_are(
     with pytest.raises(UserError, match=r"model\.pt: exists; accepted: a new file"):
         publish(weights, target, str(data), CPU)
 
+    (tmp_path / "other.json").write_text("of another model")
+    for name, found in (("other.pt", r"other\.json: exists"), ("other.pth", "accepted: a new file with the suffix")):
+        with pytest.raises(UserError, match=found):
+            publish(weights, tmp_path / name, str(data), CPU)
+    assert (tmp_path / "other.json").read_text() == "of another model"
+
     monkeypatch.setattr("scripts.training.publishing._half", lambda value: value.cpu() * (value.ndim < 2))
     broken = publish(weights, tmp_path / "whole" / "model.pt", str(data), CPU)
     assert broken["voxels"] > 0.2
