@@ -159,18 +159,18 @@ def test_trainings_side_by_side_end_with_the_command(
     Path(budget).write_text(Path(budget).read_text().replace("max_epochs: 1", "max_epochs: 4000"))
     words = ["experiment", "table4", data, out, "--variants", "baseline,ESM", "--budget", budget, "--processes", 2]
     command = [sys.executable, "-m", "scripts", *map(str, words), "--device", "cpu"]
+    states = "*/seed_0/fold_*/run/last.pt"  # not those that are just being written
     heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell makes its background jobs deaf
     with subprocess.Popen(command, cwd=BUNDLE, preexec_fn=heeded, stdout=subprocess.DEVNULL) as running:
         for _ in range(600):
-            states = list(out.rglob("last.pt"))
-            if len(states) == 2 or running.poll() is not None:
+            if len(list(out.glob(states))) == 2 or running.poll() is not None:
                 break
             time.sleep(0.2)
         running.send_signal(how)
         running.wait(timeout=60)
     time.sleep(1)
     left = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    assert sum(path.name == "last.pt" for path in left) == 2
+    assert len(list(out.glob(states))) == 2
     assert not any("ESM" in path.parts for path in left)  # the two runs that waited were not begun
     time.sleep(3)  # several epochs
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == left
