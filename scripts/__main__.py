@@ -8,8 +8,9 @@ from typing import Any
 
 import fire
 
-from scripts.command_line import refuse_unknown_options, show_messages, typed
+from scripts.command_line import refuse_unknown_options, typed
 from scripts.errors import find_user_error
+from scripts.messages import show_messages
 
 COMMANDS = {
     "segment": "segment",

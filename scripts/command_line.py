@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,13 +14,6 @@ from scripts.errors import UserError
 from scripts.settings import flag, number, optional
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def show_messages() -> None:
-    """Lets the bundle's own messages, not other packages', appear on standard error."""
-    logger = logging.getLogger("scripts")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(logging.StreamHandler())
 
 
 def typed(command: Command) -> Command:
