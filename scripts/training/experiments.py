@@ -177,6 +177,8 @@ class _Run:
             UserError: if it was begun with another configuration.
         """
         training, place = self.training, self.place
+        if self.has_ended:
+            return  # another process has been here
         if not (place / RUN_RECORD).exists():
             write_json(place / RUN_RECORD, {**training.identity, "version": bundle_version()})
         training.check(place)
