@@ -231,5 +231,5 @@ def draw_curves(runs: Sequence[Run]) -> FigureCanvasAgg:
                 axis.plot(points["epoch"], points[column], label=label, **style)
                 axis.set(xlabel="epoch", title=CURVES[column])
     panels[1].set_ylim(0, 1)
-    panels[0].legend(fontsize="x-small", ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="x-small", ncols=6, loc="outside lower center")
     return FigureCanvasAgg(figure)
