@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.losses.cosupervision import CoSupervisionLoss
 from scripts.networks.registry import create_network
+from scripts.settings import describe_machine, usable_device
 
 
 def measure(network: torch.nn.Module, image: torch.Tensor, reduced: bool, repeats: int) -> str:
@@ -66,9 +67,9 @@ def main(size: int = 256, width: int = 16, batch: int = 8, device: str = "cpu", 
         device: where the networks work.
         repeats: calls that a figure is the mean of, after one that warms up.
     """
-    place = torch.device(device)
-    on = torch.cuda.get_device_name(place) if place.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"torch {torch.__version__}, {on}, {batch} slices of {size} x {size}, width {width}, mean of {repeats}")
+    place = usable_device(device)
+    print("{device}, {threads} threads, torch {torch}, {platform}".format(**describe_machine(place)))
+    print(f"{batch} slices of {size} x {size}, width {width}, mean of {repeats}")
     image = torch.randn(batch, 1, size, size, device=place)
     for name in ("resunet", "unet"):
         for reduced in (False, True):

@@ -34,6 +34,7 @@ def test_the_card_says_what_they_are(bundle_root: Path, sealed: set[str]) -> Non
     assert {"threshold", "least_slice_share"} <= set(card["operating_point"])
     assert card["operating_point"]["least_slice_share"] > 0  # the rule for a slice was chosen, on unseen folds
     assert not sealed & set(card["calibration"]["cases"])
+    assert len(card["calibration"]["trainings"]) == 4  # chosen on every fold
 
 
 def test_what_documents_say_of_them_is_what_their_trainings_say(bundle_root: Path) -> None:
