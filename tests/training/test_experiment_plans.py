@@ -39,6 +39,21 @@ def test_published_figures_are_those_of_the_paper() -> None:
     assert table4.variants[0].published == {"dice": 85.96, "dice_sd": 0.03}
 
 
+@pytest.mark.parametrize("name", ["table4", "paper"])
+def test_modules_supervise_the_stages_that_the_paper_gives_them(name: str) -> None:
+    """ESM: edges on S1 and S2, ASSM: masks on S3 to S5 (sections 3.1, 4.3, 4.4); starred ones on the decoder."""
+    for variant in read_experiment(name).variants:
+        modules = variant.name.split(" + ")
+        if variant.name.startswith("ResUNet_C") or "network_def#edge_stages_dec" not in variant.settings:
+            continue
+        stages = {key.removeprefix("network_def#"): value for key, value in variant.settings.items()}
+        edges = [1, 2, 3, 4, 5] if "ESM on all five stages" in modules else [1, 2] if "ESM" in modules else []
+        assert stages["edge_stages"] == edges, variant.name
+        assert stages["mask_stages"] == ([3, 4, 5] if "ASSM" in modules else []), variant.name
+        assert stages["edge_stages_dec"] == ([1, 2] if "ESM*" in modules else []), variant.name
+        assert stages["mask_stages_dec"] == ([3, 4, 5] if "ASSM*" in modules else []), variant.name
+
+
 def test_unknown_names_are_refused_with_those_that_there_are() -> None:
     with pytest.raises(UserError, match=r"experiment is 'table9'; accepted: .*table3, table4"):
         read_experiment("table9")
@@ -48,7 +63,8 @@ def test_unknown_names_are_refused_with_those_that_there_are() -> None:
 
 def test_rows_of_other_experiments_are_taken_over_with_the_shared_settings() -> None:
     paper, table2, table4 = (read_experiment(name) for name in ("paper", "table2", "table4"))
-    assert [one.name for one in paper.variants[:5]] == ["baseline", "ESM", "ASSM", "AFM", "ResUNet_C_1"]
+    names = ["baseline", "ESM", "ESM on all five stages", "ASSM", "AFM", "ResUNet_C_1"]
+    assert [one.name for one in paper.variants[:6]] == names
     assert paper.variants[3].settings == {"field_of_view": "lungs", **table4.variants[3].settings}
     (unet,) = read_experiment("paper", ["U-Net"]).variants
     assert (unet.files, unet.published) == (table2.variants[0].files, table2.variants[0].published)
