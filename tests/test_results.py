@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from scripts.training.experiment_tables import compare
+from scripts.training.experiment_tables import compare, table_lines
 
 RESULTS = Path(__file__).parents[1] / "docs/results"
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/table.csv"))
@@ -27,6 +27,13 @@ def test_a_table_follows_from_its_rows(folder: Path) -> None:
     stated = runs.set_index(["variant", "seed", "fold"])[["dice", "cases"]].sort_index()
     pd.testing.assert_series_equal(by_run["mean"], stated["dice"], check_names=False, rtol=1e-9)
     assert by_run["size"].tolist() == stated["cases"].tolist()
+
+
+def test_the_table_for_people_is_that_of_the_figures(folder: Path) -> None:
+    text = (folder / "table.md").read_text(encoding="utf-8").splitlines()
+    printed = [line for line in text if line.startswith("|")]
+    table = pd.read_csv(folder / "table.csv", index_col="variant")
+    assert printed == table_lines(table, published="published" in printed[0])
 
 
 def test_cases_were_judged_in_their_own_fold(folder: Path, sealed: set[str]) -> None:

@@ -20,6 +20,14 @@ from scripts.training.tables import FILES
 from scripts.training.workflows import FINISHED
 
 MEASURES = ("dice", "sensitivity", "precision", "mae", "e_measure", "s_measure")
+COLUMNS = {
+    "sensitivity": "Sensitivity",
+    "precision": "Precision",
+    "mae": "MAE",
+    "e_measure": "E-measure",
+    "s_measure": "S-measure",
+}
+"""What `table.md` shows beside Dice, with its heading."""
 PARTS = {"slice_dice": "slices with lesion", "volume_dice": "volumes", "picture_dice": "pictures"}
 """Of what else the mean of Dice is taken."""
 KEPT = {
@@ -147,22 +155,35 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
     return pd.DataFrame(rows).set_index("variant")
 
 
+def table_lines(table: pd.DataFrame, published: bool) -> list[str]:
+    """Returns the Markdown lines of a table: heading, rule, one line per variant.
+
+    Percentages have one decimal. MAE has two: most pixels are background, so that variants differ in the second.
+
+    Args:
+        table: as `compare` makes it, perhaps with the "published_" columns of the source; or read from `table.csv`.
+        published: whether a column holds the source's Dice.
+    """
+    kinds = not table[["volume_dice", "picture_dice"]].isna().any(axis=None)
+    columns = COLUMNS | {name: f"Dice of {PARTS[name]}" for name in PARTS if kinds or name == "slice_dice"}
+    shown = ["published"] if published else []
+    header = ["", "runs", "Dice", *shown, "difference", *columns.values()]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for name, row in table.iterrows():
+        said = "" if name == table.index[0] else _difference(row)
+        dice = _with_spread(row["dice"], row["dice_sd"])
+        cells = [str(name), str(row["runs"]), dice, *([_published(row)] if shown else []), said]
+        cells += [_with_spread(row[one], row[f"{one}_sd"], decimals=2 if one == "mae" else 1) for one in columns]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, record: Mapping[str, Any]) -> str:
     data = record["data"]
     first = table.index[0]
     own = runs[(runs["variant"] == first) & (runs["seed"] == runs["seed"].min())]
-    words = {"sensitivity": "Sensitivity", "precision": "Precision", "mae": "MAE"}
-    kinds = not table[["volume_dice", "picture_dice"]].isna().any(axis=None)
-    parts = [name for name in PARTS if kinds or name == "slice_dice"]
-    shown = ["published"] if experiment.source else []
-    header = ["", "runs", "Dice", *shown, "difference", *words.values(), *(f"Dice of {PARTS[name]}" for name in parts)]
-    lines = [f"# {experiment.title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for name, row in table.iterrows():
-        said = "" if name == first else _difference(row)
-        dice = _with_spread(row["dice"], row["dice_sd"])
-        cells = [str(name), str(row["runs"]), dice, *([_published(row)] if shown else []), said]
-        cells += [_with_spread(row[measure], row[f"{measure}_sd"]) for measure in [*words, *parts]]
-        lines.append("| " + " | ".join(cells) + " |")
+    published = bool(experiment.source)
+    lines = [f"# {experiment.title}", "", *table_lines(table, published)]
     comparable = "not comparable" if data["split"] == "patient" else "alike in how cases were split, not otherwise"
     split = f"datalist.json {record['datalist_sha256'][:12]}" if record["datalist_sha256"] else "no datalist.json"
     lines += [
@@ -174,7 +195,7 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
         "interval by Student's t, not corrected for the number of rows; none is detectable where that holds 0.",
         "",
     ]
-    if shown:
+    if published:
         lines += [f"Published ({experiment.source}): {experiment.protocol}. The columns are {comparable}.", ""]
     lines += [
         f"Budget {record['budget']}; version {'; '.join(sorted(set(runs['version'])))}"
@@ -190,10 +211,10 @@ def _numbers(column: Iterable[int]) -> str:
     return ", ".join(str(number) for number in sorted(set(column)))
 
 
-def _with_spread(mean: float, sd: float) -> str:
+def _with_spread(mean: float, sd: float, decimals: int = 1) -> str:
     if math.isnan(mean):
         return "-"
-    return f"{mean:.1f}" if math.isnan(sd) else f"{mean:.1f} ± {sd:.1f}"
+    return f"{mean:.{decimals}f}" if math.isnan(sd) else f"{mean:.{decimals}f} ± {sd:.{decimals}f}"
 
 
 def _difference(row: pd.Series) -> str:

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from scripts.training.experiment_tables import MEASURES, PARTS, _difference, compare
+from scripts.training.experiment_tables import MEASURES, PARTS, _difference, compare, table_lines
 
 BASE = [[0.6, 0.7], [0.8]]
 
@@ -69,3 +69,13 @@ def test_only_what_both_variants_have_is_compared() -> None:
     found = compare(*alone, order).loc["better"]
     assert (found["difference"], found["difference_n"]) == (pytest.approx(3), 1)
     assert _difference(found) == "+3.0, n = 1, none detectable"
+
+
+def test_mae_is_printed_to_a_hundredth_of_a_percent_beside_e_and_s() -> None:
+    runs, cases, order = tables(base=[[0.6], [0.8]], other=[[0.6], [0.8]])
+    runs["mae"] = [0.00520, 0.00520, 0.00560, 0.00580]  # C_2 and C_1 of the paper differ by 0.04 percent
+    runs["e_measure"], runs["s_measure"] = 0.9569, 0.8675
+    lines = table_lines(compare(runs, cases, order), published=False)
+    header, base, other = ([cell.strip() for cell in lines[k].split("|")] for k in (0, 2, 3))
+    assert (base[header.index("MAE")], other[header.index("MAE")]) == ("0.52 ± 0.00", "0.57 ± 0.01")
+    assert (base[header.index("E-measure")], base[header.index("S-measure")]) == ("95.7 ± 0.0", "86.8 ± 0.0")
