@@ -18,6 +18,7 @@ from torch import nn
 
 from scripts.errors import UserError
 from scripts.files import sha256, unfinished_folder, write_json
+from scripts.finite import check_numbers, check_weights, load_weights
 from scripts.flips import FlipInferer
 from scripts.networks.registry import NETWORKS, create_network
 from scripts.settings import flag, memory_format, optional
@@ -28,6 +29,8 @@ OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flip
 """Where a card says nothing else: the probability from which on a voxel is infection, the smallest lesion kept, whether
 the network's answer is the mean over mirror images, and the share of a slice that must be marked for it to count."""
 REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
+MAY_BE_UNDEFINED = ("figures", "data")
+"""What may hold NaN in a card: a measure without a case that defines it."""
 
 
 def card_path(checkpoint: str | Path) -> Path:
@@ -42,8 +45,12 @@ def write_checkpoint(checkpoint: str | Path, weights: Mapping[str, torch.Tensor]
         checkpoint: the weights' file; the card lies beside it.
         weights: state dict.
         **card: see `write_card`.
+
+    Raises:
+        UserError: if a number of the weights makes no sense, see `check_weights`.
     """
     target = Path(checkpoint)
+    check_weights(weights, target)
     with unfinished_folder(target.parent) as folder:
         temporary = folder / target.name
         torch.save(dict(weights), temporary)
@@ -91,7 +98,9 @@ def write_card(
 
 
 def read_card(checkpoint: str | Path) -> dict[str, Any]:
-    """Reads the card of a checkpoint and checks that it belongs to these very weights.
+    """Reads the card of a checkpoint and checks that it belongs to these very weights, and that these can be used.
+
+    Every entry that applies or trains on weights reads their card first, so that the check stands here alone.
 
     Args:
         checkpoint: path of the weights.
@@ -100,8 +109,14 @@ def read_card(checkpoint: str | Path) -> dict[str, Any]:
         The card.
 
     Raises:
-        UserError: if the weights or the card are absent, unreadable, or do not belong together.
+        UserError: if the weights or the card are absent, unreadable, do not belong together, or hold numbers that make
+            no sense, see `check_weights`.
     """
+    return _read(checkpoint)[0]
+
+
+def _read(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The card and the weights."""
     weights, path = Path(checkpoint), card_path(checkpoint)
     if not weights.is_file():
         raise UserError(
@@ -123,9 +138,10 @@ def read_card(checkpoint: str | Path) -> dict[str, Any]:
             f"{weights}: sha256 is {found[:12]}..., its card says {str(card['sha256'])[:12]}...; accepted: the "
             "weights that the card was written for (copy both files again, or resume the run that was killed)"
         )
+    check_numbers({key: value for key, value in card.items() if key not in MAY_BE_UNDEFINED}, path)
     card["operating_point"] = {**OPERATING_POINT, **card["operating_point"]}
     card["preprocessing"] = {**_defaults(card["preprocessing"]), **card["preprocessing"]}
-    return card
+    return card, load_weights(weights)
 
 
 def _defaults(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,14 +163,13 @@ def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Mo
     Raises:
         UserError: if weights or card cannot be used.
     """
-    card = read_card(checkpoint)
+    card, weights = _read(checkpoint)
     network = network_from_card(card, deep_supervision=False)
     try:
-        network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    except Exception as error:  # a file that is no state dict, that wants to run code, or that fits another network
-        found = type(error).__name__
+        network.load_state_dict(weights)
+    except RuntimeError:  # keys or shapes of another network
         raise UserError(
-            f"{checkpoint}: no plain state dict of the card's network ({found}); accepted: weights that training wrote"
+            f"{checkpoint}: no plain state dict of the card's network; accepted: weights that training wrote"
         ) from None
     layout = memory_format(True, device, network)
     network.eval().to(device)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.errors import UserError
+from scripts.finite import check_weights
 
 BLOCKS = (3, 4, 6, 3)  # of layer1 ... layer4, as in ResNet-50
 EXPANSION = 4
@@ -131,7 +132,7 @@ def load_imagenet_weights(network: Res2Net, path: str | Path) -> None:
         path: `res2net50_v1b_26w_4s-*.pth`, a state dict.
 
     Raises:
-        UserError: if the file cannot be read or its entries are not those of the network.
+        UserError: if the file cannot be read, its entries are not those of the network, or a weight is not finite.
     """
     accepted = "accepted: ImageNet weights of Res2Net-50 v1b 26w x 4s (res2net50_v1b_26w_4s-*.pth)"
     try:
@@ -141,6 +142,7 @@ def load_imagenet_weights(network: Res2Net, path: str | Path) -> None:
         raise UserError(f"{path}: not readable as weights ({reason}); {accepted}") from None
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise UserError(f"{path}: holds {type(found).__name__} and no state dict; {accepted}")
+    check_weights(found, path)
     weights = {key: value for key, value in found.items() if not key.startswith("fc.")}
     wanted = network.state_dict()
     # PyTorch before 0.4.1 did not count batches, and nothing here reads the count.

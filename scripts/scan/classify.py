@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scripts.cards import class_preprocessing_from_card, trained_network
 from scripts.errors import UserError
 from scripts.files import replace_folder, sha256, unfinished_folder, write_json
+from scripts.finite import check_maps
 from scripts.scan.case import Watch, read_case
 from scripts.scan.geometry_checks import check_same_grid
 from scripts.scan.inputs import expand_inputs
@@ -84,6 +85,7 @@ class Classifier:
             (X, Y, Z) in the scan's stored orientation, values in {0, 1, 2}.
 
         Raises:
+            UserError: if a probability is not finite.
             ValueError: if the probability is missing.
         """
         if infection.probability is None:
@@ -95,6 +97,7 @@ class Classifier:
         for start in range(0, len(infected), SLICES_AT_ONCE):
             chosen = infected[start : start + SLICES_AT_ONCE]
             maps = self._probabilities(torch.stack([self._input(slices[z], prior[..., z]) for z in chosen]))
+            check_maps(maps, scan.path)
             for index, one in zip(chosen, maps, strict=True):
                 back = torch.stack([resize_slice(plane.contiguous(), slices.shape[:2]) for plane in one])
                 turned[..., index] = back.argmax(dim=0).to(torch.uint8).numpy() * mask[..., index]

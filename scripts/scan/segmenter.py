@@ -18,6 +18,7 @@ from scripts.anatomy.field_of_view import Box, find_box, whole
 from scripts.anatomy.lungs import Lungs, segment_lungs
 from scripts.anatomy.overview import Overview, look_over
 from scripts.cards import require_slices, trained_network
+from scripts.finite import check_maps
 from scripts.flips import average_over_flips
 from scripts.networks.familiarity import Familiarity, FeatureMeans
 from scripts.scan.volume import Note, Scan, canonical
@@ -174,6 +175,9 @@ class Segmenter:
 
         Returns:
             The mask, in the scan's stored orientation.
+
+        Raises:
+            UserError: if a probability is not finite.
         """
         shape = scan.values.shape
         if self._means is not None:
@@ -191,6 +195,7 @@ class Segmenter:
             if inside:  # the whole batch then: the same batch gives the same bits
                 with watch("network"):
                     maps = self._probabilities([slices[index][x, y] for index in range(start, stop)])
+                check_maps(maps, scan.path)
                 if self._means is not None:  # several rows a slice where it was mirrored
                     rows = self._means.take().unflatten(0, (-1, stop - start))
                     features.append(rows[:, inside.start - start : inside.stop - start].flatten(0, 1))

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from scripts.cards import read_card, write_checkpoint
 from scripts.errors import UserError
 from scripts.files import write_atomic
+from scripts.finite import check_weights
 from scripts.settings import flag, optional
 from scripts.training.processes import is_main_process
 from scripts.training.run_folder import BEST, LAST
@@ -144,6 +145,7 @@ class RunCheckpoint:
             return
         content = torch.load(self.last, map_location=engine.state.device, weights_only=True)
         self._check_identity(content)
+        check_weights(content["network"], self.last)
         self.network.load_state_dict(content["network"])
         for name, value in self.objects.items():
             value.load_state_dict(content[name])

@@ -11,6 +11,8 @@ from monai.inferers import Inferer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scripts.finite import check_maps
+from scripts.transforms.postprocessing import scan_name
 from scripts.transforms.preprocessing import BOX, IMAGE
 
 
@@ -38,10 +40,14 @@ def scan_logits(
 
     Returns:
         Logits (1, X, Y, Z) on the CPU; 0 for slices that the network does not see.
+
+    Raises:
+        UserError: if a logit is not finite.
     """
     image, seen = item[IMAGE].as_tensor(), looked_at(item) if positions is None else positions
     logits = torch.zeros(image.shape)
     if len(seen):
         with torch.inference_mode():
             logits[..., seen] = inferer(image[None, ..., seen].to(device), network)[0].float().cpu()
+        check_maps(logits, scan_name(item))
     return logits

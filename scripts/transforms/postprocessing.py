@@ -25,6 +25,7 @@ from monai.transforms import (
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
+from scripts.finite import check_maps
 from scripts.settings import number
 from scripts.transforms.geometry import AXES
 from scripts.transforms.labels import CLASSES
@@ -34,11 +35,29 @@ from scripts.transforms.preprocessing import BOX, IMAGE
 PRED = "pred"
 
 
+def scan_name(item: Mapping[Any, Any]) -> str:
+    """Returns the file that an item of a workflow was read from, or what the data list calls it."""
+    meta = getattr(item.get(IMAGE), "meta", {})
+    return str(meta.get("filename_or_obj") or item.get("name") or "a case")
+
+
+class FiniteMapd(MapTransform):
+    """Refuses an item whose map is not finite, see `check_maps`; the item stays as it is."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            check_maps(item[key], scan_name(item))
+        return item
+
+
 class Probabilities(Compose):
-    """Logits to probabilities in float32, on the grid that the network saw."""
+    """Logits to probabilities in float32, on the grid that the network saw; logits that are not finite are refused."""
 
     def __init__(self) -> None:
-        super().__init__([EnsureTyped(PRED, dtype=torch.float32), Activationsd(PRED, sigmoid=True)])
+        steps = [FiniteMapd(PRED), EnsureTyped(PRED, dtype=torch.float32), Activationsd(PRED, sigmoid=True)]
+        super().__init__(steps)
 
 
 class ScanProbabilities(Compose):

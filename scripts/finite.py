@@ -1,0 +1,112 @@
+"""Weights, maps and checkpoint metadata must hold finite numbers: what does not is refused where it arrives.
+
+A network with one weight that is NaN answers NaN, and NaN compared with a threshold is no infection. Without these
+checks a damaged checkpoint ends in a finished report of a healthy lung.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scripts.errors import UserError
+
+VARIANCE = "running_var"
+"""How torch names the running variance of a normalisation; its square root is taken."""
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Loads a state dict onto the CPU and checks its numbers; nothing in the file is evaluated.
+
+    Args:
+        path: the weights.
+
+    Returns:
+        The state dict.
+
+    Raises:
+        UserError: if the file is no plain state dict, or a number in it makes no sense, see `check_weights`.
+    """
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged, or it wants to run code: torch has many exceptions for that
+        found = type(error).__name__
+        raise UserError(f"{path}: no plain state dict ({found}); expected: weights that training wrote") from None
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        found = type(weights).__name__
+        raise UserError(f"{path}: no plain state dict ({found}); expected: weights that training wrote")
+    check_weights(weights, path)
+    return dict(weights)
+
+
+def check_weights(weights: Mapping[str, Tensor], name: str | Path) -> None:
+    """Refuses a state dict with NaN, infinity or a negative running variance.
+
+    Args:
+        weights: the state dict, on any device.
+        name: what the message calls it.
+
+    Raises:
+        UserError: names the first such entry and how many there are.
+    """
+    wrong = {key: reason for key, value in weights.items() if (reason := _fault(key, value)) is not None}
+    if wrong:
+        key, reason = next(iter(wrong.items()))
+        others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise UserError(f"{name}: {key}{others} of the weights holds {reason}; expected: finite weights")
+
+
+def _fault(key: str, value: Tensor) -> str | None:
+    if not bool(torch.isfinite(value).all().cpu()):
+        return "NaN or infinity"
+    if key.endswith(VARIANCE) and bool((value < 0).any().cpu()):
+        return "a negative variance"
+    return None
+
+
+def check_maps(maps: Tensor, name: str | Path) -> None:
+    """Refuses what a network gave for a scan where any number of it is NaN or infinite.
+
+    Args:
+        maps: logits or probabilities of any shape, on any device.
+        name: the scan's file.
+
+    Raises:
+        UserError: names the scan.
+    """
+    if not bool(torch.isfinite(maps).all().cpu()):
+        raise UserError(
+            f"{name}: the network's output is not finite (NaN or infinity); expected: weights and a precision that "
+            "give numbers (another checkpoint, or --amp false)"
+        )
+
+
+def check_numbers(content: Any, name: str | Path) -> None:
+    """Refuses NaN and infinity anywhere in what was read from JSON.
+
+    Args:
+        content: mappings, sequences and values.
+        name: what the message calls it.
+
+    Raises:
+        UserError: names the first such value by its keys.
+    """
+    for keys, value in _numbers(content):
+        if not math.isfinite(value):
+            raise UserError(f"{name}: {'.'.join(keys)} is {value}; expected: a finite number")
+
+
+def _numbers(content: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _numbers(value, (*keys, str(key)))
+    elif isinstance(content, Sequence) and not isinstance(content, str):
+        for index, value in enumerate(content):
+            yield from _numbers(value, (*keys, str(index)))
+    elif isinstance(content, float):
+        yield keys, content

@@ -1,0 +1,265 @@
+"""Numbers that are none end in one line that names the file, wherever weights or scans come in."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
+
+from scripts.cards import card_path, inferer_from_card, preprocessing_from_card, read_card, trained_network
+from scripts.errors import UserError, find_user_error
+from scripts.files import sha256
+from scripts.scan.batch import exit_code, segment_cases
+from scripts.scan.case import CaseSegmenter
+from scripts.scan.classify import Classifier
+from scripts.scan.inputs import expand_inputs
+from scripts.scan.reading import read_scan
+from scripts.scan.segmenter import HounsfieldSlices, Segmenter
+from scripts.training.checkpoint import RunCheckpoint, StartWeights
+from scripts.training.whole_scans import scan_logits
+from scripts.version import BUNDLE
+
+CPU = torch.device("cpu")
+MakeScan = Callable[..., tuple[Path, Path]]
+MakeCheckpoint = Callable[..., Path]
+
+
+def change_weights(path: Path, **values: float) -> Path:
+    """Sets the first number of an entry, of the last one by default, with the card's hash that of the file again."""
+    state = torch.load(path, weights_only=True)
+    for key, value in values.items():
+        state[key.replace("__", ".")].view(-1)[0] = value
+    torch.save(state, path)
+    change_card(path, sha256=sha256(path))
+    return path
+
+
+def change_card(path: Path, **values: Any) -> None:
+    card = json.loads(card_path(path).read_text())
+    card_path(path).write_text(json.dumps({**card, **values}))
+
+
+@pytest.fixture
+def checkpoint(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "model.pt", size=32)
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: MakeCheckpoint) -> list[str]:
+    """Entries of the network's weights: a weight, a running variance, and the bias of the last convolution."""
+    state = torch.load(make_checkpoint(tmp_path_factory.mktemp("names") / "model.pt"), weights_only=True)
+    first = next(key for key in state if key.endswith(".weight"))
+    variance = next(key for key in state if key.endswith("running_var"))
+    last = "out.bias"
+    assert last in state
+    return [first, variance, last]
+
+
+def encoded(key: str) -> str:
+    return key.replace(".", "__")
+
+
+def mistake(call: Callable[[], object]) -> str:
+    """The user's mistake that a call ends with, below what MONAI and ignite wrap around it; empty without one."""
+    try:
+        call()
+    except Exception as error:
+        return str(find_user_error(error) or "")
+    return ""
+
+
+def inference_card(path: Path) -> None:
+    """What `run inference` and MONAI Label do first."""
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "configs/inference.yaml"))
+    parser["checkpoint"] = str(path)
+    parser.get_parsed_content("network_def")
+
+
+def evaluation_card(path: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / "configs" / name) for name in ("train.yaml", "evaluate.yaml")])
+    parser["checkpoint"] = str(path)
+    parser.get_parsed_content("network_def")
+
+
+ENTRIES: dict[str, Callable[[Path], object]] = {
+    "segment": lambda path: Segmenter(path, "cpu"),
+    "classify": lambda path: Classifier(path, "cpu"),
+    "calibrate, publish, pseudo labels": lambda path: trained_network(path, CPU),
+    "fine-tuning": lambda path: StartWeights(str(path), torch.nn.Linear(1, 1)),
+    "run inference, MONAI Label": inference_card,
+    "evaluation": evaluation_card,
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_entry_refuses_weights_that_are_not_finite(entry: str, checkpoint: Path, names: list[str]) -> None:
+    change_weights(checkpoint, **{encoded(names[0]): math.nan})
+    found = mistake(lambda: ENTRIES[entry](checkpoint))
+    assert found.startswith(f"{checkpoint}: {names[0]} of the weights holds NaN or infinity")
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "reason"),
+    [(0, math.inf, "NaN or infinity"), (0, -math.inf, "NaN or infinity"), (1, math.nan, "NaN or infinity"),
+     (1, -1e-6, "a negative variance")],
+)  # fmt: skip
+def test_what_weights_may_not_hold(entry: int, value: float, reason: str, checkpoint: Path, names: list[str]) -> None:
+    read_card(checkpoint)
+    change_weights(checkpoint, **{encoded(names[entry]): value})
+    with pytest.raises(UserError, match=f"{names[entry]} of the weights holds {reason}"):
+        read_card(checkpoint)
+
+
+def test_weights_may_be_negative_and_a_variance_0(checkpoint: Path, names: list[str]) -> None:
+    change_weights(checkpoint, **{encoded(names[0]): -3.0, encoded(names[1]): 0.0})
+    read_card(checkpoint)
+
+
+def test_training_neither_writes_nor_resumes_such_weights(tmp_path: Path) -> None:
+    network, evaluator = torch.nn.Linear(1, 1, bias=False), Engine(lambda engine, batch: None)
+    evaluator.state.best_metric, evaluator.state.best_metric_epoch = -1.0, -1
+    card = {"network": {}, "preprocessing": {}, "data": {}}
+    run = RunCheckpoint(str(tmp_path), network, network, evaluator, {}, card, resume=True)
+    trainer = Engine(lambda engine, batch: None)
+    trainer.state.device = CPU  # type: ignore[attr-defined]
+    torch.nn.init.constant_(network.weight, 1.0)
+    run.save(trainer)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    torch.nn.init.constant_(network.weight, math.nan)
+    with pytest.raises(UserError, match=r"model\.pt: weight of the weights holds NaN"):
+        run.save(trainer)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    state["network"]["weight"].fill_(math.inf)
+    torch.save(state, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"last\.pt: weight of the weights holds NaN or infinity"):
+        run.load(trainer)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "named"),
+    [
+        ("operating_point", {"threshold": math.nan}, "operating_point.threshold is nan"),
+        ("operating_point", {"smallest_lesion_mm3": math.inf}, "operating_point.smallest_lesion_mm3 is inf"),
+        ("preprocessing", {"size": 32, "window": [-1250, math.nan]}, "preprocessing.window.1 is nan"),
+        ("familiarity", {"limit": -math.inf}, "familiarity.limit is -inf"),
+    ],
+)
+def test_numbers_of_the_metadata_are_finite(section: str, value: object, named: str, checkpoint: Path) -> None:
+    change_card(checkpoint, **{section: value})
+    with pytest.raises(UserError, match=rf"model\.json: {named}; expected: a finite number"):
+        read_card(checkpoint)
+
+
+def test_a_measure_without_a_case_may_be_undefined(checkpoint: Path) -> None:
+    change_card(checkpoint, figures={"validation": {"val_positive_dice": math.nan}})
+    assert math.isnan(read_card(checkpoint)["figures"]["validation"]["val_positive_dice"])
+
+
+@pytest.fixture
+def overflowing(checkpoint: Path, names: list[str]) -> Path:
+    """Weights that are finite and give infinite maps: two terms of 3e38 are beyond float32."""
+    state = torch.load(checkpoint, weights_only=True)
+    last = names[2].removesuffix("bias") + "weight"
+    state[last].fill_(3e38)
+    state[names[2]].fill_(3e38)
+    torch.save(state, checkpoint)
+    change_card(checkpoint, sha256=sha256(checkpoint))
+    return checkpoint
+
+
+def test_a_map_that_is_not_finite_refuses_its_case_and_the_others_go_on(
+    weights: Path, make_scan: MakeScan, tmp_path: Path
+) -> None:
+    good, bad = make_scan("good", shape=(40, 36, 6))[0], make_scan("bad", shape=(40, 36, 7))[0]
+    segmenter = Segmenter(weights, "cpu")
+    network = segmenter.network
+    segmenter.network = lambda x: network(x) * (math.nan if len(x) == 7 else 1)  # type: ignore[assignment]
+    out = tmp_path / "out"
+    manifest = segment_cases(CaseSegmenter(segmenter), expand_inputs([good.parent], out), out)
+    status = {entry["name"]: entry for entry in manifest["cases"]}
+    assert (status["good"]["status"], status["bad"]["status"], exit_code(manifest)) == ("done", "refused", 3)
+    assert status["bad"]["message"].startswith(f"{bad}: the network's output is not finite")
+    assert (out / "good" / "infection.nii.gz").exists()
+    assert not (out / "bad").exists()
+
+
+def test_run_inference_names_the_scan_and_writes_no_mask(
+    overflowing: Path, make_scan: MakeScan, tmp_path: Path
+) -> None:
+    scan = make_scan()[0]
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "configs/inference.yaml"))
+    parser.update({"dataset_dir": str(scan), "checkpoint": str(overflowing), "output_dir": str(tmp_path / "out")})
+    parser["device"] = "cpu"
+    found = mistake(lambda: parser.get_parsed_content("run"))
+    assert found.startswith(f"{scan}: the network's output is not finite")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_whole_scans_name_the_scan(overflowing: Path, make_scan: MakeScan) -> None:
+    scan = make_scan()[0]
+    network, card = trained_network(overflowing, CPU)
+    item = preprocessing_from_card(card)({"image": str(scan)})
+    with pytest.raises(UserError, match=r"scan\.nii\.gz: the network's output is not finite"):
+        scan_logits(item, network, inferer_from_card(card, 8), CPU)
+
+
+def test_classify_names_the_scan(weights: Path, make_scan: MakeScan) -> None:
+    scan = read_scan(make_scan()[0])
+    slices = HounsfieldSlices(scan)
+    found = Segmenter(weights, "cpu", threshold=0.01).segment(scan, slices, probability=True)
+    classifier = Classifier.__new__(Classifier)
+    classifier.device, classifier.size, classifier.window = CPU, 32, (-1250.0, 250.0)
+    classifier.network = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1))
+    torch.nn.init.constant_(classifier.network[0].bias, math.nan)
+    with pytest.raises(UserError, match=r"scan\.nii\.gz: the network's output is not finite"):
+        classifier.classify(scan, slices, found)
+    assert found.mask.any()
+
+
+def losses(values: list[float]) -> Iterator[dict[str, torch.Tensor]]:
+    yield from ({"loss": torch.tensor(value)} for value in values)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_training_before_the_epoch_is_saved(value: float, tmp_path: Path) -> None:
+    from scripts.training.handlers import READ_EVERY, StopAtNonFiniteLoss
+
+    values = np.ones(2 * READ_EVERY + 7)
+    values[READ_EVERY + 2] = values[READ_EVERY + 4] = value  # steps are counted from 1
+    found = losses(list(values))
+    trainer, saved = Engine(lambda engine, batch: [next(found)]), []
+    StopAtNonFiniteLoss(str(tmp_path)).attach(trainer)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: saved.append(engine.state.epoch))
+    with pytest.raises(UserError, match=rf"the loss of step {READ_EVERY + 3} \(epoch 2\) is not finite"):
+        trainer.run(range(READ_EVERY + 1), max_epochs=2)
+    assert saved == [1]
+    assert trainer.state.iteration == 2 * READ_EVERY
+
+
+def test_the_end_of_an_epoch_looks_at_its_losses(tmp_path: Path) -> None:
+    from scripts.training.handlers import StopAtNonFiniteLoss
+
+    found = losses([1.0, math.nan, 1.0])
+    trainer = Engine(lambda engine, batch: [next(found)])
+    StopAtNonFiniteLoss(str(tmp_path)).attach(trainer)
+    with pytest.raises(UserError, match=r"the loss of step 2 \(epoch 1\)"):
+        trainer.run(range(3), max_epochs=1)
+
+
+def test_every_training_looks_at_its_losses() -> None:
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "configs/train.yaml"))
+    targets = [handler["_target_"] for handler in parser["train#handlers"]]
+    assert targets.index("scripts.training.handlers.StopAtNonFiniteLoss") < targets.index("ValidationHandler")
