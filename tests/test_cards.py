@@ -16,7 +16,8 @@ from scripts.cards import (
     write_card,
 )
 from scripts.errors import UserError
-from scripts.networks.registry import create_network
+from scripts.networks.registry import create_network, same_network
+from scripts.training.checkpoint import StartWeights
 
 ARGUMENTS = {"base_width": 4, "fusion": "add"}
 
@@ -53,6 +54,22 @@ def test_overrides_that_the_network_does_not_know_are_left_out(tmp_path: Path) -
     torch.save(network.state_dict(), path)
     write_card(path, network.spec, {}, {}, {})
     assert network_from_card(read_card(path), deep_supervision=False, dropout=0.1) is not None
+
+
+def test_networks_are_the_same_if_what_one_leaves_unsaid_is_the_default() -> None:
+    """Cards of earlier versions lack arguments that came later, and JSON knows no tuples."""
+    earlier = {"name": "resunet", "arguments": {"base_width": 4, "edge_stages": [1, 2]}}
+    now = {"name": "resunet", "arguments": {"base_width": 4, "edge_stages": (1, 2), "upsampling": "transposed"}}
+    assert same_network(earlier, now)
+    assert not same_network(earlier, {"name": "resunet", "arguments": {"base_width": 4, "upsampling": "bilinear"}})
+    assert not same_network(earlier, {"name": "unet", "arguments": {"base_width": 4}})
+    assert not same_network(earlier, {})
+
+
+def test_a_training_starts_from_weights_of_a_version_without_a_later_argument(checkpoint: Path) -> None:
+    StartWeights(str(checkpoint), create_network("resunet", **ARGUMENTS, upsampling="transposed"))
+    with pytest.raises(UserError, match="weights of the network trained"):
+        StartWeights(str(checkpoint), create_network("resunet", **ARGUMENTS, upsampling="bilinear"))
 
 
 def test_missing_weights_are_said_in_one_line_that_helps(tmp_path: Path) -> None:

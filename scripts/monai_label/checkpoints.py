@@ -21,6 +21,7 @@ import pandas as pd
 from scripts.cards import card_path, read_card
 from scripts.errors import UserError
 from scripts.files import unfinished_folder
+from scripts.networks.registry import same_network
 from scripts.training.processes import is_main_process
 from scripts.training.run_folder import BEST, LAST
 
@@ -144,7 +145,7 @@ def use(deployment: str | Path, name: str) -> str:
     """
     served = read_card(weights(deployment, active(deployment)))["network"]
     found = read_card(weights(deployment, name))["network"]
-    if found != served:
+    if not same_network(found, served):
         raise UserError(
             f"{name}: holds {found}; accepted: the network that the app was assembled for, {served}; "
             f"`make monailabel WEIGHTS={weights(deployment, name)}` assembles it for the other"

@@ -94,19 +94,53 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
+UPSAMPLINGS = ("transposed", "bilinear")
+
+
+def make_upsampling(name: str, in_channels: int, out_channels: int) -> nn.Module:
+    """Builds what doubles height and width: (B, in_channels, H, W) to (B, out_channels, 2H, 2W).
+
+    Args:
+        name: "transposed", a 2x2 transposed convolution, or "bilinear", interpolation and a 1x1 convolution.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name not in UPSAMPLINGS:
+        raise ValueError(f"upsampling is {name!r}; expected: {', '.join(UPSAMPLINGS)}")
+    if name == "transposed":
+        return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+    # Both steps are linear and the weights of an interpolation sum to 1, so that their order is free. The convolution
+    # goes first: it sees a quarter of the pixels.
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size=1),
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+    )
+
+
 class UpBlock(nn.Module):
-    """One decoder level: 2x2 transposed convolution, concatenation with the skip, two `ConvBlock`.
+    """One decoder level: upsampling by 2, concatenation with the skip, two `ConvBlock`.
 
     Args:
         in_channels: channels of the coarser decoder map.
-        up_channels: channels after the transposed convolution.
+        up_channels: channels after the upsampling.
         skip_channels: channels of the encoder map of this level.
         out_channels: channels of this decoder level.
+        upsampling: see `make_upsampling`.
     """
 
-    def __init__(self, in_channels: int, up_channels: int, skip_channels: int, out_channels: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        up_channels: int,
+        skip_channels: int,
+        out_channels: int,
+        upsampling: str = "transposed",
+    ) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose2d(in_channels, up_channels, kernel_size=2, stride=2)
+        self.up = make_upsampling(upsampling, in_channels, up_channels)
         self.body = nn.Sequential(
             ConvBlock(up_channels + skip_channels, out_channels), ConvBlock(out_channels, out_channels)
         )

@@ -6,7 +6,9 @@ weights is imported or evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -63,6 +65,24 @@ def create_network(name: str, **arguments: Any) -> nn.Module:
     network = NETWORKS[name](**arguments)
     network.spec = {"name": name, "arguments": arguments}  # type: ignore[assignment]
     return network
+
+
+def same_network(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two specs build the same network; an argument that one leaves unsaid has its default.
+
+    Cards of earlier versions lack the arguments that came later.
+    """
+    return _completed(one) == _completed(other)
+
+
+def _completed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec with every default, as JSON would hold it: a tuple is a list there."""
+    if spec.get("name") not in NETWORKS:
+        return dict(spec)
+    parameters = inspect.signature(NETWORKS[spec["name"]]).parameters.values()
+    defaults = {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
+    completed: dict[str, Any] = json.loads(json.dumps({**spec, "arguments": {**defaults, **spec["arguments"]}}))
+    return completed
 
 
 def _from_text(value: Any) -> Any:

@@ -1,8 +1,10 @@
 """ResUNet with edge supervision (ESM), semantic supervision (ASSM) and attention fusion (AFM).
 
 Hu, Shen, Guan, Li, Zhou, Ruan: "Deep co-supervision and attention fusion strategy for automatic COVID-19 lung
-infection segmentation on CT images", Pattern Recognition 2022 (arXiv 2112.10368). Written from the paper; the
-symbols in comments are the paper's.
+infection segmentation on CT images", Pattern Recognition 2022 (arXiv 2112.10368). The modules are written from the
+paper, and the symbols in comments are the paper's. The paper leaves the skeleton open. The depth of the encoder
+(ResNet-34), the channels of every stage and the 2x2 transposed convolutions are facts about the published code
+(docs/training.md lists them); no line of it is taken.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.blocks import ConvBlock, ResidualBlock, UpBlock, check_size
+from scripts.networks.blocks import UPSAMPLINGS, ConvBlock, ResidualBlock, UpBlock, check_size
 from scripts.networks.fusion import GATES, RESIDUALS, AddFusion, AttentionFusion, ConcatFusion, NoFusion
 from scripts.networks.supervision import SupervisionHeads
 
@@ -64,16 +66,17 @@ class Decoder(nn.Module):
 
     Args:
         channels: channels of S_1 ... S_5, which are those of X_1 ... X_5 as well.
+        upsampling: see `make_upsampling`.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], upsampling: str = "transposed") -> None:
         super().__init__()
         self.bridge = nn.Sequential(ConvBlock(channels[4], channels[4]), ConvBlock(channels[4], channels[4]))
         ups: list[nn.Module] = []
         for level in (3, 2, 1, 0):
-            # The finest transposed convolution has half the channels of its level: 32 of 64 in the paper.
+            # The finest upsampling has half the channels of its level: 32 of 64 in the published code.
             up_channels = channels[level] if level else channels[0] // 2
-            ups.append(UpBlock(channels[level + 1], up_channels, channels[level], channels[level]))
+            ups.append(UpBlock(channels[level + 1], up_channels, channels[level], channels[level], upsampling))
         self.ups = nn.ModuleList(ups)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
@@ -90,7 +93,7 @@ class ResUNet(nn.Module):
     Args:
         in_channels: channels of the image.
         out_channels: channels of the main map.
-        base_width: channels of S_1 (64 in the paper); the others are 1, 2, 4 and 8 times as many.
+        base_width: channels of S_1 (64 in the published code); the others are 1, 2, 4 and 8 times as many.
         edge_stages: encoder stages under edge supervision (ESM), counted from 1.
         mask_stages: encoder stages under semantic supervision (ASSM).
         edge_stages_dec: decoder levels under edge supervision (ESM*).
@@ -99,6 +102,8 @@ class ResUNet(nn.Module):
         gate: see `AttentionFusion`.
         residual: see `AttentionFusion`.
         include_top: see `AttentionFusion`.
+        upsampling: how the decoder doubles its size, see `make_upsampling`. The paper says "bilinear interpolation
+            up-sampling" in one place (section 4.4), the published code has transposed convolutions.
         dropout: probability of dropping a channel of the fused map while training; 0 in the paper. Made for
             epistemic uncertainty by repeated passes in training mode.
         deep_supervision: whether training mode returns the maps of the heads too. The parameters are the same
@@ -123,6 +128,7 @@ class ResUNet(nn.Module):
         include_top: bool = False,
         dropout: float = 0.0,
         deep_supervision: bool = True,
+        upsampling: str = "transposed",
     ) -> None:
         super().__init__()
         if base_width < 4 or base_width % 4:
@@ -133,6 +139,7 @@ class ResUNet(nn.Module):
             ("fusion", fusion, FUSIONS),
             ("gate", gate, GATES),
             ("residual", residual, RESIDUALS),
+            ("upsampling", upsampling, UPSAMPLINGS),
         ):
             if value not in accepted:
                 raise ValueError(f"{name} is {value!r}; accepted: {', '.join(accepted)}")
@@ -145,7 +152,7 @@ class ResUNet(nn.Module):
         self.edge_heads = len(edge_stages) + len(edge_stages_dec)
         self.mask_heads = len(mask_stages) + len(mask_stages_dec)
         self.encoder = Encoder(in_channels, channels)
-        self.decoder = Decoder(channels)
+        self.decoder = Decoder(channels, upsampling)
         self.fusion = _make_fusion(fusion, channels, gate, residual, include_top)
         self.dropout = nn.Dropout2d(dropout)
         self.out = nn.Conv2d(base_width, out_channels, kernel_size=1)

@@ -36,6 +36,7 @@ from scripts.data.slices import chosen_slices
 from scripts.errors import UserError
 from scripts.files import write_atomic, write_json
 from scripts.networks.familiarity import Familiarity, FeatureMeans, deepest_layer
+from scripts.networks.registry import same_network
 from scripts.training.whole_scans import looked_at, scan_logits
 from scripts.transforms.geometry import is_picture
 from scripts.transforms.postprocessing import PRED, EvaluationOutput
@@ -308,7 +309,8 @@ class _Training:
 
     def check(self, wanted: Mapping[str, Any]) -> None:
         """Refuses another recipe than that of a card, and a fold that is not one of the data."""
-        differs = [key for key in ("network", "preprocessing", "training") if self.card[key] != wanted[key]]
+        differs = [] if same_network(self.card["network"], wanted["network"]) else ["network"]
+        differs += [key for key in ("preprocessing", "training") if self.card[key] != wanted[key]]
         if differs:
             found = " and ".join(differs)
             raise UserError(f"{self.weights}: another {found}; accepted: trainings with the recipe of the weights")

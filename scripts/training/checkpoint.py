@@ -16,6 +16,7 @@ from scripts.cards import read_card, write_checkpoint
 from scripts.errors import UserError
 from scripts.files import write_atomic
 from scripts.finite import check_weights
+from scripts.networks.registry import same_network
 from scripts.settings import flag, optional
 from scripts.training.processes import is_main_process
 from scripts.training.run_folder import BEST, LAST
@@ -44,7 +45,7 @@ class StartWeights:
         if self.checkpoint is not None:
             found = read_card(self.checkpoint)["network"]
             wanted = getattr(self.network, "spec", found)
-            if found != wanted:
+            if not same_network(found, wanted):
                 raise UserError(f"{checkpoint}: holds {found}; accepted: weights of the network trained, {wanted}")
 
     def attach(self, engine: Engine) -> None:
@@ -161,7 +162,9 @@ class RunCheckpoint:
 
     def _check_identity(self, content: Mapping[str, Any]) -> None:
         """Refuses to go on with a run that began with other data, network, preprocessing, seed or cycle."""
-        changed = [key for key, value in self.identity.items() if content["identity"].get(key) != value]
+        before = content["identity"]
+        changed = [key for key, value in self.identity.items() if key != "network" and before.get(key) != value]
+        changed += [] if same_network(before["network"], self.identity["network"]) else ["network"]
         changed += [
             f"total steps of the {name}"
             for name, value in self.objects.items()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from scripts.networks.blocks import UPSAMPLINGS
 from scripts.networks.fusion import AttentionFusion
 from scripts.networks.resunet import ResUNet
+from scripts.version import BUNDLE
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -23,6 +27,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"fusion": "concat"},
     {"fusion": "none"},
     {"edge_stages_dec": (1, 2), "mask_stages_dec": (3, 4, 5)},
+    {"upsampling": "bilinear"},
 ]
 VARIANT_IDS = ["-".join(f"{k}={v}" for k, v in variant.items()) or "paper" for variant in VARIANTS]
 NO_HEADS: dict[str, Any] = {"edge_stages": (), "mask_stages": ()}
@@ -110,6 +115,7 @@ def test_size_that_is_no_multiple_of_16_is_refused(size: tuple[int, int]) -> Non
         {"residual": "skip"},
         {"fusion": "add", "gate": "channel"},
         {"fusion": "none", "residual": "skip"},
+        {"upsampling": "nearest"},
         {"edge_stages": (1, 1)},
         {"edge_stages": (0,)},
         {"edge_stages": (6,), "mask_stages": ()},
@@ -204,6 +210,42 @@ def test_torchscript_is_eager(variant: dict[str, Any]) -> None:
         torch.testing.assert_close(scripted.eval()(x), model.eval()(x), rtol=1e-10, atol=1e-10)
         if "dropout" not in variant:
             torch.testing.assert_close(scripted.train()(x), model.train()(x), rtol=1e-10, atol=1e-10)
+
+
+def test_bilinear_upsampling_interpolates_and_then_projects(
+    numpy_upsample: Callable[..., np.ndarray], numpy_conv: Callable[..., np.ndarray]
+) -> None:
+    """Section 4.4 of the paper; the order of the two linear steps is free, so the oracle has the paper's."""
+    model, coarse = network(upsampling="bilinear"), image(2, 16, 4, 3)
+    up = model.decoder.ups[2].up
+    with torch.no_grad():
+        found = up(coarse).numpy()
+    weight, bias = (value.detach().numpy() for value in up.parameters())
+    assert weight.shape == (8, 16, 1, 1)
+    np.testing.assert_allclose(found, numpy_conv(numpy_upsample(coarse.numpy(), (8, 6)), weight, bias), atol=1e-12)
+
+
+@pytest.mark.parametrize(("level", "before", "after"), [(0, 512, 256), (1, 256, 128), (2, 128, 64), (3, 64, 32)])
+def test_upsampling_has_the_same_channels_either_way(level: int, before: int, after: int) -> None:
+    for name, kernel in (("transposed", 4), ("bilinear", 1)):
+        up = meta_network(upsampling=name).decoder.ups[level].up
+        assert up(torch.empty(1, before, 2, 3, device="meta")).shape == (1, after, 4, 6)
+        assert sum(p.numel() for p in up.parameters()) == kernel * before * after + after
+
+
+def test_bilinear_has_a_quarter_of_the_upsampling_weights() -> None:
+    whole, bilinear = (sum(p.numel() for p in meta_network(upsampling=name).parameters()) for name in UPSAMPLINGS)
+    assert whole == 29_189_355
+    assert whole - bilinear == 3 * (512 * 256 + 256 * 128 + 128 * 64 + 64 * 32)
+
+
+def test_the_default_keeps_the_keys_of_earlier_weights() -> None:
+    default, bilinear = (set(meta_network(**one).state_dict()) for one in ({}, {"upsampling": "bilinear"}))
+    names = {f"decoder.ups.{level}.up" for level in range(4)}
+    assert default - bilinear == {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}
+    assert bilinear - default == {f"{name}.0.{kind}" for name in names for kind in ("weight", "bias")}
+    shipped = torch.load(BUNDLE / "models/model.pt", weights_only=True)
+    assert default == set(shipped)
 
 
 def test_attention_is_the_default_fusion() -> None:
