@@ -8,6 +8,11 @@ from pathlib import Path
 BUNDLE = Path(__file__).resolve().parents[1]
 
 
+def bundle_root() -> str:
+    """Returns the bundle's folder, which the configs start from whatever folder a command is run in."""
+    return str(BUNDLE)
+
+
 def bundle_version() -> str:
     """Returns the version that metadata.json gives."""
     return str(json.loads((BUNDLE / "configs/metadata.json").read_text(encoding="utf-8"))["version"])
