@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from scripts.metrics.cumulative import DiceOverThresholds, SegmentationMetric, SoftDiceLossMetric
+from scripts.metrics.cumulative import (
+    DiceOverThresholds,
+    SegmentationMeasures,
+    SegmentationMetric,
+    SoftDiceLossMetric,
+)
 from scripts.metrics.functional import (
     MEASURES,
     dice,
     dice_over_thresholds,
     e_measure,
+    iou,
     mean_absolute_error,
     mean_and_max_dice,
     measure,
@@ -22,11 +28,13 @@ from scripts.metrics.table import json_ready, score_case, summarise
 __all__ = [
     "MEASURES",
     "DiceOverThresholds",
+    "SegmentationMeasures",
     "SegmentationMetric",
     "SoftDiceLossMetric",
     "dice",
     "dice_over_thresholds",
     "e_measure",
+    "iou",
     "json_ready",
     "mean_absolute_error",
     "mean_and_max_dice",

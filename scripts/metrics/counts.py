@@ -37,6 +37,11 @@ class Counts(NamedTuple):
         value = _ratio(2 * self.tp, self.predicted + self.actual)
         return value.masked_fill(self.predicted + self.actual == 0, 1.0)
 
+    def iou(self) -> Tensor:
+        """Intersection over union tp / (predicted + actual - tp); 1 where both are empty, 0 where one is."""
+        union = self.predicted + self.actual - self.tp
+        return _ratio(self.tp, union).masked_fill(union == 0, 1.0)
+
     def sensitivity(self) -> Tensor:
         """Recall tp / actual (Hu et al. 2022, Eq. 9); NaN for an empty target."""
         return _ratio(self.tp, self.actual)
@@ -52,6 +57,7 @@ class Counts(NamedTuple):
 
 OVERLAP_RATIOS: dict[str, Callable[[Counts], Tensor]] = {
     "dice": Counts.dice,
+    "iou": Counts.iou,
     "sensitivity": Counts.sensitivity,
     "specificity": Counts.specificity,
     "precision": Counts.precision,
@@ -71,7 +77,11 @@ def check_rules(rules: str) -> None:
 
 def check_probabilities(prob: Tensor) -> None:
     """Raises ValueError for values outside [0, 1], NaN included; it waits for the device."""
-    low, high = torch.aminmax(prob)
+    check_range(*torch.aminmax(prob))
+
+
+def check_range(low: Tensor, high: Tensor) -> None:
+    """Raises ValueError where the smallest and the largest prediction are not in [0, 1]; it waits for the device."""
     if not bool((low >= 0) & (high <= 1)):
         raise ValueError(
             f"predictions range from {low:.4g} to {high:.4g}; accepted: probabilities in [0, 1], after the sigmoid"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,13 +13,19 @@ from scripts.metrics.counts import (
     OVERLAP_RATIOS,
     Counts,
     Rules,
-    check_probabilities,
+    check_range,
     check_rules,
     counts_at,
     prepare_maps,
     working_dtype,
 )
-from scripts.metrics.functional import MEASURES, dice_over_thresholds, mean_and_max_dice, measure
+from scripts.metrics.functional import (
+    MEASURES,
+    check_names,
+    dice_over_thresholds,
+    mean_and_max_dice,
+    measure_all,
+)
 from scripts.metrics.slices import batch_to_slices, per_slice
 
 Aggregation = Literal["slice", "positive_slice", "case", "pooled"]
@@ -28,25 +35,49 @@ class _MapMetric(CumulativeIterationMetric):
     """Rows of equal width in one buffer, which MONAI gathers over the processes.
 
     Called with `y_pred`, probabilities: a list of (1, H, W) or (1, X, Y, Z), or a batch (B, 1, ...); and `y`,
-    the mask, or (2, ...) whose first channel is the mask (the training label: mask, edge).
+    the mask, or (2, ...) whose first channel is the mask (the training label: mask, edge). A call reads nothing back
+    from the device; whether the predictions were probabilities is checked when the figure is read.
     """
 
+    def reset(self) -> None:
+        """Forgets what was seen."""
+        super().reset()
+        self._range: tuple[Tensor, Tensor] | None = None
+
+    def _compute_list(self, y_pred: Any, y: Any = None, **kwargs: Any) -> Any:
+        """The rows of a list; items of one size are one batch."""
+        if y is None or len({(*p.shape, *t.shape) for p, t in zip(y_pred, y, strict=True)}) > 1:
+            return super()._compute_list(y_pred, y, **kwargs)
+        maps = (torch.stack([one.detach().as_subclass(Tensor) for one in items]) for items in (y_pred, y))
+        return self._compute_tensor(*maps, **kwargs)
+
+    def _maps(self, y_pred: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The probabilities and the mask channel of the label, plain tensors of one shape (B, 1, ...)."""
+        prob, target = _main_maps(y_pred, y)
+        low, high = torch.aminmax(prob)
+        if self._range is not None:
+            low, high = torch.minimum(low, self._range[0]), torch.maximum(high, self._range[1])
+        self._range = low, high
+        return prob, target
+
     def _rows(self) -> Tensor:
+        if self._range is not None:
+            check_range(*self._range)
         rows = self.get_buffer()
         if not isinstance(rows, Tensor):
             raise ValueError(f"{type(self).__name__} has seen no prediction yet")
         return rows
 
 
-class SegmentationMetric(_MapMetric):
-    """One measure of `functional` over everything seen since the last reset.
+class SegmentationMeasures(_MapMetric):
+    """Measures of `functional` over everything seen since the last reset, computed together.
 
     `y_pred` holds probabilities: a list of (1, H, W) or (1, X, Y, Z), or a batch (B, 1, ...), each item a
     case; a volume's last axis counts its slices. `y` is the mask, or (2, ...) whose first channel is the
-    mask. Undefined values (NaN) are left out of means; `count` says how many remain.
+    mask. Undefined values (NaN) are left out of means.
 
     Args:
-        name: one of `functional.MEASURES`.
+        names: some of `functional.MEASURES`.
         aggregation: "slice": mean over all slices (Dice of two empty masks is 1); "positive_slice": over
             those whose target is not empty; "case": mean over cases, overlap measures from the counts of the
             whole case, the others as the mean over its slices; "pooled": from the counts of everything.
@@ -56,7 +87,93 @@ class SegmentationMetric(_MapMetric):
 
     Raises:
         ValueError: for unknown names; for "pooled" with a measure or rules that counts cannot give; when
-            called, for values outside [0, 1], more than one predicted channel, or shapes that do not match.
+            called, for more than one predicted channel or shapes that do not match; when the figure is read, for
+            predictions outside [0, 1].
+
+    >>> metric = SegmentationMeasures(["dice", "mae"])
+    >>> empty = torch.zeros(1, 2, 2)
+    >>> _ = metric(y_pred=[torch.ones(1, 2, 2), empty], y=[torch.eye(2)[None], empty])
+    >>> {name: value.item() for name, value in metric.aggregate().items()}  # (2/3 + 1) / 2, (1/2 + 0) / 2
+    {'dice': 0.8333333333333333, 'mae': 0.25}
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str] = MEASURES,
+        aggregation: Aggregation = "slice",
+        threshold: float = 0.5,
+        rules: Rules = "plain",
+    ) -> None:
+        super().__init__()
+        check_rules(rules)
+        check_names(names)
+        if aggregation not in get_args(Aggregation):
+            raise ValueError(f"aggregation is {aggregation!r}; accepted: {', '.join(get_args(Aggregation))}")
+        no_ratio = [name for name in names if name not in OVERLAP_RATIOS or rules != "plain"]
+        if aggregation == "pooled" and no_ratio:
+            raise ValueError(
+                f"{', '.join(no_ratio)} under {rules} rules is no ratio of counts; accepted for pooled: plain overlap"
+            )
+        self.names = tuple(names)
+        self.aggregation = aggregation
+        self.threshold = threshold
+        self.rules = rules
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """The rows of a batch: values (n, names), or counts (B, 4) for "pooled"."""
+        prob, target = self._maps(y_pred, y)
+        cases, slices = len(prob), (batch_to_slices(prob), batch_to_slices(target))
+        if self.aggregation == "pooled":
+            return self._case_counts(cases, *slices)
+        values = per_slice(self._values, *slices)
+        return self._case_values(cases, values, *slices) if self.aggregation == "case" else values
+
+    def aggregate(self) -> Any:
+        """The measures by name, scalars on the device of what was seen; NaN where no value is defined.
+
+        Raises:
+            ValueError: before the first call, and for predictions outside [0, 1].
+        """
+        rows = self._rows()
+        if self.aggregation == "pooled":
+            counts = Counts(*rows.sum(0))
+            return {name: OVERLAP_RATIOS[name](counts) for name in self.names}
+        return dict(zip(self.names, rows.nanmean(0), strict=True))
+
+    def _values(self, prob: Tensor, target: Tensor) -> Tensor:
+        """The measures of slices (B, 1, H, W), (B, names); NaN for what the aggregation leaves out."""
+        found = measure_all(prob, target, names=self.names, threshold=self.threshold, rules=self.rules)
+        values = torch.stack(list(found.values()), dim=1)
+        if self.aggregation == "positive_slice":
+            values = values.masked_fill(~(target > 0.5).flatten(1).any(1, keepdim=True), torch.nan)
+        return values
+
+    def _case_values(self, cases: int, values: Tensor, prob: Tensor, target: Tensor) -> Tensor:
+        """The measures of cases (B, names), given those of their slices."""
+        values = values.view(cases, -1, len(self.names)).nanmean(1)
+        if self.rules != "plain" or not set(self.names) & set(OVERLAP_RATIOS):
+            return values
+        counts = Counts(*self._case_counts(cases, prob, target).unbind(1))
+        for column, name in enumerate(self.names):
+            if name in OVERLAP_RATIOS:
+                values[:, column] = OVERLAP_RATIOS[name](counts)
+        return values
+
+    def _case_counts(self, cases: int, prob: Tensor, target: Tensor) -> Tensor:
+        """The counts (B, 4) of cases whose slices are (B * Z, 1, H, W)."""
+
+        def counts(p: Tensor, t: Tensor) -> Tensor:
+            return torch.stack(counts_at(*prepare_maps(p, t), self.threshold), dim=1)
+
+        return per_slice(counts, prob, target).view(cases, -1, len(Counts._fields)).sum(1)
+
+
+class SegmentationMetric(SegmentationMeasures):
+    """One of the measures of `SegmentationMeasures`, as MONAI's `IgniteMetricHandler` takes it.
+
+    Args:
+        name: one of `functional.MEASURES`.
+        aggregation: see `SegmentationMeasures`, like the others, the calls and the errors.
 
     >>> metric = SegmentationMetric("dice")
     >>> empty = torch.zeros(1, 2, 2)
@@ -72,57 +189,22 @@ class SegmentationMetric(_MapMetric):
         threshold: float = 0.5,
         rules: Rules = "plain",
     ) -> None:
-        super().__init__()
-        check_rules(rules)
-        if name not in MEASURES:
-            raise ValueError(f"name is {name!r}; accepted: {', '.join(MEASURES)}")
-        if aggregation not in get_args(Aggregation):
-            raise ValueError(f"aggregation is {aggregation!r}; accepted: {', '.join(get_args(Aggregation))}")
-        self.from_counts = name in OVERLAP_RATIOS and rules == "plain"
-        if aggregation == "pooled" and not self.from_counts:
-            raise ValueError(f"{name} under {rules} rules is no ratio of counts; accepted for pooled: plain overlap")
+        super().__init__((name,), aggregation, threshold, rules)
         self.name = name
-        self.aggregation = aggregation
-        self.threshold = threshold
-        self.rules = rules
-
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """The rows of a batch: values (n, 1), or counts (B, 4) for "pooled"."""
-        prob, target = _main_maps(y_pred, y)
-        cases, slices = len(prob), (batch_to_slices(prob), batch_to_slices(target))
-        if self.aggregation in ("case", "pooled") and self.from_counts:
-            counts = per_slice(self._counts, *slices).view(cases, -1, len(Counts._fields)).sum(1)
-            return counts if self.aggregation == "pooled" else self._ratio(counts)[:, None]
-        values = per_slice(self._values, *slices)
-        if self.aggregation == "case":
-            values = values.view(cases, -1).nanmean(1)
-        return values[:, None]
 
     def aggregate(self) -> Tensor:
         """The measure, a scalar; NaN where no value is defined.
 
         Raises:
-            ValueError: before the first call.
+            ValueError: as `SegmentationMeasures`.
         """
-        rows = self._rows()
-        return self._ratio(rows.sum(0)) if self.aggregation == "pooled" else rows.nanmean()
+        value: Tensor = super().aggregate()[self.name]
+        return value
 
     @property
     def count(self) -> int:
         """How many slices or cases the figure rests on, undefined ones left out ("pooled": all cases)."""
         return int((~self._rows()[:, 0].isnan()).sum())
-
-    def _counts(self, prob: Tensor, target: Tensor) -> Tensor:
-        return torch.stack(counts_at(*prepare_maps(prob, target), self.threshold), dim=1)
-
-    def _ratio(self, counts: Tensor) -> Tensor:
-        return OVERLAP_RATIOS[self.name](Counts(*counts.unbind(-1)))
-
-    def _values(self, prob: Tensor, target: Tensor) -> Tensor:
-        values = measure(self.name, prob, target, threshold=self.threshold, rules=self.rules)
-        if self.aggregation == "positive_slice":
-            values = values.masked_fill(~(target > 0.5).flatten(1).any(1), torch.nan)
-        return values
 
 
 class DiceOverThresholds(_MapMetric):
@@ -148,7 +230,7 @@ class DiceOverThresholds(_MapMetric):
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
         """The curves of a batch, (slices, 256)."""
-        prob, target = (batch_to_slices(maps) for maps in _main_maps(y_pred, y))
+        prob, target = (batch_to_slices(maps) for maps in self._maps(y_pred, y))
         return per_slice(lambda p, t: dice_over_thresholds(p, t, rules=self.rules), prob, target)
 
     def aggregate(self) -> Tensor:
@@ -175,7 +257,7 @@ class SoftDiceLossMetric(_MapMetric):
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
         """The sums of p g, p and g of each case, (B, 3)."""
-        prob, target = _main_maps(y_pred, y)
+        prob, target = self._maps(y_pred, y)
         sums = per_slice(_soft_sums, batch_to_slices(prob), batch_to_slices(target))
         return sums.view(len(prob), -1, 3).sum(1)
 
@@ -204,7 +286,6 @@ def _main_maps(y_pred: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
             f"prediction {tuple(y_pred.shape)}, label {tuple(y.shape)}; accepted: one predicted channel, "
             "a label of the same size whose first channel is the mask"
         )
-    check_probabilities(prob)
     return prob, target
 
 

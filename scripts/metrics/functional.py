@@ -9,6 +9,9 @@ thresholds k / 255, and are 0 wherever not a single pixel agrees, an empty targe
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -21,8 +24,10 @@ from scripts.metrics.counts import (
     prepare_maps,
     working_dtype,
 )
-from scripts.metrics.enhanced_alignment import alignment, e_measure
-from scripts.metrics.structure import s_measure, structure
+from scripts.metrics.enhanced_alignment import alignment
+from scripts.metrics.enhanced_alignment import e_measure as e_measure
+from scripts.metrics.structure import s_measure as s_measure
+from scripts.metrics.structure import structure
 
 OVERLAP_MEASURES = tuple(OVERLAP_RATIOS)
 MAP_MEASURES = ("mae", "e_measure", "s_measure")
@@ -44,27 +49,32 @@ def dice(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules =
     Raises:
         ValueError: for other shapes or unknown rules.
     """
-    return _overlap("dice", prob, target, threshold, rules)
+    return measure("dice", prob, target, threshold=threshold, rules=rules)
 
 
 def sensitivity(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
     """Sensitivity of each map, NaN for an empty target; arguments, result and errors as `dice`."""
-    return _overlap("sensitivity", prob, target, threshold, rules)
+    return measure("sensitivity", prob, target, threshold=threshold, rules=rules)
 
 
 def specificity(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
     """Specificity of each map, NaN where the target fills it; arguments, result and errors as `dice`."""
-    return _overlap("specificity", prob, target, threshold, rules)
+    return measure("specificity", prob, target, threshold=threshold, rules=rules)
 
 
 def precision(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
     """Precision of each map, NaN for an empty prediction; arguments, result and errors as `dice`."""
-    return _overlap("precision", prob, target, threshold, rules)
+    return measure("precision", prob, target, threshold=threshold, rules=rules)
 
 
 def mean_absolute_error(prob: Tensor, target: Tensor, *, rules: Rules = "plain") -> Tensor:
     """Mean of |prob - target| over the pixels of each soft map; arguments, result and errors as `dice`."""
     return _absolute_error(*prepare_maps(prob, target, rules))
+
+
+def iou(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
+    """Intersection over union (Jaccard index) of each map; empty masks, arguments, result and errors as `dice`."""
+    return measure("iou", prob, target, threshold=threshold, rules=rules)
 
 
 def dice_over_thresholds(prob: Tensor, target: Tensor, *, rules: Rules = "plain") -> Tensor:
@@ -100,17 +110,41 @@ def mean_and_max_dice(curves: Tensor) -> tuple[Tensor, Tensor]:
     return curve.mean(), curve.max()
 
 
-def measure_all(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> dict[str, Tensor]:
-    """Every measure of `MEASURES` by its name, each (B,); one histogram serves all that need it.
+def measure_all(
+    prob: Tensor,
+    target: Tensor,
+    *,
+    names: Sequence[str] = MEASURES,
+    threshold: float = 0.5,
+    rules: Rules = "plain",
+) -> dict[str, Tensor]:
+    """Returns the measures `names` in that order, each (B,); one histogram serves all that need it.
 
-    Arguments and errors as `dice`.
+    The other arguments and errors as `dice`.
+
+    Raises:
+        ValueError: for a name that is not in `MEASURES`.
     """
+    check_names(names)
     prob, target = prepare_maps(prob, target, rules)
-    curve = counts_over_thresholds(prob, target)
-    counts = counts_at(prob, target, threshold) if rules == "plain" else curve
-    values = {name: _mean_over_thresholds(_ratio_by_rules(name, counts, rules)) for name in OVERLAP_MEASURES}
-    maps = (_absolute_error(prob, target), alignment(curve), structure(prob, target))
-    return values | dict(zip(MAP_MEASURES, maps, strict=True))
+    curve = cache(lambda: counts_over_thresholds(prob, target))
+    counts = cache(lambda: counts_at(prob, target, threshold)) if rules == "plain" else curve
+    on_maps: dict[str, Callable[[], Tensor]] = {
+        "mae": lambda: _absolute_error(prob, target),
+        "e_measure": lambda: alignment(curve()),
+        "s_measure": lambda: structure(prob, target),
+    }
+    return {
+        name: on_maps[name]() if name in on_maps else _mean_over_thresholds(_ratio_by_rules(name, counts(), rules))
+        for name in names
+    }
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises ValueError for a name that is not in `MEASURES`."""
+    for name in names:
+        if name not in MEASURES:
+            raise ValueError(f"measure is {name!r}; expected: {', '.join(MEASURES)}")
 
 
 def measure(name: str, prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
@@ -119,18 +153,7 @@ def measure(name: str, prob: Tensor, target: Tensor, *, threshold: float = 0.5, 
     Raises:
         ValueError: for a name not in `MEASURES`, other shapes or unknown rules.
     """
-    if name in OVERLAP_RATIOS:
-        return _overlap(name, prob, target, threshold, rules)
-    functions = dict(zip(MAP_MEASURES, (mean_absolute_error, e_measure, s_measure), strict=True))
-    if name not in functions:
-        raise ValueError(f"measure is {name!r}; accepted: {', '.join(MEASURES)}")
-    return functions[name](prob, target, rules=rules)
-
-
-def _overlap(name: str, prob: Tensor, target: Tensor, threshold: float, rules: Rules) -> Tensor:
-    prob, target = prepare_maps(prob, target, rules)
-    counts = counts_at(prob, target, threshold) if rules == "plain" else counts_over_thresholds(prob, target)
-    return _mean_over_thresholds(_ratio_by_rules(name, counts, rules))
+    return measure_all(prob, target, names=(name,), threshold=threshold, rules=rules)[name]
 
 
 def _ratio_by_rules(name: str, counts: Counts, rules: Rules) -> Tensor:

@@ -16,6 +16,7 @@ from scripts.cards import read_card, write_checkpoint
 from scripts.errors import UserError
 from scripts.files import write_atomic
 from scripts.finite import check_weights
+from scripts.metrics import json_ready
 from scripts.networks.registry import same_network
 from scripts.settings import flag, optional
 from scripts.training.processes import is_main_process
@@ -186,7 +187,7 @@ class RunCheckpoint:
             "kept": self.keep,
             "split": "validation",
             "slices": slices,
-            "validation": metrics,
+            "validation": json_ready(metrics),  # undefined where no slice has lesion: null
         }
 
 

@@ -12,7 +12,7 @@ from scripts.data.slices import chosen_slices
 from scripts.files import write_atomic, write_json
 from scripts.metrics import json_ready, score_case, summarise
 from scripts.training.processes import is_main_process
-from scripts.training.tables import CaseTables, gather
+from scripts.training.tables import CaseTables, flat_figures, in_words
 from scripts.transforms.labels import CLASSES
 
 logger = logging.getLogger(__name__)
@@ -47,15 +47,27 @@ class ClassTables(CaseTables):
                 self.case_rows.append({"case": row["case"], "class": name, **row})
                 self.slice_rows.extend({**record, "class": name} for record in slices)
 
-    def _write(self, engine: Engine) -> None:
-        case_rows, slice_rows = gather(self.case_rows), gather(self.slice_rows)
-        if not is_main_process():
-            return
+    def metrics(self) -> dict[str, float]:
+        """Returns the figures of every class: "ground_glass_case_dice", "consolidation_pooled_precision"."""
+        return {
+            f"{name}_{key}": value
+            for name, figures in self.figures().items()
+            for key, value in flat_figures(figures).items()
+        }
+
+    def _summarise(self) -> dict[str, Any]:
         figures: dict[str, Any] = {}
         for name in CLASSES[1:]:
-            parts = ([row for row in rows if row["class"] == name] for rows in (case_rows, slice_rows))
+            parts = ([row for row in rows if row["class"] == name] for rows in (self.case_rows, self.slice_rows))
             figures[name] = summarise(*parts)
-        write_atomic(self.folder / FILES[0], pd.DataFrame(case_rows).set_index("case").to_csv)
+        return figures
+
+    def _write(self, engine: Engine) -> None:
+        figures = self.figures()
+        if not is_main_process():
+            return
+        write_atomic(self.folder / FILES[0], pd.DataFrame(self.case_rows).set_index("case").to_csv)
         write_json(self.folder / FILES[1], json_ready({**self.context, "figures": figures}))
-        said = ", ".join(f"{name} {found['case']['dice']['mean']:.3f}" for name, found in figures.items())
-        logger.info(f"Dice: {said}, means over {figures[CLASSES[1]]['case']['dice']['n']} cases; in {self.folder}")
+        for name, found in figures.items():
+            logger.info(f"Dice of {name}: {in_words(found)}; means over {found['case']['dice']['n']} cases")
+        logger.info(f"tables in {self.folder}")

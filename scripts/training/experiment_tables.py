@@ -19,15 +19,16 @@ from scripts.training.experiment_plans import Experiment
 from scripts.training.tables import FILES
 from scripts.training.workflows import FINISHED
 
-MEASURES = ("dice", "sensitivity", "precision", "mae", "e_measure", "s_measure")
+MEASURES = ("dice", "iou", "sensitivity", "precision", "mae", "e_measure", "s_measure")
 COLUMNS = {
+    "iou": "IoU",
     "sensitivity": "Sensitivity",
     "precision": "Precision",
     "mae": "MAE",
     "e_measure": "E-measure",
     "s_measure": "S-measure",
 }
-"""What `table.md` shows beside Dice, with its heading."""
+"""What `table.md` shows beside Dice, with its heading; rows that were made before version 0.9.2 have no IoU."""
 PARTS = {"slice_dice": "slices with lesion", "volume_dice": "volumes", "picture_dice": "pictures"}
 """Of what else the mean of Dice is taken."""
 KEPT = {
@@ -141,7 +142,7 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
     for name in order:
         own = by_run.loc[name]
         row: dict[str, Any] = {"variant": name, "runs": len(own)}
-        for measure in [*MEASURES, *PARTS]:
+        for measure in [name for name in (*MEASURES, *PARTS) if name in own]:
             row[measure], row[f"{measure}_sd"] = 100 * own[measure].mean(), 100 * own[measure].std()
         paired = 100 * (by_case.loc[name]["dice"] - by_case.loc[order[0]]["dice"]).dropna()
         difference = paired.groupby(level="unit").mean()
@@ -165,7 +166,8 @@ def table_lines(table: pd.DataFrame, published: bool) -> list[str]:
         published: whether a column holds the source's Dice.
     """
     kinds = not table[["volume_dice", "picture_dice"]].isna().any(axis=None)
-    columns = COLUMNS | {name: f"Dice of {PARTS[name]}" for name in PARTS if kinds or name == "slice_dice"}
+    columns = {name: title for name, title in COLUMNS.items() if name in table and not table[name].isna().any()}
+    columns |= {name: f"Dice of {PARTS[name]}" for name in PARTS if kinds or name == "slice_dice"}
     shown = ["published"] if published else []
     header = ["", "runs", "Dice", *shown, "difference", *columns.values()]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]

@@ -17,6 +17,9 @@ from torch.optim import Optimizer
 from scripts.files import write_atomic
 from scripts.training.processes import is_main_process
 
+LOSSES = ("train_loss", "val_loss")
+MEASURES = ("val_mean_dice", "val_mean_sensitivity", "val_mean_precision")
+
 
 class History:
     """Ignite handler of the trainer: `history.csv` after every epoch, `curve.png` at the end.
@@ -83,10 +86,10 @@ class History:
 
 
 def draw_curve(rows: list[dict[str, float]]) -> FigureCanvasAgg:
-    """Draws training loss, validation loss and validation Dice over the epochs."""
+    """Draws the losses, and the validation's Dice, sensitivity and precision, over the epochs."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     panels = figure.subplots(1, 2)
-    for axis, names in zip(panels, (("train_loss", "val_loss"), ("val_mean_dice",)), strict=True):
+    for axis, names in zip(panels, (LOSSES, MEASURES), strict=True):
         for name in names:
             points = [(row["epoch"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
             if points:

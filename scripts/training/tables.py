@@ -11,16 +11,25 @@ from typing import Any
 import pandas as pd
 import torch.distributed as dist
 from ignite.engine import Engine, Events
+from ignite.metrics import Metric
 from monai.data import MetaTensor
 
 from scripts.data.slices import chosen_slices
 from scripts.files import write_atomic, write_json
-from scripts.metrics import json_ready, score_case, summarise
+from scripts.metrics import MEASURES, json_ready, score_case, summarise
 from scripts.settings import flag
 from scripts.training.processes import is_distributed, is_main_process
 
 logger = logging.getLogger(__name__)
 
+WORDS = {
+    "iou": "IoU",
+    "sensitivity": "sensitivity",
+    "precision": "precision",
+    "mae": "MAE",
+    "e_measure": "E-measure",
+    "s_measure": "S-measure",
+}
 FILES = ("metrics.csv", "slices.csv", "summary.json")
 
 
@@ -58,6 +67,8 @@ class CaseTables:
         self.voxel_size_known = flag(voxel_size_known)
         self.case_rows: list[dict[str, Any]] = []
         self.slice_rows: list[dict[str, Any]] = []
+        self._gathered = False
+        self._figures: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler with the evaluator."""
@@ -65,8 +76,21 @@ class CaseTables:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
+    def metrics(self) -> dict[str, float]:
+        """Returns the figures of the cases seen, named as in `summary.json`: "case_dice", "pooled_precision".
+
+        All processes of a distributed evaluation have to call it together.
+        """
+        return flat_figures(self.figures())
+
+    def figures(self) -> dict[str, Any]:
+        """Returns the figures of `summary.json`, those of all processes of a distributed evaluation."""
+        self._gather()
+        return self._figures
+
     def _reset(self, engine: Engine) -> None:
         self.case_rows, self.slice_rows = [], []
+        self._gathered = False
 
     def _score(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -92,17 +116,72 @@ class CaseTables:
             return None
         return [float(mm) for mm in label.pixdim]
 
+    def _gather(self) -> None:
+        """Collects the rows of all processes, once per evaluation, and makes the figures of them."""
+        if not self._gathered:
+            self.case_rows, self.slice_rows = gather(self.case_rows), gather(self.slice_rows)
+            self._figures = self._summarise()
+            self._gathered = True
+
+    def _summarise(self) -> dict[str, Any]:
+        return summarise(self.case_rows, self.slice_rows)
+
     def _write(self, engine: Engine) -> None:
-        case_rows, slice_rows = gather(self.case_rows), gather(self.slice_rows)
+        figures = self.figures()
         if not is_main_process():
             return
-        figures = summarise(case_rows, slice_rows)
-        write_atomic(self.folder / FILES[0], pd.DataFrame(case_rows).set_index("case").to_csv)
-        write_atomic(self.folder / FILES[1], pd.DataFrame(slice_rows).set_index("case").to_csv)
+        write_atomic(self.folder / FILES[0], pd.DataFrame(self.case_rows).set_index("case").to_csv)
+        write_atomic(self.folder / FILES[1], pd.DataFrame(self.slice_rows).set_index("case").to_csv)
         write_json(self.folder / FILES[2], json_ready({**self.context, "figures": figures}))
-        dice = figures["case"]["dice"]
-        spread = "" if math.isnan(dice["std"]) else f" (sd {dice['std']:.3f})"
-        logger.info(f"Dice: {dice['mean']:.3f}{spread}, mean over {dice['n']} cases; tables in {self.folder}")
+        n = figures["case"]["dice"]["n"]
+        logger.info(f"Dice: {in_words(figures)}; means over {n} cases; tables in {self.folder}")
+
+
+class TableMetric(Metric):
+    """Ignite metric that puts the figures of an evaluation's tables into `state.metrics`.
+
+    They are read from the rows of the tables, so that the two cannot differ and nothing is computed twice.
+
+    Args:
+        tables: whose figures they are.
+    """
+
+    def __init__(self, tables: CaseTables) -> None:
+        self.tables = tables
+        super().__init__()
+
+    def reset(self) -> None:
+        """Does nothing: the tables begin anew by themselves."""
+
+    def update(self, output: Any) -> None:
+        """Does nothing: the tables take the cases themselves."""
+
+    def compute(self) -> dict[str, float]:
+        """Returns the figures by name."""
+        return self.tables.metrics()
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Puts every figure into `state.metrics`; `name`, the one that MONAI calls the key metric, is one of them."""
+        engine.state.metrics.update(self.compute())
+
+
+def flat_figures(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the measures of `summarise` as one level: AGGREGATION_MEASURE, each the mean (pooled: the ratio)."""
+    means = {
+        f"{part}_{name}": figures[part][name]["mean"]
+        for part in ("case", "slice", "positive_slice")
+        for name in MEASURES
+        if name in figures[part]
+    }
+    return means | {f"pooled_{name}": figures["pooled"][name] for name in MEASURES if name in figures["pooled"]}
+
+
+def in_words(figures: Mapping[str, Any]) -> str:
+    """Returns the means over cases for the log, Dice first and without its name."""
+    case = figures["case"]
+    spread = "" if math.isnan(case["dice"]["std"]) else f" (sd {case['dice']['std']:.3f})"
+    further = ", ".join(f"{word} {case[name]['mean']:.{4 if name == 'mae' else 3}f}" for name, word in WORDS.items())
+    return f"{case['dice']['mean']:.3f}{spread}, {further}"
 
 
 def gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

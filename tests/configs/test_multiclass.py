@@ -70,6 +70,9 @@ def test_train_evaluate_classify(
     assert len(rows) == 2
     both = (rows["val_ground_glass_dice"] + rows["val_consolidation_dice"]) / 2
     np.testing.assert_allclose(rows["val_mean_dice"], both, atol=1e-9)
+    for name in ("mae", "e_measure", "s_measure"):  # defined on every slice
+        both = (rows[f"val_ground_glass_{name}"] + rows[f"val_consolidation_{name}"]) / 2
+        np.testing.assert_allclose(rows[f"val_mean_{name}"], both, atol=1e-9)
     card = json.loads((tmp_path / "run" / "model.json").read_text())
     assert card["network"]["name"] == "mc_unet"
     assert card["preprocessing"] == {"size": 32, "window": [-1250, 250], "intensity": "auto", "prior": "truth"}

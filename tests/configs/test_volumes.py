@@ -41,7 +41,8 @@ def test_training_evaluation_and_inference(
         "patch_size": [16, 16, 4],
     }
     assert card["figures"]["slices"] == 12
-    assert {"val_case_dice", "val_mean_dice", "val_loss"} <= set(card["figures"]["validation"])
+    measured = {f"val_case_{name}" for name in ("dice", "iou", "sensitivity", "precision", "mae", "s_measure")}
+    assert measured | {"val_mean_dice", "val_loss"} <= set(card["figures"]["validation"])
 
     common = {"checkpoint": weights, "device": "cpu"}
     tables, masks, scans = tmp_path / "tables", tmp_path / "masks", tmp_path / "scans"

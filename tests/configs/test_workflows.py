@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 MakeDataset = Callable[..., Path]
 TRAIN = "configs/train.yaml"
 EVALUATE = f"['{TRAIN}','configs/evaluate.yaml']"
 INFERENCE = "configs/inference.yaml"
+MEASURES = ("dice", "iou", "sensitivity", "precision", "mae", "e_measure", "s_measure")
 
 
 def test_training_leaves_weights_card_state_history_and_curve(trained: Path) -> None:
@@ -26,7 +29,12 @@ def test_training_leaves_weights_card_state_history_and_curve(trained: Path) -> 
     rows = list(csv.DictReader((trained.parent / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(0 <= float(row["val_mean_dice"]) <= 1 for row in rows)
+    measures = {f"val_mean_{name}" for name in MEASURES}
+    assert measures | {"val_positive_dice", "val_loss"} <= set(rows[0])
+    scalars = EventAccumulator(str(trained.parent / "tensorboard")).Reload().Tags()["scalars"]
+    assert measures <= set(scalars)
     card = json.loads(trained.with_suffix(".json").read_text())
+    assert measures <= set(card["figures"]["validation"])
     assert card["network"]["arguments"]["base_width"] == 4
     expected = {"size": 32, "window": [-1250, 250], "intensity": "auto", "field_of_view": "scan", "z_score": True}
     assert card["preprocessing"] == expected
@@ -101,6 +109,31 @@ def test_evaluation_writes_a_row_a_case_and_a_row_a_slice(run_bundle, trained: P
         assert row["dice"] == pytest.approx(dice, abs=1e-9)
         assert row["tp"] == (mask & truth).sum()
         assert row["volume_ml"] == pytest.approx(truth.sum() / 1000)
+
+
+def test_evaluation_has_the_figures_of_its_tables_in_state_metrics(
+    bundle_root: Path, trained: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(bundle_root)
+    flow = ConfigWorkflow(
+        [TRAIN, "configs/evaluate.yaml"],
+        workflow_type="train",
+        logging_file=False,
+        meta_file="configs/metadata.json",
+        dataset_dir=str(tmp_path / "dataset"),
+        checkpoint=str(trained),
+        output_dir=str(tmp_path / "tables"),
+        device="cpu",
+    )
+    flow.initialize()
+    flow.run()
+    state = flow.parser.get_parsed_content("validate#evaluator").state
+    figures = json.loads((tmp_path / "tables" / "summary.json").read_text())["figures"]
+    assert state.key_metric_name == "case_dice"
+    for name in MEASURES:
+        for part in ("case", "slice", "positive_slice"):
+            assert state.metrics[f"{part}_{name}"] == figures[part][name]["mean"]
+    assert state.metrics["pooled_iou"] == figures["pooled"]["iou"]
 
 
 def test_evaluation_on_the_network_grid(run_bundle, trained: Path, tmp_path: Path) -> None:

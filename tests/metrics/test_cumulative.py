@@ -8,9 +8,15 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.losses import DiceLoss
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scripts.losses.cosupervision import soft_dice
-from scripts.metrics.cumulative import DiceOverThresholds, SegmentationMetric, SoftDiceLossMetric
+from scripts.metrics.cumulative import (
+    DiceOverThresholds,
+    SegmentationMeasures,
+    SegmentationMetric,
+    SoftDiceLossMetric,
+)
 from scripts.metrics.functional import MEASURES, dice_over_thresholds, mean_and_max_dice, measure
 
 
@@ -37,6 +43,9 @@ def figure(metric, prob, target):
         ("dice", "positive_slice", (2 / 3 + 0) / 2, 2),
         ("dice", "case", (2 / 3 + 0 + 1 + 0) / 4, 4),
         ("dice", "pooled", 2 / (7 + 6), 4),
+        ("iou", "slice", (1 / 2 + 0 + 1 + 0) / 4, 4),
+        ("iou", "positive_slice", (1 / 2 + 0) / 2, 2),
+        ("iou", "pooled", 1 / (7 + 6 - 1), 4),
         ("sensitivity", "slice", (1 / 2 + 0) / 2, 2),
         ("sensitivity", "pooled", 1 / 6, 4),
         ("precision", "slice", (1 + 0) / 2, 2),
@@ -56,6 +65,7 @@ def test_aggregations_of_slices_by_hand(name, aggregation, expected, count, four
         ("dice", "slice", (2 / 3 + 0 + 1 + 0) / 4, 4),
         ("dice", "positive_slice", 1 / 3, 2),
         ("dice", "case", (2 / 7 + 0) / 2, 2),  # slices 0 and 1 are a case, 2 and 3 the other
+        ("iou", "case", (1 / 6 + 0) / 2, 2),
         ("sensitivity", "case", 1 / 6, 1),
         ("dice", "pooled", 2 / 13, 2),
         ("mae", "case", (5.1 + 3.6) / 32, 2),
@@ -106,6 +116,7 @@ def all_metrics():
         yield SegmentationMetric("precision", aggregation)
     yield SegmentationMetric("dice", "case", rules="infnet_toolbox")
     yield SegmentationMetric("s_measure", "positive_slice")
+    yield SegmentationMetric("e_measure")
     yield DiceOverThresholds("max")
     yield SoftDiceLossMetric()
 
@@ -142,6 +153,44 @@ def test_no_defined_value_gives_nan_and_n_0():
     value, count = figure(SegmentationMetric("sensitivity"), empty, empty)
     assert math.isnan(value)
     assert count == 0
+
+
+@pytest.mark.parametrize("aggregation", ["slice", "positive_slice", "case"])
+@pytest.mark.parametrize("rules", ["plain", "infnet_toolbox"])
+def test_measures_computed_together_are_those_computed_one_by_one(aggregation, rules, random_maps):
+    prob, target = (maps.view(3, 2, 1, *maps.shape[2:]).movedim(1, -1) for maps in random_maps(batch=6))
+    target[1], prob[2] = 0, 0
+    together = SegmentationMeasures(aggregation=aggregation, rules=rules)
+    together(list(prob), list(target))
+    found = together.aggregate()
+    assert list(found) == list(MEASURES)
+    for name, value in found.items():
+        alone = figure(SegmentationMetric(name, aggregation, rules=rules), prob, target)[0]
+        assert value.item() == pytest.approx(alone, abs=1e-12, nan_ok=True), name
+
+
+def test_ratios_computed_together_are_pooled(four_slices):
+    together = SegmentationMeasures(("iou", "sensitivity"), "pooled")
+    together(*four_slices)
+    found = {name: value.item() for name, value in together.aggregate().items()}
+    assert found == pytest.approx({"iou": 1 / 12, "sensitivity": 1 / 6})
+
+
+class NothingRead(TorchDispatchMode):
+    """Refuses what waits for the device: `item`, `bool` and what else reads the value of a tensor."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a value was read from the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("metric", all_metrics(), ids=lambda m: type(m).__name__)
+def test_a_batch_is_taken_without_reading_from_the_device(metric, random_maps):
+    prob, target = random_maps()
+    metric.reset()
+    with NothingRead():
+        metric(list(prob), list(target))
+        metric(prob, target)
 
 
 def test_max_dice_of_the_set(random_maps):
@@ -186,7 +235,7 @@ def test_under_ignite(four_slices):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "iou"}, "name is 'iou'; accepted: dice"),
+        ({"name": "jaccard"}, "measure is 'jaccard'; expected: dice, iou"),
         ({"aggregation": "volume"}, "accepted: slice, positive_slice, case, pooled"),
         ({"rules": "none"}, "accepted: plain, infnet_toolbox"),
         ({"name": "mae", "aggregation": "pooled"}, "no ratio of counts"),
@@ -208,8 +257,12 @@ def test_wrong_calls(metric):
     with pytest.raises(ValueError, match="no prediction yet"):
         metric.aggregate()
     maps = torch.zeros(1, 1, 4, 4)
-    with pytest.raises(ValueError, match="after the sigmoid"):
-        metric(maps - 3, maps)
+    for wrong in (maps - 3, maps + 1.5, maps * torch.nan):
+        metric(wrong, maps)
+        metric(maps, maps)
+        with pytest.raises(ValueError, match="after the sigmoid"):
+            metric.aggregate()
+        metric.reset()
     with pytest.raises(ValueError, match="y is missing"):
         metric(maps)
     with pytest.raises(ValueError, match="one predicted channel"):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from monai.metrics import compute_iou
 from py_sod_metrics import MAE
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -12,6 +13,7 @@ from scripts.metrics.functional import (
     MEASURES,
     dice,
     dice_over_thresholds,
+    iou,
     mean_absolute_error,
     mean_and_max_dice,
     measure,
@@ -119,6 +121,13 @@ def test_all_at_once_equals_one_by_one(rules, random_maps):
         torch.testing.assert_close(values, single, equal_nan=True)
 
 
+def test_iou_agrees_with_monai(random_maps):
+    prob, target = random_maps()
+    oracle = compute_iou((prob >= 0.5).float(), target)[:, 0]
+    torch.testing.assert_close(iou(prob, target).float(), oracle)
+    assert 0.1 < iou(prob, target).mean() < 0.9
+
+
 def test_undefined_ratios_are_nan():
     empty, full = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
     assert math.isnan(sensitivity(full, empty))
@@ -126,11 +135,13 @@ def test_undefined_ratios_are_nan():
     assert math.isnan(specificity(full, full))
     assert dice(empty, empty) == 1
     assert dice(empty, full) == dice(full, empty) == 0
+    assert iou(empty, empty) == 1
+    assert iou(empty, full) == iou(full, empty) == 0
 
 
 def test_unknown_measure_names_the_known():
-    with pytest.raises(ValueError, match="'iou'; accepted: dice, sensitivity, specificity, precision, mae"):
-        measure("iou", torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
+    with pytest.raises(ValueError, match="'jaccard'; expected: dice, iou, sensitivity, specificity, precision, mae"):
+        measure("jaccard", torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
 
 
 @pytest.mark.parametrize("rules", RULES)

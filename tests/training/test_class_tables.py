@@ -10,6 +10,7 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 
 from scripts.training.class_tables import ClassTables
+from scripts.training.tables import TableMetric
 
 
 def maps(codes: torch.Tensor) -> torch.Tensor:
@@ -37,7 +38,9 @@ def test_each_class_is_judged_alone(tmp_path: Path) -> None:
         return [outputs[number]]
 
     engine = Engine(step)
-    ClassTables(str(tmp_path), cases, threshold=0.5, context={"split": "test"}).attach(engine)
+    tables = ClassTables(str(tmp_path), cases, threshold=0.5, context={"split": "test"})
+    TableMetric(tables).attach(engine, "ground_glass_case_dice")
+    tables.attach(engine)
     engine.run([0, 1])
     rows = pd.read_csv(tmp_path / "classes.csv").set_index(["case", "class"])
     glass, solid = rows.loc[("a", "ground_glass")], rows.loc[("a", "consolidation")]
@@ -53,3 +56,6 @@ def test_each_class_is_judged_alone(tmp_path: Path) -> None:
     assert summary["figures"]["ground_glass"]["case"]["dice"]["mean"] == pytest.approx((6 / 7 + 1) / 2)
     assert summary["figures"]["ground_glass"]["case"]["sensitivity"]["n"] == 1
     assert summary["figures"]["consolidation"]["pooled"]["dice"] == pytest.approx(0.8)
+    found = engine.state.metrics
+    assert found["ground_glass_case_dice"] == summary["figures"]["ground_glass"]["case"]["dice"]["mean"]
+    assert found["consolidation_pooled_dice"] == summary["figures"]["consolidation"]["pooled"]["dice"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
+from monai.handlers import IgniteMetricHandler, from_engine
 
-from scripts.training.tables import CaseTables
+from scripts.metrics import MEASURES, SegmentationMetric
+from scripts.metrics.functional import OVERLAP_MEASURES
+from scripts.training.tables import CaseTables, TableMetric
 
 Output = dict[str, MetaTensor]
 
@@ -73,6 +77,42 @@ def test_rows_and_figures_by_hand(two, tmp_path: Path) -> None:
     assert summary["split"] == "test"
     assert summary["figures"]["case"]["dice"]["mean"] == pytest.approx(0.4)
     assert summary["figures"]["case"]["sensitivity"]["n"] == 1
+
+
+def test_state_metrics_are_the_figures_of_the_summary(two, tmp_path: Path) -> None:
+    """And those that metrics of their own find in the same outputs."""
+    cases, outputs = two
+    tables = make(tmp_path, cases)
+    engine = attached(tables)
+    TableMetric(tables).attach(engine, "case_dice")
+    alone = {
+        f"{aggregation}_{name}": SegmentationMetric(name, aggregation)
+        for aggregation in ("case", "slice", "positive_slice", "pooled")
+        for name in (MEASURES if aggregation != "pooled" else OVERLAP_MEASURES)
+    }
+    for name, metric in alone.items():
+        take = from_engine(["pred", "label"])
+        IgniteMetricHandler(metric_fn=metric, output_transform=take, save_details=False).attach(engine, f"_{name}")
+    for _ in range(2):  # the second run begins anew
+        engine.run(list(zip(tables.cases, outputs, strict=True)))
+        found = engine.state.metrics
+        summary = json.loads((tmp_path / "summary.json").read_text())["figures"]
+        for name in alone:
+            part, measure = next((p, name[len(p) + 1 :]) for p in ("positive_slice", *summary) if name.startswith(p))
+            written = summary["pooled"][measure] if part == "pooled" else summary[part][measure]["mean"]
+            assert found[name] == pytest.approx(math.nan if written is None else written, abs=0, nan_ok=True), name
+            assert found[name] == pytest.approx(found[f"_{name}"], abs=1e-12, nan_ok=True), name
+    assert found["case_sensitivity"] == 1  # of the one case with lesion
+
+
+def test_the_log_names_every_measure(two, tmp_path: Path, caplog) -> None:
+    with caplog.at_level("INFO"):
+        run(make(tmp_path, two[0]), two[1])
+    said = next(message for message in caplog.messages if message.startswith("Dice"))
+    assert said.startswith("Dice: 0.400 (sd 0.566), IoU 0.333, sensitivity 1.000, precision 0.333, MAE 0.0")
+    assert "E-measure 1.008" in said
+    assert "S-measure 0.955" in said
+    assert "means over 2 cases" in said
 
 
 def test_without_a_real_voxel_size_nothing_is_in_ml(two, tmp_path: Path) -> None:
