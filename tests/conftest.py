@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from scripts.cards import write_checkpoint
+from scripts.metrics import counts
 from scripts.networks.registry import create_network
+from tests import refusing_device
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -188,3 +190,23 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(
+    params=[
+        f"{refusing_device.NAME}:0",
+        pytest.param(
+            "cuda:0",
+            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")],
+        ),
+    ]
+)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A device that refuses to be read from the host; CUDA where there is one."""
+    if not request.param.startswith(refusing_device.NAME):
+        yield request.param
+        return
+    refusing_device.register()
+    monkeypatch.setattr(counts, "WITHOUT_FLOAT64", {"mps", refusing_device.NAME})
+    with torch.autograd.set_multithreading_enabled(False):  # its threads know the devices of the first backward pass
+        yield request.param

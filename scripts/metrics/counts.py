@@ -64,9 +64,13 @@ OVERLAP_RATIOS: dict[str, Callable[[Counts], Tensor]] = {
 }
 
 
+WITHOUT_FLOAT64 = {"mps"}
+"""Types of devices that have no float64."""
+
+
 def working_dtype(device: torch.device) -> torch.dtype:
-    """The type in which measures are computed: float64, but float32 on MPS, which has no other."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    """Returns the type in which measures are computed: float64, or float32 on devices without it."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
 
 def check_rules(rules: str) -> None:

@@ -117,7 +117,7 @@ class InfectionInfer(BundleInferTask):
 
         suffix = ".nii.gz" if wanted.endswith(".gz") else ".nii"
         with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
-            mask = data[self.output_label_key].numpy().reshape(data["image"].meta["spatial_shape"])
+            mask = data[self.output_label_key].cpu().numpy().reshape(data["image"].meta["spatial_shape"])
             write_mask(mask.astype("uint8"), scan, file.name)
         return file.name, {}
 

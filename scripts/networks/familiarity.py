@@ -71,7 +71,7 @@ class FeatureMeans:
         return rows
 
     def _keep(self, layer: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._rows.append(output.detach().double().mean(dim=(2, 3)).cpu())
+        self._rows.append(output.detach().cpu().double().mean(dim=(2, 3)))
 
 
 @dataclass(frozen=True)

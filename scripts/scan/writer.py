@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from monai.data import ImageWriter
+from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -161,8 +162,8 @@ class MaskWriter(ImageWriter):
         self._scan = ""
 
     def set_data_array(self, data_array: Any, channel_dim: int | None = 0, **_: Any) -> None:
-        """Takes the mask (1, X, Y, Z)."""
-        self.data_obj = np.asarray(data_array).astype(np.uint8)[0]
+        """Takes the mask (1, X, Y, Z), on whatever device it lies."""
+        self.data_obj = convert_to_numpy(data_array, dtype=np.uint8)[0]
 
     def set_metadata(self, meta_dict: Mapping[str, Any] | None = None, resample: bool = False, **_: Any) -> None:
         """Takes the name of the scan; its header is read again when the mask is written."""

@@ -56,7 +56,7 @@ class StartWeights:
 
     def __call__(self, engine: Engine) -> None:
         """Loads the weights."""
-        weights = torch.load(str(self.checkpoint), map_location=engine.state.device, weights_only=True)
+        weights = torch.load(str(self.checkpoint), map_location="cpu", weights_only=True)
         self.network.load_state_dict(weights)
         logger.info(f"started from {self.checkpoint}")
 
@@ -145,7 +145,7 @@ class RunCheckpoint:
         if not self.last.exists():
             logger.info(f"{self.last}: nothing to resume, starting at the first epoch")
             return
-        content = torch.load(self.last, map_location=engine.state.device, weights_only=True)
+        content = torch.load(self.last, map_location="cpu", weights_only=True)
         self._check_identity(content)
         check_weights(content["network"], self.last)
         self.network.load_state_dict(content["network"])

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 from torch.optim import Optimizer
 
 from scripts.files import write_atomic
@@ -37,7 +39,7 @@ class History:
         self.optimizer = optimizer
         self.evaluator = evaluator
         self.rows: list[dict[str, float]] = []
-        self._losses: list[float] = []
+        self._losses: list[Tensor] = []
         self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -60,13 +62,16 @@ class History:
         self._started = time.perf_counter()
 
     def _collect(self, engine: Engine) -> None:
-        self._losses.append(float(engine.state.output[0]["loss"]))
+        loss = engine.state.output[0]["loss"]
+        # A tensor stays on its device: reading it here would make a GPU wait at every step.
+        self._losses.append(loss.detach() if isinstance(loss, Tensor) else torch.tensor(loss, dtype=torch.float64))
 
     def _append(self, engine: Engine) -> None:
+        losses = torch.stack(self._losses).tolist() if self._losses else []
         row = {
             "epoch": engine.state.epoch,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "train_loss": sum(self._losses) / max(len(self._losses), 1),
+            "train_loss": sum(losses) / max(len(losses), 1),
             "seconds": round(time.perf_counter() - self._started, 1),
         }
         if self.evaluator.state.epoch == engine.state.epoch:

@@ -43,16 +43,17 @@ class MultiScaleTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: Mapping[str, Any]) -> Any:
         """Runs MONAI's iteration at every size."""
-        losses: list[float] = []
+        losses: list[Tensor] = []
         for scale in self.scales:
             scaled = {**batchdata, **{key: self._resize(batchdata[key], scale) for key in ("image", "label")}}
             # MONAI takes the batch of the state apart when the model is through, so each pass brings its own.
             engine.state.batch = scaled
             output = super()._iteration(engine, scaled)
             items = output if isinstance(output, list) else [output]
-            losses.append(float(items[0]["loss"]))
+            losses.append(torch.as_tensor(items[0]["loss"]).detach())
+        mean = sum(torch.stack(losses).tolist()) / len(losses)  # read once, when the steps of all sizes are under way
         for item in items:
-            item["loss"] = sum(losses) / len(losses)
+            item["loss"] = mean
         return output
 
     def _resize(self, x: Tensor, scale: float) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,25 +29,31 @@ def has_bfloat16(capabilities: Mapping[str, Any]) -> bool:
 
 
 class AutocastInferer(Inferer):
-    """Runs the network under bfloat16 autocast, which needs no gradient scaler, on a CPU.
+    """Runs an inferer under bfloat16 autocast on a CPU; needs no gradient scaler.
 
-    On CUDA MONAI's `SupervisedTrainer(amp=True)` does it, with a scaler; its autocast is bound to CUDA.
+    On CUDA MONAI's engines do it with `amp=True`, and their autocast, which is bound to CUDA, is left as it is. On
+    other devices there is no mixed precision.
 
     Args:
-        amp: whether mixed precision is wanted; on a CPU that would emulate bfloat16, many times slower than float32, it
-            is left out and the log says so.
+        amp: whether mixed precision is wanted. A CPU that would emulate bfloat16, many times slower than float32,
+            computes in float32, and the log says so.
+        inferer: what brings the input before the network; None: the input as it is.
     """
 
-    def __init__(self, amp: bool | str) -> None:
+    def __init__(self, amp: bool | str, inferer: Inferer | None = None) -> None:
         super().__init__()
         self.amp = flag(amp)
-        if self.amp and not torch.cuda.is_available() and not has_bfloat16(cpu_capabilities()):
-            self.amp = False
-            logger.info("amp: this CPU has no bfloat16 instructions, float32 is used")
-        self.simple = SimpleInferer()
+        self.inferer = inferer or SimpleInferer()
 
-    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Maps images (B, C, H, W) to logits, bfloat16 under autocast."""
-        device = inputs.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.amp and device == "cpu"):
-            return self.simple(inputs, network, *args, **kwargs)
+    @cached_property
+    def _computes_in_bfloat16(self) -> bool:
+        able = has_bfloat16(cpu_capabilities())
+        if not able:
+            logger.info("amp: this CPU has no bfloat16 instructions, float32 is used")
+        return able
+
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
+        """Maps images (B, C, ...) to logits, bfloat16 under autocast."""
+        enabled = self.amp and inputs.device.type == "cpu" and self._computes_in_bfloat16
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            return self.inferer(inputs, network, *args, **kwargs)

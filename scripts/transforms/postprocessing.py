@@ -20,8 +20,10 @@ from monai.transforms import (
     MapTransform,
     Orientationd,
     RemoveSmallObjects,
+    ToDeviced,
     Transform,
 )
+from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
@@ -145,13 +147,15 @@ class SmallLesionsRemovedd(MapTransform):
             mask = item[key]
             if self.smallest_mm3 > 0 and not mask.meta.get("picture", False):
                 voxel = float(abs(np.linalg.det(np.asarray(mask.affine)[:3, :3])))
-                cleaned = without_small_lesions(mask.numpy()[0], voxel, self.smallest_mm3)
-                item[key] = MetaTensor(torch.from_numpy(cleaned)[None], meta=mask.meta)
+                cleaned = without_small_lesions(convert_to_numpy(mask)[0], voxel, self.smallest_mm3)
+                item[key] = MetaTensor(torch.from_numpy(cleaned)[None].to(mask.device), meta=mask.meta)
         return item
 
 
 class InfectionMask(Compose):
-    """Probabilities on the scan's grid to the mask, uint8 in {0, 1}.
+    """Probabilities on the scan's grid to the mask, uint8 in {0, 1}, on the host.
+
+    What follows is lesion labelling and writing, MONAI Label's own writers among them, and these work on the host.
 
     Args:
         preprocessing: what made the network's input from the scan.
@@ -175,6 +179,7 @@ class InfectionMask(Compose):
                 ScanProbabilities(preprocessing),
                 AsDiscreted(PRED, threshold=probability),
                 CastToTyped(PRED, dtype=torch.uint8),
+                ToDeviced(PRED, "cpu"),
                 SmallLesionsRemovedd(PRED, smallest),
             ]
         )
