@@ -12,6 +12,8 @@ import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from numpy.typing import NDArray
 
 from scripts.errors import UserError
+from scripts.scan.dicom_checks import some
+from scripts.scan.dicom_files import has_preamble
 from scripts.scan.dicom_geometry import Stack, stack_slices
 from scripts.scan.dicom_header import COMPLETE, Slice, number, text
 from scripts.scan.dicom_series import Series, choose_series, list_series
@@ -36,6 +38,7 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
     """
     chosen, notes = choose_series(path, list_series(path), series)
     _check_values(chosen)
+    _check_rescaling(chosen)
     stack = stack_slices(chosen.slices)
     first = [plane[0] for plane in stack.planes]
     shape = (first[0].columns, first[0].rows, len(first))
@@ -52,6 +55,7 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
         facts=_facts(chosen, stack),
         notes=stack.notes,
         files=list(dict.fromkeys(one.path for one in first)),
+        frames=[one.frame for one in first],
     )
 
 
@@ -68,16 +72,28 @@ def _check_values(series: Series) -> None:
         raise UserError(f"{series.slices[0].path}: {found}; accepted: one rescaling a file (split it into slices)")
 
 
+def _check_rescaling(series: Series) -> None:
+    """Refuses a series of which some slices alone say how their values become HU."""
+    silent = [one.path.name for one in series.slices if one.rescale is None]
+    if silent and len(silent) < len(series.slices):
+        found = f"{some(silent)} no RescaleSlope and RescaleIntercept, the other slices have them"
+        raise UserError(f"{series.slices[0].path.parent}: {found}; expected: all slices in HU")
+
+
 def _value_notes(series: Series) -> list[Note]:
     notes = []
-    header = series.slices[0].header
-    kind = text(header, "RescaleType")
-    if any(one.rescale is None for one in series.slices) or kind not in ("", "HU"):
-        words = f"The files do not say that their values are HU (rescaling absent or of type {kind or 'unknown'})."
+    kinds = sorted({text(one.header, "RescaleType") for one in series.slices})
+    if any(one.rescale is None for one in series.slices) or not set(kinds) <= {"", "HU"}:
+        kind = ", ".join(filter(None, kinds)) or "unknown"
+        words = f"The files do not say that their values are HU (rescaling absent or of type {kind})."
         notes.append(Note("not_hu", words, "warning"))
-    if text(header, "LossyImageCompression") == "01":
+    if any(text(one.header, "LossyImageCompression") == "01" for one in series.slices):
         words = "The images were compressed with loss once; faint opacities may have gone with it."
         notes.append(Note("lossy_compression", words, "warning"))
+    bare = sum(not has_preamble(path) for path in {one.path for one in series.slices})
+    if bare:
+        words = f"{bare} file(s) have no DICOM preamble; their encoding was taken from their first attributes."
+        notes.append(Note("no_preamble", words, "assumption"))
     return notes
 
 
@@ -132,7 +148,8 @@ def _decode(path: Path, syntax: str) -> NDArray[Any]:
         return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
     except RuntimeError as error:
         last = str(error).strip().splitlines()[-1]
-        raise UserError(f"{path}: pixels ({syntax}) cannot be decoded ({last}); accepted: {COMPLETE}") from None
+        accepted = f"{COMPLETE}, or converted (gdcmconv --raw IN OUT)"
+        raise UserError(f"{path}: pixels ({syntax}) cannot be decoded ({last}); accepted: {accepted}") from None
 
 
 def _facts(series: Series, stack: Stack) -> dict[str, Any]:

@@ -6,18 +6,21 @@ from collections import Counter
 from collections.abc import Sequence
 
 from scripts.errors import UserError
-from scripts.scan.dicom_header import COMPLETE, Slice
+from scripts.scan.dicom_header import COMPLETE, Slice, is_known
 
 _SAME_SPACING = 1e-4  # mm; over 1,000 pixels a tenth of a millimetre
 _PARALLEL = 1e-3  # direction cosines; scanners round to six digits, exporters to fewer
 
 
 def check_alike(slices: list[Slice]) -> None:
-    """Refuses slices that are cut short or differ in size, pixel spacing or orientation.
+    """Refuses scout views, slices whose pixels cannot be read, and those that differ in size, spacing or orientation.
 
     Raises:
         UserError: naming the files.
     """
+    if all(one.localizer for one in slices):
+        raise UserError(f"{slices[0].path}: a localizer (scout view); accepted: a CT series of axial slices")
+    _refuse_unknown_syntax(slices)
     incomplete = [one.path.name for one in slices if not one.complete]
     if incomplete:
         raise UserError(f"{slices[0].path.parent}: {some(incomplete)} truncated; accepted: {COMPLETE}")
@@ -26,6 +29,14 @@ def check_alike(slices: list[Slice]) -> None:
     _refuse_others(slices, "as orientation", [one.orientation for one in slices], _PARALLEL)
     if not slices[0].rows or not slices[0].columns:
         raise UserError(f"{slices[0].path}: no Rows or Columns; accepted: {COMPLETE}")
+
+
+def _refuse_unknown_syntax(slices: list[Slice]) -> None:
+    unknown = [one for one in slices if not is_known(one.compression)]
+    if unknown:
+        which = f"{len(unknown)} of {len(slices)} slices in the private transfer syntax {unknown[0].compression[:64]}"
+        expected = "a transfer syntax of the standard; convert the files (gdcmconv --raw IN OUT)"
+        raise UserError(f"{unknown[0].path}: {which}; expected: {expected}")
 
 
 def _refuse_others(

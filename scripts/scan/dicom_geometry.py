@@ -42,15 +42,14 @@ def stack_slices(slices: list[Slice]) -> Stack:
     tilted gantry gives a sheared affine. Where slices are missing it is the median step.
 
     Raises:
-        UserError: if slices are incomplete, differ in size, pixel spacing or orientation, or lie where no affine
+        UserError: if slices are scout views, incomplete, differ in size, pixel spacing or orientation, or lie where no affine
             can put them.
     """
-    slices, notes = _without_localizers(slices)
     check_alike(slices)
     rows_and_columns, found = _directions(slices)
     positions, known, more = _positions(slices, np.cross(*rows_and_columns))
     spacing, in_plane_known, still_more = _pixel_spacing(slices)
-    stack = Stack([], np.eye(4), known and in_plane_known, [*notes, *found, *more, *still_more])
+    stack = Stack([], np.eye(4), known and in_plane_known, [*found, *more, *still_more])
     normal = np.cross(*rows_and_columns)
     order = np.argsort(positions @ normal, kind="stable")
     fresh = np.diff(positions[order] @ normal, prepend=-np.inf) > _SAME_PLACE
@@ -64,15 +63,6 @@ def stack_slices(slices: list[Slice]) -> Stack:
     stack.affine[:3, 3] = places[0]
     stack.affine = LPS_TO_RAS @ stack.affine
     return stack
-
-
-def _without_localizers(slices: list[Slice]) -> tuple[list[Slice], list[Note]]:
-    rest = [one for one in slices if not one.localizer]
-    if not rest:
-        raise UserError(f"{slices[0].path}: a localizer (scout view); accepted: a CT series of axial slices")
-    dropped = len(slices) - len(rest)
-    words = f"{dropped} localizer (scout) image(s) of the series were left out."
-    return rest, [Note("localizer_dropped", words, "repair")] if dropped else []
 
 
 def _directions(slices: list[Slice]) -> tuple[NDArray[np.float64], list[Note]]:

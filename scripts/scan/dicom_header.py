@@ -8,28 +8,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.config import disable_value_validation
 from pydicom.encaps import parse_fragments
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
 
 from scripts.errors import UserError
+from scripts.scan.dicom_files import HEAD, UNREADABLE, UNREADABLE_FILE, read_header, recognize
 
 COMPLETE = "complete DICOM files (copy the series again from where it came)"
-# What pydicom raises for damaged values.
-UNREADABLE: tuple[type[Exception], ...] = (
-    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError, EOFError),
-    *(struct.error, BytesLengthException, InvalidDicomError),
-)
-UNREADABLE_FILE: tuple[type[Exception], ...] = (OSError, *UNREADABLE)
+CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _TAGS = [
     "SOPClassUID",
     "SOPInstanceUID",
+    "PatientID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
+    "FrameOfReferenceUID",
     "SeriesNumber",
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "NominalPercentageOfCardiacPhase",
+    "EchoNumbers",
+    "ContrastBolusAgent",
     "Modality",
     "ImageType",
     "Manufacturer",
@@ -103,32 +111,39 @@ class Slice:
     @property
     def compression(self) -> UID:
         """The transfer syntax."""
-        return UID(self.header.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian)
+        return UID(self.header.file_meta.TransferSyntaxUID)
+
+    @property
+    def ct(self) -> bool:
+        """Whether the object is a CT image, not a picture, report or display setting that lies beside CT images."""
+        return self.header.SOPClassUID in CT_CLASSES
 
 
 def read_slices(path: Path) -> list[Slice]:
     """Reads the headers of one file.
 
     Returns:
-        One slice, or one for each frame of a multi-frame file; none where the file is not DICOM or a DICOMDIR.
+        One slice, or one for each frame of a multi-frame file; none where the file is not DICOM or a DICOMDIR. An
+        object of another class is one slice without a place; its SeriesInstanceUID is empty if it belongs to none.
 
     Raises:
         UserError: if it is a DICOM file that ends early or cannot be parsed.
     """
-    dicom_suffix = path.suffix.lower() == ".dcm"
     try:
         with path.open("rb") as file, disable_value_validation():  # its warnings would show the values
-            header = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS), force=dicom_suffix)
-            sop_class = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
-            if sop_class == MediaStorageDirectoryStorage:
+            if recognize(file.read(HEAD), path.name) != "object":
                 return []
-            if not sop_class or not header.get("SeriesInstanceUID"):
+            file.seek(0)
+            header = read_header(file, _TAGS)
+            stated = header.get("SOPClassUID"), header.file_meta.get("MediaStorageSOPClassUID")
+            sop_class = stated[0] or stated[1]
+            if not sop_class or (not header.get("SeriesInstanceUID") and any(one in CT_CLASSES for one in stated)):
                 raise EOFError("SOPClassUID or SeriesInstanceUID is missing")
-            header.SOPClassUID = sop_class
+            header.SOPClassUID = UID(sop_class)
+            header.SeriesInstanceUID = header.get("SeriesInstanceUID") or ""
             complete = _has_all_pixels(file, header)
-            return [_slice(path, header, frame, complete) for frame in range(_count(header))]
-    except InvalidDicomError:
-        return []
+            count = _count(header) if sop_class in CT_CLASSES else 1
+            return [_slice(path, header, frame, complete) for frame in range(count)]
     except UNREADABLE_FILE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: truncated, damaged or no DICOM file ({reason}); accepted: {COMPLETE}") from None
@@ -137,7 +152,8 @@ def read_slices(path: Path) -> list[Slice]:
 def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
     """Returns `count` finite numbers, or None where the attribute is absent, empty or holds something else."""
     try:
-        value = header.get(keyword)
+        with disable_value_validation():
+            value = header.get(keyword)
         found = tuple(float(one) for one in (value if isinstance(value, MultiValue) else [value]))
     except UNREADABLE:
         return None
@@ -153,11 +169,17 @@ def number(header: Dataset, keyword: str) -> float | None:
 def text(header: Dataset, keyword: str) -> str:
     """Returns an attribute as one short printable line, several values joined by backslashes; empty where absent."""
     try:
-        value: Any = header.get(keyword)
+        with disable_value_validation():
+            value: Any = header.get(keyword)
     except UNREADABLE:
         return ""
     words = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value if value is not None else "")
     return " ".join("".join(c if c.isprintable() else " " for c in words).split())[:_LONGEST]
+
+
+def is_known(syntax: UID) -> bool:
+    """Whether a transfer syntax is one of the standard's, and not a vendor's own."""
+    return not syntax.is_private and syntax.type == "Transfer Syntax"
 
 
 def _slice(path: Path, header: Dataset, frame: int, complete: bool) -> Slice:
@@ -210,15 +232,15 @@ def _count(header: Dataset) -> int:
 
 def _has_all_pixels(file: BinaryIO, header: Dataset) -> bool:
     """Whether the file, positioned where its pixels begin, goes on for as long as they are."""
-    syntax = UID(header.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian)
-    if syntax.is_deflated:
-        return True  # the position belongs to the inflated copy
+    syntax = UID(header.file_meta.TransferSyntaxUID)
+    if not is_known(syntax) or syntax.is_deflated:
+        return True  # how the pixels lie is not known; or the position belongs to the inflated copy
     start = file.tell()
     size = file.seek(0, 2)
     file.seek(start)
     if file.read(4) not in _PIXEL_DATA:
         return False
-    data = start + (8 if syntax.is_implicit_VR else 12)
+    data = start + (8 if header.original_encoding[0] else 12)
     if not syntax.is_compressed:
         pixels = math.prod(number(header, tag) or 0 for tag in ("Rows", "Columns", "BitsAllocated"))
         return size - data >= pixels * (number(header, "SamplesPerPixel") or 1) * _count(header) / 8

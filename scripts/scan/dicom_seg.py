@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.content import AlgorithmIdentificationSequence
+from highdicom.enum import SpecificCharacterSetValues
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from scripts.errors import UserError
 from scripts.files import write_atomic
-from scripts.scan.dicom_geometry import stack_slices
-from scripts.scan.dicom_header import UNREADABLE, UNREADABLE_FILE, number, numbers, read_slices, text
+from scripts.scan.dicom_files import UNREADABLE, UNREADABLE_FILE, read_header
+from scripts.scan.dicom_header import number, numbers, text
 from scripts.scan.volume import Scan
 
 LABEL = "COVID-19 infection"
@@ -42,8 +44,12 @@ _MAY_BE_EMPTY: dict[str, Callable[[str], object]] = {
     "StudyTime": re.compile(r"\d{2,6}(\.\d{1,6})?").fullmatch,
     "ReferringPhysicianName": str,
 }
+_SERIES = "SeriesInstanceUID"
 _REMEDY = "accepted: DICOM files with complete headers; the other results do not need them"
 _LONG_STRING = 64  # characters in a DICOM LO value
+_HIGHEST_NUMBER = 2**31 - 1  # of a DICOM IS value (PS3.5 table 6.2-1)
+_CHARACTER_SETS = {one.value for one in SpecificCharacterSetValues} - {"ISO 2022 IR 58"}  # highdicom combines that not
+_DEFAULT_SET, _UTF8 = "ISO 2022 IR 6", "ISO_IR 192"
 
 
 def write_dicom_seg(
@@ -76,8 +82,11 @@ def write_dicom_seg(
         raise ValueError(f"{scan.path} ({scan.kind}) has no DICOM files that a SEG could refer to")
     sources = _read_sources(scan)
     frames = mask.transpose(2, 1, 0)  # a view
-    if len(sources) != len(frames):
-        frames = _in_order_of_frames(frames, scan)
+    count = int(number(sources[0], "NumberOfFrames") or 1)
+    if count > 1 and len(sources) == 1:
+        frames = _in_order_of_frames(frames, scan, count)
+    if len(sources) != len(frames) != count:
+        raise UserError(f"{scan.path.name}: {len(sources)} multi-frame files; expected for a DICOM SEG: one")
     try:
         segmentation = _segmentation(frames, sources, algorithm, version, description)
         return write_atomic(path, lambda temporary: segmentation.save_as(temporary, enforce_file_format=True))
@@ -107,7 +116,7 @@ def _segmentation(
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
         series_instance_uid=generate_uid(),
-        series_number=max(int(number(sources[0], "SeriesNumber") or 0), 0) + 1000,
+        series_number=_series_number(sources[0]),
         sop_instance_uid=generate_uid(),
         instance_number=1,
         manufacturer="lung_infection_ct_segmentation",
@@ -121,6 +130,12 @@ def _segmentation(
     )
 
 
+def _series_number(source: Dataset) -> int:
+    """A number by which a person knows which series the SEG belongs to: 1000 above it, below it where none is."""
+    found = min(max(int(number(source, "SeriesNumber") or 0), 0), _HIGHEST_NUMBER)
+    return found + 1000 if found <= _HIGHEST_NUMBER - 1000 else found - 1000
+
+
 def _long_string(words: str) -> str:
     """Words as a DICOM LO value: no backslash, no line breaks, at most 64 characters."""
     return " ".join(words.replace("\\", "/").split())[:_LONG_STRING]
@@ -131,13 +146,26 @@ def _read_sources(scan: Scan) -> list[Dataset]:
     sources: list[Dataset] = []
     for file in scan.files:
         try:
-            tags: list[Any] | None = [*_GEOMETRY, *_IDENTITY] if sources else None
-            sources.append(dcmread(file, stop_before_pixels=True, specific_tags=tags))
+            with file.open("rb") as stream:
+                sources.append(read_header(stream, [*_GEOMETRY, *_IDENTITY] if sources else None))
         except UNREADABLE_FILE as error:
             raise UserError(f"{file.name}: cannot be read again for the DICOM SEG ({error}); {_REMEDY}") from None
         _check_source(file, sources[-1], multi_frame="PerFrameFunctionalGroupsSequence" in sources[0])
+    _check_identity(scan, sources)
     _mend(sources, scan)
     return sources
+
+
+def _check_identity(scan: Scan, sources: list[Dataset]) -> None:
+    """Refuses slices that a reference cannot tell apart, or that it cannot name together."""
+    instances, series = ({str(one[keyword].value) for one in sources} for keyword in ("SOPInstanceUID", _SERIES))
+    if len(instances) < len(sources):
+        found = f"duplicate SOPInstanceUID ({len(sources)} slices, {len(instances)} different)"
+    elif len(series) > 1:
+        found = f"{len(series)} {_SERIES} in {len(sources)} slices"
+    else:
+        return
+    raise UserError(f"{scan.path.name}: no DICOM SEG can refer to these slices: {found}; {_REMEDY}")
 
 
 def _check_source(file: Path, source: Dataset, multi_frame: bool) -> None:
@@ -157,6 +185,7 @@ def _mend(sources: list[Dataset], scan: Scan) -> None:
     way to what the positions say.
     """
     first = sources[0]
+    _mend_character_set(first)
     for keyword, is_valid in _MAY_BE_EMPTY.items():
         if not is_valid(text(first, keyword)):
             setattr(first, keyword, "")
@@ -169,10 +198,27 @@ def _mend(sources: list[Dataset], scan: Scan) -> None:
         source.ImageOrientationPatient = first.ImageOrientationPatient
 
 
-def _in_order_of_frames(planes: NDArray[np.uint8], scan: Scan) -> NDArray[np.uint8]:
+def _mend_character_set(source: Dataset) -> None:
+    """Writes the character set of a header in the form that highdicom knows; the texts stay as they are.
+
+    An empty first value of several is the default repertoire (PS3.3 C.12.1.1.2), as all Japanese headers have it.
+    What is no value of the standard, or no combination that highdicom writes, gives way to UTF-8.
+    """
+    stated = source.get("SpecificCharacterSet")
+    values = [str(one) for one in stated] if isinstance(stated, MultiValue) else [str(stated or "")]
+    if len(values) > 1:
+        values[0] = values[0] or _DEFAULT_SET
+    if values == [""]:
+        source.pop("SpecificCharacterSet", None)
+    elif set(values) <= _CHARACTER_SETS and all(v.startswith("ISO 2022") == (len(values) > 1) for v in values):
+        source.SpecificCharacterSet = values
+    else:
+        source.decode()
+        source.SpecificCharacterSet = _UTF8
+
+
+def _in_order_of_frames(planes: NDArray[np.uint8], scan: Scan, count: int) -> NDArray[np.uint8]:
     """Planes of a multi-frame file, sorted along the normal, in the order of its frames; others stay empty."""
-    slices = read_slices(scan.files[0])
-    frames = np.zeros((len(slices), *planes.shape[1:]), np.uint8)
-    for k, plane in enumerate(stack_slices(slices).planes):
-        frames[plane[0].frame] = planes[k]
+    frames = np.zeros((count, *planes.shape[1:]), np.uint8)
+    frames[scan.frames] = planes
     return frames

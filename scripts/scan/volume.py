@@ -70,6 +70,7 @@ class Scan:
         facts: what the report repeats: modality, scanner, kernel, stored type, ...; nothing that names a person.
         notes: findings of the reader.
         files: DICOM: the files in the order of the third axis; else empty.
+        frames: DICOM: which frame of its file each slice of the third axis is; else empty.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Scan:
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
 
     @property
     def picture(self) -> bool:
