@@ -25,7 +25,8 @@ def unpacked(path: Path) -> Iterator[Path]:
     """Yields the folder to read: `path` itself, or for a .zip a temporary folder with its content.
 
     The temporary folder bears the archive's name and is gone when the context ends, so whatever needs the files
-    (`read_dicom`, `write_dicom_seg`) belongs inside.
+    (`read_dicom`, `write_dicom_seg`) belongs inside. A `UserError` that leaves the context names the archive in place
+    of that folder.
 
     Raises:
         UserError: if the archive is damaged or encrypted, holds a link or a path that leads out of the folder, or
@@ -38,7 +39,10 @@ def unpacked(path: Path) -> Iterator[Path]:
         folder = Path(temporary) / path.stem
         folder.mkdir()
         _extract(path, folder)
-        yield folder
+        try:
+            yield folder
+        except UserError as error:  # its reader knows the archive, not the folder that is gone by then
+            raise UserError(str(error).replace(str(folder), str(path))) from error
 
 
 def _extract(path: Path, folder: Path) -> None:

@@ -42,8 +42,8 @@ def stack_slices(slices: list[Slice]) -> Stack:
     tilted gantry gives a sheared affine. Where slices are missing it is the median step.
 
     Raises:
-        UserError: if slices are scout views, incomplete, differ in size, pixel spacing or orientation, or lie where no affine
-            can put them.
+        UserError: if slices are scout views, incomplete, differ in size, pixel spacing or orientation, or lie where
+            no affine can put them.
     """
     check_alike(slices)
     rows_and_columns, found = _directions(slices)

@@ -63,7 +63,7 @@ def set_aside(slices: list[Slice]) -> tuple[list[Slice], list[Note]]:
     others = [one for one in slices if not (one.ct and not _is_screen(one))] if images else []
     images = images or [one for one in slices if one.ct] or slices
     if others:
-        notes.append(Note("objects_left_out", describe_objects(others, "of the series"), "repair"))
+        notes.append(Note("objects_left_out", describe_objects(others, " of the series"), "repair"))
     axial = [one for one in images if not one.localizer]
     if axial and len(axial) < len(images):
         names = _names([one for one in images if one.localizer])
@@ -77,7 +77,7 @@ def describe_objects(objects: list[Slice], where: str) -> str:
     kinds = Counter(_kind(one) for one in objects)
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())[:_SHOWN])
     one = len(objects) == 1
-    count = f"{len(objects)} object{' ' if one else 's '}{where} that {'is' if one else 'are'} no CT slice"
+    count = f"{len(objects)} object{'' if one else 's'}{where} that {'is' if one else 'are'} no CT slice"
     return f"{count} {'was' if one else 'were'} left out ({listed}): {_names(objects)}."
 
 

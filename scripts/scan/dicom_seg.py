@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from highdicom.color import CIELabColor
@@ -160,7 +159,7 @@ def _check_identity(scan: Scan, sources: list[Dataset]) -> None:
     """Refuses slices that a reference cannot tell apart, or that it cannot name together."""
     instances, series = ({str(one[keyword].value) for one in sources} for keyword in ("SOPInstanceUID", _SERIES))
     if len(instances) < len(sources):
-        found = f"duplicate SOPInstanceUID ({len(sources)} slices, {len(instances)} different)"
+        found = f"duplicate SOPInstanceUID ({len(sources)} slices, {len(instances)} distinct)"
     elif len(series) > 1:
         found = f"{len(series)} {_SERIES} in {len(sources)} slices"
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from scripts.data.datalist import select_cases
 from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
+from scripts.scan.dicom_files import recognize_file
 from scripts.transforms.geometry import PICTURE_SUFFIXES, is_picture
 
 SCAN_SUFFIXES = (".nii.gz", ".nii")
@@ -33,9 +34,18 @@ def find_scans(path: str) -> list[dict[str, str]]:
     accepted = SCAN_SUFFIXES + PICTURE_SUFFIXES
     scans = [file for file in files if file.name.lower().endswith(accepted)]
     if not scans:
-        raise UserError(f"{root}: {len(files)} files and no scan; accepted: {', '.join(accepted)} (--dataset_dir)")
+        hint = "; DICOM is read by `python -m scripts segment`" if any(map(_is_dicom, files)) else ""
+        found = f"{len(files)} files and no scan; accepted: {', '.join(accepted)} (--dataset_dir)"
+        raise UserError(f"{root}: {found}{hint}")
     _check_collisions(scans)
     return [{"image": str(scan)} for scan in scans]
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        return bool(recognize_file(path))
+    except OSError:
+        return False
 
 
 def scans_root(path: str) -> str:

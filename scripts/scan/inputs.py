@@ -10,18 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pydicom
-from pydicom.errors import InvalidDicomError
-
 from scripts.data.datalist import select_cases
 from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
 from scripts.scan.dicom_archive import UNREADABLE_ZIP
+from scripts.scan.dicom_files import DICOM_SUFFIXES, HEAD, UNREADABLE_FILE, read_header, recognize, recognize_file
+from scripts.scan.dicom_header import CT_CLASSES, text
 from scripts.scan.reading import FILE_SUFFIXES, file_suffix, scan_name
 from scripts.scan.results import walk_files
 from scripts.transforms.geometry import PICTURE_SUFFIXES
 
-_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 _SEARCHED = tuple(suffix for suffix in FILE_SUFFIXES if suffix != ".img")  # the .hdr stands for the pair
 ACCEPTED = f"{', '.join(FILE_SUFFIXES)}, a folder or .zip of DICOM files, a folder of these"
 
@@ -48,9 +46,10 @@ class Case:
 def expand_inputs(paths: Sequence[str | Path], output: str | Path) -> list[Case]:
     """Lists the scans that the inputs stand for.
 
-    An input is a scan file, a DICOM file, a .zip of DICOM, or a folder, which is searched with its subfolders. DICOM
-    files of one study make one case; a folder that holds nothing but one study is itself the case. Hidden files,
-    the output folder and the results of earlier runs are passed over, and so are pictures among DICOM files.
+    An input is a scan file, a DICOM file, a .zip of DICOM, or a folder, which is searched with its subfolders. A
+    DICOMDIR stands for the folder that it lies in. DICOM files of one study make one case; a folder that holds
+    nothing but one study is itself the case. Hidden files, the output folder and the results of earlier runs are
+    passed over, and so are pictures among DICOM files.
 
     A case's folder bears the scan's name. Where names are equal, also but for upper and lower case, as many parent
     folders are put before them as tell them apart, whatever the order of the inputs.
@@ -80,13 +79,19 @@ def _expand(path: Path, output: Path) -> list[tuple[Path, Kind]]:
         return _search(path, output)
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder; accepted: {ACCEPTED}")
-    if file_suffix(path) and not (path.suffix.lower() == ".img" and _is_dicom(path)):
+    try:
+        content = recognize_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected: a file that you may read") from None
+    if content == "directory":
+        return _search(path.parent, output)
+    if file_suffix(path) and not (path.suffix.lower() == ".img" and content):
         return [(path, "file")]
     if path.suffix.lower() == ".zip":
         if not _holds_dicom(path):
             raise UserError(f"{path}: no DICOM file inside, or no .zip; accepted: {ACCEPTED}")
         return [(path, "zip")]
-    if _is_dicom(path):
+    if content:
         return [(path, "dicom")]
     raise UserError(f"{path}: {path.stat().st_size} bytes that are no scan; accepted: {ACCEPTED}")
 
@@ -98,18 +103,18 @@ def _search(root: Path, output: Path) -> list[tuple[Path, Kind]]:
     if (root / DATALIST).is_file():
         return [(Path(case["image"]), "file") for case in select_cases(root, "all")]
     found: list[tuple[Path, Kind]] = []
-    first_slices: dict[Path, Path] = {}
+    of_folders: dict[Path, str] = {}
     count = 0
     for folder, files in walk_files(root, output):
         count += len(files)
-        dicom = next((file for file in files if _may_be_dicom(file) and _is_dicom(file)), None)
-        if dicom is not None:
-            first_slices[folder] = dicom
-        passed_over = PICTURE_SUFFIXES if dicom is not None else ()
+        study = _study_of(files)
+        if study is not None:
+            of_folders[folder] = study
+        passed_over = PICTURE_SUFFIXES if study is not None else ()
         scans = [file for file in files if file.name.lower().endswith(_SEARCHED)]
         found += [(file, "file") for file in scans if not file.name.lower().endswith(passed_over)]
         found += [(file, "zip") for file in files if file.suffix.lower() == ".zip" and _holds_dicom(file)]
-    studies = _studies(first_slices)
+    studies = _studies(of_folders)
     if len(studies) == 1 and not found:
         return [(root, "dicom")]
     found += [(folder, "dicom") for folder in studies]
@@ -120,17 +125,28 @@ def _search(root: Path, output: Path) -> list[tuple[Path, Kind]]:
 
 def _may_be_dicom(path: Path) -> bool:
     known = file_suffix(path) not in ("", ".img") or path.suffix.lower() == ".zip"
-    return not known and path.name.upper() != "DICOMDIR"
-
-
-def _is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its preamble; by its name where it lacks one, as old writers left it out."""
+    if known:
+        return False
     try:
-        with path.open("rb") as file:
-            start = file.read(132)
+        return recognize_file(path) == "object"
     except OSError:
         return False
-    return start[128:] == b"DICM" or (bool(start) and path.suffix.lower() in _DICOM_SUFFIXES)
+
+
+def _study_of(files: Sequence[Path]) -> str | None:
+    """The study of a folder's DICOM files: that of a CT image, or of any object where there is none.
+
+    Returns:
+        StudyInstanceUID; "" where all objects belong to no study, None without DICOM.
+    """
+    found: str | None = None
+    for file in files:
+        if _may_be_dicom(file):
+            study, ct = _study(file)
+            if ct:
+                return study
+            found = found or study
+    return found
 
 
 def _holds_dicom(path: Path) -> bool:
@@ -141,36 +157,47 @@ def _holds_dicom(path: Path) -> bool:
                 if entry.is_dir() or entry.flag_bits & 1:
                     continue
                 with archive.open(entry) as file:
-                    if file.read(132)[128:] == b"DICM":
+                    if recognize(file.read(HEAD), entry.filename) == "object":
                         return True
     except UNREADABLE_ZIP:
         return False
     return False
 
 
-def _studies(first_slices: dict[Path, Path]) -> list[Path]:
+def _studies(of_folders: dict[Path, str]) -> list[Path]:
     """One folder for each DICOM study: the deepest that holds all of it.
 
     Studies whose folders lie in each other cannot be told apart by a folder; they stay one case, and the reader
-    lists their series.
+    lists their series. A folder of objects that belong to no study, such as hanging protocols, is no case beside
+    others.
     """
     studies: dict[str, list[Path]] = defaultdict(list)
-    for folder, file in first_slices.items():
-        studies[_study(file) or str(folder)].append(folder)
-    tops = {Path(os.path.commonpath(folders)) for folders in studies.values()}
+    for folder, study in of_folders.items():
+        studies[study or str(folder)].append(folder)
+    named = {study for study in of_folders.values() if study}
+    tops = {Path(os.path.commonpath(studies[study])) for study in named or studies}
     return sorted(top for top in tops if not any(parent in tops for parent in top.parents))
 
 
-def _study(path: Path) -> str:
+def _study(path: Path) -> tuple[str, bool]:
+    """StudyInstanceUID of a DICOM file, and whether it is a CT image.
+
+    The study is "" for an object that belongs to none; what cannot be read has one of its own, so that the reader
+    gets to see it and refuses it by name.
+    """
+    own = str(path.parent)
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["StudyInstanceUID"])
-    except (InvalidDicomError, OSError, ValueError, EOFError):
-        return ""
-    return str(header.get("StudyInstanceUID", ""))
+        with path.open("rb") as file:
+            header = read_header(file, ["SOPClassUID", "StudyInstanceUID"])
+        sop_class = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+    except UNREADABLE_FILE:
+        return own, False
+    ct = sop_class in CT_CLASSES
+    return text(header, "StudyInstanceUID") or (own if ct or not sop_class else ""), ct
 
 
 def _name(source: Path) -> str:
-    archive = source.suffix.lower() in (".zip", *_DICOM_SUFFIXES) and not source.is_dir()
+    archive = source.suffix.lower() in (".zip", *DICOM_SUFFIXES) and not source.is_dir()
     return source.stem if archive else scan_name(source)
 
 

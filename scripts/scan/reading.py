@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 
 from scripts.errors import UserError
+from scripts.scan.dicom_files import recognize_file
 from scripts.scan.geometry_checks import check_geometry
 from scripts.scan.itk_files import ITK_SUFFIXES, read_itk
 from scripts.scan.itk_headers import find_data, read_text_header
@@ -49,7 +50,8 @@ def _read(path: Path, volume: int | None) -> Scan:
         found = "a folder" if path.is_dir() else "no such file"
         raise UserError(f"{path}: {found}; accepted: a file, {', '.join(FILE_SUFFIXES)}")
     if not suffix:
-        raise UserError(f"{path}: ends in none of the names of scans; accepted: {', '.join(FILE_SUFFIXES)}")
+        found = "a DICOM file" if recognize_file(path) else "ends in none of the names of scans"
+        raise UserError(f"{path}: {found}; accepted: {', '.join(FILE_SUFFIXES)}")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: an empty file, 0 bytes; accepted: a complete scan, copy it again")
     if suffix in NIFTI_SUFFIXES:
