@@ -1,7 +1,9 @@
 """CARes-UNet: a U-Net of residual blocks with content-aware upsampling.
 
 Xu, Wen, Zhao, Zhang, Zhao, Tang, Yang, Chen: "CARes-UNet: Content-aware residual UNet for lesion segmentation of
-COVID-19 from chest CT images", Medical Physics 2021 (doi 10.1002/mp.15231). Written from the paper.
+COVID-19 from chest CT images", Medical Physics 2021 (doi 10.1002/mp.15231). Written
+from the paper and, where its figure 1 leaves the layers open (the residual block behind every strided convolution,
+the numbers of channels), from facts about the published code; no line of it is taken.
 """
 
 from __future__ import annotations

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from ignite.engine import Engine
 
+import scripts.training.schedule
 from scripts.errors import UserError
 from scripts.training.schedule import PLATEAUS, PlateauSchedule
+from scripts.version import BUNDLE
 
 
 def run(preset: str, values: list[float], lr: float = 1e-4) -> tuple[list[float], int | None]:
@@ -55,6 +59,25 @@ def test_literal_never_cuts() -> None:
     rates, stop = run("literal", [1.0] * 60)
     assert set(rates) == {1e-4}
     assert stop == 26
+
+
+STOPS = {"paper": (200, 7), "official": (25, 1), "literal": (25, 0)}
+"""Validations without improvement until the stop, and cuts of the learning rate before it."""
+
+
+@pytest.mark.parametrize("preset", PLATEAUS)
+@pytest.mark.parametrize("improving", [1, 40])
+def test_how_long_a_preset_waits_is_what_the_documents_say(preset: str, improving: int) -> None:
+    falling = PLATEAUS[preset].mode == "min"
+    values = [1 - index / 100 if falling else index / 100 for index in range(improving)]
+    rates, stop = run(preset, values + values[-1:] * 300)
+    waited, cuts = STOPS[preset]
+    assert stop == improving + waited
+    assert len(set(rates)) == 1 + cuts
+    text = (BUNDLE / "docs/training.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{preset}`.*\|$", text, flags=re.MULTILINE)
+    assert row.split("|")[-2].strip() == f"{waited} epochs"
+    assert f"* `{preset}`, {waited}: " in (scripts.training.schedule.__doc__ or "")
 
 
 def test_state_goes_on_where_it_was() -> None:
