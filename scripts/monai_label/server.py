@@ -1,32 +1,29 @@
 """The MONAI Label app: MONAI Label's own bundle app, made to answer in words and to keep the scan's geometry.
 
 `make monailabel` copies this file to `app/main.py` beside `monaibundle.py`, which is MONAI Label's. It runs in MONAI
-Label's environment only. The bundle's `scripts` are on the path only while MONAI Label works with the bundle, so
-nothing of them is imported at the top, and their `UserError` is known by its name.
+Label's environment only. The app holds one bundle, whose `scripts` come before any others that the server's working
+directory may offer.
 """
+# ruff: noqa: E402  # the bundle's folder has to be on the path first
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+sys.path[:0] = [str(folder.parent) for folder in Path(__file__).parent.glob("model/*/scripts")]
+
 import monaibundle
-import nibabel as nib
 import torch
 from fastapi import HTTPException
 from monailabel.config import settings
-from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
-from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -36,11 +33,16 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
 from monailabel.tasks.train.bundle import BundleTrainTask
 
-logger = logging.getLogger(__name__)
+from scripts.monai_label.request_values import KINDS
+from scripts.monai_label.serving.answers import answering
+from scripts.monai_label.serving.endpoints import checked, protect
+from scripts.monai_label.serving.studies import NIFTI, Studies, stored_shape
+from scripts.monai_label.serving.uploads import discarding_upload, is_upload
+from scripts.scan.writer import write_mask
+from scripts.transforms.postprocessing import Probabilities
 
 EPISTEMIC = "epistemic"
 DROPOUT = 0.2
-NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # torchrun, dcmqi
@@ -48,54 +50,6 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 # MONAI Label would drop and import the bundle's `scripts` anew for every request, and two at a time stumble over each
 # other (KeyError while importing). There is one bundle here, which does not change while the server runs.
 os.environ["MONAI_LABEL_RELOAD_APP_LIB"] = "false"
-
-
-def answer(error: Exception) -> HTTPException:
-    """Turns an exception into an answer that a person understands; the traceback goes to the server's log."""
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    for one in chain:
-        if isinstance(one, HTTPException):
-            return one
-        if isinstance(one, MONAILabelException):
-            return HTTPException(404 if isinstance(one, ImageNotFoundException) else 400, one.msg)
-        if type(one).__name__ == "UserError":
-            return HTTPException(400, str(one))
-    return HTTPException(500, f"{type(error).__name__}: {error}; the server's log says more")
-
-
-def is_upload(path: str) -> bool:
-    """Whether a file came with the request: any other file of this machine is no image to ask for."""
-    file = Path(path)
-    named = file.name.startswith(tempfile.gettempprefix())  # as MONAI Label names uploads: nobody's own file
-    return named and file.parent == Path(tempfile.gettempdir()) and file.is_file()
-
-
-@contextmanager
-def discarding_upload(path: str) -> Iterator[None]:
-    """Removes an uploaded file when the request fails: MONAI Label removes it only after a success."""
-    try:
-        yield
-    except Exception:
-        if is_upload(path):
-            Path(path).unlink()
-        raise
-
-
-def answering(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a method of the app end in an `answer`, whatever goes wrong in it."""
-
-    @wraps(method)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(*args, **kwargs)
-        except Exception as error:
-            logger.exception("request failed")
-            raise answer(error) from error
-
-    return wrapped
-
 
 STRICT = {"load_strict": True, "extend_load_image": False}
 """Every key of the weights must fit; images are loaded by the bundle alone, whose labels may be absent."""
@@ -113,8 +67,6 @@ class InfectionInfer(BundleInferTask):
         wanted = str(extension or data.get("result_extension") or "".join(Path(scan).suffixes))
         if not scan.endswith(NIFTI) or not wanted.endswith(NIFTI):
             return super().writer(data, extension, dtype)
-        from scripts.scan.writer import write_mask  # the bundle's, imported by this request
-
         suffix = ".nii.gz" if wanted.endswith(".gz") else ".nii"
         with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
             mask = data[self.output_label_key].cpu().numpy().reshape(data["image"].meta["spatial_shape"])
@@ -130,9 +82,6 @@ class InfectionScoring(BundleInferTask):
 
     def post_transforms(self, data: Any = None) -> list[Callable[..., Any]]:
         """Stops at probabilities: the entropy of a thresholded mask knows only how often a voxel flips."""
-        super().post_transforms(data)  # imports the bundle
-        from scripts.transforms.postprocessing import Probabilities
-
         return [Probabilities()]
 
     def _get_network(self, device: str, data: Any) -> Any:
@@ -151,6 +100,10 @@ class InfectionTrain(BundleTrainTask):
         """Trains; 3D Slicer sends an empty run id, with which the runner would resolve every section."""
         self._pretrained = bool(request.get("pretrained", True))
         return super().__call__({**request, "run_id": request.get("run_id") or "run"}, datastore)
+
+    def config(self) -> dict[str, Any]:
+        """What a client may turn; MONAI Label's tracking by MLflow does not fit the bundle's configuration."""
+        return {name: value for name, value in super().config().items() if not name.startswith("tracking")}
 
     def _partition_datalist(
         self, datalist: list[Any], request: Mapping[str, Any], shuffle: bool = False
@@ -172,48 +125,6 @@ class InfectionTrain(BundleTrainTask):
     def run_multi_gpu(self, request: Mapping[str, Any], cmd: list[str], env: Mapping[str, str]) -> None:
         """Runs torchrun; MONAI Label's own takes any end of it for a success."""
         subprocess.run(cmd, env=env, check=True)
-
-
-class Studies(LocalDatastore):
-    """The folder of scans: says what is unknown, and takes a label only on its scan's grid."""
-
-    def get_image_uri(self, image_id: str) -> str:
-        """Returns the scan's file; MONAI Label's own returns an empty name for an unknown scan."""
-        return str(super().get_image_uri(image_id)) or _unknown(image_id)
-
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Takes a new scan; its name may not lead out of the folder."""
-        with discarding_upload(image_filename):
-            _plain_name(image_id)
-            return str(super().add_image(image_id, image_filename, image_info))
-
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Keeps a label, replacing an earlier one of the same scan and tag."""
-        with discarding_upload(label_filename):
-            _plain_name(label_tag)
-            scan = self.get_image_uri(image_id)
-            if scan.endswith(NIFTI) and label_filename.endswith(NIFTI):
-                expected, found = _shape(scan), _shape(label_filename, f"the label of {image_id}")
-                if found != expected:
-                    text = f"the label of {image_id}: has {found} voxels; accepted: those of its scan, {expected}"
-                    raise HTTPException(400, text)
-            return str(super().save_label(image_id, label_filename, label_tag, label_info))
-
-
-def _plain_name(name: str) -> None:
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise HTTPException(400, f"{name!r} is no plain name; accepted: a name without folders")
-
-
-def _unknown(image_id: str) -> NoReturn:
-    raise HTTPException(404, f"{image_id}: no such image; accepted: an id that /datastore/?output=all lists")
-
-
-def _shape(path: str, name: str | None = None) -> tuple[int, ...]:
-    try:
-        return tuple(nib.load(path).shape)
-    except Exception as error:
-        raise HTTPException(400, f"{name or Path(path).name}: cannot be read ({error}); accepted: NIfTI") from error
 
 
 class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks for that base
@@ -252,28 +163,58 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         path = next(iter(self.models.values()))
         return {EPISTEMIC: EpistemicScoring(InfectionScoring(path, self.conf))}
 
+    def on_init_complete(self) -> None:
+        """Puts the checks before the web server that starts this app, before it answers anything."""
+        from monailabel.app import app as web  # only a server has one
+
+        protect(web, filter(None, self.conf.get("allowed_hosts", "").split(",")))
+        super().on_init_complete()
+
     @answering
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> Any:
         """Segments a scan of the studies, or one that came with the request."""
-        image = str(request.get("image", ""))
-        with discarding_upload(image):
-            path = image if is_upload(image) else (datastore or self.datastore()).get_image_uri(image)
-            if path.endswith(PICTURES) or (path.endswith(NIFTI) and len(_shape(path)) < 3):
-                text = "one flat slice; accepted: a volume (`run inference` segments single slices)"
-                raise HTTPException(400, f"{Path(path).name}: {text}")
-            return super().infer(request, datastore)
+        with discarding_upload(str(request.get("image", ""))):
+            return self._segment(checked("infer", request), datastore)
+
+    @answering
+    def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> Any:
+        """Segments many scans of the studies."""
+        wanted = checked("batch_infer", request)
+        wanted["multi_gpu"] = wanted.get("multi_gpu", True) and torch.cuda.is_available()
+        return self._batch_infer(wanted, datastore or self.datastore(), self._segment)
+
+    def _segment(self, request: Mapping[str, Any], datastore: Datastore | None) -> Any:
+        values = {name: value for name, value in request.items() if name in KINDS["infer"]}
+        image = str(values.get("image", ""))
+        path = image if is_upload(image) or self._in_session(image) else self._find(image, datastore)
+        if path.endswith(PICTURES) or (path.endswith(NIFTI) and len(stored_shape(path)) < 3):
+            text = "one flat slice; accepted: a volume (`run inference` segments single slices)"
+            raise HTTPException(400, f"{Path(path).name}: {text}")
+        return super().infer(values, datastore)
+
+    def _find(self, image: str, datastore: Datastore | None) -> str:
+        return str((datastore or self.datastore()).get_image_uri(image))
+
+    def _in_session(self, path: str) -> bool:
+        """Whether a file was sent by `PUT /session`, which 3D Slicer does with volumes of its own."""
+        sessions = self.sessions()
+        return sessions is not None and Path(sessions.store_path).resolve() in Path(path).resolve().parents
+
+    def infer_wsi(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> NoReturn:
+        """Refuses whole slide images."""
+        raise HTTPException(400, "a whole slide image; expected: a CT volume, by /infer/MODEL")
 
     @answering
     def train(self, request: Mapping[str, Any]) -> Any:
         """Trains on the scans with a final label."""
-        return super().train(request)
+        return super().train(checked("train", request))
 
     @answering
     def next_sample(self, request: Mapping[str, Any]) -> Any:
         """Chooses the scan to annotate next."""
-        return super().next_sample(request)
+        return super().next_sample(checked("activelearning", request))
 
     @answering
     def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> Any:
         """Measures the uncertainty."""
-        return super().scoring(request, datastore)
+        return super().scoring(checked("scoring", request), datastore)

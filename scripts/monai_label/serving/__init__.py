@@ -1,0 +1,1 @@
+"""What runs in MONAI Label's process only, and needs its packages."""

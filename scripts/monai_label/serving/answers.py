@@ -1,0 +1,46 @@
+"""Failures become answers in one line that a person understands; the traceback goes to the server's log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
+
+from scripts.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def answer(error: Exception) -> HTTPException:
+    """Turns an exception into an answer."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for one in chain:
+        if isinstance(one, HTTPException):
+            return one
+        if isinstance(one, MONAILabelException):
+            return HTTPException(404 if isinstance(one, ImageNotFoundException) else 400, one.msg)
+        if isinstance(one, UserError):
+            return HTTPException(400, str(one))
+    return HTTPException(500, f"{type(error).__name__}: {error}; the server's log says more")
+
+
+def answering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a function end in an `answer`, whatever goes wrong in it."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except HTTPException:  # an answer already
+            raise
+        except Exception as error:
+            logger.exception("request failed")
+            raise answer(error) from error
+
+    return wrapped

@@ -1,0 +1,112 @@
+"""MONAI Label's endpoints with this app's checks before them.
+
+The endpoints look their functions up when a request comes, so the ones that need a check are replaced there.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+from fastapi import FastAPI, HTTPException
+from fastapi.middleware import Middleware
+from fastapi.middleware.cors import CORSMiddleware
+from monailabel.config import settings
+from monailabel.endpoints import infer, model
+from monailabel.utils.async_tasks.task import AsyncTask
+from monailabel.utils.others.generic import device_list
+
+from scripts.errors import UserError
+from scripts.monai_label.request_values import check_request, refuse_evaluated
+from scripts.monai_label.serving.answers import answering
+from scripts.monai_label.web_guard import WebGuard, normal_origin
+
+SEGMENT = {"name": "infection", "description": "COVID-19 infection, outlined by a network"}
+
+
+def checked(kind: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a request says, checked (`check_request`) with the devices of this machine."""
+    return check_request(kind, request, device_list())
+
+
+def protect(web: FastAPI, hosts: Iterable[str]) -> None:
+    """Puts the checks before a server's endpoints.
+
+    Args:
+        web: MONAI Label's web application; it may already have started.
+        hosts: names by which the server may be reached, beside its own.
+    """
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)  # PUT /session unpacks archives
+    infer.run_inference = _inference(infer.run_inference)
+    infer.nifti_to_dicom_seg = _dicom_seg(infer.nifti_to_dicom_seg)
+    model.update_model = model.delete_model = _refuse_weights
+    AsyncTask.run = staticmethod(_task(AsyncTask.run))
+    origins = [normal_origin(str(origin)) for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+    pages = Middleware(
+        CORSMiddleware, allow_origins=origins, allow_credentials=True, allow_methods=["*"], allow_headers=["*"]
+    )
+    guard = Middleware(WebGuard, origins=origins, hosts=list(hosts))
+    others = [one for one in web.user_middleware if one.cls is not CORSMiddleware]  # MONAI Label's lets every page in
+    web.user_middleware = [guard, pages, *others]
+    web.middleware_stack = web.build_middleware_stack()
+
+
+def _inference(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Checks the parameters before anything of the request is stored."""
+
+    @answering
+    def checked_inference(*args: Any, **kwargs: Any) -> Any:
+        names = ("background_tasks", "model", "image", "session_id", "params", "file", "label", "output")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        params = _parameters(given.get("params"))
+        checked("infer", params)
+        if given.get("output") == infer.ResultType.dicom_seg:
+            params.setdefault("label_info", [{**SEGMENT, "model_name": given.get("model", "")}])
+        return run(**{**given, "params": json.dumps(params)})
+
+    return checked_inference
+
+
+def _parameters(text: Any) -> dict[str, Any]:
+    try:
+        params = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"params: no JSON ({error}); expected: an object such as {{}}") from None
+    if not isinstance(params, dict):
+        raise UserError(f"params: {type(params).__name__}; expected: an object such as {{}}")
+    return params
+
+
+def _dicom_seg(write: Callable[..., str]) -> Callable[..., str]:
+    """Says so where a mask holds nothing: DICOM knows no segmentation without a segment."""
+
+    def written(*args: Any, **kwargs: Any) -> str:
+        file = write(*args, **kwargs)
+        if not file:
+            raise HTTPException(409, "no infection was found, and DICOM SEG needs a segment; expected: output=image")
+        return file
+
+    return written
+
+
+def _task(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Checks a task before a process is started for it."""
+
+    @answering
+    def checked_run(
+        method: str, request: Any = None, params: Any = None, force_sync: bool = False, enqueue: bool = False
+    ) -> Any:
+        merged = {**(request or {}), **(params or {})}
+        refuse_evaluated(merged, "the request")
+        named = {merged.get("model"), merged.get("method")}
+        own = {name: value for name, value in merged.items() if not (name in named and isinstance(value, dict))}
+        return run(method, request=checked(method, own), params=None, force_sync=force_sync, enqueue=enqueue)
+
+    return checked_run
+
+
+def _refuse_weights(*_: Any, **__: Any) -> NoReturn:
+    text = "weights are not changed by a request; expected: `python -m scripts monai_label use` on the server"
+    raise HTTPException(403, text)

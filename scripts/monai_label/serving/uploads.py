@@ -1,0 +1,38 @@
+"""Files that came with a request, and names that may not lead out of a folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastapi import HTTPException
+
+
+def is_upload(path: str) -> bool:
+    """Whether a file came with the request: any other file of this machine is no image to ask for."""
+    file = Path(path)
+    named = file.name.startswith(tempfile.gettempprefix())  # as MONAI Label names uploads: nobody's own file
+    return named and file.parent == Path(tempfile.gettempdir()) and file.is_file()
+
+
+@contextmanager
+def discarding_upload(path: str) -> Iterator[None]:
+    """Removes an uploaded file when the request fails: MONAI Label removes it only after a success."""
+    try:
+        yield
+    except Exception:
+        if is_upload(path):
+            Path(path).unlink()
+        raise
+
+
+def require_plain_name(name: str) -> None:
+    """Refuses a name that leads to another folder.
+
+    Raises:
+        HTTPException: 400.
+    """
+    if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
+        raise HTTPException(400, f"{name!r} is no plain name; accepted: a name without folders")

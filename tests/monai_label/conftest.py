@@ -1,0 +1,182 @@
+"""The real MONAI Label server on loopback, in MONAI Label's own environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+
+from scripts.monai_label.deployment import NAME
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ROOT / ".venv-monailabel/bin/python"
+MODEL = f"{NAME}_demo"
+OBLIQUE = np.array([[-0.68, 0.12, 0.3, 90.0], [-0.14, -0.69, 0.4, 110.0], [0.03, -0.05, 4.9, -200.0], [0, 0, 0, 1.0]])
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    url: str
+    deployment: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+    model: str = MODEL
+
+    def infer(self, image: str = "", upload: Path | None = None, **params: object) -> requests.Response:
+        files = {"file": (upload.name, upload.read_bytes())} if upload else None
+        return requests.post(
+            f"{self.url}/infer/{self.model}",
+            params={"image": image, "output": "image"},
+            data={"params": json.dumps({"device": "cpu", **params})},
+            files=files,
+            timeout=600,
+        )
+
+    def post(self, path: str, body: object = None, **query: object) -> requests.Response:
+        return requests.post(f"{self.url}/{path}", params=query, json=body, timeout=600)
+
+    def save_label(self, image: str, label: Path) -> requests.Response:
+        files = {"label": (label.name, label.read_bytes())}
+        return requests.put(f"{self.url}/datastore/label", params={"image": image}, files=files, timeout=60)
+
+    def alive(self) -> bool:
+        return requests.get(f"{self.url}/info/", timeout=60).status_code == 200
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Everything that the server may write lies under the folder."""
+    home = folder / "home"
+    (home / "tmp").mkdir(parents=True, exist_ok=True)
+    return {
+        **{key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")},
+        "HOME": str(home),
+        "TMPDIR": str(home / "tmp"),
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def tree(folder: Path) -> dict[str, float]:
+    """Every file of the repository but those of environments, caches and git itself."""
+    skipped = (".venv", ".venv-monailabel", ".git", "out", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache")
+    return {
+        str(path): path.stat().st_mtime
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part in skipped for part in path.parts) and not path.name.startswith(".coverage")
+    }
+
+
+def processes_of(folder: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in text and "pytest" not in text:
+            found.append(text)
+    return found
+
+
+def free_port() -> str:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return str(one.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_checkpoint: Callable[..., Path],
+    turned: Callable[..., nib.Nifti1Image],
+) -> Iterator[Server]:
+    """Assembles an app as `make monailabel` does and starts it with the command that it printed."""
+    if not (PYTHON.parents[1] / "ready").exists():
+        pytest.skip("MONAI Label's environment is absent; `make .venv-monailabel/ready` builds it in a few minutes")
+    folder = tmp_path_factory.mktemp("label")
+    before = tree(ROOT)
+    deployment = folder / "deployment"
+    weights = make_checkpoint(folder / "given" / "model.pt")
+    command = [PYTHON, "-m", "scripts", "monai_label", "assemble", weights, "--deployment", deployment]
+    done = subprocess.run(command, cwd=ROOT, env=environment(folder), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "start_server" in line]
+    words = shlex.split(line)
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    words[words.index("--port") + 1] = port = free_port()
+    add_scans(deployment / "studies", turned)
+    with launched(words, folder, deployment, f"http://127.0.0.1:{port}") as running:
+        yield running
+    assert processes_of(folder) == []
+    assert tree(ROOT) == before
+    assert not [path for path in (folder / "home" / "tmp").iterdir() if path.name.endswith((".nii.gz", ".nrrd"))]
+
+
+@contextmanager
+def launched(
+    words: Sequence[str | Path], folder: Path, deployment: Path, url: str, model: str = MODEL, **env: str
+) -> Iterator[Server]:
+    """A server while it runs, started by a command line; what it says goes to a log."""
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            words,
+            cwd=folder,
+            env={**environment(folder), **env},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    running = Server(url, deployment, process, log, model)
+    try:
+        wait_until_up(running)
+        yield running
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def wait_until_up(running: Server) -> None:
+    for _ in range(240):
+        if running.process.poll() is not None:
+            break
+        try:
+            if running.alive():
+                return
+        except requests.ConnectionError:
+            time.sleep(0.5)
+    pytest.fail(running.log.read_text()[-3000:])
+
+
+def add_scans(studies: Path, turned: Callable[..., nib.Nifti1Image]) -> None:
+    """A phantom stored with other axes under an oblique affine, and one slice as a volume."""
+    scan = nib.load(studies / "phantom_001.nii.gz")
+    oblique = turned(nib.Nifti1Image(np.asarray(scan.dataobj), OBLIQUE), "SRA")
+    oblique.set_sform(oblique.affine, 2)
+    oblique.set_qform(oblique.affine, 1)
+    nib.save(oblique, studies / "turned.nii.gz")
+    nib.save(scan.slicer[..., 7:8], studies / "one_slice.nii.gz")
+    real = os.environ.get("LUNG_CT_DATA")
+    if real:
+        normal = Path(real) / "covid_ct_md" / "normal001_ct_256.nii.gz"
+        (studies / normal.name).symlink_to(normal)

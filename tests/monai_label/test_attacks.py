@@ -1,0 +1,226 @@
+"""What a request must not be able to do to the MONAI Label server: run code, change weights, serve a foreign page."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import pytest
+import requests
+
+from scripts.monai_label import checkpoints
+
+Server = Any  # tests/monai_label/conftest.py
+
+pytestmark = [pytest.mark.monailabel, pytest.mark.slow]
+
+
+@pytest.fixture
+def proof(tmp_path: Path) -> Path:
+    """A file that exists only if the server ran what a request said."""
+    return tmp_path / "proof"
+
+
+def code(proof: Path, sign: str = "$") -> str:
+    """An expression of MONAI's ConfigParser that writes the proof and gives a number."""
+    return f"{sign}open({str(proof)!r}, 'w').write('x') * 0.5"
+
+
+def assert_refused(answer: requests.Response, proof: Path, server: Server) -> None:
+    assert not proof.exists(), f"{proof} was written: {answer.status_code} {answer.text[:200]}"
+    assert answer.status_code in (400, 403, 422), answer.text[:500]
+    assert "\n" not in answer.json()["detail"]
+    assert "Traceback" not in answer.text
+    assert server.alive()
+
+
+@pytest.mark.parametrize("name", ["threshold", "smallest_lesion_mm3", "device"])
+def test_infer_runs_no_expression(name: str, server: Server, proof: Path) -> None:
+    answers = [server.infer("phantom_001", **{name: code(proof)}) for _ in range(2)]  # what is kept acts the next time
+    answers += [server.infer("phantom_001", **{name: f" {code(proof)}"}), server.infer("phantom_001", x=[code(proof)])]
+    for answer in answers:
+        assert_refused(answer, proof, server)
+    assert server.infer("phantom_001").status_code == 200
+    assert not proof.exists()
+
+
+def test_infer_calls_no_target(server: Server, proof: Path) -> None:
+    target = {"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path", "_args": [str(proof)]}}
+    written = {"_target_": "builtins.open", "file": str(proof), "mode": "w"}
+    for value in (target, written, {"a": [written]}):
+        assert_refused(server.infer("phantom_001", threshold=value), proof, server)
+
+
+def test_infer_follows_no_reference(server: Server, proof: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(f'value: "{code(proof)}"\n')
+    for value in ("@bundle_root", "%bundle_root", f"%{other}::value"):
+        assert_refused(server.infer("phantom_001", threshold=value), proof, server)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["max_epochs", "device", "tracking_uri", "tracking_experiment_name", "val_split", "run_id", "model_filename"],
+)
+@pytest.mark.parametrize("run_sync", [True, False])
+def test_train_runs_no_expression(name: str, run_sync: bool, server: Server, proof: Path, tmp_path: Path) -> None:
+    label_one(server, tmp_path)
+    before = checkpoints.names(server.deployment)
+    request = {"device": "cpu", "max_epochs": 1, "val_split": 0, name: code(proof)}
+    if name.startswith("tracking"):
+        request["tracking"] = "mlflow"
+    answer = server.post(f"train/{server.model}", request, run_sync=run_sync)
+    assert_refused(answer, proof, server)
+    assert checkpoints.names(server.deployment) == before
+    answer = server.post("train/", {server.model: request}, run_sync=run_sync)  # as OHIF asks
+    assert_refused(answer, proof, server)
+
+
+def test_train_reads_no_tracking_file(server: Server, proof: Path, tmp_path: Path) -> None:
+    label_one(server, tmp_path)
+    settings = tmp_path / "tracking.json"
+    settings.write_text(json.dumps({"handlers_id": {}, "configs": {"run_name": code(proof), "run": [code(proof)]}}))
+    request = {"device": "cpu", "max_epochs": 1, "val_split": 0, "tracking": str(settings)}
+    assert_refused(server.post(f"train/{server.model}", request, run_sync=True), proof, server)
+
+
+@pytest.mark.parametrize("path", ["scoring/epistemic", "batch/infer/{model}", "activelearning/random", "train/{model}"])
+@pytest.mark.parametrize("name", ["device", "threshold", "simulation_size", "max_batch_size", "labels", "strange"])
+def test_every_task_refuses_expressions(path: str, name: str, server: Server, proof: Path) -> None:
+    for value in (code(proof), [{"deep": [code(proof)]}], {code(proof): 1}, {"_target_": "os.getcwd"}):
+        answer = server.post(path.format(model=server.model), {name: value}, run_sync=True)
+        assert_refused(answer, proof, server)
+
+
+def test_an_upload_cannot_become_code_of_a_task(server: Server, proof: Path) -> None:
+    """The bundle's path of a request used to go on the path of the task's process, where Python starts a file."""
+    start = f"open({str(proof)!r}, 'w').write('x')\n"
+    answer = requests.put(
+        f"{server.url}/datastore/image",
+        params={"image": "sitecustomize"},
+        files={"file": ("sitecustomize.py", start.encode())},
+        timeout=60,
+    )
+    studies = server.deployment / "studies"
+    server.post("scoring/epistemic", {"bundle_path": str(studies), "device": "cpu", "max_samples": 1})
+    wait_for_tasks(server, "scoring")
+    assert not proof.exists()
+    assert answer.status_code == 400
+    assert not (studies / "sitecustomize.py").exists()
+
+
+def test_an_archive_cannot_leave_its_folder(server: Server, proof: Path) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        member = tarfile.TarInfo(str(Path(*[".."] * 20) / str(proof).lstrip("/")))
+        member.size = 1
+        tar.addfile(member, io.BytesIO(b"x"))
+    requests.put(
+        f"{server.url}/session/",
+        params={"uncompress": True},
+        files={"files": ("a.tar.gz", archive.getvalue())},
+        timeout=60,
+    )
+    assert not proof.exists()
+    assert server.alive()
+
+
+def test_weights_are_not_changed_by_a_request(server: Server) -> None:
+    weights = server.deployment / "active" / "model.pt"
+    before = weights.read_bytes()
+    url = f"{server.url}/model/{server.model}"
+    assert requests.put(url, files={"file": ("model.pt", b"other")}, timeout=60).status_code == 403
+    assert requests.delete(url, timeout=60).status_code == 403
+    assert weights.read_bytes() == before
+
+
+def test_a_mask_of_the_model_is_not_saved_as_an_annotators(server: Server) -> None:
+    answer = server.infer("phantom_002", save_label=True, label_tag="final")
+    assert answer.status_code == 400
+    assert "annotators" in answer.json()["detail"]
+    assert not (server.deployment / "studies/labels/final/phantom_002.nii.gz").exists()
+    everything = {"device": "cpu", "images": ["phantom_002"], "max_workers": 1}
+    assert server.post(f"batch/infer/{server.model}", everything, run_sync=True).status_code == 200
+    assert (server.deployment / "studies/labels/original/phantom_002.nii.gz").exists()
+
+
+ASK = [
+    ("POST", "/infer/{model}?image=phantom_001&output=image"),
+    ("POST", "/train/{model}"),
+    ("POST", "/activelearning/random"),
+    ("DELETE", "/train/"),
+    ("PUT", "/datastore/label?image=phantom_001"),
+    ("DELETE", "/datastore/?id=phantom_003"),
+    ("POST", "/reload"),
+    ("OPTIONS", "/train/{model}"),
+    ("GET", "/datastore/image?image=phantom_001"),
+    ("GET", "/logs/?lines=10"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ASK)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Host": "evil.example"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+    ],
+    ids=["foreign", "null", "other port", "rebound", "rebound page", "no-cors"],
+)
+def test_a_foreign_page_gets_nothing(method: str, path: str, headers: dict[str, str], server: Server) -> None:
+    url = server.url + path.format(model=server.model)
+    if method == "OPTIONS":
+        headers = {**headers, "Access-Control-Request-Method": "POST"}
+    answer = requests.request(method, url, headers=headers, timeout=60)
+    assert answer.status_code == 403
+    assert "expected" in answer.json()["detail"]
+    assert "access-control-allow-origin" not in answer.headers
+    assert (server.deployment / "studies" / "phantom_003.nii.gz").exists()
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_its_own_pages_and_programs_are_served(name: str, server: Server) -> None:
+    port = server.url.rsplit(":", 1)[1]
+    for headers in ({}, {"Origin": f"http://{name}:{port}", "Sec-Fetch-Site": "same-origin"}):
+        headers |= {"Host": f"{name}:{port}"}
+        answer = requests.post(f"{server.url}/activelearning/first", json={}, headers=headers, timeout=60)
+        assert answer.status_code == 200
+
+
+def test_a_volume_of_ones_own_is_sent_as_a_session(server: Server, tmp_path: Path) -> None:
+    scan = server.deployment / "studies" / "phantom_002.nii.gz"
+    sent = requests.put(f"{server.url}/session/", files={"files": (scan.name, scan.read_bytes())}, timeout=60).json()
+    answer = requests.post(
+        f"{server.url}/infer/{server.model}",
+        params={"session_id": sent["session_id"], "output": "image"},
+        data={"params": "{}"},
+        timeout=600,
+    )
+    assert answer.status_code == 200, answer.text
+    for name, content in (("sent", answer.content), ("stored", server.infer("phantom_002").content)):
+        (tmp_path / f"{name}.nii.gz").write_bytes(content)
+    sent_mask, stored_mask = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("sent", "stored"))
+    assert (sent_mask.get_fdata() == stored_mask.get_fdata()).all()
+
+
+def label_one(server: Server, folder: Path) -> None:
+    (folder / "phantom_001.nii.gz").write_bytes(server.infer("phantom_001").content)
+    assert server.save_label("phantom_001", folder / "phantom_001.nii.gz").status_code == 200
+
+
+def wait_for_tasks(server: Server, kind: str) -> None:
+    import time
+
+    for _ in range(240):
+        answer = requests.get(f"{server.url}/{kind}/", timeout=60)
+        if answer.status_code == 404 or answer.json()["status"] not in ("SUBMITTED", "RUNNING"):
+            return
+        time.sleep(0.5)
