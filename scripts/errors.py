@@ -23,6 +23,12 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
+def in_bundle_runner() -> bool:
+    """Whether this process is `python -m monai.bundle`, alone or below torchrun."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec is not None and spec.name == "monai.bundle.__main__"
+
+
 def end_tracebacks_with_user_errors() -> None:
     """Makes the interpreter repeat a user's mistake as the last line of its traceback.
 

@@ -16,7 +16,8 @@ def test_the_mistake_is_found_below_wrappers() -> None:
 
 
 def test_a_wrapped_mistake_is_the_last_line(bundle_root: Path) -> None:
-    code = "import scripts\nfrom scripts.errors import UserError\n"
+    """In the runner's process `import scripts` does it (tests/test_import.py: in no other)."""
+    code = "from scripts.errors import UserError, end_tracebacks_with_user_errors\nend_tracebacks_with_user_errors()\n"
     code += "try:\n    raise UserError('a.nii: empty')\nexcept UserError as e:\n    raise RuntimeError('x') from e\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=bundle_root, capture_output=True, text=True)
     assert done.returncode == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
@@ -22,6 +23,9 @@ from scripts.anatomy.overview import Overview, look_over
 from scripts.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+MOST_BOXES = 1024
+"""How many boxes a process remembers; a box and its key are some hundred bytes."""
 
 OUTSIDE_HU = -32768.0
 """What voxels outside of the lungs become: below every HU window, so that they are 0 to the network."""
@@ -81,7 +85,8 @@ class FindBoxd(MapTransform):
 
     Where the lungs are not plausible (a part of a chest, one slice), it is the box around the body, and the log says
     why. Lung masks that come with a scan are not looked at: a new scan has none. The box of the same voxels is searched
-    once a process: an experiment evaluates the same scans again and again.
+    once a process, as long as it is among the `MOST_BOXES` asked for last: an experiment evaluates the same scans again
+    and again, a server sees new ones for weeks.
 
     Args:
         keys: the scan in HU, canonical orientation.
@@ -89,7 +94,7 @@ class FindBoxd(MapTransform):
             x, y, z.
     """
 
-    _known: ClassVar[dict[bytes, Box]] = {}
+    _known: ClassVar[OrderedDict[bytes, Box]] = OrderedDict()
 
     def __init__(self, keys: str, box_key: str) -> None:
         super().__init__(keys)
@@ -115,6 +120,9 @@ class FindBoxd(MapTransform):
         key = content.digest()
         if key not in self._known:
             self._known[key] = find_box(*_looked_over(image, scan, "its body is"))
+            if len(self._known) > MOST_BOXES:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
         return self._known[key]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from monai.data import MetaTensor
 
 from scripts.data.phantom import make_phantom
 from scripts.errors import UserError, find_user_error
+from scripts.transforms import lungs
 from scripts.transforms.lungs import OUTSIDE_HU, CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd
 from scripts.transforms.postprocessing import ScanProbabilities
 from scripts.transforms.preprocessing import NetworkGrid, NetworkInput, Preprocessing
@@ -161,7 +163,7 @@ def test_what_is_found_in_the_box_comes_back_to_its_place(chest: dict[str, str])
 
 
 def test_the_box_of_the_same_voxels_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FindBoxd, "_known", {})
+    monkeypatch.setattr(FindBoxd, "_known", OrderedDict())
     phantom = make_phantom(1, shape=(96, 80, 40), spacing=(3.6, 3.6, 6.0))
     affine = np.diag([3.6, 3.6, 6.0, 1.0])
     find = FindBoxd("image", "box")
@@ -185,3 +187,26 @@ def test_a_picture_is_shown_whole() -> None:
 def test_a_field_of_view_that_is_unknown_is_refused() -> None:
     with pytest.raises(UserError, match="field_of_view is 'chest'; accepted: scan, lungs"):
         NetworkGrid(field_of_view="chest")
+
+
+def test_the_boxes_that_a_process_remembers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[float] = []
+
+    def find(image: MetaTensor) -> None:
+        FindBoxd("image", "box")({"image": image})
+
+    def search(*_: object) -> tuple[slice, slice, slice]:
+        searched.append(1)
+        return slice(0, 1), slice(0, 1), slice(0, 1)
+
+    monkeypatch.setattr(lungs, "find_box", search)
+    monkeypatch.setattr(lungs, "_looked_over", lambda *_: ())
+    monkeypatch.setattr(lungs, "MOST_BOXES", 2)
+    monkeypatch.setattr(FindBoxd, "_known", OrderedDict())
+    volumes = [torch.full((1, 4, 4, 4), float(value)) for value in (1, 2, 3)]
+    first, second, third = (MetaTensor(volume, affine=torch.eye(4)) for volume in volumes)
+    for image in (first, second, first, third, first):  # the third one takes the place of the second
+        find(image)
+    assert (len(searched), len(FindBoxd._known)) == (3, 2)
+    find(second)
+    assert (len(searched), len(FindBoxd._known)) == (4, 2)
