@@ -16,6 +16,8 @@ from typing import Any
 
 from scripts.errors import UserError
 
+LONGEST_NAME = 255
+"""Bytes in the name of a file or folder that the usual file systems take."""
 UNFINISHED = ".unfinished-"
 """How the folders begin in which something is made; the machine and the process that make it follow."""
 
@@ -106,6 +108,27 @@ def results_folder(target: Path, names: Collection[str], overwrite: bool) -> Ite
         built.mkdir()
         yield built
         replace_folder(built, target)
+
+
+def fit_name(stem: str, suffix: str = "") -> str:
+    """Returns `stem + suffix`, shortened where a file system would not take it: 255 bytes of UTF-8, not characters.
+
+    A shortened stem ends in eight digits of its SHA-256, so that different stems get different names and the same
+    stem always gets the same.
+
+    Args:
+        stem: what the name says.
+        suffix: its end, which is kept; a few characters.
+
+    >>> fit_name("case", ".nii.gz")
+    'case.nii.gz'
+    """
+    encoded = os.fsencode(stem)
+    room = LONGEST_NAME - len(os.fsencode(suffix))
+    if len(encoded) <= room:
+        return stem + suffix
+    ending = f"-{hashlib.sha256(encoded).hexdigest()[:8]}"
+    return encoded[: room - len(ending)].decode(errors="ignore") + ending + suffix
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:

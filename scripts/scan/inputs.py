@@ -13,6 +13,7 @@ from typing import Literal
 from scripts.data.datalist import select_cases
 from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
+from scripts.files import fit_name
 from scripts.scan.dicom_archive import UNREADABLE_ZIP
 from scripts.scan.dicom_files import DICOM_SUFFIXES, HEAD, UNREADABLE_FILE, read_header, recognize, recognize_file
 from scripts.scan.dicom_header import CT_CLASSES, text
@@ -52,7 +53,8 @@ def expand_inputs(paths: Sequence[str | Path], output: str | Path) -> list[Case]
     passed over, and so are pictures among DICOM files.
 
     A case's folder bears the scan's name. Where names are equal, also but for upper and lower case, as many parent
-    folders are put before them as tell them apart, whatever the order of the inputs.
+    folders are put before them as tell them apart, whatever the order of the inputs. Names that no file system takes
+    are shortened, see `fit_name`.
 
     Args:
         paths: the inputs.
@@ -216,7 +218,7 @@ def _unique_names(sources: list[Path]) -> dict[Path, str]:
         times = Counter(name.casefold() for name in names.values())
         twins = [source for source in sources if times[names[source].casefold()] > 1]
         if not twins:
-            return names
+            return {source: fit_name(name) for source, name in names.items()}
         if all(depth[source] >= len(parts[source]) for source in twins):
             listed = " and ".join(map(str, sorted(twins)))
             raise UserError(f"{listed}: would be given one output folder; accepted: names that differ, rename one")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from scripts.anatomy.lungs import Lungs
 from scripts.errors import UserError
+from scripts.files import fit_name
 from scripts.scan.geometry_checks import check_same_grid
 from scripts.scan.reading import FILE_SUFFIXES, read_scan
 from scripts.scan.volume import Scan
@@ -23,9 +24,10 @@ def find_lung_mask(path: Path, name: str) -> Path:
     """
     if path.is_file():
         return path
-    found = [path / f"{name}{suffix}" for suffix in FILE_SUFFIXES if (path / f"{name}{suffix}").is_file()]
+    masks = [path / fit_name(name, suffix) for suffix in FILE_SUFFIXES]
+    found = [mask for mask in masks if mask.is_file()]
     if not found:
-        raise UserError(f"{path}: no lung mask for {name}; accepted: {name}.nii.gz or another format, or one file")
+        raise UserError(f"{path}: no lung mask for {name}; accepted: {masks[0].name} or another format, or one file")
     return found[0]
 
 

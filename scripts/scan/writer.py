@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scripts.errors import UserError
-from scripts.files import write_atomic
+from scripts.files import fit_name, write_atomic
 from scripts.scan.itk_files import ITK_SUFFIXES, NRRD_SUFFIXES, itk_size, write_itk_bytes
 from scripts.scan.nifti import read_header
 from scripts.scan.nifti_writing import header_from_affine, header_like, write_bytes
+from scripts.scan.reading import scan_name
 from scripts.scan.volume import Scan
 from scripts.transforms.geometry import is_picture
 
@@ -171,8 +172,13 @@ class MaskWriter(ImageWriter):
 
     def write(self, filename: str, verbose: bool = False, **_: Any) -> None:
         """Writes the mask to `filename`, as PNG if the scan is a picture."""
-        path = Path(filename)
-        if is_picture(self._scan):
-            path = path.with_name(path.name.removesuffix(".nii.gz") + ".png")
+        path = self._place(Path(filename))
         write_mask(self.data_obj, self._scan, path)
         logger.info(f"{self._scan}: mask {path}, {int(self.data_obj.sum())} voxels of infection")
+
+    def _place(self, path: Path) -> Path:
+        """The path that MONAI composed: `.png` for a picture, and the scan's name short enough for what follows it."""
+        name = path.name.removesuffix(".nii.gz") + ".png" if is_picture(self._scan) else path.name
+        stem = scan_name(Path(self._scan))
+        stem = stem if name.startswith(stem) else name.split(".")[0]
+        return path.with_name(fit_name(stem, name[len(stem) :]))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from scripts.cards import inferer_from_card, preprocessing_from_card, trained_network
 from scripts.data.layouts.case import Case
-from scripts.files import write_atomic
+from scripts.files import fit_name, write_atomic
 from scripts.training.whole_scans import scan_logits
 from scripts.transforms.geometry import is_picture
 from scripts.transforms.postprocessing import PRED, ScanProbabilities
@@ -41,7 +41,8 @@ def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, d
     Returns:
         The paths, in the order of the cases.
     """
-    paths = [folder / f"{case['name']}{'.png' if is_picture(case['image']) else '.nii.gz'}" for case in cases]
+    suffixes = [".png" if is_picture(case["image"]) else ".nii.gz" for case in cases]
+    paths = [folder / fit_name(case["name"], suffix) for case, suffix in zip(cases, suffixes, strict=True)]
     missing = [(case, path) for case, path in zip(cases, paths, strict=True) if not path.exists()]
     if missing:
         predicted = _predict(checkpoint, [case for case, _ in missing], device)

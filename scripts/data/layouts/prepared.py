@@ -21,7 +21,7 @@ from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, Fil
 from scripts.data.layouts.files import suffix_of
 from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
-from scripts.files import replace_folder, unfinished_folder
+from scripts.files import fit_name, replace_folder, unfinished_folder
 
 RECORD = "prepared.json"
 _FOLDERS: dict[FileKey, str] = {
@@ -95,7 +95,7 @@ def _places(datalist: Datalist) -> dict[tuple[FileKey, str], str]:
         stem = case["name"].removesuffix(f"_fold{case['fold']}") if "slices" in case else case["name"]
         for key in (key for key in FILE_KEYS if key in case):
             suffix = suffix_of(Path(case[key])) or ""
-            places.setdefault((key, case[key]), f"{_FOLDERS[key]}/{stem}{suffix}")
+            places.setdefault((key, case[key]), f"{_FOLDERS[key]}/{fit_name(stem, suffix)}")
     if len(set(places.values())) < len(places):
         names = sorted({place for place in places.values() if list(places.values()).count(place) > 1})
         raise UserError(f"several files would become {', '.join(names)}: rename the cases")
