@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 
 from scripts.cards import read_card, write_checkpoint
 from scripts.errors import UserError
@@ -18,9 +21,10 @@ from scripts.files import write_atomic
 from scripts.finite import check_weights
 from scripts.metrics import json_ready
 from scripts.networks.registry import same_network
-from scripts.settings import flag, optional
+from scripts.settings import flag, number, optional
+from scripts.training.event_files import forget_after
 from scripts.training.processes import is_main_process
-from scripts.training.run_folder import BEST, LAST
+from scripts.training.run_folder import BEST, CURVES, LAST
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +66,11 @@ class StartWeights:
 
 
 class RunCheckpoint:
-    """Ignite handler of the trainer: saves every epoch, resumes from the last one.
+    """Ignite handler of the trainer: saves epochs, resumes from the last one that is on the disk.
+
+    The files are written after the first epoch of a process, then once `save_interval` has passed, at the end, and when
+    Ctrl-C or an error ends the run. Between two writes the last complete epoch and the weights to keep wait in the
+    host's memory. So `model.pt` is never from an epoch beyond `last.pt`, apart from a process killed between these two.
 
     It belongs last among the trainer's handlers: what it saves is an epoch with its validation and schedule.
     `last.pt` holds the network, the optimizer, the gradient scaler and every other object with a state, the
@@ -81,9 +89,10 @@ class RunCheckpoint:
         seed: seed of the run; a run goes on with the seed, data and preprocessing that it began with.
         keep: "best", the weights of the epoch with the best key metric, or "last", those of the last epoch, so that the
             validation fold chooses nothing.
+        save_interval: seconds between two writes of the files; 0: after every epoch.
 
     Raises:
-        UserError: for another choice of what to keep.
+        UserError: for another choice of what to keep, or an interval that is no number from 0.
     """
 
     def __init__(
@@ -97,6 +106,7 @@ class RunCheckpoint:
         resume: bool | str = False,
         seed: int = 0,
         keep: str = "best",
+        save_interval: float | str = 0.0,
     ) -> None:
         if keep not in KEEPS:
             raise UserError(f"keep is {keep!r}; accepted: {', '.join(KEEPS)}")
@@ -110,27 +120,59 @@ class RunCheckpoint:
         self.card = dict(card)
         self.resume = flag(resume)
         self.identity = {**self.card, "seed": seed}
+        self.save_interval = number("save_interval", save_interval, "seconds, 0 or more", lambda value: value >= 0)
+        self._written: float | None = None
+        self._best: tuple[dict[str, Any], dict[str, Any]] | None = None
+        self._last: dict[str, Any] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler with the trainer."""
         if self.resume:
             engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._rescue)
 
     def save(self, engine: Engine) -> None:
-        """Saves the epoch that has just ended; in distributed training on rank 0 only."""
+        """Saves the epoch that has just ended, on the disk or in memory; in distributed training on rank 0 only."""
         if not is_main_process():
             return
         state = self.evaluator.state
+        due = self._written is None or time.monotonic() - self._written >= self.save_interval
         unjudged = state.best_metric_epoch == -1  # no validation yet, or no validation cases
         if self.keep == "last" or unjudged or state.best_metric_epoch == engine.state.epoch:
-            weights = {key: value.cpu() for key, value in self.judged.state_dict().items()}
             judged = not unjudged and state.epoch == engine.state.epoch
             figures = self._figures(engine) if judged else {"epoch": engine.state.epoch}
+            self._best = _copied(self.judged.state_dict()), figures
+        self._last = self._state(engine) if due else _copied(self._state(engine))
+        if due:
+            self.write()
+
+    def write(self) -> None:
+        """Writes what was saved since the last time: the weights that are kept, then the state to resume from."""
+        if self._best is not None:
+            weights, figures = self._best
             write_checkpoint(self.best, weights, figures=figures, **self.card)
-        content: dict[str, Any] = {
+        if self._last is not None:
+            content = self._last
+            write_atomic(self.last, lambda path: torch.save(content, path))
+            self._written = time.monotonic()
+        self._best, self._last = None, None
+
+    def _rescue(self, engine: Engine, error: BaseException) -> None:
+        """Writes the last complete epoch before Ctrl-C or an error ends the run."""
+        try:
+            self.write()
+        finally:
+            raise error
+
+    def _state(self, engine: Engine) -> dict[str, Any]:
+        """Returns what `last.pt` holds; its tensors are those of the training."""
+        state = self.evaluator.state
+        return {
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
+            "ended": time.time(),
             "identity": self.identity,
             "best_metric": float(state.best_metric),
             "best_metric_epoch": state.best_metric_epoch,
@@ -138,7 +180,6 @@ class RunCheckpoint:
             "scaler": engine.scaler.state_dict() if getattr(engine, "scaler", None) else None,
             **{name: value.state_dict() for name, value in self.objects.items()},
         }
-        write_atomic(self.last, lambda path: torch.save(content, path))
 
     def load(self, engine: Engine) -> None:
         """Takes over the state of `last.pt`; without one the training starts at the first epoch."""
@@ -159,6 +200,8 @@ class RunCheckpoint:
         self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
         if any(getattr(value, "finished", False) for value in self.objects.values()):
             engine.terminate()
+        if is_main_process():
+            forget_after(self.last.parent / CURVES, content.get("ended", math.inf))
         logger.info(f"resumed after epoch {content['epoch']} of {engine.state.max_epochs}")
 
     def _check_identity(self, content: Mapping[str, Any]) -> None:
@@ -193,3 +236,9 @@ class RunCheckpoint:
 
 def _unwrapped(network: nn.Module) -> nn.Module:
     return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a state whose tensors are copies on the host, which the training does not change."""
+    copied: dict[str, Any] = tree_map_only(Tensor, lambda value: value.detach().to("cpu", copy=True), dict(state))
+    return copied

@@ -54,8 +54,9 @@ class History:
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over the rows of `state_dict`."""
+        """Takes over the rows of `state_dict`; rows of epochs that are repeated leave the file."""
         self.rows = list(state["rows"])
+        self._write()
 
     def _start(self, engine: Engine) -> None:
         self._losses = []
@@ -77,6 +78,9 @@ class History:
         if self.evaluator.state.epoch == engine.state.epoch:
             row.update({name: float(value) for name, value in self.evaluator.state.metrics.items()})
         self.rows.append(row)
+        self._write()
+
+    def _write(self) -> None:
         if is_main_process():
             columns = list(dict.fromkeys(name for row in self.rows for name in row))
             text = io.StringIO()

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from scripts.cards import read_card
 
 TRAIN = "configs/train.yaml"
 
@@ -36,11 +39,32 @@ def train_and_kill(command: list[str], bundle_root: Path, env: dict[str, str], f
     process.wait()
 
 
+def curves(folder: Path) -> dict[str, list[int]]:
+    """The steps of every curve in TensorBoard's files, as often as they are there."""
+    steps: dict[str, list[int]] = {}
+    for path in folder.rglob("events.out.tfevents.*"):
+        found = EventAccumulator(str(path)).Reload()
+        for tag in found.Tags()["scalars"]:
+            steps.setdefault(tag, []).extend(event.step for event in found.Scalars(tag))
+    return {tag: sorted(found) for tag, found in steps.items()}
+
+
 @pytest.mark.parametrize(
-    "config", [TRAIN, pytest.param(f"['{TRAIN}','configs/presets/cpu.yaml']", marks=pytest.mark.slow)]
+    ("config", "save_interval"),
+    [
+        (TRAIN, 0),
+        (TRAIN, 600),  # every process leaves its first epoch on the disk, and is killed before it writes another
+        pytest.param(f"['{TRAIN}','configs/presets/cpu.yaml']", 0, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_twice_and_resumed_equals_uninterrupted(
-    config: str, run_bundle, bundle_tools, make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
+    config: str,
+    save_interval: int,
+    run_bundle,
+    bundle_tools,
+    make_dataset: Callable[..., Path],
+    bundle_root: Path,
+    tmp_path: Path,
 ) -> None:
     settings = {
         **bundle_tools.narrow,
@@ -52,13 +76,17 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
         "amp": "false",
         "val_interval": 1,
         "weight_average": 0.2,
+        "save_interval": save_interval,
     }
     run_bundle("training", config, output_dir=tmp_path / "whole", **settings)
     broken = tmp_path / "broken"
     command = bundle_tools.command("training", config, output_dir=broken, resume="true", **settings)
-    for epochs in (2, 5):
+    for processes, epochs in enumerate((2, 5), start=1):
         train_and_kill(command, bundle_root, bundle_tools.environment(), broken, epochs)
-        torch.load(broken / "last.pt", weights_only=True)  # complete at whatever moment it was killed
+        state = torch.load(broken / "last.pt", weights_only=True)  # complete at whatever moment it was killed
+        if save_interval:
+            assert state["epoch"] == processes
+            assert read_card(broken / "model.pt")["figures"]["epoch"] <= processes
     assert len(rows(broken)) < 9
     run_bundle("training", config, output_dir=broken, resume="true", **settings)
 
@@ -69,6 +97,7 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
     for key, state in whole["optimizer"]["state"].items():
         assert torch.equal(state["exp_avg"], resumed["optimizer"]["state"][key]["exp_avg"])
     assert whole["best_metric"] == resumed["best_metric"]
+    assert curves(broken) == curves(tmp_path / "whole")
     assert (tmp_path / "whole" / "model.pt").read_bytes() == (broken / "model.pt").read_bytes()
 
     # A finished run that is resumed stays as it is.

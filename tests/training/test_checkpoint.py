@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,44 @@ from ignite.engine import Engine, Events
 
 from scripts.cards import read_card
 from scripts.errors import UserError
+from scripts.training import checkpoint
 from scripts.training.checkpoint import RunCheckpoint
 
 METRICS = {1: 0.8, 2: 0.5, 4: 0.6}
 """Key metric by epoch; epoch 3 is not validated."""
 
 
-def run(folder: Path, epochs: int, **settings: Any) -> tuple[float, dict[str, Any]]:
-    """A network whose one weight is the number of the epoch; returns the weight that was kept, and the card."""
+def run(
+    folder: Path,
+    epochs: int,
+    metrics: Mapping[int, float] = METRICS,
+    error: BaseException | type[BaseException] | None = None,
+    **settings: Any,
+) -> tuple[float, dict[str, Any]]:
+    """A network whose one weight is the number of the epoch; returns the weight that was kept, and the card.
+
+    An error is raised in the middle of the last epoch.
+    """
     network = torch.nn.Linear(1, 1, bias=False)
     evaluator = Engine(lambda engine, batch: None)
     evaluator.state.best_metric, evaluator.state.best_metric_epoch = -1.0, -1
     evaluator.data_loader = torch.utils.data.DataLoader(torch.zeros(5, 1))  # type: ignore[attr-defined]
-    trainer = Engine(lambda engine, batch: None)
+
+    def step(engine: Engine, batch: object) -> None:
+        if error is not None and engine.state.epoch == epochs:
+            torch.nn.init.constant_(network.weight, -1)  # half-way through the epoch
+            raise error
+
+    trainer = Engine(step)
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def validate(engine: Engine) -> None:
         epoch = engine.state.epoch
         torch.nn.init.constant_(network.weight, epoch)
-        if epoch in METRICS:
-            evaluator.state.epoch, evaluator.state.metrics = epoch, {"val_mean_dice": METRICS[epoch]}
-            if METRICS[epoch] > evaluator.state.best_metric:
-                evaluator.state.best_metric, evaluator.state.best_metric_epoch = METRICS[epoch], epoch
+        if epoch in metrics:
+            evaluator.state.epoch, evaluator.state.metrics = epoch, {"val_mean_dice": metrics[epoch]}
+            if metrics[epoch] > evaluator.state.best_metric:
+                evaluator.state.best_metric, evaluator.state.best_metric_epoch = metrics[epoch], epoch
 
     card = {"network": {}, "preprocessing": {}, "data": {}}
     folder.mkdir()
@@ -57,3 +74,42 @@ def test_the_epoch_that_is_kept(keep: str, epochs: int, epoch: int, tmp_path: Pa
 def test_another_choice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="keep is 'worst'; accepted: best, last"):
         run(tmp_path / "run", 1, keep="worst")
+
+
+@pytest.mark.parametrize(("interval", "writes"), [(0, [1, 2, 3, 4]), (600, [1, 4])])
+def test_how_often_the_state_is_written(
+    interval: float, writes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(checkpoint, "write_atomic", lambda path, write: (write(path), written.append(_epoch(path))))
+    run(tmp_path / "run", 4, save_interval=interval)
+    assert written == writes
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["network"]["weight"].item() == 4
+
+
+def test_weights_that_wait_are_those_of_their_epoch(tmp_path: Path) -> None:
+    """The best epoch is the third of four, and none but the first and the last is written when it ends."""
+    weight, figures = run(tmp_path / "run", 4, metrics={1: 0.1, 2: 0.5, 3: 0.8, 4: 0.6}, save_interval=600)
+    assert weight == figures["epoch"] == 3
+    assert figures["validation"] == {"val_mean_dice": 0.8}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("no memory")], ids=str)
+def test_the_last_complete_epoch_is_written_when_a_run_is_interrupted(
+    error: BaseException | type[BaseException], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(type(error) if isinstance(error, BaseException) else error):
+        run(folder, 4, error=error, metrics={1: 0.1, 2: 0.5, 3: 0.8}, save_interval=600)
+    state = torch.load(folder / "last.pt", weights_only=True)
+    assert (state["epoch"], state["best_metric_epoch"], state["network"]["weight"].item()) == (3, 3, 3)
+    assert torch.load(folder / "model.pt", weights_only=True)["weight"].item() == 3
+
+
+def test_an_interval_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="save_interval is 'often'"):
+        run(tmp_path / "run", 1, save_interval="often")
+
+
+def _epoch(path: Path) -> int:
+    return torch.load(path, weights_only=True)["epoch"]
