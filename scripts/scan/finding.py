@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from pathlib import Path
 
@@ -9,9 +10,14 @@ from scripts.data.datalist import select_cases
 from scripts.data.layouts.registry import DATALIST
 from scripts.errors import UserError
 from scripts.scan.dicom_files import recognize_file
-from scripts.transforms.geometry import PICTURE_SUFFIXES, is_picture
+from scripts.scan.reading import FILE_SUFFIXES, scan_name
+from scripts.scan.results import describe_passed_over, walk_files
+from scripts.scan.writer import mask_suffix
 
-SCAN_SUFFIXES = (".nii.gz", ".nii")
+logger = logging.getLogger(__name__)
+
+SEARCHED = tuple(suffix for suffix in FILE_SUFFIXES if suffix != ".img")
+"""Endings of scans; the .hdr stands for a pair."""
 
 
 def find_scans(path: str) -> list[dict[str, str]]:
@@ -30,13 +36,15 @@ def find_scans(path: str) -> list[dict[str, str]]:
     root = Path(path)
     if (root / DATALIST).is_file():
         return [{"image": case["image"]} for case in select_cases(root, "all")]
-    files = [root] if root.is_file() else sorted(file for file in root.rglob("[!.]*") if file.is_file())
-    accepted = SCAN_SUFFIXES + PICTURE_SUFFIXES
-    scans = [file for file in files if file.name.lower().endswith(accepted)]
+    files = [root] if root.is_file() else [file for _, found in walk_files(root) for file in found]
+    scans = sorted(file for file in files if file.name.lower().endswith(SEARCHED))
+    left_out = describe_passed_over(root, SEARCHED)
     if not scans:
         hint = "; DICOM is read by `python -m scripts segment`" if any(map(_is_dicom, files)) else ""
-        found = f"{len(files)} files and no scan; accepted: {', '.join(accepted)} (--dataset_dir)"
-        raise UserError(f"{root}: {found}{hint}")
+        found = "; ".join([f"{len(files)} files and no scan", *left_out])
+        raise UserError(f"{root}: {found}; accepted: {', '.join(SEARCHED)} (--dataset_dir){hint}")
+    for line in left_out:
+        logger.warning(f"{root}: {line}")
     _check_collisions(scans)
     return [{"image": str(scan)} for scan in scans]
 
@@ -55,10 +63,9 @@ def scans_root(path: str) -> str:
 
 
 def _check_collisions(scans: list[Path]) -> None:
-    masks: dict[tuple[Path, str, bool], list[Path]] = defaultdict(list)
+    masks: dict[tuple[Path, str, str], list[Path]] = defaultdict(list)
     for scan in scans:
-        suffix = next(suffix for suffix in SCAN_SUFFIXES + PICTURE_SUFFIXES if scan.name.lower().endswith(suffix))
-        masks[scan.parent, scan.name[: -len(suffix)], is_picture(scan.name)].append(scan)
+        masks[scan.parent, scan_name(scan), mask_suffix(scan)].append(scan)
     twins = [" and ".join(map(str, group)) for group in masks.values() if len(group) > 1]
     if twins:
         raise UserError(f"{'; '.join(twins)}: would be given the same mask; accepted: names that differ before the dot")

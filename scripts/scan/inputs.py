@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import zipfile
 from collections import Counter, defaultdict
@@ -18,8 +19,10 @@ from scripts.scan.dicom_archive import UNREADABLE_ZIP
 from scripts.scan.dicom_files import DICOM_SUFFIXES, HEAD, UNREADABLE_FILE, read_header, recognize, recognize_file
 from scripts.scan.dicom_header import CT_CLASSES, text
 from scripts.scan.reading import FILE_SUFFIXES, file_suffix, scan_name
-from scripts.scan.results import walk_files
+from scripts.scan.results import describe_passed_over, walk_files
 from scripts.transforms.geometry import PICTURE_SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 _SEARCHED = tuple(suffix for suffix in FILE_SUFFIXES if suffix != ".img")  # the .hdr stands for the pair
 ACCEPTED = f"{', '.join(FILE_SUFFIXES)}, a folder or .zip of DICOM files, a folder of these"
@@ -120,8 +123,11 @@ def _search(root: Path, output: Path) -> list[tuple[Path, Kind]]:
     if len(studies) == 1 and not found:
         return [(root, "dicom")]
     found += [(folder, "dicom") for folder in studies]
+    left_out = describe_passed_over(root, _SEARCHED)
     if not found:
-        raise UserError(f"{root}: {count} files and no scan; accepted: {ACCEPTED}")
+        raise UserError(f"{root}: {'; '.join([f'{count} files and no scan', *left_out])}; accepted: {ACCEPTED}")
+    for line in left_out:
+        logger.warning(f"{root}: {line}")
     return sorted(found)
 
 

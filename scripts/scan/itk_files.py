@@ -46,11 +46,8 @@ def read_itk(path: Path, volume: int | None = None) -> Scan:
         UserError: for a file that is damaged or incomplete, holds several values a voxel, or several volumes
             and none is named.
     """
-    text = read_text_header(path)
-    data = find_data(path, text)
-    header = _information(path)
+    text, header = _complete(path)
     index, notes = choose_volume(path, header.GetSize(), volume)
-    check_data(data, path, text, int(np.prod(header.GetSize())) * _NUMBERS[header.GetPixelID()])
     values = _values(path, header, index)
     affine = _affine(header)
     known, findings = _trust(text, affine, header.GetDimension())
@@ -64,6 +61,27 @@ def read_itk(path: Path, volume: int | None = None) -> Scan:
         facts={"format": text.format},
         notes=notes + findings,
     )
+
+
+def inspect_itk(path: Path) -> tuple[tuple[int, int, int], Affine]:
+    """Returns the size (X, Y, Z) and the affine (RAS, mm) of a file of one volume, and makes sure that it is complete.
+
+    Raises:
+        UserError: see `read_itk`.
+    """
+    _, header = _complete(path)
+    choose_volume(path, header.GetSize(), None)
+    x, y, z = (*header.GetSize(), 1)[:3]
+    return (x, y, z), _affine(header)
+
+
+def _complete(path: Path) -> tuple[TextHeader, sitk.ImageFileReader]:
+    """The header as text and as ITK reads it, of a file that holds all its voxels."""
+    text = read_text_header(path)
+    data = find_data(path, text)
+    header = _information(path)
+    check_data(data, path, text, int(np.prod(header.GetSize())) * _NUMBERS[header.GetPixelID()])
+    return text, header
 
 
 def _information(path: Path) -> sitk.ImageFileReader:

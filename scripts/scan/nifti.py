@@ -13,7 +13,9 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from scripts.errors import UserError
+from scripts.scan.geometry_checks import Affine
 from scripts.scan.nifti_geometry import read_geometry
+from scripts.scan.nifti_offset import locate_voxels
 from scripts.scan.payload import GZIP_ERRORS, damaged, is_gzipped, open_payload, read_array
 from scripts.scan.volume import Note, Scan
 
@@ -34,12 +36,36 @@ class Stored(NamedTuple):
     Attributes:
         header: NIfTI-1 or -2, checked and repaired by nibabel.
         pixdim: the three voxel sizes as stored.
+        offset: vox_offset as stored.
         data: the file with the voxels, for a pair the .img.
     """
 
     header: nib.Nifti1Header
     pixdim: tuple[float, float, float]
+    offset: float
     data: Path
+
+
+class Inspected(NamedTuple):
+    """What a NIfTI file says of one of its volumes; the voxels themselves have not been read.
+
+    Attributes:
+        stored: the header.
+        shape: (X, Y, Z) of the volume.
+        start: byte of the unpacked file at which the volume starts.
+        end: bytes that the unpacked file must at least have.
+        affine: voxel index to mm, RAS, (4, 4).
+        voxel_size_known: whether the affine holds real millimetres.
+        notes: findings.
+    """
+
+    stored: Stored
+    shape: tuple[int, int, int]
+    start: int
+    end: int
+    affine: Affine
+    voxel_size_known: bool
+    notes: list[Note]
 
 
 def read_nifti(path: Path, volume: int | None = None) -> Scan:
@@ -52,24 +78,43 @@ def read_nifti(path: Path, volume: int | None = None) -> Scan:
     Raises:
         UserError: for a file that is damaged, holds several volumes and none is named, or holds no plain numbers.
     """
-    header, pixdim, data = read_header(path)
-    stored = header.get_data_shape()
-    shape = (*stored, 1)[:3]
-    index, notes = choose_volume(path, stored, volume)
-    affine, known, findings = read_geometry(path, header, pixdim, shape)
+    found = inspect_nifti(path, volume)
+    header = found.stored.header
     slope, intercept = _scaling(path, header)
     return Scan(
         name="",
         path=path,
         kind="nifti",
-        values=_values(data, header, shape, index),
-        affine=affine,
+        values=_values(found),
+        affine=found.affine,
         slope=slope,
         intercept=intercept,
-        voxel_size_known=known,
+        voxel_size_known=found.voxel_size_known,
         facts={"format": "NIfTI-2" if isinstance(header, nib.Nifti2Header) else "NIfTI-1"},
-        notes=[*notes, *findings, *_check_name(path)],
+        notes=[*found.notes, *_check_name(path)],
     )
+
+
+def inspect_nifti(path: Path, volume: int | None = None) -> Inspected:
+    """Reads the header of a file, decides what holds where it contradicts itself, and checks the file's length.
+
+    Args:
+        path: see `read_nifti`.
+        volume: see `read_nifti`.
+
+    Raises:
+        UserError: as `read_nifti` does, but for damage within the voxels of a gzip stream of full length.
+    """
+    stored = read_header(path)
+    sizes = stored.header.get_data_shape()
+    index, notes = choose_volume(path, sizes, volume)
+    shape: tuple[int, int, int] = (*sizes, 1)[:3]
+    affine, known, findings = read_geometry(path, stored.header, stored.pixdim, shape)
+    bytes_each = stored.header.get_data_dtype().itemsize
+    payload = math.prod(sizes) * bytes_each
+    offset, moved = locate_voxels(stored.data, stored.header, stored.offset, payload)
+    start = offset + index * math.prod(shape) * bytes_each
+    return Inspected(stored, shape, start, offset + payload, affine, known, [*notes, *findings, *moved])
 
 
 def read_header(path: Path) -> Stored:
@@ -83,20 +128,20 @@ def read_header(path: Path) -> Stored:
     try:
         with open_payload(first) as stream:
             start = stream.read(nib.Nifti2Header.sizeof_hdr)
-            kind = next((kind for kind in _HEADERS[pair] if kind.may_contain_header(start)), None)
-            if kind is None:
-                raise UserError(f"{first}: {len(start)} bytes read and no NIfTI header; accepted: NIfTI-1 or -2")
-            stream.seek(0)
-            header = kind.from_fileobj(stream, check=False)
-            pixdim = tuple(float(size) for size in header["pixdim"][1:4])
-            _check_type(first, int(header["datatype"]))
-            with LoggingOutputSuppressor():  # a repair that matters becomes a note
-                header.check_fix()
+        kind = next((kind for kind in _HEADERS[pair] if kind.may_contain_header(start)), None)
+        if kind is None:
+            raise UserError(f"{first}: {len(start)} bytes read and no NIfTI header; accepted: NIfTI-1 or -2")
+        header = kind(start[: kind.sizeof_hdr], check=False)
+        pixdim, offset = tuple(float(size) for size in header["pixdim"][1:4]), float(header["vox_offset"])
+        _check_type(first, int(header["datatype"]))
+        header["vox_offset"] = 0  # judged by the file's size, see `locate_voxels`
+        with LoggingOutputSuppressor():  # a repair that matters becomes a note
+            header.check_fix()
     except GZIP_ERRORS as error:
         raise damaged(first, 0, error) from None
     except (HeaderDataError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{first}: broken NIfTI header ({one_line(error)}); accepted: NIfTI-1 or -2") from None
-    return Stored(header, pixdim, data)  # type: ignore[arg-type]
+    return Stored(header, pixdim, offset, data)  # type: ignore[arg-type]
 
 
 def one_line(error: BaseException) -> str:
@@ -124,7 +169,7 @@ def choose_volume(path: Path, stored: tuple[int, ...], volume: int | None) -> tu
     count = math.prod(stored[3:])
     if volume is None and count > 1:
         raise UserError(
-            f"{path}: {count} volumes ({size}); accepted: one, choose it with --volume N, N from 1 to {count}"
+            f"{path}: {count} volumes ({size}); accepted: one, of `segment` chosen with --volume N (1 to {count})"
         )
     if volume is not None and not 1 <= volume <= count:
         raise UserError(f"{path}: --volume {volume} of {count} ({size}); accepted: 1 to {count}")
@@ -155,15 +200,13 @@ def _check_type(path: Path, code: int) -> None:
         raise UserError(f"{path}: voxels of type {name}; accepted: {', '.join(_NUMBERS)}")
 
 
-def _values(data: Path, header: nib.Nifti1Header, shape: tuple[int, ...], index: int) -> NDArray[np.generic]:
+def _values(found: Inspected) -> NDArray[np.generic]:
     """One volume (X, Y, Z) in the stored type, in this machine's byte order."""
-    dtype = header.get_data_dtype()
-    offset, count = header.get_data_offset(), math.prod(shape)
-    total = offset + math.prod(header.get_data_shape()) * dtype.itemsize
-    values = read_array(data, dtype, count, offset + index * count * dtype.itemsize, total)
+    dtype = found.stored.header.get_data_dtype()
+    values = read_array(found.stored.data, dtype, math.prod(found.shape), found.start, found.end)
     if not dtype.isnative:
         values = np.asarray(values).astype(dtype.newbyteorder("="))
-    return values.reshape(shape, order="F")
+    return values.reshape(found.shape, order="F")
 
 
 def _scaling(path: Path, header: nib.Nifti1Header) -> tuple[float, float]:

@@ -16,6 +16,8 @@ from scripts.scan.geometry_checks import Affine, is_placeholder, largest_distanc
 from scripts.scan.volume import Note
 
 _TOLERANCE_MM = 0.01
+_LONGEST_BY_ROUNDING = 1e-4
+"""How far the length of a quaternion may lie above 1: what numbers written with four or five digits reach."""
 _PLAUSIBLE_MM = (0.3, 10.0)  # voxel sizes that are millimetres whatever the unit's code says
 _MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 
@@ -50,16 +52,51 @@ def read_geometry(
 def _choose_form(
     path: Path, header: nib.Nifti1Header, pixdim: Sequence[float], shape: tuple[int, int, int]
 ) -> tuple[Affine, list[Note]]:
-    if header["sform_code"] > 0:
-        return header.get_sform(), _compare_forms(header, pixdim, shape)
-    if header["qform_code"] > 0:
+    """The form that holds: the sform before the qform, but for a sform that spans no volume beside a good qform."""
+    sform, qform = header.get_sform(), header["qform_code"] > 0
+    if header["sform_code"] > 0 and (_spans(sform) or not qform):
+        return sform, _compare_forms(header, pixdim, shape)
+    if qform:
         try:
-            return header.get_qform(), []
+            affine, notes = _rotated(header)
         except ValueError as error:
             raise UserError(f"{path}: qform without a rotation ({error}); accepted: a valid sform or qform") from None
+        return affine, notes + _broken_sform(header)
     text = "the header holds no orientation (sform and qform codes 0); taken for right to left, front to back, feet up"
     directions = "".join(nib.aff2axcodes(header.get_base_affine()))
     return header.get_base_affine(), [Note("orientation_unknown", f"{text} ({directions})", "assumption")]
+
+
+def _spans(affine: Affine) -> bool:
+    """Whether an affine is finite and its axes span a volume."""
+    return bool(np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3)
+
+
+def _broken_sform(header: nib.Nifti1Header) -> list[Note]:
+    if header["sform_code"] <= 0:
+        return []
+    code, rows = int(header["sform_code"]), np.array2string(header.get_sform()[:3], precision=4).replace("\n", "")
+    return [Note("forms_differ", f"the sform (code {code}) spans no volume, {rows}; the qform is used", "warning")]
+
+
+def _rotated(header: nib.Nifti1Header) -> tuple[Affine, list[Note]]:
+    """The qform; a quaternion that rounding made longer than 1 is scaled to 1, as the standard's own library does.
+
+    Raises:
+        ValueError: for a quaternion that is no rotation.
+    """
+    fields = ("quatern_b", "quatern_c", "quatern_d")
+    imaginary = np.array([header[field] for field in fields], np.float64)
+    length = float(np.linalg.norm(imaginary))
+    if not length <= 1 + _LONGEST_BY_ROUNDING:
+        raise ValueError(f"the quaternion's imaginary part has the length {length:g}, at most 1 is expected")
+    if length <= 1:
+        return header.get_qform(), []
+    scaled = header.copy()
+    for field, value in zip(fields, imaginary / length, strict=True):
+        scaled[field] = value
+    text = f"the qform's quaternion has the length {length:.7f} by rounding; it was scaled to 1"
+    return scaled.get_qform(), [Note("quaternion_scaled", text, "repair")]
 
 
 def _compare_forms(header: nib.Nifti1Header, pixdim: Sequence[float], shape: tuple[int, int, int]) -> list[Note]:
@@ -72,7 +109,7 @@ def _compare_forms(header: nib.Nifti1Header, pixdim: Sequence[float], shape: tup
         text = f"sform and pixdim give different voxel sizes, {found[0]} and {found[1]}; the sform is used"
         return [Note("forms_differ", text, "warning")]
     try:
-        apart = largest_distance(sform, header.get_qform(), shape)
+        apart = largest_distance(sform, _rotated(header)[0], shape)
     except ValueError as error:
         return [Note("forms_differ", f"the qform holds no rotation ({error}); the sform is used", "warning")]
     if apart <= _TOLERANCE_MM:
@@ -109,7 +146,7 @@ def _doubt(header: nib.Nifti1Header, affine: Affine, pixdim: Sequence[float]) ->
     """Why the affine does not hold real millimetres; empty where it does."""
     if len(header.get_data_shape()) < 3:
         return "a single two-dimensional slice has no thickness"
-    if header["sform_code"] <= 0 and min(pixdim) <= 0:
+    if not (header["sform_code"] > 0 and _spans(header.get_sform())) and min(pixdim) <= 0:
         return f"pixdim is {', '.join(f'{size:g}' for size in pixdim)}"
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     oriented = header["sform_code"] > 0 or header["qform_code"] > 0

@@ -29,6 +29,36 @@ def open_payload(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if is_gzipped(path) else path.open("rb")  # type: ignore[return-value]
 
 
+def unpacked_length(path: Path, expected: int) -> int:
+    """Returns how many bytes a file unpacks to.
+
+    The length that gzip wrote behind the data is believed where it is the expected one. Otherwise the stream is
+    unpacked: it may have several members, be cut off, or hold more than 4 GiB.
+
+    Args:
+        path: plain or gzip.
+        expected: bytes by the header.
+
+    Raises:
+        UserError: for a stream that is cut off or damaged.
+    """
+    if not is_gzipped(path):
+        return path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(-4, 2)
+        written = int.from_bytes(file.read(4), "little")  # modulo 2**32
+    if written == expected % 2**32:
+        return expected
+    length = 0
+    try:
+        with gzip.open(path, "rb") as stream:
+            while chunk := len(stream.read(_CHUNK)):
+                length += chunk
+    except GZIP_ERRORS as error:
+        raise damaged(path, length, error) from None
+    return length
+
+
 def read_array(path: Path, dtype: np.dtype[Any], count: int, offset: int, total: int) -> NDArray[Any]:
     """Reads `count` numbers that start at byte `offset`.
 

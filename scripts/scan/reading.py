@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
+from numpy.typing import NDArray
 
 from scripts.errors import UserError
 from scripts.scan.dicom_files import recognize_file
-from scripts.scan.geometry_checks import check_geometry
-from scripts.scan.itk_files import ITK_SUFFIXES, read_itk
+from scripts.scan.geometry_checks import Affine, check_directions, check_geometry
+from scripts.scan.itk_files import ITK_SUFFIXES, inspect_itk, read_itk
 from scripts.scan.itk_headers import find_data, read_text_header
-from scripts.scan.nifti import NIFTI_SUFFIXES, partner, read_nifti
+from scripts.scan.nifti import NIFTI_SUFFIXES, inspect_nifti, partner, read_nifti
 from scripts.scan.pictures import read_picture
 from scripts.scan.volume import Scan
 from scripts.transforms.geometry import PICTURE_SUFFIXES
 
-FILE_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES + PICTURE_SUFFIXES
+VOLUME_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
+FILE_SUFFIXES = VOLUME_SUFFIXES + PICTURE_SUFFIXES
 """Names of files that `read_scan` reads, longest first where one ends as another."""
 
 
@@ -44,7 +47,49 @@ def read_scan(path: Path, volume: int | None = None) -> Scan:
     return scan
 
 
+def read_voxels(path: Path) -> NDArray[Any]:
+    """Reads the values (X, Y, Z) of a file as `read_scan` does, slope and intercept applied, without judging its grid.
+
+    Raises:
+        UserError: for a file that is missing, empty, damaged or of another kind.
+    """
+    return _read(path, None).real()
+
+
+def read_grid(path: Path) -> tuple[tuple[int, int, int], Affine]:
+    """Reads where a scan lies, and makes sure that its file is complete; voxels are unpacked only if that takes it.
+
+    Args:
+        path: NIfTI, NRRD or MetaImage.
+
+    Returns:
+        Size (X, Y, Z) and affine, voxel index to mm in RAS, (4, 4): those that `read_scan` gives.
+
+    Raises:
+        UserError: as `read_scan` does, but for slices too small for a network.
+    """
+    if _checked_suffix(path) in NIFTI_SUFFIXES:
+        found = inspect_nifti(path)
+        shape, affine = found.shape, found.affine
+    else:
+        shape, affine = inspect_itk(path)
+    check_directions(path, affine)
+    return shape, affine
+
+
 def _read(path: Path, volume: int | None) -> Scan:
+    suffix = _checked_suffix(path)
+    if suffix in NIFTI_SUFFIXES:
+        return read_nifti(path, volume)
+    if suffix in ITK_SUFFIXES:
+        return read_itk(path, volume)
+    if volume not in (None, 1):
+        raise UserError(f"{path}: --volume {volume} of a picture; accepted: none, it holds one slice")
+    return read_picture(path)
+
+
+def _checked_suffix(path: Path) -> str:
+    """The ending of a file that is there and not empty."""
     suffix = file_suffix(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
@@ -54,13 +99,7 @@ def _read(path: Path, volume: int | None) -> Scan:
         raise UserError(f"{path}: {found}; accepted: {', '.join(FILE_SUFFIXES)}")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: an empty file, 0 bytes; accepted: a complete scan, copy it again")
-    if suffix in NIFTI_SUFFIXES:
-        return read_nifti(path, volume)
-    if suffix in ITK_SUFFIXES:
-        return read_itk(path, volume)
-    if volume not in (None, 1):
-        raise UserError(f"{path}: --volume {volume} of a picture; accepted: none, it holds one slice")
-    return read_picture(path)
+    return suffix
 
 
 def scan_files(path: Path) -> list[Path]:

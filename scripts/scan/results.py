@@ -37,6 +37,8 @@ def foreign_files(folder: Path) -> list[str]:
 def walk_files(root: Path, output: Path | None = None) -> Iterator[tuple[Path, list[Path]]]:
     """Goes through a folder and its subfolders, sorted, without what is hidden and without results of earlier runs.
 
+    Links to folders are followed. A folder is entered once, by the path that comes first, so that loops end.
+
     Args:
         root: the folder.
         output: a folder that is passed over with all that it holds.
@@ -45,12 +47,50 @@ def walk_files(root: Path, output: Path | None = None) -> Iterator[tuple[Path, l
         A folder and its files: no broken links, no pipes.
     """
     left_out = None if output is None else output.resolve()
-    for top, folders, names in os.walk(root):
+    entered = {root.resolve()}
+    for top, folders, names in os.walk(root, followlinks=True):
         inside = Path(top)
-        shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        folders[:] = sorted(name for name in shown if (inside / name).resolve() != left_out)
+        folders[:] = _to_enter(inside, folders, entered, left_out)
         if REPORT in names and read_report(inside) is not None:
             folders.clear()
             continue
         files = [inside / name for name in sorted(names) if not name.startswith(".") and name != MANIFEST]
         yield inside, [file for file in files if file.is_file()]
+
+
+def _to_enter(inside: Path, folders: list[str], entered: set[Path], left_out: Path | None) -> list[str]:
+    """Names of subfolders that no other path has led to; folders before links, so that a folder keeps its own path."""
+    chosen = []
+    for name in sorted(folders, key=lambda name: ((inside / name).is_symlink(), name)):
+        place = (inside / name).resolve()
+        if name.startswith((".", "__MACOSX")) or place == left_out or place in entered:
+            continue
+        entered.add(place)
+        chosen.append(name)
+    return sorted(chosen)
+
+
+def describe_passed_over(root: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Says what `walk_files` passes over although it is named as a scan: broken links and hidden files.
+
+    Args:
+        root: the folder, or a file, of which nothing is passed over.
+        suffixes: endings of scans, in lower case.
+
+    Returns:
+        A line each with a count and the first names; links to nothing are told whatever they are called.
+    """
+    broken: list[str] = []
+    hidden: list[str] = []
+    for folder in [folder for folder, _ in walk_files(root)] if root.is_dir() else []:
+        for path in sorted(folder.iterdir()):
+            if path.is_symlink() and not path.exists():
+                broken.append(str(path.relative_to(root)))
+            elif path.name.startswith(".") and path.name.lower().endswith(suffixes) and path.is_file():
+                hidden.append(str(path.relative_to(root)))
+    kinds = ((broken, "links to what is not there"), (hidden, "hidden files"))
+    return [f"{len(names)} {what} were passed over ({_first(names)})" for names, what in kinds if names]
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -64,7 +63,7 @@ class HounsfieldSlices:
 
     def __init__(self, scan: Scan, intensity: str = "auto") -> None:
         self._stored = canonical(scan.values, scan.affine)
-        self._scaling = scan.slope, scan.intercept
+        self._scan = scan
         self.shape: tuple[int, int, int] = self._stored.shape
         found = ValueRange()
         for index in range(self.shape[2]):
@@ -82,7 +81,8 @@ class HounsfieldSlices:
 
     def rounded(self) -> NDArray[np.int16]:
         """Returns all of them rounded to int16, for what is measured and drawn; no copy where they are stored so."""
-        hounsfield = self._stored.dtype == np.int16 and self._scaling == (1.0, 0.0) and self.map.window is None
+        scaling = self._scan.slope, self._scan.intercept
+        hounsfield = self._stored.dtype == np.int16 and scaling == (1.0, 0.0) and self.map.window is None
         if hounsfield and self.range.low >= AIR_HU:
             return self._stored
         volume = np.empty(self.shape, np.int16, order="F")
@@ -94,8 +94,7 @@ class HounsfieldSlices:
         return volume
 
     def _real(self, index: int) -> Tensor:
-        scaled = apply_read_scaling(np.asarray(self._stored[..., index]), *self._scaling)
-        return torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
+        return torch.from_numpy(np.ascontiguousarray(self._scan.real(self._stored[..., index]), dtype=np.float32))
 
 
 def slice_input(hu: Tensor, size: int, window: tuple[float, float], normalised: bool = True) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
+from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from scripts.transforms.geometry import AXES
@@ -105,6 +106,13 @@ class Scan:
         """
         x, y, _ = (self.spacing[axis] for axis in axial_axes(self.affine))
         return x, y, self.voxel_mm3 / (x * y)
+
+    def real(self, stored: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Returns stored values, all of them unless some are given, with slope and intercept applied."""
+        values: NDArray[Any] = apply_read_scaling(
+            np.asarray(self.values if stored is None else stored), self.slope, self.intercept
+        )
+        return values
 
     def lps(self) -> tuple[NDArray[Any], Affine]:
         """The stored values with their axes turned to LPS, and the affine of that view."""

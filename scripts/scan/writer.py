@@ -126,10 +126,15 @@ def _write_on_grid(
 
 def mask_path(folder: Path, scan: Scan) -> Path:
     """Where the mask of a scan goes: the scan's format, NIfTI for DICOM, PNG for pictures."""
-    suffix = scan.path.suffix.lower()
-    if scan.kind == "itk":
-        return folder / ("infection.nrrd" if suffix in NRRD_SUFFIXES else "infection.mha")
-    return folder / ("infection.png" if scan.picture else "infection.nii.gz")
+    return folder / f"infection{'.nii.gz' if scan.kind == 'dicom' else mask_suffix(scan.path)}"
+
+
+def mask_suffix(scan: Path) -> str:
+    """How the name of a file's mask ends: NRRD for NRRD, MHA for MetaImage, PNG for pictures, else NIfTI."""
+    suffix = scan.suffix.lower()
+    if suffix in ITK_SUFFIXES:
+        return ".nrrd" if suffix in NRRD_SUFFIXES else ".mha"
+    return ".png" if is_picture(scan.name) else ".nii.gz"
 
 
 def probability_path(folder: Path, scan: Scan) -> Path:
@@ -171,14 +176,14 @@ class MaskWriter(ImageWriter):
         self._scan = str((meta_dict or {})["filename_or_obj"])
 
     def write(self, filename: str, verbose: bool = False, **_: Any) -> None:
-        """Writes the mask to `filename`, as PNG if the scan is a picture."""
+        """Writes the mask to `filename`, with the ending of the scan's format."""
         path = self._place(Path(filename))
         write_mask(self.data_obj, self._scan, path)
         logger.info(f"{self._scan}: mask {path}, {int(self.data_obj.sum())} voxels of infection")
 
     def _place(self, path: Path) -> Path:
-        """The path that MONAI composed: `.png` for a picture, and the scan's name short enough for what follows it."""
-        name = path.name.removesuffix(".nii.gz") + ".png" if is_picture(self._scan) else path.name
+        """The path that MONAI composed with the mask's own ending, the scan's name short enough for what follows it."""
+        name = path.name.removesuffix(".nii.gz") + mask_suffix(Path(self._scan))
         stem = scan_name(Path(self._scan))
         stem = stem if name.startswith(stem) else name.split(".")[0]
         return path.with_name(fit_name(stem, name[len(stem) :]))

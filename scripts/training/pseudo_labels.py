@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -18,6 +17,8 @@ from tqdm import tqdm
 from scripts.cards import inferer_from_card, preprocessing_from_card, trained_network
 from scripts.data.layouts.case import Case
 from scripts.files import fit_name, write_atomic
+from scripts.scan.nifti_writing import header_from_affine, write_bytes
+from scripts.scan.reading import read_grid, read_voxels
 from scripts.training.whole_scans import scan_logits
 from scripts.transforms.geometry import is_picture
 from scripts.transforms.postprocessing import PRED, ScanProbabilities
@@ -66,8 +67,8 @@ def _write(levels: NDArray[np.uint8], image: str, path: Path) -> None:
     if is_picture(image):
         Image.fromarray(np.ascontiguousarray(levels[..., 0].T)).save(path)
         return
-    scan = nib.load(image)
-    nib.save(nib.Nifti1Image(levels.reshape(scan.shape), scan.affine), path)
+    header = header_from_affine(read_grid(Path(image))[1], (levels.shape[0], levels.shape[1], levels.shape[2]))
+    write_bytes(header, lambda k: levels[..., k], path, "probability of infection times 255")
 
 
 def pseudo_labelled(
@@ -105,11 +106,7 @@ def pseudo_labelled(
 
 def _confident_slices(label: Path, confidence: float) -> NDArray[np.bool_]:
     """Whether each slice along the stored third axis is confident."""
-    if is_picture(str(label)):
-        stack = np.asarray(Image.open(label))[..., None]
-    else:
-        stored = np.asarray(nib.load(label).dataobj)
-        stack = stored.reshape(*stored.shape[:2], -1)
+    stack = np.asarray(Image.open(label))[..., None] if is_picture(str(label)) else read_voxels(label)
     probability = stack.reshape(-1, stack.shape[2]) / SCALE
     doubtful = probability >= DOUBTFUL
     sure = np.maximum(probability, 1 - probability)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,17 @@ CLASSES = ("background", "ground_glass", "consolidation")
 CLASS_CODES = {0: 0, 1: 1, 2: 2, 38: 1, 75: 2}
 """Stored values of a multi-class label and their class. COVID-SemiSeg has palette pictures with the indices 0, 1, 2;
 converted to grey, their dark red and dark green become 38 and 75."""
+
+
+CODE_TOLERANCE = 1e-3
+"""How far a stored value may lie from its code: resampling and slopes such as 1/255 leave 0.9999999 for 1."""
+
+
+def is_code(values: Tensor, codes: Sequence[int]) -> Tensor:
+    """Whether values lie within `CODE_TOLERANCE` of one of some codes (bool, the same shape)."""
+    whole = values.float().round()
+    near = (values.float() - whole).abs() <= CODE_TOLERANCE
+    return near & torch.isin(whole, torch.tensor(codes, dtype=whole.dtype, device=whole.device))
 
 
 class InfectionMaskd(MapTransform):
@@ -40,7 +51,7 @@ class InfectionMaskd(MapTransform):
             if scale is not None:
                 item[key] = (label.float() / scale).clamp(0, 1)
                 continue
-            mask = torch.isin(label, torch.tensor(codes, dtype=label.dtype)) if codes else label > 0
+            mask = is_code(label, codes) if codes else label > CODE_TOLERANCE
             item[key] = mask.float()
         return item
 
@@ -58,7 +69,7 @@ def class_numbers(codes: Tensor, name: str) -> Tensor:
     classes = torch.zeros_like(codes)
     known = torch.zeros_like(codes, dtype=torch.bool)
     for code, number in CLASS_CODES.items():
-        here = codes == code
+        here = (codes - code).abs() <= CODE_TOLERANCE
         known |= here
         classes[here] = number
     if not known.all():

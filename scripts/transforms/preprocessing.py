@@ -19,7 +19,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from monai.config import KeysCollection
-from monai.data import ImageReader, NibabelReader, PILReader
+from monai.data import ImageReader, PILReader
 from monai.transforms import (
     AsDiscreted,
     Compose,
@@ -39,6 +39,7 @@ from nibabel.filebasedimages import ImageFileError
 
 from scripts.anatomy.field_of_view import FIELDS_OF_VIEW, MARGIN_MM
 from scripts.errors import UserError, find_user_error
+from scripts.scan.monai_reader import ScanReader
 from scripts.settings import flag
 from scripts.transforms.geometry import AXES, EnsureVolumed, ResizeSlicesd, grey_values, label_values
 from scripts.transforms.intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
@@ -70,7 +71,9 @@ class LoadScand(LoadImaged):
                 raise
             files = ", ".join(str(data[key]) for key in self.key_iterator(dict(data)))
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{files}: cannot be read ({reason}); accepted: NIfTI, PNG, JPG") from error
+            raise UserError(
+                f"{files}: cannot be read ({reason}); accepted: NIfTI, NRRD, MetaImage, PNG, JPG"
+            ) from error
 
 
 def load_image() -> list[Transform]:
@@ -86,7 +89,7 @@ def load_label(key: str = LABEL) -> list[Transform]:
 def _load(key: str, converter: object) -> list[Transform]:
     missing = key != IMAGE
     load = LoadScand(key, ensure_channel_first=True, allow_missing_keys=missing)
-    for reader in (NibabelReader(), PILReader(converter=converter)):  # the last that knows a suffix reads it
+    for reader in (ScanReader(), PILReader(converter=converter)):  # the last that knows a suffix reads it
         load.register(reader)
     return [
         load,

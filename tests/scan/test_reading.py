@@ -74,7 +74,7 @@ def refused(path: Path, *found: str, volume: int | None = None) -> None:
         read_scan(path, volume)
     message = str(caught.value)
     assert message.startswith(str(path.with_suffix(""))), message
-    assert "; accepted: " in message
+    assert "; accepted: " in message or "; expected: " in message
     assert "\n" not in message
     for words in found:
         assert words in message
@@ -326,9 +326,14 @@ def test_no_size_in_pixdim_is_no_voxel_size(tmp_path, size):
 
 
 @pytest.mark.parametrize("row", [[0, 0, 0, 0], [np.nan, 0, 0, 0]])
-def test_a_broken_sform_is_refused(tmp_path, row):
-    path = patch(nifti(tmp_path / "scan.nii", hounsfield()), srow_z=row)
-    refused(path, "affine")
+def test_a_broken_sform_gives_way_to_a_good_qform_and_is_refused_without(tmp_path, row):
+    scan = read_scan(patch(nifti(tmp_path / "scan.nii", hounsfield()), srow_z=row))
+    np.testing.assert_allclose(scan.affine, oblique(), atol=1e-4)
+    assert codes(scan) == [("forms_differ", "warning")]
+    assert "the qform is used" in scan.notes[0].text
+    refused(patch(nifti(tmp_path / "alone.nii", hounsfield(), qform=0), srow_z=row), "affine")
+    both = nifti(tmp_path / "both.nii", hounsfield())
+    refused(patch(both, srow_z=row, quatern_b=0.9, quatern_c=0.9), "qform without a rotation")
 
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz", "nrrd", "mha"])

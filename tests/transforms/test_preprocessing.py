@@ -119,7 +119,7 @@ def test_a_4d_scan_is_refused_by_name_and_size(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.full((8, 8, 4, 3), -500, np.int16), np.eye(4)), tmp_path / "four.nii.gz")
     with pytest.raises(RuntimeError) as caught:
         Preprocessing(size=16)({"image": str(tmp_path / "four.nii.gz")})
-    assert "four.nii.gz: 3 channels or time points of 8 x 8 x 4 voxels" in str(find_user_error(caught.value))
+    assert "four.nii.gz: 3 volumes (8 x 8 x 4 x 3)" in str(find_user_error(caught.value))
 
 
 def test_augmentation_changes_slices_keeps_masks_binary_and_edges_last(make_scan: MakeScan) -> None:
@@ -143,8 +143,8 @@ def test_augmentation_changes_slices_keeps_masks_binary_and_edges_last(make_scan
     ("name", "damage", "reason"),
     [
         ("scan.nii.gz", lambda whole: whole[: len(whole) // 2], "ended before the end-of-stream marker"),
-        ("scan.nii.gz", lambda _: b"not an image", "not a gzip file"),
-        ("scan.nii", lambda _: b"", "Empty file"),
+        ("scan.nii.gz", lambda _: b"not an image", "no NIfTI header"),
+        ("scan.nii", lambda _: b"", "an empty file"),
         ("slice.png", lambda _: b"not an image", "cannot identify image file"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(
         Preprocessing(size=32)({"image": str(path)})
     mistake = find_user_error(caught.value)
     assert mistake is not None
-    assert str(mistake).startswith(f"{path}: cannot be read (")
+    assert str(mistake).startswith(f"{path}: ")
     assert reason in str(mistake)
     assert "\n" not in str(mistake)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from scripts.data.layouts.base import CLASSES, Findings
 from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case
 from scripts.data.layouts.files import Header, format_affine, format_shape, read_header, read_values
 from scripts.errors import UserError
+from scripts.transforms.labels import CODE_TOLERANCE
 
 AFFINE_TOLERANCE_MM = 1e-2
 _SILENT_SECONDS = 2.0  # a progress bar only for what takes longer
@@ -123,14 +125,23 @@ def _check_values(case: Case, label_values: frozenset[int], facts: Facts) -> lis
     return problems
 
 
-def _infected_slices(values: NDArray[np.generic], codes: list[int] | None) -> NDArray[np.bool_]:
-    infected = np.greater(values, 0) if codes is None else np.isin(values, codes)
+def as_codes(values: NDArray[Any]) -> NDArray[Any]:
+    """Takes values within `CODE_TOLERANCE` of a whole number for that number; the others stay as they are."""
+    if values.dtype.kind in "uib":
+        return values
+    with np.errstate(invalid="ignore"):
+        whole = np.rint(values)
+        return np.where(np.abs(values - whole) <= CODE_TOLERANCE, whole, values)
+
+
+def _infected_slices(values: NDArray[Any], codes: list[int] | None) -> NDArray[np.bool_]:
+    infected = values > CODE_TOLERANCE if codes is None else np.isin(as_codes(values), codes)
     return np.atleast_1d(np.any(infected, axis=(0, 1)))
 
 
-def _values_problem(path: Path, values: NDArray[np.generic], accepted: frozenset[int]) -> list[str]:
-    others = values[~np.isin(values, sorted(accepted))]
+def _values_problem(path: Path, values: NDArray[Any], accepted: frozenset[int]) -> list[str]:
+    others = values[~np.isin(as_codes(values), sorted(accepted))]
     if not others.size:
         return []
-    found = ", ".join(f"{value:g}" for value in np.unique(others)[:10])
+    found = ", ".join(f"{value:.9g}" for value in np.unique(others)[:10])
     return [f"{path}: label values {found}, accepted: {', '.join(map(str, sorted(accepted)))}"]

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 from PIL import Image
 
 from scripts.errors import UserError
+from scripts.scan.reading import FILE_SUFFIXES, read_grid, read_voxels
 
-VOLUMES = (".nii.gz", ".nii")
+VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Volumes in one file: a header that names its voxels' file cannot be linked to under another name."""
 PICTURES = (".png", ".jpg", ".jpeg")
-_UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, zlib.error, ImageFileError, HeaderDataError)
-_GZIP_MAGIC = b"\x1f\x8b"
-_CHUNK = 1 << 22
+_UNREADABLE = (UserError, OSError, EOFError, ValueError, SyntaxError)
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,7 @@ class Header:
     """Size and place of an image.
 
     Attributes:
-        shape: stored axes of a volume, (width, height) of a picture.
+        shape: (X, Y, Z) of a volume as stored, (width, height) of a picture.
         affine: (4, 4) voxel index to mm in RAS; None for a picture.
     """
 
@@ -72,12 +68,17 @@ def list_files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> 
     Args:
         folder: folder to list; a missing one gives an empty result.
         suffixes: extensions to take.
-        problems: gets one line for each second file of the same name (`a.nii` beside `a.nii.gz`).
+        problems: gets one line for each second file of the same name (`a.nii` beside `a.nii.gz`) and each link to a
+            file that is not there.
     """
     found: dict[str, Path] = {}
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         path = file_at(entry)
-        if entry.name.startswith(".") or not path.is_file() or suffix_of(path, suffixes) is None:
+        if entry.name.startswith(".") or suffix_of(path, suffixes) is None:
+            continue
+        if path.is_symlink() and not path.exists():
+            problems.append(f"{path}: a link to {os.readlink(path)}, which is not there")
+        if not path.is_file():
             continue
         stem = stem_of(path)
         if stem in found:
@@ -87,19 +88,31 @@ def list_files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> 
     return found
 
 
+def other_images(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
+    """Lists what `list_files` passes over although it is named as an image.
+
+    Returns:
+        Files of other formats; hidden files, such as the `._a.nii.gz` that macOS leaves beside `a.nii.gz`.
+    """
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    images = [entry for entry in entries if suffix_of(entry, (*FILE_SUFFIXES, ".dcm", ".ima")) and entry.is_file()]
+    hidden = [entry for entry in images if entry.name.startswith(".")]
+    return [entry for entry in images if entry not in hidden and suffix_of(entry, suffixes) is None], hidden
+
+
 def read_header(path: Path) -> Header:
     """Reads size and affine, and makes sure that the file is complete.
 
-    A picture is decoded. Of a compressed volume the length that gzip wrote behind the data is compared; the data
+    A picture is decoded. Of a volume in gzip the length that gzip wrote behind the data is compared; the data
     themselves are only read when that disagrees.
 
     Raises:
-        UserError: unreadable, truncated, not 3-D, coloured, or with an affine that is no mapping.
+        UserError: unreadable, truncated, of several volumes, coloured, or with an affine that is no mapping.
     """
     try:
         return _picture_header(path) if is_picture(path) else _volume_header(path)
     except _UNREADABLE as error:
-        raise UserError(f"{path}: cannot be read, {_first_line(error)}") from error
+        raise UserError(f"{path}: cannot be read, {_reason(path, error)}") from error
 
 
 def read_values(path: Path) -> NDArray[np.generic]:
@@ -111,13 +124,14 @@ def read_values(path: Path) -> NDArray[np.generic]:
     try:
         if is_picture(path):
             return _read_picture(path)
-        return np.asanyarray(nib.load(path).dataobj)
+        return read_voxels(path)
     except _UNREADABLE as error:
-        raise UserError(f"{path}: cannot be read, {_first_line(error)}") from error
+        raise UserError(f"{path}: cannot be read, {_reason(path, error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+def _reason(path: Path, error: BaseException) -> str:
+    first = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return first.removeprefix(f"{path}: ")
 
 
 def _read_picture(path: Path) -> NDArray[np.generic]:
@@ -138,38 +152,8 @@ def _picture_header(path: Path) -> Header:
 
 
 def _volume_header(path: Path) -> Header:
-    volume = nib.load(path)
-    shape = tuple(int(length) for length in volume.shape)
-    if len(shape) != 3 or 0 in shape:
-        raise UserError(f"{path}: has the axes {format_shape(shape)}, accepted is one 3-D volume (x, y, slices)")
-    affine = np.asarray(volume.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise UserError(f"{path}: the affine {format_affine(affine)} does not map voxels to mm")
-    _check_length(path, int(volume.dataobj.offset) + int(np.prod(shape)) * volume.get_data_dtype().itemsize)
+    shape, affine = read_grid(path)
     return Header(shape, affine)
-
-
-def _check_length(path: Path, expected: int) -> None:
-    with path.open("rb") as file:
-        compressed = file.read(2) == _GZIP_MAGIC
-        file.seek(-4, 2)
-        written = int.from_bytes(file.read(4), "little")  # gzip: uncompressed length modulo 2**32
-    if compressed and written == expected % 2**32:
-        return
-    found = _uncompressed_length(path) if compressed else path.stat().st_size
-    if found < expected:
-        raise UserError(f"{path}: is truncated, {found} bytes of {expected}")
-
-
-def _uncompressed_length(path: Path) -> int:
-    length = 0
-    with gzip.open(path) as file:
-        try:
-            while chunk := file.read(_CHUNK):
-                length += len(chunk)
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            return length
-    return length
 
 
 def format_shape(shape: tuple[int, ...]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from scripts.data.layouts.base import PICTURE_BINARY, Findings, Layout, new_case, pair
-from scripts.data.layouts.files import PICTURES, VOLUMES, is_picture, list_files
+from scripts.data.layouts.files import PICTURES, VOLUMES, is_picture, list_files, other_images
 from scripts.data.layouts.patients import patient_of_scan, patient_of_slice
+
+_SUFFIXES = ", ".join(VOLUMES + PICTURES)
 
 
 def _matches(root: Path) -> bool:
@@ -16,12 +18,24 @@ def _matches(root: Path) -> bool:
 def _collect(root: Path) -> Findings:
     """A volume is a patient of its own unless its name tells more; the patient of a picture is unknown."""
     found = Findings(label_values=PICTURE_BINARY)
-    images = list_files(root / "images", VOLUMES + PICTURES, found.problems)
-    labels = list_files(root / "labels", VOLUMES + PICTURES, found.problems)
+    images, labels = (_list(root / name, found) for name in ("images", "labels"))
+    if not images and not labels and not found.problems:
+        count = sum(1 for name in ("images", "labels") for _ in (root / name).iterdir())
+        found.problems.append(f"{root}: {count} files in images/ and labels/ and no image; expected: {_SUFFIXES}")
     for stem in pair(images, labels, "label", root / "labels", found.problems):
         patient = patient_of_slice(stem) if is_picture(images[stem]) else patient_of_scan(stem)
         found.training.append(new_case(stem, images[stem], patient, labels[stem]))
     return found
 
 
-GENERIC = Layout("generic", "images/ with labels/, equal file names (NIfTI, PNG, JPG)", _matches, _collect)
+def _list(folder: Path, found: Findings) -> dict[str, Path]:
+    """Lists a folder's images; what is left out is told."""
+    others, hidden = other_images(folder, VOLUMES + PICTURES)
+    found.problems += [f"{path}: a format that is not read here; expected: {_SUFFIXES}" for path in others]
+    if hidden:
+        names = ", ".join(path.name for path in hidden[:3]) + (", ..." if len(hidden) > 3 else "")
+        found.warnings.append(f"{folder.name}/: {len(hidden)} hidden files were passed over ({names})")
+    return list_files(folder, VOLUMES + PICTURES, found.problems)
+
+
+GENERIC = Layout("generic", "images/ with labels/, equal file names (NIfTI, NRRD, MHA, PNG, JPG)", _matches, _collect)
