@@ -180,7 +180,7 @@ def test_what_holds_no_scan_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "in/notes.txt", "in/.scan.nii", "in/sub/DICOMDIR")
     (tmp_path / "in/broken.nii").symlink_to(tmp_path / "gone.nii")
     for path, found in (
-        ("in", "2 files and no scan"),
+        ("in", r"2 files and no scan; 1 links .*\(broken\.nii\); 1 hidden files .*\(\.scan\.nii\)"),
         ("gone.nii", "no such file or folder"),
         ("in/notes.txt", "1 bytes that are no scan"),
     ):
