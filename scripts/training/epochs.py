@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.handlers import ValidationHandler as EveryEpochs
 
 
 class EpochSeed:
@@ -36,3 +37,15 @@ class EpochSeed:
         for listener in self.listeners:
             listener.set_epoch(engine.state.epoch)
         torch.manual_seed(self.seed * 1_000_003 + self.rank * 100_003 + engine.state.epoch)
+
+
+class ValidationHandler(EveryEpochs):
+    """MONAI's handler of the same name, which also validates the last epoch where the interval does not meet it."""
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with the trainer."""
+
+        def is_due(trainer: Engine, epoch: int) -> bool:
+            return epoch % self.interval == 0 or epoch == trainer.state.max_epochs
+
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=is_due), self)

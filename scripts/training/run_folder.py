@@ -1,10 +1,17 @@
-"""Who may write into an output folder."""
+"""Who may write into an output folder, and what an interrupted run leaves there.
+
+A claim writes nothing: a run that fails before it has a result, for want of data for instance, leaves no folder behind
+and removes no earlier run.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from scripts.errors import UserError
 from scripts.settings import flag
@@ -19,47 +26,94 @@ def claim_run_folder(output_dir: str, resume: bool | str, overwrite: bool | str,
     """Refuses a folder that holds a training run, unless that run is to be resumed or replaced.
 
     Args:
-        output_dir: folder of the run; made if absent.
+        output_dir: folder of the run.
         resume: go on with the run in the folder; a folder without one starts anew.
-        overwrite: remove the run in the folder.
-        rank: process of a distributed training; only rank 0 looks and removes.
+        overwrite: replace the run in the folder, see `clear_run_folder`.
+        rank: process of a distributed training; only rank 0 looks.
 
     Raises:
-        UserError: if the folder holds a run and neither is set, or both are.
+        UserError: if the folder holds a run and neither is set, or both are, or the folder cannot be written.
     """
     if flag(resume) and flag(overwrite):
-        raise UserError("resume and overwrite are both true; accepted: one of them")
-    if not flag(resume):
-        hint = ", --resume true to go on with it"
-        claim_folder(output_dir, RUN_FILES, overwrite, rank, hint)
-        if flag(overwrite) and rank == 0:
-            shutil.rmtree(Path(output_dir) / CURVES, ignore_errors=True)
+        raise UserError("resume and overwrite are both true; expected: one of them")
+    files = () if flag(resume) else RUN_FILES
+    claim_folder(output_dir, files, overwrite, rank, ", --resume true to go on with it")
+
+
+def clear_run_folder(output_dir: str, overwrite: bool | str, rank: int = 0) -> None:
+    """Removes an earlier run that is to be replaced: its state must not be what a killed run is resumed from.
+
+    It belongs right before the training, when all that the training needs has been found.
+
+    Args:
+        output_dir: folder of the run.
+        overwrite: whether to remove it.
+        rank: process of a distributed training; only rank 0 removes.
+    """
+    if flag(overwrite) and rank == 0:
+        for name in RUN_FILES:
+            (Path(output_dir) / name).unlink(missing_ok=True)
+        shutil.rmtree(Path(output_dir) / CURVES, ignore_errors=True)
 
 
 def claim_folder(
     output_dir: str, files: Sequence[str] | None, overwrite: bool | str, rank: int = 0, hint: str = ""
 ) -> None:
-    """Refuses a folder that holds results, unless they are to be replaced.
+    """Refuses a folder that holds results, unless they are to be replaced, file by file.
 
     Args:
-        output_dir: the folder; made if absent.
-        files: names of the results, removed on overwriting; None: whatever is in the folder, replaced file by file.
+        output_dir: the folder; it need not exist.
+        files: names of the results; None: whatever is in the folder.
         overwrite: whether results may be replaced.
-        rank: process of a distributed run; only rank 0 looks and removes.
+        rank: process of a distributed run; only rank 0 looks.
         hint: what else the user may do about it, for the message.
 
     Raises:
-        UserError: if the folder holds results and `overwrite` is false.
+        UserError: if the folder holds results and `overwrite` is false, or if it cannot be written.
     """
     folder = Path(output_dir)
     if rank > 0:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    used = sorted(path.name for path in folder.iterdir() if files is None or path.name in files)
+    _require_writable(folder)
+    found = folder.iterdir() if folder.is_dir() else ()
+    used = sorted(path.name for path in found if files is None or path.name in files)
     if used and not flag(overwrite):
         raise UserError(
-            f"{folder}: holds results already ({', '.join(used[:3])}{', ...' if len(used) > 3 else ''}); accepted: "
+            f"{folder}: holds results already ({', '.join(used[:3])}{', ...' if len(used) > 3 else ''}); expected: "
             f"another --output_dir{hint}, or --overwrite true to replace them"
         )
-    for name in used if files is not None else ():
-        (folder / name).unlink()
+
+
+def kept_of_training(output_dir: str) -> str:
+    """Says in one line what a training that is interrupted leaves."""
+    last = Path(output_dir) / LAST
+    if not last.exists():
+        return f"no state was saved in {output_dir} yet; the same command starts again at the first epoch"
+    epoch = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["epoch"]
+    return f"{last} keeps the state after epoch {epoch}; the same command with --resume true continues from there"
+
+
+def kept_of_scheme(output_dir: str) -> str:
+    """Says in one line what a scheme of several trainings that is interrupted leaves."""
+    return f"{output_dir} keeps the trainings so far; the same command with --resume true continues from there"
+
+
+def kept_of_evaluation(output_dir: str) -> str:
+    """Says in one line what an evaluation that is interrupted leaves."""
+    return f"no table was written to {output_dir}; the same command starts again"
+
+
+def kept_of_inference(output_dir: str) -> str:
+    """Says in one line what an inference that is interrupted leaves."""
+    return f"the masks in {output_dir} are complete; the same command with --overwrite true makes all of them"
+
+
+def _require_writable(folder: Path) -> None:
+    """Looks at the folder or, where it does not exist, at what it would be made in."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"{folder}: {place} is a file; expected: a folder for --output_dir")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: {place} cannot be written; expected: an --output_dir that you may write to")

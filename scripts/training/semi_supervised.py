@@ -145,9 +145,9 @@ class SemiSupervised:
         Raises:
             UserError: if the output folder is used, or began with another scheme.
         """
-        self._claim()
         unlabelled = select_cases(self.dataset_dir, "unlabeled", self.fold, self.exclude_patients)
         groups = self._groups(unlabelled)
+        self._claim()
         logger.info(f"{len(unlabelled)} unlabelled cases, {len(groups)} rounds")
         weights = Path(self.teacher) if self.teacher else self._train("supervised", "labelled", None, {}, [])
         if self.mixing == "paired":

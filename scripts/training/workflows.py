@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
-from monai.handlers import TensorBoardHandler
 
 from scripts.cards import read_card
 from scripts.files import write_json
 from scripts.settings import describe_machine, usable_device
+from scripts.training.curves import Curves
 from scripts.training.run_folder import BEST, LAST
 from scripts.version import BUNDLE
 
@@ -44,7 +44,7 @@ def run_workflow(files: Sequence[str], **settings: Any) -> None:
     finally:
         workflow.finalize()
         for made in workflow.parser.ref_resolver.resolved_content.values():
-            if isinstance(made, TensorBoardHandler):  # its writer keeps a thread until then
+            if isinstance(made, Curves):  # its writer keeps a thread until then
                 made.close()
 
 

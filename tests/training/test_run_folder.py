@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.errors import UserError
-from scripts.training.run_folder import claim_folder, claim_run_folder
+from scripts.training.run_folder import claim_folder, claim_run_folder, clear_run_folder
 
 
 def test_a_used_folder_is_refused_with_the_ways_out(tmp_path: Path) -> None:
@@ -22,6 +22,9 @@ def test_resume_keeps_and_overwrite_removes_the_run_only(tmp_path: Path) -> None
     claim_run_folder(str(tmp_path), resume="true", overwrite=False)
     assert len(list(tmp_path.iterdir())) == 5
     claim_run_folder(str(tmp_path), resume=False, overwrite="true")
+    clear_run_folder(str(tmp_path), overwrite="false")
+    assert len(list(tmp_path.iterdir())) == 5
+    clear_run_folder(str(tmp_path), overwrite="true")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -35,9 +38,15 @@ def test_resume_and_overwrite_exclude_each_other(tmp_path: Path) -> None:
         claim_run_folder(str(tmp_path), resume=True, overwrite=True)
 
 
-def test_a_new_folder_is_made(tmp_path: Path) -> None:
+def test_a_claim_writes_nothing(tmp_path: Path) -> None:
     claim_run_folder(str(tmp_path / "a" / "b"), resume=False, overwrite=False)
-    assert (tmp_path / "a" / "b").is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_where_the_folder_should_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        claim_run_folder(str(tmp_path / "a" / "b"), resume=False, overwrite=False)
 
 
 def test_any_file_counts_where_results_have_no_fixed_names(tmp_path: Path) -> None:
