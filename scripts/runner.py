@@ -1,4 +1,4 @@
-"""What stands first among the `run` entries of every workflow: mistakes on the runner's command line, and its last line.
+"""What stands first in every workflow's `run`: mistakes on the runner's command line, and the runner's last line.
 
 MONAI's runner takes any `--id value` and adds what the configs do not have; it shows a screen of frames for every
 mistake. A workflow that a Python program runs keeps that program's ways: only ids are checked there.
@@ -58,7 +58,7 @@ def last_lines(kept: Callable[[], str]) -> Callable[[type[BaseException], BaseEx
         if mistake is not None:
             print(f"error: {mistake}", file=sys.stderr)
         elif issubclass(kind, KeyboardInterrupt):
-            print(f"stopped: {kept()}", file=sys.stderr)
+            print(f"\nstopped: {kept()}", file=sys.stderr)  # below the progress bar
         else:
             sys.__excepthook__(kind, error, traceback)
             package = missing_package(error)

@@ -216,8 +216,8 @@ class RunCheckpoint:
         ]
         if changed:
             raise UserError(
-                f"{self.last}: began with other settings ({', '.join(changed)}); accepted: --resume true with the "
-                "settings that it began with, or another --output_dir"
+                f"{self.last}: began with other settings ({', '.join(changed)}); expected: --resume true with the "
+                f"settings that it began with, or another --output_dir (its weights: --checkpoint {self.best})"
             )
 
     def _figures(self, engine: Engine) -> dict[str, Any]:

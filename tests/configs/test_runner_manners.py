@@ -1,0 +1,137 @@
+"""`python -m monai.bundle run` as people mistype, interrupt and prolong it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+TRAIN = "configs/train.yaml"
+CPU = f"['{TRAIN}','configs/presets/cpu.yaml']"
+MakeDataset = Callable[..., Path]
+
+
+def epochs(run: Path, column: str) -> list[str]:
+    return [row["epoch"] for row in csv.DictReader((run / "history.csv").open()) if row[column]]
+
+
+def test_training_without_data_ends_in_one_line_and_leaves_nothing(run_bundle, tmp_path: Path) -> None:
+    data, out = tmp_path / "none", tmp_path / "run"
+    done = run_bundle("training", TRAIN, ok=False, dataset_dir=data, output_dir=out, device="cpu")
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith(f"error: {data}: ")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replacement_that_cannot_start_removes_nothing(run_bundle, trained: Path, tmp_path: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in trained.parent.iterdir()}
+    settings = {"output_dir": trained.parent, "overwrite": "true", "device": "cpu"}
+    run_bundle("training", TRAIN, ok=False, dataset_dir=tmp_path / "none", **settings)
+    assert {path.name: path.stat().st_mtime_ns for path in trained.parent.iterdir()} == before
+
+
+def test_the_last_epoch_is_validated_and_a_training_can_be_prolonged(
+    run_bundle, bundle_tools, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    settings = {**bundle_tools.narrow, "dataset_dir": make_dataset(), "output_dir": run, "val_interval": 2}
+    run_bundle("training", TRAIN, **{**settings, "max_epochs": 3})
+    assert epochs(run, "val_mean_dice") == ["2", "3"]
+    run_bundle("training", TRAIN, **{**settings, "max_epochs": 5}, resume="true")
+    assert epochs(run, "train_loss") == ["1", "2", "3", "4", "5"]
+    assert epochs(run, "val_mean_dice") == ["2", "3", "4", "5"]
+    assert torch.load(run / "last.pt", weights_only=True)["epoch"] == 5
+
+
+def test_a_cycle_of_the_learning_rate_cannot_be_prolonged(
+    run_bundle, bundle_tools, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    settings = {**bundle_tools.narrow, "dataset_dir": make_dataset(), "output_dir": tmp_path / "run", "amp": "false"}
+    run_bundle("training", CPU, **{**settings, "max_epochs": 1})
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    done = run_bundle("training", CPU, ok=False, **{**settings, "max_epochs": 2}, resume="true")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "total steps of the schedule" in last
+    assert "--checkpoint" in last
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_ctrl_c_says_what_is_kept(bundle_tools, make_dataset: MakeDataset, bundle_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = {**bundle_tools.narrow, "max_epochs": 500, "dataset_dir": make_dataset(), "output_dir": run}
+    process = subprocess.Popen(
+        bundle_tools.command("training", TRAIN, **settings),
+        cwd=bundle_root,
+        env=bundle_tools.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "last.pt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode != 0
+    epoch = torch.load(run / "last.pt", weights_only=True)["epoch"]
+    lines = [line for line in printed.splitlines() if line.strip()]  # the progress bar wipes itself out with blanks
+    assert lines[-1] == (
+        f"stopped: {run / 'last.pt'} keeps the state after epoch {epoch}; "
+        "the same command with --resume true continues from there"
+    )
+    assert "Traceback" not in printed
+
+
+HIDE = """
+import sys
+
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+
+sys.meta_path.insert(0, Hidden())
+"""
+COMMANDS = {  # verify_metadata without jsonschema ends in a TypeError of MONAI's own, before any code of the bundle
+    "mlflow": f"run training --config_file {TRAIN} --tracking mlflow",
+    "onnxscript": (
+        "onnx_export --net_id network_def --config_file configs/inference.yaml --meta_file configs/metadata.json "
+        "--ckpt_file models/model.pt --filepath OUT/model.onnx --input_shape [1,1,64,64]"
+    ),
+}
+
+
+@pytest.mark.parametrize("package", COMMANDS)
+def test_a_missing_optional_package_is_named_in_the_last_line(
+    package: str,
+    bundle_tools,
+    make_dataset: MakeDataset,
+    bundle_root: Path,
+    tmp_path: Path,
+) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(HIDE.format(package=package))
+    command = [sys.executable, "-m", "monai.bundle", *COMMANDS[package].replace("OUT", str(tmp_path)).split()]
+    if package == "mlflow":
+        settings = {**bundle_tools.narrow, "dataset_dir": make_dataset(), "output_dir": tmp_path / "run"}
+        command += [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+    environment = {**bundle_tools.environment(), "PYTHONPATH": str(hidden)}
+    done = subprocess.run(command, cwd=bundle_root, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0, done.stdout[-500:]
+    assert package in done.stderr.splitlines()[-1], done.stderr[-1500:]
