@@ -127,7 +127,9 @@ def _check_filled(cases: Sequence[Case], folds: int, split: str) -> None:
     filled = len({case["fold"] for case in cases})
     if filled < folds:
         what = "patients" if split == "patient" else "slices"
-        raise UserError(f"{folds} folds need as many {what}, found {filled}; accepted: prepare with fewer --folds")
+        fewer = f"--folds {filled}{' or fewer' if filled > 2 else ''}"
+        expected = fewer if filled > 1 else f"2 {what} or more"
+        raise UserError(f"{folds} folds need as many {what}, found {filled}; expected: {expected}")
 
 
 def _warnings(cases: Sequence[Case], split: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -102,10 +103,20 @@ def test_split_by_slice_of_pictures_has_nothing_to_divide(trees):
 
 
 def test_more_folds_than_patients(trees):
-    with pytest.raises(UserError, match="5 folds need as many patients, found 3"):
+    with pytest.raises(UserError, match="5 folds need as many patients, found 3; expected: --folds 3 or fewer"):
         assign_folds(volumes(trees, [4, 4, 4]), 5, seed=0)
-    with pytest.raises(UserError, match="5 folds need as many slices, found 4"):
+    with pytest.raises(UserError, match="5 folds need as many slices, found 4; expected: --folds 4 or fewer"):
         assign_folds([new_case("a", trees.ct(trees.folder / "a.nii.gz"), "a")], 5, seed=0, split="slice")
+
+
+@pytest.mark.parametrize("patients", [2, 4])
+def test_the_number_of_folds_that_is_proposed_works(trees, patients):
+    cases = volumes(trees, [1] * patients)
+    with pytest.raises(UserError) as refused:
+        assign_folds(cases, 5, seed=0)
+    proposed = int(re.search(r"expected: --folds (\d+)", str(refused.value))[1])
+    result, _ = assign_folds(cases, proposed, seed=0)
+    assert Counter(case["fold"] for case in result) == dict.fromkeys(range(patients), 1)
 
 
 def test_no_cases_no_folds():
