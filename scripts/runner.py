@@ -21,7 +21,7 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, MERGE_KEY
 from monai.utils import BundlePropertyConfig
 
-from scripts.errors import UserError, find_user_error
+from scripts.errors import UserError, find_user_error, in_bundle_runner
 from scripts.version import BUNDLE
 
 SEPARATOR = ReferenceResolver.sep
@@ -36,7 +36,7 @@ def begin(kept: Callable[[], str]) -> None:
     Raises:
         UserError: names the unknown ids.
     """
-    if _is_runner():
+    if in_bundle_runner():
         sys.excepthook = last_lines(kept)
     workflow = _running_workflow()
     if workflow is not None:
@@ -153,12 +153,6 @@ def _similar(unknown: str, known: set[str]) -> str:
     close = difflib.get_close_matches(unknown, sorted(known), n=1)
     close = close or [one for one in sorted(known) if one.endswith(unknown)][:1]
     return f" ({close[0].replace(SEPARATOR, '#')}?)" if close else ""
-
-
-def _is_runner() -> bool:
-    """Whether this process is `python -m monai.bundle`."""
-    specification = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return getattr(specification, "name", None) == "monai.bundle.__main__"
 
 
 def _running_workflow() -> ConfigWorkflow | None:
