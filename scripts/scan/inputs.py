@@ -94,6 +94,8 @@ def _expand(path: Path, output: Path) -> list[tuple[Path, Kind]]:
         return [(path, "file")]
     if path.suffix.lower() == ".zip":
         if not _holds_dicom(path):
+            if _is_encrypted(path):
+                raise UserError(f"{path}: an encrypted .zip; expected: one without a password, or the unpacked folder")
             raise UserError(f"{path}: no DICOM file inside, or no .zip; accepted: {ACCEPTED}")
         return [(path, "zip")]
     if content:
@@ -170,6 +172,14 @@ def _holds_dicom(path: Path) -> bool:
     except UNREADABLE_ZIP:
         return False
     return False
+
+
+def _is_encrypted(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(entry.flag_bits & 1 for entry in archive.infolist())
+    except UNREADABLE_ZIP:
+        return False
 
 
 def _studies(of_folders: dict[Path, str]) -> list[Path]:

@@ -174,6 +174,17 @@ def test_messages_about_an_archive_name_the_archive(tmp_path: Path, write_series
     assert "cut.zip/p1: a001: truncated" in refusal("cut.zip")
 
 
+def test_an_encrypted_archive_is_called_so(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("IM1", b"secret")
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[6] |= 1  # the flag in the entry's own header, then that in the directory
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.zip: an encrypted \.zip"):
+        expand_inputs([tmp_path / "x.zip"], tmp_path / "out")
+
+
 def test_other_readers_say_that_it_is_dicom(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, 1)
     with pytest.raises(UserError, match="a DICOM file"):
