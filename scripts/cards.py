@@ -20,7 +20,7 @@ from scripts.errors import UserError
 from scripts.files import sha256, unfinished_folder, write_json
 from scripts.finite import check_numbers, check_weights, load_weights
 from scripts.flips import FlipInferer
-from scripts.networks.registry import NETWORKS, create_network
+from scripts.networks.registry import checked_spec, constructor, create_network
 from scripts.settings import flag, memory_format, optional
 from scripts.transforms.preprocessing import ClassPreprocessing, Preprocessing
 
@@ -66,7 +66,7 @@ def write_card(
     data: Mapping[str, Any],
     figures: Mapping[str, Any],
     operating_point: Mapping[str, Any] = OPERATING_POINT,
-    **further: Mapping[str, Any],
+    **further: Mapping[str, Any] | None,
 ) -> None:
     """Writes the card of a checkpoint that lies on the disk.
 
@@ -92,7 +92,7 @@ def write_card(
         "operating_point": {**OPERATING_POINT, **operating_point},
         "data": dict(data),
         "figures": dict(figures),
-        **further,
+        **{key: value for key, value in further.items() if value is not None},
     }
     write_json(card_path(checkpoint), card)
 
@@ -144,6 +144,12 @@ def _read(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     return card, load_weights(weights)
 
 
+def completed_preprocessing(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the steps with every default, as JSON would hold them, to compare with those of other metadata."""
+    completed: dict[str, Any] = json.loads(json.dumps({**_defaults(preprocessing), **preprocessing}))
+    return completed
+
+
 def _defaults(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     """What a card of an earlier version leaves unsaid: the defaults of the steps that are settled by the training."""
     parameters = inspect.signature(ClassPreprocessing if "prior" in preprocessing else Preprocessing).parameters
@@ -191,10 +197,8 @@ def network_from_card(card: Mapping[str, Any], **overrides: Any) -> nn.Module:
     Raises:
         UserError: if the card names an unknown network.
     """
-    spec = card["network"]
-    if spec["name"] not in NETWORKS:
-        raise UserError(f"the card's network is {spec['name']!r}; accepted: {', '.join(sorted(NETWORKS))}")
-    known = inspect.signature(NETWORKS[spec["name"]]).parameters
+    spec = checked_spec(card["network"])
+    known = inspect.signature(constructor(spec["name"])).parameters
     chosen = {key: value for key, value in overrides.items() if key in known and value is not None}
     return create_network(spec["name"], **{**spec["arguments"], **chosen})
 

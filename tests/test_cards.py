@@ -68,7 +68,7 @@ def test_networks_are_the_same_if_what_one_leaves_unsaid_is_the_default() -> Non
 
 def test_a_training_starts_from_weights_of_a_version_without_a_later_argument(checkpoint: Path) -> None:
     StartWeights(str(checkpoint), create_network("resunet", **ARGUMENTS, upsampling="transposed"))
-    with pytest.raises(UserError, match="weights of the network trained"):
+    with pytest.raises(UserError, match="expected: the same"):
         StartWeights(str(checkpoint), create_network("resunet", **ARGUMENTS, upsampling="bilinear"))
 
 
@@ -102,7 +102,7 @@ def test_broken_cards_are_refused(checkpoint: Path) -> None:
 
 def test_a_card_cannot_ask_for_code(checkpoint: Path) -> None:
     change(checkpoint, network={"name": "os.system", "arguments": {"command": "true"}})
-    with pytest.raises(UserError, match=r"network is 'os\.system'; accepted: .*resunet"):
+    with pytest.raises(UserError, match=r"network is 'os\.system'; expected: .*resunet"):
         network_from_card(read_card(checkpoint))
 
 

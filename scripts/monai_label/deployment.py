@@ -25,6 +25,7 @@ from scripts.data.phantom_dataset import write_phantom_dataset
 from scripts.errors import UserError
 from scripts.files import replace_folder, unfinished_folder, write_json
 from scripts.monai_label import checkpoints
+from scripts.networks.registry import checked_spec
 from scripts.version import BUNDLE
 
 NAME = "lung_infection_ct_segmentation"
@@ -98,7 +99,7 @@ def resolved_training(card: Mapping[str, Any]) -> dict[str, Any]:
     parser = ConfigParser()
     parser.read_config([str(BUNDLE / name) for name in TRAINING])
     config: dict[str, Any] = parser.config
-    network = card["network"]
+    network = checked_spec(card["network"])  # its arguments become part of a configuration, which is evaluated
     config["network_def"] = {
         "_target_": "scripts.networks.registry.create_network",
         "name": network["name"],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from scripts.networks.blocks import check_size
 from scripts.networks.carafe import CARAFE
+from scripts.networks.registration import register
 
 LEVELS = 5
 COMPRESSED_CHANNELS = 64  # C_m of CARAFE
@@ -63,6 +64,7 @@ class CARAFEUpBlock(nn.Module):
         return self.body(torch.cat([skip, self.up(x)], dim=1))
 
 
+@register("cares_unet")
 class CAResUNet(nn.Module):
     """CARes-UNet of Xu et al. 2021; 54,417,554 parameters at width 64.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.networks.blocks import ConvBlock, check_size, resize_like
+from scripts.networks.registration import register
 from scripts.networks.resnet import ResNetEncoder
 
 KERNELS = (2, 3, 5, 6)  # of the RMP
@@ -82,6 +83,7 @@ class DecoderBlock(nn.Sequential):
         )
 
 
+@register("ce_net")
 class CENet(nn.Module):
     """CE-Net with ResNet-34; 28,996,821 parameters.
 

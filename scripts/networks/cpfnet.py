@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scripts.networks.blocks import ConvBlock, SeparableBlock, resize_like
+from scripts.networks.registration import register
 from scripts.networks.resnet import ResNetEncoder
 
 SCALES = (1, 2, 4)  # dilations of the SAPF
@@ -102,6 +103,7 @@ class DecoderBlock(nn.Sequential):
         )
 
 
+@register("cpfnet")
 class CPFNet(nn.Module):
     """CPFNet with ResNet-34; 31,577,254 parameters. Images of any size.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.networks.blocks import ConvBlock, resize_like
+from scripts.networks.registration import register
 from scripts.networks.resnet import ResNetEncoder
 
 
@@ -52,6 +53,7 @@ class ChannelAttention(nn.Module):
         return x + self.gamma * (weights @ flat).reshape(x.shape)
 
 
+@register("danet")
 class DANet(nn.Module):
     """DANet with ResNet-50 at output stride 8; 47,428,677 parameters. Images of any size.
 

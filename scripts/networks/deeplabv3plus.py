@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.networks.blocks import ConvBlock, SeparableBlock, resize_like
+from scripts.networks.registration import register
 from scripts.networks.resnet import ResNetEncoder
 
 RATES = (6, 12, 18)  # for output stride 16
@@ -47,6 +48,7 @@ class ASPP(nn.Module):
         return self.merge(torch.cat(maps, dim=1))
 
 
+@register("deeplabv3plus")
 class DeepLabV3Plus(nn.Module):
     """DeepLabv3+ with ResNet-50 at output stride 16; 26,671,057 parameters. Images of any size.
 

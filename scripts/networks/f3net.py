@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.networks.blocks import ConvBlock, resize_like
+from scripts.networks.registration import register
 from scripts.networks.resnet import ResNetEncoder
 
 
@@ -73,6 +74,7 @@ class Decoder(nn.Module):
         return refined[::-1], coarse
 
 
+@register("f3net")
 class F3Net(nn.Module):
     """F3Net with ResNet-50; 25,530,438 parameters. Images of any size.
 

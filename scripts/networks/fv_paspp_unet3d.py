@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scripts.networks.blocks3d import conv_block_3d
 from scripts.networks.feature_variation import FeatureVariation
 from scripts.networks.paspp import ProgressiveASPP
+from scripts.networks.registration import register
 
 VARIATIONS = ("none", "se", "ce")
 LEVELS = 5
@@ -21,6 +22,7 @@ SUPERVISED = (2, 1)  # decoder levels with 4 and 2 times the base width, at 1/4 
 FIRST_VARIED = 2  # FV stands before the convolutions of the third level and of those below
 
 
+@register("fv_paspp_unet3d")
 class FvPasppUNet3d(nn.Module):
     """The 3-D network; 36,104,387 parameters by default.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.networks.blocks import check_size, resize_like
+from scripts.networks.registration import register
 from scripts.networks.res2net import Res2Net
 
 RFB_KERNELS = (3, 5, 7)
@@ -143,6 +144,7 @@ class ReverseAttention(nn.Module):
         return self.out(self.dropout(self.body(seen))) + prior
 
 
+@register("infnet")
 class InfNet(nn.Module):
     """Inf-Net of Fan et al. 2020 (31,072,721 parameters; the published 33.122 M count a classifier that is not used).
 

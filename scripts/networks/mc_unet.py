@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from scripts.networks.blocks import ConvBlock, check_size
+from scripts.networks.registration import register
 
 WIDTHS = (1, 2, 4, 8, 8)  # channels of the five levels in base widths
 
 
+@register("mc_unet")
 class MultiClassUNet(nn.Module):
     """U-Net with bilinear upsampling (17,269,251 parameters at the paper's width).
 

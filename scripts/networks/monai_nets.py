@@ -7,10 +7,12 @@ from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus
 from torch import Tensor, nn
 
 from scripts.networks.blocks import check_size
+from scripts.networks.registration import register
 
 LEVELS = (1, 2, 4, 8, 16)  # channels of the five levels over the base width
 
 
+@register("unet")
 class UNet(BasicUNet):
     """U-Net (Ronneberger et al. 2015) by MONAI; 31,112,065 parameters. Images of any size from 32 x 32 on.
 
@@ -33,6 +35,7 @@ class UNet(BasicUNet):
         )
 
 
+@register("unetpp")
 class UNetPlusPlus(nn.Module):
     """UNet++ (Zhou et al. 2018) by MONAI; 9,118,756 parameters. Images of any size from 32 x 32 on.
 
@@ -86,6 +89,7 @@ class UNetPlusPlus(nn.Module):
         return torch.cat([maps[3], maps[0], maps[1], maps[2]], dim=1)
 
 
+@register("attention_unet")
 class AttentionUNet(AttentionUnet):
     """Attention U-Net (Oktay et al. 2018) by MONAI; 31,739,185 parameters.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.networks.blocks import ConvBlock, resize_like
+from scripts.networks.registration import register
 from scripts.networks.resnet import ResNetEncoder
 
 BINS = (1, 2, 3, 6)
@@ -43,6 +44,7 @@ class PyramidPooling(nn.Module):
         return torch.cat(maps, dim=1)
 
 
+@register("pspnet")
 class PSPNet(nn.Module):
     """PSPNet with ResNet-50 at output stride 8 and the auxiliary map after its third stage.
 

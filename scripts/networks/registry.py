@@ -1,70 +1,116 @@
-"""Networks by name: what a checkpoint's card may ask for.
+"""Networks by name: what the metadata of a checkpoint may ask for.
 
-A card is data. It names a network of this table and its arguments, so that nothing that comes with downloaded
-weights is imported or evaluated.
+Metadata are data. They name a network that a module of this package registers, or a class of `monai.networks.nets`,
+and its arguments, so that nothing that comes with downloaded weights is imported or evaluated.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
+import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import monai.networks.nets
 from torch import nn
 
-from scripts.networks.cares_unet import CAResUNet
-from scripts.networks.ce_net import CENet
-from scripts.networks.cpfnet import CPFNet
-from scripts.networks.danet import DANet
-from scripts.networks.deeplabv3plus import DeepLabV3Plus
-from scripts.networks.f3net import F3Net
-from scripts.networks.fv_paspp_unet3d import FvPasppUNet3d
-from scripts.networks.infnet import InfNet
-from scripts.networks.mc_unet import MultiClassUNet
-from scripts.networks.monai_nets import AttentionUNet, UNet, UNetPlusPlus
-from scripts.networks.pspnet import PSPNet
-from scripts.networks.resunet import ResUNet
-from scripts.networks.scrn import SCRN
+from scripts.errors import UserError
+from scripts.networks.registration import NETWORKS as NETWORKS
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "attention_unet": AttentionUNet,
-    "cares_unet": CAResUNet,
-    "ce_net": CENet,
-    "cpfnet": CPFNet,
-    "danet": DANet,
-    "deeplabv3plus": DeepLabV3Plus,
-    "f3net": F3Net,
-    "fv_paspp_unet3d": FvPasppUNet3d,
-    "infnet": InfNet,
-    "mc_unet": MultiClassUNet,
-    "pspnet": PSPNet,
-    "resunet": ResUNet,
-    "scrn": SCRN,
-    "unet": UNet,
-    "unetpp": UNetPlusPlus,
-}
+MONAI = "monai.networks.nets."
+FETCHES = re.compile(r"pretrained|url|file|weights|repo|cache_dir")
+"""Names of arguments by which classes of MONAI read files or download: metadata may not set them."""
 
 
 def create_network(name: str, **arguments: Any) -> nn.Module:
-    """Builds a network and keeps its name and arguments with it, as `spec`, for the card of its checkpoints.
+    """Builds a network and keeps its name and arguments with it, as `spec`, for the metadata of its checkpoints.
 
     Args:
-        name: a key of `NETWORKS`.
+        name: a name of `NETWORKS`, or "monai.networks.nets." and a class.
         **arguments: arguments of the network's constructor.
 
     Returns:
         The network, with `spec` {"name": ..., "arguments": {...}}.
 
     Raises:
-        ValueError: for an unknown name.
+        UserError: for an unknown name, and for arguments that the network does not take or JSON cannot hold.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"network is {name!r}; accepted: {', '.join(sorted(NETWORKS))}")
     arguments = {key: _from_text(value) for key, value in arguments.items()}
-    network = NETWORKS[name](**arguments)
-    network.spec = {"name": name, "arguments": arguments}  # type: ignore[assignment]
+    spec = checked_spec({"name": name, "arguments": arguments})
+    network = constructor(name)(**arguments)
+    network.spec = spec  # type: ignore[assignment]
     return network
+
+
+def constructor(name: str) -> Callable[..., nn.Module]:
+    """Returns what builds the network of that name.
+
+    Raises:
+        UserError: for a name that is neither registered nor a class of `monai.networks.nets`.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    found = getattr(monai.networks.nets, name.removeprefix(MONAI), None) if str(name).startswith(MONAI) else None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UserError(
+            f"network is {name!r}; expected: {', '.join(sorted(NETWORKS))}, or a class of monai.networks.nets"
+        )
+    return found
+
+
+def name_of(network: Callable[..., nn.Module]) -> str:
+    """Returns the name by which `constructor` finds a class.
+
+    Raises:
+        UserError: if it is neither registered nor a class of `monai.networks.nets`.
+    """
+    for name, known in NETWORKS.items():
+        if known is network:
+            return name
+    label = getattr(network, "__name__", "")
+    if label and getattr(monai.networks.nets, label, None) is network:
+        return MONAI + label
+    raise UserError(
+        f"network_def is {getattr(network, '__module__', '')}.{label or network}; expected: a network with @register "
+        "(docs/training.md) or a class of monai.networks.nets, which the weights can name"
+    )
+
+
+def checked_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a spec that is safe to build and to write into a configuration.
+
+    Args:
+        spec: {"name": ..., "arguments": {...}}.
+
+    Raises:
+        UserError: for an unknown network, unknown or missing arguments, values that JSON cannot hold, texts that a
+            configuration would evaluate, and arguments that read files or download.
+    """
+    name, arguments = spec.get("name", ""), spec.get("arguments", {})
+    try:
+        inspect.signature(constructor(name)).bind(**arguments)
+    except TypeError as error:
+        raise UserError(f"network {name}: {error}; expected: arguments of its constructor") from None
+    for key, value in arguments.items():
+        if name.startswith(MONAI) and FETCHES.search(key) and value:
+            raise UserError(f"network {name}: {key} is {value!r}; expected: nothing that is read or downloaded")
+        if not _is_data(value):
+            raise UserError(f"network {name}: {key} is {value!r}; expected: what JSON holds, and texts that are data")
+    return {"name": name, "arguments": dict(arguments)}
+
+
+def _is_data(value: Any) -> bool:
+    """Whether JSON holds a value and no configuration evaluates it: "$...", "@..." and "%..." would be."""
+    if isinstance(value, str):
+        return not value.lstrip().startswith(("$", "@", "%"))
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and not key.startswith("_") and _is_data(one) for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_data(one) for one in value)
+    return value is None or isinstance(value, bool | int | float)
 
 
 def same_network(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -77,9 +123,10 @@ def same_network(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _completed(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A spec with every default, as JSON would hold it: a tuple is a list there."""
-    if spec.get("name") not in NETWORKS:
+    try:
+        parameters = inspect.signature(constructor(spec.get("name", ""))).parameters.values()
+    except UserError:
         return dict(spec)
-    parameters = inspect.signature(NETWORKS[spec["name"]]).parameters.values()
     defaults = {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
     completed: dict[str, Any] = json.loads(json.dumps({**spec, "arguments": {**defaults, **spec["arguments"]}}))
     return completed
@@ -88,3 +135,7 @@ def _completed(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _from_text(value: Any) -> Any:
     """A switch given on the command line arrives as the text "false", which Python takes for true."""
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+for _module in pkgutil.iter_modules(importlib.import_module(__package__).__path__):
+    importlib.import_module(f"{__package__}.{_module.name}")  # each registers its networks

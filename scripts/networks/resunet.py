@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from scripts.networks.blocks import UPSAMPLINGS, ConvBlock, ResidualBlock, UpBlock, check_size
 from scripts.networks.fusion import GATES, RESIDUALS, AddFusion, AttentionFusion, ConcatFusion, NoFusion
+from scripts.networks.registration import register
 from scripts.networks.supervision import SupervisionHeads
 
 FUSIONS = ("none", "add", "concat", "attention")
@@ -87,6 +88,7 @@ class Decoder(nn.Module):
         return levels[::-1]
 
 
+@register("resunet")
 class ResUNet(nn.Module):
     """ResUNet_CiF of Hu et al. 2022; the defaults are the paper's best variant, C_2F (29,189,355 parameters).
 

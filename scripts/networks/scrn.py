@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.networks.blocks import resize_like
+from scripts.networks.registration import register
 from scripts.networks.resnet import ResNetEncoder
 
 UNITS = 4
@@ -135,6 +136,7 @@ class Head(nn.Module):
         return self.out(x)
 
 
+@register("scrn")
 class SCRN(nn.Module):
     """SCRN with ResNet-50 and four cross refinement units; 25,220,226 parameters. Images of any size.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
-from scripts.cards import read_card, write_checkpoint
+from scripts.cards import write_checkpoint
 from scripts.errors import UserError
 from scripts.files import write_atomic
 from scripts.finite import check_weights
@@ -23,6 +23,7 @@ from scripts.metrics import json_ready
 from scripts.networks.registry import same_network
 from scripts.settings import flag, number, optional
 from scripts.training.event_files import forget_after
+from scripts.training.fine_tuning import check_same_as_parent
 from scripts.training.processes import is_main_process
 from scripts.training.run_folder import BEST, CURVES, LAST
 
@@ -39,19 +40,27 @@ class StartWeights:
     Args:
         checkpoint: weights with their card, or None for random ones.
         network: what is trained.
+        card: what its metadata will say, of which "network" and "preprocessing" have to be the checkpoint's; None: the
+            network's own `spec` alone.
+        allow_differences: whether they may differ, as far as the weights fit.
 
     Raises:
-        UserError: if the weights have no usable card or belong to another network.
+        UserError: if the weights have no usable metadata, or differ and that is not allowed.
     """
 
-    def __init__(self, checkpoint: str | None, network: nn.Module) -> None:
+    def __init__(
+        self,
+        checkpoint: str | None,
+        network: nn.Module,
+        card: Mapping[str, Any] | None = None,
+        allow_differences: bool | str = False,
+    ) -> None:
         self.checkpoint = optional(checkpoint)
         self.network = _unwrapped(network)
         if self.checkpoint is not None:
-            found = read_card(self.checkpoint)["network"]
-            wanted = getattr(self.network, "spec", found)
-            if not same_network(found, wanted):
-                raise UserError(f"{checkpoint}: holds {found}; accepted: weights of the network trained, {wanted}")
+            described = card or {"network": getattr(self.network, "spec", None)}
+            settings = (described["network"], described.get("preprocessing"))
+            check_same_as_parent(self.checkpoint, *settings, allow_differences)
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler with the trainer."""
@@ -61,7 +70,10 @@ class StartWeights:
     def __call__(self, engine: Engine) -> None:
         """Loads the weights."""
         weights = torch.load(str(self.checkpoint), map_location="cpu", weights_only=True)
-        self.network.load_state_dict(weights)
+        try:
+            self.network.load_state_dict(weights)
+        except RuntimeError as error:  # only where differences were allowed
+            raise UserError(f"{self.checkpoint}: {error}; expected: weights that fit the network") from None
         logger.info(f"started from {self.checkpoint}")
 
 

@@ -1,0 +1,84 @@
+"""Fine-tuning: what a training takes over from the checkpoint that it starts from, and what it records of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scripts.cards import completed_preprocessing, read_card
+from scripts.errors import UserError
+from scripts.networks.registry import same_network
+from scripts.settings import flag, optional
+
+FINE_TUNING = "\"['configs/train.yaml','configs/finetune.yaml']\""
+
+
+def read_parent(checkpoint: str | None) -> dict[str, Any]:
+    """Reads the metadata of the checkpoint to fine-tune.
+
+    Args:
+        checkpoint: weights with their metadata.
+
+    Raises:
+        UserError: if none is named, or they cannot be used.
+    """
+    path = optional(checkpoint)
+    if path is None:
+        raise UserError("checkpoint is null; expected: the weights to fine-tune, such as --checkpoint models/model.pt")
+    return read_card(path)
+
+
+def describe_parent(checkpoint: str | None) -> dict[str, Any] | None:
+    """Returns what the metadata of a fine-tuned network record of its parent.
+
+    Args:
+        checkpoint: weights that the training starts from, or None.
+
+    Returns:
+        "sha256" and "data" of the parent, "datasets", the names of its own and its ancestors', and "terms"; None
+        without a checkpoint.
+    """
+    path = optional(checkpoint)
+    if path is None:
+        return None
+    card = read_card(path)
+    before = card.get("parent", {}).get("datasets", [])
+    datasets = list(dict.fromkeys([*before, str(card["data"].get("name"))]))
+    return {
+        "sha256": card["sha256"],
+        "data": card["data"],
+        "datasets": datasets,
+        "terms": f"those of the data of all ancestors ({', '.join(datasets)}), see docs/data_license.txt",
+    }
+
+
+def check_same_as_parent(
+    checkpoint: str,
+    network: Mapping[str, Any] | None,
+    preprocessing: Mapping[str, Any] | None,
+    allow_differences: bool | str = False,
+) -> None:
+    """Refuses a training that would show the weights other input than they know, or train another network.
+
+    Args:
+        checkpoint: weights with their metadata.
+        network: name and arguments of the network trained; None: whatever it is.
+        preprocessing: that of the training; None: whatever it is.
+        allow_differences: whether the user said so.
+
+    Raises:
+        UserError: if the two differ and that is not allowed.
+    """
+    card = read_card(checkpoint)
+    found: dict[str, tuple[Any, Any]] = {}
+    if network is not None and not same_network(card["network"], network):
+        found["network"] = dict(card["network"]), dict(network)
+    if preprocessing is not None:
+        theirs, ours = (completed_preprocessing(one) for one in (card["preprocessing"], preprocessing))
+        found |= {key: (theirs.get(key), ours.get(key)) for key in theirs | ours if theirs.get(key) != ours.get(key)}
+    if found and not flag(allow_differences, "allow_differences"):
+        said = "; ".join(f"{key} {parent!r}, here {here!r}" for key, (parent, here) in found.items())
+        raise UserError(
+            f"{checkpoint}: was trained with {said}; expected: the same (--config_file {FINE_TUNING} takes them over), "
+            "or --allow_differences true"
+        )

@@ -1,0 +1,52 @@
+"""What the network of a training is called in the metadata of its weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from monai.bundle import ConfigParser
+from torch import nn
+
+from scripts.errors import UserError
+from scripts.networks.registry import checked_spec, name_of
+
+NETWORK = "network_def"
+
+
+def network_spec(network: nn.Module) -> dict[str, Any]:
+    """Returns name and arguments of the network that `network_def` defines, as the metadata record them.
+
+    `create_network` keeps both with the network. Of a class that the configuration names itself by `_target_`, MONAI
+    keeps neither: its definition is read from the parser that is just building this very object.
+
+    Args:
+        network: the network built.
+
+    Raises:
+        UserError: for a class that is neither registered nor of `monai.networks.nets`, and for arguments that cannot
+            be recorded.
+    """
+    spec = getattr(network, "spec", None)
+    if isinstance(spec, Mapping):
+        return dict(spec)
+    parser = _active_parser()
+    definition = parser.get(NETWORK)
+    keys = [key for key in definition if not key.startswith("_")]
+    arguments = {key: parser.get_parsed_content(f"{NETWORK}#{key}") for key in keys}
+    for key, value in arguments.items():
+        if isinstance(value, str) and value in ("true", "false"):
+            raise UserError(f"{NETWORK}#{key} is the text {value!r}; expected: True or False, with a capital letter")
+    return checked_spec({"name": name_of(type(network)), "arguments": arguments})
+
+
+def _active_parser() -> ConfigParser:
+    """The parser that is resolving a configuration right now, further up the stack of calls."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigParser) and isinstance(owner.get(NETWORK), dict):
+            return owner
+        frame = frame.f_back
+    raise ValueError("no configuration with network_def is being resolved")
