@@ -10,7 +10,10 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from scripts.networks.resunet import ResUNet
+from scripts.training import precision
 from scripts.training.workflows import run_workflow
 
 TRAIN = "configs/train.yaml"
@@ -93,3 +96,25 @@ def test_classes(device: str, make_class_dataset: MakeDataset, weights: Path, tm
     layer = "configs/evaluate_multiclass.yaml"
     tables = evaluated(device, dataset, run / "model.pt", tmp_path / "tables", layer, prior=str(weights), fold=0)
     assert len(pd.read_csv(tables / "classes.csv")) == 4
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_mixed_precision_of_inference_on_a_cpu_is_bfloat16(
+    able: bool, make_dataset: MakeDataset, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In `run inference` and in `run evaluation`; a CPU that would emulate it stays at float32."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: able)
+    seen, forward = set(), ResUNet.forward
+
+    def watched(self: ResUNet, image: torch.Tensor) -> torch.Tensor:
+        out = forward(self, image)
+        seen.add(out.dtype)
+        return out
+
+    monkeypatch.setattr(ResUNet, "forward", watched)
+    dataset, expected = make_dataset(), {torch.bfloat16 if able else torch.float32}
+    masks("cpu", dataset / "images", weights, tmp_path / "masks", amp=True)
+    assert seen == expected
+    seen.clear()
+    evaluated("cpu", dataset, weights, tmp_path / "tables", fold=0, amp=True)
+    assert seen == expected
