@@ -119,11 +119,17 @@ def resize_label(size: int, key: str = LABEL) -> Transform:
     return Resized(key, spatial_size=(size, size, -1), mode="nearest-exact", allow_missing_keys=True)
 
 
-def grid_image(size: int, intensity: str, lung_only: bool, field_of_view: str) -> list[Transform]:
-    """Steps from a path under "image" to HU (1, size, size, Z), what is no lung taken out where that is wanted."""
+def grid_image(
+    size: int, intensity: str, lung_only: bool, field_of_view: str, image_alone: bool = False
+) -> list[Transform]:
+    """Steps from a path under "image" to HU (1, size, size, Z), what is no lung taken out where that is wanted.
+
+    A lung mask under "lung" is read where there is one; with `image_alone` there never is.
+    """
     if field_of_view not in FIELDS_OF_VIEW:
         raise UserError(f"field_of_view is {field_of_view!r}; accepted: {', '.join(FIELDS_OF_VIEW)}")
-    lungs = [*_load(LUNG, label_values), FindLungsd(IMAGE, LUNG)] if lung_only else []
+    given = [] if image_alone else _load(LUNG, label_values)
+    lungs = [*given, FindLungsd(IMAGE, LUNG)] if lung_only else []
     crop = [FindBoxd(IMAGE, BOX), *crop_to_field((IMAGE, LUNG), field_of_view)] if field_of_view == "lungs" else []
     masked = [resize_label(size, LUNG), resize_image(size), LungsOnlyd(IMAGE, LUNG)] if lung_only else []
     return [*load_image(), IntensityGuardd(IMAGE, intensity), *lungs, *crop, *(masked or [resize_image(size)])]
@@ -179,7 +185,8 @@ class Preprocessing(Compose):
         size: see `NetworkGrid`.
         window: see `NetworkInput`.
         intensity: see `NetworkGrid`.
-        label_grid: "network" resizes a label with the image; "scan" leaves it on the scan's own grid.
+        label_grid: "network" resizes a label with the image; "scan" leaves it on the scan's own grid; "none" reads the
+            image alone, as inference does: MONAI Label's own app wants a file under every key that a step reads.
         z_score: see `NetworkInput`.
         lung_only: see `NetworkGrid`.
         field_of_view: see `NetworkGrid`; probabilities that are brought back to the scan are 0 outside of it.
@@ -195,9 +202,11 @@ class Preprocessing(Compose):
         lung_only: bool = False,
         field_of_view: str = "scan",
     ) -> None:
-        grid = grid_image(size, intensity, lung_only, field_of_view)
+        alone = label_grid == "none"
+        grid = grid_image(size, intensity, lung_only, field_of_view, alone)
+        label = [] if alone else load_label()
         to_network = [*crop_to_field(LABEL, field_of_view), resize_label(size)] if label_grid == "network" else []
-        super().__init__([*grid, *load_label(), *to_network, *NetworkInput(window, z_score).transforms])
+        super().__init__([*grid, *label, *to_network, *NetworkInput(window, z_score).transforms])
 
 
 class TrainingInput(Compose):

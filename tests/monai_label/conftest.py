@@ -180,3 +180,16 @@ def add_scans(studies: Path, turned: Callable[..., nib.Nifti1Image]) -> None:
     if real:
         normal = Path(real) / "covid_ct_md" / "normal001_ct_256.nii.gz"
         (studies / normal.name).symlink_to(normal)
+
+
+class Tools:
+    """What tests need that start a server themselves."""
+
+    launched = staticmethod(launched)
+    free_port = staticmethod(free_port)
+
+
+@pytest.fixture(scope="session")
+def monai_label_tools() -> type[Tools]:
+    """Starting a server."""
+    return Tools
