@@ -170,6 +170,12 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         protect(web, filter(None, self.conf.get("allowed_hosts", "").split(",")))
         super().on_init_complete()
 
+    def on_save_label(self, image_id: str, label_id: str) -> dict[str, str]:
+        """Tells an annotator whose label marks nothing."""
+        super().on_save_label(image_id, label_id)
+        warning = self.datastore().get_label_info(label_id, "final").get("warning")
+        return {"warning": warning} if warning else {}
+
     @answering
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> Any:
         """Segments a scan of the studies, or one that came with the request."""

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 import pytest
 import requests
+import SimpleITK as sitk  # noqa: N813
 
 from scripts.monai_label import checkpoints
 
@@ -209,6 +211,38 @@ def test_a_volume_of_ones_own_is_sent_as_a_session(server: Server, tmp_path: Pat
         (tmp_path / f"{name}.nii.gz").write_bytes(content)
     sent_mask, stored_mask = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("sent", "stored"))
     assert (sent_mask.get_fdata() == stored_mask.get_fdata()).all()
+
+
+def test_a_label_that_does_not_belong_to_its_scan_replaces_none(server: Server, tmp_path: Path) -> None:
+    label_one(server, tmp_path)
+    kept = server.deployment / "studies/labels/final/phantom_001.nii.gz"
+    good = kept.read_bytes()
+    scan = nib.load(server.deployment / "studies/phantom_001.nii.gz")
+    mask = np.zeros(scan.shape, np.uint8)
+    shifted = scan.affine.copy()
+    shifted[2, 3] += 30
+    nib.save(nib.Nifti1Image(mask[:, :, :-1], scan.affine), tmp_path / "other_size.nii.gz")
+    nib.save(nib.Nifti1Image(mask, shifted), tmp_path / "shifted.nii.gz")
+    sitk.WriteImage(sitk.GetImageFromArray(mask[:-1]), str(tmp_path / "other_size.nrrd"))
+    for name in ("other_size.nii.gz", "other_size.nrrd", "shifted.nii.gz"):
+        answer = server.save_label("phantom_001", tmp_path / name)
+        assert answer.status_code == 400, name
+        assert "expected" in answer.json()["detail"]
+        assert kept.read_bytes() == good
+        assert not kept.with_name("phantom_001.nrrd").exists()
+    assert "off" in answer.json()["detail"]
+
+    turned = nib.Nifti1Image(np.ones(scan.shape, np.uint8), scan.affine).as_reoriented(
+        np.array([[2, 1], [0, -1], [1, 1]])
+    )
+    nib.save(turned, tmp_path / "turned.nii.gz")
+    answer = server.save_label("phantom_001", tmp_path / "turned.nii.gz")
+    assert answer.status_code == 200, answer.text
+    assert "warning" not in answer.json()
+    nib.save(nib.Nifti1Image(mask, scan.affine), tmp_path / "empty.nii.gz")
+    answer = server.save_label("phantom_001", tmp_path / "empty.nii.gz")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["warning"] == "no voxel is marked as infection"
 
 
 def label_one(server: Server, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from scripts.data.layouts.base import CLASSES, Findings
 from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case
 from scripts.data.layouts.files import Header, format_affine, format_shape, read_header, read_values
 from scripts.errors import UserError
+from scripts.grids import TOLERANCE_MM, corner_distance
 from scripts.transforms.labels import CODE_TOLERANCE
 
-AFFINE_TOLERANCE_MM = 1e-2
 _SILENT_SECONDS = 2.0  # a progress bar only for what takes longer
 
 
@@ -82,29 +81,12 @@ def _grid_problem(case: Case, key: str, image: Header, other: Header) -> list[st
     if image.affine is None or other.affine is None:
         return []
     distance = corner_distance(image.shape, image.affine, other.affine)
-    if distance <= AFFINE_TOLERANCE_MM:
+    if distance <= TOLERANCE_MM:
         return []
     return [
-        f"{where}lies up to {distance:.4g} mm off its image {case['image']} (accepted: {AFFINE_TOLERANCE_MM:g} mm): "
+        f"{where}lies up to {distance:.4g} mm off its image {case['image']} (accepted: {TOLERANCE_MM:g} mm): "
         f"affine {format_affine(other.affine)}, image {format_affine(image.affine)}"
     ]
-
-
-def corner_distance(shape: tuple[int, ...], first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Largest distance in mm between the corner voxels of a volume under two affines.
-
-    Args:
-        shape: size of the volume (x, y, z).
-        first: (4, 4) voxel to mm.
-        second: (4, 4) voxel to mm.
-
-    >>> shifted = np.eye(4)
-    >>> shifted[:3, 3] = 3.0, 4.0, 0.0
-    >>> corner_distance((10, 10, 10), np.eye(4), shifted)
-    5.0
-    """
-    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, length - 1) for length in shape))])
-    return float(np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max())
 
 
 def _check_values(case: Case, label_values: frozenset[int], facts: Facts) -> list[str]:

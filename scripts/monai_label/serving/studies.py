@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
 import nibabel as nib
+import numpy as np
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 
+from scripts.errors import UserError
+from scripts.grids import Grid, check_belongs
 from scripts.monai_label.serving.uploads import discarding_upload, require_plain_name
+
+logger = logging.getLogger(__name__)
 
 NIFTI = (".nii", ".nii.gz")
 
@@ -39,12 +45,32 @@ class Studies(LocalDatastore):
         with discarding_upload(label_filename):
             require_plain_name(label_tag)
             scan = self.get_image_uri(image_id)
-            if scan.endswith(NIFTI) and label_filename.endswith(NIFTI):
-                expected, found = stored_shape(scan), stored_shape(label_filename, f"the label of {image_id}")
-                if found != expected:
-                    text = f"the label of {image_id}: has {found} voxels; accepted: those of its scan, {expected}"
-                    raise HTTPException(400, text)
+            if scan.endswith(NIFTI):
+                warning = _check_label(label_filename, scan, f"the label of {image_id}")
+                label_info = {**(label_info or {}), **({"warning": warning} if warning else {})}
             return str(super().save_label(image_id, label_filename, label_tag, label_info))
+
+
+def _check_label(label: str, scan: str, name: str) -> str:
+    """Refuses a label that does not belong to its scan; returns a warning where it marks nothing."""
+    if not label.endswith(NIFTI):
+        ending = "".join(Path(label).suffixes) or "a name without extension"
+        raise HTTPException(400, f"{name}: {ending}; expected: {' or '.join(NIFTI)}")
+    try:
+        stored = nib.load(label)
+        values = np.asanyarray(stored.dataobj)
+    except Exception as error:
+        raise HTTPException(400, f"{name}: cannot be read ({error}); accepted: NIfTI") from error
+    image = nib.load(scan)
+    try:
+        check_belongs(Grid(name, stored.shape, stored.affine), Grid("its scan", image.shape, image.affine))
+    except UserError as error:
+        raise HTTPException(400, str(error)) from None
+    if values.any():
+        return ""
+    warning = "no voxel is marked as infection"
+    logger.warning(f"{name}: {warning}")
+    return warning
 
 
 def unknown(image_id: str) -> NoReturn:
