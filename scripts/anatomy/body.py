@@ -42,11 +42,36 @@ def _fill(body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]
     for part in sorted(outside):
         here = parts == part
         low, high = _LUNG
-        if areas[part] > _SMALLEST_OPEN and low < np.median(hu[here]) < high and _is_hugged(here, body):
+        if areas[part] > _SMALLEST_OPEN and low < np.median(hu[here]) < high and _is_hugged(here, body, hu, spacing):
             outside.remove(part)
-    return ~np.isin(parts, sorted(outside))
+    room = np.isin(parts, sorted(outside))
+    return ~room | _lungs_open_to_the_room(room, body, hu, spacing)
 
 
-def _is_hugged(part: Mask, body: Mask) -> bool:
-    """Whether a part lies within the convex hull of the body, as a cut lung does and the table does not."""
-    return bool(part[convex_hull_image(body)].sum() > _HUGGED * part.sum())
+def _lungs_open_to_the_room(room: Mask, body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]) -> Mask:
+    """Lung that is one with the room's air in a slice: the field of view cuts the chest wall between two ribs.
+
+    The convex hull of the body parts them, as the wall would.
+    """
+    low, high = _LUNG
+    pixel = spacing[0] * spacing[1]
+    lung = np.zeros_like(room)
+    if np.count_nonzero(room & (hu > low)) * pixel <= _SMALLEST_OPEN / 2:  # no median above it can be there
+        return lung
+    pieces, _ = ndimage.label(room & convex_hull_image(body))
+    for piece in np.flatnonzero(np.bincount(pieces.ravel()) * pixel > _SMALLEST_OPEN):
+        here = pieces == piece
+        if piece and low < np.median(hu[here]) < high:
+            lung |= here
+    return lung
+
+
+def _is_hugged(part: Mask, body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]) -> bool:
+    """Whether a part lies within the convex hull of the body, as a cut lung does and the table does not.
+
+    What lies beyond the hull must not be the room's air, which makes the median of a part with a large lung no room's.
+    """
+    hull = convex_hull_image(body)
+    beyond = part & ~hull
+    room = beyond.sum() * spacing[0] * spacing[1] > _SMALLEST_OPEN and np.median(hu[beyond]) <= _LUNG[0]
+    return bool(part[hull].sum() > _HUGGED * part.sum()) and not room

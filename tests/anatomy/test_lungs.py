@@ -7,6 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 
 from scripts.anatomy.lungs import Lungs, segment_lungs
@@ -170,3 +171,41 @@ def test_normal001(normal001):
     assert 0.51 < lungs.right_ml / (lungs.right_ml + lungs.left_ml) < 0.57
     mask = slabs(lungs)
     assert (hu[mask > 0] > -300).mean() < 0.05  # vessels; no liver, no heart
+
+
+@pytest.mark.parametrize("part", [slice(8, 28), slice(8, 40), slice(30, 60)], ids=["lower", "middle", "upper"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_lung_that_is_one_with_the_room_where_the_field_of_view_cuts_the_wall(phantom, part, side):
+    """The first columns of the field of view hold a cut rib with air of the room and of the lung around it."""
+    image, truth = phantom.image[:, :, part].copy(), phantom.lungs[:, :, part]
+    if side == "left":
+        image, truth = image[::-1], truth[::-1]
+    own, other = (TRUTH_RIGHT, TRUTH_LEFT) if side == "right" else (TRUTH_LEFT, TRUTH_RIGHT)
+    first = int(np.flatnonzero((truth == own).any(axis=(1, 2)))[0])
+    image, truth = image[first + 2 :].copy(), truth[first + 2 :]
+    open_slices = (truth[0] == own).any(axis=0)
+    assert open_slices.sum() >= 3
+    for z in np.flatnonzero(open_slices):
+        front = int(np.flatnonzero(truth[0, :, z] == own)[0])
+        image[:2, : front + 2, z] = -1000  # the wall in front of the rib has ended: the room reaches the lung
+    if side == "left":
+        image, truth = image[::-1], truth[::-1]
+    lungs = segment_lungs(look_over(image, SPACING))
+    mask = slabs(lungs)
+    assert dice(mask == RIGHT, truth == TRUTH_RIGHT) > 0.93
+    assert dice(mask == LEFT, truth == TRUTH_LEFT) > 0.93
+    assert not any("was found" in doubt for doubt in lungs.doubts)
+    assert other in truth
+
+
+@pytest.mark.real_data
+def test_the_lower_part_of_a_chest_whose_wall_the_field_of_view_cuts(lung_ct_data):
+    """No lung of the right side was found here, because the room's air reaches it between two cut ribs."""
+    path = lung_ct_data / "negatives" / "volumes" / "nodule_ge_standard_lower.nii.gz"
+    image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
+    hu = sitk.GetArrayFromImage(image).transpose(2, 1, 0).astype(np.int16)
+    lungs = segment_lungs(look_over(hu, image.GetSpacing()))
+    assert lungs.right_ml == pytest.approx(757, rel=0.03)
+    assert lungs.left_ml == pytest.approx(1232, rel=0.01)  # as before
+    assert lungs.plausible, lungs.doubts
+    assert len(lungs.cuts) == 2  # above and below, and at the patient's right
