@@ -26,7 +26,7 @@ HIGHEST_AIR_HU = -200.0
 """A scan whose lowest value lies above this holds no air, so it is no chest CT in HU."""
 
 DEFAULT_WINDOW = (-1250.0, 250.0)
-"""HU window of the Zenodo 3757476 data set, and what an 8-bit picture of unknown window is taken for."""
+"""What networks see of a scan unless they say otherwise, and what an 8-bit picture of unknown window is taken for."""
 
 ACCEPTED = "accepted: HU, or --intensity window:LO,HI for values that an export mapped from that HU window"
 

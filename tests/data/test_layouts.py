@@ -12,6 +12,7 @@ from scripts.data.datalist import build_datalist
 from scripts.data.layouts.files import read_values
 from scripts.data.layouts.patients import patient_of_scan, patient_of_slice, scan_name
 from scripts.data.layouts.registry import LAYOUTS, recognise
+from scripts.data.layouts.zenodo import _case
 from scripts.errors import UserError
 
 RADIOPAEDIA_PATIENTS = {f"radiopaedia_{case}" for case in (4, 7, 10, 14, 27, 29, 36, 40)}
@@ -53,7 +54,7 @@ def test_zenodo_takes_the_infection_mask_before_the_combined_one(trees):
     assert case["label"] == str(root / "Infection_Mask" / "radiopaedia_10_85902_3.nii.gz")
     assert case["lung"] == str(root / "Lung_Mask" / "radiopaedia_10_85902_3.nii.gz")
     assert case["patient"] == "radiopaedia_10"
-    assert case["intensity"] == "window:-1250,250"
+    assert case["intensity"] == "window:-1350,150"
     assert cases["coronacases_004"]["intensity"] == "hu"
     assert all("label_codes" not in case for case in cases.values())
 
@@ -291,3 +292,13 @@ def test_real_covid_semiseg():
     assert all({"classes", "prior"} <= case.keys() for case in datalist["training"])
     patients = {case["patient"] for case in datalist["unlabeled"]}
     assert patients == RADIOPAEDIA_PATIENTS | {f"coronacases_{number:03d}" for number in range(1, 11)}
+
+
+@pytest.mark.parametrize(
+    ("name", "window"), [("radiopaedia_7_85703_0", "-1400,171"), ("radiopaedia_4_85506_1", "-1350,150")]
+)
+def test_windows_of_radiopaedia_volumes_are_those_that_were_measured(name, window):
+    """Recovered from air, fat and muscle; [-1250, 250] puts lung about 100 HU too high (docs/data.md)."""
+    case = _case(name, Path(f"{name}.nii.gz"), Path("label.nii.gz"), None, False)
+    assert case["intensity"] == f"window:{window}"
+    assert "1250" not in case["intensity"]

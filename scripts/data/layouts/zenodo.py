@@ -18,6 +18,11 @@ _COMBINED = "Lung_and_Infection_Mask"
 _LUNGS = "Lung_Mask"
 _COMBINED_VALUES = frozenset({0, 1, 2, 3})  # 1, 2: left and right lung, 3: infection
 _INFECTION_IN_COMBINED = 3
+_USUAL_WINDOW = (-1350, 150)
+_WINDOWS = {"radiopaedia_7_85703_0": (-1400, 171)}
+"""HU that 0 and 255 stand for in `radiopaedia_*`, which were windowed before they were published. They were recovered
+from air, fat and muscle of three volumes, to 20 to 40 HU; the others are taken for the usual one. The window
+[-1250, 250], by which these volumes are often read, puts lung about 100 HU too high."""
 _PHANTOM = "phantom.json"  # beside what `python -m scripts phantom` writes in this layout
 _KAGGLE_COLUMNS = ("ct_scan", "lung_mask", "infection_mask", "lung_and_infection_mask")
 
@@ -31,7 +36,8 @@ def _case(stem: str, image: Path, label: Path, lung: Path | None, combined: bool
     if case["name"].startswith("coronacases_"):
         case["intensity"] = "hu"
     elif case["name"].startswith("radiopaedia_"):
-        case["intensity"] = "window:-1250,250"  # stored as 0..255 by the authors
+        low, high = _WINDOWS.get(case["name"], _USUAL_WINDOW)
+        case["intensity"] = f"window:{low},{high}"
     return case
 
 
