@@ -7,7 +7,6 @@ mistake. A workflow that a Python program runs keeps that program's ways: only i
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, MERGE_KEY
 from monai.utils import BundlePropertyConfig
 
+from scripts.callers import calling
 from scripts.errors import UserError, find_user_error, in_bundle_runner
 from scripts.version import BUNDLE
 
@@ -38,7 +38,7 @@ def begin(kept: Callable[[], str]) -> None:
     """
     if in_bundle_runner():
         sys.excepthook = last_lines(kept)
-    workflow = _running_workflow()
+    workflow = calling(ConfigWorkflow)
     if workflow is not None:
         refuse_unknown_ids(workflow.parser.config, [workflow.init_id, workflow.run_id, workflow.final_id])
 
@@ -153,14 +153,3 @@ def _similar(unknown: str, known: set[str]) -> str:
     close = difflib.get_close_matches(unknown, sorted(known), n=1)
     close = close or [one for one in sorted(known) if one.endswith(unknown)][:1]
     return f" ({close[0].replace(SEPARATOR, '#')}?)" if close else ""
-
-
-def _running_workflow() -> ConfigWorkflow | None:
-    """The workflow that is running this entry. MONAI gives its entries no way to it but the stack."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, ConfigWorkflow):
-            return owner
-        frame = frame.f_back
-    return None

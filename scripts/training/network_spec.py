@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from monai.bundle import ConfigParser
 from torch import nn
 
+from scripts.callers import calling
 from scripts.errors import UserError
 from scripts.networks.registry import checked_spec, name_of
 
@@ -31,7 +31,9 @@ def network_spec(network: nn.Module) -> dict[str, Any]:
     spec = getattr(network, "spec", None)
     if isinstance(spec, Mapping):
         return dict(spec)
-    parser = _active_parser()
+    parser = calling(ConfigParser, lambda one: isinstance(one.get(NETWORK), dict))
+    if parser is None:
+        raise ValueError(f"no configuration with {NETWORK} is being resolved")
     definition = parser.get(NETWORK)
     keys = [key for key in definition if not key.startswith("_")]
     arguments = {key: parser.get_parsed_content(f"{NETWORK}#{key}") for key in keys}
@@ -39,14 +41,3 @@ def network_spec(network: nn.Module) -> dict[str, Any]:
         if isinstance(value, str) and value in ("true", "false"):
             raise UserError(f"{NETWORK}#{key} is the text {value!r}; expected: True or False, with a capital letter")
     return checked_spec({"name": name_of(type(network)), "arguments": arguments})
-
-
-def _active_parser() -> ConfigParser:
-    """The parser that is resolving a configuration right now, further up the stack of calls."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, ConfigParser) and isinstance(owner.get(NETWORK), dict):
-            return owner
-        frame = frame.f_back
-    raise ValueError("no configuration with network_def is being resolved")
