@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from numpy.typing import NDArray
+from pydicom import Dataset
 
 from scripts.errors import UserError
 from scripts.scan.dicom_checks import some
@@ -19,6 +20,7 @@ from scripts.scan.dicom_header import COMPLETE, Slice, number, text
 from scripts.scan.dicom_series import Series, choose_series, list_series
 from scripts.scan.geometry_checks import check_extent, check_size
 from scripts.scan.volume import Note, Scan
+from scripts.transforms.padding import LIGHTEST_AIR_HU, Padding
 
 
 def read_dicom(path: Path, series: str | None = None) -> Scan:
@@ -54,9 +56,36 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
         voxel_size_known=stack.voxel_size_known,
         facts=_facts(chosen, stack),
         notes=stack.notes,
+        padding=named_padding(first[0].header, first[0].rescale or (1.0, 0.0)),
         files=list(dict.fromkeys(one.path for one in first)),
         frames=[one.frame for one in first],
     )
+
+
+def named_padding(header: Dataset, rescale: tuple[float, float]) -> Padding | None:
+    """Returns what PixelPaddingValue and PixelPaddingRangeLimit name (PS3.3 C.7.5.1.1.2), in HU.
+
+    Args:
+        header: of a slice.
+        rescale: its slope and intercept.
+
+    Returns:
+        The padding; None where none is named, or where it is as dark as air.
+    """
+    value = number(header, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = number(header, "PixelPaddingRangeLimit")
+    signed = number(header, "PixelRepresentation") == 1
+    bounds = [_as_stored(one, signed) * rescale[0] + rescale[1] for one in (value, value if limit is None else limit)]
+    return Padding(min(bounds), max(bounds)) if max(bounds) > LIGHTEST_AIR_HU else None
+
+
+def _as_stored(value: float, signed: bool) -> float:
+    """A value whose sign got lost, because some writers store the attribute as the other type, with 16 bits."""
+    if signed:
+        return value - 65536 if value > 32767 else value
+    return value + 65536 if value < 0 else value
 
 
 def _check_values(series: Series) -> None:

@@ -23,7 +23,15 @@ from scripts.networks.familiarity import Familiarity, FeatureMeans
 from scripts.scan.volume import Note, Scan, canonical
 from scripts.settings import flag, number, usable_device
 from scripts.transforms.geometry import resize_slice
-from scripts.transforms.intensity import AIR_HU, HounsfieldMap, ValueRange, plan_hounsfield, scale_window, z_score
+from scripts.transforms.intensity import (
+    AIR_HU,
+    HounsfieldMap,
+    parse_intensity,
+    plan_hounsfield,
+    scale_window,
+    watch_values,
+    z_score,
+)
 from scripts.transforms.postprocessing import without_small_lesions
 
 SLICES_AT_ONCE = 8
@@ -65,11 +73,9 @@ class HounsfieldSlices:
         self._stored = canonical(scan.values, scan.affine)
         self._scan = scan
         self.shape: tuple[int, int, int] = self._stored.shape
-        found = ValueRange()
-        for index in range(self.shape[2]):
-            found |= ValueRange.of(self._real(index))
-        self.range = found
-        self.map: HounsfieldMap = plan_hounsfield(found, intensity, scan.picture, str(scan.path))
+        hounsfield = not scan.picture and isinstance(parse_intensity(intensity), str)
+        self.range, padding = watch_values(self._real, len(self), hounsfield, scan.padding)
+        self.map: HounsfieldMap = plan_hounsfield(self.range, intensity, scan.picture, str(scan.path), padding)
 
     def __len__(self) -> int:
         """Returns the number of axial slices."""
@@ -83,6 +89,7 @@ class HounsfieldSlices:
         """Returns all of them rounded to int16, for what is measured and drawn; no copy where they are stored so."""
         scaling = self._scan.slope, self._scan.intercept
         hounsfield = self._stored.dtype == np.int16 and scaling == (1.0, 0.0) and self.map.window is None
+        hounsfield = hounsfield and self.map.padding is None
         if hounsfield and self.range.low >= AIR_HU:
             return self._stored
         volume = np.empty(self.shape, np.int16, order="F")

@@ -12,6 +12,7 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from scripts.transforms.geometry import AXES
+from scripts.transforms.padding import Padding
 
 Affine = NDArray[np.float64]
 Kind = Literal["nifti", "itk", "dicom", "picture"]
@@ -70,6 +71,7 @@ class Scan:
         voxel_size_known: whether the affine holds real millimetres; without it nothing is said in ml or mm.
         facts: what the report repeats: modality, scanner, kernel, stored type, ...; nothing that names a person.
         notes: findings of the reader.
+        padding: DICOM: what PixelPaddingValue names, in HU; None: nothing, or as dark as air.
         files: DICOM: the files in the order of the third axis; else empty.
         frames: DICOM: which frame of its file each slice of the third axis is; else empty.
     """
@@ -84,6 +86,7 @@ class Scan:
     voxel_size_known: bool = True
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    padding: Padding | None = None
     files: list[Path] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
 

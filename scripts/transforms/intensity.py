@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scripts.errors import UserError
 from scripts.transforms.geometry import each_slice
+from scripts.transforms.padding import Padding, find_padding
 
 logger = logging.getLogger(__name__)
 
@@ -107,14 +108,26 @@ class HounsfieldMap:
         window: (LO, HI) in HU that 0 and `top` stand for; None: values are HU.
         top: highest stored value of a windowed export, 1 or 255.
         remarks: what was assumed or mended, a sentence each.
+        padding: what lies around the reconstruction circle and becomes air, if it is not as dark as air already.
     """
 
     window: tuple[float, float] | None = None
     top: float = 255.0
     remarks: tuple[str, ...] = ()
+    padding: Padding | None = None
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Maps float values to HU; what is not finite becomes air, as does padding below it."""
+        """Maps float values (X, Y), or volumes (C, X, Y, Z) slice by slice, to HU.
+
+        What is not finite becomes air, as does padding.
+        """
+        if self.padding is None:
+            return self._mapped(values)
+        if values.ndim == 2:
+            return self._mapped(values.masked_fill(self.padding.mask(values), AIR_HU))
+        return each_slice(values, self)
+
+    def _mapped(self, values: Tensor) -> Tensor:
         values = torch.nan_to_num(values, self._air(), self._air(), self._air())
         if self.window is None:
             return values.clamp(min=AIR_HU)
@@ -125,17 +138,22 @@ class HounsfieldMap:
 
 
 def plan_hounsfield(
-    found: ValueRange, intensity: str = "auto", picture: bool = False, name: str = "image"
+    found: ValueRange,
+    intensity: str = "auto",
+    picture: bool = False,
+    name: str = "image",
+    padding: Padding | None = None,
 ) -> HounsfieldMap:
     """Decides how the stored values of a scan become HU, or stops where they cannot be HU.
 
     Args:
-        found: the range of the values.
+        found: the range of the values, padding left out.
         intensity: "auto" takes 8-bit pictures for the window [-1250, 250] HU and refuses a scan without
             air, because every chest CT in HU has air; "hu" takes the values as they are;
             "window:LO,HI" maps an export of 0-1 or 0-255 linearly back to that window.
         picture: whether the values come from an 8-bit picture (PNG, JPG).
         name: what messages call the scan.
+        padding: what `find_padding` found in the values.
 
     Raises:
         UserError: if more than 1 % of the values are not finite, if "auto" finds values that are not HU, or
@@ -157,7 +175,28 @@ def plan_hounsfield(
         raise UserError(f"{text} hold no air, so they are not HU (is the rescale intercept missing?); {ACCEPTED}")
     if found.low < AIR_HU:
         remarks.append(f"values down to {found.low:g}: padding below {AIR_HU:g} HU is taken for air")
-    return HounsfieldMap(remarks=tuple(remarks))
+    if padding is not None:
+        remarks.append(f"outside of the reconstruction circle the values are {padding.text}: they are taken for air")
+    return HounsfieldMap(remarks=tuple(remarks), padding=padding)
+
+
+def watch_values(
+    slice_at: Callable[[int], Tensor], count: int, look_for_padding: bool = True, named: Padding | None = None
+) -> tuple[ValueRange, Padding | None]:
+    """Returns the range of a scan's values, slice by slice, and what lies around its reconstruction circle.
+
+    Args:
+        slice_at: gives slice `index` as (X, Y), float.
+        count: number of slices.
+        look_for_padding: false for a picture or an export that was windowed, whose values are no HU.
+        named: padding that the scan's header names.
+    """
+    padding = (find_padding(slice_at, count) or named) if look_for_padding else None
+    found = ValueRange()
+    for index in range(count):
+        values = slice_at(index)
+        found |= ValueRange.of(values if padding is None else values[~padding.mask(values)])
+    return found, padding
 
 
 def _check_finite(found: ValueRange, name: str) -> list[str]:
@@ -174,7 +213,14 @@ def to_hounsfield(values: Tensor, intensity: str = "auto", picture: bool = False
         HU, float32, the same shape, >= -1024 unless a window says otherwise.
     """
     values = values.float()
-    plan = plan_hounsfield(ValueRange.of(values), intensity, picture, name)
+    padding = None
+    if values.ndim == 4 and values.shape[0] == 1:
+        volume = values.as_tensor()[0] if isinstance(values, MetaTensor) else values[0]
+        hounsfield = not picture and isinstance(parse_intensity(intensity), str)
+        found, padding = watch_values(lambda index: volume[..., index], volume.shape[-1], hounsfield)
+    else:
+        found = ValueRange.of(values)
+    plan = plan_hounsfield(found, intensity, picture, name, padding)
     for remark in plan.remarks:
         logger.info(f"{name}: {remark}")
     return plan(values)
