@@ -13,6 +13,7 @@ SKIN = -500  # HU: halfway between air and tissue
 _THIN, _REACH = 4.0, 14.0  # mm: half of what is too thin for a body (table, blanket); how far skin lies from its core
 _LUNG = (-940, -600)  # HU: median of lung that lies open to the border of a slice; the room's air is darker
 _SMALLEST_OPEN = 1500.0  # mm^2 of such a lung; the crease between arm and chest is smaller
+_BORDER = 10.0  # mm: a chest wall cut by the field of view ends no farther from it
 _HUGGED = 0.3  # of such a lung lies in the convex hull of the body, of the table almost nothing
 
 
@@ -36,8 +37,7 @@ def find_body(coarse: Coarse) -> Mask:
 def _fill(body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]) -> Mask:
     """Fills the holes of a slice and what lies open to its border only because the field of view ends there."""
     parts, _ = ndimage.label(~body)
-    frame = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
-    outside = set(np.unique(frame[frame > 0]).tolist())
+    outside = _at_the_border(parts)
     areas = np.bincount(parts.ravel()) * spacing[0] * spacing[1]
     for part in sorted(outside):
         here = parts == part
@@ -59,11 +59,20 @@ def _lungs_open_to_the_room(room: Mask, body: Mask, hu: NDArray[np.int16], spaci
     if np.count_nonzero(room & (hu > low)) * pixel <= _SMALLEST_OPEN / 2:  # no median above it can be there
         return lung
     pieces, _ = ndimage.label(room & convex_hull_image(body))
-    for piece in np.flatnonzero(np.bincount(pieces.ravel()) * pixel > _SMALLEST_OPEN):
+    areas = np.bincount(pieces.ravel()) * pixel
+    near = 1 + int(_BORDER / max(spacing[:2]))
+    for piece in sorted(_at_the_border(pieces, near)):  # a rim of cushion under the back does not lie there
         here = pieces == piece
-        if piece and low < np.median(hu[here]) < high:
+        if areas[piece] > _SMALLEST_OPEN and low < np.median(hu[here]) < high:
             lung |= here
     return lung
+
+
+def _at_the_border(parts: NDArray[np.int32], width: int = 1) -> set[int]:
+    """The numbered parts of a slice that come within so many pixels of a side of the field of view."""
+    sides = (parts[:width], parts[-width:], parts[:, :width], parts[:, -width:])
+    frame = np.concatenate([side.ravel() for side in sides])
+    return set(np.unique(frame[frame > 0]).tolist())
 
 
 def _is_hugged(part: Mask, body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]) -> bool:

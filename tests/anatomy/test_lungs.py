@@ -198,6 +198,18 @@ def test_a_lung_that_is_one_with_the_room_where_the_field_of_view_cuts_the_wall(
     assert other in truth
 
 
+def test_a_rim_of_cushion_away_from_the_border_is_no_part_of_the_body():
+    """A body with a hollow back on foam of lung's HU: within the convex hull, large, and open to the room."""
+    x, y = np.mgrid[:120, :120] * 2.25 - 135.0
+    slice_ = np.full((120, 120), -1000, np.int16)
+    slice_[(x / 100) ** 2 + (y / 80) ** 2 < 1] = 40
+    slice_[(abs(x) < 40) & (y > 40) & (y < 80)] = -850
+    image = np.repeat(slice_[:, :, None], 10, axis=2)
+    body = look_over(image, (2.25, 2.25, 5.0)).body
+    assert body[60, 60].all()
+    assert not body[60, 90].any()
+
+
 @pytest.mark.real_data
 def test_the_lower_part_of_a_chest_whose_wall_the_field_of_view_cuts(lung_ct_data):
     """No lung of the right side was found here, because the room's air reaches it between two cut ribs."""
