@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from types import TracebackType
 
@@ -14,12 +15,40 @@ class UserError(Exception):
     """
 
 
+_DISK = frozenset(
+    (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+    )
+)
+"""What a disk says that cannot be written, or is full."""
+
+
 def find_user_error(error: BaseException | None) -> UserError | None:
-    """Returns the user's mistake at the root of a chain of exceptions, or None."""
+    """Returns the user's mistake at the root of a chain of exceptions, or None; a disk that says no is one."""
+    disk = None
     while error is not None:
         if isinstance(error, UserError):
             return error
+        disk = _disk_error(error) or disk
         error = error.__cause__ or error.__context__
+    return disk
+
+
+def _disk_error(error: BaseException) -> UserError | None:
+    accepted = "expected: a folder that can be written, on a disk with space left"
+    if isinstance(error, OSError) and error.errno in _DISK:
+        place = error.filename2 or error.filename
+        return UserError(f"{place or 'the disk'}: {error.strerror}; {accepted}")
+    if isinstance(error, RuntimeError) and "PytorchStreamWriter failed" in str(error):
+        return UserError(f"the disk: weights could not be written; {accepted}")
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -10,11 +11,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from scripts.errors import UserError
+
+_LOCKS = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None  # none on Windows
 
 LONGEST_NAME = 255
 """Bytes in the name of a file or folder that the usual file systems take."""
@@ -158,6 +161,30 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     """Writes `content` as indented JSON, atomically; NaN is refused because it is not JSON."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Lets one process or thread after another into a block that reads and writes a file of a folder.
+
+    The lock is on the folder itself, so that no file stays behind. Where there are no such locks (Windows, some network
+    disks) the block is entered at once.
+
+    Args:
+        folder: the folder; it is made if absent.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    if _LOCKS is None:
+        yield
+        return
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            _LOCKS.flock(handle, _LOCKS.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -21,6 +21,7 @@ from scripts.data.layouts.registry import DATALIST, recognise
 from scripts.data.layouts.schema import parse_datalist
 from scripts.data.splits import check_patient_disjoint, patients_of
 from scripts.errors import UserError
+from scripts.settings import optional
 
 __all__ = [
     "FILE_KEYS",
@@ -82,7 +83,8 @@ def select_cases(
         dataset_dir: see `read_datalist`.
         split: "training" (all labelled cases but those of `fold`), "validation" (those of `fold`), "test",
             "unlabeled" (without patients of the validation fold and of the test cases), "all" (labelled or not).
-        fold: validation fold, or the names of the cases that take its place.
+        fold: validation fold, or the names of the cases that take its place; null (or the text "null") for none. It is
+            not looked at for "all" and "test".
         exclude_patients: patients to leave out, for instance those of a test set that lies elsewhere.
         labelled: leave out cases without label, as an evaluation must.
         pseudo: True: only cases whose label a network made, False: only others; None: both.
@@ -93,6 +95,7 @@ def select_cases(
     if split not in get_args(Split):
         raise UserError(f"split: {split!r}, accepted: {', '.join(get_args(Split))}")
     datalist = read_datalist(dataset_dir)
+    fold = None if split in ("all", "test") else optional(fold)
     validation = _fold_cases(datalist, fold, dataset_dir)
     left_out = {case["name"] for case in validation}
     training = [case for case in datalist["training"] if case["name"] not in left_out]
@@ -116,17 +119,21 @@ def select_cases(
     return [_with_folder(case, Path(dataset_dir).resolve()) for case in chosen]
 
 
-def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None) -> dict[str, Any]:
+def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None, split: Split = "training") -> dict[str, Any]:
     """What a model card and a table say about the data of a run: JSON values.
 
     Args:
         dataset_dir: see `read_datalist`.
         fold: see `select_cases`; None when all cases train.
+        split: what of the data set the run is about; a fold of other data means nothing for "all" and "test".
 
     Raises:
         UserError: see `read_datalist`; a fold or a case that does not exist.
     """
     datalist = read_datalist(dataset_dir)
+    fold = optional(fold)
+    if split in ("all", "test") and not _known_fold(datalist, fold):
+        fold = None
     validation = _fold_cases(datalist, fold, dataset_dir)
     general = {key: datalist[key] for key in ("name", "layout", "split", "folds", "seed", "synthetic", "warnings")}
     pseudo = sum(case.get("pseudo", False) for case in datalist["training"])
@@ -140,16 +147,27 @@ def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None) -> dict[str
     }
 
 
+def _fold_values(datalist: Datalist, fold: Fold) -> tuple[list[Any], set[Any]]:
+    """What a fold is compared with, for each training case, and what is wanted of it."""
+    values = [case["fold"] if isinstance(fold, int) else case["name"] for case in datalist["training"]]
+    return values, {fold} if isinstance(fold, int | str) else set(fold or ())
+
+
+def _known_fold(datalist: Datalist, fold: Fold) -> bool:
+    values, wanted = _fold_values(datalist, fold)
+    return bool(wanted) and wanted <= set(values)
+
+
 def _fold_cases(datalist: Datalist, fold: Fold, dataset_dir: str | os.PathLike[str]) -> list[Case]:
     if fold is None:
         return []
     cases = datalist["training"]
-    values = [case["fold"] if isinstance(fold, int) else case["name"] for case in cases]
-    wanted = {fold} if isinstance(fold, int | str) else set(fold)
-    if not wanted or not wanted <= set(values):
+    values, wanted = _fold_values(datalist, fold)
+    if not _known_fold(datalist, fold):
         folds = sorted({case["fold"] for case in cases if case["fold"] is not None})
         numbers = ", ".join(map(str, folds)) or "no number, the cases have no folds"
-        raise UserError(f"{dataset_dir}: fold {fold!r}, accepted: {numbers}; or names of training cases")
+        others = "names of training cases; null to train on all; --split all to evaluate weights on other data"
+        raise UserError(f"{dataset_dir}: fold {fold!r}, accepted: {numbers}; or {others}")
     return [case for case, value in zip(cases, values, strict=True) if value in wanted]
 
 

@@ -19,6 +19,9 @@ SLICE_WARNING = (
 )
 
 
+ONE_PATIENT_WARNING = "one patient: there are no folds and nothing to validate on; train with --fold null"
+
+
 def assign_folds(cases: Sequence[Case], folds: int, seed: int, split: str = "patient") -> tuple[list[Case], list[str]]:
     """Gives every case its fold; the result depends on names and `seed`, not on the order of `cases`.
 
@@ -40,6 +43,8 @@ def assign_folds(cases: Sequence[Case], folds: int, seed: int, split: str = "pat
     """
     _check_arguments(folds, seed, split)
     ordered = sorted(cases, key=lambda case: case["name"])
+    if _stands_alone(ordered, split):
+        return [Case(**{**case, "fold": None}) for case in ordered], [ONE_PATIENT_WARNING, *_warnings(ordered, split)]
     divided = [case for case in ordered if _is_divided(case, split)]
     whole = [case for case in ordered if not _is_divided(case, split)]
     result = _assign_groups(whole, folds, seed, by_patient=split == "patient")
@@ -83,6 +88,13 @@ def _check_arguments(folds: int, seed: int, split: str) -> None:
         raise UserError(f"seed: {seed!r}, accepted is a whole number from 0 on")
     if split not in SPLITS:
         raise UserError(f"split: {split!r}, accepted: {', '.join(SPLITS)}")
+
+
+def _stands_alone(cases: Sequence[Case], split: str) -> bool:
+    """Whether there is one patient, or one case, so that nothing is left to validate on."""
+    known = [case["patient"] if split == "patient" else None for case in cases]
+    groups = {(patient is None, patient or case["name"]) for patient, case in zip(known, cases, strict=True)}
+    return len(groups) == 1 and not any(_is_divided(case, split) for case in cases)
 
 
 def _is_divided(case: Case, split: str) -> bool:

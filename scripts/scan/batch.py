@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scripts.errors import UserError, find_user_error
-from scripts.files import write_json
+from scripts.files import locked, write_json
 from scripts.scan.case import CaseSegmenter
 from scripts.scan.inputs import Case
 from scripts.scan.results import MANIFEST, read_report
@@ -54,19 +54,19 @@ def segment_cases(
     Raises:
         UserError: if the output folder holds a manifest that is not of this command.
     """
-    earlier = _earlier_entries(output, {case.folder for case in cases})
+    _earlier_entries(output, set(), "")  # another command's manifest is found before any work
     entries: list[dict[str, Any]] = [
         {"name": case.name, "folder": case.folder, "source": str(case.source), "kind": case.kind, "status": "waiting"}
         for case in cases
     ]
-    manifest = {**_describe_run(model), "cases": entries, "earlier": earlier}
+    manifest = {**_describe_run(model), "cases": entries, "earlier": []}
     for case, entry in zip(cases, entries, strict=True):
-        write_json(output / MANIFEST, manifest)
+        _save(output, manifest)
         entry.update(_segment_one(model, case, output / case.folder, overwrite, progress))
         if finished is not None:
             finished(case, entry)
     manifest["finished"] = _now()
-    write_json(output / MANIFEST, manifest)
+    _save(output, manifest)
     return manifest
 
 
@@ -103,8 +103,24 @@ def _entry(status: Status, report: dict[str, Any], folder: Path) -> dict[str, An
     }
 
 
-def _earlier_entries(output: Path, folders: set[str]) -> list[dict[str, Any]]:
-    """Entries of the manifest that is there, of cases which are not in this run and whose results are."""
+def _save(output: Path, manifest: dict[str, Any]) -> None:
+    """Writes the manifest with the entries that other runs have made in it meanwhile."""
+    folders = {entry["folder"] for entry in manifest["cases"]}
+    with locked(output):
+        manifest["earlier"] = _earlier_entries(output, folders, manifest["created"])
+        write_json(output / MANIFEST, manifest)
+
+
+def _earlier_entries(output: Path, folders: set[str], since: str) -> list[dict[str, Any]]:
+    """Entries of the manifest that is there, of cases which are not in this run.
+
+    Kept are those whose results are there, and what a run beside this one has refused.
+
+    Args:
+        output: the folder of the run.
+        folders: of the cases of this run.
+        since: when this run began.
+    """
     try:
         manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -115,7 +131,9 @@ def _earlier_entries(output: Path, folders: set[str]) -> list[dict[str, Any]]:
         raise UserError(f"{output / MANIFEST}: not a manifest of this command; accepted: another OUTPUT")
     entries = [*manifest["cases"], *manifest.get("earlier", [])]
     left = [entry for entry in entries if entry["folder"] not in folders]
-    return [entry for entry in left if read_report(output / entry["folder"]) is not None]
+    beside = (manifest.get("finished") or since) >= since
+    refused = [entry for entry in left if beside and entry["status"] in ("refused", "failed")]
+    return [entry for entry in left if entry in refused or read_report(output / entry["folder"]) is not None]
 
 
 def _describe_run(model: CaseSegmenter) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def test_paths_do_not_depend_on_the_working_folder(by_hand, monkeypatch):
 
 @pytest.mark.parametrize("fold", [2, -1, "0", "t", ["a", "t"], []])
 def test_a_fold_that_does_not_exist(by_hand, fold):
-    with pytest.raises(UserError, match=r"fold .*, accepted: 0, 1; or names of training cases$"):
+    with pytest.raises(UserError, match=r"fold .*, accepted: 0, 1; or names of training cases"):
         select_cases(by_hand, "training", fold)
 
 

@@ -81,9 +81,9 @@ def _split(datalist: Datalist, facts: Facts) -> None:
     check_patient_disjoint(datalist["training"], datalist["test"], right_name="test")
     warnings += unknown_patients_warning(datalist["test"], "test")
     datalist["warnings"] += warnings + overlap_warnings(set(datalist["layout"].split("+")))
-    if not datalist["training"]:
+    if all(case["fold"] is None for case in datalist["training"]):
         datalist["folds"] = 0
-    elif not any(marked.any() for marked in facts.infected.values()):
+    if datalist["training"] and not any(marked.any() for marked in facts.infected.values()):
         datalist["warnings"].append("no label marks any infection")
 
 

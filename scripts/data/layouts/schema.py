@@ -23,7 +23,7 @@ def parse_datalist(path: Path) -> Datalist:
         UserError: no JSON, or every entry that is not as it should be.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows puts a mark before it
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON, {error}") from error
     if not isinstance(content, dict):
@@ -33,7 +33,7 @@ def parse_datalist(path: Path) -> Datalist:
         for index, entry in enumerate(content.get(name, [])):
             problems += [f"{name}[{index}]: {text}" for text in _case_problems(entry, labelled=name != "unlabeled")]
     if not problems:
-        datalist = _with_defaults(content, path.resolve().parent.name)
+        datalist = _with_defaults(content, path.resolve().parent)
         problems = _name_problems([case for name in LIST_NAMES for case in datalist[name]])
     if problems:
         raise listing_error(f"{path}: {len(problems)} problems:", problems)
@@ -86,11 +86,11 @@ def _is_index_list(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(_is_index(element) for element in value)
 
 
-def _with_defaults(content: dict[str, Any], name: str) -> Datalist:
-    lists = {key: [_case_with_defaults(entry) for entry in content.get(key, [])] for key in LIST_NAMES}
+def _with_defaults(content: dict[str, Any], folder: Path) -> Datalist:
+    lists = {key: [_case_with_defaults(entry, folder) for entry in content.get(key, [])] for key in LIST_NAMES}
     folds = {case["fold"] for case in lists["training"]} - {None}
     defaults = {
-        "name": name,
+        "name": folder.name,
         "layout": "",
         "split": "patient",
         "folds": len(folds),
@@ -101,7 +101,12 @@ def _with_defaults(content: dict[str, Any], name: str) -> Datalist:
     return cast(Datalist, {**defaults, **content, **lists})
 
 
-def _case_with_defaults(entry: dict[str, Any]) -> Case:
+def _case_with_defaults(entry: dict[str, Any], folder: Path) -> Case:
+    """A case with all that is required; backslashes of Windows in paths become slashes, but in a name that is there."""
+    windows = {
+        key: entry[key] for key in FILE_KEYS if "\\" in entry.get(key, "") and not (folder / entry[key]).exists()
+    }
+    entry = {**entry, **{key: path.replace("\\", "/") for key, path in windows.items()}}
     return cast(Case, {"name": stem_of(Path(entry["image"])), "patient": None, "fold": None, **entry})
 
 
