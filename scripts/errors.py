@@ -16,17 +16,9 @@ class UserError(Exception):
 
 
 _DISK = frozenset(
-    (
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EEXIST,
-    )
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "ENOTDIR", "EISDIR", "EEXIST")
+    if hasattr(errno, name)
 )
 """What a disk says that cannot be written, or is full."""
 
