@@ -14,7 +14,6 @@ from pydicom import Dataset
 
 from scripts.errors import UserError
 from scripts.scan.dicom_checks import some
-from scripts.scan.dicom_files import has_preamble
 from scripts.scan.dicom_geometry import Stack, stack_slices
 from scripts.scan.dicom_header import COMPLETE, Slice, number, text
 from scripts.scan.dicom_series import Series, choose_series, list_series
@@ -119,7 +118,7 @@ def _value_notes(series: Series) -> list[Note]:
     if any(text(one.header, "LossyImageCompression") == "01" for one in series.slices):
         words = "The images were compressed with loss once; faint opacities may have gone with it."
         notes.append(Note("lossy_compression", words, "warning"))
-    bare = sum(not has_preamble(path) for path in {one.path for one in series.slices})
+    bare = len({one.path for one in series.slices if not one.preamble})
     if bare:
         words = f"{bare} file(s) have no DICOM preamble; their encoding was taken from their first attributes."
         notes.append(Note("no_preamble", words, "assumption"))

@@ -53,11 +53,13 @@ def recognize(head: bytes, name: str = "") -> Content:
     Returns:
         "object" (an image, a report, ...), "directory" (a DICOMDIR), or "" for a file that is not DICOM.
     """
+    part10 = head[128:132] == _MAGIC
+    if part10 and MediaStorageDirectoryStorage.encode() not in head:
+        return "object"  # without parsing: all files of most series
     sop_class = _sop_class(head)
     if sop_class == MediaStorageDirectoryStorage:
         return "directory"
-    named = name.lower().endswith(DICOM_SUFFIXES)
-    return "object" if sop_class or head[128:132] == _MAGIC or named else ""
+    return "object" if sop_class or part10 or name.lower().endswith(DICOM_SUFFIXES) else ""
 
 
 def recognize_file(path: Path) -> Content:
@@ -112,9 +114,3 @@ def _written_syntax(header: Dataset) -> UID:
     if implicit:
         return ImplicitVRLittleEndian
     return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-
-
-def has_preamble(path: Path) -> bool:
-    """Whether a file starts as part 10 of the standard says: 128 bytes and DICM."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == _MAGIC

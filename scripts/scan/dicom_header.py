@@ -92,6 +92,7 @@ class Slice:
         rescale: slope and intercept from stored values to HU; None if the file has none.
         localizer: whether it is a scout view.
         complete: whether the file holds all of its pixels.
+        preamble: whether the file starts as part 10 of the standard says: 128 bytes and DICM.
         header: the attributes that the reader looks at, a frame's own ones included.
     """
 
@@ -109,6 +110,7 @@ class Slice:
     rescale: tuple[float, float] | None
     localizer: bool
     complete: bool
+    preamble: bool
     header: Dataset
 
     @property
@@ -186,6 +188,7 @@ def is_known(syntax: UID) -> bool:
 
 
 def _slice(path: Path, header: Dataset, frame: int, complete: bool) -> Slice:
+    preamble = getattr(header, "preamble", None) is not None
     header = _of_frame(header, frame)
     slope, intercept = number(header, "RescaleSlope"), number(header, "RescaleIntercept")
     image_type = text(header, "ImageType") + "\\" + text(header, "FrameType")
@@ -204,6 +207,7 @@ def _slice(path: Path, header: Dataset, frame: int, complete: bool) -> Slice:
         rescale=(slope, intercept) if slope and intercept is not None else None,
         localizer="LOCALIZER" in image_type.upper().split("\\"),
         complete=complete,
+        preamble=preamble,
         header=header,
     )
 

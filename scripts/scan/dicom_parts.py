@@ -16,6 +16,8 @@ from scripts.scan.dicom_header import Slice, number, text
 from scripts.scan.volume import Note
 
 _SAME_PLACE = 0.01  # mm
+_SAME_NUMBER = 0.05  # mm, kV or a count; nearer numbers differ by how they were rounded
+_SHORTEST_STEP = 0.8  # of the usual distance from slice to slice; a shorter one is a second slice at one place
 _SHOWN = 4
 
 _APART = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
@@ -99,7 +101,7 @@ def _is_screen(one: Slice) -> bool:
 
 
 def _image_type(one: Slice) -> list[str]:
-    return (text(one.header, "ImageType") or text(one.header, "FrameType")).upper().split("\\")
+    return (text(one.header, "FrameType") or text(one.header, "ImageType")).upper().split("\\")
 
 
 def separate(slices: list[Slice]) -> tuple[list[Part], list[Note]]:
@@ -107,7 +109,8 @@ def separate(slices: list[Slice]) -> tuple[list[Part], list[Note]]:
 
     Slices of another patient, study or frame of reference are always parts of their own. Those of another
     acquisition, time point, kernel, ... are so where they overlap along the normal: two passes over one place.
-    Acquisitions one above the other, or one for each slice, are one scan, as step-and-shoot scanners write it.
+    Acquisitions one above the other, or one for each slice, are one scan, as step-and-shoot scanners write it. So are
+    slices that leave an attribute out, or have another ImageType, where they fill the gaps of the others.
 
     Args:
         slices: of one series, without scout views, in any order.
@@ -117,10 +120,10 @@ def separate(slices: list[Slice]) -> tuple[list[Part], list[Note]]:
     """
     parts = [Part(slices)]
     for keyword in _APART:
-        parts = [fine for part in parts for fine in _split(part, keyword, _values(part.slices, (keyword,)), True)]
+        parts = [fine for part in parts for fine in _split(part, keyword, _values(part.slices, (keyword,)))]
     notes = []
     for keyword, names in _TRAITS.items():
-        fine = [one for part in parts for one in _split(part, keyword, _values(part.slices, names), False)]
+        fine = [one for part in parts for one in _split(part, keyword, _values(part.slices, names))]
         if len(fine) == len(parts) == 1:
             notes += _joined(keyword, _values(slices, names))
         parts = fine
@@ -131,31 +134,76 @@ def _values(slices: list[Slice], keywords: Sequence[str]) -> list[str]:
     """What each slice says of itself, "" where it says nothing."""
     if "ImageType" in keywords:  # the first value changes where single slices were compressed or corrected
         return ["\\".join(_image_type(one)[1:]) for one in slices]
-    found = [next(filter(None, (text(one.header, keyword) for keyword in keywords)), "") for one in slices]
-    if keywords[0] in ("SliceThickness", "KVP"):
-        return ["" if value is None else f"{value:.1f}" for value in (number(s.header, keywords[0]) for s in slices)]
-    return found
+    values = [next(filter(None, (text(one.header, keyword) for keyword in keywords)), "") for one in slices]
+    return values if keywords[0] in _APART else _without_rounding(values)
 
 
-def _split(part: Part, keyword: str, values: list[str], always: bool) -> list[Part]:
+def _without_rounding(values: list[str]) -> list[str]:
+    """Numbers that differ by their rounding or their form alone ("1.25", "1.2500001") as one text."""
+    found = {value: _as_number(value) for value in set(values)}
+    same: dict[str, str] = {}
+    before = -np.inf
+    name = ""
+    for value in sorted((value for value in found if found[value] is not None), key=_in_order):
+        place = found[value] or 0.0
+        name = name if place - before <= _SAME_NUMBER else f"{place:.10g}"
+        same[value], before = name, place
+    return [same.get(value, value) for value in values]
+
+
+def _as_number(value: str) -> float | None:
+    try:
+        found = float(value)
+    except ValueError:
+        return None
+    return found if np.isfinite(found) else None
+
+
+def _in_order(value: str) -> tuple[bool, float, str]:
+    """Key that sorts numbers by their size, before all other texts."""
+    found = _as_number(value)
+    return found is None, found or 0.0, value
+
+
+def _split(part: Part, keyword: str, values: list[str]) -> list[Part]:
+    """The parts that an attribute makes of a part; the part alone where it tells nothing apart."""
     groups: dict[str, list[Slice]] = defaultdict(list)
     for one, value in zip(part.slices, values, strict=True):
         groups[value].append(one)
-    unknown = groups.get("", [])
-    if unknown and len(groups) == 2 and (always or len(unknown) == 1):
-        return [part]  # silence is no other value
-    if len(groups) == 1 or not (always or _overlap(part.slices, list(groups.values()))):
+    if len(groups) == 1 or not _are_apart(part.slices, groups, keyword):
         return [part]
     parts = []
     for rank, value in enumerate(sorted(groups, key=_in_order)):
-        shown = f"no. {rank + 1}" if always else value[:40] or "absent"  # who and when is nobody's business
+        shown = f"no. {rank + 1}" if keyword in _APART else value[:40] or "absent"  # who and when is nobody's business
         label = f"{part.label}, {keyword} {shown}".removeprefix(", ")
         parts.append(Part(groups[value], label, (*part.keywords, keyword)))
     return parts
 
 
-def _in_order(value: str) -> tuple[bool, float, str]:
-    return (False, float(value), value) if value.isdecimal() else (True, 0.0, value)
+def _are_apart(slices: list[Slice], groups: dict[str, list[Slice]], keyword: str) -> bool:
+    """Whether slices that differ in an attribute were made apart from each other.
+
+    An absent value is no other value, and values of ImageType are appended to single slices; so these tell nothing
+    where the slices fill the gaps of the others.
+    """
+    said = len(groups) - ("" in groups)
+    if keyword in _APART:
+        return said > 1
+    if not _overlap(slices, list(groups.values())):
+        return False
+    return not ((said == 1 or keyword == "ImageType") and _complete_each_other(slices, list(groups.values())))
+
+
+def _complete_each_other(slices: list[Slice], groups: list[list[Slice]]) -> bool:
+    """Whether groups of slices make one stack, in which no place comes twice, and are no stacks that alternate."""
+    heights = _heights(slices)
+    if heights is None:
+        return False
+    ordered = sorted(slices, key=lambda one: heights[id(one)])
+    steps = np.diff([heights[id(one)] for one in ordered])
+    ranks = {id(one): rank for rank, one in enumerate(ordered)}
+    apart = [np.median(np.diff(sorted(ranks[id(one)] for one in group))) for group in groups if len(group) > 1]
+    return bool(steps.min() >= _SHORTEST_STEP * np.median(steps) and min(apart, default=1) < 2)
 
 
 def _overlap(slices: list[Slice], groups: list[list[Slice]]) -> bool:
@@ -189,7 +237,7 @@ def _joined(keyword: str, values: list[str]) -> list[Note]:
     listed = [f"{value or 'absent'}: {counts[value]}" for value in sorted(counts, key=_in_order)]
     more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
     words = (
-        f"The series joins slices of {len(counts)} values of {keyword} that do not overlap "
+        f"The series holds slices with {len(counts)} values of {keyword}, none of them twice at one place "
         f"({', '.join(listed[:_SHOWN])} slices{more}); they were taken as one scan."
     )
     return [Note("acquisitions_joined", words, "assumption")]

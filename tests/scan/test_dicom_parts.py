@@ -155,6 +155,58 @@ def test_lossy_slices_of_a_scan_are_no_other_trait(tmp_path: Path, write_series:
     assert [note.code for note in notes_of(read_dicom(tmp_path))] == ["lossy_compression"]
 
 
+LONGER = tuple(2.5 * k for k in range(10))
+
+
+@pytest.mark.parametrize("silent", [(3,), (3, 4), (0, 9), (0, 3, 6, 9), (1, 2, 5, 6, 7, 8)], ids=str)
+@pytest.mark.parametrize("keyword", ["AcquisitionNumber", "KVP", "SliceThickness", "PatientPosition", "SeriesNumber"])
+def test_slices_that_leave_an_attribute_out_fill_the_gaps_of_the_others(
+    keyword: str, silent: tuple[int, ...], tmp_path: Path, write_series: Write
+) -> None:
+    said = "HFS" if keyword == "PatientPosition" else 3
+    change = give(**{keyword: tuple(None if k in silent else said for k in range(10))})
+    stored = write_series(tmp_path, places(*LONGER), change=change)
+    scan = read_dicom(tmp_path)
+    np.testing.assert_array_equal(scan.values.transpose(2, 1, 0), stored.astype(int) - 1024)
+    assert notes_of(scan) == []
+
+
+@pytest.mark.parametrize("height", [6.0, 7.5])
+def test_a_silent_slice_that_fills_no_gap_is_another_pass(height: float, tmp_path: Path, write_series: Write) -> None:
+    change = give(AcquisitionNumber=(*[2] * 10, None))
+    write_series(tmp_path, places(*LONGER, height), change=change)
+    assert "different AcquisitionNumber" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("marked", [(3,), (0, 4, 5), (2, 3, 4, 7)], ids=str)
+def test_image_types_of_single_slices_do_not_part_a_scan(
+    marked: tuple[int, ...], tmp_path: Path, write_series: Write
+) -> None:
+    axial = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    kinds = tuple([*axial, "CT_SOM5 SPI"] if k in marked else axial for k in range(10))
+    stored = write_series(tmp_path, places(*LONGER), change=give(ImageType=kinds))
+    scan = read_dicom(tmp_path)
+    np.testing.assert_array_equal(scan.values.transpose(2, 1, 0), stored.astype(int) - 1024)
+    assert {note.code for note in notes_of(scan)} <= {"acquisitions_joined"}
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [
+        ("SliceThickness", ("1.25", "1.2500001", "1.249")),
+        ("SliceThickness", ("0.75", "0.7499999", "0.750")),
+        ("KVP", ("120", "119.95", "120.0")),
+        ("AcquisitionNumber", ("1", "01", " 1")),
+        ("ConvolutionKernel", (["Br40f", "3"],) * 3),
+    ],
+)
+def test_numbers_that_differ_by_their_rounding_are_one(
+    keyword: str, values: tuple[object, ...], tmp_path: Path, write_series: Write
+) -> None:
+    write_series(tmp_path, places(*HEIGHTS), change=give(**{keyword: values * 2}))
+    assert notes_of(read_dicom(tmp_path)) == []
+
+
 @pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "StudyInstanceUID", "PatientID"])
 @pytest.mark.parametrize("values", [("1.2.1",) * 3 + ("1.2.2",) * 3, tuple(f"1.2.{k}" for k in range(6))])
 def test_places_that_cannot_be_compared_are_refused(
@@ -194,6 +246,24 @@ def test_enhanced_frames_of_two_acquisitions_are_separated_and_get_their_seg(
     (frame,) = seg.PerFrameFunctionalGroupsSequence
     assert frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 4
     assert float(frame.PlanePositionSequence[0].ImagePositionPatient[2]) == 6.0
+
+
+def test_kinds_of_frames_are_those_of_each_frame(
+    tmp_path: Path, write_series: Write, make_enhanced: Callable[..., None]
+) -> None:
+    stored = make_stored(6)
+
+    def change(ds: Dataset, _: int) -> None:
+        make_enhanced(ds, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], stored)
+        ds.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "MIXED"]
+        for k, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
+            kind = Dataset()
+            kind.FrameType = ["ORIGINAL", "PRIMARY", "VOLUME", "MAXIMUM" if k % 2 else "NONE"]
+            frame.CTImageFrameTypeSequence = [kind]
+
+    write_series(tmp_path / "in", 1, change=change)
+    assert "different ImageType" in refusal(tmp_path / "in")
+    assert [len(part.slices) for part in list_series(tmp_path / "in")] == [3, 3]
 
 
 def stray(sop_class: str, series: str | None) -> Dataset:
