@@ -104,7 +104,7 @@ def _check_rescaling(series: Series) -> None:
     """Refuses a series of which some slices alone say how their values become HU."""
     silent = [one.path.name for one in series.slices if one.rescale is None]
     if silent and len(silent) < len(series.slices):
-        found = f"{some(silent)} no RescaleSlope and RescaleIntercept, the other slices have them"
+        found = f"{some(silent)}: no RescaleSlope and RescaleIntercept, the other slices have them"
         raise UserError(f"{series.slices[0].path.parent}: {found}; expected: all slices in HU")
 
 

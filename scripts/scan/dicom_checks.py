@@ -23,7 +23,7 @@ def check_alike(slices: list[Slice]) -> None:
     _refuse_unknown_syntax(slices)
     incomplete = [one.path.name for one in slices if not one.complete]
     if incomplete:
-        raise UserError(f"{slices[0].path.parent}: {some(incomplete)} truncated; accepted: {COMPLETE}")
+        raise UserError(f"{slices[0].path.parent}: {some(incomplete)}: truncated; accepted: {COMPLETE}")
     _refuse_others(slices, "pixels", [(one.columns, one.rows) for one in slices], 0)
     _refuse_others(slices, "mm between pixels", [one.pixel_spacing for one in slices], _SAME_SPACING)
     _refuse_others(slices, "as orientation", [one.orientation for one in slices], _PARALLEL)
@@ -47,7 +47,7 @@ def _refuse_others(
     others = [k for k, value in enumerate(values) if not _alike(value, usual, tolerance)]
     if others:
         names = some([slices[k].path.name for k in others])
-        found = f"{names} {numbers_in_words(values[others[0]])} {what}, the rest {numbers_in_words(usual)}"
+        found = f"{names}: {numbers_in_words(values[others[0]])} {what}, the rest {numbers_in_words(usual)}"
         raise UserError(f"{slices[0].path.parent}: {found}; accepted: a series of equal slices (move the others away)")
 
 
@@ -63,6 +63,6 @@ def numbers_in_words(value: tuple[float, ...] | None) -> str:
 
 
 def some(names: list[str]) -> str:
-    """Returns the first three names and how many more, with a colon."""
+    """Returns the first three names and how many more."""
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(sorted(names)[:3])}{rest}:"
+    return f"{', '.join(sorted(names)[:3])}{rest}"

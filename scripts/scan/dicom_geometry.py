@@ -91,7 +91,7 @@ def _positions(slices: list[Slice], normal: NDArray[np.float64]) -> tuple[NDArra
         return np.array([one.position for one in slices]), True, []
     names = some([one.path.name for one in lacking])
     if len(lacking) < len(slices) or (len(slices) > 1 and any(one.location is None for one in slices)):
-        found = f"{names} no ImagePositionPatient, so that their order cannot be known"
+        found = f"{names}: no ImagePositionPatient, so that their order cannot be known"
         raise UserError(f"{slices[0].path.parent}: {found}; accepted: files with their position")
     words = "The files have no ImagePositionPatient: place and voxel size are not known, the order is SliceLocation's."
     locations = np.array([one.location or 0.0 for one in slices])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scripts.scan.dicom_checks import some
 from scripts.scan.dicom_header import Slice, number, text
 from scripts.scan.volume import Note
 
@@ -68,7 +69,7 @@ def set_aside(slices: list[Slice]) -> tuple[list[Slice], list[Note]]:
         notes.append(Note("objects_left_out", describe_objects(others, " of the series"), "repair"))
     axial = [one for one in images if not one.localizer]
     if axial and len(axial) < len(images):
-        names = _names([one for one in images if one.localizer])
+        names = _files([one for one in images if one.localizer])
         words = f"{len(images) - len(axial)} localizer (scout) image(s) of the series were left out: {names}."
         notes.append(Note("localizer_dropped", words, "repair"))
     return axial or images, notes
@@ -80,16 +81,15 @@ def describe_objects(objects: list[Slice], where: str) -> str:
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())[:_SHOWN])
     one = len(objects) == 1
     count = f"{len(objects)} object{'' if one else 's'}{where} that {'is' if one else 'are'} no CT slice"
-    return f"{count} {'was' if one else 'were'} left out ({listed}): {_names(objects)}."
+    return f"{count} {'was' if one else 'were'} left out ({listed}): {_files(objects)}."
 
 
 def _kind(one: Slice) -> str:
     return "colour or screen image" if one.ct else str(one.header.SOPClassUID.name)[:64]
 
 
-def _names(slices: list[Slice]) -> str:
-    names = sorted({one.path.name for one in slices})
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+def _files(slices: list[Slice]) -> str:
+    return some(list({one.path.name for one in slices}))
 
 
 def _is_screen(one: Slice) -> bool:

@@ -82,10 +82,10 @@ def write_dicom_seg(
     sources = _read_sources(scan)
     frames = mask.transpose(2, 1, 0)  # a view
     count = int(number(sources[0], "NumberOfFrames") or 1)
-    if count > 1 and len(sources) == 1:
+    if count > 1:
+        if len(sources) > 1:
+            raise UserError(f"{scan.path.name}: {len(sources)} multi-frame files; expected for a DICOM SEG: one")
         frames = _in_order_of_frames(frames, scan, count)
-    if len(sources) != len(frames) != count:
-        raise UserError(f"{scan.path.name}: {len(sources)} multi-frame files; expected for a DICOM SEG: one")
     try:
         segmentation = _segmentation(frames, sources, algorithm, version, description)
         return write_atomic(path, lambda temporary: segmentation.save_as(temporary, enforce_file_format=True))

@@ -29,17 +29,21 @@ class Series:
         uid: SeriesInstanceUID; empty for objects that belong to no series.
         number: SeriesNumber; None if absent.
         modality: "CT", "MR", ...; of CT images that do not say, "CT".
-        slices: without what was left out, in an order that the files' names do not change.
-        part: what tells it from the other parts of its series.
+        part: its slices, without what was left out, in an order that the files' names do not change; and what tells
+            them from the other parts of the series.
         notes: what was left out of the series, or joined.
     """
 
     uid: str
     number: int | None
     modality: str
-    slices: list[Slice]
     part: Part
     notes: tuple[Note, ...] = ()
+
+    @property
+    def slices(self) -> list[Slice]:
+        """The slices of its part."""
+        return self.part.slices
 
     @property
     def id(self) -> str:
@@ -143,14 +147,14 @@ def _series(uid: str, slices: list[Slice]) -> list[Series]:
     modality = _most(text(one.header, "Modality") for one in images or ordered)
     modality = modality or ("CT" if images else "unknown modality")
     if not images or modality != "CT":
-        return [Series(uid, _number(ordered), modality, ordered, Part(ordered))]
+        return [Series(uid, _number(ordered), modality, Part(ordered))]
     rest, notes = set_aside(ordered)
     parts, joined = separate(rest)
     uids = {str(one.header.SeriesInstanceUID) for one in slices}
     if len(uids) > 1:
         words = f"{len(uids)} CT series of one slice each, alike in study, series number and frame of reference"
         notes.append(Note("series_joined", f"{words}, were taken as one scan.", "assumption"))
-    return [Series(uid, _number(p.slices), "CT", p.slices, p, (*notes, *joined)) for p in parts]
+    return [Series(uid, _number(p.slices), "CT", p, (*notes, *joined)) for p in parts]
 
 
 def _number(slices: list[Slice]) -> int | None:
@@ -212,16 +216,17 @@ def _the_only(folder: Path, images: list[Series], matches: list[Series], wanted:
     if len(matches) == 1:
         return matches[0]
     shown = matches or images
-    asked = "" if wanted is None else f" {'several' if matches else 'none'} of them --series {wanted};"
+    asked = "" if wanted is None else f", {'several' if matches else 'none'} of them --series {wanted}"
     count = f"{len({one.uid for one in images})} CT series{_differences(images)}"
     numbers = [one.number for one in shown]
     unique = len(set(numbers)) == len(numbers) and None not in numbers
     how = f"--series {numbers[0]}" if unique else f"--series {shown[0].id}"
     if len(shown) >= _FEWEST_JOINED and all(len(one.slices) == 1 for one in shown):
         expected = f"one SeriesInstanceUID for all slices of a scan, or one slice chosen with e.g. {how}"
-        found = f"{count},{asked} each of one slice, as some anonymizers leave it"
-        raise UserError(f"{folder}: {found}; accepted: {expected}")
-    raise UserError(f"{folder}: {count},{asked} accepted: one, chosen with e.g. {how}, of {_listed(shown)}")
+        raise UserError(
+            f"{folder}: {count}, each of one slice, as some anonymizers leave it{asked}; expected: {expected}"
+        )
+    raise UserError(f"{folder}: {count}{asked}; accepted: one, chosen with e.g. {how}, of {_listed(shown)}")
 
 
 def _differences(series: list[Series]) -> str:

@@ -330,7 +330,7 @@ def test_many_strays_are_counted(tmp_path: Path, write_series: Write) -> None:
         save(ds, tmp_path / f"r{k}")
     (note,) = notes_of(read_dicom(tmp_path))
     assert note.text.startswith("7 objects of the series")
-    assert note.text.endswith("(7 Basic Text SR Storage): r0, r1, r2, r3 and 3 more.")
+    assert note.text.endswith("(7 Basic Text SR Storage): r0, r1, r2 and 4 more.")
 
 
 def test_what_the_reader_says_of_the_whole_series_depends_on_all_slices(tmp_path: Path, write_series: Write) -> None:
