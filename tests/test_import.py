@@ -38,8 +38,10 @@ def state():
 
 before = state()
 import scripts
+# A command, and what only MONAI Label's own process imports: it needs packages of that environment.
+left_out = ("scripts.__main__", "scripts.monai_label.server", "scripts.monai_label.serving.")
 for found in pkgutil.walk_packages(scripts.__path__, "scripts."):
-    if found.name not in ("scripts.__main__", "scripts.monai_label.server"):  # a command, and MONAI Label's own process
+    if not found.name.startswith(left_out):
         importlib.import_module(found.name)
 after = state()
 print("changed:", [key for key in before if before[key] != after[key]])

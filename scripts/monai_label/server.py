@@ -22,6 +22,7 @@ import monaibundle
 import torch
 from fastapi import HTTPException
 from monailabel.config import settings
+from monailabel.interfaces import app
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
@@ -35,6 +36,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 
 from scripts.monai_label.request_values import KINDS
 from scripts.monai_label.serving.answers import answering
+from scripts.monai_label.serving.dicom_studies import DicomStudies
 from scripts.monai_label.serving.endpoints import checked, protect
 from scripts.monai_label.serving.studies import NIFTI, Studies, stored_shape
 from scripts.monai_label.serving.uploads import discarding_upload, is_upload
@@ -138,6 +140,7 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
     def init_datastore(self) -> Datastore:
         """Opens the folder of scans, or a DICOMweb server."""
         if "://" in self.studies:
+            app.DICOMWebDatastore = DicomStudies  # looked up there when it is opened
             return super().init_datastore()
         return Studies(
             self.studies,

@@ -22,14 +22,12 @@ from scripts.errors import UserError
 from scripts.files import write_atomic
 from scripts.scan.dicom_files import UNREADABLE, UNREADABLE_FILE, read_header
 from scripts.scan.dicom_header import number, numbers, text
+from scripts.scan.segment_codes import CATEGORY, COLOUR, REGION, TYPE
 from scripts.scan.volume import Scan
 
 LABEL = "COVID-19 infection"
-# PS3.16: category from CID 7150, type from CID 7159 (lesion segmentation types), region from CID 4. A disease such as
-# pneumonia is no type of segment there; what is outlined is the altered tissue.
-_CATEGORY = CodedConcept("49755003", "SCT", "Morphologically Altered Structure")
-_TYPE = CodedConcept("409774005", "SCT", "Inflammation")
-_COLOUR = CIELabColor.from_rgb(255, 159, 28)  # the preview's
+_CATEGORY, _TYPE = CodedConcept(*CATEGORY), CodedConcept(*TYPE)
+_COLOUR = CIELabColor.from_rgb(*COLOUR)
 _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns"]
 _IDENTITY = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"]
 _MAY_BE_EMPTY: dict[str, Callable[[str], object]] = {
@@ -106,7 +104,7 @@ def _segmentation(
         algorithm_identification=AlgorithmIdentificationSequence(
             name=_long_string(algorithm), version=_long_string(version), family=codes.DCM.ArtificialIntelligence
         ),
-        anatomic_regions=[codes.SCT.Lung],
+        anatomic_regions=[CodedConcept(*REGION)],
         display_color=_COLOUR,
     )
     return Segmentation(

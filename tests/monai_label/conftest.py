@@ -107,10 +107,21 @@ def server(
     turned: Callable[..., nib.Nifti1Image],
 ) -> Iterator[Server]:
     """Assembles an app as `make monailabel` does and starts it with the command that it printed."""
-    if not (PYTHON.parents[1] / "ready").exists():
-        pytest.skip("MONAI Label's environment is absent; `make .venv-monailabel/ready` builds it in a few minutes")
     folder = tmp_path_factory.mktemp("label")
     before = tree(ROOT)
+    words, deployment, url = assembled(folder, make_checkpoint)
+    add_scans(deployment / "studies", turned)
+    with launched(words, folder, deployment, url) as running:
+        yield running
+    assert processes_of(folder) == []
+    assert tree(ROOT) == before
+    assert not [path for path in (folder / "home" / "tmp").iterdir() if path.name.endswith((".nii.gz", ".nrrd"))]
+
+
+def assembled(folder: Path, make_checkpoint: Callable[..., Path]) -> tuple[list[str], Path, str]:
+    """Assembles an app as `make monailabel` does; returns the command line that it prints, on a free port."""
+    if not (PYTHON.parents[1] / "ready").exists():
+        pytest.skip("MONAI Label's environment is absent; `make .venv-monailabel/ready` builds it in a few minutes")
     deployment = folder / "deployment"
     weights = make_checkpoint(folder / "given" / "model.pt")
     command = [PYTHON, "-m", "scripts", "monai_label", "assemble", weights, "--deployment", deployment]
@@ -120,12 +131,7 @@ def server(
     words = shlex.split(line)
     assert words[words.index("--host") + 1] == "127.0.0.1"
     words[words.index("--port") + 1] = port = free_port()
-    add_scans(deployment / "studies", turned)
-    with launched(words, folder, deployment, f"http://127.0.0.1:{port}") as running:
-        yield running
-    assert processes_of(folder) == []
-    assert tree(ROOT) == before
-    assert not [path for path in (folder / "home" / "tmp").iterdir() if path.name.endswith((".nii.gz", ".nrrd"))]
+    return words, deployment, f"http://127.0.0.1:{port}"
 
 
 @contextmanager
@@ -185,6 +191,7 @@ def add_scans(studies: Path, turned: Callable[..., nib.Nifti1Image]) -> None:
 class Tools:
     """What tests need that start a server themselves."""
 
+    assembled = staticmethod(assembled)
     launched = staticmethod(launched)
     free_port = staticmethod(free_port)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import requests
 from fastapi import HTTPException
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
 
@@ -27,6 +28,8 @@ def answer(error: Exception) -> HTTPException:
             return HTTPException(404 if isinstance(one, ImageNotFoundException) else 400, one.msg)
         if isinstance(one, UserError):
             return HTTPException(400, str(one))
+        if isinstance(one, requests.RequestException):
+            return HTTPException(502, f"the DICOMweb server cannot be asked: {one}")
     return HTTPException(500, f"{type(error).__name__}: {error}; the server's log says more")
 
 

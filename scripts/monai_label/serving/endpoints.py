@@ -16,14 +16,13 @@ from fastapi.middleware.cors import CORSMiddleware
 from monailabel.config import settings
 from monailabel.endpoints import infer, model
 from monailabel.utils.async_tasks.task import AsyncTask
-from monailabel.utils.others.generic import device_list
+from monailabel.utils.others.generic import device_list, remove_file
 
 from scripts.errors import UserError
 from scripts.monai_label.request_values import check_request, refuse_evaluated
 from scripts.monai_label.serving.answers import answering
+from scripts.monai_label.serving.dicom_seg import BY_MODEL, write_seg
 from scripts.monai_label.web_guard import WebGuard, normal_origin
-
-SEGMENT = {"name": "infection", "description": "COVID-19 infection, outlined by a network"}
 
 
 def checked(kind: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def protect(web: FastAPI, hosts: Iterable[str]) -> None:
     """
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)  # PUT /session unpacks archives
     infer.run_inference = _inference(infer.run_inference)
-    infer.nifti_to_dicom_seg = _dicom_seg(infer.nifti_to_dicom_seg)
+    infer.nifti_to_dicom_seg = _dicom_seg
     model.update_model = model.delete_model = _refuse_weights
     AsyncTask.run = staticmethod(_task(AsyncTask.run))
     origins = [normal_origin(str(origin)) for origin in settings.MONAI_LABEL_CORS_ORIGINS]
@@ -62,9 +61,12 @@ def _inference(run: Callable[..., Any]) -> Callable[..., Any]:
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         params = _parameters(given.get("params"))
         checked("infer", params)
-        if given.get("output") == infer.ResultType.dicom_seg:
-            params.setdefault("label_info", [{**SEGMENT, "model_name": given.get("model", "")}])
-        return run(**{**given, "params": json.dumps(params)})
+        if given.get("output") != infer.ResultType.dicom_seg:
+            return run(**{**given, "params": json.dumps(params)})
+        params.setdefault("label_info", [{"model_name": given.get("model", "")}])
+        answer = run(**{**given, "params": json.dumps(params)})
+        given["background_tasks"].add_task(remove_file, answer.path)  # MONAI Label leaves it behind
+        return answer
 
     return checked_inference
 
@@ -79,16 +81,9 @@ def _parameters(text: Any) -> dict[str, Any]:
     return params
 
 
-def _dicom_seg(write: Callable[..., str]) -> Callable[..., str]:
-    """Says so where a mask holds nothing: DICOM knows no segmentation without a segment."""
-
-    def written(*args: Any, **kwargs: Any) -> str:
-        file = write(*args, **kwargs)
-        if not file:
-            raise HTTPException(409, "no infection was found, and DICOM SEG needs a segment; expected: output=image")
-        return file
-
-    return written
+def _dicom_seg(series: str, mask: str, label_info: Any, **_: Any) -> str:
+    """Writes a mask of the model, which is no annotator's label whatever the request says."""
+    return write_seg(series, mask, label_info, BY_MODEL)
 
 
 def _task(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -46,13 +46,25 @@ class Studies(LocalDatastore):
             require_plain_name(label_tag)
             scan = self.get_image_uri(image_id)
             if scan.endswith(NIFTI):
-                warning = _check_label(label_filename, scan, f"the label of {image_id}")
+                warning = check_label(label_filename, scan, f"the label of {image_id}")
                 label_info = {**(label_info or {}), **({"warning": warning} if warning else {})}
             return str(super().save_label(image_id, label_filename, label_tag, label_info))
 
 
-def _check_label(label: str, scan: str, name: str) -> str:
-    """Refuses a label that does not belong to its scan; returns a warning where it marks nothing."""
+def check_label(label: str, scan: str, name: str) -> str:
+    """Refuses a label that does not belong to its scan.
+
+    Args:
+        label: the label's file.
+        scan: the scan's NIfTI file.
+        name: what an answer calls the label.
+
+    Returns:
+        A warning where it marks nothing, else an empty text.
+
+    Raises:
+        HTTPException: 400.
+    """
     if not label.endswith(NIFTI):
         ending = "".join(Path(label).suffixes) or "a name without extension"
         raise HTTPException(400, f"{name}: {ending}; expected: {' or '.join(NIFTI)}")
