@@ -73,7 +73,8 @@ class Trees:
     def zenodo(self, names: Iterable[str] = ZENODO_NAMES, root: str = "zenodo", masks=("Infection", "Lung")) -> Path:
         codes = {"Infection": (1,), "Lung": (1, 2), "Lung_and_Infection": (1, 2, 3)}
         for name in names:
-            self.ct(self.folder / root / "COVID-19-CT-Seg_20cases" / f"{name}.nii.gz")
+            image = self.folder / root / "COVID-19-CT-Seg_20cases" / f"{name}.nii.gz"
+            self.volume(image, (0, 255)) if name.startswith("radiopaedia") else self.ct(image)
             for mask in masks:
                 self.volume(self.folder / root / f"{mask}_Mask" / f"{name}.nii.gz", codes[mask])
         return self.folder / root

@@ -59,6 +59,14 @@ def test_zenodo_takes_the_infection_mask_before_the_combined_one(trees):
     assert all("label_codes" not in case for case in cases.values())
 
 
+def test_a_radiopaedia_volume_that_holds_hu_is_read_as_hu(trees):
+    root = trees.zenodo(("radiopaedia_4_85506_1", "radiopaedia_7_85703_0"))
+    trees.ct(root / "COVID-19-CT-Seg_20cases" / "radiopaedia_7_85703_0.nii.gz")
+    cases = by_name(build(root)["training"])
+    assert cases["radiopaedia_7_85703_0"]["intensity"] == "hu"
+    assert cases["radiopaedia_4_85506_1"]["intensity"] == "window:-1350,150"
+
+
 def test_of_the_combined_mask_only_code_3_is_infection(trees):
     root = trees.zenodo(masks=("Lung_and_Infection",))
     datalist, facts = build_datalist([root], folds=2)

@@ -9,8 +9,9 @@ import pandas as pd
 
 from scripts.data.layouts.base import BINARY, Findings, Layout, new_case, pair
 from scripts.data.layouts.case import Case
-from scripts.data.layouts.files import VOLUMES, file_at, list_files, stem_of
+from scripts.data.layouts.files import VOLUMES, file_at, list_files, read_values, stem_of
 from scripts.data.layouts.patients import patient_of_scan, scan_name
+from scripts.errors import UserError
 
 _IMAGES = "COVID-19-CT-Seg_20cases"
 _LABELS = "Infection_Mask"
@@ -37,8 +38,16 @@ def _case(stem: str, image: Path, label: Path, lung: Path | None, combined: bool
         case["intensity"] = "hu"
     elif case["name"].startswith("radiopaedia_"):
         low, high = _WINDOWS.get(case["name"], _USUAL_WINDOW)
-        case["intensity"] = f"window:{low},{high}"
+        case["intensity"] = "hu" if _below_zero(image) else f"window:{low},{high}"
     return case
+
+
+def _below_zero(image: Path) -> bool:
+    """Whether a volume holds HU: some copies of the windowed volumes were brought back to them."""
+    try:
+        return bool(read_values(image).min() < 0)
+    except UserError:
+        return False  # the checks say what is wrong with the file
 
 
 def _unpacked(root: Path, name: str) -> Path:
