@@ -18,7 +18,7 @@ from scripts.scan.volume import Note
 
 _SAME_PLACE = 0.01  # mm
 _SAME_NUMBER = 0.05  # mm, kV or a count; nearer numbers differ by how they were rounded
-_SHORTEST_STEP = 0.8  # of the usual distance from slice to slice; a shorter one is a second slice at one place
+_SHORTEST_STEP = 0.6  # of the usual distance from slice to slice; one between two others halves it at least
 _SHOWN = 4
 
 _APART = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")

@@ -142,7 +142,7 @@ def _are_of_one_scan(slices: list[Slice]) -> bool:
 
 def _series(uid: str, slices: list[Slice]) -> list[Series]:
     """The series, or its parts; what it says of itself depends on its slices, not on the names of their files."""
-    ordered = sorted(slices, key=lambda one: (text(one.header, "SOPInstanceUID"), one.frame, str(one.path)))
+    ordered = sorted(slices, key=_in_order)
     images = [one for one in ordered if one.ct]
     modality = _most(text(one.header, "Modality") for one in images or ordered)
     modality = modality or ("CT" if images else "unknown modality")
@@ -155,6 +155,10 @@ def _series(uid: str, slices: list[Slice]) -> list[Series]:
         words = f"{len(uids)} CT series of one slice each, alike in study, series number and frame of reference"
         notes.append(Note("series_joined", f"{words}, were taken as one scan.", "assumption"))
     return [Series(uid, _number(p.slices), "CT", p, (*notes, *joined)) for p in parts]
+
+
+def _in_order(one: Slice) -> tuple[object, ...]:
+    return text(one.header, "SOPInstanceUID"), one.frame, one.position or (), str(one.path)
 
 
 def _number(slices: list[Slice]) -> int | None:

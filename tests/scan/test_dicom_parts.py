@@ -340,6 +340,15 @@ def test_what_the_reader_says_of_the_whole_series_depends_on_all_slices(tmp_path
     assert {outcome(renamed(tmp_path / "in", seed)) for seed in range(3)} == {outcome(tmp_path / "in")}
 
 
+def test_slices_that_share_an_identity_are_read_in_the_order_of_their_places(
+    tmp_path: Path, write_series: Write
+) -> None:
+    noisy = tuple([1, 1e-4 * k, 0, -1e-4 * k, 1, 0] for k in range(6))
+    change = give(SOPInstanceUID="1.2.3", ImageOrientationPatient=noisy)
+    write_series(tmp_path / "in", places(*HEIGHTS), change=change)
+    assert {outcome(renamed(tmp_path / "in", seed)) for seed in range(3)} == {outcome(tmp_path / "in")}
+
+
 def test_slices_of_which_some_are_not_rescaled_are_refused(tmp_path: Path, write_series: Write) -> None:
     def change(ds: Dataset, k: int) -> None:
         if k == 2:
