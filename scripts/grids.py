@@ -18,24 +18,17 @@ TOLERANCE_MM = 1e-2
 
 @dataclass(frozen=True)
 class Grid:
-    """Size and place of a volume.
+    """Size and place of a volume, or the size of a picture.
 
     Attributes:
         name: the file, what an error names.
-        shape: stored axes (x, y, z).
-        affine: (4, 4) voxel index to mm, RAS.
+        shape: stored axes (x, y, z) of a volume, (width, height) of a picture.
+        affine: (4, 4) voxel index to mm, RAS; None for a picture.
     """
 
     name: str
     shape: tuple[int, ...]
-    affine: NDArray[np.float64]
-
-    def turned(self) -> Grid:
-        """Returns the grid with its axes turned to RAS, as far as permutations and flips go."""
-        turn = nib.io_orientation(self.affine)
-        order = np.argsort(turn[:, 0])
-        shape = tuple(int(self.shape[axis]) for axis in order)
-        return Grid(self.name, shape, self.affine @ nib.orientations.inv_ornt_aff(turn, self.shape))
+    affine: NDArray[np.float64] | None
 
 
 def check_belongs(label: Grid, image: Grid, tolerance_mm: float = TOLERANCE_MM) -> None:
@@ -49,17 +42,40 @@ def check_belongs(label: Grid, image: Grid, tolerance_mm: float = TOLERANCE_MM) 
     Raises:
         UserError: with both sizes, or both affines and the distance.
     """
-    if len(label.shape) != 3 or len(image.shape) != 3:
-        raise UserError(f"{label.name}: size {_size(label)}; expected: one volume, {_size(image)} as {image.name}")
-    found, wanted = label.turned(), image.turned()
-    if found.shape != wanted.shape:
-        raise UserError(f"{label.name}: has {label.shape} voxels; expected: those of {image.name}, {image.shape}")
-    distance = corner_distance(found.shape, found.affine, wanted.affine)
+    if label.affine is None or image.affine is None or (len(label.shape), len(image.shape)) != (3, 3):
+        _check_kind(label, image)
+        return
+    shape, affine = _turned(label.shape, label.affine)
+    wanted_shape, wanted_affine = _turned(image.shape, image.affine)
+    if shape != wanted_shape:
+        raise UserError(
+            f"{label.name}: has {_size(shape)} voxels (left-right, front-back, head-foot); expected: those of "
+            f"{image.name}, {_size(wanted_shape)}"
+        )
+    distance = corner_distance(shape, affine, wanted_affine)
     if not distance <= tolerance_mm:
         raise UserError(
-            f"{label.name}: lies up to {distance:.4g} mm off {image.name}, affine {_rows(label)}; expected: "
-            f"{_rows(image)}, within {tolerance_mm:g} mm"
+            f"{label.name}: lies up to {distance:.4g} mm off its image, affine {_rows(label.affine)}; expected: that "
+            f"of {image.name}, {_rows(image.affine)}, within {tolerance_mm:.4g} mm"
         )
+
+
+def _check_kind(label: Grid, image: Grid) -> None:
+    """Lets a picture through that has the size of its picture, and nothing else."""
+    if label.affine is None and image.affine is None and label.shape == image.shape:
+        return
+    found, wanted = (f"{'picture' if one.affine is None else 'volume'} of {_size(one.shape)}" for one in (label, image))
+    raise UserError(f"{label.name}: a {found}; expected: a {wanted} as {image.name}")
+
+
+def _turned(shape: tuple[int, ...], affine: NDArray[np.float64]) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Size and affine with the axes turned to RAS, as far as permutations and flips go.
+
+    The same turn as MONAI's `Orientation`, which brings labels and images to one order for training.
+    """
+    turn = nib.io_orientation(affine)
+    order = np.argsort(turn[:, 0])
+    return tuple(int(shape[axis]) for axis in order), affine @ nib.orientations.inv_ornt_aff(turn, shape)
 
 
 def corner_distance(shape: Sequence[int], first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -74,9 +90,9 @@ def corner_distance(shape: Sequence[int], first: NDArray[np.float64], second: ND
     return float(np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max())
 
 
-def _size(grid: Grid) -> str:
-    return " x ".join(map(str, grid.shape))
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
-def _rows(grid: Grid) -> str:
-    return np.array2string(grid.affine[:3], precision=4, suppress_small=True, separator=", ").replace("\n", "")
+def _rows(affine: NDArray[np.float64]) -> str:
+    return np.array2string(affine[:3], precision=4, suppress_small=True, separator=", ").replace("\n", "")

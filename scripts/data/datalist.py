@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from scripts.data.layouts.base import listing_error
 from scripts.data.layouts.build import build_datalist, relative_to
 from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, FileKey
+from scripts.data.layouts.partners import check_partners
 from scripts.data.layouts.registry import DATALIST, recognise
 from scripts.data.layouts.schema import parse_datalist
 from scripts.data.splits import check_patient_disjoint, patients_of
@@ -76,6 +77,7 @@ def select_cases(
     exclude_patients: Collection[str] = (),
     labelled: bool = False,
     pseudo: bool | None = None,
+    masks: bool = True,
 ) -> list[Case]:
     """Chooses the cases of a split, with absolute paths.
 
@@ -88,9 +90,11 @@ def select_cases(
         exclude_patients: patients to leave out, for instance those of a test set that lies elsewhere.
         labelled: leave out cases without label, as an evaluation must.
         pseudo: True: only cases whose label a network made, False: only others; None: both.
+        masks: whether labels and masks must belong to their images; False where the images alone are read.
 
     Raises:
-        UserError: unknown split or fold, nothing left, or a patient in training and in validation or test.
+        UserError: unknown split or fold, nothing left, a patient in training and in validation or test, or a label or
+            mask that cannot be read or does not belong to its image (`check_belongs`).
     """
     if split not in get_args(Split):
         raise UserError(f"split: {split!r}, accepted: {', '.join(get_args(Split))}")
@@ -116,7 +120,10 @@ def select_cases(
         chosen = [case for case in chosen if case.get("pseudo", False) == pseudo]
     if not chosen:
         raise UserError(_nothing(dataset_dir, split, fold, datalist))
-    return [_with_folder(case, Path(dataset_dir).resolve()) for case in chosen]
+    cases = [_with_folder(case, Path(dataset_dir).resolve()) for case in chosen]
+    if masks:
+        check_partners(cases, str(dataset_dir))
+    return cases
 
 
 def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None, split: Split = "training") -> dict[str, Any]:

@@ -211,11 +211,6 @@ def _build_stack(case: Mapping[str, Any], grid: NetworkGrid) -> Stack:
     image, label = item[IMAGE], item.get(LABEL)
     if label is None:
         label = torch.zeros_like(image)
-    if label.shape != image.shape:
-        raise UserError(
-            f"{case[LABEL]}: {label.shape[-1]} slices, its image {case[IMAGE]} has {image.shape[-1]}; "
-            "accepted: a label on the image's own grid"
-        )
     chosen = chosen_slices(case, image)
     if BOX in item:  # what lies beyond it is not looked at later either
         chosen = chosen[(chosen >= item[BOX][2, 0]) & (chosen < item[BOX][2, 1])]

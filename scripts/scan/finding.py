@@ -35,7 +35,7 @@ def find_scans(path: str) -> list[dict[str, str]]:
     """
     root = Path(path)
     if (root / DATALIST).is_file():
-        return [{"image": case["image"]} for case in select_cases(root, "all")]
+        return [{"image": case["image"]} for case in select_cases(root, "all", masks=False)]
     files = [root] if root.is_file() else [file for _, found in walk_files(root) for file in found]
     scans = sorted(file for file in files if file.name.lower().endswith(SEARCHED))
     left_out = describe_passed_over(root, SEARCHED)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from nibabel.affines import apply_affine
 
 from scripts.errors import UserError
+from scripts.grids import Grid, check_belongs
 from scripts.scan.volume import Affine, Note, Scan, axial_axes
 
 SHEAR_TOLERANCE = 1e-3
@@ -117,38 +117,16 @@ def check_extent(shape: Sequence[int], affine: Affine) -> list[Note]:
     return []
 
 
-def largest_distance(first: Affine, second: Affine, shape: Sequence[int]) -> float:
-    """Largest distance in mm between the places that two affines give to one voxel of a grid.
-
-    It is reached at a corner, because the difference of two affines is affine.
-
-    >>> largest_distance(np.diag([1.0, 1.0, 1.0, 1.0]), np.diag([1.0, 1.0, 1.5, 1.0]), (10, 10, 5))
-    2.0
-    """
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
-    return float(np.linalg.norm(apply_affine(first, corners) - apply_affine(second, corners), axis=1).max())
-
-
 def check_same_grid(other: Scan, scan: Scan) -> None:
     """Refuses a mask whose voxels do not lie on those of its scan, stored in whatever order.
 
+    Half a voxel off is fine: other programs round what they write, and every voxel still finds its own.
+
     Raises:
-        UserError: with both shapes, or both affines and how far the corners lie apart; half a voxel is accepted.
+        UserError: see `check_belongs`.
     """
-    (values, affine), (found, found_affine) = scan.lps(), other.lps()
-    if found.shape != values.shape:
-        shapes = (" x ".join(map(str, one.shape)) for one in (found, values))
-        raise UserError(
-            f"{other.path}: has {next(shapes)} voxels along left, posterior, superior; accepted: those of {scan.path}, "
-            f"{next(shapes)}"
-        )
-    apart = largest_distance(found_affine, affine, values.shape)
-    if apart > min(scan.spacing_lps) / 2:
-        texts = (np.array2string(one[:3], precision=4).replace("\n", "") for one in (found_affine, affine))
-        raise UserError(
-            f"{other.path}: lies up to {apart:.2f} mm off its scan, affine {next(texts)}; accepted: the affine of "
-            f"{scan.path}, {next(texts)} (both in LPS order)"
-        )
+    mask, grid = (Grid(str(one.path), one.values.shape, one.affine) for one in (other, scan))
+    check_belongs(mask, grid, tolerance_mm=min(scan.spacing_lps) / 2)
 
 
 def is_placeholder(affine: Affine) -> bool:

@@ -108,7 +108,7 @@ def _search(root: Path, output: Path) -> list[tuple[Path, Kind]]:
     if output.resolve() == root.resolve():
         raise UserError(f"{root}: is the output folder, too; accepted: an output folder of its own")
     if (root / DATALIST).is_file():
-        return [(Path(case["image"]), "file") for case in select_cases(root, "all")]
+        return [(Path(case["image"]), "file") for case in select_cases(root, "all", masks=False)]
     found: list[tuple[Path, Kind]] = []
     of_folders: dict[Path, str] = {}
     count = 0

@@ -12,7 +12,8 @@ import nibabel as nib
 import numpy as np
 
 from scripts.errors import UserError
-from scripts.scan.geometry_checks import Affine, is_placeholder, largest_distance
+from scripts.grids import corner_distance
+from scripts.scan.geometry_checks import Affine, is_placeholder
 from scripts.scan.volume import Note
 
 _TOLERANCE_MM = 0.01
@@ -109,7 +110,7 @@ def _compare_forms(header: nib.Nifti1Header, pixdim: Sequence[float], shape: tup
         text = f"sform and pixdim give different voxel sizes, {found[0]} and {found[1]}; the sform is used"
         return [Note("forms_differ", text, "warning")]
     try:
-        apart = largest_distance(sform, _rotated(header)[0], shape)
+        apart = corner_distance(shape, sform, _rotated(header)[0])
     except ValueError as error:
         return [Note("forms_differ", f"the qform holds no rotation ({error}); the sform is used", "warning")]
     if apart <= _TOLERANCE_MM:

@@ -11,7 +11,8 @@ from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
 from scripts.files import write_atomic
-from scripts.scan.geometry_checks import Affine, largest_distance
+from scripts.grids import corner_distance
+from scripts.scan.geometry_checks import Affine
 from scripts.scan.nifti import read_header
 
 _GRID = (
@@ -49,7 +50,7 @@ def header_from_affine(affine: Affine, shape: tuple[int, int, int]) -> nib.Nifti
     header.set_xyzt_units("mm")
     header.set_qform(affine, 1)
     header.set_sform(affine, 1)
-    if largest_distance(header.get_qform(), affine, shape) > 0.01:
+    if corner_distance(shape, header.get_qform(), affine) > 0.01:
         header["qform_code"] = 0
     return header
 

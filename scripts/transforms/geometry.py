@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
-from monai.utils import convert_to_dst_type
+from monai.utils import convert_to_dst_type, convert_to_numpy
 from PIL import Image
 from torch import Tensor
 
 from scripts.errors import UserError
+from scripts.grids import Grid, check_belongs
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 AXES = "LPS"
@@ -143,6 +144,39 @@ class EnsureVolumed(MapTransform):
         for key in self.key_iterator(item):
             item[key] = _as_volume(item[key])
         return item
+
+
+class BelongsToImaged(MapTransform):
+    """Refuses a label or mask whose voxels are not those of its image, stored in whatever order.
+
+    Both are looked at as their files hold them, so that the image may have been cropped or resized meanwhile.
+
+    Args:
+        keys: what has just been loaded, after `EnsureVolumed`.
+        image_key: the image, loaded before.
+        allow_missing_keys: whether an item may lack a key.
+    """
+
+    def __init__(self, keys: KeysCollection, image_key: str, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item as it is.
+
+        Raises:
+            UserError: see `check_belongs`.
+        """
+        item = dict(data)
+        for key in self.key_iterator(item):
+            check_belongs(_stored_grid(item[key], str(key)), _stored_grid(item[self.image_key], self.image_key))
+        return item
+
+
+def _stored_grid(image: MetaTensor, what: str) -> Grid:
+    shape = tuple(int(length) for length in image.meta["spatial_shape"])
+    affine = np.asarray(convert_to_numpy(image.meta["original_affine"]), dtype=np.float64)
+    return Grid(str(image.meta.get("filename_or_obj", what)), shape, affine)
 
 
 def _as_volume(image: MetaTensor) -> MetaTensor:

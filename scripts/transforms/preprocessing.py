@@ -41,7 +41,7 @@ from scripts.anatomy.field_of_view import FIELDS_OF_VIEW, MARGIN_MM
 from scripts.errors import UserError, find_user_error
 from scripts.scan.monai_reader import ScanReader
 from scripts.settings import flag
-from scripts.transforms.geometry import AXES, EnsureVolumed, ResizeSlicesd, grey_values, label_values
+from scripts.transforms.geometry import AXES, BelongsToImaged, EnsureVolumed, ResizeSlicesd, grey_values, label_values
 from scripts.transforms.intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
 from scripts.transforms.labels import CLASSES, ClassNumbersd, EdgeLabeld, InfectionMaskd
 from scripts.transforms.lungs import CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd
@@ -94,6 +94,7 @@ def _load(key: str, converter: object) -> list[Transform]:
     return [
         load,
         EnsureVolumed(key, allow_missing_keys=missing),
+        *([BelongsToImaged(key, IMAGE, allow_missing_keys=True)] if missing else []),
         Orientationd(key, axcodes=AXES, labels=None, allow_missing_keys=missing),
     ]
 

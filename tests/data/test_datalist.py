@@ -6,6 +6,8 @@ import json
 import logging
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from scripts.data.datalist import build_datalist, describe, read_datalist, select_cases
@@ -22,8 +24,8 @@ def write(folder: Path, **content) -> Path:
 def by_hand(tmp_path):
     """A data set written by hand, with the least that is required."""
     for name in ("a", "b", "c", "d", "t", "u1", "u2"):
-        (tmp_path / f"{name}.nii.gz").touch()
-        (tmp_path / f"{name}_label.nii.gz").touch()
+        for kind in ("", "_label"):
+            nib.save(nib.Nifti1Image(np.zeros((4, 3, 2), np.int16), np.eye(4)), tmp_path / f"{name}{kind}.nii.gz")
 
     def case(name, **more):
         return {"image": f"{name}.nii.gz", "label": f"{name}_label.nii.gz", **more}

@@ -7,7 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from scripts.errors import UserError
-from scripts.scan.geometry_checks import check_extent, check_geometry, largest_distance
+from scripts.grids import corner_distance
+from scripts.scan.geometry_checks import check_extent, check_geometry
 from scripts.scan.volume import axial_axes
 
 CHEST = (512, 512, 60)
@@ -121,9 +122,9 @@ def test_a_field_of_view_too_small_for_a_chest():
     assert codes((213, 215, 60), grid(), voxel_size_known=False) == []
 
 
-def test_largest_distance_is_reached_at_a_corner():
+def test_the_largest_distance_is_reached_at_a_corner():
     turned = grid() @ np.diag([1, 1, 1.0, 1])
     turned[:3, :3] = Rotation.from_euler("z", 1, degrees=True).as_matrix() @ turned[:3, :3]
     every = np.array(list(np.ndindex(9, 8, 7)))
     apart = np.linalg.norm(every @ (turned - grid())[:3, :3].T, axis=1).max()
-    assert largest_distance(grid(), turned, (9, 8, 7)) == pytest.approx(apart)
+    assert corner_distance((9, 8, 7), grid(), turned) == pytest.approx(apart)

@@ -159,7 +159,7 @@ def test_files_that_do_not_fit_are_named(stored, tmp_path):
     small = write("small.nii.gz", "LPS", mask[:, :-1])
     with pytest.raises(UserError, match=r"small.nii.gz: has 20 x 23 x 9 voxels.*20 x 24 x 9"):
         preview_files(good, small, png)
-    with pytest.raises(UserError, match=r"shifted.nii.gz: lies up to 3.46 mm off"):
+    with pytest.raises(UserError, match=r"shifted.nii.gz: lies up to 3.464 mm off"):
         preview_files(good, write("shifted.nii.gz", "LPS", mask, shift=2), png)
     preview_files(good, write("rounded.nii.gz", "LPS", mask, shift=0.01), tmp_path / "rounded.png")
     with pytest.raises(UserError, match=r"four.nii.gz: .*2 volumes"):

@@ -67,13 +67,11 @@ def test_probabilities_return_to_the_scans_grid(scan: dict[str, str], turned) ->
     np.testing.assert_allclose(back.affine, nib.load(scan["image"]).affine, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"), [("depth", "40 x 36 x 5 voxels, its image has 40 x 36 x 6"), ("empty", "is empty")]
-)
+@pytest.mark.parametrize(("fault", "message"), [("depth", "has 40 x 36 x 5 voxels"), ("empty", "is empty")])
 def test_a_mask_that_does_not_fit_is_refused(fault: str, message: str, scan: dict[str, str]) -> None:
     mask = np.ones((40, 36, 5), np.uint8) if fault == "depth" else np.zeros((40, 36, 6), np.uint8)
     nib.save(nib.Nifti1Image(mask, nib.load(scan["image"]).affine), scan["lung"])
-    with pytest.raises(RuntimeError, match="FindLungsd") as caught:
+    with pytest.raises(RuntimeError) as caught:
         NetworkGrid(size=32, lung_only=True)(dict(scan))
     assert message in str(find_user_error(caught.value))
 

@@ -1,4 +1,4 @@
-"""Checks what a layout found: every file is complete, partners share one grid, labels hold what they may."""
+"""Checks what a layout found: every file is complete, partners lie on their image, labels hold what they may."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from scripts.data.layouts.base import CLASSES, Findings
-from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case
-from scripts.data.layouts.files import Header, format_affine, format_shape, read_header, read_values
+from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case, FileKey
+from scripts.data.layouts.files import Header, read_header, read_values
+from scripts.data.layouts.partners import grid_problems
 from scripts.errors import UserError
-from scripts.grids import TOLERANCE_MM, corner_distance
 from scripts.transforms.labels import CODE_TOLERANCE
 
 _SILENT_SECONDS = 2.0  # a progress bar only for what takes longer
@@ -53,15 +54,14 @@ def _check_case(case: Case, label_values: frozenset[int], facts: Facts) -> list[
     image = headers.get("image")
     if image is not None:
         facts.slices[case["image"]] = image.slices
-        for key, header in headers.items():
-            problems += _grid_problem(case, key, image, header)
+        problems += grid_problems(case, headers)
     if len(headers) == sum(key in case for key in FILE_KEYS):
-        problems += _check_values(case, label_values, facts)
+        problems += _check_values(case, label_values, headers, facts)
     return problems
 
 
-def _read_headers(case: Case) -> tuple[dict[str, Header], list[str]]:
-    headers: dict[str, Header] = {}
+def _read_headers(case: Case) -> tuple[dict[FileKey, Header], list[str]]:
+    headers: dict[FileKey, Header] = {}
     problems: list[str] = []
     for key in FILE_KEYS:
         if key not in case:
@@ -73,23 +73,7 @@ def _read_headers(case: Case) -> tuple[dict[str, Header], list[str]]:
     return headers, problems
 
 
-def _grid_problem(case: Case, key: str, image: Header, other: Header) -> list[str]:
-    where = f"{case[key]}: "  # type: ignore[literal-required]
-    if other.shape != image.shape:
-        sizes = f"{format_shape(other.shape)}, its image {case['image']} has {format_shape(image.shape)}"
-        return [f"{where}size {sizes}"]
-    if image.affine is None or other.affine is None:
-        return []
-    distance = corner_distance(image.shape, image.affine, other.affine)
-    if distance <= TOLERANCE_MM:
-        return []
-    return [
-        f"{where}lies up to {distance:.4g} mm off its image {case['image']} (accepted: {TOLERANCE_MM:g} mm): "
-        f"affine {format_affine(other.affine)}, image {format_affine(image.affine)}"
-    ]
-
-
-def _check_values(case: Case, label_values: frozenset[int], facts: Facts) -> list[str]:
+def _check_values(case: Case, label_values: frozenset[int], headers: dict[FileKey, Header], facts: Facts) -> list[str]:
     """Reads the label and the multi-class label of a case whose files all have a readable header."""
     problems: list[str] = []
     for key, accepted in (("label", label_values), ("classes", CLASSES)):
@@ -103,8 +87,17 @@ def _check_values(case: Case, label_values: frozenset[int], facts: Facts) -> lis
             continue
         problems += _values_problem(path, values, accepted)
         if key == "label":
-            facts.infected[case["label"]] = _infected_slices(values, case.get("label_codes"))
+            stored = _in_order_of_image(values, headers["label"], headers["image"])
+            facts.infected[case["label"]] = _infected_slices(stored, case.get("label_codes"))
     return problems
+
+
+def _in_order_of_image(values: NDArray[Any], label: Header, image: Header) -> NDArray[Any]:
+    """Turns a label to the stored order of its image's axes, by which slices are counted."""
+    if label.affine is None or image.affine is None:
+        return values
+    turn = nib.orientations.ornt_transform(nib.io_orientation(label.affine), nib.io_orientation(image.affine))
+    return nib.orientations.apply_orientation(values, turn)
 
 
 def as_codes(values: NDArray[Any]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scripts.errors import UserError
+from scripts.grids import Grid
 from scripts.scan.reading import FILE_SUFFIXES, read_grid, read_voxels
 
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha")
@@ -35,6 +36,10 @@ class Header:
     def slices(self) -> int:
         """Number of axial slices: the stored third axis; 1 for a picture."""
         return self.shape[2] if len(self.shape) > 2 else 1
+
+    def grid(self, name: str) -> Grid:
+        """What `check_belongs` compares."""
+        return Grid(name, self.shape, self.affine)
 
 
 def suffix_of(path: Path, suffixes: tuple[str, ...] = VOLUMES + PICTURES) -> str | None:
@@ -115,6 +120,21 @@ def read_header(path: Path) -> Header:
         raise UserError(f"{path}: cannot be read, {_reason(path, error)}") from error
 
 
+def read_size(path: Path) -> Header:
+    """Reads size and affine as `read_header` does, of a picture without decoding it.
+
+    Raises:
+        UserError: see `read_header`.
+    """
+    try:
+        if not is_picture(path):
+            return _volume_header(path)
+        with Image.open(path) as picture:
+            return Header(picture.size, None)
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read, {_reason(path, error)}") from error
+
+
 def read_values(path: Path) -> NDArray[np.generic]:
     """Reads the stored values of a label, (height, width) of a picture, (x, y, z) of a volume.
 
@@ -154,13 +174,3 @@ def _picture_header(path: Path) -> Header:
 def _volume_header(path: Path) -> Header:
     shape, affine = read_grid(path)
     return Header(shape, affine)
-
-
-def format_shape(shape: tuple[int, ...]) -> str:
-    """Writes a size as in "512 x 512 x 30"."""
-    return " x ".join(map(str, shape))
-
-
-def format_affine(affine: NDArray[np.float64]) -> str:
-    """Writes the three rows of an affine on one line."""
-    return np.array2string(affine[:3], precision=4, suppress_small=True, separator=", ").replace("\n", "")
