@@ -78,6 +78,7 @@ def select_cases(
     labelled: bool = False,
     pseudo: bool | None = None,
     masks: bool = True,
+    may_be_empty: bool = False,
 ) -> list[Case]:
     """Chooses the cases of a split, with absolute paths.
 
@@ -91,6 +92,7 @@ def select_cases(
         labelled: leave out cases without label, as an evaluation must.
         pseudo: True: only cases whose label a network made, False: only others; None: both.
         masks: whether labels and masks must belong to their images; False where the images alone are read.
+        may_be_empty: whether validation without a fold is no case instead of an error: a training does without.
 
     Raises:
         UserError: unknown split or fold, nothing left, a patient in training and in validation or test, or a label or
@@ -118,7 +120,7 @@ def select_cases(
         chosen = [case for case in chosen if "label" in case]
     if pseudo is not None:
         chosen = [case for case in chosen if case.get("pseudo", False) == pseudo]
-    if not chosen:
+    if not chosen and not (may_be_empty and split == "validation" and fold is None):
         raise UserError(_nothing(dataset_dir, split, fold, datalist))
     cases = [_with_folder(case, Path(dataset_dir).resolve()) for case in chosen]
     if masks:

@@ -110,6 +110,9 @@ def test_fold_null_trains_on_all(make_dataset, fold):
     folder = make_dataset(cases=3)
     assert len(select_cases(folder, "training", fold)) == 3
     assert describe(folder, fold)["fold"] is None
+    assert select_cases(folder, "validation", fold, may_be_empty=True) == []
+    with pytest.raises(UserError, match="validation needs a fold"):
+        select_cases(folder, "validation", fold)
 
 
 @pytest.mark.parametrize("split", ["all", "test"])
