@@ -15,7 +15,7 @@ import torch
 
 TRAIN = "['configs/train.yaml','configs/networks/fv_paspp_unet3d.yaml']"
 EVALUATE = "['configs/train.yaml','configs/evaluate.yaml']"
-OBLIQUE = np.array([[-0.68, 0.12, 0.3, 90.0], [-0.14, -0.69, 0.4, 110.0], [0.03, -0.05, 4.9, -200.0], [0, 0, 0, 1.0]])
+OBLIQUE = np.array([[-0.68, 0.14, 0.3, 90.0], [-0.14, -0.68, 0.4, 110.0], [0.03, 0.0, 4.9, -200.0], [0, 0, 0, 1.0]])
 SMALL = {"patch_size": "[16,16,4]", "patches_per_volume": 4, "val_interval": 1}
 
 

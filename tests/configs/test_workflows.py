@@ -155,7 +155,7 @@ def test_entries_without_weights_stop_with_one_line(run_bundle, tmp_path: Path) 
     assert "make demo" in last
 
 
-OBLIQUE = np.array([[-0.68, 0.12, 0.3, 90.0], [-0.14, -0.69, 0.4, 110.0], [0.03, -0.05, 4.9, -200.0], [0, 0, 0, 1.0]])
+OBLIQUE = np.array([[-0.68, 0.14, 0.3, 90.0], [-0.14, -0.68, 0.4, 110.0], [0.03, 0.0, 4.9, -200.0], [0, 0, 0, 1.0]])
 
 
 def test_masks_follow_the_scan_through_every_way_of_storing_it(

@@ -22,7 +22,7 @@ from scripts.scan.writer import (
     write_scan_mask,
 )
 
-OBLIQUE = np.array([[-0.68, 0.12, 0.3, 90.0], [-0.14, -0.69, 0.4, 110.0], [0.03, -0.05, 4.9, -200.0], [0, 0, 0, 1.0]])
+OBLIQUE = np.array([[-0.68, 0.14, 0.3, 90.0], [-0.14, -0.68, 0.4, 110.0], [0.03, 0.0, 4.9, -200.0], [0, 0, 0, 1.0]])
 
 
 def scan_file(path: Path, shape: tuple[int, ...], sform: int, qform: int, kind: type = nib.Nifti1Image) -> Path:
