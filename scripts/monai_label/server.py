@@ -8,6 +8,7 @@ directory may offer.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -38,7 +39,7 @@ from scripts.monai_label.request_values import KINDS
 from scripts.monai_label.serving.answers import answering
 from scripts.monai_label.serving.dicom_studies import DicomStudies
 from scripts.monai_label.serving.endpoints import checked, protect
-from scripts.monai_label.serving.studies import NIFTI, Studies, stored_shape
+from scripts.monai_label.serving.studies import NIFTI, Studies, check_annotations, stored_shape
 from scripts.monai_label.serving.uploads import discarding_upload, is_upload
 from scripts.scan.writer import write_mask
 from scripts.transforms.postprocessing import Probabilities
@@ -52,6 +53,8 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 # MONAI Label would drop and import the bundle's `scripts` anew for every request, and two at a time stumble over each
 # other (KeyError while importing). There is one bundle here, which does not change while the server runs.
 os.environ["MONAI_LABEL_RELOAD_APP_LIB"] = "false"
+
+logger = logging.getLogger(__name__)
 
 STRICT = {"load_strict": True, "extend_load_image": False}
 """Every key of the weights must fit; images are loaded by the bundle alone, whose labels may be absent."""
@@ -101,11 +104,20 @@ class InfectionTrain(BundleTrainTask):
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Any:
         """Trains; 3D Slicer sends an empty run id, with which the runner would resolve every section."""
         self._pretrained = bool(request.get("pretrained", True))
-        return super().__call__({**request, "run_id": request.get("run_id") or "run"}, datastore)
+        result = super().__call__({**request, "run_id": request.get("run_id") or "run"}, datastore)
+        return {**(result or {}), **({"warnings": self._warnings} if self._warnings else {})}
 
     def config(self) -> dict[str, Any]:
         """What a client may turn; MONAI Label's tracking by MLflow does not fit the bundle's configuration."""
         return {name: value for name, value in super().config().items() if not name.startswith("tracking")}
+
+    def _fetch_datalist(self, request: Mapping[str, Any], datastore: Datastore) -> list[Any]:
+        datalist: list[Any] = super()._fetch_datalist(request, datastore)
+        self._warnings = check_annotations(datalist)
+        if datalist and len(self._warnings) == len(datalist):
+            self._warnings.append("no label marks any infection")
+            logger.warning(self._warnings[-1])
+        return datalist
 
     def _partition_datalist(
         self, datalist: list[Any], request: Mapping[str, Any], shuffle: bool = False

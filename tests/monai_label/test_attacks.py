@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -245,14 +246,55 @@ def test_a_label_that_does_not_belong_to_its_scan_replaces_none(server: Server, 
     assert answer.json()["warning"] == "no voxel is marked as infection"
 
 
+def test_a_training_takes_nrrd_and_names_labels_that_cannot_be_used_or_mark_nothing(
+    server: Server, tmp_path: Path
+) -> None:
+    studies = server.deployment / "studies"
+    by_hand, scan = studies / "labels/final/phantom_003.nii.gz", nib.load(studies / "phantom_001.nii.gz")
+    for label in by_hand.parent.iterdir():
+        label.unlink()
+    wait_for_labels(server, set())
+    train = {"max_epochs": 1, "device": "cpu", "val_split": 0}
+    mask = sitk.ReadImage(str(studies / "phantom_001.nii.gz")) > 0
+    sitk.WriteImage(sitk.Cast(mask, sitk.sitkUInt8), str(tmp_path / "label.nrrd"))
+    assert server.save_label("phantom_001", tmp_path / "label.nrrd").status_code == 200
+    answer = server.post(f"train/{server.model}", train, run_sync=True)
+    assert answer.status_code == 200, answer.text
+    assert "warnings" not in answer.json()
+
+    nib.save(nib.Nifti1Image(np.zeros((*scan.shape[:2], scan.shape[2] - 1), np.uint8), scan.affine), by_hand)
+    wait_for_labels(server, {"phantom_001", "phantom_003"})
+    answer = server.post(f"train/{server.model}", train, run_sync=True)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["detail"].startswith(f"{by_hand}: has ")
+    assert "expected: those of phantom_003.nii.gz" in answer.json()["detail"]
+
+    (studies / "labels/final/phantom_001.nrrd").unlink()
+    wait_for_labels(server, {"phantom_003"})
+    empty = nib.load(studies / "phantom_003.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(empty.shape, np.uint8), empty.affine), by_hand)
+    answer = server.post(f"train/{server.model}", train, run_sync=True)
+    assert answer.status_code == 200, answer.text
+    warnings = [f"{by_hand}: no voxel is marked as infection", "no label marks any infection"]
+    assert answer.json()["warnings"] == warnings
+
+
+def wait_for_labels(server: Server, expected: set[str]) -> None:
+    """The server watches its folder; it has seen what was changed there by hand when it lists it."""
+    for _ in range(120):
+        objects = requests.get(f"{server.url}/datastore/?output=all", timeout=60).json()["objects"]
+        if {name for name, entry in objects.items() if entry["labels"].get("final")} == expected:
+            return
+        time.sleep(0.25)
+    pytest.fail(f"the server does not list the labels {expected}")
+
+
 def label_one(server: Server, folder: Path) -> None:
     (folder / "phantom_001.nii.gz").write_bytes(server.infer("phantom_001").content)
     assert server.save_label("phantom_001", folder / "phantom_001.nii.gz").status_code == 200
 
 
 def wait_for_tasks(server: Server, kind: str) -> None:
-    import time
-
     for _ in range(240):
         answer = requests.get(f"{server.url}/{kind}/", timeout=60)
         if answer.status_code == 404 or answer.json()["status"] not in ("SUBMITTED", "RUNNING"):

@@ -150,7 +150,7 @@ def test_bad_requests_are_answered_in_words_and_the_server_lives(server: Server,
     refused(server.infer("phantom_001", threshold=7), 400, "threshold is 7; accepted: a probability between 0 and 1")
     refused(server.post("activelearning/psychic", {}), 400, "no such strategy 'psychic'")
     refused(server.save_label("nobody", flat), 404, "nobody: no such image")
-    refused(server.save_label("phantom_001", flat), 400, "size 40 x 36; expected: one volume")
+    refused(server.save_label("phantom_001", flat), 400, "has 40 x 36 x 1 voxels")
     refused(server.save_label("phantom_001", broken), 400, "the label of phantom_001: cannot be read")
     outside = requests.put(
         f"{server.url}/datastore/image",

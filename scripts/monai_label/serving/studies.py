@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,16 +15,23 @@ from typing import Any, NoReturn
 import nibabel as nib
 import numpy as np
 from fastapi import HTTPException
+from filelock import FileLock
 from monailabel.config import settings
-from monailabel.datastore.local import LocalDatastore
+from monailabel.datastore.local import DataModel, LocalDatastore
 
+from scripts.data.layouts.files import PICTURES, Header, is_picture, read_header, read_values, suffix_of
 from scripts.errors import UserError
-from scripts.grids import Grid, check_belongs
+from scripts.files import write_atomic
+from scripts.grids import check_belongs
 from scripts.monai_label.serving.uploads import discarding_upload, require_plain_name
+from scripts.transforms.labels import CODE_TOLERANCE
 
 logger = logging.getLogger(__name__)
 
 NIFTI = (".nii", ".nii.gz")
+VOLUME_LABELS = (".nii.gz", ".nii", ".nrrd")
+"""What MONAI Label lists in the folder of labels and the readers read."""
+LABELS = VOLUME_LABELS + PICTURES
 
 
 class Studies(LocalDatastore):
@@ -40,15 +52,34 @@ class Studies(LocalDatastore):
             return str(super().add_image(image_id, image_filename, image_info))
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Keeps a label, replacing an earlier one of the same scan and tag."""
+        """Keeps a label, replacing an earlier one of the same scan and tag when all of it is written."""
         label_tag = str(getattr(label_tag, "value", label_tag))  # MONAI Label's own tags are members of an Enum
         with discarding_upload(label_filename):
             require_plain_name(label_tag)
-            scan = self.get_image_uri(image_id)
-            if scan.endswith(NIFTI):
-                warning = check_label(label_filename, scan, f"the label of {image_id}")
-                label_info = {**(label_info or {}), **({"warning": warning} if warning else {})}
-            return str(super().save_label(image_id, label_filename, label_tag, label_info))
+            warning = check_label(label_filename, self.get_image_uri(image_id), f"the label of {image_id}")
+            info = {**(label_info or {}), **({"warning": warning} if warning else {})}
+            self._replace_label(image_id, Path(label_filename), label_tag, info)
+            return image_id
+
+    def _replace_label(self, image_id: str, label: Path, tag: str, info: dict[str, Any]) -> None:
+        """Writes beside the earlier label and renames; one in another format goes when the new one is listed."""
+        suffix = suffix_of(label, LABELS) or ""
+        folder, entry = Path(self._datastore.label_path(tag)), self._datastore.objects[image_id]
+        target = folder / self._filename(image_id, suffix)
+        with FileLock(self._lock_file):
+            write_atomic(target, lambda path: shutil.copyfile(label, path))
+            earlier = entry.labels.get(tag)
+            entry.labels[tag] = DataModel(info={**info, "ts": int(time.time()), "name": target.name}, ext=suffix)
+            self._update_datastore_file(lock=False)
+            if earlier is not None and earlier.ext != suffix:
+                (folder / self._filename(image_id, earlier.ext)).unlink(missing_ok=True)
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        """Writes the list of scans and labels; MONAI Label's own leaves half of it when its process is killed."""
+        with FileLock(self._lock_file) if lock else nullcontext():
+            content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
+            file = write_atomic(self._datastore_config_path, lambda path: path.write_text(content))
+            self._config_ts = file.stat().st_mtime
 
 
 def check_label(label: str, scan: str, name: str) -> str:
@@ -56,7 +87,7 @@ def check_label(label: str, scan: str, name: str) -> str:
 
     Args:
         label: the label's file.
-        scan: the scan's NIfTI file.
+        scan: the scan's file, a volume or a picture.
         name: what an answer calls the label.
 
     Returns:
@@ -65,20 +96,43 @@ def check_label(label: str, scan: str, name: str) -> str:
     Raises:
         HTTPException: 400.
     """
-    if not label.endswith(NIFTI):
-        ending = "".join(Path(label).suffixes) or "a name without extension"
-        raise HTTPException(400, f"{name}: {ending}; expected: {' or '.join(NIFTI)}")
+    file, image = Path(label), Path(scan)
+    known = PICTURES if is_picture(image) else VOLUME_LABELS
+    if suffix_of(file, known) is None:
+        ending = "".join(file.suffixes) or "a name without extension"
+        raise HTTPException(400, f"{name}: {ending}; expected: {' or '.join(known)}")
     try:
-        stored = nib.load(label)
-        values = np.asanyarray(stored.dataobj)
-    except Exception as error:
-        raise HTTPException(400, f"{name}: cannot be read ({error}); accepted: NIfTI") from error
-    image = nib.load(scan)
-    try:
-        check_belongs(Grid(name, stored.shape, stored.affine), Grid("its scan", image.shape, image.affine))
+        check_belongs(_header(file, name).grid(name), _header(image, image.name).grid(image.name))
+        return _unmarked_warning(file, name)
     except UserError as error:
-        raise HTTPException(400, str(error)) from None
-    if values.any():
+        raise HTTPException(400, str(error).replace(str(file), name, 1)) from None
+
+
+def check_annotations(cases: Sequence[Mapping[str, str]]) -> list[str]:
+    """Makes sure that labels belong to their scans before a training, however they came into the folder.
+
+    Args:
+        cases: paths under "image" and "label".
+
+    Returns:
+        Warnings: each label that marks nothing.
+
+    Raises:
+        HTTPException: 400, with one line for the first label that cannot be used.
+    """
+    warnings = [(case["label"], check_label(case["label"], case["image"], case["label"])) for case in cases]
+    return [f"{label}: {warning}" for label, warning in warnings if warning]
+
+
+def _header(file: Path, name: str) -> Header:
+    try:
+        return read_header(file)
+    except UserError as error:
+        raise UserError(str(error).replace(str(file), name, 1)) from None
+
+
+def _unmarked_warning(file: Path, name: str) -> str:
+    if np.any(np.asarray(read_values(file)) > CODE_TOLERANCE):
         return ""
     warning = "no voxel is marked as infection"
     logger.warning(f"{name}: {warning}")

@@ -1,0 +1,146 @@
+"""Labels in MONAI Label's folder of scans: taken, replaced and checked before a training; in its own environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ROOT / ".venv-monailabel/bin/python"
+AFFINE = np.array([[-0.7, 0, 0, 90.0], [0, -0.7, 0, 110.0], [0, 0, 5.0, -200.0], [0, 0, 0, 1.0]])
+SHAPE = (32, 36, 6)
+
+pytestmark = [
+    pytest.mark.monailabel,
+    pytest.mark.slow,
+    pytest.mark.skipif(not PYTHON.exists(), reason="MONAI Label's environment is absent"),
+]
+
+OPEN = """
+import json, os, sys
+from pathlib import Path
+from scripts.monai_label.serving.studies import *
+studies = Studies(sys.argv[1], extensions=("*.nii.gz", "*.nii", "*.nrrd"))
+save = lambda file: studies.save_label("a", file, "final", {})
+"""
+HALF_A_COPY = """
+import shutil
+def half(source, target, **_):
+    content = Path(source).read_bytes()
+    Path(target).write_bytes(content[: len(content) // 2])
+    os._exit(9)
+shutil.copyfile = half
+"""
+KILLED_BEFORE_THE_LIST = "json.dumps = lambda *_, **__: os._exit(9)\n"
+
+
+def run(code: str, studies: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Runs lines in MONAI Label's environment, `studies` being open."""
+    command = [PYTHON, "-c", OPEN + code, studies, *words]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    """A folder with one scan and its final label."""
+    folder = tmp_path / "studies"
+    (folder / "labels/final").mkdir(parents=True)
+    nib.save(nib.Nifti1Image(np.full(SHAPE, -800, np.int16), AFFINE), folder / "a.nii.gz")
+    nib.save(nib.Nifti1Image(marked(), AFFINE), folder / "labels/final/a.nii.gz")
+    return folder
+
+
+def marked() -> np.ndarray:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[4:9, 10:20, 2] = 1
+    return mask
+
+
+def write_nrrd(path: Path, mask: np.ndarray) -> Path:
+    image = sitk.GetImageFromArray(mask.T)
+    image.SetSpacing((0.7, 0.7, 5.0))
+    image.SetOrigin((-90.0, -110.0, -200.0))
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.mark.parametrize("moment", [HALF_A_COPY, KILLED_BEFORE_THE_LIST], ids=["copy", "list"])
+def test_a_process_killed_while_a_label_is_replaced_leaves_a_whole_label(moment, studies, tmp_path) -> None:
+    new = tmp_path / "new.nii.gz"
+    nib.save(nib.Nifti1Image(1 - marked(), AFFINE), new)
+    good = (studies / "labels/final/a.nii.gz").read_bytes()
+    assert run(moment + "save(sys.argv[2])", studies, new).returncode == 9
+    assert (studies / "labels/final/a.nii.gz").read_bytes() in (good, new.read_bytes())
+    done = run("print(json.dumps(studies.datalist()))", studies)
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(done.stdout.splitlines()[-1])
+    assert [Path(one["label"]).name for one in listed] == ["a.nii.gz"]
+
+
+def test_a_nrrd_label_on_the_scans_grid_replaces_the_earlier_one(studies, tmp_path) -> None:
+    label = write_nrrd(tmp_path / "new.nrrd", marked())
+    done = run("save(sys.argv[2]); print(json.dumps(studies.datalist()))", studies, label)
+    assert done.returncode == 0, done.stderr
+    (case,) = json.loads(done.stdout.splitlines()[-1])
+    assert Path(case["label"]).name == "a.nrrd"
+    assert [path.name for path in (studies / "labels/final").iterdir() if path.is_file()] == ["a.nrrd"]
+    assert json.loads(run("print(json.dumps(studies.datalist()))", studies).stdout.splitlines()[-1]) == [case]
+
+
+def test_a_bad_label_replaces_no_good_one(studies, tmp_path) -> None:
+    files = [tmp_path / name for name in ("small.nrrd", "shifted.nii.gz", "label.mha", "label.png")]
+    write_nrrd(files[0], marked()[..., :5])
+    nib.save(nib.Nifti1Image(marked(), AFFINE + np.outer([0, 0, 1, 0], [0, 0, 0, 30.0])), files[1])
+    for file in files[2:]:
+        file.write_bytes(b"anything")
+    good = (studies / "labels/final/a.nii.gz").read_bytes()
+    said = refusals("save(word)", studies, *files)
+    for text, phrase in zip(said, ("36 x 5 voxels", "lies up to 30 mm off", ".mha; ", ".png; "), strict=True):
+        assert text.startswith("the label of a: ")
+        assert phrase in text
+        assert "expected: " in text
+        assert "\n" not in text
+    assert [path.name for path in (studies / "labels/final").iterdir()] == ["a.nii.gz"]
+    assert (studies / "labels/final/a.nii.gz").read_bytes() == good
+
+
+def test_labels_put_there_by_hand_are_checked_before_a_training(studies, tmp_path) -> None:
+    label, files = (
+        studies / "labels/final/a.nii.gz",
+        [tmp_path / f"{name}.nii.gz" for name in ("good", "empty", "small")],
+    )
+    for file, mask in zip(files, (marked(), 0 * marked(), marked()[:-1]), strict=True):
+        nib.save(nib.Nifti1Image(mask, AFFINE), file)
+    check = f"Path({str(label)!r}).write_bytes(Path(word).read_bytes()); say(check_annotations(studies.datalist()))"
+    assert refusals(check, studies, *files) == [
+        [],
+        [f"{label}: no voxel is marked as infection"],
+        f"{label}: has 31 x 36 x 6 voxels "
+        "(left-right, front-back, head-foot); expected: those of a.nii.gz, 32 x 36 x 6",
+    ]
+
+
+def refusals(line: str, studies: Path, *words: object) -> list[object]:
+    """Runs a line for each of some words; what it says, or the detail of its answer 400."""
+    code = f"""
+said = []
+say = said.append
+for word in sys.argv[2:]:
+    try:
+        {line}
+    except HTTPException as error:
+        said.append(error.detail if error.status_code == 400 else str(error))
+print(json.dumps(said))
+"""
+    done = run(code, studies, *words)
+    assert done.returncode == 0, done.stderr
+    found: list[object] = json.loads(done.stdout.splitlines()[-1])
+    return found
