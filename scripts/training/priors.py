@@ -29,6 +29,7 @@ def class_cases(
     prior: str,
     folder: str,
     device: str | torch.device,
+    may_be_empty: bool = False,
 ) -> list[Case]:
     """Chooses the cases of a split that have a multi-class label, and gives each its prior.
 
@@ -40,6 +41,7 @@ def class_cases(
             network that finds infection, whose probabilities are taken.
         folder: receives the probabilities, in a subfolder of their own for the same weights and images.
         device: where that network works.
+        may_be_empty: see `select_cases`.
 
     Returns:
         The cases, with "prior" and, as needed, "prior_codes" or "prior_scale".
@@ -47,7 +49,9 @@ def class_cases(
     Raises:
         UserError: if no case has a multi-class label, a case lacks its prior, or the weights cannot be used.
     """
-    labelled = select_cases(dataset_dir, split, fold, labelled=True)
+    labelled = select_cases(dataset_dir, split, fold, labelled=True, may_be_empty=may_be_empty)
+    if not labelled:
+        return []
     cases = [case for case in labelled if "classes" in case]
     if not cases:
         found = f"{len(labelled)} cases of split {split}, none with a multi-class label"

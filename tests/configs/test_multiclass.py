@@ -60,6 +60,22 @@ def test_the_preset_for_a_cpu_goes_on_top(
     assert isinstance(parser.get_parsed_content("lr_scheduler"), torch.optim.lr_scheduler.OneCycleLR)
 
 
+def test_without_a_fold_nothing_validates(
+    bundle_root: Path, make_class_dataset: Callable[..., Path], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(bundle_root)
+    parser = ConfigParser()
+    parser.read_config(["configs/train.yaml", "configs/multiclass.yaml"])
+    dataset = make_class_dataset()
+    settings = {"dataset_dir": str(dataset), "output_dir": str(tmp_path), "network_def#base_width": 4, "fold": None}
+    for key, value in {**settings, "device": "cpu", "spatial_size": 32, "max_epochs": 1}.items():
+        parser[key] = value
+    listed = json.loads((dataset / "datalist.json").read_text())["training"]
+    assert len(parser.get_parsed_content("train#dataset").data) == len(listed)
+    parser.get_parsed_content("train#trainer").run()
+    assert "validation" not in json.loads((tmp_path / "model.json").read_text())["figures"]
+
+
 def test_train_evaluate_classify(
     run_bundle, make_class_dataset: Callable[..., Path], make_checkpoint, bundle_root: Path, tmp_path: Path
 ) -> None:
