@@ -265,8 +265,8 @@ def test_a_label_that_does_not_belong_is_refused_and_the_earlier_one_stays(
     shifted = good.affine.copy()
     shifted[0, 3] += 1
     for array, affine, text in (
-        (values, shifted, "lies up to 1 mm off its scan"),
-        (values[:, :, 1:], good.affine, "voxels; expected: those of its scan"),
+        (values, shifted, "lies up to 1 mm off its image"),
+        (values[:, :, 1:], good.affine, "(left-right, front-back, head-foot); expected: those of "),
         (np.zeros_like(values), good.affine, "DICOM SEG needs a segment"),
     ):
         nib.save(nib.Nifti1Image(array, affine), path)
