@@ -54,6 +54,15 @@ class Server:
         files = {"label": (label.name, label.read_bytes())}
         return requests.put(f"{self.url}/datastore/label", params={"image": image}, files=files, timeout=60)
 
+    def training_status(self) -> dict[str, object]:
+        """How the last training in the background ended."""
+        for _ in range(300):
+            status: dict[str, object] = requests.get(f"{self.url}/train/", timeout=60).json()
+            if status["status"] not in ("SUBMITTED", "RUNNING"):
+                break
+            time.sleep(1)
+        return status
+
     def alive(self) -> bool:
         return requests.get(f"{self.url}/info/", timeout=60).status_code == 200
 

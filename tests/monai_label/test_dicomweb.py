@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -105,10 +106,11 @@ def expected(remote: Server, dicomweb: DicomWeb, tmp_path: Path) -> nib.Nifti1Im
     return found
 
 
-def dicom_seg(server: Server, number: int, **params: str) -> requests.Response:
-    """The documented call, word for word."""
+def dicom_seg(server: Server, number: int, **params: object) -> requests.Response:
+    """The documented call, word for word, unless parameters are given."""
     query = {"image": IMAGES[number], "output": "dicom_seg"}
-    return requests.post(f"{server.url}/infer/{MODEL}", params=query, files={"params": (None, "{}")}, timeout=600)
+    files = {"params": (None, json.dumps(params))}
+    return requests.post(f"{server.url}/infer/{MODEL}", params=query, files=files, timeout=600)
 
 
 def in_ras(image: nib.Nifti1Image) -> nib.Nifti1Image:
@@ -195,8 +197,10 @@ def test_a_mask_of_the_model_is_no_label_and_one_of_an_annotator_is(
 ) -> None:
     assert status(remote)["total"] == 3
     assert remote.infer(IMAGES[1], save_label=True).status_code == 200
-    for number in IMAGES:
-        dicomweb.add(dcmread(BytesIO(dicom_seg(remote, number).content)))  # as a client stores what it was answered
+    claims = {"name": "infection", "segmentAttribute": {"SegmentAlgorithmType": "MANUAL"}}
+    for number, segment_info in ((1, {"name": "infection"}), (2, {"name": "infection"}), (3, claims)):
+        answer = dicom_seg(remote, number, label_info=[segment_info])
+        dicomweb.add(dcmread(BytesIO(answer.content)))  # as a client stores what it was answered
     assert len(dicomweb.segmentations()) == 3
     assert status(remote)["completed"] == 0
     assert trained_on(remote) == []
@@ -219,8 +223,10 @@ def test_a_mask_of_the_model_is_no_label_and_one_of_an_annotator_is(
         assert remote.post(f"activelearning/{strategy}", {}).json()["id"] in (IMAGES[2], IMAGES[3])
 
     request = {"device": "cpu", "max_epochs": 1, "val_split": 0}
-    done = remote.post(f"train/{MODEL}", request, run_sync=True)
-    assert done.status_code == 200, done.text
+    before = (remote.deployment / "active").readlink()
+    assert remote.post(f"train/{MODEL}", request).status_code == 200  # in the background: a process of its own
+    assert remote.training_status()["status"] == "DONE"
+    assert (remote.deployment / "active").readlink() != before
     card = read_card(remote.deployment / "active" / "model.pt")
     assert card["data"]["training_scans"] == [f"{IMAGES[1]}.nii.gz"]
 
@@ -309,6 +315,25 @@ def test_what_is_no_series_of_the_server_is_refused(remote: Server, dicomweb: Di
     ]
     assert [one.status_code for one in uploads] == [400, 400]
     assert remote.alive()
+
+
+@pytest.mark.parametrize("fault", ["a slice is missing", "the gantry was tilted", "a slice is there twice"])
+def test_a_series_that_is_no_even_stack_is_refused(fault: str, remote: Server, dicomweb: DicomWeb) -> None:
+    series = ct_series(nib.load(remote.deployment / "studies/phantom_001.nii.gz"), 1)
+    for index, one in enumerate(series):
+        one.SeriesInstanceUID = uid(fault)
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = uid(fault, index)
+        if fault == "the gantry was tilted":
+            one.ImagePositionPatient[1] += index
+    if fault == "a slice is missing":
+        del series[7]
+    elif fault == "a slice is there twice":
+        series[7].ImagePositionPatient = series[6].ImagePositionPatient
+    dicomweb.add(*series)
+    answer = remote.infer(uid(fault))
+    for one in series:
+        del dicomweb.instances[str(one.SOPInstanceUID)]
+    assert (answer.status_code, "off an even stack" in answer.text) == (400, True), answer.text
 
 
 def test_requests_are_guarded_as_with_a_folder(remote: Server, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -277,7 +276,7 @@ def test_the_curl_lines_of_the_documents_work_as_written(server: Server, tmp_pat
     assert done.returncode == 0, done.stderr
     assert '"epistemic_entropy"' in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"phantom_001.nii.gz", "phantom_002.nii.gz"}
-    status = training_status(server)
+    status = server.training_status()
     assert status["status"] == "DONE", status
     assert len(checkpoints.names(server.deployment)) == len(before) + 1
 
@@ -295,21 +294,11 @@ def wait_for_training(server: Server, request: dict[str, object]) -> str:
     """Trains in the background; returns the new checkpoint."""
     before = checkpoints.active(server.deployment)
     assert server.post(f"train/{MODEL}", request).status_code == 200
-    status = training_status(server)
+    status = server.training_status()
     assert status["status"] == "DONE", status
     after = checkpoints.active(server.deployment)
     assert after != before
     return after
-
-
-def training_status(server: Server) -> dict[str, object]:
-    """How the last training in the background ended."""
-    for _ in range(300):
-        status = requests.get(f"{server.url}/train/", timeout=60).json()
-        if status["status"] not in ("SUBMITTED", "RUNNING"):
-            break
-        time.sleep(1)
-    return status
 
 
 def command(server: Server, *words: str) -> str:

@@ -28,6 +28,7 @@ from scripts.files import unfinished_folder
 from scripts.monai_label.request_values import TAG_OF_ANNOTATORS
 from scripts.monai_label.serving.answers import answering
 from scripts.monai_label.serving.dicom_seg import BY_ANNOTATOR, segments_of_annotators, write_label, write_seg
+from scripts.monai_label.serving.dicom_series import check_places
 from scripts.monai_label.serving.studies import check_label
 from scripts.monai_label.serving.uploads import discarding_upload, require_plain_name
 
@@ -71,9 +72,10 @@ class DicomStudies(DICOMWebDatastore):
         scan = Path(self._datastore.image_path()).resolve() / f"{image_id}.nii.gz"
         if not _UID.fullmatch(image_id):
             _unknown(image_id)
-        with self._lock:
-            if not (scan.is_file() and scan.with_name(image_id).is_dir()):
-                self._fetch_image(image_id)
+        if not _is_here(scan):
+            with self._lock:  # two requests for one new scan
+                if not _is_here(scan):
+                    self._fetch_image(image_id)
         return str(scan)
 
     def _fetch_image(self, image_id: str) -> None:
@@ -87,6 +89,7 @@ class DicomStudies(DICOMWebDatastore):
             study = str(Dataset.from_json(found[0]).StudyInstanceUID)
             dicom_web_download_series(study, image_id, str(series), self._client, self._fetch_by_frame)
             with _removed(dicom_to_nifti(str(series))) as scan:
+                check_places(series, scan)
                 if not target.exists():
                     series.rename(target)
                 LocalDatastore.add_image(self, image_id, scan, self._dicom_info(image_id))
@@ -187,6 +190,11 @@ class DicomStudies(DICOMWebDatastore):
         if answer.get("FailedSOPSequence"):
             raise HTTPException(502, "the DICOMweb server did not take the label; its log says why")
         return str(seg.SeriesInstanceUID)
+
+
+def _is_here(scan: Path) -> bool:
+    """Whether the series and the file that is made of it were copied."""
+    return scan.is_file() and scan.with_name(scan.name.removesuffix(".nii.gz")).is_dir()
 
 
 def _series(found: dict[str, Any]) -> str:
