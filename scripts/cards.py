@@ -20,7 +20,7 @@ from scripts.errors import UserError
 from scripts.files import sha256, unfinished_folder, write_json
 from scripts.finite import check_numbers, check_weights, load_weights
 from scripts.flips import FlipInferer
-from scripts.networks.registry import checked_spec, constructor, create_network
+from scripts.networks.registry import checked_spec, constructor, create_network, is_data
 from scripts.settings import flag, memory_format, optional
 from scripts.transforms.preprocessing import ClassPreprocessing, Preprocessing
 
@@ -132,6 +132,7 @@ def _read(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     missing = [key for key in REQUIRED if not isinstance(card, dict) or key not in card]
     if missing or card["format"] != CARD_FORMAT:
         raise UserError(f"{path}: lacks {missing or 'a known format'}; accepted: a card of format {CARD_FORMAT}")
+    _check_entries(card, path)
     found = sha256(weights)
     if found != card["sha256"]:
         raise UserError(
@@ -142,6 +143,16 @@ def _read(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     card["operating_point"] = {**OPERATING_POINT, **card["operating_point"]}
     card["preprocessing"] = {**_defaults(card["preprocessing"]), **card["preprocessing"]}
     return card, load_weights(weights)
+
+
+def _check_entries(card: Mapping[str, Any], path: Path) -> None:
+    """Refuses entries that are no names and values, and those that a configuration made from them would evaluate."""
+    for key in ("network", "preprocessing", "operating_point", "data"):
+        if not isinstance(card[key], dict):
+            raise UserError(f"{path}: {key} is {card[key]!r}; expected: names and values")
+    for key in ("preprocessing", "operating_point"):
+        if not is_data(card[key]):
+            raise UserError(f"{path}: {key} is {card[key]!r}; expected: values, and no text that begins with $, @ or %")
 
 
 def completed_preprocessing(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,12 +206,16 @@ def network_from_card(card: Mapping[str, Any], **overrides: Any) -> nn.Module:
         The network as its constructor initialises it.
 
     Raises:
-        UserError: if the card names an unknown network.
+        UserError: if the card names an unknown network, or arguments that it cannot be built with.
     """
     spec = checked_spec(card["network"])
     known = inspect.signature(constructor(spec["name"])).parameters
     chosen = {key: value for key, value in overrides.items() if key in known and value is not None}
-    return create_network(spec["name"], **{**spec["arguments"], **chosen})
+    try:
+        return create_network(spec["name"], **{**spec["arguments"], **chosen})
+    except (TypeError, ValueError) as error:
+        found = str(error).splitlines()[0]
+        raise UserError(f"network {spec['name']}: {found}; expected: arguments that it can be built with") from None
 
 
 def preprocessing_from_card(

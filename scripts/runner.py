@@ -96,7 +96,8 @@ def refuse_unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> None:
         return
     known = set(_ids(config)) - set(unknown)
     named = [f"--{one.replace(SEPARATOR, '#')}{_similar(one, known)}" for one in unknown]
-    raise UserError(f"{', '.join(named)}: no config has such an id; expected: ids of the config files that are run")
+    expected = "ids that the config files use (in a file of your own, a note begins with _)"
+    raise UserError(f"{', '.join(named)}: no config has a use for such an id; expected: {expected}")
 
 
 def unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> list[str]:
@@ -108,7 +109,7 @@ def unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> list[str]:
     references |= {
         one[BundlePropertyConfig.ID] for group in (TrainProperties, InferProperties) for one in group.values()
     }
-    references |= {*run_ids, *DEFAULT_MLFLOW_SETTINGS["configs"]}
+    references |= {*run_ids, *DEFAULT_MLFLOW_SETTINGS["configs"], "displayable_configs"}  # the last by MONAI Label
     found = {one for one in _ids(config) if not any(_within(one, known) for known in references)}
     for path in sorted((BUNDLE / "configs").rglob("*.yaml"), key=lambda path: -path.stat().st_size):
         if not found:

@@ -152,3 +152,27 @@ def test_what_streams_slices_refuses_a_network_for_volumes() -> None:
         UserError, match=r"model\.pt: fv_paspp_unet3d sees volumes; accepted here: a network for slices"
     ):
         require_slices(VOLUMES, "model.pt")
+
+
+@pytest.mark.parametrize("key", ["size", "window", "intensity", "field_of_view", "z_score"])
+def test_metadata_that_a_configuration_would_evaluate_are_refused(key: str, checkpoint: Path, tmp_path: Path) -> None:
+    # MONAI Label's deployment writes them into a train.yaml.
+    text = f"$open({str(tmp_path / 'proof')!r}, 'w').close()"
+    change(checkpoint, preprocessing={"size": 32, "window": [-1250, 250], "intensity": "auto", key: text})
+    with pytest.raises(UserError, match="begins with"):
+        read_card(checkpoint)
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize("key", ["network", "preprocessing", "operating_point", "data"])
+@pytest.mark.parametrize("value", ["resunet", ["resunet"], None, 3])
+def test_entries_that_are_no_names_and_values_are_refused(key: str, value: object, checkpoint: Path) -> None:
+    change(checkpoint, **{key: value})
+    with pytest.raises(UserError, match=f"{key} is .*names and values"):
+        read_card(checkpoint)
+
+
+def test_arguments_that_a_network_cannot_be_built_with_are_one_line(checkpoint: Path) -> None:
+    change(checkpoint, network={"name": "resunet", "arguments": {"base_width": "wide"}})
+    with pytest.raises(UserError, match=r"network resunet: .*can be built with"):
+        network_from_card(read_card(checkpoint))

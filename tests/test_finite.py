@@ -136,7 +136,7 @@ def test_training_neither_writes_nor_resumes_such_weights(tmp_path: Path) -> Non
     run.save(trainer)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     torch.nn.init.constant_(network.weight, math.nan)
-    with pytest.raises(UserError, match=r"model\.pt: weight of the weights holds NaN"):
+    with pytest.raises(UserError, match=r"epoch 0: weight of the weights holds NaN"):
         run.save(trainer)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     state = torch.load(tmp_path / "last.pt", weights_only=True)
@@ -262,4 +262,6 @@ def test_every_training_looks_at_its_losses() -> None:
     parser = ConfigParser()
     parser.read_config(str(BUNDLE / "configs/train.yaml"))
     targets = [handler["_target_"] for handler in parser["train#handlers"]]
-    assert targets.index("scripts.training.handlers.StopAtNonFiniteLoss") < targets.index("ValidationHandler")
+    assert targets.index("scripts.training.handlers.StopAtNonFiniteLoss") < targets.index(
+        "scripts.training.epochs.ValidationHandler"
+    )

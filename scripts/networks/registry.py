@@ -91,25 +91,26 @@ def checked_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """
     name, arguments = spec.get("name", ""), spec.get("arguments", {})
     try:
-        inspect.signature(constructor(name)).bind(**arguments)
+        bound = inspect.signature(constructor(name)).bind(**arguments)
     except TypeError as error:
         raise UserError(f"network {name}: {error}; expected: arguments of its constructor") from None
-    for key, value in arguments.items():
+    bound.apply_defaults()  # some classes of MONAI download unless told otherwise
+    for key, value in (bound.arguments | arguments).items():
         if name.startswith(MONAI) and FETCHES.search(key) and value:
             raise UserError(f"network {name}: {key} is {value!r}; expected: nothing that is read or downloaded")
-        if not _is_data(value):
+        if key in arguments and not is_data(value):
             raise UserError(f"network {name}: {key} is {value!r}; expected: what JSON holds, and texts that are data")
     return {"name": name, "arguments": dict(arguments)}
 
 
-def _is_data(value: Any) -> bool:
+def is_data(value: Any) -> bool:
     """Whether JSON holds a value and no configuration evaluates it: "$...", "@..." and "%..." would be."""
     if isinstance(value, str):
         return not value.lstrip().startswith(("$", "@", "%"))
     if isinstance(value, Mapping):
-        return all(isinstance(key, str) and not key.startswith("_") and _is_data(one) for key, one in value.items())
+        return all(isinstance(key, str) and not key.startswith("_") and is_data(one) for key, one in value.items())
     if isinstance(value, list | tuple):
-        return all(_is_data(one) for one in value)
+        return all(is_data(one) for one in value)
     return value is None or isinstance(value, bool | int | float)
 
 
@@ -128,7 +129,8 @@ def _completed(spec: Mapping[str, Any]) -> dict[str, Any]:
     except UserError:
         return dict(spec)
     defaults = {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
-    completed: dict[str, Any] = json.loads(json.dumps({**spec, "arguments": {**defaults, **spec["arguments"]}}))
+    full = {**spec, "arguments": {**defaults, **spec.get("arguments", {})}}
+    completed: dict[str, Any] = json.loads(json.dumps(full, default=repr))  # a default may be a class
     return completed
 
 

@@ -41,6 +41,9 @@ def locate_voxels(data: Path, header: nib.Nifti1Header, said: float, payload: in
     if usable and said + payload == length:
         return int(said), []
     found = length - payload
+    if usable and found == lowest < said and _ends_extensions(data, header, int(header.sizeof_hdr), int(said)):
+        whole = int(said) + payload  # the extensions are there, so that it is the voxels that end early
+        raise UserError(f"{data}: is truncated, {length} bytes of {whole}; expected: {whole} unpacked")
     if found == lowest or _fits(data, header, said, found):
         if found == said:
             return found, []

@@ -149,6 +149,8 @@ class RunCheckpoint:
         """Saves the epoch that has just ended, on the disk or in memory; in distributed training on rank 0 only."""
         if not is_main_process():
             return
+        name = f"{self.last.parent}, epoch {engine.state.epoch}"
+        check_weights(self.network.state_dict(), name)  # else the epoch before is what remains
         state = self.evaluator.state
         due = self._written is None or time.monotonic() - self._written >= self.save_interval
         unjudged = state.best_metric_epoch == -1  # no validation yet, or no validation cases
@@ -175,8 +177,9 @@ class RunCheckpoint:
         """Writes the last complete epoch before Ctrl-C or an error ends the run."""
         try:
             self.write()
-        finally:
-            raise error
+        except Exception as failed:  # the run's own error is what a person has to hear of
+            logger.error(f"{self.last}: the last epoch could not be saved ({failed})")
+        raise error from error.__cause__
 
     def _state(self, engine: Engine) -> dict[str, Any]:
         """Returns what `last.pt` holds; its tensors are those of the training."""

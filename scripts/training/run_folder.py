@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from scripts.errors import UserError
-from scripts.settings import flag
+from scripts.settings import flag, optional
 
 LAST = "last.pt"
 BEST = "model.pt"
@@ -22,7 +22,9 @@ RUN_FILES = (LAST, BEST, "model.json", "history.csv", "curve.png")
 CURVES = "tensorboard"
 
 
-def claim_run_folder(output_dir: str, resume: bool | str, overwrite: bool | str, rank: int = 0) -> None:
+def claim_run_folder(
+    output_dir: str, resume: bool | str, overwrite: bool | str, rank: int = 0, checkpoint: str | None = None
+) -> None:
     """Refuses a folder that holds a training run, unless that run is to be resumed or replaced.
 
     Args:
@@ -30,12 +32,17 @@ def claim_run_folder(output_dir: str, resume: bool | str, overwrite: bool | str,
         resume: go on with the run in the folder; a folder without one starts anew.
         overwrite: replace the run in the folder, see `clear_run_folder`.
         rank: process of a distributed training; only rank 0 looks.
+        checkpoint: weights that the training starts from.
 
     Raises:
-        UserError: if the folder holds a run and neither is set, or both are, or the folder cannot be written.
+        UserError: if the folder holds a run and neither is set, or both are, if the weights to start from are those
+            of the run that would be replaced, or the folder cannot be written.
     """
     if flag(resume) and flag(overwrite):
         raise UserError("resume and overwrite are both true; expected: one of them")
+    start = optional(checkpoint)
+    if flag(overwrite) and start is not None and Path(start).resolve().parent == Path(output_dir).resolve():
+        raise UserError(f"{start}: lies in the run that --overwrite would remove; expected: another --output_dir")
     files = () if flag(resume) else RUN_FILES
     claim_folder(output_dir, files, overwrite, rank, ", --resume true to go on with it")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from scripts.cards import network_from_card
 from scripts.errors import UserError
 from scripts.networks.registration import NETWORKS, register
-from scripts.networks.registry import create_network, name_of, same_network
+from scripts.networks.registry import checked_spec, create_network, name_of, same_network
 from scripts.networks.resunet import ResUNet
 
 BASIC = {"spatial_dims": 2, "in_channels": 1, "out_channels": 1, "features": [4, 4, 4, 4, 4, 4]}
@@ -100,3 +100,17 @@ def test_arguments_are_checked(name: str, arguments: dict[str, Any], said: str) 
     with pytest.raises(UserError, match=said) as caught:
         network_from_card({"network": {"name": name, "arguments": arguments}})
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_downloads_unless_told_otherwise_is_refused() -> None:
+    arguments = {"model_name": "efficientnet-b0", "spatial_dims": 2, "in_channels": 1, "num_classes": 1}
+    with pytest.raises(UserError, match="pretrained is True"):
+        checked_spec({"name": "monai.networks.nets.EfficientNetBN", "arguments": arguments})
+    told = {**arguments, "pretrained": False}
+    assert checked_spec({"name": "monai.networks.nets.EfficientNetBN", "arguments": told})["arguments"] == told
+
+
+def test_networks_whose_defaults_json_cannot_hold_are_compared() -> None:
+    one = {"name": "monai.networks.nets.SwinUNETR", "arguments": {"in_channels": 1, "out_channels": 1}}
+    assert same_network(one, {**one, "arguments": {**one["arguments"], "feature_size": 24}})
+    assert not same_network(one, {**one, "arguments": {**one["arguments"], "feature_size": 48}})

@@ -159,3 +159,12 @@ def test_what_is_passed_over_is_told(cohort, caplog):
     for search in (lambda: find_scans(str(empty)), lambda: expand_inputs([empty], cohort.parent / "out")):
         with pytest.raises(UserError, match=r"no scan; 1 links .*\(d.nii.gz\)"):
             search()
+
+
+def test_a_file_cut_by_the_length_of_its_extensions_is_truncated(tmp_path: Path) -> None:
+    between = bytes([1, 0, 0, 0]) + EXTENSION
+    path = write(tmp_path / "cut.nii", 352 + len(EXTENSION), between)
+    np.testing.assert_array_equal(read_scan(path).values, voxels())
+    path.write_bytes(path.read_bytes()[: -len(EXTENSION)])
+    with pytest.raises(UserError, match="truncated"):
+        read_scan(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ def run(
     epochs: int,
     metrics: Mapping[int, float] = METRICS,
     error: BaseException | type[BaseException] | None = None,
+    broken: int | None = None,
     **settings: Any,
 ) -> tuple[float, dict[str, Any]]:
     """A network whose one weight is the number of the epoch; returns the weight that was kept, and the card.
 
-    An error is raised in the middle of the last epoch.
+    An error is raised in the middle of the last epoch; "broken" names an epoch whose last step leaves NaN.
     """
     network = torch.nn.Linear(1, 1, bias=False)
     evaluator = Engine(lambda engine, batch: None)
@@ -45,7 +47,7 @@ def run(
     @trainer.on(Events.EPOCH_COMPLETED)
     def validate(engine: Engine) -> None:
         epoch = engine.state.epoch
-        torch.nn.init.constant_(network.weight, epoch)
+        torch.nn.init.constant_(network.weight, math.nan if epoch == broken else epoch)
         if epoch in metrics:
             evaluator.state.epoch, evaluator.state.metrics = epoch, {"val_mean_dice": metrics[epoch]}
             if metrics[epoch] > evaluator.state.best_metric:
@@ -113,3 +115,28 @@ def test_an_interval_that_is_no_number_is_refused(tmp_path: Path) -> None:
 
 def _epoch(path: Path) -> int:
     return torch.load(path, weights_only=True)["epoch"]
+
+
+@pytest.mark.parametrize("metrics", [METRICS, {}])
+def test_weights_that_became_nan_leave_the_epoch_before(metrics: Mapping[int, float], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"epoch 3: .*finite weights"):
+        run(tmp_path / "run", 4, metrics, broken=3, save_interval=1000)
+    last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert (last["epoch"], last["network"]["weight"].item()) == (2, 2)
+    read_card(tmp_path / "run" / "model.pt")
+
+
+def test_a_state_that_cannot_be_written_does_not_hide_why_the_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    def stop_writing(*_: object, **__: object) -> None:
+        monkeypatch.setattr(checkpoint, "write_atomic", full)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(checkpoint, "_copied", stop_writing)
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        run(tmp_path / "run", 3, save_interval=1000)
+    assert caught.value.__cause__ is None

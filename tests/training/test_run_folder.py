@@ -55,3 +55,10 @@ def test_any_file_counts_where_results_have_no_fixed_names(tmp_path: Path) -> No
         claim_folder(str(tmp_path), None, overwrite=False)
     claim_folder(str(tmp_path), None, overwrite=True)
     assert (tmp_path / "mask.nii.gz").exists()  # replaced file by file, not removed
+
+
+def test_the_run_that_a_training_starts_from_is_never_replaced_by_it(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_text("x")
+    with pytest.raises(UserError, match=r"model\.pt: lies in the run that --overwrite would remove"):
+        claim_run_folder(str(tmp_path), resume=False, overwrite=True, checkpoint=str(tmp_path / "model.pt"))
+    claim_run_folder(str(tmp_path / "next"), resume=False, overwrite=True, checkpoint=str(tmp_path / "model.pt"))
