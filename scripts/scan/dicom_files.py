@@ -30,7 +30,7 @@ HEAD = 4096
 """Bytes from the start of a file in which a DICOM object says what it is."""
 UNREADABLE: tuple[type[Exception], ...] = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError, EOFError),
-    *(NotImplementedError, struct.error, zlib.error, BytesLengthException, InvalidDicomError),
+    *(struct.error, zlib.error, BytesLengthException, InvalidDicomError),
 )
 """What pydicom raises for damaged values."""
 UNREADABLE_FILE: tuple[type[Exception], ...] = (OSError, *UNREADABLE)
