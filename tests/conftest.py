@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.cards import write_checkpoint
+from scripts.inference.metadata import write_checkpoint
 from scripts.metrics import counts
 from scripts.networks.registry import create_network
 from tests import refusing_device

@@ -14,17 +14,17 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
-from scripts.cards import card_path, inferer_from_card, preprocessing_from_card, read_card, trained_network
 from scripts.errors import UserError, find_user_error
 from scripts.files import sha256
-from scripts.scan.batch import exit_code, segment_cases
-from scripts.scan.case import CaseSegmenter
-from scripts.scan.classify import Classifier
-from scripts.scan.inputs import expand_inputs
-from scripts.scan.reading import read_scan
-from scripts.scan.segmenter import HounsfieldSlices, Segmenter
+from scripts.inference.metadata import card_path, inferer_from_card, preprocessing_from_card, read_card, trained_network
+from scripts.inference.segmenter import HounsfieldSlices, Segmenter
+from scripts.inference.whole_scan import scan_logits
+from scripts.io.reading import read_scan
+from scripts.pipeline.batch import exit_code, segment_cases
+from scripts.pipeline.case import CaseSegmenter
+from scripts.pipeline.inputs import expand_inputs
+from scripts.research.classify import Classifier
 from scripts.training.checkpoint import RunCheckpoint, StartWeights
-from scripts.training.whole_scans import scan_logits
 from scripts.version import BUNDLE
 
 CPU = torch.device("cpu")

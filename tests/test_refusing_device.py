@@ -12,7 +12,7 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from scripts.networks.familiarity import FeatureMeans
+from scripts.inference.ood import FeatureMeans
 from scripts.training import precision
 from scripts.training.precision import AutocastInferer
 from tests import refusing_device

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import ceil
 
-from scripts.anatomy.coarse import Mask, Spacing, box
+from scripts.anatomy.downsampling import Mask, Spacing, box
 from scripts.anatomy.lungs import Lungs
-from scripts.anatomy.overview import Overview
+from scripts.anatomy.tissue import Overview
 
 FIELDS_OF_VIEW = ("scan", "lungs")
 

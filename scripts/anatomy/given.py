@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.anatomy.coarse import Spacing, choose_steps, enlarge
+from scripts.anatomy.downsampling import Spacing, choose_steps, enlarge
 from scripts.anatomy.sides import LEFT, RIGHT, split_sides
 
 _HOW = {"components": "the two components", "erosion": "two lungs that touch", "midline": "the middle of the picture"}

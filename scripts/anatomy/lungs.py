@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from scripts.anatomy.aerated import WALL
-from scripts.anatomy.coarse import Mask, Spacing, enlarge, erode
+from scripts.anatomy.downsampling import Mask, Spacing, enlarge, erode
 from scripts.anatomy.given import read_codes
-from scripts.anatomy.overview import Overview
 from scripts.anatomy.plausibility import find_cuts, find_doubts
 from scripts.anatomy.pleura import close_lung
 from scripts.anatomy.sides import LEFT, RIGHT, split_sides
+from scripts.anatomy.tissue import Overview
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from scripts.anatomy.coarse import Coarse, Mask
+from scripts.anatomy.downsampling import Coarse, Mask
 from scripts.anatomy.lungs import Lungs
 from scripts.anatomy.sides import LEFT, RIGHT
 

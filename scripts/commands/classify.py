@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from scripts.errors import UserError
-from scripts.scan.classify import Classifier, classify_file
-from scripts.scan.segmenter import Segmenter
+from scripts.inference.segmenter import Segmenter
+from scripts.research.classify import Classifier, classify_file
 
 
 def classify(

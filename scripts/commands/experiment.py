@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scripts.errors import UserError
-from scripts.training.experiments import read_experiment, run_experiment
+from scripts.research.experiments import read_experiment, run_experiment
 
 
 def experiment(

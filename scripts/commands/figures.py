@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.scan.figures import figure_files
+from scripts.research.figures import figure_files
 
 
 def figures(

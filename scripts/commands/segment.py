@@ -9,11 +9,11 @@ from typing import Any
 from tqdm import tqdm
 
 from scripts.errors import UserError
-from scripts.scan.batch import exit_code, segment_cases
-from scripts.scan.case import CaseSegmenter, Settings
-from scripts.scan.inputs import Case, expand_inputs
-from scripts.scan.report import DEMONSTRATION
-from scripts.scan.segmenter import Segmenter
+from scripts.inference.segmenter import Segmenter
+from scripts.pipeline.batch import exit_code, segment_cases
+from scripts.pipeline.case import CaseSegmenter, Settings
+from scripts.pipeline.inputs import Case, expand_inputs
+from scripts.report.report import DEMONSTRATION
 from scripts.transforms.intensity import parse_intensity
 from scripts.version import BUNDLE
 

@@ -1,1 +1,1 @@
-"""Data set layouts, splits, slices out of volumes, and the phantom; nothing here knows a network."""
+"""Data sets, splits and slices to train on; nothing here knows a network."""

@@ -18,9 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from scripts.cards import card_path, read_card
 from scripts.errors import UserError
 from scripts.files import unfinished_folder
+from scripts.inference.metadata import card_path, read_card
 from scripts.networks.registry import same_network
 from scripts.training.processes import is_main_process
 from scripts.training.run_folder import BEST, LAST

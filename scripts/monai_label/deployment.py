@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from scripts.cards import read_card, require_slices
-from scripts.data.phantom_dataset import write_phantom_dataset
+from scripts.data.phantom.dataset import write_phantom_dataset
 from scripts.errors import UserError
 from scripts.files import replace_folder, unfinished_folder, write_json
+from scripts.inference.metadata import read_card, require_slices
 from scripts.monai_label import checkpoints
 from scripts.networks.registry import checked_spec
 from scripts.version import BUNDLE

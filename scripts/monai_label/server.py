@@ -35,13 +35,13 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
 from monailabel.tasks.train.bundle import BundleTrainTask
 
+from scripts.io.masks import write_mask
 from scripts.monai_label.request_values import KINDS
 from scripts.monai_label.serving.answers import answering
 from scripts.monai_label.serving.dicom_studies import DicomStudies
 from scripts.monai_label.serving.endpoints import checked, protect
 from scripts.monai_label.serving.studies import NIFTI, Studies, check_annotations, stored_shape
 from scripts.monai_label.serving.uploads import discarding_upload, is_upload
-from scripts.scan.writer import write_mask
 from scripts.transforms.postprocessing import Probabilities
 
 EPISTEMIC = "epistemic"

@@ -139,5 +139,5 @@ def _from_text(value: Any) -> Any:
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 
-for _module in pkgutil.iter_modules(importlib.import_module(__package__).__path__):
-    importlib.import_module(f"{__package__}.{_module.name}")  # each registers its networks
+for _module in pkgutil.walk_packages(importlib.import_module(__package__).__path__, f"{__package__}."):
+    importlib.import_module(_module.name)  # each registers its networks

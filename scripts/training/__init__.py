@@ -1,1 +1,1 @@
-"""Schedules, ignite handlers (resume, tables, history) and the checks of a run; nothing here reads a scan."""
+"""What MONAI has no handler for: schedules, checkpoints, resuming, tables, the checks of a run."""

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
-from scripts.cards import write_checkpoint
 from scripts.errors import UserError
 from scripts.files import write_atomic
 from scripts.finite import check_weights
+from scripts.inference.metadata import write_checkpoint
 from scripts.metrics import json_ready
 from scripts.networks.registry import same_network
 from scripts.settings import flag, number, optional

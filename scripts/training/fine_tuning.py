@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scripts.cards import completed_preprocessing, read_card
 from scripts.errors import UserError
+from scripts.inference.metadata import completed_preprocessing, read_card
 from scripts.networks.registry import same_network
 from scripts.settings import flag, optional
 

@@ -14,41 +14,12 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import convert_to_dst_type, convert_to_numpy
-from PIL import Image
 from torch import Tensor
 
 from scripts.errors import UserError
-from scripts.grids import Grid, check_belongs
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-AXES = "LPS"
-"""Canonical orientation: x to the patient's left, y to posterior, z to superior. A radiological display shows
-a slice [x, y] of it in column x and row y: volumes and pictures reach the network the same way round."""
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""From DICOM's and ITK's world to NIfTI's; the affine of a picture, whose columns run left and rows to posterior."""
-
-
-def is_picture(path: str) -> bool:
-    """Whether a file is an 8-bit picture by its name, rather than a scan."""
-    return path.lower().endswith(PICTURE_SUFFIXES)
-
-
-def grey_values(picture: Image.Image) -> Image.Image:
-    """Reads an 8-bit picture as grey (PIL converter for images).
-
-    Raises:
-        UserError: for more than 8 bits, which PIL would cut off at 255.
-    """
-    if picture.mode.startswith(("I", "F")):
-        name = getattr(picture, "filename", "picture")
-        raise UserError(f"{name}: more than 8 bits a pixel (mode {picture.mode}); accepted: 8-bit pictures, or NIfTI")
-    return picture.convert("L")
-
-
-def label_values(picture: Image.Image) -> Image.Image:
-    """Reads the codes of a label picture: palette indices as they are, colour as grey (PIL converter)."""
-    return picture if picture.mode in ("P", "L", "1", "I;16") else picture.convert("L")
+from scripts.io.grids import Grid, check_belongs
+from scripts.io.images import is_picture
+from scripts.io.volume import LPS_TO_RAS
 
 
 def each_slice(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

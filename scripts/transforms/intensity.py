@@ -15,8 +15,8 @@ from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
 from scripts.errors import UserError
+from scripts.io.padding import Padding, find_padding
 from scripts.transforms.geometry import each_slice
-from scripts.transforms.padding import Padding, find_padding
 
 logger = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from scripts.finite import check_maps
+from scripts.io.volume import AXES
 from scripts.settings import number
-from scripts.transforms.geometry import AXES
 from scripts.transforms.labels import CLASSES
 from scripts.transforms.lungs import EmptyBeyondBoxd
 from scripts.transforms.preprocessing import BOX, IMAGE

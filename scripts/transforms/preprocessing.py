@@ -39,9 +39,11 @@ from nibabel.filebasedimages import ImageFileError
 
 from scripts.anatomy.field_of_view import FIELDS_OF_VIEW, MARGIN_MM
 from scripts.errors import UserError, find_user_error
-from scripts.scan.monai_reader import ScanReader
+from scripts.io.images import grey_values, label_values
+from scripts.io.monai_reader import ScanReader
+from scripts.io.volume import AXES
 from scripts.settings import flag
-from scripts.transforms.geometry import AXES, BelongsToImaged, EnsureVolumed, ResizeSlicesd, grey_values, label_values
+from scripts.transforms.geometry import BelongsToImaged, EnsureVolumed, ResizeSlicesd
 from scripts.transforms.intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
 from scripts.transforms.labels import CLASSES, ClassNumbersd, EdgeLabeld, InfectionMaskd
 from scripts.transforms.lungs import CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd

@@ -9,8 +9,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from scripts.anatomy.lungs import Lungs, segment_lungs
-from scripts.anatomy.overview import look_over
-from scripts.data.phantom import Phantom, make_phantom
+from scripts.anatomy.tissue import look_over
+from scripts.data.phantom.scan import Phantom, make_phantom
 
 SPACING = (2.2, 2.2, 4.5)
 

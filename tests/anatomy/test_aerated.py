@@ -7,9 +7,9 @@ import pytest
 
 from scripts.anatomy.aerated import find_aerated
 from scripts.anatomy.body import find_body
-from scripts.anatomy.coarse import coarsen
+from scripts.anatomy.downsampling import coarsen
 from scripts.anatomy.lungs import segment_lungs
-from scripts.anatomy.overview import look_over
+from scripts.anatomy.tissue import look_over
 
 SPACING = (2.5, 2.5, 2.5)
 RIGHT_LUNG, LEFT_LUNG = np.s_[25:55, 25:75, 20:80], np.s_[75:105, 25:75, 20:80]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scripts.anatomy.chest import Examination, examine
-from scripts.anatomy.overview import look_over
+from scripts.anatomy.tissue import look_over
 
 SPACING = (2.2, 2.2, 4.5)
 

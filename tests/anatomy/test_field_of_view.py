@@ -9,7 +9,7 @@ import pytest
 
 from scripts.anatomy.field_of_view import MARGIN_MM, find_box, whole
 from scripts.anatomy.lungs import Lungs, segment_lungs
-from scripts.anatomy.overview import look_over
+from scripts.anatomy.tissue import look_over
 
 SPACING = (2.2, 2.2, 4.5)
 

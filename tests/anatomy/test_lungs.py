@@ -11,8 +11,8 @@ import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 
 from scripts.anatomy.lungs import Lungs, segment_lungs
-from scripts.anatomy.overview import look_over
 from scripts.anatomy.sides import LEFT, RIGHT
+from scripts.anatomy.tissue import look_over
 
 SPACING = (2.2, 2.2, 4.5)
 TRUTH_LEFT, TRUTH_RIGHT = 1, 2  # the codes of the phantom

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from scripts.anatomy import orientation
-from scripts.anatomy.coarse import coarsen
+from scripts.anatomy.downsampling import coarsen
 from scripts.anatomy.lungs import Lungs, segment_lungs
 from scripts.anatomy.orientation import orientation_findings
-from scripts.anatomy.overview import look_over
+from scripts.anatomy.tissue import look_over
 
 SPACING = (2.2, 2.2, 4.5)
 TURNS = {

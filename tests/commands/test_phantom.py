@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scripts.commands.phantom import phantom
-from scripts.data.phantom_dataset import plan_case
+from scripts.data.phantom.dataset import plan_case
 
 
 def test_command_says_what_it_wrote(tmp_path, capsys):

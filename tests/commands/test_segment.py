@@ -18,7 +18,7 @@ import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
 from scripts.__main__ import main
-from scripts.data.phantom_dataset import write_phantom_dataset
+from scripts.data.phantom.dataset import write_phantom_dataset
 
 Command = Callable[..., "Done"]
 

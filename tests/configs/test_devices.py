@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
-from scripts.networks.resunet import ResUNet
+from scripts.networks.resunet.resunet import ResUNet
+from scripts.research.workflows import run_workflow
 from scripts.training import precision
-from scripts.training.workflows import run_workflow
 
 TRAIN = "configs/train.yaml"
 INFERENCE = "configs/inference.yaml"

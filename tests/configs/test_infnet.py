@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 
 from scripts.errors import find_user_error
 from scripts.losses.structure import InfNetLoss
-from scripts.networks.infnet import InfNet
+from scripts.networks.infnet.infnet import InfNet
 from scripts.training.multi_scale import MultiScaleTrainer
 
 OVERLAY = "configs/networks/infnet.yaml"

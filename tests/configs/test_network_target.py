@@ -17,12 +17,12 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
-from scripts.cards import trained_network
 from scripts.errors import UserError
-from scripts.training.workflows import run_workflow
+from scripts.inference.metadata import trained_network
+from scripts.research.workflows import run_workflow
 
 TRAIN = "configs/train.yaml"
-RESUNET = {"_target_": "scripts.networks.resunet.ResUNet", "base_width": 4, "edge_stages": [1], "dropout": 0.1}
+RESUNET = {"_target_": "scripts.networks.resunet.resunet.ResUNet", "base_width": 4, "edge_stages": [1], "dropout": 0.1}
 BASIC = {
     "_target_": "monai.networks.nets.BasicUNet",
     "spatial_dims": 2,

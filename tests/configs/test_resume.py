@@ -14,7 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts.cards import read_card
+from scripts.inference.metadata import read_card
 
 TRAIN = "configs/train.yaml"
 

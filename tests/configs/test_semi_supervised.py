@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
-from scripts.training.semi_supervised import SemiSupervised
+from scripts.research.semi_supervised import SemiSupervised
 
 SEMI = "configs/semi_supervised.yaml"
 

@@ -12,7 +12,7 @@ from PIL import Image
 from scripts.data.class_slices import ClassSliceDataset
 from scripts.data.datalist import select_cases
 from scripts.errors import UserError
-from scripts.training.priors import class_cases
+from scripts.research.priors import class_cases
 from scripts.transforms.preprocessing import ClassTrainingInput, NetworkGrid
 
 MakeDataset = Callable[..., Path]

@@ -18,8 +18,8 @@ from PIL import Image
 from scripts.data.datalist import build_datalist, describe, select_cases
 from scripts.data.slices import SliceDataset
 from scripts.errors import UserError, find_user_error
-from scripts.training.calibration import calibrate
-from scripts.training.workflows import run_workflow
+from scripts.inference.calibration import calibrate
+from scripts.research.workflows import run_workflow
 from scripts.transforms.preprocessing import NetworkGrid, Preprocessing, TrainingInput
 
 MakeDataset = Callable[..., Path]

@@ -12,7 +12,7 @@ import torch
 from monai.data import get_track_meta
 
 from scripts.data.datalist import select_cases
-from scripts.data.phantom import make_phantom
+from scripts.data.phantom.scan import make_phantom
 from scripts.data.slices import SliceDataset, transformed
 from scripts.errors import UserError, find_user_error
 from scripts.transforms.preprocessing import NetworkGrid, TrainingInput

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.cards import read_card
 from scripts.errors import UserError
+from scripts.inference.metadata import read_card
 from scripts.monai_label import checkpoints
 
 Make = Callable[..., Path]

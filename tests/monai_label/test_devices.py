@@ -14,7 +14,7 @@ from monai.transforms import Compose
 from torch import nn
 
 from scripts.monai_label import checkpoints
-from scripts.training.workflows import run_workflow
+from scripts.research.workflows import run_workflow
 from scripts.transforms.postprocessing import Probabilities
 from scripts.version import BUNDLE
 

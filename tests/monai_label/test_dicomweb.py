@@ -15,8 +15,8 @@ import requests
 from pydicom import Dataset, FileMetaDataset, dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from scripts.cards import read_card
 from scripts.commands.segment import segment
+from scripts.inference.metadata import read_card
 from scripts.monai_label.deployment import NAME
 from tests.monai_label.dicomweb_server import DicomWeb, copied
 

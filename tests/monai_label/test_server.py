@@ -18,7 +18,7 @@ import pytest
 import requests
 import SimpleITK as sitk  # noqa: N813
 
-from scripts.cards import read_card
+from scripts.inference.metadata import read_card
 from scripts.monai_label import checkpoints
 from scripts.monai_label.deployment import NAME
 

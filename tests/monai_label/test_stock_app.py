@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import requests
 
-from scripts.data.phantom_dataset import write_phantom_dataset
+from scripts.data.phantom.dataset import write_phantom_dataset
 from scripts.monai_label.deployment import NAME
 
 Server = Any  # tests/monai_label/conftest.py

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scripts.cards import network_from_card
 from scripts.errors import UserError
+from scripts.inference.metadata import network_from_card
 from scripts.networks.registration import NETWORKS, register
 from scripts.networks.registry import checked_spec, create_network, name_of, same_network
-from scripts.networks.resunet import ResUNet
+from scripts.networks.resunet.resunet import ResUNet
 
 BASIC = {"spatial_dims": 2, "in_channels": 1, "out_channels": 1, "features": [4, 4, 4, 4, 4, 4]}
 
@@ -71,7 +71,7 @@ def test_a_class_of_monai_comes_back_from_metadata() -> None:
         "monai.networks.nets.basic_unet.BasicUNet",
         "monai.networks.nets.torch",
         "monai.networks.blocks.Convolution",
-        "scripts.networks.resunet.ResUNet",
+        "scripts.networks.resunet.resunet.ResUNet",
         "",
     ],
 )

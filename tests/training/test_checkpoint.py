@@ -11,8 +11,8 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from scripts.cards import read_card
 from scripts.errors import UserError
+from scripts.inference.metadata import read_card
 from scripts.training import checkpoint
 from scripts.training.checkpoint import RunCheckpoint
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 
-from scripts.training.calibration import calibrate
-from scripts.training.experiment_plans import read_experiment
-from scripts.training.experiments import run_experiment
-from scripts.training.publishing import publish
-from scripts.training.workflows import run_workflow, train_once
+from scripts.inference.calibration import calibrate
+from scripts.inference.publishing import publish
+from scripts.research.experiment_config import read_experiment
+from scripts.research.experiments import run_experiment
+from scripts.research.workflows import run_workflow, train_once
 from scripts.version import BUNDLE
 from tests import refusing_device
 

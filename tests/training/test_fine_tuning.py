@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from scripts.cards import read_card
 from scripts.errors import UserError
+from scripts.inference.metadata import read_card
+from scripts.research.workflows import run_workflow
 from scripts.training.fine_tuning import check_same_as_parent, describe_parent, read_parent
-from scripts.training.workflows import run_workflow
 
 FILES = ["configs/train.yaml", "configs/finetune.yaml"]
 SHORT = {"max_epochs": 1, "batch_size": 4, "device": "cpu", "learning_rate": 1e-9}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.data.phantom import make_phantom
+from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError, find_user_error
 from scripts.transforms import lungs
 from scripts.transforms.lungs import OUTSIDE_HU, CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd

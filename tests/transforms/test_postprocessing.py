@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.data.phantom import make_phantom
+from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError
 from scripts.transforms.postprocessing import EvaluationOutput, InfectionMask, ScanProbabilities, SmallLesionsRemovedd
 from scripts.transforms.preprocessing import Preprocessing

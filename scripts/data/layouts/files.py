@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scripts.errors import UserError
-from scripts.grids import Grid
-from scripts.scan.reading import FILE_SUFFIXES, read_grid, read_voxels
+from scripts.io.grids import Grid
+from scripts.io.reading import FILE_SUFFIXES, read_grid, read_voxels
 
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha")
 """Volumes in one file: a header that names its voxels' file cannot be linked to under another name."""

@@ -9,7 +9,7 @@ from scripts.data.layouts.base import listing_error
 from scripts.data.layouts.case import FILE_KEYS, Case, FileKey
 from scripts.data.layouts.files import Header, read_size
 from scripts.errors import UserError
-from scripts.grids import check_belongs
+from scripts.io.grids import check_belongs
 
 
 def grid_problems(case: Case, headers: Mapping[FileKey, Header]) -> list[str]:

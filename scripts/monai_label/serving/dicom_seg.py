@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from scripts.errors import UserError
-from scripts.grids import TOLERANCE_MM
+from scripts.io.dicom.segment_codes import CATEGORY, COLOUR, REGION, TYPE
+from scripts.io.grids import TOLERANCE_MM
 from scripts.monai_label.request_values import check_request
-from scripts.scan.segment_codes import CATEGORY, COLOUR, REGION, TYPE
 
 BY_MODEL = "AUTOMATIC"
 BY_ANNOTATOR = "SEMIAUTOMATIC"

@@ -22,7 +22,7 @@ from monailabel.datastore.local import DataModel, LocalDatastore
 from scripts.data.layouts.files import PICTURES, Header, is_picture, read_header, read_values, suffix_of
 from scripts.errors import UserError
 from scripts.files import write_atomic
-from scripts.grids import check_belongs
+from scripts.io.grids import check_belongs
 from scripts.monai_label.serving.uploads import discarding_upload, require_plain_name
 from scripts.transforms.labels import CODE_TOLERANCE
 

@@ -1,0 +1,1 @@
+"""Synthetic chest scans with lesions."""

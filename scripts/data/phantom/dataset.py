@@ -1,0 +1,188 @@
+"""A data set of phantoms on disk, in the layout of Zenodo 3757476 as it unzips."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from scripts.data.phantom.scan import Phantom, make_phantom
+from scripts.errors import UserError
+from scripts.files import unfinished_folder, write_json
+
+IMAGES, INFECTION, LUNGS = FOLDERS = ("COVID-19-CT-Seg_20cases", "Infection_Mask", "Lung_Mask")
+RECORD = "phantom.json"
+NOTE = "Synthetic phantoms for trying the software out; figures on them say nothing about patients."
+_ORIENTATIONS = ("LPS", "RAS", "LPS", "LAS", "LPI")
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one case is drawn and stored.
+
+    Attributes:
+        name: file name without suffix; one case is one patient.
+        seed: seed of `make_phantom`.
+        shape: voxels to the left, to posterior, to superior.
+        spacing: voxel size along the same in mm.
+        orientation: where the stored axes point to, as in `nibabel.aff2axcodes`.
+        tilt: turn of the scan about the left-right axis, in degrees.
+        infected: whether there is infection.
+    """
+
+    name: str
+    seed: tuple[int, int]
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    orientation: str
+    tilt: float
+    infected: bool
+
+
+def plan_case(number: int, seed: int = 0, size: int = 160, slices: int = 32) -> Case:
+    """Settles case `number` (from 1); it does not depend on how many cases there are.
+
+    Of every five cases one is healthy, one oblique, one not square; in the plane two are stored other than
+    LPS, and one is stored from head to foot.
+    """
+    rng = np.random.default_rng((seed, number, 1))
+    kind = number % 5
+    columns = round(size * rng.uniform(0.9, 1.1))
+    rows = round(columns * 0.85) if kind == 0 else columns
+    depth = max(round(slices * rng.uniform(0.8, 1.2)), 1)
+    in_plane = round(rng.uniform(345, 380) / columns, 4)
+    return Case(
+        name=f"phantom_{number:03d}",
+        seed=(seed, number),
+        shape=(columns, rows, depth),
+        spacing=(in_plane, in_plane, round(rng.uniform(248, 268) / depth, 4)),
+        orientation=_ORIENTATIONS[(number - 1) % len(_ORIENTATIONS)],
+        tilt=round(float(rng.uniform(3, 7)), 2) if kind == 3 else 0.0,
+        infected=kind != 4,
+    )
+
+
+def write_phantom_dataset(
+    out: str | os.PathLike[str],
+    cases: int = 10,
+    seed: int = 0,
+    size: int = 160,
+    slices: int = 32,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> list[Case]:
+    """Writes phantoms as `OUT/{COVID-19-CT-Seg_20cases,Infection_Mask,Lung_Mask}/phantom_NNN.nii.gz`.
+
+    `OUT/phantom.json` says that they are synthetic and how each was made. The files are built beside OUT and
+    moved there at the end, so that an interrupted run leaves no OUT.
+
+    Args:
+        out: folder to write; new or empty unless `overwrite`.
+        cases: number of cases, each another patient.
+        seed: the same seed gives the same files.
+        size: columns of a slice; cases differ from it by up to a tenth.
+        slices: axial slices; cases differ from it by up to a fifth.
+        overwrite: replaces what an earlier call wrote to OUT and leaves everything else in it.
+        progress: shows a progress bar.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: if OUT is in use, or a number is out of range.
+    """
+    _check_numbers(cases=(cases, 1, 999), seed=(seed, 0, 2**31))
+    _check_numbers(size=(size, 48, 512), slices=(slices, 8, 400))
+    target = Path(out)
+    earlier = _earlier_files(target, overwrite)
+    plans = [plan_case(number, seed, size, slices) for number in range(1, cases + 1)]
+    _check_free(target, _files(plans), earlier)
+    with unfinished_folder(target.parent) as folder:
+        built = folder / target.name
+        for case in tqdm(plans, desc="phantoms", unit="case", disable=not progress):
+            _write_case(built, case)
+        record = {"synthetic": True, "note": NOTE, "cases": [asdict(case) for case in plans]}
+        write_json(built / RECORD, record)
+        _move(built, target, earlier, _files(plans))
+    return plans
+
+
+def _check_numbers(**numbers: tuple[Any, int, int]) -> None:
+    for name, (value, low, high) in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise UserError(f"--{name} is {value!r}; accepted: a whole number from {low} to {high}")
+
+
+def _files(cases: list[Case]) -> list[Path]:
+    """Everything a call writes, relative to OUT, the record first."""
+    return [Path(RECORD), *(Path(folder, f"{case.name}.nii.gz") for folder in FOLDERS for case in cases)]
+
+
+def _earlier_files(target: Path, overwrite: bool) -> list[Path]:
+    """What an earlier call wrote to `target`, by its record; refuses a target that is not ours."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return []
+    if not target.is_dir():
+        raise UserError(f"{target} is a file; the phantom data set needs a folder")
+    if not overwrite:
+        raise UserError(f"{target} is not empty; name a new folder, or --overwrite a phantom data set")
+    try:
+        record = json.loads((target / RECORD).read_text("utf-8"))
+        names = [Path(case["name"]).name for case in record["cases"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        message = f"{target} is not empty and has no readable {RECORD}: not a phantom data set, left as it is"
+        raise UserError(message) from None
+    return [Path(RECORD), *(Path(folder, f"{name}.nii.gz") for folder in FOLDERS for name in names)]
+
+
+def _check_free(target: Path, files: list[Path], earlier: list[Path]) -> None:
+    foreign = [str(target / file) for file in files if file not in earlier and (target / file).exists()]
+    if foreign:
+        raise UserError(f"not written by the phantom command, so not overwritten: {', '.join(foreign)}")
+
+
+def _move(built: Path, target: Path, earlier: list[Path], files: list[Path]) -> None:
+    if not earlier:
+        if target.exists():
+            target.rmdir()
+        built.replace(target)
+        return
+    for file in earlier:
+        (target / file).unlink(missing_ok=True)
+    for file in files:  # the record first: should this be interrupted, --overwrite can clear the rest
+        (target / file).parent.mkdir(exist_ok=True)
+        (built / file).replace(target / file)
+
+
+def _write_case(folder: Path, case: Case) -> None:
+    phantom = make_phantom(case.seed, case.shape, case.spacing, case.infected)
+    contents: dict[str, NDArray[Any]] = {
+        IMAGES: phantom.image,
+        INFECTION: phantom.infection,
+        LUNGS: phantom.lungs,
+    }
+    for name, array in contents.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        nib.save(_nifti(array, phantom, case), folder / name / f"{case.name}.nii.gz")
+
+
+def _nifti(array: NDArray[Any], phantom: Phantom, case: Case) -> nib.Nifti1Image:
+    """The array as its case is stored: axes, tilt, both transforms, mm."""
+    turn = np.deg2rad(case.tilt)
+    tilt = np.eye(4)
+    tilt[1:3, 1:3] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    image = nib.Nifti1Image(array, tilt @ phantom.affine)
+    stored, wanted = nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(case.orientation)
+    image = image.as_reoriented(nib.orientations.ornt_transform(stored, wanted))
+    image.set_qform(image.affine, code=1)
+    image.set_sform(image.affine, code=1)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["descrip"] = b"synthetic phantom, no patient"
+    return image

@@ -1,0 +1,73 @@
+"""Weights for a repository: in half precision, if the masks of cases they did not see stay the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from scripts.data.datalist import select_cases
+from scripts.errors import UserError
+from scripts.inference.calibration import check_data, probabilities_and_label
+from scripts.inference.metadata import card_path, trained_network, write_checkpoint
+from scripts.metrics import dice
+
+MOST_CHANGED_VOXELS = 1e-4
+"""Share of the voxels of a case that may change between infection and background."""
+MOST_CHANGED_DICE = 1e-3
+"""By how much the Dice of a case may change."""
+
+
+def publish(weights: Path, target: Path, data: str, device: torch.device) -> dict[str, float]:
+    """Writes weights with their card, in half precision if masks of unseen cases stay what they are.
+
+    Convolutions are halved; biases and normalisation, which are small and shift whole maps, are not.
+
+    Args:
+        weights: trained weights, calibrated or not.
+        target: the weights to write; their card goes beside them.
+        data: prepared data set that they were trained on; the cases of their validation fold are compared.
+        device: where networks work.
+
+    Returns:
+        The largest changes of a case by half precision: "voxels" (share) and "dice". Beyond `MOST_CHANGED_VOXELS` or
+        `MOST_CHANGED_DICE` the weights were written as they are; see `is_faithful`.
+
+    Raises:
+        UserError: if there is a target, or a card of its name, already, or the weights were trained on other data.
+    """
+    if target.suffix != ".pt":
+        raise UserError(f"{target}: accepted: a new file with the suffix .pt")
+    for path in (target, card_path(target)):
+        if path.exists():
+            raise UserError(f"{path}: exists; accepted: a new file, and no card of its name")
+    network, card = trained_network(weights, device)
+    halved, _ = trained_network(weights, device)
+    state = {key: _half(value) for key, value in network.state_dict().items()}
+    halved.load_state_dict(state)
+    check_data(weights, card, data)
+    changed = {"voxels": 0.0, "dice": 0.0}
+    threshold, flips = (card["operating_point"][key] for key in ("threshold", "test_time_flips"))
+    for case in tqdm(select_cases(data, "validation", card["data"].get("fold"), labelled=True), unit="case"):
+        maps, label = probabilities_and_label(case, [network, halved], card, flips, device)
+        before, after = (one >= threshold for one in maps)
+        truth, *masks = (one.float().flatten(1)[None, None] for one in (label >= 0.5, before, after))
+        scores = [float(dice(mask, truth)) for mask in masks]
+        found = {"voxels": float((before != after).float().mean()), "dice": abs(scores[0] - scores[1])}
+        changed = {key: max(value, found[key]) for key, value in changed.items()}
+    if not is_faithful(changed):
+        state = {key: value.cpu() for key, value in network.state_dict().items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(target, state, **{key: value for key, value in card.items() if key not in ("format", "sha256")})
+    return changed
+
+
+def is_faithful(changed: dict[str, float]) -> bool:
+    """Whether half precision changes so little that weights are written in it."""
+    return changed["voxels"] <= MOST_CHANGED_VOXELS and changed["dice"] <= MOST_CHANGED_DICE
+
+
+def _half(value: Tensor) -> Tensor:
+    return (value.half() if value.is_floating_point() and value.ndim > 1 else value).cpu()

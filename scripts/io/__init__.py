@@ -1,0 +1,1 @@
+"""One scan in a file: reading, checking and writing it."""

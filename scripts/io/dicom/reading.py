@@ -1,0 +1,200 @@
+"""Reading a CT series from DICOM: values in HU, geometry, what was noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from scripts.errors import UserError
+from scripts.io.dicom.checks import some
+from scripts.io.dicom.geometry import Stack, stack_slices
+from scripts.io.dicom.header import COMPLETE, Slice, number, text
+from scripts.io.dicom.series import Series, choose_series, list_series
+from scripts.io.geometry_checks import check_extent, check_size
+from scripts.io.padding import LIGHTEST_AIR_HU, Padding
+from scripts.io.volume import Note, Scan
+
+
+def read_dicom(path: Path, series: str | None = None) -> Scan:
+    """Reads one CT series.
+
+    Args:
+        path: a folder, searched with its subfolders, or one file; a .zip is opened with `unpacked` before.
+        series: SeriesNumber, SeriesInstanceUID or the id that the list of series shows; needed where the folder
+            holds more than one axial CT series.
+
+    Returns:
+        The scan: values in HU, (columns, rows, slices), int16, or float32 where a slope or intercept is fractional;
+        padding as stored. Slices ascend along the normal, row direction x column direction (PS3.3 C.7.6.2.1.1).
+
+    Raises:
+        UserError: if there is no CT series or several, or if its files do not make one volume.
+    """
+    chosen, notes = choose_series(path, list_series(path), series)
+    _check_values(chosen)
+    _check_rescaling(chosen)
+    stack = stack_slices(chosen.slices)
+    first = [plane[0] for plane in stack.planes]
+    shape = (first[0].columns, first[0].rows, len(first))
+    stack.notes = [*notes, *_value_notes(chosen), *stack.notes, *check_size(path, shape, stack.affine)]
+    stack.notes += check_extent(shape, stack.affine) if stack.voxel_size_known else []
+    values = _read_values(stack)
+    return Scan(
+        name=path.stem if path.is_file() else path.resolve().name,
+        path=path,
+        kind="dicom",
+        values=values,
+        affine=stack.affine,
+        voxel_size_known=stack.voxel_size_known,
+        facts=_facts(chosen, stack),
+        notes=stack.notes,
+        padding=named_padding(first[0].header, first[0].rescale or (1.0, 0.0)),
+        files=list(dict.fromkeys(one.path for one in first)),
+        frames=[one.frame for one in first],
+    )
+
+
+def named_padding(header: Dataset, rescale: tuple[float, float]) -> Padding | None:
+    """Returns what PixelPaddingValue and PixelPaddingRangeLimit name (PS3.3 C.7.5.1.1.2), in HU.
+
+    Args:
+        header: of a slice.
+        rescale: its slope and intercept.
+
+    Returns:
+        The padding; None where none is named, or where it is as dark as air.
+    """
+    value = number(header, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = number(header, "PixelPaddingRangeLimit")
+    signed = number(header, "PixelRepresentation") == 1
+    bounds = [_as_stored(one, signed) * rescale[0] + rescale[1] for one in (value, value if limit is None else limit)]
+    return Padding(min(bounds), max(bounds)) if max(bounds) > LIGHTEST_AIR_HU else None
+
+
+def _as_stored(value: float, signed: bool) -> float:
+    """A value whose sign got lost, because some writers store the attribute as the other type, with 16 bits."""
+    if signed:
+        return value - 65536 if value > 32767 else value
+    return value + 65536 if value < 0 else value
+
+
+def _check_values(series: Series) -> None:
+    """Refuses what is no grey-scale CT image."""
+    for one in series.slices:
+        photometric, samples = text(one.header, "PhotometricInterpretation"), number(one.header, "SamplesPerPixel")
+        if photometric not in ("MONOCHROME2", "") or (samples or 1) != 1:
+            found = f"{photometric} with {samples or 1:g} sample(s) a pixel"
+            raise UserError(f"{one.path}: {found}; accepted: CT images in HU, MONOCHROME2 with one sample")
+    several = {(one.path, one.rescale) for one in series.slices}
+    if len(several) > len({one.path for one in series.slices}):
+        found = "frames of one file with different rescale slopes or intercepts"
+        raise UserError(f"{series.slices[0].path}: {found}; accepted: one rescaling a file (split it into slices)")
+
+
+def _check_rescaling(series: Series) -> None:
+    """Refuses a series of which some slices alone say how their values become HU."""
+    silent = [one.path.name for one in series.slices if one.rescale is None]
+    if silent and len(silent) < len(series.slices):
+        found = f"{some(silent)}: no RescaleSlope and RescaleIntercept, the other slices have them"
+        raise UserError(f"{series.slices[0].path.parent}: {found}; expected: all slices in HU")
+
+
+def _value_notes(series: Series) -> list[Note]:
+    notes = []
+    kinds = sorted({text(one.header, "RescaleType") for one in series.slices})
+    if any(one.rescale is None for one in series.slices) or not set(kinds) <= {"", "HU"}:
+        kind = ", ".join(filter(None, kinds)) or "unknown"
+        words = f"The files do not say that their values are HU (rescaling absent or of type {kind})."
+        notes.append(Note("not_hu", words, "warning"))
+    if any(text(one.header, "LossyImageCompression") == "01" for one in series.slices):
+        words = "The images were compressed with loss once; faint opacities may have gone with it."
+        notes.append(Note("lossy_compression", words, "warning"))
+    bare = len({one.path for one in series.slices if not one.preamble})
+    if bare:
+        words = f"{bare} file(s) have no DICOM preamble; their encoding was taken from their first attributes."
+        notes.append(Note("no_preamble", words, "assumption"))
+    return notes
+
+
+def _read_values(stack: Stack) -> NDArray[Any]:
+    """Decodes slice by slice into one array (X, Y, Z), whose axial slices are contiguous in memory."""
+    planes = stack.planes
+    rescales = np.array([one.rescale or (1.0, 0.0) for plane in planes for one in plane])
+    dtype = np.int16 if np.array_equal(rescales, np.round(rescales)) else np.float32
+    values = np.empty((len(planes), planes[0][0].rows, planes[0][0].columns), dtype)
+    decode = lru_cache(maxsize=1)(_decode)  # the frames of a file follow each other
+    clipped = twins = 0
+    for k, plane in enumerate(planes):
+        hu = _frame(decode, plane[0])
+        for twin in plane[1:]:
+            _check_twin(plane[0], twin, np.array_equal(hu, _frame(decode, twin)))
+            twins += 1
+        clipped += _put(hu, values[k])
+    if twins:
+        words = f"{twins} slice(s) were there more than once with the same pixels; one of each was kept."
+        stack.notes.append(Note("duplicates_dropped", words, "repair"))
+    if clipped:
+        words = f"{clipped} voxel(s) lay beyond what 16 bits hold and were clipped to -32768 or 32767 HU."
+        stack.notes.append(Note("hu_clipped", words, "repair"))
+    return values.transpose(2, 1, 0)
+
+
+def _frame(decode: Callable[[Path, str], NDArray[Any]], one: Slice) -> NDArray[Any]:
+    return decode(one.path, one.compression.name)[one.frame]
+
+
+def _put(hu: NDArray[Any], target: NDArray[Any]) -> int:
+    """Stores one slice in the volume's type; returns how many values did not fit."""
+    if hu.dtype == target.dtype or target.dtype.kind == "f":
+        target[:] = hu
+        return 0
+    low, high = np.iinfo(target.dtype).min, np.iinfo(target.dtype).max
+    target[:] = np.clip(hu, low, high)
+    return int(np.count_nonzero((hu < low) | (hu > high)))
+
+
+def _check_twin(one: Slice, twin: Slice, same_pixels: bool) -> None:
+    same_place = one.position is None or twin.position is None or np.allclose(one.position, twin.position, atol=0.01)
+    if not (same_pixels and same_place):
+        found = f"{one.path.name} and {twin.path.name} lie at one position and differ"
+        accepted = "one image at each position (move a second reconstruction or time point away)"
+        raise UserError(f"{one.path.parent}: {found}; accepted: {accepted}")
+
+
+def _decode(path: Path, syntax: str) -> NDArray[Any]:
+    """HU of a file's frames, (frames, rows, columns), through GDCM, which also applies slope and intercept."""
+    try:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1]
+        accepted = f"{COMPLETE}, or converted (gdcmconv --raw IN OUT)"
+        raise UserError(f"{path}: pixels ({syntax}) cannot be decoded ({last}); accepted: {accepted}") from None
+
+
+def _facts(series: Series, stack: Stack) -> dict[str, Any]:
+    """What a report repeats: how the scan was made, never whose it is."""
+    first = stack.planes[0][0]
+    x, y, z = np.linalg.norm(stack.affine[:3, :3], axis=0).tolist()
+    return {
+        "modality": series.modality,
+        "series": series.number,
+        "series_id": series.id,
+        "manufacturer": text(first.header, "Manufacturer"),
+        "model": text(first.header, "ManufacturerModelName"),
+        "kernel": text(first.header, "ConvolutionKernel"),
+        "kvp": number(first.header, "KVP"),
+        "slice_thickness_mm": first.thickness,
+        "spacing_mm": [x, y, z] if stack.voxel_size_known else None,
+        "body_part": text(first.header, "BodyPartExamined"),
+        "patient_position": text(first.header, "PatientPosition"),
+        "compression": first.compression.name,
+    }

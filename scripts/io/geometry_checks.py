@@ -1,0 +1,139 @@
+"""Checks of a scan's grid by its header alone: directions, voxel size, extent; for every format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from scripts.errors import UserError
+from scripts.io.grids import Grid, check_belongs
+from scripts.io.volume import Affine, Note, Scan, axial_axes
+
+SHEAR_TOLERANCE = 1e-3
+"""Largest cosine between two axes that counts as a right angle: 0.06 degrees, what rounded headers reach."""
+
+LARGEST_TILT = 30.0
+"""Degrees; CT gantries tilt by as much (IEC 60601-2-44 scanners: -30 to 30)."""
+
+SMALLEST_SLICE = 16  # voxels along an edge
+FEW_SLICES = 5
+PIXEL_MM, SLICE_MM = (0.2, 3.0), (0.2, 20.0)  # plausible voxel sizes of a chest CT
+SMALLEST_FIELD_OF_VIEW = 150.0  # mm
+
+
+def check_geometry(
+    source: str | Path, shape: Sequence[int], affine: Affine, voxel_size_known: bool = True, picture: bool = False
+) -> list[Note]:
+    """Checks the grid of one scan.
+
+    Args:
+        source: what an error names, the file or folder.
+        shape: (X, Y, Z) as stored.
+        affine: voxel index to mm, RAS, (4, 4).
+        voxel_size_known: whether the affine holds real millimetres; sizes are judged only then.
+        picture: whether it is one 8-bit picture, for which one slice is no finding.
+
+    Returns:
+        What a person should know, without the findings that leave nothing to segment.
+
+    Raises:
+        UserError: for an affine that is not a grid of axial slices (NaN, singular, sheared in plane, tilted by
+            more than 30 degrees) and for slices below 16 x 16 voxels.
+    """
+    notes = check_directions(source, affine)
+    notes += check_size(source, shape, affine, picture)
+    return notes + (check_extent(shape, affine) if voxel_size_known else [])
+
+
+def check_directions(source: str | Path, affine: Affine) -> list[Note]:
+    """Refuses an affine that spans no volume or is sheared; notes a gantry tilt.
+
+    In-plane axes must be orthogonal, because the network sees slices as they are stored. Slices that are only
+    shifted against each other, as a tilted gantry leaves them, are usable.
+    """
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise UserError(f"{source}: the affine holds NaN or infinite numbers; accepted: a valid orientation and origin")
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if (sizes == 0).any() or abs(np.linalg.det(affine[:3, :3] / sizes)) < SHEAR_TOLERANCE:
+        found = np.array2string(affine[:3, :3], precision=4, separator=", ").replace("\n", "")
+        raise UserError(f"{source}: singular affine {found}; accepted: three independent directions, none of length 0")
+    x, y, z = (affine[:3, axis] / sizes[axis] for axis in axial_axes(affine))
+    if abs(x @ y) > SHEAR_TOLERANCE:
+        angle = np.degrees(np.arccos(x @ y))
+        raise UserError(
+            f"{source}: in-plane axes at {angle:.2f} degrees (shear); accepted: 90, resample the scan first"
+        )
+    return _check_tilt(source, x, y, z)
+
+
+def _check_tilt(source: str | Path, x: Affine, y: Affine, z: Affine) -> list[Note]:
+    normal = np.cross(x, y)
+    beside = np.linalg.norm(z - (z @ normal) * normal / (normal @ normal))  # sine of the tilt
+    tilt = float(np.degrees(np.arctan2(beside, abs(z @ normal))))
+    if beside <= SHEAR_TOLERANCE:
+        return []
+    if tilt > LARGEST_TILT + 0.1:
+        raise UserError(
+            f"{source}: slices shifted by {tilt:.1f} degrees against their normal; "
+            f"accepted: a gantry tilt up to {LARGEST_TILT:g} degrees, resample the scan first"
+        )
+    text = (
+        f"slices are tilted by {tilt:.1f} degrees (gantry tilt); they are segmented as stored, the mask is tilted, too"
+    )
+    return [Note("gantry_tilt", text, "warning")]
+
+
+def check_size(source: str | Path, shape: Sequence[int], affine: Affine, picture: bool = False) -> list[Note]:
+    """Refuses slices too small to hold a lung; notes a scan of few slices."""
+    x, y, z = (shape[axis] for axis in axial_axes(affine))
+    if min(x, y) < SMALLEST_SLICE:
+        raise UserError(
+            f"{source}: axial slices of {x} x {y} voxels (left-right x front-back); "
+            f"accepted: at least {SMALLEST_SLICE} x {SMALLEST_SLICE}"
+        )
+    if picture or z >= FEW_SLICES:
+        return []
+    text = f"{z} axial {'slice' if z == 1 else 'slices'}: not a whole chest, so figures hold for this part of it only"
+    return [Note("few_slices", text, "warning")]
+
+
+def check_extent(shape: Sequence[int], affine: Affine) -> list[Note]:
+    """Notes voxel sizes and fields of view that a chest CT does not have."""
+    axes = list(axial_axes(affine))
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)[axes]
+    counts = np.asarray(shape)[axes]
+    low, high = np.array([PIXEL_MM, PIXEL_MM, SLICE_MM]).T
+    if ((sizes < low) | (sizes > high)).any():
+        found = " x ".join(f"{size:.3g}" for size in sizes)
+        usual = f"{PIXEL_MM[0]:g} to {PIXEL_MM[1]:g} mm in plane, {SLICE_MM[0]:g} to {SLICE_MM[1]:g} mm between slices"
+        text = f"voxels of {found} mm (left-right, front-back, head-foot); chest CT has {usual}"
+        return [Note("implausible_voxel_size", f"{text}: volumes may be wrong", "warning")]
+    extent = (sizes * counts)[:2]
+    if (extent < SMALLEST_FIELD_OF_VIEW).any():
+        text = f"field of view of {extent[0]:.0f} x {extent[1]:.0f} mm in plane: smaller than a chest"
+        return [Note("small_field_of_view", text, "warning")]
+    return []
+
+
+def check_same_grid(other: Scan, scan: Scan) -> None:
+    """Refuses a mask whose voxels do not lie on those of its scan, stored in whatever order.
+
+    Half a voxel off is fine: other programs round what they write, and every voxel still finds its own.
+
+    Raises:
+        UserError: see `check_belongs`.
+    """
+    mask, grid = (Grid(str(one.path), one.values.shape, one.affine) for one in (other, scan))
+    check_belongs(mask, grid, tolerance_mm=min(scan.spacing_lps) / 2)
+
+
+def is_placeholder(affine: Affine) -> bool:
+    """Whether an affine looks like a writer's default: voxels of exactly 1 mm and no origin.
+
+    >>> is_placeholder(np.eye(4)), is_placeholder(np.diag([0.7, 0.7, 1.0, 1.0]))
+    (True, False)
+    """
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool((sizes == 1).all() and not affine[:3, 3].any())

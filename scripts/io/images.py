@@ -1,0 +1,80 @@
+"""8-bit pictures of one slice: PNG, JPG, BMP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from scripts.errors import UserError
+from scripts.io.volume import LPS_TO_RAS, Note, Scan
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+_GREY_TOLERANCE = 16  # levels between channels that JPG compression may leave in a grey picture
+
+
+def is_picture(path: str) -> bool:
+    """Whether a file is an 8-bit picture by its name, rather than a scan."""
+    return path.lower().endswith(PICTURE_SUFFIXES)
+
+
+def grey_values(picture: Image.Image) -> Image.Image:
+    """Reads an 8-bit picture as grey (PIL converter for images).
+
+    Raises:
+        UserError: for more than 8 bits, which PIL would cut off at 255.
+    """
+    if picture.mode.startswith(("I", "F")):
+        name = getattr(picture, "filename", "picture")
+        raise UserError(f"{name}: more than 8 bits a pixel (mode {picture.mode}); accepted: 8-bit pictures, or NIfTI")
+    return picture.convert("L")
+
+
+def label_values(picture: Image.Image) -> Image.Image:
+    """Reads the codes of a label picture: palette indices as they are, colour as grey (PIL converter)."""
+    return picture if picture.mode in ("P", "L", "1", "I;16") else picture.convert("L")
+
+
+def read_picture(path: Path) -> Scan:
+    """Reads a picture as one slice (columns, rows, 1) of grey values 0 to 255.
+
+    Raises:
+        UserError: for a file that is damaged, no picture, animated or of more than 8 bits a pixel.
+    """
+    try:
+        with Image.open(path) as picture:
+            if (frames := getattr(picture, "n_frames", 1)) > 1:
+                raise UserError(f"{path}: {frames} frames; accepted: one slice a picture")
+            values = np.asarray(grey_values(picture)).T[..., np.newaxis]
+            notes = _notes(picture)
+            facts = {"format": str(picture.format), "stored_mode": picture.mode}
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        accepted = ", ".join(PICTURE_SUFFIXES)
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: {path.stat().st_size} bytes, no whole picture ({reason}); accepted: {accepted}"
+        ) from None
+    return Scan(
+        name="",
+        path=path,
+        kind="picture",
+        values=values,
+        affine=LPS_TO_RAS.copy(),
+        voxel_size_known=False,
+        facts=facts,
+        notes=notes,
+    )
+
+
+def _notes(picture: Image.Image) -> list[Note]:
+    display = "a picture holds no orientation and no voxel size; taken for a radiological display (right at the left)"
+    notes = [Note("picture_orientation", display, "assumption")]
+    if picture.mode not in ("RGB", "RGBA", "P", "CMYK", "YCbCr"):
+        return notes
+    channels = np.asarray(picture.convert("RGB"))
+    coloured = np.ptp(channels, axis=2) > _GREY_TOLERANCE
+    if coloured.any():
+        text = f"{coloured.mean():.1%} of the pixels are coloured (marks or text?); they were turned to grey"
+        notes.append(Note("coloured", text, "warning"))
+    return notes

@@ -1,0 +1,186 @@
+"""NRRD and MetaImage through SimpleITK: reading a scan, and writing bytes in its format on its grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from numpy.typing import NDArray
+
+from scripts.errors import UserError
+from scripts.files import write_atomic
+from scripts.io.geometry_checks import is_placeholder
+from scripts.io.itk.headers import TextHeader, check_data, find_data, read_text_header
+from scripts.io.nifti.reading import choose_volume
+from scripts.io.volume import LPS_TO_RAS, Affine, Note, Scan
+
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+META_SUFFIXES = (".mha", ".mhd")
+ITK_SUFFIXES = NRRD_SUFFIXES + META_SUFFIXES
+
+_NUMBERS = {
+    sitk.sitkUInt8: 1,
+    sitk.sitkInt8: 1,
+    sitk.sitkUInt16: 2,
+    sitk.sitkInt16: 2,
+    sitk.sitkUInt32: 4,
+    sitk.sitkInt32: 4,
+    sitk.sitkFloat32: 4,
+    sitk.sitkUInt64: 8,
+    sitk.sitkInt64: 8,
+    sitk.sitkFloat64: 8,
+}
+_VERBATIM = ("space", "space dimension", "space directions", "space origin", "spacings", "axis mins")
+
+
+def read_itk(path: Path, volume: int | None = None) -> Scan:
+    """Reads one volume, values as they are stored.
+
+    Args:
+        path: .nrrd, .nhdr, .mha or .mhd.
+        volume: which volume of a four-dimensional image, from 1.
+
+    Raises:
+        UserError: for a file that is damaged or incomplete, holds several values a voxel, or several volumes
+            and none is named.
+    """
+    text, header = _complete(path)
+    index, notes = choose_volume(path, header.GetSize(), volume)
+    values = _values(path, header, index)
+    affine = _affine(header)
+    known, findings = _trust(text, affine, header.GetDimension())
+    return Scan(
+        name="",
+        path=path,
+        kind="itk",
+        values=values,
+        affine=affine,
+        voxel_size_known=known,
+        facts={"format": text.format},
+        notes=notes + findings,
+    )
+
+
+def inspect_itk(path: Path) -> tuple[tuple[int, int, int], Affine]:
+    """Returns the size (X, Y, Z) and the affine (RAS, mm) of a file of one volume, and makes sure that it is complete.
+
+    Raises:
+        UserError: see `read_itk`.
+    """
+    _, header = _complete(path)
+    choose_volume(path, header.GetSize(), None)
+    x, y, z = (*header.GetSize(), 1)[:3]
+    return (x, y, z), _affine(header)
+
+
+def _complete(path: Path) -> tuple[TextHeader, sitk.ImageFileReader]:
+    """The header as text and as ITK reads it, of a file that holds all its voxels."""
+    text = read_text_header(path)
+    data = find_data(path, text)
+    header = _information(path)
+    check_data(data, path, text, int(np.prod(header.GetSize())) * _NUMBERS[header.GetPixelID()])
+    return text, header
+
+
+def _information(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise UserError(f"{path}: cannot be read ({_reason(error)}); accepted: NRRD or MetaImage") from None
+    if reader.GetPixelID() not in _NUMBERS or reader.GetNumberOfComponents() != 1:
+        found = f"{reader.GetNumberOfComponents()} values a voxel"
+        kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+        raise UserError(f"{path}: {found} ({kind}), as colour has; accepted: one real number a voxel")
+    return reader
+
+
+def _values(path: Path, reader: sitk.ImageFileReader, index: int) -> NDArray[np.generic]:
+    """One volume (X, Y, Z) in the stored type."""
+    try:
+        array = sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        raise UserError(f"{path}: cannot be read ({_reason(error)}); accepted: a complete file") from None
+    size = (*reader.GetSize(), 1)[:3]
+    return array.reshape(-1, *size[::-1])[index].transpose(2, 1, 0)
+
+
+def _affine(reader: sitk.ImageFileReader) -> Affine:
+    """ITK's origin, spacing and direction (LPS) as an affine to RAS; missing axes are unit axes."""
+    dimension = reader.GetDimension()
+    shared = min(dimension, 3)
+    direction, affine = np.eye(3), np.eye(4)
+    stored = np.reshape(reader.GetDirection(), (dimension, dimension))
+    direction[:shared, :shared] = stored[:shared, :shared] * np.array(reader.GetSpacing())[:shared]
+    affine[:3, :3] = LPS_TO_RAS[:3, :3] @ direction
+    affine[:shared, 3] = (LPS_TO_RAS[:shared, :shared] @ reader.GetOrigin()[:shared]) + 0.0
+    return affine
+
+
+def _trust(text: TextHeader, affine: Affine, dimension: int) -> tuple[bool, list[Note]]:
+    """Whether the affine holds millimetres, and what the header leaves open."""
+    notes = []
+    if not text.oriented:
+        message = "the header holds no orientation; taken for left, posterior, superior (LPS)"
+        notes.append(Note("orientation_unknown", message, "assumption"))
+    doubt = ""
+    if dimension < 3:
+        doubt = "a single two-dimensional slice has no thickness"
+    elif not text.sized:
+        doubt = "the header holds no voxel size"
+    elif is_placeholder(affine):
+        doubt = "voxels of exactly 1 x 1 x 1 without origin are a writer's default"
+    if doubt:
+        message = f"{doubt}: the voxel size is not known, nothing is measured in mm or ml"
+        notes.append(Note("voxel_size_unknown", message, "warning"))
+    return not doubt, notes
+
+
+def itk_size(path: Path) -> tuple[int, ...]:
+    """Number of voxels along each stored axis."""
+    return tuple(_information(path).GetSize())
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of ITK's account, without addresses of objects."""
+    return str(error).strip().splitlines()[-1].strip()
+
+
+def write_itk_bytes(values: NDArray[np.uint8], scan: Path, path: Path) -> Path:
+    """Writes a compressed file of bytes whose origin, spacing and direction read back bit for bit as the scan's.
+
+    Args:
+        values: (X, Y, Z) in the scan's stored order.
+        scan: the file that was segmented, whose format the result has.
+        path: .nrrd for NRRD, .mha for MetaImage.
+
+    Returns:
+        The path written.
+    """
+    reader = _information(scan)
+    shared = min(reader.GetDimension(), 3)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values.reshape(values.shape[:shared]).T))
+    stored = np.reshape(reader.GetDirection(), (reader.GetDimension(),) * 2)[:shared, :shared]
+    image.SetOrigin(reader.GetOrigin()[:shared])
+    image.SetSpacing(reader.GetSpacing()[:shared])
+    image.SetDirection(stored.ravel().tolist())
+
+    def write(temporary: Path) -> None:
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+        if path.suffix.lower() == ".nrrd" and reader.GetDimension() == shared:
+            _repeat_geometry(temporary, read_text_header(scan))
+
+    return write_atomic(path, write)
+
+
+def _repeat_geometry(path: Path, source: TextHeader) -> None:
+    """Gives a NRRD file the source's geometry lines.
+
+    NRRD stores spacing times direction; ITK's way there and back is off by a rounding now and then.
+    """
+    head, body = path.read_bytes().split(b"\n\n", 1)
+    lines = [line for line in head.decode("latin-1").splitlines() if line.split(":")[0] not in _VERBATIM]
+    lines += [f"{key}: {source.fields[key]}" for key in _VERBATIM if key in source.fields]
+    path.write_bytes("\n".join(lines).encode("latin-1") + b"\n\n" + body)

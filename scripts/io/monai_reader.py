@@ -1,0 +1,58 @@
+"""`read_scan` for MONAI's `LoadImaged`: every workflow reads a scan, a label, a lung mask as `segment` reads a scan."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import PathLike
+from monai.data import ImageReader
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from numpy.typing import NDArray
+
+from scripts.errors import UserError
+from scripts.io.reading import VOLUME_SUFFIXES, read_scan
+from scripts.io.volume import Scan
+
+logger = logging.getLogger(__name__)
+
+_AGAINST_THE_HEADER = ("forms_differ", "voxel_offset", "bytes_behind", "quaternion_scaled")
+"""Findings that say which of two statements of a header was believed; the other findings are those of `segment`."""
+
+
+class ScanReader(ImageReader):
+    """Reads NIfTI, NRRD and MetaImage as (X, Y, Z), slope and intercept applied, with an affine in mm (RAS)."""
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Whether all names end as scans do."""
+        return all(str(name).lower().endswith(VOLUME_SUFFIXES) for name in ensure_tuple(filename))
+
+    def read(self, data: Sequence[PathLike] | PathLike, **_: Any) -> Scan:
+        """Reads one file.
+
+        Raises:
+            UserError: if it cannot be used, see `read_scan`; for several files.
+        """
+        paths = [Path(name) for name in ensure_tuple(data)]
+        if len(paths) != 1:
+            raise UserError(f"{', '.join(map(str, paths))}: {len(paths)} files; expected: one scan in one file")
+        scan = read_scan(paths[0])
+        for note in scan.notes:
+            if note.code in _AGAINST_THE_HEADER:
+                logger.warning(f"{paths[0]}: {note.text}")
+        return scan
+
+    def get_data(self, img: Scan) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Returns the values (X, Y, Z) and the metadata that MONAI's transforms look at."""
+        meta = {
+            MetaKeys.AFFINE: img.affine.copy(),
+            MetaKeys.ORIGINAL_AFFINE: img.affine.copy(),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(img.values.shape),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.ORIGINAL_CHANNEL_DIM: math.nan,  # MONAI's word for "none"
+        }
+        return img.real(), {str(key.value): value for key, value in meta.items()}

@@ -1,0 +1,226 @@
+"""NIfTI: reading a scan as it is stored."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from scripts.errors import UserError
+from scripts.io.geometry_checks import Affine
+from scripts.io.nifti.geometry import read_geometry
+from scripts.io.nifti.offset import locate_voxels
+from scripts.io.payload import GZIP_ERRORS, damaged, is_gzipped, open_payload, read_array
+from scripts.io.volume import Note, Scan
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
+
+_INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+_NUMBERS = (*_INTEGERS, "float32", "float64")
+
+_HEADERS = {
+    True: (nib.nifti1.Nifti1PairHeader, nib.nifti2.Nifti2PairHeader),
+    False: (nib.Nifti1Header, nib.Nifti2Header),
+}
+
+
+class Stored(NamedTuple):
+    """A NIfTI header and what nibabel's repairs would hide.
+
+    Attributes:
+        header: NIfTI-1 or -2, checked and repaired by nibabel.
+        pixdim: the three voxel sizes as stored.
+        offset: vox_offset as stored.
+        data: the file with the voxels, for a pair the .img.
+    """
+
+    header: nib.Nifti1Header
+    pixdim: tuple[float, float, float]
+    offset: float
+    data: Path
+
+
+class Inspected(NamedTuple):
+    """What a NIfTI file says of one of its volumes; the voxels themselves have not been read.
+
+    Attributes:
+        stored: the header.
+        shape: (X, Y, Z) of the volume.
+        start: byte of the unpacked file at which the volume starts.
+        end: bytes that the unpacked file must at least have.
+        affine: voxel index to mm, RAS, (4, 4).
+        voxel_size_known: whether the affine holds real millimetres.
+        notes: findings.
+    """
+
+    stored: Stored
+    shape: tuple[int, int, int]
+    start: int
+    end: int
+    affine: Affine
+    voxel_size_known: bool
+    notes: list[Note]
+
+
+def read_nifti(path: Path, volume: int | None = None) -> Scan:
+    """Reads one volume, values as they are stored.
+
+    Args:
+        path: .nii, .nii.gz or either file of a pair .hdr/.img; gzip is recognised by content.
+        volume: which volume of a series, from 1.
+
+    Raises:
+        UserError: for a file that is damaged, holds several volumes and none is named, or holds no plain numbers.
+    """
+    found = inspect_nifti(path, volume)
+    header = found.stored.header
+    slope, intercept = _scaling(path, header)
+    return Scan(
+        name="",
+        path=path,
+        kind="nifti",
+        values=_values(found),
+        affine=found.affine,
+        slope=slope,
+        intercept=intercept,
+        voxel_size_known=found.voxel_size_known,
+        facts={"format": "NIfTI-2" if isinstance(header, nib.Nifti2Header) else "NIfTI-1"},
+        notes=[*found.notes, *_check_name(path)],
+    )
+
+
+def inspect_nifti(path: Path, volume: int | None = None) -> Inspected:
+    """Reads the header of a file, decides what holds where it contradicts itself, and checks the file's length.
+
+    Args:
+        path: see `read_nifti`.
+        volume: see `read_nifti`.
+
+    Raises:
+        UserError: as `read_nifti` does, but for damage within the voxels of a gzip stream of full length.
+    """
+    stored = read_header(path)
+    sizes = stored.header.get_data_shape()
+    index, notes = choose_volume(path, sizes, volume)
+    shape: tuple[int, int, int] = (*sizes, 1)[:3]
+    affine, known, findings = read_geometry(path, stored.header, stored.pixdim, shape)
+    bytes_each = stored.header.get_data_dtype().itemsize
+    payload = math.prod(sizes) * bytes_each
+    offset, moved = locate_voxels(stored.data, stored.header, stored.offset, payload)
+    start = offset + index * math.prod(shape) * bytes_each
+    return Inspected(stored, shape, start, offset + payload, affine, known, [*notes, *findings, *moved])
+
+
+def read_header(path: Path) -> Stored:
+    """Reads and checks the header.
+
+    Raises:
+        UserError: for a file that is no NIfTI, whose header is broken or whose partner is missing.
+    """
+    pair = path.suffix.lower() in (".hdr", ".img")
+    first, data = (partner(path, ".hdr"), partner(path, ".img")) if pair else (path, path)
+    try:
+        with open_payload(first) as stream:
+            start = stream.read(nib.Nifti2Header.sizeof_hdr)
+        kind = next((kind for kind in _HEADERS[pair] if kind.may_contain_header(start)), None)
+        if kind is None:
+            raise UserError(f"{first}: {len(start)} bytes read and no NIfTI header; accepted: NIfTI-1 or -2")
+        header = kind(start[: kind.sizeof_hdr], check=False)
+        pixdim, offset = tuple(float(size) for size in header["pixdim"][1:4]), float(header["vox_offset"])
+        _check_type(first, int(header["datatype"]))
+        header["vox_offset"] = 0  # judged by the file's size, see `locate_voxels`
+        with LoggingOutputSuppressor():  # a repair that matters becomes a note
+            header.check_fix()
+    except GZIP_ERRORS as error:
+        raise damaged(first, 0, error) from None
+    except (HeaderDataError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{first}: broken NIfTI header ({one_line(error)}); accepted: NIfTI-1 or -2") from None
+    return Stored(header, pixdim, offset, data)  # type: ignore[arg-type]
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks; its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def choose_volume(path: Path, stored: tuple[int, ...], volume: int | None) -> tuple[int, list[Note]]:
+    """Chooses one volume of a file.
+
+    Args:
+        path: what an error names.
+        stored: the file's size along all axes.
+        volume: from 1; None where the user named none.
+
+    Returns:
+        Index from 0 along the flattened axes after the third, and what to tell.
+
+    Raises:
+        UserError: if the file holds no volume, several and none is named, or not the one named.
+    """
+    size = " x ".join(map(str, stored))
+    if len(stored) < 2 or min(stored) < 1:
+        raise UserError(f"{path}: {size or 'no'} voxels; accepted: one slice or one volume")
+    count = math.prod(stored[3:])
+    if volume is None and count > 1:
+        raise UserError(
+            f"{path}: {count} volumes ({size}); accepted: one, of `segment` chosen with --volume N (1 to {count})"
+        )
+    if volume is not None and not 1 <= volume <= count:
+        raise UserError(f"{path}: --volume {volume} of {count} ({size}); accepted: 1 to {count}")
+    if count > 1:
+        return (volume or 1) - 1, [
+            Note("volume_chosen", f"volume {volume} of {count} was taken as asked", "assumption")
+        ]
+    if len(stored) > 3:
+        return 0, [Note("squeezed", f"stored as {size}; the axes of length 1 were dropped", "repair")]
+    return 0, []
+
+
+def partner(path: Path, suffix: str) -> Path:
+    """The other file of a pair .hdr, .img.
+
+    Raises:
+        UserError: if it is missing.
+    """
+    other = path.with_suffix(suffix.upper() if path.suffix.isupper() else suffix)
+    if not other.is_file():
+        raise UserError(f"{path}: its partner {other.name} is missing; accepted: .hdr and .img side by side")
+    return other
+
+
+def _check_type(path: Path, code: int) -> None:
+    name = {**nib.nifti1.data_type_codes.label}.get(code, f"code {code}")
+    if name not in _NUMBERS:
+        raise UserError(f"{path}: voxels of type {name}; accepted: {', '.join(_NUMBERS)}")
+
+
+def _values(found: Inspected) -> NDArray[np.generic]:
+    """One volume (X, Y, Z) in the stored type, in this machine's byte order."""
+    dtype = found.stored.header.get_data_dtype()
+    values = read_array(found.stored.data, dtype, math.prod(found.shape), found.start, found.end)
+    if not dtype.isnative:
+        values = np.asarray(values).astype(dtype.newbyteorder("="))
+    return values.reshape(found.shape, order="F")
+
+
+def _scaling(path: Path, header: nib.Nifti1Header) -> tuple[float, float]:
+    """Slope and intercept; a slope of 0 or NaN means none, by the standard."""
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise UserError(f"{path}: {one_line(error)}; accepted: finite scl_slope and scl_inter") from None
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept))
+
+
+def _check_name(path: Path) -> list[Note]:
+    named = path.name.lower().endswith(".gz")
+    if named == is_gzipped(path) or path.suffix.lower() in (".hdr", ".img"):
+        return []
+    text = "gzip in spite of its name" if not named else "not gzip in spite of its name"
+    return [Note("misnamed", f"the file is {text}; it was read by its content", "repair")]

@@ -1,0 +1,90 @@
+"""NIfTI files of one byte a voxel on the grid of a scan, written slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.openers import ImageOpener
+from numpy.typing import NDArray
+
+from scripts.files import write_atomic
+from scripts.io.geometry_checks import Affine
+from scripts.io.grids import corner_distance
+from scripts.io.nifti.reading import read_header
+
+_GRID = (
+    *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+
+
+def header_like(path: Path, shape: tuple[int, int, int]) -> nib.Nifti1Header:
+    """The grid of a NIfTI scan: its affine, sform and qform with their codes, its units, its number of axes.
+
+    Nothing else is taken over: text fields and extensions may name a patient.
+
+    Args:
+        path: the scan.
+        shape: (X, Y, Z) of the volume that was segmented; a file of several volumes gives a header of one.
+    """
+    scan = read_header(path).header
+    version = nib.Nifti2Header if isinstance(scan, nib.Nifti2Header) else nib.Nifti1Header
+    header = version()
+    stored = scan.get_data_shape()
+    header.set_data_shape(stored if np.prod(stored) == np.prod(shape) else shape)
+    for field in _GRID:
+        header[field] = scan[field]
+    return header
+
+
+def header_from_affine(affine: Affine, shape: tuple[int, int, int]) -> nib.Nifti1Header:
+    """A grid in scanner coordinates and mm, for scans of other formats.
+
+    A quaternion cannot express the shear of a tilted gantry; the qform is then left without a code.
+    """
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_xyzt_units("mm")
+    header.set_qform(affine, 1)
+    header.set_sform(affine, 1)
+    if corner_distance(shape, header.get_qform(), affine) > 0.01:
+        header["qform_code"] = 0
+    return header
+
+
+def write_bytes(
+    header: nib.Nifti1Header,
+    slab: Callable[[int], NDArray[np.uint8]],
+    path: Path,
+    purpose: str,
+    slope: float = 1.0,
+    highest: float = 1.0,
+) -> Path:
+    """Writes uint8 voxels slice by slice, atomically.
+
+    Args:
+        header: the grid.
+        slab: gives the values (X, Y) of one index of the third axis.
+        path: .nii.gz or .nii.
+        purpose: one line that says what the values are.
+        slope: what readers multiply the stored values with.
+        highest: value that viewers show brightest.
+
+    Returns:
+        The path written.
+    """
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(slope, 0)
+    header["descrip"], header["cal_min"], header["cal_max"] = purpose, 0, highest
+    header["vox_offset"] = header.single_vox_offset
+
+    def write(temporary: Path) -> None:
+        with ImageOpener(temporary, "wb") as file:
+            header.write_to(file)
+            for k in range((*header.get_data_shape(), 1)[2]):
+                file.write(slab(k).tobytes(order="F"))
+
+    return write_atomic(path, write)

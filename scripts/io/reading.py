@@ -1,0 +1,136 @@
+"""Reading one scan from a file, of any format but DICOM, with everything that its header gives away."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+from numpy.typing import NDArray
+
+from scripts.errors import UserError
+from scripts.io.dicom.files import recognize_file
+from scripts.io.geometry_checks import Affine, check_directions, check_geometry
+from scripts.io.images import PICTURE_SUFFIXES, read_picture
+from scripts.io.itk.files import ITK_SUFFIXES, inspect_itk, read_itk
+from scripts.io.itk.headers import find_data, read_text_header
+from scripts.io.nifti.reading import NIFTI_SUFFIXES, inspect_nifti, partner, read_nifti
+from scripts.io.volume import Scan
+
+VOLUME_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
+FILE_SUFFIXES = VOLUME_SUFFIXES + PICTURE_SUFFIXES
+"""Names of files that `read_scan` reads, longest first where one ends as another."""
+
+
+def read_scan(path: Path, volume: int | None = None) -> Scan:
+    """Reads and checks one scan.
+
+    Args:
+        path: NIfTI (.nii, .nii.gz, a pair .hdr/.img), NRRD, MetaImage, or a picture (PNG, JPG, BMP).
+        volume: which volume of a file that holds several, from 1.
+
+    Returns:
+        Values as they are stored, memory-mapped where the file is plain NIfTI, with geometry and findings.
+
+    Raises:
+        UserError: for a file that is missing, empty, damaged, of another kind, or whose geometry leaves nothing to
+            segment; the line names the file, what was found and what is accepted.
+    """
+    scan = _read(path, volume)
+    scan.name = scan_name(path)
+    known = scan.voxel_size_known
+    scan.notes += check_geometry(path, scan.values.shape, scan.affine, known, scan.picture)
+    scan.facts["stored_type"] = str(scan.values.dtype)
+    scan.facts["stored_orientation"] = "".join(nib.aff2axcodes(scan.affine))
+    return scan
+
+
+def read_voxels(path: Path) -> NDArray[Any]:
+    """Reads the values (X, Y, Z) of a file as `read_scan` does, slope and intercept applied, without judging its grid.
+
+    Raises:
+        UserError: for a file that is missing, empty, damaged or of another kind.
+    """
+    return _read(path, None).real()
+
+
+def read_grid(path: Path) -> tuple[tuple[int, int, int], Affine]:
+    """Reads where a scan lies, and makes sure that its file is complete; voxels are unpacked only if that takes it.
+
+    Args:
+        path: NIfTI, NRRD or MetaImage.
+
+    Returns:
+        Size (X, Y, Z) and affine, voxel index to mm in RAS, (4, 4): those that `read_scan` gives.
+
+    Raises:
+        UserError: as `read_scan` does, but for slices too small for a network.
+    """
+    if _checked_suffix(path) in NIFTI_SUFFIXES:
+        found = inspect_nifti(path)
+        shape, affine = found.shape, found.affine
+    else:
+        shape, affine = inspect_itk(path)
+    check_directions(path, affine)
+    return shape, affine
+
+
+def _read(path: Path, volume: int | None) -> Scan:
+    suffix = _checked_suffix(path)
+    if suffix in NIFTI_SUFFIXES:
+        return read_nifti(path, volume)
+    if suffix in ITK_SUFFIXES:
+        return read_itk(path, volume)
+    if volume not in (None, 1):
+        raise UserError(f"{path}: --volume {volume} of a picture; accepted: none, it holds one slice")
+    return read_picture(path)
+
+
+def _checked_suffix(path: Path) -> str:
+    """The ending of a file that is there and not empty."""
+    suffix = file_suffix(path)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise UserError(f"{path}: {found}; accepted: a file, {', '.join(FILE_SUFFIXES)}")
+    if not suffix:
+        found = "a DICOM file" if recognize_file(path) else "ends in none of the names of scans"
+        raise UserError(f"{path}: {found}; accepted: {', '.join(FILE_SUFFIXES)}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: an empty file, 0 bytes; accepted: a complete scan, copy it again")
+    return suffix
+
+
+def scan_files(path: Path) -> list[Path]:
+    """The files that hold a scan: header and voxels may lie in two.
+
+    Raises:
+        UserError: if the second is missing.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".hdr", ".img"):
+        return [partner(path, ".hdr"), partner(path, ".img")]
+    if suffix in (".nhdr", ".mhd"):
+        data = find_data(path, read_text_header(path))
+        return [path, data] if data else sorted(path.parent.glob(f"{glob.escape(path.stem)}*"))
+    return [path]
+
+
+def file_suffix(path: Path) -> str:
+    """The ending that says how a file is stored, in lower case; empty for another file.
+
+    >>> file_suffix(Path("a.b.NII.gz")), file_suffix(Path("notes.txt"))
+    ('.nii.gz', '')
+    """
+    name = path.name.lower()
+    return next((suffix for suffix in FILE_SUFFIXES if name.endswith(suffix)), "")
+
+
+def scan_name(path: Path) -> str:
+    """A file's name without the ending that says how it is stored.
+
+    >>> scan_name(Path("in/1.2.840.nii.gz")), scan_name(Path("slice.v2.PNG")), scan_name(Path("in/P001"))
+    ('1.2.840', 'slice.v2', 'P001')
+    """
+    suffix = file_suffix(path)
+    return path.name[: len(path.name) - len(suffix)] or path.name

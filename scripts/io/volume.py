@@ -1,0 +1,135 @@
+"""One scan as it was stored: values, geometry, what was noticed while it was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+from nibabel.volumeutils import apply_read_scaling
+from numpy.typing import NDArray
+
+from scripts.io.padding import Padding
+
+AXES = "LPS"
+"""Canonical orientation: x to the patient's left, y to posterior, z to superior. A radiological display shows
+a slice [x, y] of it in column x and row y: volumes and pictures reach the network the same way round."""
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From DICOM's and ITK's world to NIfTI's; the affine of a picture, whose columns run left and rows to posterior."""
+
+Affine = NDArray[np.float64]
+Kind = Literal["nifti", "itk", "dicom", "picture"]
+
+
+def axial_axes(affine: Affine) -> tuple[int, int, int]:
+    """The stored axes that run closest to left-right, anterior-posterior and head-foot.
+
+    >>> axial_axes(np.diag([1.0, 1.0, 5.0, 1.0])[:, [2, 0, 1, 3]])
+    (1, 2, 0)
+    """
+    towards = nib.io_orientation(affine)[:, 0].astype(int).tolist()
+    return towards.index(0), towards.index(1), towards.index(2)
+
+
+def canonical(array: NDArray[Any], affine: Affine) -> NDArray[Any]:
+    """Returns a view of a stored array with its axes turned to LPS: writing into it writes into the array."""
+    return nib.orientations.apply_orientation(array, _turn(affine))
+
+
+def _turn(affine: Affine) -> NDArray[np.float64]:
+    turn: NDArray[np.float64] = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(AXES)
+    )
+    return turn
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something about a scan that a person should know.
+
+    Attributes:
+        code: short name of the finding, for programs: "few_slices", "not_a_number", ...
+        text: one sentence that says what was found and what it means or what was done.
+        kind: "warning" (the result may be worse; `--strict` refuses), "repair" (mended safely, recorded) or
+            "assumption" (something that the file does not say was taken for granted).
+    """
+
+    code: str
+    text: str
+    kind: Literal["warning", "repair", "assumption"]
+
+
+@dataclass
+class Scan:
+    """A scan in its stored orientation.
+
+    Attributes:
+        name: the input's name without extension; what the case is called.
+        path: the file, or the DICOM folder.
+        kind: how it was stored.
+        values: stored values (X, Y, Z), in the type that they were stored in; not yet HU where a slope is set.
+        affine: voxel index to millimetres, RAS as in NIfTI, (4, 4) float64.
+        slope: what stored values are multiplied with.
+        intercept: what is added then.
+        voxel_size_known: whether the affine holds real millimetres; without it nothing is said in ml or mm.
+        facts: what the report repeats: modality, scanner, kernel, stored type, ...; nothing that names a person.
+        notes: findings of the reader.
+        padding: DICOM: what PixelPaddingValue names, in HU; None: nothing, or as dark as air.
+        files: DICOM: the files in the order of the third axis; else empty.
+        frames: DICOM: which frame of its file each slice of the third axis is; else empty.
+    """
+
+    name: str
+    path: Path
+    kind: Kind
+    values: NDArray[Any]
+    affine: Affine
+    slope: float = 1.0
+    intercept: float = 0.0
+    voxel_size_known: bool = True
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
+    padding: Padding | None = None
+    files: list[Path] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+
+    @property
+    def picture(self) -> bool:
+        """Whether it is an 8-bit picture."""
+        return self.kind == "picture"
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along the stored axes in mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return x, y, z
+
+    @property
+    def spacing_lps(self) -> tuple[float, float, float]:
+        """Voxel size along left, posterior, superior in mm: the stored axes, turned.
+
+        The third is the distance between slices along their normal, also where a gantry tilt shifts them.
+        """
+        x, y, _ = (self.spacing[axis] for axis in axial_axes(self.affine))
+        return x, y, self.voxel_mm3 / (x * y)
+
+    def real(self, stored: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Returns stored values, all of them unless some are given, with slope and intercept applied."""
+        values: NDArray[Any] = apply_read_scaling(
+            np.asarray(self.values if stored is None else stored), self.slope, self.intercept
+        )
+        return values
+
+    def lps(self) -> tuple[NDArray[Any], Affine]:
+        """The stored values with their axes turned to LPS, and the affine of that view."""
+        turn = _turn(self.affine)
+        affine = self.affine @ nib.orientations.inv_ornt_aff(turn, self.values.shape)
+        return nib.orientations.apply_orientation(self.values, turn), affine
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel in mm3, also where a gantry tilt shears the axes."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))

@@ -1,0 +1,1 @@
+"""CARes-UNet and its content-aware up-sampling."""

@@ -1,0 +1,128 @@
+"""A 3-D U-Net with feature variation (FV), progressive atrous pyramid pooling (PASPP) and deep supervision.
+
+The blocks are those of COVID-SegNet (Yan et al. 2020, arXiv 2004.10987), the U-Net is that of Cicek et al. 2016
+(arXiv 1606.06650). CT volumes have few, thick slices, so pooling halves the slices in plane and leaves their number.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scripts.networks.fv_paspp.blocks3d import conv_block_3d
+from scripts.networks.fv_paspp.feature_variation import FeatureVariation
+from scripts.networks.fv_paspp.paspp import ProgressiveASPP
+from scripts.networks.registration import register
+
+VARIATIONS = ("none", "se", "ce")
+LEVELS = 5
+IN_PLANE = (2, 2, 1)
+SUPERVISED = (2, 1)  # decoder levels with 4 and 2 times the base width, at 1/4 and 1/2 of the size in plane
+FIRST_VARIED = 2  # FV stands before the convolutions of the third level and of those below
+
+
+@register("fv_paspp_unet3d")
+class FvPasppUNet3d(nn.Module):
+    """The 3-D network; 36,104,387 parameters by default.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: channels of the main map.
+        base_width: channels of the finest level (32 in the source); the others have 2, 4, 8 and 16 times as many.
+        variation: gate of the FV blocks, "se" or "ce" (`FeatureVariation`), or "none" for no such blocks.
+        paspp: whether PASPP follows the coarsest level.
+        heads: whether two decoder levels have a head of their own.
+        dropout: probability of dropping a channel of the finest map while training. Made for epistemic uncertainty by
+            repeated passes in training mode.
+        deep_supervision: whether training mode returns the maps of the heads too. The parameters are the same
+            either way.
+
+    Raises:
+        ValueError: if an argument is outside what is accepted.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        base_width: int = 32,
+        variation: str = "se",
+        paspp: bool = True,
+        heads: bool = True,
+        dropout: float = 0.0,
+        deep_supervision: bool = True,
+    ) -> None:
+        super().__init__()
+        if base_width < 1:
+            raise ValueError(f"base_width is {base_width}; accepted: 1 or more")
+        if variation not in VARIATIONS:
+            raise ValueError(f"variation is {variation!r}; accepted: {', '.join(VARIATIONS)}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; accepted: 0 <= dropout < 1")
+        channels = [base_width * 2**level for level in range(LEVELS)]
+        self.size_multiple = 2 ** (LEVELS - 1)
+        self.deep_supervision = deep_supervision
+        self.edge_heads = 0
+        self.mask_heads = len(SUPERVISED) if heads else 0
+
+        self.pool = nn.MaxPool3d(kernel_size=IN_PLANE)
+        self.down = nn.ModuleList()
+        for level, width in enumerate(channels):
+            before = channels[level - 1] if level else in_channels
+            varied = level >= FIRST_VARIED and variation != "none"
+            vary: list[nn.Module] = [FeatureVariation(before, variation)] if varied else []
+            self.down.append(nn.Sequential(*vary, *_two_convolutions(before, width)))
+        self.bridge = ProgressiveASPP(channels[-1]) if paspp else nn.Identity()
+        self.enlarge = nn.ModuleList()
+        self.up = nn.ModuleList()
+        for level in range(LEVELS - 2, -1, -1):
+            width = channels[level]
+            self.enlarge.append(nn.ConvTranspose3d(2 * width, width, kernel_size=IN_PLANE, stride=IN_PLANE))
+            self.up.append(nn.Sequential(*_two_convolutions(2 * width, width)))
+        self.dropout = nn.Dropout3d(dropout)
+        self.out = nn.Conv3d(base_width, out_channels, kernel_size=1)
+        self.heads = nn.ModuleList(
+            nn.Conv3d(channels[level], 1, kernel_size=1) for level in SUPERVISED[: self.mask_heads]
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps volumes to logits.
+
+        Args:
+            image: (B, in_channels, H, W, D); H and W are multiples of 16, D is any number of slices.
+
+        Returns:
+            The main map (B, out_channels, H, W, D). In training mode with `deep_supervision` and `heads`
+            (B, out_channels + 2, H, W, D): main map, then the heads, coarser first.
+
+        Raises:
+            ValueError: if H or W is not a multiple of 16.
+        """
+        height, width, depth = image.shape[2], image.shape[3], image.shape[4]
+        if height % self.size_multiple != 0 or width % self.size_multiple != 0:
+            raise ValueError(f"slices are {height} x {width} voxels; accepted: multiples of {self.size_multiple}")
+        x = image
+        encoded: list[Tensor] = []
+        for level, down in enumerate(self.down):
+            x = down(x if level == 0 else self.pool(x))
+            encoded.append(x)
+        x = self.bridge(x)
+        decoded: list[Tensor] = []  # coarse to fine
+        for index, (enlarge, up) in enumerate(zip(self.enlarge, self.up)):  # noqa: B905 - TorchScript knows no `strict`
+            x = up(torch.cat([encoded[-2 - index], enlarge(x)], dim=1))
+            decoded.append(x)
+        main = self.out(self.dropout(x))
+        if not (self.training and self.deep_supervision):
+            return main
+        maps = [main]
+        # Interpolation and a 1x1x1 convolution are linear and its weights sum to one: they can change places, and the
+        # convolution comes first because it is cheaper on the coarse grid.
+        for index, head in enumerate(self.heads):
+            coarse = head(decoded[1 + index])
+            maps.append(F.interpolate(coarse, size=[height, width, depth], mode="trilinear", align_corners=False))
+        return torch.cat(maps, dim=1)
+
+
+def _two_convolutions(in_channels: int, out_channels: int) -> list[nn.Module]:
+    return [conv_block_3d(in_channels, out_channels), conv_block_3d(out_channels, out_channels)]

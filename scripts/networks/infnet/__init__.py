@@ -1,0 +1,1 @@
+"""Inf-Net and its multi-class stage (Fan et al. 2020)."""

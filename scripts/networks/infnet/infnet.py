@@ -1,0 +1,215 @@
+"""Inf-Net: parallel partial decoder, edge attention and reverse attention on Res2Net features.
+
+Fan, Zhou, Ji, Zhou, Chen, Fu, Shen, Shao: "Inf-Net: Automatic COVID-19 lung infection segmentation from CT images",
+IEEE TMI 2020 (arXiv 2004.14133). Symbols in comments are the paper's: f_2 ... f_5 features, S_g the global map of the
+decoder, S_5, S_4, S_3 the maps of the reverse attentions, S_e the edge map. The receptive field block is that of Liu et
+al. 2018 (arXiv 1711.07767), the partial decoder that of Wu et al. 2019 (arXiv 1904.08739).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scripts.networks.blocks import check_size, resize_like
+from scripts.networks.infnet.res2net import Res2Net
+from scripts.networks.registration import register
+
+RFB_KERNELS = (3, 5, 7)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution and batch normalisation, without an activation; keeps the spatial size.
+
+    Args:
+        in_channels: channels of the input (B, in_channels, H, W).
+        out_channels: channels of the output (B, out_channels, H, W).
+        kernel: (height, width) of the kernel, odd, or one number for both.
+        dilation: spacing of the kernel's points.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int | tuple[int, int], dilation: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel, padding="same", dilation=dilation, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+
+
+class ReceptiveFieldBlock(nn.Module):
+    """Four branches of growing receptive field, merged and added to a projection of the input.
+
+    Args:
+        in_channels: channels of the input (B, in_channels, H, W).
+        out_channels: channels of the output (B, out_channels, H, W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        branches: list[nn.Module] = [ConvNorm(in_channels, out_channels, 1)]
+        for kernel in RFB_KERNELS:
+            branches.append(
+                nn.Sequential(
+                    ConvNorm(in_channels, out_channels, 1),
+                    ConvNorm(out_channels, out_channels, (1, kernel)),
+                    ConvNorm(out_channels, out_channels, (kernel, 1)),
+                    ConvNorm(out_channels, out_channels, 3, dilation=kernel),
+                )
+            )
+        self.branches = nn.ModuleList(branches)
+        self.merge = ConvNorm(len(branches) * out_channels, out_channels, 3)
+        self.shortcut = ConvNorm(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, H, W) to (B, out_channels, H, W), values >= 0."""
+        seen = torch.cat([branch(x) for branch in self.branches], dim=1)
+        return torch.relu(self.merge(seen) + self.shortcut(x))
+
+
+class ParallelPartialDecoder(nn.Module):
+    """Multiplies finer features by coarser ones and sums all up in the global map S_g.
+
+    Args:
+        channels: channels of each of the three inputs.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        self.gate_5_on_4 = ConvNorm(channels, channels, 3)
+        self.gate_5_on_3 = ConvNorm(channels, channels, 3)
+        self.gate_4_on_3 = ConvNorm(channels, channels, 3)
+        self.pass_5 = ConvNorm(channels, channels, 3)
+        self.pass_4 = ConvNorm(2 * channels, 2 * channels, 3)
+        self.merge_4 = ConvNorm(2 * channels, 2 * channels, 3)
+        self.merge_3 = ConvNorm(3 * channels, 3 * channels, 3)
+        self.out = nn.Sequential(ConvNorm(3 * channels, 3 * channels, 3), nn.Conv2d(3 * channels, 1, kernel_size=1))
+
+    def forward(self, r3: Tensor, r4: Tensor, r5: Tensor) -> Tensor:
+        """Maps r3 (B, C, H, W), r4 (B, C, H / 2, W / 2) and r5 (B, C, H / 4, W / 4) to S_g (B, 1, H, W), logits."""
+        r5_up = self.up(r5)
+        level_4 = self.gate_5_on_4(r5_up) * r4
+        level_3 = self.gate_5_on_3(self.up(r5_up)) * self.gate_4_on_3(self.up(r4)) * r3
+        merged_4 = self.merge_4(torch.cat([level_4, self.pass_5(r5_up)], dim=1))
+        merged_3 = self.merge_3(torch.cat([level_3, self.pass_4(self.up(merged_4))], dim=1))
+        return self.out(merged_3)
+
+
+class ReverseAttention(nn.Module):
+    """Looks at what the coarser map leaves out, with the edge features beside it: S_k = R_k + S_{k+1}.
+
+    Args:
+        in_channels: channels of the feature f_k.
+        channels: channels inside.
+        edge_channels: channels of the edge features.
+        kernel: kernel of the convolutions inside.
+        depth: how many they are.
+        out_kernel: kernel of the last convolution, to one channel.
+        dropout: probability of dropping a channel before it while training.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        edge_channels: int,
+        kernel: int,
+        depth: int,
+        out_kernel: int,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.reduce = ConvNorm(in_channels, channels, 1)
+        layers: list[nn.Module] = []
+        for index in range(depth):
+            before = channels + edge_channels if index == 0 else channels
+            layers += [ConvNorm(before, channels, kernel), nn.ReLU(inplace=True)]
+        self.body = nn.Sequential(*layers)
+        self.dropout = nn.Dropout2d(dropout)
+        self.out = ConvNorm(channels, 1, out_kernel)
+
+    def forward(self, feature: Tensor, prior: Tensor, edge: Tensor) -> Tensor:
+        """Refines a map.
+
+        Args:
+            feature: f_k (B, in_channels, H, W).
+            prior: S_{k+1} or S_g (B, 1, h, w), logits.
+            edge: edge features (B, edge_channels, ., .).
+
+        Returns:
+            S_k (B, 1, H, W), logits.
+        """
+        prior = resize_like(prior, feature)
+        reverse = 1 - torch.sigmoid(prior)
+        seen = torch.cat([self.reduce(feature * reverse), resize_like(edge, feature)], dim=1)
+        return self.out(self.dropout(self.body(seen))) + prior
+
+
+@register("infnet")
+class InfNet(nn.Module):
+    """Inf-Net of Fan et al. 2020 (31,072,721 parameters; the published 33.122 M count a classifier that is not used).
+
+    Args:
+        in_channels: channels of the image; one channel is repeated to the three of the ImageNet weights.
+        base_width: channels of the backbone's stem (64 in the paper); all others scale with it.
+        dropout: probability of dropping a channel before the last convolution of S_3 while training; 0 in the paper.
+            Made for epistemic uncertainty by repeated passes in training mode.
+        deep_supervision: whether training mode returns the maps of the heads too. The parameters are the same
+            either way.
+
+    Raises:
+        ValueError: if an argument is outside what is accepted.
+    """
+
+    def __init__(
+        self, in_channels: int = 1, base_width: int = 64, dropout: float = 0.0, deep_supervision: bool = True
+    ) -> None:
+        super().__init__()
+        if base_width < 4 or base_width % 4:
+            raise ValueError(f"base_width is {base_width}; accepted: multiples of 4 from 4 on")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; accepted: 0 <= dropout < 1")
+        self.size_multiple = 32
+        self.deep_supervision = deep_supervision
+        self.edge_heads = 1
+        self.mask_heads = 3
+        self.grey = in_channels == 1
+        self.backbone = Res2Net(3 if self.grey else in_channels, base_width)
+        c2, c3, c4, c5 = self.backbone.channels
+        self.receptive_3, self.receptive_4, self.receptive_5 = (
+            ReceptiveFieldBlock(channels, base_width // 2) for channels in (c3, c4, c5)
+        )
+        self.decoder = ParallelPartialDecoder(base_width // 2)
+        self.edge = nn.Sequential(
+            ConvNorm(c2, base_width, 1), ConvNorm(base_width, base_width, 3), ConvNorm(base_width, base_width, 3)
+        )
+        self.edge_out = ConvNorm(base_width, 1, 3)
+        self.attention_5 = ReverseAttention(c5, 4 * base_width, base_width, kernel=5, depth=3, out_kernel=1)
+        self.attention_4 = ReverseAttention(c4, base_width, base_width, kernel=3, depth=2, out_kernel=3)
+        self.attention_3 = ReverseAttention(
+            c3, base_width, base_width, kernel=3, depth=2, out_kernel=3, dropout=dropout
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps images to logits.
+
+        Args:
+            image: (B, in_channels, H, W); H and W are multiples of 32.
+
+        Returns:
+            The main map S_3 (B, 1, H, W). In training mode with `deep_supervision` (B, 5, H, W): S_3, S_e, S_g, S_5,
+            S_4.
+
+        Raises:
+            ValueError: if H or W is not a multiple of 32.
+        """
+        check_size(image, self.size_multiple)
+        f2, f3, f4, f5 = self.backbone(image.expand(-1, 3, -1, -1) if self.grey else image)
+        edge = self.edge(f2)
+        global_map = self.decoder(self.receptive_3(f3), self.receptive_4(f4), self.receptive_5(f5))
+        map_5 = self.attention_5(f5, global_map, edge)
+        map_4 = self.attention_4(f4, map_5, edge)
+        main = resize_like(self.attention_3(f3, map_4, edge), image)
+        if not (self.training and self.deep_supervision):
+            return main
+        maps = [main] + [resize_like(coarse, image) for coarse in (self.edge_out(edge), global_map, map_5, map_4)]
+        return torch.cat(maps, dim=1)

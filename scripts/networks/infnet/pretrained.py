@@ -1,0 +1,39 @@
+"""Networks whose backbone starts from ImageNet weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from scripts.errors import UserError
+from scripts.networks.infnet.res2net import Res2Net, load_imagenet_weights
+from scripts.networks.registry import create_network
+from scripts.settings import optional
+
+
+def create_pretrained(name: str, imagenet_weights: str | None = None, **arguments: Any) -> nn.Module:
+    """Builds a network as `create_network` does and loads ImageNet weights into its backbone.
+
+    The file is no argument of the network: it is not in `spec`, so a card does not ask for it.
+
+    Args:
+        name: a key of `NETWORKS`.
+        imagenet_weights: weights of the backbone, see `load_imagenet_weights`, or None for random ones.
+        **arguments: arguments of the network's constructor.
+
+    Returns:
+        The network, with `spec`.
+
+    Raises:
+        ValueError: for an unknown name.
+        UserError: if the network has no such backbone or the weights do not fit.
+    """
+    network = create_network(name, **arguments)
+    path = optional(imagenet_weights)
+    if path is not None:
+        backbone = getattr(network, "backbone", None)
+        if not isinstance(backbone, Res2Net):
+            raise UserError(f"imagenet_weights is {path} for the network {name}; accepted: a network with a Res2Net")
+        load_imagenet_weights(backbone, path)
+    return network

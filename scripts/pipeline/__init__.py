@@ -1,0 +1,1 @@
+"""One scan from its file to its results, and many of them."""

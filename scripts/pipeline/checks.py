@@ -1,0 +1,35 @@
+"""Whether a scan is a chest CT the right way up, as notes and refusals."""
+
+from __future__ import annotations
+
+from scripts.anatomy.chest import examine
+from scripts.anatomy.lungs import Lungs
+from scripts.anatomy.orientation import orientation_findings
+from scripts.anatomy.tissue import Overview
+from scripts.errors import UserError
+from scripts.io.volume import Note, Scan
+
+WHOLE_CHEST_MM = 100.0
+"""A body shown whole in the plane over this length must show lung, if it is a chest."""
+
+
+def check_anatomy(seen: Overview, scan: Scan, lungs: Lungs) -> list[Note]:
+    """Judges body, lungs and the way up.
+
+    A scan is refused on positive evidence only: a body that is shown whole, over a length that a chest fills with lung,
+    and no lung in it. Else what is missing is a warning.
+
+    Args:
+        seen: what the scan shows.
+        scan: where it comes from.
+        lungs: its lungs, for the orientation.
+
+    Raises:
+        UserError: if it is no chest.
+    """
+    found = examine(seen)
+    length = seen.body.shape[2] * seen.coarse.spacing[2]
+    if found.body and not found.lungs and not found.body_cut and length >= WHOLE_CHEST_MM:
+        raise UserError(f"{scan.path}: {' '.join(found.findings)} Accepted: a CT of the chest in HU")
+    texts = found.findings + (orientation_findings(seen.coarse, lungs) if found.lungs else [])
+    return [Note("anatomy", text, "warning") for text in texts]

@@ -1,0 +1,49 @@
+"""The user's own lung mask, on the scan's grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts.anatomy.lungs import Lungs
+from scripts.errors import UserError
+from scripts.files import fit_name
+from scripts.io.geometry_checks import check_same_grid
+from scripts.io.reading import FILE_SUFFIXES, read_scan
+from scripts.io.volume import Scan
+
+
+def find_lung_mask(path: Path, name: str) -> Path:
+    """Finds the lung mask of a case.
+
+    Args:
+        path: the mask, or a folder with a mask called `name`.
+        name: what the case is called.
+
+    Raises:
+        UserError: if there is no such mask.
+    """
+    if path.is_file():
+        return path
+    masks = [path / fit_name(name, suffix) for suffix in FILE_SUFFIXES]
+    found = [mask for mask in masks if mask.is_file()]
+    if not found:
+        raise UserError(f"{path}: no lung mask for {name}; accepted: {masks[0].name} or another format, or one file")
+    return found[0]
+
+
+def read_lung_mask(file: Path, scan: Scan) -> Lungs:
+    """Reads a lung mask that belongs to a scan.
+
+    Args:
+        file: the mask.
+        scan: the scan.
+
+    Raises:
+        UserError: if it holds other values, or lies on another grid than the scan.
+    """
+    mask = read_scan(file)
+    check_same_grid(mask, scan)
+    try:
+        return Lungs.from_mask(mask.lps()[0], scan.spacing_lps, scan.voxel_size_known)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}; accepted: 1 right lung, 2 left lung, or one value for both") from None

@@ -1,0 +1,191 @@
+"""The preview picture: the most affected slices of a scan with the infection's outline, to be judged at a glance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from scripts.errors import UserError
+from scripts.files import write_atomic
+from scripts.inference.segmenter import HounsfieldSlices
+from scripts.io.geometry_checks import check_same_grid
+from scripts.io.reading import read_scan
+
+LUNG_WINDOW = (-1350.0, 150.0)  # level -600, width 1500 HU
+_MASK_COLOUR, _TRUTH_COLOUR = "#ff9f1c", "#2ec4ff"  # told apart by the colour-blind, too
+_COLUMNS, _ROWS = 3, 2
+_AXIAL, _CORONAL, _SAGITTAL = "RLAP", "RLSI", "APSI"  # letters at the left, right, top and bottom
+
+
+def draw_preview(
+    image: NDArray[Any],
+    mask: NDArray[Any],
+    path: str | os.PathLike[str],
+    truth: NDArray[Any] | None = None,
+    spacing: Sequence[float] | None = None,
+    title: str = "",
+) -> Path:
+    """Draws axial slices, a coronal and a sagittal view with outlines into a PNG file.
+
+    Axial slices are shown the radiological way: the patient's right at the left, anterior at the top.
+
+    Args:
+        image: HU, (X, Y, Z) or one slice (X, Y), in LPS order: x to the patient's left, y to posterior, z to
+            superior.
+        mask: infection wherever above 0, of the same shape; outlined.
+        path: the PNG file to write.
+        truth: the reference mask; outlined in a second colour.
+        spacing: voxel size along x, y, z in mm; None if unknown, then proportions are not claimed.
+        title: what the picture is of, such as the case's name.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: if the shapes differ or are not those of a volume or a slice.
+    """
+    volumes = [np.asarray(array) for array in (image, mask, truth) if array is not None]
+    if volumes[0].ndim not in (2, 3) or any(other.shape != volumes[0].shape for other in volumes):
+        raise ValueError(f"image, mask and truth must share one 2D or 3D shape; got {[v.shape for v in volumes]}")
+    scan, *outlines = (array.reshape(*array.shape[:2], -1) for array in volumes)
+    outlines = [_binary(outline) for outline in outlines]
+    chosen = choose_slices(reduce(np.logical_or, outlines), _COLUMNS * _ROWS)
+    figure = _lay_out(scan, outlines, chosen, spacing)
+    figure.suptitle(title, color="white", fontsize=13, parse_math=False)
+    figure.supxlabel(describe(outlines[0], chosen, spacing), color="white", fontsize=10, parse_math=False)
+    names = {_MASK_COLOUR: "infection", _TRUTH_COLOUR: "reference"}
+    lines = [Line2D([], [], color=colour, label=name) for colour, name in names.items()][: len(outlines)]
+    figure.legend(handles=lines, loc="outside upper right", facecolor="black", labelcolor="white", ncols=2)
+    return write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+
+
+def _binary(mask: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where the mask is above 0; the very memory of a mask of zeros and ones, which may be a large one."""
+    if mask.dtype.itemsize == 1 and mask.dtype.kind in "bu" and (mask.dtype.kind == "b" or mask.max() <= 1):
+        return mask.view(np.bool_)
+    return np.asarray(mask > 0)
+
+
+def choose_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
+    """Indices of at most `count` axial slices, from superior to inferior.
+
+    The most affected ones, but neighbours only where the infection spans few slices; evenly spaced ones without
+    infection.
+
+    >>> mask = np.zeros((4, 4, 9), bool)
+    >>> choose_slices(mask, 3)
+    [7, 4, 1]
+    >>> mask[:2, :2, 3:5], mask[0, 0, 7] = True, True
+    >>> choose_slices(mask, 3)
+    [7, 4, 3]
+    """
+    areas = mask.sum(axis=(0, 1))
+    affected = np.flatnonzero(areas)
+    if not affected.size:
+        return sorted({int((k + 0.5) * len(areas) / count) for k in range(count)}, reverse=True)
+    gap = max(len(affected) // count, 1)
+    chosen: list[int] = []
+    for k in affected[np.argsort(-areas[affected], kind="stable")]:
+        if len(chosen) < count and all(abs(int(k) - other) >= gap for other in chosen):
+            chosen.append(int(k))
+    return sorted(chosen, reverse=True)
+
+
+def describe(mask: NDArray[np.bool_], chosen: Sequence[int], spacing: Sequence[float] | None) -> str:
+    """The line under the picture: extent of the mask, slices shown, what is unknown."""
+    depth = mask.shape[2]
+    affected = int(mask.any(axis=(0, 1)).sum())
+    extent = f"infection in {affected} of {depth} slices, {100 * mask.mean():.2g} % of the scan's voxels"
+    if spacing is not None:
+        extent += f", {mask.sum() * float(np.prod(spacing)) / 1000:.1f} ml"
+    if not affected:
+        extent = f"no infection outlined in {depth} slices"
+    shown = f"Slices shown, counted from the feet: {', '.join(str(k + 1) for k in chosen)}"
+    return f"{extent}\n{shown}" + ("" if spacing is not None else "; voxel size unknown, proportions may be wrong")
+
+
+def _lay_out(
+    scan: NDArray[Any], outlines: list[NDArray[np.bool_]], chosen: list[int], spacing: Sequence[float] | None
+) -> Figure:
+    """Axial slices in rows; beside them, for a volume, the coronal and the sagittal view through the infection."""
+    deep = scan.shape[2] > 1
+    columns = min(_COLUMNS, len(chosen))
+    rows = -(-len(chosen) // columns)
+    across, down = columns + deep, max(rows, 1 + deep)
+    figure = Figure(figsize=(max(4.2 * across, 8), 4.2 * down + 0.9), facecolor="black", layout="constrained")
+    grid = figure.add_gridspec(2 * rows, across)
+    step = spacing if spacing is not None else (1, 1, scan.shape[0] / scan.shape[2])  # unknown: square views
+    planes = [scan, *outlines]
+    for place, k in enumerate(chosen):
+        row, column = divmod(place, columns)
+        axes = figure.add_subplot(grid[2 * row : 2 * row + 2, column])
+        name = f"slice {k + 1} of {scan.shape[2]}"
+        _show(axes, [array[:, :, k] for array in planes], _AXIAL, step[1] / step[0], name)
+    if deep:
+        x, y = _middle(outlines[0], 0), _middle(outlines[0], 1)
+        coronal, sagittal = figure.add_subplot(grid[:rows, -1]), figure.add_subplot(grid[rows:, -1])
+        _show(coronal, [array[:, y, ::-1] for array in planes], _CORONAL, step[2] / step[0], "coronal")
+        _show(sagittal, [array[x, :, ::-1] for array in planes], _SAGITTAL, step[2] / step[1], "sagittal")
+    return figure
+
+
+def _middle(mask: NDArray[np.bool_], axis: int) -> int:
+    """Index along `axis` with the most infection; the centre without any."""
+    others = tuple(other for other in range(3) if other != axis)
+    areas = mask.sum(axis=others)
+    return int(areas.argmax()) if areas.any() else mask.shape[axis] // 2
+
+
+def _show(axes: Axes, views: list[NDArray[Any]], letters: str, aspect: float, name: str) -> None:
+    """Shows one plane: its first index runs to the right, its second downwards."""
+    picture, *outlines = views
+    low, high = LUNG_WINDOW
+    axes.imshow(picture.T, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="bilinear")
+    for outline, colour in zip(outlines, (_MASK_COLOUR, _TRUTH_COLOUR), strict=False):
+        if outline.any():
+            framed = np.pad(outline, 1)  # closes the outline at the picture's edge, also of a single row
+            x, y = (np.arange(-1, size + 1) for size in outline.shape)
+            axes.contour(x, y, framed.T, levels=[0.5], colors=colour, linewidths=1.1)
+    axes.set_title(name, color="white", fontsize=9)
+    axes.set_axis_off()
+    rim = [withStroke(linewidth=2.5, foreground="black")]  # legible on white tissue
+    for letter, place in zip(letters, ((0.02, 0.5), (0.98, 0.5), (0.5, 0.97), (0.5, 0.03)), strict=True):
+        style: dict[str, Any] = {"color": "white", "fontsize": 10, "ha": "center", "va": "center", "path_effects": rim}
+        axes.text(*place, letter, transform=axes.transAxes, **style)
+
+
+def preview_files(
+    scan_path: str | os.PathLike[str],
+    mask_path: str | os.PathLike[str],
+    png_path: str | os.PathLike[str],
+    truth_path: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Draws the preview of a scan and its mask, in any format of `read_scan` and any orientation.
+
+    Raises:
+        UserError: if a file cannot be read, is not one volume, does not lie on the scan's grid, the scan is not in HU,
+            or PNG_PATH is not a free name that ends in .png.
+    """
+    target = Path(png_path)
+    if target.suffix.lower() != ".png":
+        raise UserError(f"{target}: the preview is a PNG picture; accepted: a name that ends in .png")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists; name a new file, or --overwrite it")
+    scan, *masks = (read_scan(Path(one)) for one in (scan_path, mask_path, truth_path) if one is not None)
+    for mask in masks:
+        check_same_grid(mask, scan)
+    hu = HounsfieldSlices(scan).rounded()
+    outline, *truth = (mask.lps()[0] for mask in masks)
+    spacing = scan.spacing_lps if scan.voxel_size_known else None
+    return draw_preview(hu, outline, target, truth[0] if truth else None, spacing, scan.name)

@@ -1,0 +1,124 @@
+"""The report of one scan for programs: everything that was found, with what it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from scripts.inference.segmenter import Segmenter
+from scripts.io.volume import Note, Scan
+from scripts.version import bundle_version
+
+FORMAT = 1
+RESEARCH_USE = "Research use only, not a medical device."
+DEMONSTRATION = (
+    "DEMONSTRATION WEIGHTS: the network was trained on synthetic scans only; its result says nothing about a patient."
+)
+_DIGITS = 6
+
+
+def describe_model(segmenter: Segmenter) -> dict[str, Any]:
+    """Says which weights made the result, and at which operating point; of their path only the name.
+
+    Returns:
+        {"version", "weights", "weights_sha256", "network", "preprocessing", "operating_point", "synthetic",
+        "trained_on"}.
+    """
+    card = segmenter.card
+    data = card["data"]
+    return {
+        "version": bundle_version(),
+        "weights": segmenter.weights.name,
+        "weights_sha256": card["sha256"],
+        "network": card["network"]["name"],
+        "preprocessing": card["preprocessing"],
+        "operating_point": {
+            "threshold": segmenter.threshold,
+            "smallest_lesion_mm3": segmenter.smallest_lesion_mm3,
+            "test_time_flips": segmenter.test_time_flips,
+            "least_slice_share": segmenter.least_slice_share,
+        },
+        "synthetic": bool(data.get("synthetic")),
+        "trained_on": data.get("name"),
+    }
+
+
+def build_report(
+    scan: Scan,
+    measures: Mapping[str, Any],
+    model: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    timings_s: Mapping[str, float],
+    notes: Iterable[Note] = (),
+    familiarity: Mapping[str, float | None] | None = None,
+) -> dict[str, Any]:
+    """Assembles the report of one scan.
+
+    Args:
+        scan: the scan, with the findings of its reader.
+        measures: what `scripts.report.measure.measure` gives.
+        model: what `describe_model` gives.
+        settings: what the user chose or left to its default: intensity, threshold, device, ...
+        timings_s: seconds per step.
+        notes: further findings, such as those about the anatomy.
+        familiarity: "distance" of the scan from the training data and the "limit" that is usual; None where the card
+            cannot tell.
+
+    Returns:
+        {"format", "created", "intended_use", "demonstration", "case", "notes", "measures", "familiarity", "model",
+        "settings", "timings_s"}; keys stay as they are while "format" is 1. Only what JSON can hold: numbers that are
+        not finite are None, others have six digits. The input's folder is left out, since it often names a person.
+    """
+    findings = [*scan.notes, *notes]
+    report = {
+        "format": FORMAT,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "intended_use": RESEARCH_USE,
+        "demonstration": DEMONSTRATION if model["synthetic"] else None,
+        "case": _describe_case(scan),
+        "notes": [asdict(note) for note in dict.fromkeys(findings)],  # each one once
+        "measures": measures,
+        "familiarity": familiarity,
+        "model": model,
+        "settings": settings,
+        "timings_s": timings_s,
+    }
+    return {key: _plain(value) for key, value in report.items()}
+
+
+def _describe_case(scan: Scan) -> dict[str, Any]:
+    """The scan as it was stored; sizes in mm only where they are known."""
+    case: dict[str, Any] = {
+        "name": scan.name,
+        "input": scan.path.name,
+        "kind": scan.kind,
+        "shape_voxels": list(scan.values.shape),
+        "stored_type": str(scan.values.dtype),
+        "voxel_size_known": scan.voxel_size_known,
+        "file_count": max(len(scan.files), 1),
+        "facts": scan.facts,
+    }
+    if scan.voxel_size_known:
+        case["spacing_mm"] = list(scan.spacing)
+        case["axes_point_to"] = "".join(code or "?" for code in nib.aff2axcodes(scan.affine))
+    return case
+
+
+def _plain(value: Any) -> Any:
+    """The same with nothing but what JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray | list | tuple | set | frozenset):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, np.bool_ | np.integer):
+        return value.item()
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None
+    return str(value)

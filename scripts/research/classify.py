@@ -1,0 +1,242 @@
+"""Ground glass and consolidation inside the infection of one scan."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from scripts.errors import UserError
+from scripts.files import replace_folder, sha256, unfinished_folder, write_json
+from scripts.finite import check_maps
+from scripts.inference.metadata import class_preprocessing_from_card, trained_network
+from scripts.inference.segmenter import (
+    PROBABILITY_STEPS,
+    SLICES_AT_ONCE,
+    HounsfieldSlices,
+    Segmentation,
+    Segmenter,
+    slice_input,
+)
+from scripts.io.geometry_checks import check_same_grid
+from scripts.io.masks import classes_path, write_classes
+from scripts.io.reading import read_scan
+from scripts.io.volume import Note, Scan, canonical
+from scripts.pipeline.case import Watch, read_case
+from scripts.pipeline.inputs import expand_inputs
+from scripts.report.report import build_report, describe_model
+from scripts.settings import usable_device
+from scripts.transforms.geometry import resize_slice
+from scripts.transforms.labels import CLASSES
+from scripts.version import bundle_version
+
+REPORT = "classes.json"
+WRITTEN = {REPORT, "classes.nii.gz", "classes.nrrd", "classes.mha", "classes.png"}
+
+
+class Classifier:
+    """A network of classes, loaded once, that classifies the infection of any number of scans.
+
+    Args:
+        weights: weights of configs/multiclass.yaml with their card beside them.
+        device: a torch device; None takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: if weights or card cannot be used.
+
+    Example:
+        ::
+
+            slices = HounsfieldSlices(scan)
+            found = Segmenter("models/model.pt").segment(scan, slices, probability=True)
+            classes = Classifier("models/classes.pt").classify(scan, slices, found)
+    """
+
+    def __init__(self, weights: str | Path, device: str | None = None) -> None:
+        self.weights = Path(weights)
+        self.device = usable_device(device)
+        self.network, self.card = trained_network(weights, self.device)
+        try:
+            class_preprocessing_from_card(self.card)
+        except UserError as error:
+            raise UserError(f"{weights}: {error}") from None
+        self.size = int(self.card["preprocessing"]["size"])
+        low, high = self.card["preprocessing"]["window"]
+        self.window = float(low), float(high)
+
+    def classify(self, scan: Scan, slices: HounsfieldSlices, infection: Segmentation) -> NDArray[np.uint8]:
+        """Classifies the infection of one scan.
+
+        The prior is the probability of infection. A voxel gets the class of the largest of the three maps, on the
+        scan's own grid; what lies outside of the infection mask is background. Slices without infection are passed
+        over.
+
+        Args:
+            scan: the scan.
+            slices: its slices in HU.
+            infection: what `Segmenter.segment` says about it, with the probability.
+
+        Returns:
+            (X, Y, Z) in the scan's stored orientation, values in {0, 1, 2}.
+
+        Raises:
+            UserError: if a probability is not finite.
+            ValueError: if the probability is missing.
+        """
+        if infection.probability is None:
+            raise ValueError("the infection comes without its probability; accepted: segment(..., probability=True)")
+        classes = np.zeros(scan.values.shape, np.uint8)
+        turned, mask = canonical(classes, scan.affine), canonical(infection.mask, scan.affine)
+        prior = canonical(infection.probability, scan.affine)
+        infected = [index for index in range(len(slices)) if mask[..., index].any()]
+        for start in range(0, len(infected), SLICES_AT_ONCE):
+            chosen = infected[start : start + SLICES_AT_ONCE]
+            maps = self._probabilities(torch.stack([self._input(slices[z], prior[..., z]) for z in chosen]))
+            check_maps(maps, scan.path)
+            for index, one in zip(chosen, maps, strict=True):
+                back = torch.stack([resize_slice(plane.contiguous(), slices.shape[:2]) for plane in one])
+                turned[..., index] = back.argmax(dim=0).to(torch.uint8).numpy() * mask[..., index]
+        return classes
+
+    def _input(self, hu: torch.Tensor, levels: NDArray[np.uint8]) -> torch.Tensor:
+        """One slice and its prior as `ClassPreprocessing` makes them, (2, size, size)."""
+        prior = torch.from_numpy(np.ascontiguousarray(levels)).float() / PROBABILITY_STEPS
+        resized = F.interpolate(prior[None, None], size=(self.size, self.size), mode="nearest-exact")[0, 0]
+        return torch.stack([slice_input(hu, self.size, self.window), resized])
+
+    def _probabilities(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return torch.sigmoid(self.network(inputs.to(self.device)).float()).cpu()
+
+
+def given_infection(path: Path, scan: Scan) -> Segmentation:
+    """Reads an infection mask that belongs to a scan: a person's, or that of any network.
+
+    Args:
+        path: the mask, infection above 0.
+        scan: the scan.
+
+    Raises:
+        UserError: if it cannot be read or lies on another grid than the scan.
+    """
+    given = read_scan(path)
+    check_same_grid(given, scan)
+    mask = np.zeros(scan.values.shape, np.uint8)
+    canonical(mask, scan.affine)[...] = given.lps()[0] > 0
+    return Segmentation(mask, mask * np.uint8(PROBABILITY_STEPS), [])
+
+
+def measure_classes(classes: NDArray[np.uint8], mask: NDArray[np.uint8], voxel_ml: float | None) -> dict[str, Any]:
+    """Says how much of the infection is of which class.
+
+    Args:
+        classes: values in {0, 1, 2}, 0 outside of the mask.
+        mask: infection, the same shape, {0, 1}.
+        voxel_ml: volume of a voxel; None if it is unknown.
+
+    Returns:
+        For "infection", "ground_glass", "consolidation" and "unclassified" (infection that the network of classes takes
+        for background): voxels, "ml" where known, and "percent_of_infection" (None without infection).
+    """
+    infection = int(np.count_nonzero(mask))
+    counts = {name: int(np.count_nonzero(classes == number)) for number, name in enumerate(CLASSES) if number}
+    counts = {"infection": infection, **counts, "unclassified": infection - sum(counts.values())}
+    found: dict[str, Any] = {}
+    for name, voxels in counts.items():
+        found[name] = {"voxels": voxels}
+        if voxel_ml is not None:
+            found[name]["ml"] = voxels * voxel_ml
+        if name != "infection":
+            found[name]["percent_of_infection"] = 100 * voxels / infection if infection else None
+    return found
+
+
+def classify_file(
+    path: str | Path,
+    out: str | Path,
+    infection: Segmenter | Path,
+    classifier: Classifier,
+    intensity: str = "auto",
+    volume: int | None = None,
+    series: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Classifies the infection of a scan and writes the classes and `classes.json` into a folder.
+
+    Args:
+        path: one scan, as `expand_inputs` takes it.
+        out: the folder; it appears when all is complete.
+        infection: what finds the infection, or a mask of it on the scan's grid.
+        classifier: what tells its classes.
+        intensity: see `plan_hounsfield`.
+        volume: see `read_scan`.
+        series: see `read_dicom`.
+        overwrite: replaces what an earlier call wrote.
+
+    Returns:
+        What `classes.json` holds.
+
+    Raises:
+        UserError: if the scan cannot be used, there are several, or the folder holds other files.
+    """
+    target = Path(out)
+    present = {file.name for file in target.iterdir()} if target.is_dir() else set()
+    if target.is_file() or (present and not (overwrite and REPORT in present and present <= WRITTEN)):
+        raise UserError(f"{target}: exists; accepted: a new folder, or --overwrite for one that this command wrote")
+    cases = expand_inputs([path], target)
+    if len(cases) != 1:
+        raise UserError(f"{path}: {len(cases)} scans; accepted: one")
+    with unfinished_folder(target.parent) as folder, ExitStack() as stack:
+        built, watch = folder / "results", Watch()
+        built.mkdir()
+        with watch("read"):
+            scan = read_case(cases[0], stack, volume, series)
+            slices = HounsfieldSlices(scan, intensity)
+        if isinstance(infection, Segmenter):
+            found = infection.segment(scan, slices, probability=True, watch=watch)
+        else:
+            found = given_infection(infection, scan)
+        with watch("classes"):
+            classes = classifier.classify(scan, slices, found)
+        with watch("write"):
+            write_classes(classes, scan, classes_path(built, scan))
+        notes = [*found.notes, *(Note("intensity", remark, "assumption") for remark in slices.map.remarks)]
+        report = build_report(
+            scan,
+            measure_classes(classes, found.mask, scan.voxel_mm3 / 1000 if scan.voxel_size_known else None),
+            _describe_models(infection, classifier),
+            {"intensity": intensity, "device": str(classifier.device)},
+            watch.seconds,
+            notes,
+        )
+        write_json(built / REPORT, report)
+        replace_folder(built, target)
+    return report
+
+
+def _describe_models(infection: Segmenter | Path, classifier: Classifier) -> dict[str, Any]:
+    """Which weights made the result; demonstration weights if one of them is."""
+    card = classifier.card
+    if isinstance(infection, Segmenter):
+        given = describe_model(infection)
+    else:
+        given = {"mask": infection.name, "mask_sha256": sha256(infection), "synthetic": False}
+    classes = {
+        "weights": classifier.weights.name,
+        "weights_sha256": card["sha256"],
+        "network": card["network"]["name"],
+        "preprocessing": card["preprocessing"],
+        "synthetic": bool(card["data"].get("synthetic")),
+        "trained_on": card["data"].get("name"),
+    }
+    return {
+        "version": bundle_version(),
+        "synthetic": given["synthetic"] or classes["synthetic"],
+        "infection": given,
+        "classes": classes,
+    }

@@ -1,0 +1,258 @@
+"""What an experiment's runs say: rows as CSV, a table with its spread as CSV and Markdown, and their curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.stats import t
+
+from scripts.files import write_atomic
+from scripts.research.experiment_config import Experiment
+from scripts.research.workflows import FINISHED
+from scripts.training.tables import FILES
+
+MEASURES = ("dice", "iou", "sensitivity", "precision", "mae", "e_measure", "s_measure")
+COLUMNS = {
+    "iou": "IoU",
+    "sensitivity": "Sensitivity",
+    "precision": "Precision",
+    "mae": "MAE",
+    "e_measure": "E-measure",
+    "s_measure": "S-measure",
+}
+"""What `table.md` shows beside Dice, with its heading; rows that were made before version 0.9.2 have no IoU."""
+PARTS = {"slice_dice": "slices with lesion", "volume_dice": "volumes", "picture_dice": "pictures"}
+"""Of what else the mean of Dice is taken."""
+KEPT = {
+    "best": "The validation fold also chose the epoch, so these are no test figures.",
+    "last": "The last epoch counts: the validation fold chose nothing.",
+}
+CURVES = {
+    "train_loss": "training loss",
+    "val_positive_dice": "validation: Dice of slices with lesion",
+    "val_case_dice": "validation: Dice of volumes",
+}
+"""Columns of a run's history that are drawn; of the two of the validation that which there is."""
+KEY = ["variant", "seed", "fold"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that has ended and was evaluated.
+
+    Attributes:
+        variant: its row of the table.
+        seed: its seed.
+        fold: its validation fold.
+        version: of the bundle that it was begun with.
+        place: its folder, with `run` and `tables`.
+    """
+
+    variant: str
+    seed: int
+    fold: int
+    version: str
+    place: Path
+
+
+def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], record: Mapping[str, Any]) -> Path:
+    """Writes what the runs say.
+
+    Args:
+        folder: receives `runs.csv` (a row a run, with the weights' SHA-256 and the machine), `cases.csv` (a row a case
+            of a run), `table.csv`, `table.md` and `curves.png`.
+        experiment: what is compared.
+        runs: the runs that there are, in the order of the table.
+        record: what the experiment was run on, see `run_experiment`.
+
+    Returns:
+        The path of `table.md`.
+    """
+    tables = [_cases(run) for run in runs]
+    rows = pd.DataFrame([_row(run, own) for run, own in zip(runs, tables, strict=True)])
+    cases = pd.concat(tables, ignore_index=True)
+    order = list(dict.fromkeys(run.variant for run in runs))
+    published = pd.DataFrame(
+        [{"variant": one.name, **{f"published_{key}": value for key, value in one.published.items()}}
+         for one in experiment.variants]
+    ).set_index("variant")  # fmt: skip
+    table = compare(rows, cases, order).join(published)
+    write_atomic(folder / "runs.csv", rows.set_index("variant").to_csv)
+    write_atomic(folder / "cases.csv", cases.set_index("variant").to_csv)
+    write_atomic(folder / "table.csv", table.to_csv)
+    write_atomic(folder / "curves.png", lambda path: draw_curves(runs).print_png(path))
+    text = _markdown(experiment, table, rows, record)
+    return write_atomic(folder / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _cases(run: Run) -> pd.DataFrame:
+    """The rows of a run's cases, with its name."""
+    cases = pd.read_csv(run.place / "tables" / FILES[0])
+    for position, key in enumerate(KEY):
+        cases.insert(position, key, getattr(run, key))
+    return cases
+
+
+def _row(run: Run, cases: pd.DataFrame) -> dict[str, Any]:
+    """Mean over the cases of a run's validation fold, with n; of Dice also over what `PARTS` names."""
+    figures = json.loads((run.place / "tables" / FILES[-1]).read_text(encoding="utf-8"))["figures"]
+    finished = json.loads((run.place / "run" / FINISHED).read_text(encoding="utf-8"))
+    found: dict[str, Any] = {key: getattr(run, key) for key in KEY}
+    found |= {"version": run.version, "weights_sha256": finished["sha256"]}
+    machine = finished.get("machine")  # absent before version 0.9.1
+    found["machine"] = machine and "{device}, {threads} threads, torch {torch}, {platform}".format(**machine)
+    found["cases"] = figures["case"]["dice"]["n"]
+    for part, prefix in (("case", ""), ("positive_slice", "slice_")):
+        for measure in MEASURES:
+            value = figures[part].get(measure, {}).get("mean")
+            found[f"{prefix}{measure}"] = math.nan if value is None else value
+    for kind, chosen in (("volume", cases["n_slices"] > 1), ("picture", cases["n_slices"] == 1)):
+        found[f"{kind}_dice"] = cases["dice"][chosen].mean()
+    return found
+
+
+def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """One row a variant: mean and spread over its runs, and the difference from the first variant patient by patient.
+
+    Runs share the training data of their folds, so their spread says little of what another patient would show;
+    patients are what is drawn.
+
+    Args:
+        runs: a row a run: "variant", "seed", "fold", measures in [0, 1].
+        cases: a row a case of a run: beside these "case", "patient" (absent where unknown), "dice".
+        order: names of the variants; the first is what the others are compared with.
+
+    Returns:
+        "runs", for each measure its mean and MEASURE_sd over the runs (n - 1, NaN of one run) in percent; "difference"
+        of Dice from the first variant, the mean over "difference_n" patients (cases where they are unknown), each
+        over its cases, seeds and folds that both variants have, with its 95 % interval by Student's t,
+        "difference_low" and "difference_high" (NaN of fewer than three), and "detectable": whether that leaves out 0.
+    """
+    by_run = runs.set_index(KEY).sort_index()
+    by_case = cases.assign(unit=cases["patient"].fillna(cases["case"])).set_index(["variant", *KEY[1:], "case", "unit"])
+    rows = []
+    for name in order:
+        own = by_run.loc[name]
+        row: dict[str, Any] = {"variant": name, "runs": len(own)}
+        for measure in [name for name in (*MEASURES, *PARTS) if name in own]:
+            row[measure], row[f"{measure}_sd"] = 100 * own[measure].mean(), 100 * own[measure].std()
+        paired = 100 * (by_case.loc[name]["dice"] - by_case.loc[order[0]]["dice"]).dropna()
+        difference = paired.groupby(level="unit").mean()
+        row["difference"], row["difference_n"] = difference.mean(), len(difference)
+        half = math.nan
+        if len(difference) > 2:
+            half = float(t.ppf(0.975, len(difference) - 1)) * difference.std() / math.sqrt(len(difference))
+        row["difference_low"], row["difference_high"] = row["difference"] - half, row["difference"] + half
+        row["detectable"] = abs(row["difference"]) > half
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("variant")
+
+
+def table_lines(table: pd.DataFrame, published: bool) -> list[str]:
+    """Returns the Markdown lines of a table: heading, rule, one line per variant.
+
+    Percentages have one decimal. MAE has two: most pixels are background, so that variants differ in the second.
+
+    Args:
+        table: as `compare` makes it, perhaps with the "published_" columns of the source; or read from `table.csv`.
+        published: whether a column holds the source's Dice.
+    """
+    kinds = not table[["volume_dice", "picture_dice"]].isna().any(axis=None)
+    columns = {name: title for name, title in COLUMNS.items() if name in table and not table[name].isna().any()}
+    columns |= {name: f"Dice of {PARTS[name]}" for name in PARTS if kinds or name == "slice_dice"}
+    shown = ["published"] if published else []
+    header = ["", "runs", "Dice", *shown, "difference", *columns.values()]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for name, row in table.iterrows():
+        said = "" if name == table.index[0] else _difference(row)
+        dice = _with_spread(row["dice"], row["dice_sd"])
+        cells = [str(name), str(row["runs"]), dice, *([_published(row)] if shown else []), said]
+        cells += [_with_spread(row[one], row[f"{one}_sd"], decimals=2 if one == "mae" else 1) for one in columns]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, record: Mapping[str, Any]) -> str:
+    data = record["data"]
+    first = table.index[0]
+    own = runs[(runs["variant"] == first) & (runs["seed"] == runs["seed"].min())]
+    published = bool(experiment.source)
+    lines = [f"# {experiment.title}", "", *table_lines(table, published)]
+    comparable = "not comparable" if data["split"] == "patient" else "alike in how cases were split, not otherwise"
+    split = f"datalist.json {record['datalist_sha256'][:12]}" if record["datalist_sha256"] else "no datalist.json"
+    lines += [
+        "",
+        f"Ours: percent; mean and sd over the runs (seeds {_numbers(runs['seed'])}; folds {_numbers(runs['fold'])}) of "
+        f"the mean over the cases of a validation fold, on the scan's own grid; {int(own['cases'].sum())} cases of "
+        f"{data['name']}, split by {data['split']} ({split}). {KEPT[record['keep']]} "
+        f"The difference is from {first}, mean over n patients (cases where patients are unknown), with its 95 % "
+        "interval by Student's t, not corrected for the number of rows; none is detectable where that holds 0.",
+        "",
+    ]
+    if published:
+        lines += [f"Published ({experiment.source}): {experiment.protocol}. The columns are {comparable}.", ""]
+    lines += [
+        f"Budget {record['budget']}; version {'; '.join(sorted(set(runs['version'])))}"
+        f"{''.join(f'; {machine}' for machine in sorted(set(runs['machine'].dropna())))}. Every run and the SHA-256 of "
+        "its weights: runs.csv; every case: cases.csv.",
+        *(f"\n* {warning}" for warning in data["warnings"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _numbers(column: Iterable[int]) -> str:
+    return ", ".join(str(number) for number in sorted(set(column)))
+
+
+def _with_spread(mean: float, sd: float, decimals: int = 1) -> str:
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.{decimals}f}" if math.isnan(sd) else f"{mean:.{decimals}f} ± {sd:.{decimals}f}"
+
+
+def _difference(row: pd.Series) -> str:
+    if math.isnan(row["difference"]):
+        return "-"
+    interval = f" ({row['difference_low']:+.1f} to {row['difference_high']:+.1f})" if row["difference_n"] > 2 else ""
+    doubt = "" if row["detectable"] else ", none detectable"
+    return f"{row['difference']:+.1f}{interval}, n = {int(row['difference_n'])}{doubt}"
+
+
+def _published(row: pd.Series) -> str:
+    mean, sd = row.get("published_dice", math.nan), row.get("published_dice_sd", math.nan)
+    return "-" if math.isnan(mean) else f"{mean:.2f}" + ("" if math.isnan(sd) else f" ± {sd:.2f}")
+
+
+def draw_curves(runs: Sequence[Run]) -> FigureCanvasAgg:
+    """Draws training loss and validation Dice over the epochs, a line a run, a colour a variant or, of one, a fold.
+
+    Losses of variants with other heads are sums of other terms: each can be followed, they cannot be compared.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    several = len({run.variant for run in runs}) > 1
+    names = [run.variant if several else f"fold {run.fold}" for run in runs]
+    order = list(dict.fromkeys(names))
+    for position, (run, name) in enumerate(zip(runs, names, strict=True)):
+        history = pd.read_csv(run.place / "run" / "history.csv")
+        index = order.index(name)
+        style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3], "linewidth": 1}
+        label = None if name in names[:position] else name
+        validation = next((name for name in list(CURVES)[1:] if name in history), None)
+        for axis, column in zip(panels, ("train_loss", validation), strict=True):
+            if column is not None:
+                points = history[["epoch", column]].dropna()
+                axis.plot(points["epoch"], points[column], label=label, **style)
+                axis.set(xlabel="epoch", title=CURVES[column])
+    panels[1].set_ylim(0, 1)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="x-small", ncols=6, loc="outside lower center")
+    return FigureCanvasAgg(figure)

@@ -1,0 +1,247 @@
+"""Sets of trainings that a table compares: variants x seeds x folds under one budget."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigParser
+
+from scripts.data.datalist import describe, read_datalist
+from scripts.data.layouts.registry import DATALIST
+from scripts.errors import UserError
+from scripts.files import UNFINISHED, sha256, write_json
+from scripts.research.experiment_config import BUDGET, Experiment, Variant, read_experiment
+from scripts.research.experiment_tables import Run, write_tables
+from scripts.research.parallel_runs import side_by_side
+from scripts.research.workflows import run_workflow, train_once
+from scripts.settings import usable_device
+from scripts.training.tables import FILES
+from scripts.version import BUNDLE, bundle_version
+
+logger = logging.getLogger(__name__)
+
+TRAIN, EVALUATE = "configs/train.yaml", "configs/evaluate.yaml"
+RECORD, RUN_RECORD, CACHE, LOG = "experiment.json", "begun.json", "cache", "log.txt"
+
+
+def run_experiment(
+    experiment: Experiment,
+    dataset_dir: str,
+    output_dir: str,
+    budget: str | None = None,
+    seeds: int = 1,
+    folds: Sequence[int] | None = None,
+    steps: int | None = None,
+    device: str | None = None,
+    processes: int = 1,
+) -> Path:
+    """Trains and evaluates every variant, and writes the table; goes on with what an earlier call left.
+
+    The output folder holds VARIANT/seed_S/fold_F with the run and its tables, what `write_tables` makes of all runs
+    there, those of other calls too, `experiment.json`, and in `cache` the preprocessed slices of all trainings. Several
+    processes may fill one folder, each with other variants, seeds or folds.
+
+    Args:
+        experiment: what is compared.
+        dataset_dir: prepared data set.
+        output_dir: folder of the whole.
+        budget: overlay that sets width, size and schedule of every training; None: the experiment's own.
+        seeds: number of seeds, from 0 on.
+        folds: validation folds; None: all of them.
+        steps: optimizer steps of every training in place of the budget's.
+        device: where networks work; None: the first that is there.
+        processes: how many trainings run side by side; each one's output is in `log.txt` of its folder then.
+
+    Returns:
+        The path of `table.md`.
+
+    Raises:
+        UserError: for other data or settings than the folder or one of its runs began with, steps where the budget
+            counts epochs, or as the trainings do.
+    """
+    folder = Path(output_dir).resolve()
+    data = str(Path(dataset_dir).resolve())
+    every = sorted({case["fold"] for case in read_datalist(data)["training"] if case["fold"] is not None})
+    used = every if folds is None else sorted(set(folds))
+    if not used or not set(used) <= set(every) or seeds < 1 or processes < 1:
+        found = f"folds {used}, {seeds} seeds, {processes} processes"
+        raise UserError(f"{found}; accepted: folds of {every}, 1 seed or more, 1 process or more")
+    usable_device(device)
+    chosen = _budget(experiment.budget if budget is None else budget, steps)
+    length = {} if steps is None else {"steps": steps}
+    shared = [TRAIN, *experiment.files]
+    record = {
+        "experiment": experiment.name,
+        "data": describe(data),
+        "budget": chosen.name + "".join(f", {key} {value}" for key, value in length.items()),
+        "datalist_sha256": sha256(listed) if (listed := Path(data) / DATALIST).exists() else None,
+        "keep": _said([*shared, str(chosen)])["keep"],
+    }
+    _claim(folder, record)
+    whole = read_experiment(experiment.name)
+    planned = {one.name: _Training(one, [*shared, *one.files, str(chosen)], length) for one in whole.variants}
+    _finished(folder, planned.values())  # what no table can hold is refused before anything is trained
+    runs = [
+        _Run(planned[variant.name], folder, data, seed, fold, device)
+        for variant in experiment.variants
+        for seed in range(seeds)
+        for fold in used
+    ]
+    missing = {run.place / LOG: run for run in runs if not run.has_ended}
+    for _ in map(_Run.__call__, missing.values()) if processes == 1 else side_by_side(missing, processes):
+        write_tables(folder, whole, _finished(folder, planned.values()), record)
+    return write_tables(folder, whole, _finished(folder, planned.values()), record)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """How one variant is trained and evaluated.
+
+    Attributes:
+        variant: the variant.
+        files: config files of its training, layered in order.
+        length: what sets the number of steps beside the variant's own settings.
+    """
+
+    variant: Variant
+    files: list[str]
+    length: dict[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**self.variant.settings, **self.length}
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What two runs of one row have in common: what the config files say, their comments aside."""
+        said = [_said(self.files), _said([TRAIN, EVALUATE])]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        return {"config_sha256": digest, "settings": self.settings}
+
+    def check(self, place: Path) -> str:
+        """Returns the version that a run was begun with.
+
+        Raises:
+            UserError: if it was begun with another configuration.
+        """
+        record = json.loads((place / RUN_RECORD).read_text(encoding="utf-8"))
+        if {key: record.get(key) for key in self.identity} != self.identity:
+            found = "was begun with another configuration"
+            raise UserError(f"{place}: {found}; accepted: the same, or another OUT")
+        return str(record["version"])
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One training of a variant and its evaluation, with one seed on one fold.
+
+    Attributes:
+        training: how.
+        folder: folder of the experiment.
+        data: prepared data set.
+        seed: seed.
+        fold: validation fold.
+        device: where the network works; None: the first that is there.
+    """
+
+    training: _Training
+    folder: Path
+    data: str
+    seed: int
+    fold: int
+    device: str | None
+
+    @property
+    def place(self) -> Path:
+        """Its folder."""
+        return self.folder / self.training.variant.folder / f"seed_{self.seed}" / f"fold_{self.fold}"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was trained and evaluated."""
+        return (self.place / "tables" / FILES[-1]).exists()
+
+    def __call__(self) -> None:
+        """Trains and evaluates, or goes on with that.
+
+        Raises:
+            UserError: if it was begun with another configuration.
+        """
+        training, place = self.training, self.place
+        if self.has_ended:
+            return  # another process has been here
+        if not (place / RUN_RECORD).exists():
+            write_json(place / RUN_RECORD, {**training.identity, "version": bundle_version()})
+        training.check(place)
+        logger.info(f"{training.variant.name}, seed {self.seed}, fold {self.fold}")
+        shared: dict[str, Any] = {"dataset_dir": self.data, "fold": self.fold}
+        if self.device is not None:
+            shared["device"] = self.device
+        own = {"seed": self.seed, "cache_dir": str(self.folder / CACHE), **training.settings}
+        weights = train_once(training.files, place / "run", **shared, **own)
+        tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
+        run_workflow([TRAIN, EVALUATE], **shared, **tables)
+
+
+def _said(files: Sequence[str]) -> dict[str, Any]:
+    """What config files say, layered in order; relative ones lie in the bundle."""
+    return dict(ConfigParser.load_config_files([str(BUNDLE / file) for file in files]))
+
+
+def _finished(folder: Path, planned: Iterable[_Training]) -> list[Run]:
+    """The runs that have ended in a folder, in the order of the table.
+
+    Raises:
+        UserError: if one of them was begun with another configuration, which one table cannot hold.
+    """
+    runs = []
+    for training in planned:
+        for summary in sorted((folder / training.variant.folder).glob(f"seed_*/fold_*/tables/{FILES[-1]}")):
+            place = summary.parents[1]
+            named = re.fullmatch(r"seed_(\d+)/fold_(\d+)", f"{place.parent.name}/{place.name}")
+            if named:  # else somebody's copy
+                seed, fold = map(int, named.groups())
+                runs.append(Run(training.variant.name, seed, fold, training.check(place), place))
+    return runs
+
+
+def _budget(name: str, steps: int | None) -> Path:
+    """A budget's file, the user's own or one of the bundle; `steps` if they shall replace its own."""
+    path = next((path.resolve() for path in (Path(name), BUNDLE / name) if path.is_file()), None)
+    if path is None:
+        raise UserError(f"--budget {name}: no such file; accepted: an overlay such as {BUDGET}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
+    if path.suffix not in (".yaml", ".yml", ".json") or not isinstance(content, dict):
+        raise UserError(f"--budget {path}: no settings in YAML or JSON; accepted: an overlay such as {BUDGET}")
+    if steps is not None and (steps < 1 or "steps" not in content):
+        raise UserError(f"--steps {steps} with {path}; accepted: 1 or more, with a budget that has `steps`")
+    return path
+
+
+def _claim(folder: Path, record: Mapping[str, Any]) -> None:
+    """Makes a folder that of an experiment, or finds that it is; several processes may do so at once."""
+    path = folder / RECORD
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; accepted: a new folder, or this experiment's own")
+    present = [one for one in folder.iterdir() if not one.name.startswith(UNFINISHED)] if folder.exists() else []
+    if path.exists():  # asked after the folder was listed: another process may have written it in between
+        began = json.loads(path.read_text(encoding="utf-8"))
+        if changed := [key for key in record if began.get(key) != record[key]]:
+            found = f"began with another {', another '.join(changed)}"
+            raise UserError(f"{path}: {found}; accepted: what it began with, or another OUT")
+    elif present:
+        raise UserError(f"{folder}: holds something else; accepted: a new folder, or this experiment's own")
+    else:
+        write_json(path, record)

@@ -1,0 +1,207 @@
+"""Pictures of what a network sees on the way to its answer, as the paper of ResUNet shows them.
+
+Figure 7: the maps of the supervised stages. Figure 8: the attention fusion, P_1, 1 - P_1, Y_1 and S_p. Figure 6: the
+masks of several networks on one slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scripts.errors import UserError
+from scripts.files import check_results_folder, results_folder
+from scripts.inference.segmenter import HounsfieldSlices, Segmenter
+from scripts.io.geometry_checks import check_same_grid
+from scripts.io.reading import read_scan
+from scripts.io.volume import Scan, canonical
+from scripts.networks.resunet.fusion import AttentionFusion
+from scripts.networks.resunet.resunet import ResUNet
+from scripts.networks.resunet.supervision import SupervisionHeads
+from scripts.report.preview import LUNG_WINDOW, choose_slices
+
+Picture = NDArray[np.float32]
+FILES = ("comparison.png", "stages.png", "fusion.png")
+_CORRECT, _MISSED, _WRONG = (0.2, 0.8, 0.3), (1.0, 0.6, 0.1), (0.9, 0.2, 0.8)  # told apart by the colour-blind, too
+
+
+def stage_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
+    """Returns the probability maps of the supervised stages, those under edge supervision first.
+
+    Args:
+        network: in evaluation mode; its heads are asked although evaluation does without them.
+        image: (1, 1, H, W), as the network sees it.
+
+    Returns:
+        What each map is called, such as "S1 edge" or "X2 mask" (of the decoder), and the map (H, W).
+    """
+    with torch.inference_mode():
+        encoded = network.encoder(image)
+        decoded = network.decoder(encoded)
+        size = list(image.shape[2:])
+        found: dict[str, Picture] = {}
+        for name, heads in network.heads.items():
+            assert isinstance(heads, SupervisionHeads)
+            target, side = name.split("_")
+            levels = decoded if side == "decoder" else encoded
+            maps = torch.sigmoid(heads(levels, size))[0].cpu().numpy()
+            letter = "X" if side == "decoder" else "S"
+            found |= {f"{letter}{stage} {target}": one for stage, one in zip(heads.stages, maps, strict=True)}
+    return found
+
+
+def fusion_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
+    """Returns P_1, 1 - P_1, Y_1 (mean over its channels) and S_p of the attention fusion.
+
+    Args:
+        network: in evaluation mode, with attention fusion.
+        image: (1, 1, H, W), as the network sees it.
+
+    Returns:
+        What each map is called, and the map (H, W).
+    """
+    assert isinstance(network.fusion, AttentionFusion)
+    with torch.inference_mode():
+        decoded = network.decoder(network.encoder(image))
+        _, attention, attended = network.fusion.attend(decoded)
+        first = attention[0].mean(dim=1)[0]
+        predicted = torch.sigmoid(network.out(network.fusion(decoded)))[0, 0]
+        maps = {"P1": first, "1 - P1": 1 - first, "Y1, mean": attended[0].mean(dim=1)[0], "Sp": predicted}
+    return {name: one.cpu().numpy() for name, one in maps.items()}
+
+
+def agreement(hu: Picture, mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> Picture:
+    """Colours a mask over a slice: what is right, missed and wrong where the truth is known.
+
+    Args:
+        hu: (X, Y).
+        mask: (X, Y).
+        truth: (X, Y); None if unknown, then the mask has one colour.
+
+    Returns:
+        (Y, X, 3), range [0, 1].
+    """
+    low, high = LUNG_WINDOW
+    grey = np.clip((hu - low) / (high - low), 0, 1).T
+    picture = np.repeat(grey[..., None], 3, axis=2).astype(np.float32)
+    known = mask if truth is None else truth
+    for area, colour in ((mask & known, _CORRECT), (known & ~mask, _MISSED), (mask & ~known, _WRONG)):
+        picture[area.T] = 0.45 * picture[area.T] + 0.55 * np.array(colour)
+    return picture
+
+
+def figure_files(
+    scan_path: str | Path,
+    out: str | Path,
+    weights: Sequence[str | Path],
+    truth_path: str | Path | None = None,
+    slice_from_inferior: int | None = None,
+    device: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes `comparison.png` and, for weights of a ResUNet, `stages.png` and `fusion.png`.
+
+    Args:
+        scan_path: any scan or picture that `segment` takes, but DICOM.
+        out: the folder; it appears when all is complete.
+        weights: of one or several networks for slices; stages and fusion are those of the first ResUNet.
+        truth_path: reference mask on the scan's grid.
+        slice_from_inferior: which axial slice, counted from 1 at the feet; the most affected one unless given.
+        device: a torch device.
+        overwrite: replaces what an earlier call wrote.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: if a file cannot be used, there is no such slice, or the folder holds other files.
+    """
+    target = Path(out)
+    check_results_folder(target, FILES, overwrite)
+    scan = read_scan(Path(scan_path))
+    truth = None
+    if truth_path is not None:
+        other = read_scan(Path(truth_path))
+        check_same_grid(other, scan)
+        truth = other.lps()[0] > 0
+    slices = HounsfieldSlices(scan)
+    if slice_from_inferior is not None and not 1 <= slice_from_inferior <= len(slices):
+        raise UserError(f"--slice {slice_from_inferior} of {len(slices)}; accepted: 1 to {len(slices)}")
+    models = [Segmenter(one, device) for one in weights]
+    masks = [canonical(model.segment(scan, slices).mask, scan.affine) > 0 for model in models]
+    index = (
+        choose_slices(masks[0] if truth is None else truth, 1)[0]
+        if slice_from_inferior is None
+        else slice_from_inferior - 1
+    )
+    hu = slices[index].numpy()
+    reference = None if truth is None else truth[..., index]
+    panels = [("slice", agreement(hu, np.zeros(hu.shape, bool), None))]
+    if reference is not None:
+        panels.append(("reference", agreement(hu, reference, None)))
+    names = tell_apart([model.weights for model in models])
+    for model, mask, name in zip(models, masks, names, strict=True):
+        shown = f"{model.card['network']['name']}\n{name}"
+        panels.append((shown, agreement(hu, mask[..., index], reference)))
+    title = f"{scan.name}, slice {index + 1} of {len(slices)} from the feet"
+    legend = "" if reference is None else "green: found, orange: missed, magenta: wrong"
+    with results_folder(target, FILES, overwrite) as folder:
+        _draw(panels, f"{title}\n{legend}", folder / "comparison.png")
+        _draw_inside(models, scan, slices, index, title, folder)
+    return target
+
+
+def tell_apart(paths: Sequence[Path]) -> list[str]:
+    """Names files by what of their paths the others do not share, at the beginning or at the end.
+
+    >>> tell_apart([Path("out/unet/run/model.pt"), Path("out/resunet/run/model.pt")])
+    ['unet', 'resunet']
+    """
+    rows = [path.parts for path in paths]
+    shortest = min(map(len, rows))
+    first = next((k for k in range(shortest) if len({row[k] for row in rows}) > 1), shortest - 1)
+    last = next((k for k in range(1, shortest - first) if len({row[-k] for row in rows}) > 1), shortest - first)
+    return ["/".join(row[first : len(row) - last + 1]) for row in rows]
+
+
+def _draw_inside(
+    models: Sequence[Segmenter], scan: Scan, slices: HounsfieldSlices, index: int, title: str, folder: Path
+) -> None:
+    """Stages and fusion of the first ResUNet, as the network sees the slice."""
+    model = next((one for one in models if isinstance(one.network, ResUNet)), None)
+    if model is None:
+        return
+    network = model.network
+    assert isinstance(network, ResUNet)
+    x, y, _ = model.looked_at(scan, slices)
+    image = model.network_input(slices[index][x, y])[None, None].to(model.device)
+    seen = [("input", image[0, 0].cpu().numpy())]
+    if network.heads:
+        _draw([*seen, *stage_maps(network, image).items()], f"Supervised stages, {title}", folder / "stages.png")
+    if isinstance(network.fusion, AttentionFusion):
+        _draw([*seen, *fusion_maps(network, image).items()], f"Attention fusion, {title}", folder / "fusion.png")
+
+
+def _draw(panels: Sequence[tuple[str, Picture]], title: str, path: Path) -> None:
+    """A row of pictures, radiological: (X, Y) maps in grey with their own scale, (Y, X, 3) in colour."""
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.9 * rows + 0.6), layout="constrained")
+    for place, (name, picture) in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, place)
+        if picture.ndim == 3:
+            axes.imshow(picture)
+        else:
+            low, high = float(picture.min()), float(picture.max())
+            axes.imshow(picture.T, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+            name = f"{name}\n{low:.2f} to {high:.2f}"
+        axes.set_title(name, fontsize=9, parse_math=False)
+        axes.set_axis_off()
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,105 @@
+"""Cases for the network of classes, each with the infection map that is its prior."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scripts.data.datalist import Fold, Split, select_cases
+from scripts.data.layouts.case import Case
+from scripts.errors import UserError
+from scripts.inference.metadata import read_card
+from scripts.research.pseudo_labels import SCALE, write_pseudo_labels
+
+logger = logging.getLogger(__name__)
+
+TRUTH = "truth"
+FILE = "file"
+
+
+def class_cases(
+    dataset_dir: str,
+    split: Split,
+    fold: Fold,
+    prior: str,
+    folder: str,
+    device: str | torch.device,
+    may_be_empty: bool = False,
+) -> list[Case]:
+    """Chooses the cases of a split that have a multi-class label, and gives each its prior.
+
+    Args:
+        dataset_dir: see `select_cases`.
+        split: see `select_cases`.
+        fold: see `select_cases`.
+        prior: "truth", the infection mask; "file", the "prior" of each case in datalist.json; else the weights of a
+            network that finds infection, whose probabilities are taken.
+        folder: receives the probabilities, in a subfolder of their own for the same weights and images.
+        device: where that network works.
+        may_be_empty: see `select_cases`.
+
+    Returns:
+        The cases, with "prior" and, as needed, "prior_codes" or "prior_scale".
+
+    Raises:
+        UserError: if no case has a multi-class label, a case lacks its prior, or the weights cannot be used.
+    """
+    labelled = select_cases(dataset_dir, split, fold, labelled=True, may_be_empty=may_be_empty)
+    if not labelled:
+        return []
+    cases = [case for case in labelled if "classes" in case]
+    if not cases:
+        found = f"{len(labelled)} cases of split {split}, none with a multi-class label"
+        raise UserError(f'{dataset_dir}: {found}; accepted: cases with "classes" in datalist.json')
+    if len(cases) < len(labelled):
+        logger.info(f"{len(labelled) - len(cases)} of {len(labelled)} cases have no multi-class label and are left out")
+    if prior == TRUTH:
+        return [_with_truth(case) for case in cases]
+    if prior == FILE:
+        lacking = [case["name"] for case in cases if "prior" not in case]
+        if lacking:
+            raise UserError(
+                f"{dataset_dir}: {len(lacking)} cases have no prior ({', '.join(lacking[:3])}); accepted: "
+                '"prior" in datalist.json for every case, or --prior truth, or --prior WEIGHTS'
+            )
+        return cases
+    target = Path(folder) / _key(prior, cases)
+    paths = write_pseudo_labels(Path(prior), cases, target, torch.device(device))
+    return [_with_map(case, path) for case, path in zip(cases, paths, strict=True)]
+
+
+def with_classes_as_label(cases: list[Case]) -> list[dict[str, Any]]:
+    """The cases for an evaluation: their label is the multi-class one."""
+    return [{**case, "label": case["classes"]} for case in cases]
+
+
+def describe_prior(prior: str) -> str:
+    """What a card says about the prior: "truth", "file", or the SHA-256 of the weights that made it."""
+    return prior if prior in (TRUTH, FILE) else str(read_card(prior)["sha256"])
+
+
+def _with_truth(case: Case) -> Case:
+    found = Case(**{**case, "prior": case["label"]})
+    if "label_codes" in case:
+        found["prior_codes"] = case["label_codes"]
+    if "label_scale" in case:
+        found["prior_scale"] = case["label_scale"]
+    return found
+
+
+def _with_map(case: Case, path: Path) -> Case:
+    kept = {key: value for key, value in case.items() if key != "prior_codes"}
+    return Case(**{**kept, "prior": str(path), "prior_scale": SCALE})  # type: ignore[typeddict-item]
+
+
+def _key(weights: str, cases: list[Case]) -> str:
+    """Changes with the weights and the images (path, size, time of change), so that no stale map is taken."""
+    stats = [(case["name"], case["image"], Path(case["image"]).stat()) for case in cases]
+    stamps = [(name, image, stat.st_size, stat.st_mtime_ns) for name, image, stat in stats]
+    text = json.dumps([read_card(weights)["sha256"], stamps])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,115 @@
+"""Labels that a trained network makes for unlabelled cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from scripts.data.layouts.case import Case
+from scripts.files import fit_name, write_atomic
+from scripts.inference.metadata import inferer_from_card, preprocessing_from_card, trained_network
+from scripts.inference.whole_scan import scan_logits
+from scripts.io.images import is_picture
+from scripts.io.nifti.writing import header_from_affine, write_bytes
+from scripts.io.reading import read_grid, read_voxels
+from scripts.transforms.postprocessing import PRED, ScanProbabilities
+from scripts.transforms.preprocessing import IMAGE
+
+SCALE = 255
+"""Probabilities are stored in a byte; this value is 1."""
+DOUBTFUL = 0.1
+"""Probability from which on a pixel may be lesion: of those the confidence of a slice is taken."""
+
+
+def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, device: torch.device) -> list[Path]:
+    """Writes a network's probabilities for cases, on their own grids; files that are there already are kept.
+
+    Args:
+        checkpoint: weights with their card.
+        cases: cases with images of any size.
+        folder: receives NAME.png for a picture, NAME.nii.gz for a volume: uint8, 255 is the probability 1.
+        device: where the network works.
+
+    Returns:
+        The paths, in the order of the cases.
+    """
+    suffixes = [".png" if is_picture(case["image"]) else ".nii.gz" for case in cases]
+    paths = [folder / fit_name(case["name"], suffix) for case, suffix in zip(cases, suffixes, strict=True)]
+    missing = [(case, path) for case, path in zip(cases, paths, strict=True) if not path.exists()]
+    if missing:
+        predicted = _predict(checkpoint, [case for case, _ in missing], device)
+        for (case, path), levels in zip(tqdm(missing, desc="pseudo labels", unit="case"), predicted, strict=True):
+            write_atomic(path, partial(_write, levels, case["image"]))
+    return paths
+
+
+def _predict(checkpoint: Path, cases: Sequence[Case], device: torch.device) -> Iterator[NDArray[np.uint8]]:
+    """Levels (X, Y, Z) of each case, in its stored orientation."""
+    network, card = trained_network(checkpoint, device)
+    preprocessing, inferer = preprocessing_from_card(card), inferer_from_card(card, at_once=8)
+    back = ScanProbabilities(preprocessing)
+    for case in cases:
+        item = preprocessing(dict(case))
+        item[PRED] = MetaTensor(scan_logits(item, network, inferer, device), meta=dict(item[IMAGE].meta))
+        yield (back(item)[PRED][0] * SCALE).round().to(torch.uint8).numpy()
+
+
+def _write(levels: NDArray[np.uint8], image: str, path: Path) -> None:
+    if is_picture(image):
+        Image.fromarray(np.ascontiguousarray(levels[..., 0].T)).save(path)
+        return
+    header = header_from_affine(read_grid(Path(image))[1], (levels.shape[0], levels.shape[1], levels.shape[2]))
+    write_bytes(header, lambda k: levels[..., k], path, "probability of infection times 255")
+
+
+def pseudo_labelled(
+    cases: Sequence[Case], labels: Sequence[Path], soft: bool, threshold: float = 0.5, confidence: float = 0.0
+) -> list[Case]:
+    """Turns cases and their probabilities into training cases that are in no validation fold.
+
+    The confidence of a slice is the mean of max(p, 1 - p) over its pixels with p >= 0.1, and 1 where there are none:
+    a network that is sure that there is no lesion.
+
+    Args:
+        cases: unlabelled cases.
+        labels: what `write_pseudo_labels` wrote for them.
+        soft: whether the probabilities are the label; else the mask where they reach the threshold.
+        threshold: see `soft`.
+        confidence: slices of less are left out, in [0.5, 1]; 0 keeps all of them.
+
+    Returns:
+        The cases with "label" and "pseudo"; a case without a confident slice is not among them.
+    """
+    levels = {"label_scale": SCALE} if soft else {"label_codes": list(range(math.ceil(threshold * SCALE), SCALE + 1))}
+    found = []
+    for case, label in zip(cases, labels, strict=True):
+        labelled = {**case, **levels, "label": str(label), "pseudo": True, "fold": None}
+        if confidence > 0:
+            sure = _confident_slices(label, confidence)
+            chosen = [z for z in case.get("slices", range(len(sure))) if sure[z]]
+            if not chosen:
+                continue
+            if len(sure) > 1:
+                labelled["slices"] = chosen
+        found.append(Case(**labelled))  # type: ignore[typeddict-item]
+    return found
+
+
+def _confident_slices(label: Path, confidence: float) -> NDArray[np.bool_]:
+    """Whether each slice along the stored third axis is confident."""
+    stack = np.asarray(Image.open(label))[..., None] if is_picture(str(label)) else read_voxels(label)
+    probability = stack.reshape(-1, stack.shape[2]) / SCALE
+    doubtful = probability >= DOUBTFUL
+    sure = np.maximum(probability, 1 - probability)
+    count = doubtful.sum(axis=0)
+    means = np.divide((sure * doubtful).sum(axis=0), count, out=np.ones(stack.shape[2]), where=count > 0)
+    return np.asarray(means >= confidence)

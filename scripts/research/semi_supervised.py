@@ -1,0 +1,265 @@
+"""Training on unlabelled scans: a network labels them, and it or another one learns from these labels.
+
+One scheme with settings covers what was published: CARes-UNet (one round, hard labels, a new network, batches half of
+each kind), Semi-Inf-Net (rounds of five images, soft labels, the same network goes on, two stages at the end) and plain
+self-training.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.data.datalist import Case, Fold, describe, read_datalist, select_cases
+from scripts.data.layouts.registry import DATALIST
+from scripts.errors import UserError
+from scripts.files import unfinished_folder, write_json
+from scripts.inference.metadata import card_path, read_card, require_slices
+from scripts.research.pseudo_labels import pseudo_labelled, write_pseudo_labels
+from scripts.research.workflows import train_once
+from scripts.settings import count, flag, number, optional, usable_device
+from scripts.training.run_folder import BEST, claim_folder
+
+logger = logging.getLogger(__name__)
+
+LABELS = ("hard", "soft")
+STARTS = ("scratch", "previous")
+MIXINGS = ("paired", "pool")
+TRAIN_ON = ("labelled", "pseudo", "both")
+SCHEME = "scheme.json"
+TEACHER = "teacher.json"
+PAIRED = "configs/paired.yaml"
+
+
+class SemiSupervised:
+    """Labels, trains, labels again; resumes where it was stopped.
+
+    The output folder holds `supervised/` (unless a teacher is given), `round_NNN/` with the labels and the run of each
+    round, a folder for each final stage, and `model.pt` with its card: the result. Unlabelled cases of patients in the
+    validation fold or the test list are left out by name, and a data set that does not name them says so itself.
+
+    Args:
+        training_files: config files of the training, layered in order.
+        dataset_dir: data set with labelled and unlabelled cases.
+        output_dir: folder of the whole.
+        fold: validation fold, or the names of the cases that take its place.
+        seed: seed of the trainings and of the order of the groups.
+        device: where networks work; None: the first that is there.
+        teacher: weights that label first; None: a network trained on the labelled cases alone.
+        rounds: how often to label and train; None: until every unlabelled case is labelled, a group a round.
+        group_size: unlabelled cases that a round adds; None: all of them, labelled anew in every round.
+        labels: "hard" masks or "soft" probabilities.
+        confidence: slices of less are left out, see `pseudo_labelled`; 0 keeps all of them.
+        start: "scratch" trains a new network in every round, "previous" goes on with the last one.
+        mixing: "paired" batches hold as many labelled as pseudo-labelled slices, "pool" throws them together.
+        settings: what every training sets beside its files.
+        round_settings: what the trainings of the rounds set beside that.
+        final: stages after the rounds: {"name", "train_on": "labelled" | "pseudo" | "both", "start", "settings"}.
+        exclude_patients: patients whose unlabelled cases are left out as well.
+        resume: whether to go on with what is in the output folder.
+        overwrite: whether to begin anew there.
+
+    Raises:
+        UserError: for a setting that makes no sense, or a used output folder.
+    """
+
+    def __init__(
+        self,
+        training_files: Sequence[str],
+        dataset_dir: str,
+        output_dir: str,
+        fold: Fold = 0,
+        seed: int = 0,
+        device: str | None = None,
+        teacher: str | None = None,
+        rounds: int | None = 1,
+        group_size: int | None = None,
+        labels: str = "hard",
+        confidence: float = 0.0,
+        start: str = "scratch",
+        mixing: str = "paired",
+        settings: Mapping[str, Any] | None = None,
+        round_settings: Mapping[str, Any] | None = None,
+        final: Sequence[Mapping[str, Any]] = (),
+        exclude_patients: str | Sequence[str] = (),
+        resume: bool | str = False,
+        overwrite: bool | str = False,
+    ) -> None:
+        choices = (("labels", labels, LABELS), ("start", start, STARTS), ("mixing", mixing, MIXINGS))
+        for name, value, known in choices:
+            if value not in known:
+                raise UserError(f"{name} is {value!r}; accepted: {', '.join(known)}")
+        rounds, group_size, teacher = optional(rounds), optional(group_size), optional(teacher)
+        if rounds is None and group_size is None:
+            raise UserError("rounds and group_size are both null; accepted: a number of rounds or a size of the groups")
+        self.training_files = list(training_files)
+        self.dataset_dir = str(Path(dataset_dir).resolve())
+        self.folder = Path(output_dir).resolve()
+        self.fold = fold
+        self.seed = int(seed)
+        self.device = usable_device(optional(device))
+        self.teacher = teacher
+        self.rounds = None if rounds is None else count("rounds", rounds)
+        self.group_size = None if group_size is None else count("group_size", group_size)
+        self.soft = labels == "soft"
+        self.confidence = number("confidence", confidence, "0, or 0.5 to 1", lambda one: one == 0 or 0.5 <= one <= 1)
+        self.start = start
+        self.mixing = mixing
+        self.settings = dict(settings or {})
+        self.round_settings = dict(round_settings or {})
+        self.final = [dict(stage) for stage in final]
+        for stage in self.final:
+            if stage.get("train_on") not in TRAIN_ON or stage.get("start") not in STARTS:
+                accepted = f"train_on {', '.join(TRAIN_ON)}, start {', '.join(STARTS)}"
+                raise UserError(f"final stage {stage}; accepted: {accepted}")
+        names = [str(stage.get("name", "")) for stage in self.final]
+        if len(set(names)) < len(names) or not all(
+            re.fullmatch(r"(?!round_|supervised$)\w[\w-]*", name) for name in names
+        ):
+            raise UserError(f"final stages are called {names}; accepted: different names that a folder can have")
+        self.exclude_patients = (
+            [exclude_patients] if isinstance(exclude_patients, str) else [*map(str, exclude_patients)]
+        )
+        self.resume = flag(resume)
+        self.overwrite = flag(overwrite)
+        if self.resume and self.overwrite:
+            raise UserError("resume and overwrite are both true; accepted: one of them")
+        left_out = ("folder", "device", "resume", "overwrite")
+        self.scheme = {key: value for key, value in vars(self).items() if key not in left_out}
+        if self.teacher:
+            self.scheme["teacher_sha256"] = self._check_teacher()
+
+    def run(self) -> Path:
+        """Trains.
+
+        Returns:
+            The path of the resulting weights.
+
+        Raises:
+            UserError: if the output folder is used, or began with another scheme.
+        """
+        unlabelled = select_cases(self.dataset_dir, "unlabeled", self.fold, self.exclude_patients)
+        groups = self._groups(unlabelled)
+        self._claim()
+        logger.info(f"{len(unlabelled)} unlabelled cases, {len(groups)} rounds")
+        weights = Path(self.teacher) if self.teacher else self._train("supervised", "labelled", None, {}, [])
+        if self.mixing == "paired":
+            require_slices(read_card(weights), weights)
+        pool: list[Case] = []
+        for index, group in enumerate(groups, 1):
+            name = f"round_{index:03d}"
+            new = self._label(group, weights, self.folder / name)
+            pool = new if self.group_size is None else [*pool, *new]
+            logger.info(f"{name} of {len(groups)}: {len(new)} cases labelled anew, {len(pool)} in all")
+            before, weights = weights, self._train(name, "both", weights, self.round_settings, pool)
+            if index > 1 and self.group_size is not None:
+                before.unlink(missing_ok=True)  # hundreds of rounds would fill a disk; their cards and labels stay
+        for stage in self.final:
+            weights = self._train(
+                stage["name"], stage["train_on"], weights, stage.get("settings", {}), pool, stage["start"]
+            )
+        with unfinished_folder(self.folder) as folder:
+            shutil.copy(weights, folder / BEST)
+            shutil.copy(card_path(weights), folder / card_path(BEST))
+            for file in (BEST, str(card_path(BEST))):
+                (folder / file).replace(self.folder / file)
+        return self.folder / BEST
+
+    def _claim(self) -> None:
+        scheme = self.folder / SCHEME
+        if not (self.resume and scheme.exists()):
+            ours = self.overwrite and scheme.exists()
+            claim_folder(
+                str(self.folder), None, ours, hint=", --resume true to go on with it" if scheme.exists() else ""
+            )
+            if ours:
+                self._remove_earlier(json.loads(scheme.read_text(encoding="utf-8")))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not scheme.exists():
+            write_json(scheme, self.scheme)
+        elif (began := json.loads(scheme.read_text(encoding="utf-8"))) != self.scheme:
+            changed = [key for key in self.scheme if began.get(key) != self.scheme[key]]
+            raise UserError(
+                f"{scheme}: began with other settings ({', '.join(changed)}); accepted: --resume true with "
+                "the settings that it began with, or another --output_dir"
+            )
+
+    def _remove_earlier(self, scheme: Mapping[str, Any]) -> None:
+        """Removes what an earlier scheme wrote, and nothing else."""
+        stages = [self.folder / str(stage["name"]) for stage in scheme["final"]]
+        for part in (self.folder / "supervised", *self.folder.glob("round_[0-9]*"), *stages):
+            shutil.rmtree(part, ignore_errors=True)
+        for name in (SCHEME, BEST, str(card_path(BEST))):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _check_teacher(self) -> str:
+        """Refuses a teacher that was trained on the patients that the scheme validates on."""
+        card = read_card(str(self.teacher))
+        own = describe(self.dataset_dir, self.fold)
+        taught = card["data"]
+        alike = all(taught.get(key) == own[key] for key in ("name", "folds", "seed", "split"))
+        if alike and taught.get("fold") != self.fold:
+            raise UserError(
+                f"{self.teacher}: trained with fold {taught.get('fold')} left out, so it knows the validation cases of "
+                f"fold {self.fold}; accepted: a teacher of the same fold"
+            )
+        return str(card["sha256"])
+
+    def _groups(self, cases: list[Case]) -> list[list[Case]]:
+        """The cases that each round labels."""
+        if self.group_size is None:
+            return [cases] * (self.rounds or 1)
+        order = np.random.default_rng(self.seed).permutation(len(cases))
+        groups = [
+            [cases[index] for index in order[at : at + self.group_size]] for at in range(0, len(cases), self.group_size)
+        ]
+        return groups[: self.rounds]
+
+    def _label(self, group: list[Case], weights: Path, folder: Path) -> list[Case]:
+        """Labels cases, or takes the labels that an earlier run made with the same weights."""
+        teacher = folder / TEACHER
+        if not teacher.exists():
+            card = read_card(weights)
+            write_json(teacher, {"sha256": card["sha256"], "threshold": card["operating_point"]["threshold"]})
+        labels = write_pseudo_labels(weights, group, folder / "labels", self.device)
+        threshold = json.loads(teacher.read_text(encoding="utf-8"))["threshold"]
+        return pseudo_labelled(group, labels, self.soft, threshold, self.confidence)
+
+    def _train(
+        self,
+        name: str,
+        train_on: str,
+        weights: Path | None,
+        settings: Mapping[str, Any],
+        pseudo: list[Case],
+        start: str | None = None,
+    ) -> Path:
+        """Trains in a folder of its own, unless that was done; goes on with a training that was stopped."""
+        folder = self.folder / name
+        write_json(folder / "data" / DATALIST, self._datalist(train_on, pseudo))
+        paired = [PAIRED] if train_on == "both" and self.mixing == "paired" else []
+        goes_on = weights is not None and (start or self.start) == "previous"
+        return train_once(
+            [*self.training_files, *paired],
+            folder / "run",
+            dataset_dir=str(folder / "data"),
+            checkpoint=str(weights) if goes_on else None,
+            fold=self.fold,
+            seed=self.seed,
+            device=str(self.device),
+            **{**self.settings, **settings},
+        )
+
+    def _datalist(self, train_on: str, pseudo: list[Case]) -> dict[str, Any]:
+        """The list of a training: labelled and pseudo-labelled cases as asked, the validation fold as it is."""
+        labelled = select_cases(self.dataset_dir, "training", self.fold) if train_on != "pseudo" else []
+        validation = select_cases(self.dataset_dir, "validation", self.fold)
+        cases = [*labelled, *validation, *(pseudo if train_on != "labelled" else [])]
+        return {**read_datalist(self.dataset_dir), "training": cases, "test": [], "unlabeled": []}

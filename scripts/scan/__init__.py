@@ -1,1 +1,0 @@
-"""Reading, checking and writing one scan; nothing here trains."""

@@ -1,0 +1,156 @@
+"""What stands first in every workflow's `run`: mistakes on the runner's command line, and the runner's last line.
+
+MONAI's runner takes any `--id value` and adds what the configs do not have; it shows a screen of frames for every
+mistake. A workflow that a Python program runs keeps that program's ways: only ids are checked there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.config_item import ConfigExpression
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.bundle.reference_resolver import ReferenceResolver
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, MERGE_KEY
+from monai.utils import BundlePropertyConfig
+
+from scripts.errors import UserError, find_user_error, in_bundle_runner
+from scripts.training.callers import calling
+from scripts.version import BUNDLE
+
+SEPARATOR = ReferenceResolver.sep
+
+
+def begin(kept: Callable[[], str]) -> None:
+    """Refuses ids that no config knows; in the runner's own process makes mistakes end in one line.
+
+    Args:
+        kept: says what a run that is interrupted leaves, in one line.
+
+    Raises:
+        UserError: names the unknown ids.
+    """
+    if in_bundle_runner():
+        sys.excepthook = last_lines(kept)
+    workflow = calling(ConfigWorkflow)
+    if workflow is not None:
+        refuse_unknown_ids(workflow.parser.config, [workflow.init_id, workflow.run_id, workflow.final_id])
+
+
+def last_lines(kept: Callable[[], str]) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
+    """Returns a hook for uncaught exceptions that ends with the line that helps.
+
+    A user's mistake is that line alone, an interruption says what is kept. A missing package keeps its traceback and
+    is named below it. Anything else is reported as usual.
+
+    Args:
+        kept: see `begin`.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        mistake = find_user_error(error)
+        if mistake is not None:
+            print(f"error: {mistake}", file=sys.stderr)
+        elif issubclass(kind, KeyboardInterrupt):
+            print(f"\nstopped: {kept()}", file=sys.stderr)  # below the progress bar
+        else:
+            sys.__excepthook__(kind, error, traceback)
+            package = missing_package(error)
+            if package is not None:
+                print(
+                    f"error: the package {package} is not installed; expected: pip install {package}", file=sys.stderr
+                )
+
+    return hook
+
+
+def missing_package(error: BaseException | None) -> str | None:
+    """Returns the package whose absence is at the root of a chain of exceptions, or None."""
+    while error is not None:
+        if isinstance(error, ImportError):
+            found = re.search(r"No module named '([\w-]+)", str(error))
+            if found and found[1] != "scripts":
+                return found[1]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def refuse_unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> None:
+    """Refuses ids that nothing refers to and no config file has: MONAI's runner would ignore them.
+
+    Args:
+        config: content of the config files with what the command line set.
+        run_ids: ids that the runner itself looks for.
+
+    Raises:
+        UserError: names them, with the most similar ids.
+    """
+    unknown = unknown_ids(config, run_ids)
+    if not unknown:
+        return
+    known = set(_ids(config)) - set(unknown)
+    named = [f"--{one.replace(SEPARATOR, '#')}{_similar(one, known)}" for one in unknown]
+    expected = "ids that the config files use (in a file of your own, a note begins with _)"
+    raise UserError(f"{', '.join(named)}: no config has a use for such an id; expected: {expected}")
+
+
+def unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> list[str]:
+    """Returns the ids of a config that MONAI, the config itself and the bundle's files do not know.
+
+    Arguments of components are not looked at: a component refuses those that it does not have.
+    """
+    references = {reference for text in _texts(config) for reference in ReferenceResolver.match_refs_pattern(text)}
+    references |= {
+        one[BundlePropertyConfig.ID] for group in (TrainProperties, InferProperties) for one in group.values()
+    }
+    references |= {*run_ids, *DEFAULT_MLFLOW_SETTINGS["configs"], "displayable_configs"}  # the last by MONAI Label
+    found = {one for one in _ids(config) if not any(_within(one, known) for known in references)}
+    for path in sorted((BUNDLE / "configs").rglob("*.yaml"), key=lambda path: -path.stat().st_size):
+        if not found:
+            break
+        known = set(_ids(ConfigParser.load_config_file(path)))
+        if {one.split(SEPARATOR)[0] for one in known} <= config.keys():  # else it is no part of this run
+            found -= known
+    return sorted(found)
+
+
+def _ids(config: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The ids in a config but for metadata, notes, imports and arguments of components."""
+    for name, value in config.items():
+        if name.startswith("_") or _imports(value):
+            continue
+        here = above + ReferenceResolver.normalize_id(name.lstrip(MERGE_KEY))
+        yield here
+        if isinstance(value, Mapping) and "_target_" not in value:
+            yield from _ids(value, here + SEPARATOR)
+
+
+def _texts(config: Any) -> Iterator[str]:
+    if isinstance(config, str):
+        yield config
+    elif isinstance(config, Mapping | list):
+        for part in config.values() if isinstance(config, Mapping) else config:
+            yield from _texts(part)
+
+
+def _imports(value: Any) -> bool:
+    return any(ConfigExpression.is_import_statement(text) for text in _texts(value))
+
+
+def _within(one: str, other: str) -> bool:
+    """Whether one of two ids is the other, above it or below it."""
+    return f"{one}{SEPARATOR}".startswith(f"{other}{SEPARATOR}") or f"{other}{SEPARATOR}".startswith(
+        f"{one}{SEPARATOR}"
+    )
+
+
+def _similar(unknown: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(unknown, sorted(known), n=1)
+    close = close or [one for one in sorted(known) if one.endswith(unknown)][:1]
+    return f" ({close[0].replace(SEPARATOR, '#')}?)" if close else ""

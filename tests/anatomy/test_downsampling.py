@@ -1,0 +1,80 @@
+"""The coarse grid against hand calculation, its morphology against scipy's exact distances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from scripts.anatomy.downsampling import close, coarsen, dilate, distance, enlarge, erode
+
+
+def test_averages_blocks_and_what_is_left_at_the_end():
+    hu = np.arange(5 * 4 * 3, dtype=np.int16).reshape(5, 4, 3)  # 20 a step along x is 12, y 3, z 1
+    coarse = coarsen(hu, (1.1, 1.1, 5.0))
+    assert coarse.steps == (2, 2, 1)
+    assert coarse.spacing == (2.2, 2.2, 5.0)
+    assert coarse.hu.shape == (3, 2, 3)
+    assert coarse.hu[0, 0, 0] == round((0 + 3 + 12 + 15) / 4)
+    assert coarse.hu[2, 1, 2] == round((12 * 4 + 3 * 2 + 2 + 12 * 4 + 3 * 3 + 2) / 2)  # one voxel wide
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+def test_padding_metal_and_nan_do_not_pull_the_mean(dtype):
+    hu = np.full((4, 4, 40), -1000, dtype)
+    hu[:2] = -3024
+    hu[2:, :2] = 3071
+    if dtype != np.int16:
+        hu[2:, 2:] = np.nan
+    coarse = coarsen(hu, (1.1, 1.1, 1.1))
+    assert (coarse.hu[0] == -1024).all()
+    assert (coarse.hu[1, 0] == 1500).all()
+    assert (coarse.hu[1, 1] == (-1000 if dtype == np.int16 else -1024)).all()
+    assert coarse.hu.dtype == np.int16
+
+
+def test_slabs_join_without_a_seam():
+    hu = np.random.default_rng(0).integers(-1000, 1000, (7, 6, 53)).astype(np.int16)
+    coarse = coarsen(hu, (1.0, 1.0, 0.7))
+    assert coarse.steps == (2, 2, 3)
+    assert coarse.hu.shape == (4, 3, 18)
+    np.testing.assert_allclose(coarse.hu[1, 1, 5], hu[2:4, 2:4, 15:18].mean(), atol=0.5)
+    np.testing.assert_allclose(coarse.hu[3, 2, 17], hu[6:, 4:, 51:].mean(), atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((4, 4), (1, 1, 1)), ((0, 4, 4), (1, 1, 1)), ((4, 4, 4), (1, 0, 1)), ((4, 4, 4), (1, 1, -2))]
+)
+def test_refuses_what_is_no_volume(shape, spacing):
+    with pytest.raises(ValueError, match="accepted"):
+        coarsen(np.zeros(shape, np.int16), spacing)
+
+
+def test_distance_is_exact_in_mm():
+    mask = np.random.default_rng(1).random((20, 17, 9)) < 0.97
+    spacing = (2.0, 2.5, 5.0)
+    oracle = ndimage.distance_transform_edt(mask, sampling=spacing)
+    np.testing.assert_allclose(distance(mask, spacing), oracle, atol=1e-3)
+
+
+def test_balls_are_round_in_mm():
+    point = np.zeros((21, 21, 21), bool)
+    point[10, 10, 10] = True
+    ball = dilate(point, 6.1, (2.0, 3.0, 6.0))
+    assert np.flatnonzero(ball[:, 10, 10]).tolist() == list(range(7, 14))
+    assert np.flatnonzero(ball[10, :, 10]).tolist() == list(range(8, 13))
+    assert np.flatnonzero(ball[10, 10]).tolist() == [9, 10, 11]
+    np.testing.assert_array_equal(erode(ball, 6.1, (2.0, 3.0, 6.0)), point)
+
+
+def test_closing_bridges_a_gap_up_to_its_diameter_and_does_not_grow_at_the_border():
+    slab = np.zeros((30, 30, 30), bool)
+    slab[:, :, :10] = slab[:, :, 16:] = True
+    closed = close(slab, 7.0, (2.0, 2.0, 2.0))  # 12 mm apart
+    assert closed[8:-8, 8:-8].all()
+    assert not close(slab, 4.0, (2.0, 2.0, 2.0))[:, :, 12:14].any()
+
+
+def test_enlarges_by_the_nearest_block():
+    plane = np.array([[1, 2], [0, 1]], np.uint8)
+    np.testing.assert_array_equal(enlarge(plane, (2, 3, 1), (3, 4, 9)), [[1, 1, 1, 2], [1, 1, 1, 2], [0, 0, 0, 1]])

@@ -1,0 +1,58 @@
+"""Familiarity: distances by hand, the layer that is looked at, and that strange images are far."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from scripts.inference.ood import Familiarity, FeatureMeans, deepest_layer
+from scripts.networks.registry import create_network
+
+
+def test_distance_by_hand() -> None:
+    learnt = Familiarity.of("layer", torch.tensor([[0.0, 10.0], [2.0, 14.0]], dtype=torch.float64), limit=2)
+    assert learnt.mean == (1, 12)
+    assert learnt.sd == (1, 2)
+    rows = torch.tensor([[1.0, 12.0], [4.0, 12.0], [2.0, 14.0]], dtype=torch.float64)
+    torch.testing.assert_close(learnt.distances(rows), torch.tensor([0, (9 / 2) ** 0.5, 1.0], dtype=torch.float64))
+
+
+def test_a_channel_without_deviation_is_no_division_by_zero() -> None:
+    learnt = Familiarity.of("layer", torch.tensor([[0.0, 5.0], [2.0, 5.0]], dtype=torch.float64), limit=2)
+    assert learnt.sd[1] == pytest.approx(1e-3)
+    assert torch.isfinite(learnt.distances(torch.tensor([[0.0, 6.0]], dtype=torch.float64))).all()
+
+
+def test_the_card_gives_back_what_it_was_given() -> None:
+    learnt = Familiarity.of("layer", torch.rand(9, 5, dtype=torch.float64), limit=1.23456)
+    assert Familiarity.from_card({"familiarity": learnt.as_card()}) == learnt
+    assert Familiarity.from_card({}) is None
+
+
+def test_the_deepest_layer_has_the_fewest_pixels_then_the_most_channels_then_comes_last() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2, padding=1),
+        nn.Conv2d(4, 8, 3, stride=2, padding=1),
+        nn.Conv2d(8, 8, 1),
+        nn.Conv2d(8, 2, 1),
+        nn.AdaptiveAvgPool2d(1),  # a single pixel says nothing of a place
+    )
+    assert deepest_layer(network.eval(), 32) == "2"
+
+
+@pytest.mark.parametrize("name", ["resunet", "infnet", "cares_unet"])
+def test_features_of_real_networks(name: str) -> None:
+    network = create_network(name, base_width=8).eval()
+    layer = deepest_layer(network, 64)
+    means = FeatureMeans(network, layer)
+    outputs = []
+    network.get_submodule(layer).register_forward_hook(lambda _, __, output: outputs.append(output))
+    with torch.inference_mode():
+        network(torch.randn(2, 1, 64, 64))
+        network(torch.randn(1, 1, 64, 64))
+    rows = means.take()
+    expected = torch.cat([output.mean(dim=(2, 3)) for output in outputs])
+    torch.testing.assert_close(rows, expected.double(), atol=1e-6, rtol=1e-5)
+    assert rows.shape[0] == 3
+    assert means.take().numel() == 0

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from scripts.anatomy.lungs import segment_lungs
+from scripts.anatomy.tissue import look_over
+from scripts.data.phantom.scan import make_phantom
+from scripts.errors import UserError
+from scripts.inference.metadata import (
+    inferer_from_card,
+    preprocessing_from_card,
+    read_card,
+    trained_network,
+    write_card,
+    write_checkpoint,
+)
+from scripts.inference.ood import Familiarity, FeatureMeans, deepest_layer
+from scripts.inference.segmenter import HounsfieldSlices, Segmenter
+from scripts.inference.whole_scan import looked_at, scan_logits
+from scripts.io.reading import read_scan
+from scripts.io.volume import Scan, canonical
+
+MakeScan = Callable[..., tuple[Path, Path]]
+Turned = Callable[[nib.Nifti1Image, str], nib.Nifti1Image]
+
+
+@pytest.fixture(scope="module")
+def segmenter(weights: Path) -> Segmenter:
+    return Segmenter(weights, device="cpu")
+
+
+def segment(segmenter: Segmenter, path: Path, threshold: float | None = None) -> tuple[Scan, np.ndarray, float]:
+    """The scan, its mask, and the threshold: unless given, what about half of the voxels reach that the network saw."""
+    scan = read_scan(path)
+    slices = HounsfieldSlices(scan)
+    kept = segmenter.threshold
+    if threshold is None:
+        maps = segmenter.segment(scan, slices, probability=True).probability
+        assert maps is not None
+        threshold = float(np.median(maps[maps > 0])) / 255
+    segmenter.threshold = threshold
+    mask = segmenter.segment(scan, slices).mask
+    segmenter.threshold = kept
+    assert 0 < mask.mean() < 1
+    return scan, mask, threshold
+
+
+@pytest.mark.parametrize(("dtype", "flips"), [(np.int16, False), (np.float64, True)])
+def test_the_mask_is_that_of_run_inference_bit_for_bit(
+    dtype: type, flips: bool, weights: Path, bundle_root: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(-600, 300, (90, 70, 19)).clip(-1500, 1000)  # two batches of 8 and one of 3
+    turn = Rotation.from_euler("xyz", [20, -9, 14], degrees=True).as_matrix()
+    affine = nib.affines.from_matvec(turn @ np.diag([-0.7, -0.7, -5.0]), [9.0, 11.0, -20.0])
+    image = nib.Nifti1Image(values.astype(dtype), affine)
+    if dtype == np.int16:
+        image.header.set_slope_inter(0.37, -12.5)
+        image = nib.Nifti1Image(image.dataobj, affine, image.header)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    _, found, threshold = segment(Segmenter(weights, device="cpu", test_time_flips=flips), tmp_path / "scan.nii.gz")
+    words = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml"]
+    words += ["--dataset_dir", tmp_path / "scan.nii.gz", "--checkpoint", weights, "--output_dir", tmp_path / "out"]
+    words += ["--device", "cpu", "--threshold", threshold, "--test_time_flips", flips]
+    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = np.asarray(nib.load(tmp_path / "out" / "scan_infection.nii.gz").dataobj)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_around_the_lungs_the_mask_is_that_of_run_inference_bit_for_bit(
+    make_checkpoint: Callable[..., Path], turned: Turned, bundle_root: Path, tmp_path: Path
+) -> None:
+    phantom = make_phantom(2, shape=(128, 128, 56), spacing=(2.75, 2.75, 5.0))
+    nib.save(turned(nib.Nifti1Image(phantom.image, phantom.affine), "ASR"), tmp_path / "scan.nii.gz")
+    weights = make_checkpoint(tmp_path / "model.pt", steps={"field_of_view": "lungs", "z_score": False})
+    segmenter = Segmenter(weights, device="cpu")
+    scan, found, threshold = segment(segmenter, tmp_path / "scan.nii.gz")
+    words = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml"]
+    words += ["--dataset_dir", tmp_path / "scan.nii.gz", "--checkpoint", weights, "--output_dir", tmp_path / "out"]
+    words += ["--device", "cpu", "--threshold", threshold]
+    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = np.asarray(nib.load(tmp_path / "out" / "scan_infection.nii.gz").dataobj)
+    np.testing.assert_array_equal(found, expected)
+    lungs = np.argwhere(phantom.lungs > 0)
+    low, high = lungs.min(axis=0), lungs.max(axis=0) + 1
+    marked = np.argwhere(canonical(found, scan.affine))
+    margin = np.ceil(10 / np.array([2.75, 2.75, 5.0])) + 2  # a block of the coarse grid
+    assert (marked.min(axis=0) >= low - margin).all()
+    assert (marked.max(axis=0) < high + margin)[:2].all()  # upwards some of the trachea is taken for lung
+    segmenter.threshold = threshold
+    slices = HounsfieldSlices(scan)
+    seen = look_over(slices.rounded(), scan.spacing_lps)
+    known = segmenter.segment(scan, slices, anatomy=(seen, segment_lungs(seen)))
+    np.testing.assert_array_equal(known.mask, found)
+
+
+def test_every_orientation_gives_the_same_mask(
+    axes: str, segmenter: Segmenter, make_scan: MakeScan, turned: Turned, tmp_path: Path
+) -> None:
+    plain = nib.load(make_scan(affine=np.diag([-0.7, -0.7, 8.0, 1.0]))[0])
+    _, expected, threshold = segment(segmenter, Path(plain.get_filename()))
+    nib.save(turned(plain, axes), tmp_path / "turned.nii")
+    scan, mask, _ = segment(segmenter, tmp_path / "turned.nii", threshold)
+    assert mask.shape == scan.values.shape
+    np.testing.assert_array_equal(canonical(mask, scan.affine), expected)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 1), (16, 31, 2), (100, 17, 3), (1024, 1024, 1), (512, 400, 5)])
+def test_any_size_is_segmented(shape: tuple[int, int, int], segmenter: Segmenter, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(-600, 300, shape).clip(-1024, 1000).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([-0.7, -0.7, 8.0, 1.0])), tmp_path / "scan.nii")
+    _, mask, _ = segment(segmenter, tmp_path / "scan.nii")
+    assert mask.shape == shape
+    assert mask.dtype == np.uint8
+
+
+def test_a_probability_is_kept_in_a_byte_and_agrees_with_the_mask(segmenter: Segmenter, make_scan: MakeScan) -> None:
+    scan = read_scan(make_scan()[0])
+    done = segmenter.segment(scan, HounsfieldSlices(scan), probability=True)
+    assert done.probability is not None
+    assert done.probability.dtype == np.uint8
+    sure = np.abs(done.probability.astype(float) / 255 - 0.5) > 0.5 / 255
+    np.testing.assert_array_equal(done.mask[sure] > 0, (done.probability >= 128)[sure])
+
+
+def test_progress_counts_every_slice_once(segmenter: Segmenter, make_scan: MakeScan) -> None:
+    scan, counted = read_scan(make_scan(shape=(40, 36, 19))[0]), []
+    segmenter.segment(scan, HounsfieldSlices(scan), progress=counted.append)
+    assert counted == [8, 8, 3]
+
+
+def test_a_scan_unlike_the_training_data_is_told(weights: Path, make_scan: MakeScan, tmp_path: Path) -> None:
+    known = Segmenter(weights, device="cpu")
+    layer = deepest_layer(known.network, known.size)
+    channels = FeatureMeans(known.network, layer)
+    scan = read_scan(make_scan(shape=(40, 36, 19))[0])
+    slices = HounsfieldSlices(scan)
+    assert known.segment(scan, slices).distance is None  # a card that cannot tell
+    learnt = Familiarity.of(layer, channels.take(), limit=2.0)
+    card = {key: value for key, value in known.card.items() if key not in ("format", "sha256")}
+    state = torch.load(weights, weights_only=True)
+    for limit, notes in ((2.0, []), (0.5, ["unfamiliar"])):
+        stated = {**learnt.as_card(), "limit": limit}
+        write_checkpoint(tmp_path / "model.pt", state, **{**card, "familiarity": stated})
+        segmenter = Segmenter(tmp_path / "model.pt", device="cpu")
+        done = segmenter.segment(scan, slices)
+        assert done.distance == pytest.approx(1, abs=0.2)  # these are the slices that it learnt
+        assert [note.code for note in done.notes] == notes
+
+    def stop(count: int) -> None:
+        raise KeyboardInterrupt
+
+    noise = read_scan(make_scan(shape=(40, 36, 19))[0])
+    noise.values = np.random.default_rng(0).integers(-1024, 1000, noise.values.shape).astype(np.int16)
+    with pytest.raises(KeyboardInterrupt):
+        segmenter.segment(noise, HounsfieldSlices(noise), progress=stop)
+    assert segmenter.segment(scan, slices).distance == done.distance
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_familiarity_is_measured_on_the_slices_that_calibrate_looks_at(
+    flips: bool, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    phantom = make_phantom(2, shape=(96, 96, 40), spacing=(3.6, 3.6, 8.0))
+    nib.save(nib.Nifti1Image(phantom.image, phantom.affine), tmp_path / "scan.nii.gz")
+    steps = {"field_of_view": "lungs"}
+    network, card = trained_network(make_checkpoint(tmp_path / "plain.pt", steps=steps), torch.device("cpu"))
+    layer = deepest_layer(network, 64)
+    means = FeatureMeans(network, layer)
+    item = preprocessing_from_card(card)({"image": str(tmp_path / "scan.nii.gz")})
+    scan_logits(item, network, inferer_from_card(card, 8, flips), torch.device("cpu"))
+    rows = means.take()
+    count = len(looked_at(item))
+    assert count < 40
+    assert count % 8  # so that batches reach beyond the box
+    assert len(rows) == count * (4 if flips else 1)
+    learnt = Familiarity.of(layer, rows[: count // 2], limit=9.0)
+    card = {"familiarity": learnt.as_card(), "operating_point": {"threshold": 0.5, "test_time_flips": flips}}
+    segmenter = Segmenter(make_checkpoint(tmp_path / "model.pt", steps=steps, **card), device="cpu")
+    scan = read_scan(tmp_path / "scan.nii.gz")
+    found = segmenter.segment(scan, HounsfieldSlices(scan)).distance
+    assert found == pytest.approx(float(learnt.distances(rows).mean()), rel=1e-4)
+
+
+def test_small_lesions_are_left_out_where_the_voxel_size_is_known(weights: Path, make_scan: MakeScan) -> None:
+    scan = read_scan(make_scan(affine=np.diag([-1.0, -1.0, 1.0, 1.0]))[0])
+    strict = Segmenter(weights, device="cpu", smallest_lesion_mm3=1e9)
+    scan.voxel_size_known = True
+    assert strict.segment(scan, HounsfieldSlices(scan)).mask.sum() == 0
+    scan.voxel_size_known = False
+    done = strict.segment(scan, HounsfieldSlices(scan))
+    assert done.mask.sum() > 0
+    assert [note.code for note in done.notes] == ["small_lesions_kept"]
+
+
+def test_rounded_values_share_the_memory_where_they_can(make_scan: MakeScan) -> None:
+    scan = read_scan(make_scan()[0])
+    scan.values = np.maximum(scan.values, -1024).astype(np.int16)
+    scan.slope, scan.intercept = 1.0, 0.0
+    assert np.shares_memory(HounsfieldSlices(scan).rounded(), scan.values)
+    scan.intercept = -24.0
+    slices = HounsfieldSlices(scan, "hu")
+    assert not np.shares_memory(slices.rounded(), scan.values)
+    np.testing.assert_array_equal(slices.rounded(), np.maximum(canonical(scan.values, scan.affine) - 24, -1024))
+
+
+@pytest.mark.parametrize(("setting", "value"), [("threshold", 1.2), ("smallest_lesion_mm3", -1), ("threshold", "x")])
+def test_settings_that_make_no_sense_are_refused(setting: str, value: object, weights: Path) -> None:
+    with pytest.raises(UserError, match=f"{setting} is .*accepted"):
+        Segmenter(weights, **{setting: value})
+
+
+def test_weights_that_would_run_code_are_refused(weights: Path, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "owned",))
+
+    torch.save({"conv.weight": Evil()}, weights.with_name("evil.pt"))
+    card = read_card(weights)
+    write_card(weights.with_name("evil.pt"), card["network"], card["preprocessing"], {"name": "x"}, {})
+    with pytest.raises(UserError, match=r"evil\.pt: no plain state dict"):
+        Segmenter(weights.with_name("evil.pt"))
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
+)
+def test_every_stored_type_of_the_same_hu_gives_the_same_mask(dtype: str, segmenter: Segmenter, tmp_path: Path) -> None:
+    levels = np.random.default_rng(1).integers(0, 100, (40, 36, 6))  # HU = 16 levels - 1100
+    offset = -50 if dtype == "int8" else 0
+    reference = nib.Nifti1Image((levels * 16.0 - 1100).astype(np.float32), np.diag([-1.0, -1.0, 2.0, 1.0]))
+    nib.save(reference, tmp_path / "reference.nii")
+    _, expected, threshold = segment(segmenter, tmp_path / "reference.nii")
+    stored = (levels + offset).astype(dtype)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(dtype)
+    image = nib.Nifti1Image(stored, reference.affine, header, dtype=dtype)
+    image.header.set_slope_inter(16.0, -1100.0 - 16.0 * offset)
+    nib.save(image, tmp_path / "stored.nii")
+    raw = bytearray((tmp_path / "stored.nii").read_bytes())
+    raw[112:120] = np.array([16.0, -1100.0 - 16.0 * offset], "<f4").tobytes()  # scl_slope, scl_inter
+    raw[352:] = stored.tobytes(order="F")
+    (tmp_path / "stored.nii").write_bytes(raw)
+    scan, found, _ = segment(segmenter, tmp_path / "stored.nii", threshold)
+    assert scan.values.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_few_values_that_are_no_numbers_are_air_and_said(segmenter: Segmenter, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(-600, 300, (40, 40, 10)).astype(np.float32)
+    holes = np.random.default_rng(1).random(values.shape) < 0.004
+    values[holes], values[0, 0, 0] = np.nan, np.inf
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    nib.save(nib.Nifti1Image(values, affine), tmp_path / "holes.nii")
+    slices = HounsfieldSlices(read_scan(tmp_path / "holes.nii"))
+    assert (slices.rounded()[holes] == -1024).all()
+    assert any("NaN or infinite and are taken for air" in remark for remark in slices.map.remarks)
+    values[:8] = np.nan
+    nib.save(nib.Nifti1Image(values, affine), tmp_path / "more.nii")
+    with pytest.raises(UserError, match=r"more\.nii: 20\.\d% of the values are NaN or infinite; accepted"):
+        HounsfieldSlices(read_scan(tmp_path / "more.nii"))

@@ -1,0 +1,89 @@
+"""The weights that the bundle ships: their card, and scans that neither they nor their operating point have seen."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from scripts.inference.metadata import read_card, trained_network
+
+SHIPPED = Path("models/model.pt")
+
+
+def test_weights_are_small_and_load_without_pickled_code(bundle_root: Path) -> None:
+    content = torch.load(bundle_root / SHIPPED, weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in content.values())
+    assert sum(path.stat().st_size for path in (bundle_root / "models").iterdir()) < 80 * 2**20
+
+
+def test_the_card_says_what_they_are(bundle_root: Path, sealed: set[str]) -> None:
+    card = read_card(bundle_root / SHIPPED)  # refuses a card of other weights
+    network, _ = trained_network(bundle_root / SHIPPED, torch.device("cpu"))
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert card["data"]["synthetic"] is False
+    assert card["data"]["split"] == "patient"
+    assert {"threshold", "least_slice_share"} <= set(card["operating_point"])
+    assert card["operating_point"]["least_slice_share"] > 0  # the rule for a slice was chosen, on unseen folds
+    assert not sealed & set(card["calibration"]["cases"])
+    assert len(card["calibration"]["trainings"]) == 4  # chosen on every fold
+
+
+def test_what_documents_say_of_them_is_what_their_trainings_say(bundle_root: Path) -> None:
+    stated, folder = read_card(bundle_root / SHIPPED)["calibration"], bundle_root / "docs/results/mixed"
+    runs, cases = (pd.read_csv(folder / name) for name in ("runs.csv", "calibration.csv"))
+    assert sorted(runs["fold"]) == [0, 1, 2, 3]
+    assert sorted(stated["trainings"]) == sorted(runs["weights_sha256"])
+    assert sorted(stated["cases"]) == sorted(cases["case"]) == sorted(pd.read_csv(folder / "cases.csv")["case"])
+    assert cases["case"].is_unique
+    metadata = json.loads((bundle_root / "configs/metadata.json").read_text())["eval_metrics"]
+    text = (bundle_root / "docs/README.md").read_text(encoding="utf-8")
+    for kind, name in (("volumes", "volumes"), ("slices", "pictures")):
+        own = cases[cases["kind"] == name]
+        mean, sd = own["dice"].mean(), own["dice"].std()
+        assert stated["dice"][name]["n"] == len(own) == metadata[f"cross_validation_dice_{kind}_n"]
+        assert stated["dice"][name]["at_threshold"] == pytest.approx(mean, abs=1e-4)
+        assert metadata[f"cross_validation_dice_{kind}_mean"] == pytest.approx(mean, abs=5e-4)
+        assert metadata[f"cross_validation_dice_{kind}_sd"] == pytest.approx(sd, abs=5e-4)
+        assert f"| {mean:.3f} ({sd:.3f}) |" in text
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, lung_ct_data: Path, bundle_root: Path) -> Path:
+    """Two scans of other hospitals than the training data's, segmented with the shipped weights."""
+    out = tmp_path_factory.mktemp("shipped") / "out"
+    scans = [lung_ct_data / "covid_ct_md" / name for name in ("P001", "normal001_ct_256.nii.gz")]
+    words = [sys.executable, "-m", "scripts", "segment", *scans, out, "--device", "cpu"]
+    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "DEMONSTRATION" not in done.stderr
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_a_normal_chest_stays_nearly_clean(results: Path) -> None:
+    report = json.loads((results / "normal001_ct_256" / "report.json").read_text())
+    assert report["measures"]["lungs"]["total"]["infected_percent"] < 0.5
+    assert np.asarray(nib.load(results / "normal001_ct_256" / "infection.nii.gz").dataobj).mean() < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_slices_with_infection_are_found_and_clean_ones_left(
+    results: Path, lung_ct_data: Path, bundle_root: Path
+) -> None:
+    labels = lung_ct_data / "covid_ct_md" / "P001_slice_labels.csv"
+    words = [sys.executable, "docs/measure_slices.py", results / "P001" / "report.json", labels]
+    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
+    found, marked = map(float, re.findall(r"\((.*)%\)", done.stdout))
+    assert found >= 90
+    assert marked <= 20

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import SegmentationStorage
+
+from scripts.errors import UserError
+from scripts.io.dicom.reading import read_dicom
+from scripts.io.dicom.seg import write_dicom_seg
+from scripts.io.volume import Scan
+
+WORDS = {"algorithm": "ResUNet", "version": "1.2", "description": "COVID-19 infection, ResUNet"}
+
+
+def make_mask(scan: Scan, *slices: int, seed: int = 5) -> np.ndarray:
+    """Random voxels, without symmetry, in the named slices."""
+    mask = np.zeros(scan.values.shape, np.uint8)
+    rng = np.random.default_rng(seed)
+    for z in slices:
+        mask[:, :, z] = rng.random(mask.shape[:2]) < 0.3
+    return mask
+
+
+def frames_of(seg: Dataset) -> np.ndarray:
+    """(frames, rows, columns); bits are packed from the least significant one, frames without gaps (PS3.5 8.1.1)."""
+    bits = np.unpackbits(np.frombuffer(seg.PixelData, np.uint8), bitorder="little")
+    count = int(seg.NumberOfFrames)
+    return bits[: count * seg.Rows * seg.Columns].reshape(count, seg.Rows, seg.Columns)
+
+
+def source_of(item: Dataset) -> Dataset:
+    return item.DerivationImageSequence[0].SourceImageSequence[0]
+
+
+def lay_on_sources(seg: Dataset, scan: Scan) -> np.ndarray:
+    """The mask (X, Y, Z) that a viewer shows: each frame on the slice that it names, at the place of both."""
+    sources = {dcmread(file).SOPInstanceUID: (z, dcmread(file)) for z, file in enumerate(scan.files)}
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    mask = np.zeros(scan.values.shape, np.uint8)
+    for frame, item in zip(frames_of(seg), seg.PerFrameFunctionalGroupsSequence, strict=True):
+        z, source = sources[source_of(item).ReferencedSOPInstanceUID]
+        place = item.PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(place, source.ImagePositionPatient, atol=1e-6)
+        orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+        np.testing.assert_allclose(orientation, source.ImageOrientationPatient, atol=1e-3)
+        np.testing.assert_allclose(shared.PixelMeasuresSequence[0].PixelSpacing, source.PixelSpacing, atol=1e-9)
+        world = scan.affine @ [0, 0, z, 1]
+        np.testing.assert_allclose(place, [-world[0], -world[1], world[2]], atol=1e-4)
+        mask[:, :, z] = frame.T
+    return mask
+
+
+def write(mask: np.ndarray, scan: Scan, path: Path) -> Dataset:
+    assert write_dicom_seg(mask, scan, path, **WORDS) == path
+    return dcmread(path)
+
+
+class TestSegmentation:
+    @pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (0.96, 0.28, 0.0, -0.224, 0.768, 0.6)])
+    def test_frames_lie_on_their_sources(self, tmp_path, write_series, orientation):
+        normal = np.cross(orientation[:3], orientation[3:])
+        positions = (np.array([10.0, 20.0, 300.0]) - 2.5 * np.arange(6)[:, None] * normal).round(6).tolist()
+
+        def change(ds: Dataset, k: int) -> None:
+            ds.ImageOrientationPatient = list(map(float, orientation))
+
+        write_series(tmp_path / "ct", positions, change=change)
+        scan = read_dicom(tmp_path / "ct")
+        mask = make_mask(scan, 1, 2, 4)
+        seg = write(mask, scan, tmp_path / "out" / "infection_seg.dcm")
+        assert seg.NumberOfFrames == 3
+        np.testing.assert_array_equal(lay_on_sources(seg, scan), mask)
+        assert [file.name for file in (tmp_path / "out").iterdir()] == ["infection_seg.dcm"]
+
+    def test_frames_that_are_no_multiple_of_eight_pixels(self, tmp_path, write_series):
+        write_series(tmp_path / "ct", stored=np.zeros((6, 17, 19), np.uint16))
+        scan = read_dicom(tmp_path / "ct")
+        mask = make_mask(scan, 0, 3, 5)
+        np.testing.assert_array_equal(lay_on_sources(write(mask, scan, tmp_path / "s.dcm"), scan), mask)
+
+    def test_what_it_says(self, tmp_path, write_series):
+        write_series(tmp_path / "ct")
+        scan = read_dicom(tmp_path / "ct")
+        source = dcmread(scan.files[0])
+        seg = write(make_mask(scan, 2), scan, tmp_path / "s.dcm")
+        assert seg.SOPClassUID == SegmentationStorage
+        assert (seg.Modality, seg.SegmentationType, seg.SeriesDescription) == ("SEG", "BINARY", WORDS["description"])
+        for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName", "StudyDate"):
+            assert seg[keyword].value == source[keyword].value
+        assert seg.SeriesInstanceUID != source.SeriesInstanceUID
+        assert seg.SeriesNumber == 1003
+        assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == source.SeriesInstanceUID
+        assert len(seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 6
+        (segment,) = seg.SegmentSequence
+        assert (segment.SegmentLabel, segment.SegmentAlgorithmType) == ("COVID-19 infection", "AUTOMATIC")
+        assert segment.SegmentAlgorithmName == "ResUNet"
+        category, kind = segment.SegmentedPropertyCategoryCodeSequence[0], segment.SegmentedPropertyTypeCodeSequence[0]
+        assert (category.CodeValue, category.CodingSchemeDesignator) == ("49755003", "SCT")
+        assert (kind.CodeValue, kind.CodeMeaning) == ("409774005", "Inflammation")
+        assert segment.AnatomicRegionSequence[0].CodeValue == "39607008"
+        measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        assert (float(measures.SliceThickness), float(measures.SpacingBetweenSlices)) == (2.5, 2.5)
+
+    def test_same_mask_gives_the_same_file_but_for_uids_and_dates(self, tmp_path, write_series):
+        write_series(tmp_path / "ct")
+        scan = read_dicom(tmp_path / "ct")
+        mask = make_mask(scan, 1, 3)
+        one, other = (write(mask, scan, tmp_path / name) for name in ("a.dcm", "b.dcm"))
+        free = {"SOPInstanceUID", "SeriesInstanceUID", "DimensionOrganizationUID"}
+        free |= {"InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime", "ContributionDateTime"}
+
+        def fixed(seg: Dataset) -> list[tuple[object, object]]:
+            return [(e.tag, e.value) for e in seg.iterall() if e.VR != "SQ" and not free & {e.keyword}]
+
+        assert fixed(one) == fixed(other)
+        assert one.SOPInstanceUID != other.SOPInstanceUID
+
+    def test_empty_mask_is_a_valid_seg_of_empty_frames(self, tmp_path, write_series, caplog):
+        write_series(tmp_path / "ct")
+        scan = read_dicom(tmp_path / "ct")
+        seg = write(make_mask(scan), scan, tmp_path / "s.dcm")
+        assert seg.NumberOfFrames == 6
+        assert not lay_on_sources(seg, scan).any()
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+    def test_series_with_a_duplicate_and_a_gap(self, tmp_path, write_series):
+        heights = [0, 2.5, 5, 12.5, 15, 17.5]
+        write_series(tmp_path / "ct", [(-10.0, -20.0, height) for height in heights])
+        (tmp_path / "ct" / "twin").write_bytes((tmp_path / "ct" / "a000").read_bytes())
+        scan = read_dicom(tmp_path / "ct")
+        assert {note.code for note in scan.notes} >= {"duplicates_dropped", "missing_slices"}
+        mask = make_mask(scan, 1, 2, 3, 5)
+        seg = write(mask, scan, tmp_path / "s.dcm")
+        assert "SpacingBetweenSlices" not in seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        places = [
+            float(i.PlanePositionSequence[0].ImagePositionPatient[2]) for i in seg.PerFrameFunctionalGroupsSequence
+        ]
+        assert sorted(places) == [2.5, 5, 12.5, 17.5]
+        sources = {dcmread(file).SOPInstanceUID: z for z, file in enumerate(scan.files)}
+        for frame, item in zip(frames_of(seg), seg.PerFrameFunctionalGroupsSequence, strict=True):
+            z = sources[source_of(item).ReferencedSOPInstanceUID]
+            np.testing.assert_array_equal(frame.T, mask[:, :, z])
+
+    def test_tilted_gantry_and_jitter_of_orientations(self, tmp_path, write_series):
+        def change(ds: Dataset, k: int) -> None:
+            ds.ImageOrientationPatient = [1, 1e-7 * k, 0, 0, 0.965926, -0.258819]
+            ds.SpacingBetweenSlices = 99
+
+        write_series(tmp_path / "ct", change=change)
+        scan = read_dicom(tmp_path / "ct")
+        mask = make_mask(scan, 0, 1, 5)
+        seg = write(mask, scan, tmp_path / "s.dcm")
+        np.testing.assert_array_equal(lay_on_sources(seg, scan), mask)
+        measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        assert measures.get("SpacingBetweenSlices") != 99
+
+    def test_one_slice(self, tmp_path, write_series):
+        write_series(tmp_path / "ct", 1)
+        scan = read_dicom(tmp_path / "ct")
+        mask = make_mask(scan, 0)
+        np.testing.assert_array_equal(lay_on_sources(write(mask, scan, tmp_path / "s.dcm"), scan), mask)
+
+    def test_long_or_odd_words_are_made_to_fit(self, tmp_path, write_series):
+        write_series(tmp_path / "ct", 2)
+        scan = read_dicom(tmp_path / "ct")
+        words = {"algorithm": "a\\b", "version": "v" * 80, "description": "line\nline " * 20}
+        write_dicom_seg(make_mask(scan, 1), scan, tmp_path / "s.dcm", **words)
+        seg = dcmread(tmp_path / "s.dcm")
+        assert seg.ManufacturerModelName == "a/b"
+        assert (len(seg.SeriesDescription), len(seg.SoftwareVersions)) == (64, 64)
+
+    def test_enhanced_multi_frame(self, tmp_path, write_series, make_enhanced):
+        heights = [5.0, 0.0, 10.0, 15.0]
+        stored = np.zeros((4, 20, 24), np.uint16)
+        write_series(tmp_path / "ct", 1, change=lambda ds, k: make_enhanced(ds, heights, stored))
+        scan = read_dicom(tmp_path / "ct")
+        mask = make_mask(scan, 0, 2)
+        seg = write(mask, scan, tmp_path / "s.dcm")
+        assert seg.NumberOfFrames == 2
+        for frame, item in zip(frames_of(seg), seg.PerFrameFunctionalGroupsSequence, strict=True):
+            height = float(item.PlanePositionSequence[0].ImagePositionPatient[2])
+            assert heights[source_of(item).ReferencedFrameNumber - 1] == height
+            np.testing.assert_array_equal(frame.T, mask[:, :, round(height / 5)])
+
+
+class TestIncompleteHeaders:
+    def test_absent_patient_is_written_empty(self, tmp_path, write_series):
+        def change(ds: Dataset, k: int) -> None:
+            for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
+                delattr(ds, keyword)
+            for keyword in ("StudyDate", "StudyTime", "SliceThickness", "Modality", "SeriesNumber"):
+                delattr(ds, keyword)
+
+        write_series(tmp_path / "ct", change=change)
+        scan = read_dicom(tmp_path / "ct")
+        mask = make_mask(scan, 1)
+        seg = write(mask, scan, tmp_path / "s.dcm")
+        np.testing.assert_array_equal(lay_on_sources(seg, scan), mask)
+        assert not seg.PatientID
+        assert float(seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness) == 2.5
+
+    @pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "PixelSpacing", "StudyInstanceUID"])
+    def test_what_must_be_repeated_is_named(self, tmp_path, write_series, keyword):
+        write_series(tmp_path / "ct", change=lambda ds, k: delattr(ds, keyword))
+        scan = read_dicom(tmp_path / "ct")
+        self.refuse(scan, tmp_path, keyword)
+
+    def test_what_highdicom_refuses_is_no_traceback(self, tmp_path, write_series):
+        write_series(tmp_path / "ct")
+        scan = read_dicom(tmp_path / "ct")
+        stray = dcmread(scan.files[2])
+        stray.SeriesInstanceUID = "1.2.3"  # the files changed since
+        stray.save_as(scan.files[2])
+        self.refuse(scan, tmp_path, "no DICOM SEG can refer")
+
+    @pytest.mark.filterwarnings("ignore:Invalid value for VR")
+    @pytest.mark.parametrize(
+        ("keyword", "value"),
+        [("PatientSex", "W"), ("PatientBirthDate", "unknown"), ("StudyDate", "2020"), ("StudyTime", "noon")],
+    )
+    def test_invalid_values_that_may_be_empty_are_left_out(self, tmp_path, write_series, keyword, value):
+        def change(ds: Dataset, k: int) -> None:
+            ds[keyword]._value = value
+
+        write_series(tmp_path / "ct", change=change)
+        scan = read_dicom(tmp_path / "ct")
+        assert not write(make_mask(scan, 1), scan, tmp_path / "s.dcm")[keyword].value
+
+    def test_files_that_are_gone(self, tmp_path, write_series):
+        write_series(tmp_path / "ct")
+        scan = read_dicom(tmp_path / "ct")
+        scan.files[3].unlink()
+        self.refuse(scan, tmp_path, scan.files[3].name)
+
+    def refuse(self, scan: Scan, folder: Path, words: str) -> None:
+        with pytest.raises(UserError, match=words) as caught:
+            write_dicom_seg(make_mask(scan, 1), scan, folder / "s.dcm", **WORDS)
+        assert "\n" not in str(caught.value)
+        assert not (folder / "s.dcm").exists()
+
+    def test_misuse(self, tmp_path, write_series):
+        write_series(tmp_path / "ct")
+        scan = read_dicom(tmp_path / "ct")
+        for mask in (make_mask(scan)[:, :, :3], np.full(scan.values.shape, 255, np.uint8)):
+            with pytest.raises(ValueError, match="accepted: 0 and 1"):
+                write_dicom_seg(mask, scan, tmp_path / "s.dcm", **WORDS)
+
+
+@pytest.mark.real_data
+class TestRealData:
+    def test_whole_scan(self, lung_ct_data, tmp_path):
+        scan = read_dicom(lung_ct_data / "covid_ct_md" / "P001")
+        mask = make_mask(scan, 10, 11, 80, 147)
+        seg = write(mask, scan, tmp_path / "s.dcm")
+        np.testing.assert_array_equal(lay_on_sources(seg, scan), mask)
+        assert (tmp_path / "s.dcm").stat().st_size < 4 * 512 * 512 / 8 + 100_000
+
+    def test_incomplete_headers(self, lung_ct_data, tmp_path):
+        scan = read_dicom(lung_ct_data / "lungmask_dicom")
+        with pytest.raises(UserError, match="FrameOfReferenceUID missing"):
+            write_dicom_seg(make_mask(scan, 1), scan, tmp_path / "s.dcm", **WORDS)

@@ -1,0 +1,275 @@
+"""From a scan to a folder of results and back to the same results: nothing of the user's is lost or taken for other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from scripts.data.phantom.scan import Phantom, make_phantom
+from scripts.errors import UserError
+from scripts.inference.segmenter import Segmenter
+from scripts.pipeline.batch import segment_cases
+from scripts.pipeline.case import CaseSegmenter, Settings
+from scripts.pipeline.inputs import expand_inputs
+
+SPACING = (2.6, 2.5, 7.5)
+LEFT = 1  # in the phantom's mask; 2 is right
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Phantom:
+    return make_phantom(1, shape=(132, 112, 36), spacing=SPACING)
+
+
+@pytest.fixture(scope="module")
+def segmenter(weights: Path) -> Segmenter:
+    return Segmenter(weights, device="cpu", threshold=0.53)
+
+
+@pytest.fixture
+def chest(phantom: Phantom, tmp_path: Path) -> Path:
+    """The phantom as NIfTI."""
+    path = tmp_path / "in" / "chest.nii.gz"
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(phantom.image, np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1])), path)
+    return path
+
+
+@pytest.fixture
+def dicom_chest(phantom: Phantom, write_series: Callable[..., np.ndarray], tmp_path: Path) -> Path:
+    """The phantom as a DICOM series."""
+
+    def change(ds: pydicom.Dataset, _: int) -> None:
+        ds.PixelSpacing, ds.SliceThickness = [SPACING[1], SPACING[0]], SPACING[2]
+
+    folder = tmp_path / "study"
+    stored = (phantom.image.transpose(2, 1, 0) + 1024).astype(np.uint16)
+    write_series(folder, [(-170, -140, SPACING[2] * k) for k in range(len(stored))], stored=stored, change=change)
+    return folder
+
+
+def run(segmenter: Segmenter, source: Path, out: Path, overwrite: bool = False, **settings: Any) -> dict[str, Any]:
+    """Runs a batch; returns the manifest's entry of the one case."""
+    model = CaseSegmenter(segmenter, Settings(**settings))
+    (entry,) = segment_cases(model, expand_inputs([source], out), out, overwrite)["cases"]
+    return entry
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return report
+
+
+def test_a_dicom_series_gets_the_mask_of_its_voxels_as_nifti_and_as_seg(
+    segmenter: Segmenter, phantom: Phantom, chest: Path, dicom_chest: Path, tmp_path: Path
+) -> None:
+    """The same voxels give the same mask however they are stored; the SEG's frames lie on their source slices."""
+    assert run(segmenter, dicom_chest, tmp_path / "out")["status"] == "done"
+    assert run(segmenter, chest, tmp_path / "plain")["status"] == "done"
+    folder = tmp_path / "out" / "study"
+    names = {"infection.nii.gz", "infection_seg.dcm", "preview.png", "report.html", "report.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    mask = nib.load(folder / "infection.nii.gz")
+    voxels = np.asarray(mask.dataobj)
+    expected = np.asarray(nib.load(tmp_path / "plain" / "chest" / "infection.nii.gz").dataobj)
+    np.testing.assert_array_equal(voxels, expected)
+    assert 0 < voxels.mean() < 1
+    assert nib.aff2axcodes(mask.affine) == ("L", "P", "S")
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(dicom_chest)))
+    oracle = reader.Execute()
+    corner = tuple(size - 1 for size in oracle.GetSize())
+    for index in ((0, 0, 0), corner):
+        world = nib.affines.apply_affine(mask.affine, index) * [-1, -1, 1]
+        np.testing.assert_allclose(world, oracle.TransformIndexToPhysicalPoint(index), atol=1e-3)
+    seg = pydicom.dcmread(folder / "infection_seg.dcm")
+    heights = {pydicom.dcmread(file).SOPInstanceUID: file for file in dicom_chest.iterdir()}
+    frames = np.atleast_3d(seg.pixel_array)
+    for frame, item in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        source = item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        height = float(pydicom.dcmread(heights[source]).ImagePositionPatient[2])
+        np.testing.assert_array_equal(frame.T, voxels[..., round(height / SPACING[2])])
+    assert frames.sum() == voxels.sum()
+
+
+def test_lungs_of_a_whole_chest_have_shares_and_a_grade(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
+    run(segmenter, chest, tmp_path / "out")
+    measures = report_of(tmp_path / "out" / "chest")["measures"]
+    assert measures["lungs"]["reason"] is None
+    assert measures["severity"]["grades"]["total"]["grade_of_5"] > 0
+
+
+def test_the_output_may_lie_in_the_dicom_folder(segmenter: Segmenter, dicom_chest: Path) -> None:
+    out = dicom_chest / "results"
+    first = run(segmenter, dicom_chest, out)
+    assert first["status"] == "done"
+    assert first["folder"] == "study"
+    assert run(segmenter, dicom_chest, out)["status"] == "found done"
+    again = run(segmenter, dicom_chest, out, overwrite=True, probability=True)
+    assert again["status"] == "done"
+    assert "series_chosen" not in {note["code"] for note in report_of(out / "study")["notes"]}
+
+
+def test_what_is_not_of_this_command_is_not_replaced(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(segmenter, chest, out)
+    mine = out / "chest" / "corrected_by_hand.nii.gz"
+    mine.write_bytes(b"hours of work")
+    entry = run(segmenter, chest, out, overwrite=True, probability=True)
+    assert entry["status"] == "refused"
+    assert "corrected_by_hand.nii.gz" in entry["message"]
+    assert mine.read_bytes() == b"hours of work"
+
+
+def test_a_report_of_something_else_is_not_replaced(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "chest"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text('{"by": "a radiologist"}')
+    assert run(segmenter, chest, tmp_path / "out", overwrite=True)["status"] == "refused"
+    assert (folder / "report.json").read_text() == '{"by": "a radiologist"}'
+
+
+def test_a_case_whose_folder_is_a_file_is_refused(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "chest").write_text("a file")
+    assert run(segmenter, chest, tmp_path / "out", overwrite=True)["status"] == "refused"
+    assert (tmp_path / "out" / "chest").read_text() == "a file"
+
+
+def test_a_manifest_of_something_else_is_left_alone(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for text in ('{"name": "a web page"}', "not json"):
+        (tmp_path / "out" / "manifest.json").write_text(text)
+        with pytest.raises(UserError, match=r"manifest\.json: not a manifest of this command"):
+            run(segmenter, chest, tmp_path / "out")
+        assert (tmp_path / "out" / "manifest.json").read_text() == text
+
+
+def test_the_manifest_keeps_what_earlier_commands_left(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    other = chest.with_name("other.nii.gz")
+    other.write_bytes(chest.read_bytes())
+    run(segmenter, chest, out)
+    run(segmenter, other, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [entry["name"] for entry in manifest["cases"]] == ["other"]
+    assert [entry["name"] for entry in manifest["earlier"]] == ["chest"]
+    run(segmenter, chest, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [entry["name"] for entry in manifest["earlier"]] == ["other"]
+    assert manifest["settings"]["strict"] is False
+
+
+def lung_mask(path: Path, phantom: Phantom) -> Path:
+    codes = np.where(phantom.lungs == LEFT, 2, phantom.lungs > 0).astype(np.uint8)
+    nib.save(nib.Nifti1Image(codes, np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1])), path)
+    return path
+
+
+def test_a_corrected_lung_mask_is_another_input(
+    segmenter: Segmenter, chest: Path, phantom: Phantom, tmp_path: Path
+) -> None:
+    lungs = lung_mask(tmp_path / "lungs.nii.gz", phantom)
+    assert run(segmenter, chest, tmp_path / "out", lungs=lungs)["status"] == "done"
+    assert run(segmenter, chest, tmp_path / "out", lungs=lungs)["status"] == "found done"
+    phantom = replace(phantom, lungs=np.where(np.arange(36) < 18, phantom.lungs, 0))
+    lung_mask(lungs, phantom)
+    entry = run(segmenter, chest, tmp_path / "out", lungs=lungs)
+    assert entry["status"] == "refused"
+    assert "--overwrite" in entry["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("chest.mhd", "chest.raw"), ("chest.nhdr", "chest.raw"), ("c.hdr", "c.img")]
+)
+def test_voxels_in_a_second_file_belong_to_the_input(
+    name: str, data: str, segmenter: Segmenter, chest: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "pair" / name
+    path.parent.mkdir()
+    sitk.WriteImage(sitk.ReadImage(str(chest)), str(path))
+    key = CaseSegmenter(segmenter).key
+    (case,) = expand_inputs([path], tmp_path / "out")
+    before = key(case)
+    assert key(case) == before
+    voxels = path.with_name(data)
+    voxels.write_bytes(voxels.read_bytes()[:-2] + b"\x01\x01")
+    assert key(case) != before
+
+
+def test_ones_own_lungs_give_shares_where_the_voxel_size_is_unknown(
+    segmenter: Segmenter, phantom: Phantom, tmp_path: Path
+) -> None:
+    """A share needs no millimetres: lungs are not judged by their volume in voxels of a placeholder's size."""
+    for name, values in (("scan", phantom.image), ("lungs", (phantom.lungs > 0).astype(np.uint8))):
+        nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])), tmp_path / f"{name}.nii.gz")
+    run(segmenter, tmp_path / "scan.nii.gz", tmp_path / "out", lungs=tmp_path / "lungs.nii.gz")
+    report = report_of(tmp_path / "out" / "scan")
+    assert report["case"]["voxel_size_known"] is False
+    assert report["measures"]["lungs"]["reason"] is None
+    assert report["measures"]["lungs"]["total"]["lung_voxels"] == (phantom.lungs > 0).sum()
+    assert "_ml" not in json.dumps(report["measures"])
+
+
+def test_a_part_of_the_lungs_warns_and_strict_refuses_it(
+    segmenter: Segmenter, phantom: Phantom, chest: Path, tmp_path: Path
+) -> None:
+    nib.save(nib.load(chest).slicer[:, :, 14:], chest)
+    assert run(segmenter, chest, tmp_path / "out")["status"] == "done"
+    report = report_of(tmp_path / "out" / "chest")
+    texts = [note["text"] for note in report["notes"] if note["kind"] == "warning"]
+    assert any("go on beyond the lowest slice" in text for text in texts)
+    assert report["measures"]["lungs"]["total"]["infected_percent"] > 0
+    assert report["measures"]["severity"]["grades"] is None
+    entry = run(segmenter, chest, tmp_path / "strict", strict=True)
+    assert entry["status"] == "refused"
+    assert "go on beyond" in entry["message"]
+    assert {path.name for path in (tmp_path / "strict").iterdir()} == {"manifest.json"}
+
+
+def test_strict_refuses_what_is_found_last(weights: Path, chest: Path, phantom: Phantom, tmp_path: Path) -> None:
+    """Infection outside of the lungs is known only after the network has worked."""
+    everywhere = Segmenter(weights, device="cpu", threshold=1e-6)
+    assert run(everywhere, chest, tmp_path / "out")["warnings"] == 1
+    assert report_of(tmp_path / "out" / "chest")["notes"][-1]["code"] == "outside_lungs"
+    assert run(everywhere, chest, tmp_path / "strict", strict=True)["status"] == "refused"
+    assert not (tmp_path / "strict" / "chest").exists()
+
+
+def test_a_report_names_no_folder_where_no_seg_can_be_written(
+    segmenter: Segmenter, dicom_chest: Path, tmp_path: Path
+) -> None:
+    folder = dicom_chest.rename(tmp_path / "Meier_Erika")
+    for file in folder.iterdir():
+        ds = pydicom.dcmread(file)
+        del ds.StudyInstanceUID
+        ds.save_as(file)
+    out = tmp_path / "out"
+    assert run(segmenter, folder, out, lungs=None)["status"] == "done"
+    report = report_of(out / "Meier_Erika")
+    (note,) = [note for note in report["notes"] if note["code"] == "no_dicom_seg"]
+    assert "StudyInstanceUID" in note["text"]
+    assert str(tmp_path) not in json.dumps(report)
+
+
+def test_volumes_of_a_tilted_scan_are_those_of_its_voxels(
+    segmenter: Segmenter, phantom: Phantom, tmp_path: Path
+) -> None:
+    affine = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1])
+    affine[1, 2] = np.tan(np.radians(20)) * SPACING[2]
+    nib.save(nib.Nifti1Image(phantom.image, affine), tmp_path / "tilted.nii.gz")
+    run(segmenter, tmp_path / "tilted.nii.gz", tmp_path / "out")
+    report = report_of(tmp_path / "out" / "tilted")
+    infection = report["measures"]["infection"]
+    assert "gantry_tilt" in {note["code"] for note in report["notes"]}
+    assert infection["infection_ml"] == pytest.approx(infection["infection_voxels"] * np.prod(SPACING) / 1000, rel=1e-4)
+    assert report["measures"]["voxel_size"]["spacing_mm"] == pytest.approx(SPACING)

@@ -1,0 +1,71 @@
+"""What the experiments of configs/experiments say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from scripts.errors import UserError
+from scripts.research.experiment_config import EXPERIMENTS, Variant, read_experiment
+from scripts.version import BUNDLE
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))
+def test_every_experiment_names_files_that_there_are_and_figures_in_percent(name: str) -> None:
+    experiment = read_experiment(name)
+    assert len(experiment.variants) > 1
+    assert bool(experiment.source) == bool(experiment.protocol) == any(one.published for one in experiment.variants)
+    for variant in experiment.variants:
+        assert "," not in variant.name  # --variants parts them by commas
+        for file in variant.files:
+            assert (BUNDLE / file).is_file(), file
+        assert all(0 <= value <= 100 for value in variant.published.values())
+
+
+@pytest.mark.parametrize(("one", "other"), [("U-Net", "U-Net++"), ("ESM + AFM", "ESM* + AFM")])
+def test_variants_have_folders_of_their_own(one: str, other: str) -> None:
+    first, second = (Variant(name, [], {}, {}).folder for name in (one, other))
+    assert first != second
+    assert re.fullmatch(r"\w+", first)
+
+
+def test_published_figures_are_those_of_the_paper() -> None:
+    table3, table4 = read_experiment("table3"), read_experiment("table4")
+    best = {variant.name: variant for variant in table3.variants}["ResUNet_C_2"]
+    assert (best.published["dice"], best.published["dice_sd"]) == (89.93, 0.09)
+    assert best.settings == {"network_def#edge_stages": [1, 2], "network_def#mask_stages": [3, 4, 5]}
+    assert table4.variants[0].name == "baseline"
+    assert table4.variants[0].published == {"dice": 85.96, "dice_sd": 0.03}
+
+
+@pytest.mark.parametrize("name", ["table4", "paper"])
+def test_modules_supervise_the_stages_that_the_paper_gives_them(name: str) -> None:
+    """ESM: edges on S1 and S2, ASSM: masks on S3 to S5 (sections 3.1, 4.3, 4.4); starred ones on the decoder."""
+    for variant in read_experiment(name).variants:
+        modules = variant.name.split(" + ")
+        if variant.name.startswith("ResUNet_C") or "network_def#edge_stages_dec" not in variant.settings:
+            continue
+        stages = {key.removeprefix("network_def#"): value for key, value in variant.settings.items()}
+        edges = [1, 2, 3, 4, 5] if "ESM on all five stages" in modules else [1, 2] if "ESM" in modules else []
+        assert stages["edge_stages"] == edges, variant.name
+        assert stages["mask_stages"] == ([3, 4, 5] if "ASSM" in modules else []), variant.name
+        assert stages["edge_stages_dec"] == ([1, 2] if "ESM*" in modules else []), variant.name
+        assert stages["mask_stages_dec"] == ([3, 4, 5] if "ASSM*" in modules else []), variant.name
+
+
+def test_unknown_names_are_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UserError, match=r"experiment is 'table9'; accepted: .*table3, table4"):
+        read_experiment("table9")
+    with pytest.raises(UserError, match="variants ResUNet; accepted, separated by commas: ResUNet_C_1; "):
+        read_experiment("table3", ["ResUNet"])
+
+
+def test_rows_of_other_experiments_are_taken_over_with_the_shared_settings() -> None:
+    paper, table2, table4 = (read_experiment(name) for name in ("paper", "table2", "table4"))
+    names = ["baseline", "ESM", "ESM on all five stages", "ASSM", "AFM", "ResUNet_C_1"]
+    assert [one.name for one in paper.variants[:6]] == names
+    assert paper.variants[3].settings == {"field_of_view": "lungs", **table4.variants[3].settings}
+    (unet,) = read_experiment("paper", ["U-Net"]).variants
+    assert (unet.files, unet.published) == (table2.variants[0].files, table2.variants[0].published)
+    assert unet.settings == {"field_of_view": "lungs"}

@@ -1,0 +1,81 @@
+"""The table's figures against a hand calculation."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from scripts.research.experiment_tables import MEASURES, PARTS, _difference, compare, table_lines
+
+BASE = [[0.6, 0.7], [0.8]]
+
+
+def tables(**folds: list[list[float]]) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Runs and cases of some variants, given the Dice of each patient of each fold."""
+    runs, cases = [], []
+    for variant, values in folds.items():
+        for fold, dice in enumerate(values):
+            key = {"variant": variant, "seed": 0, "fold": fold}
+            other = {**dict.fromkeys(MEASURES, 0.5), **dict.fromkeys(PARTS, 0.25)}
+            runs.append({**key, **other, "dice": sum(dice) / len(dice)})
+            cases += [{**key, "case": f"{fold}{k}", "patient": f"P{fold}{k}", "dice": d} for k, d in enumerate(dice)]
+    return pd.DataFrame(runs), pd.DataFrame(cases), list(folds)
+
+
+def test_mean_and_spread_over_the_runs() -> None:
+    table = compare(*tables(base=BASE, other=[[0.5, 0.5], [0.5]]))
+    assert table.loc["base", "dice"] == pytest.approx(72.5)  # 65, 80
+    assert table.loc["base", "dice_sd"] == pytest.approx(15 / math.sqrt(2))
+    assert table.loc["base", "slice_dice"] == 25
+    assert math.isnan(compare(*tables(base=[[0.6]])).loc["base", "dice_sd"])
+
+
+def test_the_difference_is_paired_by_patient_with_the_interval_of_students_t() -> None:
+    table = compare(*tables(base=BASE, better=[[0.64, 0.75], [0.83]], same=[[0.65, 0.65], [0.81]]))
+    better, same = table.loc["better"], table.loc["same"]
+    assert better["difference"] == pytest.approx(4)  # 4, 5, 3: sd 1
+    assert better["difference_n"] == 3
+    half = 4.3026527 / math.sqrt(3)  # the 97.5th percentile of t with two degrees of freedom, from a printed table
+    assert (better["difference_low"], better["difference_high"]) == pytest.approx((4 - half, 4 + half))
+    assert bool(better["detectable"])
+    assert same["difference"] == pytest.approx(1 / 3)  # 5, -5, 1
+    assert not same["detectable"]
+    assert not table.loc["base", "detectable"]
+
+
+def test_cases_of_one_patient_and_seeds_count_as_one() -> None:
+    runs, cases, order = tables(base=BASE, better=[[0.64, 0.75], [0.83]])
+    cases["patient"] = ["A", "A", "B"] * 2
+    found = compare(runs, cases, order).loc["better"]
+    assert (found["difference"], found["difference_n"]) == (pytest.approx((4.5 + 3) / 2), 2)
+    again = compare(*(pd.concat([one, one.assign(seed=1)]) for one in (runs, cases)), order).loc["better"]
+    assert (again["difference"], again["difference_n"]) == (pytest.approx((4.5 + 3) / 2), 2)
+    cases["patient"] = None
+    assert compare(runs, cases, order).loc["better", "difference_n"] == 3
+
+
+def test_nothing_is_detectable_from_less_than_three_patients() -> None:
+    table = compare(*tables(base=[[0.6, 0.6]], better=[[0.9, 0.9]]))
+    assert table.loc["better", "difference"] == pytest.approx(30)
+    assert math.isnan(table.loc["better", "difference_low"])
+    assert not table["detectable"].any()
+
+
+def test_only_what_both_variants_have_is_compared() -> None:
+    runs, cases, order = tables(base=BASE, better=[[0.64, 0.75], [0.83]])
+    alone = [one[(one["variant"] == "base") | (one["fold"] == 1)] for one in (runs, cases)]
+    found = compare(*alone, order).loc["better"]
+    assert (found["difference"], found["difference_n"]) == (pytest.approx(3), 1)
+    assert _difference(found) == "+3.0, n = 1, none detectable"
+
+
+def test_mae_is_printed_to_a_hundredth_of_a_percent_beside_e_and_s() -> None:
+    runs, cases, order = tables(base=[[0.6], [0.8]], other=[[0.6], [0.8]])
+    runs["mae"] = [0.00520, 0.00520, 0.00560, 0.00580]  # C_2 and C_1 of the paper differ by 0.04 percent
+    runs["e_measure"], runs["s_measure"] = 0.9569, 0.8675
+    lines = table_lines(compare(runs, cases, order), published=False)
+    header, base, other = ([cell.strip() for cell in lines[k].split("|")] for k in (0, 2, 3))
+    assert (base[header.index("MAE")], other[header.index("MAE")]) == ("0.52 ± 0.00", "0.57 ± 0.01")
+    assert (base[header.index("E-measure")], base[header.index("S-measure")]) == ("95.7 ± 0.0", "86.8 ± 0.0")

@@ -1,0 +1,251 @@
+"""Experiments: the table's figures against a hand calculation, and one small set end to end with a stop in between."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from PIL import Image
+
+from scripts.errors import UserError
+from scripts.files import sha256
+from scripts.research import experiments, workflows
+from scripts.research.experiment_config import EXPERIMENTS, read_experiment
+from scripts.research.experiments import run_experiment
+from scripts.training.tables import FILES
+from scripts.version import BUNDLE
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))
+def test_every_variant_fits_its_loss_at_the_size_of_its_budget(name: str) -> None:
+    experiment = read_experiment(name)
+    for variant in experiment.variants:
+        parser = ConfigParser()
+        files = [experiments.TRAIN, *experiment.files, *variant.files, experiment.budget]
+        parser.read_config([str(BUNDLE / file) for file in files])
+        parser.update({**variant.settings, "network_def#base_width": 4, "bundle_root": ".", "device": "cpu"})
+        network, loss = parser.get_parsed_content("network_def").train(), parser.get_parsed_content("loss")
+        size = parser.get_parsed_content("spatial_size")
+        volume = experiment.budget.endswith("cpu3d.yaml")
+        shape = (2, 1, *parser.get_parsed_content("patch_size")) if volume else (2, 1, size, size)
+        label = torch.zeros(2, 1 if volume else 2, *shape[2:])
+        label[:, :, 10:40, 20:60] = 1
+        value = loss(network(torch.randn(shape)), label)
+        assert math.isfinite(float(value)), variant.name
+        value.backward()
+
+
+@pytest.fixture
+def budget(tmp_path: Path) -> str:
+    content = yaml.safe_load((BUNDLE / "configs/presets/experiment_cpu.yaml").read_text())
+    content |= {"spatial_size": 32, "batch_size": 4, "max_epochs": 1, "val_interval": 1, "network_def#base_width": 4}
+    path = tmp_path / "budget.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def test_a_set_is_trained_evaluated_stopped_and_finished(
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = make_dataset(cases=4, folds=2), tmp_path / "out"
+    chosen = read_experiment("table4", ["baseline", "ESM + ASSM + AFM"])
+    run_workflow, calls = workflows.run_workflow, []
+
+    def stopped(*arguments: Any, **settings: Any) -> None:
+        calls.append(settings["output_dir"])
+        if len(calls) == 4:  # an evaluation, whose training has ended
+            raise KeyboardInterrupt
+        run_workflow(*arguments, **settings)
+
+    for module in (workflows, experiments):
+        monkeypatch.setattr(module, "run_workflow", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(chosen, str(data), str(out), budget, steps=7, device="cpu")
+    text = run_experiment(chosen, str(data), str(out), budget, steps=7, device="cpu").read_text()
+    assert len(calls) == len(set(calls)) + 1 == 9  # the one that was stopped came twice
+    rows = pd.read_csv(out / "runs.csv")
+    assert list(rows["variant"]) == ["baseline"] * 2 + ["ESM + ASSM + AFM"] * 2
+    assert list(rows["cases"]) == [2] * 4
+    assert list(rows["weights_sha256"]) == [
+        sha256(out / folder / "seed_0" / f"fold_{fold}" / "run" / "model.pt")
+        for folder in ("baseline", "ESM_ASSM_AFM")
+        for fold in (0, 1)
+    ]
+    metrics = pd.read_csv(out / "baseline" / "seed_0" / "fold_1" / "tables" / "metrics.csv")
+    assert rows["dice"][1] == pytest.approx(metrics["dice"].mean())
+    cases = pd.read_csv(out / "cases.csv").query("variant == 'baseline' and fold == 1")
+    assert list(cases["case"]) == list(metrics["case"])
+    assert list(cases["dice"]) == list(metrics["dice"])
+    assert Image.open(out / "curves.png").size == (1000, 400)
+    assert f"(datalist.json {sha256(data / 'datalist.json')[:12]})" in text
+    assert "The last epoch counts" in text
+    assert "| baseline | " in text
+    assert "85.96 ± 0.03" in text
+    assert re.search(r"\| [+-]\d+\.\d \([+-]\d+\.\d to [+-]\d+\.\d\)", text)
+    assert ", n = 4" in text
+    assert rows["machine"][0].startswith(f"cpu, {torch.get_num_threads()} threads, torch {torch.__version__}, ")
+    assert f"; {rows['machine'][0]}. Every run" in text
+    copy = out / "ESM_ASSM_AFM" / "seed_0" / "fold_0_old"
+    shutil.copytree(copy.with_name("fold_0"), copy)
+    assert "the runs (seeds 0; folds 0, 1)" in text
+    assert "4 cases of small, split by patient" in text
+    assert not list(out.rglob("last.pt"))
+    assert "Budget budget.yaml, steps 7; version" in text
+    Path(budget).write_text(Path(budget).read_text() + "# comments are no settings\n")
+    more = read_experiment("table4", ["ESM"])
+    text = run_experiment(more, str(data), str(out), budget, folds=[1], steps=7, device="cpu").read_text()
+    assert len(pd.read_csv(out / "runs.csv")) == 5  # a later call adds to the table
+    assert [line.split("|")[1].strip() for line in text.splitlines()[4:7]] == ["baseline", "ESM", "ESM + ASSM + AFM"]
+    begun = out / "ESM_ASSM_AFM" / "seed_0" / "fold_0" / "begun.json"
+    kept = begun.read_text()
+    begun.write_text(kept.replace('"steps": 7', '"steps": 6'))
+    with pytest.raises(UserError, match="ESM_ASSM_AFM/seed_0/fold_0: was begun with another configuration"):
+        run_experiment(more, str(data), str(out), budget, folds=[1], steps=7)  # no run of this call
+    begun.write_text(kept)
+    (data / "datalist.json").write_text((data / "datalist.json").read_text() + " ")
+    with pytest.raises(UserError, match="began with another datalist_sha256"):
+        run_experiment(chosen, str(data), str(out), budget, steps=7)
+    with pytest.raises(UserError, match="began with another budget"):
+        run_experiment(chosen, str(data), str(out), budget, steps=8)
+    other = read_experiment("table3", ["ResUNet_C_1"])
+    with pytest.raises(UserError, match="began with another experiment"):
+        run_experiment(other, str(data), str(out), budget)
+
+
+@pytest.mark.usefixtures("one_thread")  # as each of the processes has
+def test_trainings_side_by_side_are_those_one_after_the_other(
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data, chosen = str(make_dataset(cases=4, folds=2)), read_experiment("table4", ["baseline"])
+    tables = {}
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        text = run_experiment(chosen, data, str(out), budget, steps=4, device="cpu", processes=processes).read_text()
+        tables[processes] = text, (out / "runs.csv").read_text()
+    assert tables[1] == tables[2]  # with the weights' SHA-256
+    assert "trainings: 100%" in capfd.readouterr().err
+    places = [tmp_path / "2" / "baseline" / "seed_0" / f"fold_{fold}" for fold in (0, 1)]
+    assert all("evaluation" in (place / "log.txt").read_text() for place in places)
+    (places[1] / "tables" / FILES[-1]).unlink()
+    begun = places[1] / "begun.json"
+    begun.write_text(begun.read_text().replace('"steps": 4', '"steps": 3'))
+    with pytest.raises(UserError, match="fold_1: was begun with another configuration"):
+        run_experiment(chosen, data, str(tmp_path / "2"), budget, steps=4, device="cpu", processes=2)
+    with pytest.raises(UserError, match=r"0 processes; accepted: .*1 process or more"):
+        run_experiment(chosen, data, str(tmp_path / "2"), budget, steps=4, processes=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_trainings_side_by_side_end_with_the_command(
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path, how: signal.Signals
+) -> None:
+    data, out = make_dataset(cases=4, folds=2), tmp_path / "out"
+    Path(budget).write_text(Path(budget).read_text().replace("max_epochs: 1", "max_epochs: 4000"))
+    words = ["experiment", "table4", data, out, "--variants", "baseline,ESM", "--budget", budget, "--processes", 2]
+    command = [sys.executable, "-m", "scripts", *map(str, words), "--device", "cpu"]
+    states = "*/seed_0/fold_*/run/last.pt"  # not those that are just being written
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell makes its background jobs deaf
+    with subprocess.Popen(command, cwd=BUNDLE, preexec_fn=heeded, stdout=subprocess.DEVNULL) as running:
+        for _ in range(600):
+            if len(list(out.glob(states))) == 2 or running.poll() is not None:
+                break
+            time.sleep(0.2)
+        running.send_signal(how)
+        running.wait(timeout=60)
+    time.sleep(1)
+    left = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    assert len(list(out.glob(states))) == 2
+    assert not any("ESM" in path.parts for path in left)  # the two runs that waited were not begun
+    time.sleep(3)  # several epochs
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == left
+
+
+def test_steps_replace_those_of_the_budget(
+    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = []
+    monkeypatch.setattr(experiments, "train_once", lambda files, run, **given: settings.append((files, given)))
+    monkeypatch.setattr(experiments, "run_workflow", lambda *arguments, **given: None)
+    monkeypatch.setattr(experiments, "write_tables", lambda folder, *arguments: folder)
+    data = str(make_dataset(cases=8, folds=2))
+    run_experiment(read_experiment("table3", ["ResUNet_C_1"]), data, str(tmp_path / "out"), folds=[0], steps=20)
+    ((files, given),) = settings
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / file) for file in files])
+    parser.update({**given, "bundle_root": ".", "device": "cpu", "output_dir": str(tmp_path / "run")})
+    loader, epochs = (parser.get_parsed_content(id_) for id_ in ("train#dataloader", "max_epochs"))
+    assert 20 <= epochs * len(loader) < 20 + 4 * len(loader)
+    for name, steps in (("fv", 20), ("table3", 0)):
+        with pytest.raises(UserError, match=rf"--steps {steps} with .*; accepted: 1 or more"):
+            run_experiment(read_experiment(name), data, str(tmp_path / "other"), steps=steps)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        run_experiment(read_experiment("table3"), str(make_dataset()), str(tmp_path / "out"), budget)
+    with pytest.raises(UserError, match=r"thesis\.txt: is a file"):
+        run_experiment(read_experiment("table3"), str(tmp_path / "dataset"), str(tmp_path / "out/thesis.txt"), budget)
+    with pytest.raises(UserError, match=r"folds \[7\]"):
+        run_experiment(read_experiment("table3"), str(tmp_path / "dataset"), str(tmp_path / "new"), budget, folds=[7])
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path
+) -> None:
+    start = partial(run_experiment, read_experiment("table3"), str(make_dataset()), str(tmp_path / "new"))
+    with pytest.raises(UserError, match="device is 'nonsense'"):
+        start(budget, device="nonsense")
+    broken = {
+        "text.md": b"# words",
+        "list.yaml": b"- 1",
+        "bad.yaml": b"a: [1",
+        "empty.yaml": b"",
+        "no.yaml": b"\xff",
+    }
+    for name, content in broken.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: no settings in YAML or JSON"):
+            start(str(tmp_path / name), steps=5)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_fold_named_twice_is_trained_once(
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+    monkeypatch.setattr(experiments, "train_once", lambda files, run, **given: trained.append(given["fold"]))
+    monkeypatch.setattr(experiments, "run_workflow", lambda *arguments, **given: None)
+    monkeypatch.setattr(experiments, "write_tables", lambda folder, *arguments: folder)
+    chosen = read_experiment("table3", ["ResUNet_C_1"])
+    run_experiment(chosen, str(make_dataset(cases=4, folds=2)), str(tmp_path / "out"), budget, folds=[1, 0, 1])
+    assert trained == [0, 1]
+
+
+def test_processes_that_start_together_share_a_new_folder(tmp_path: Path) -> None:
+    record = {"experiment": "table3"}
+    with ThreadPoolExecutor(8) as pool:
+        for attempt in range(20):
+            folder = tmp_path / str(attempt)
+            list(pool.map(lambda _, folder=folder: experiments._claim(folder, record), range(8)))
+            assert [path.name for path in folder.iterdir()] == ["experiment.json"]
