@@ -8,9 +8,9 @@ from typing import Any
 
 import fire
 
-from scripts.command_line import refuse_unknown_options, typed
-from scripts.errors import find_user_error
-from scripts.messages import show_messages
+from .command_line import refuse_unknown_options, typed
+from .errors import find_user_error
+from .messages import show_messages
 
 COMMANDS = {
     "segment": "segment",

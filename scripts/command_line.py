@@ -10,8 +10,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from fire.decorators import SetParseFn, SetParseFns
 
-from scripts.errors import UserError
-from scripts.settings import flag, number, optional
+from .errors import UserError
+from .settings import flag, number, optional
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

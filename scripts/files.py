@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from scripts.errors import UserError
+from .errors import UserError
 
 _LOCKS = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None  # none on Windows
 

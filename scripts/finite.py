@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scripts.errors import UserError
+from .errors import UserError
 
 VARIANCE = "running_var"
 """How torch names the running variance of a normalisation; its square root is taken."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scripts.errors import UserError
+from .errors import UserError
 
 
 def flag(value: Any, name: str = "a switch") -> bool:

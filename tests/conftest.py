@@ -18,6 +18,7 @@ from scripts.metrics import counts
 from scripts.networks.registry import create_network
 from tests import refusing_device
 
+pytest_plugins = ("tests.scan_fixtures",)
 ROOT = Path(__file__).resolve().parent.parent
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

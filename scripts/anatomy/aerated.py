@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from scripts.anatomy.airways import find_airways
-from scripts.anatomy.downsampling import Coarse, Mask, erode
+from .airways import find_airways
+from .downsampling import Coarse, Mask, erode
 
 AIRY = -400  # HU below which a voxel is air or aerated lung; ground-glass opacities lie below it for the most part
 GAS = -960  # HU below which there is no tissue, blood included: bowel, airways, pneumothorax

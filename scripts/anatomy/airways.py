@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from scripts.anatomy.downsampling import Coarse, Mask, box, dilate, erode
+from .downsampling import Coarse, Mask, box, dilate, erode
 
 _THRESHOLDS = range(-980, -840, 10)  # HU: from tight to leaky
 _VOLUME = (3.0, 110.0)  # ml of the airways as far as they are grown

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from scripts.anatomy.downsampling import Coarse, Mask, dilate, erode, largest
+from .downsampling import Coarse, Mask, dilate, erode, largest
 
 SKIN = -500  # HU: halfway between air and tissue
 _THIN, _REACH = 4.0, 14.0  # mm: half of what is too thin for a body (table, blanket); how far skin lies from its core

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.anatomy.downsampling import Coarse, Mask
-from scripts.anatomy.tissue import Overview
+from .downsampling import Coarse, Mask
+from .tissue import Overview
 
 _BODY = 0.3  # litres: less is a phantom, a limb or nothing
 _LUNG = 0.1  # litres of aerated lung, in which one slice of a lung of 5 mm holds about as much

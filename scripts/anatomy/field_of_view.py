@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import ceil
 
-from scripts.anatomy.downsampling import Mask, Spacing, box
-from scripts.anatomy.lungs import Lungs
-from scripts.anatomy.tissue import Overview
+from .downsampling import Mask, Spacing, box
+from .lungs import Lungs
+from .tissue import Overview
 
 FIELDS_OF_VIEW = ("scan", "lungs")
 

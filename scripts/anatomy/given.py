@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.anatomy.downsampling import Spacing, choose_steps, enlarge
-from scripts.anatomy.sides import LEFT, RIGHT, split_sides
+from .downsampling import Spacing, choose_steps, enlarge
+from .sides import LEFT, RIGHT, split_sides
 
 _HOW = {"components": "the two components", "erosion": "two lungs that touch", "midline": "the middle of the picture"}
 _ACCEPTED = "accepted: 1 (right) and 2 (left), or one value for both lungs"

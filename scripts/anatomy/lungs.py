@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from scripts.anatomy.aerated import WALL
-from scripts.anatomy.downsampling import Mask, Spacing, enlarge, erode
-from scripts.anatomy.given import read_codes
-from scripts.anatomy.plausibility import find_cuts, find_doubts
-from scripts.anatomy.pleura import close_lung
-from scripts.anatomy.sides import LEFT, RIGHT, split_sides
-from scripts.anatomy.tissue import Overview
+from .aerated import WALL
+from .downsampling import Mask, Spacing, enlarge, erode
+from .given import read_codes
+from .plausibility import find_cuts, find_doubts
+from .pleura import close_lung
+from .sides import LEFT, RIGHT, split_sides
+from .tissue import Overview
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from scripts.anatomy.downsampling import Coarse, Mask
-from scripts.anatomy.lungs import Lungs
-from scripts.anatomy.sides import LEFT, RIGHT
+from .downsampling import Coarse, Mask
+from .lungs import Lungs
+from .sides import LEFT, RIGHT
 
 _BONE = 180  # HU of a block of about 2 mm
 _SOFT = (30, 130)  # HU of liver and the like, plain or with contrast medium

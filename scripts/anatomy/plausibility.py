@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.anatomy.downsampling import Spacing
+from .downsampling import Spacing
 
 # Litres of gas and tissue. Lower end: residual volume of a small young woman, 0.8 with a lower limit of normal of
 # about 0.5, upper end: total lung capacity of a man of 2.05 m, about 10 (Hall et al., Eur Respir J 2021;57:2000289),

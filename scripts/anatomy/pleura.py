@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from scripts.anatomy.downsampling import Mask, Spacing, box, close
+from .downsampling import Mask, Spacing, box, close
 
 _HILUM = 10.0  # mm: radius of the closing; the aorta (radius about 12) does not fit through
 _ARC, _HEIGHT = 75.0, 60.0  # mm along the wall, around and along z: widest opacity that is bridged

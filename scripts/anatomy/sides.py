@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from scripts.anatomy.downsampling import Mask, Spacing, box, distance
+from .downsampling import Mask, Spacing, box, distance
 
 RIGHT, LEFT = 1, 2  # the codes of masks
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from scripts.anatomy.aerated import find_aerated
-from scripts.anatomy.body import find_body
-from scripts.anatomy.downsampling import Coarse, Mask, Spacing, coarsen
+from .aerated import find_aerated
+from .body import find_body
+from .downsampling import Coarse, Mask, Spacing, coarsen
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.inference.calibration import calibrate as measure_calibration
-from scripts.settings import usable_device
+from ..inference.calibration import calibrate as measure_calibration
+from ..settings import usable_device
 
 
 def calibrate(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from scripts.errors import UserError
-from scripts.inference.segmenter import Segmenter
-from scripts.research.classify import Classifier, classify_file
+from ..errors import UserError
+from ..inference.segmenter import Segmenter
+from ..research.classify import Classifier, classify_file
 
 
 def classify(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scripts.errors import UserError
-from scripts.research.experiments import read_experiment, run_experiment
+from ..errors import UserError
+from ..research.experiments import read_experiment, run_experiment
 
 
 def experiment(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.research.figures import figure_files
+from ..research.figures import figure_files
 
 
 def figures(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scripts.monai_label import checkpoints
-from scripts.monai_label.deployment import assemble, sample_app, start_command
+from ..monai_label import checkpoints
+from ..monai_label.deployment import assemble, sample_app, start_command
 
 DEPLOYMENT = "out/monailabel"
 

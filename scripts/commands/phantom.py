@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.data.phantom.dataset import NOTE, write_phantom_dataset
+from ..data.phantom.dataset import NOTE, write_phantom_dataset
 
 
 def phantom(

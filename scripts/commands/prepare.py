@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from scripts.data.layouts.build import DEFAULT_FOLDS, DEFAULT_SEED, DEFAULT_SPLIT, build_datalist
-from scripts.data.layouts.case import LIST_NAMES, Case, Datalist
-from scripts.data.layouts.checks import Facts
-from scripts.data.layouts.prepared import check_output, write_prepared
-from scripts.data.splits import patients_of
-from scripts.errors import UserError
+from ..data.layouts.build import DEFAULT_FOLDS, DEFAULT_SEED, DEFAULT_SPLIT, build_datalist
+from ..data.layouts.case import LIST_NAMES, Case, Datalist
+from ..data.layouts.checks import Facts
+from ..data.layouts.prepared import check_output, write_prepared
+from ..data.splits import patients_of
+from ..errors import UserError
 
 
 def prepare(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.report.preview import preview_files
+from ..report.preview import preview_files
 
 
 def preview(scan: str, mask: str, out: str, truth: str | None = None, overwrite: bool = False) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.inference.publishing import is_faithful
-from scripts.inference.publishing import publish as write_published
-from scripts.settings import usable_device
+from ..inference.publishing import is_faithful
+from ..inference.publishing import publish as write_published
+from ..settings import usable_device
 
 
 def publish(weights: str, target: str, data: str, device: str | None = None) -> None:

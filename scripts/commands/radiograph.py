@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.research.radiograph import radiograph_files
+from ..research.radiograph import radiograph_files
 
 
 def radiograph(scan: str, mask: str, out: str, method: str = "attenuation", overwrite: bool = False) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from scripts.errors import UserError
-from scripts.inference.segmenter import Segmenter
-from scripts.pipeline.batch import exit_code, segment_cases
-from scripts.pipeline.case import CaseSegmenter, Settings
-from scripts.pipeline.inputs import Case, expand_inputs
-from scripts.report.report import DEMONSTRATION
-from scripts.transforms.intensity import parse_intensity
-from scripts.version import BUNDLE
+from ..errors import UserError
+from ..inference.segmenter import Segmenter
+from ..pipeline.batch import exit_code, segment_cases
+from ..pipeline.case import CaseSegmenter, Settings
+from ..pipeline.inputs import Case, expand_inputs
+from ..report.report import DEMONSTRATION
+from ..transforms.intensity import parse_intensity
+from ..version import BUNDLE
 
 
 def segment(

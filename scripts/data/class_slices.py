@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from scripts.data.slices import LEVELS, SliceDataset, load_stacks, transformed
-from scripts.transforms.labels import class_numbers
-from scripts.transforms.preprocessing import IMAGE, LABEL, PRIOR, NetworkGrid
+from ..transforms.labels import class_numbers
+from ..transforms.preprocessing import IMAGE, LABEL, PRIOR, NetworkGrid
+from .slices import LEVELS, SliceDataset, load_stacks, transformed
 
 
 class ClassSliceDataset(SliceDataset):

@@ -14,15 +14,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from scripts.data.layouts.base import listing_error
-from scripts.data.layouts.build import build_datalist, relative_to
-from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, FileKey
-from scripts.data.layouts.partners import check_partners
-from scripts.data.layouts.registry import DATALIST, recognise
-from scripts.data.layouts.schema import parse_datalist
-from scripts.data.splits import check_patient_disjoint, patients_of
-from scripts.errors import UserError
-from scripts.settings import optional
+from ..errors import UserError
+from ..settings import optional
+from .layouts.base import listing_error
+from .layouts.build import build_datalist, relative_to
+from .layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, FileKey
+from .layouts.partners import check_partners
+from .layouts.registry import DATALIST, recognise
+from .layouts.schema import parse_datalist
+from .splits import check_patient_disjoint, patients_of
 
 __all__ = [
     "FILE_KEYS",

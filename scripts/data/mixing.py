@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from scripts.data.slices import SliceDataset, mix_seed
-from scripts.errors import UserError
+from ..errors import UserError
+from .slices import SliceDataset, mix_seed
 
 
 class PairedSlices(Dataset[list[dict[str, Any]]]):

@@ -11,10 +11,10 @@ from monai.transforms import RandCropByPosNegLabeld, SpatialPad, map_binary_to_i
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scripts.data.slices import LEVELS, load_stacks, mix_seed, transformed
-from scripts.errors import UserError
-from scripts.transforms.lungs import OUTSIDE_HU
-from scripts.transforms.preprocessing import IMAGE, LABEL, SIZE_STEP, NetworkGrid
+from ..errors import UserError
+from ..transforms.lungs import OUTSIDE_HU
+from ..transforms.preprocessing import IMAGE, LABEL, SIZE_STEP, NetworkGrid
+from .slices import LEVELS, load_stacks, mix_seed, transformed
 
 INFECTED, CLEAN = "infected_voxels", "clean_voxels"
 CENTRES = 2**18

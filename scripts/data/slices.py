@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from scripts.errors import UserError
-from scripts.files import write_atomic
-from scripts.settings import count, number, optional
-from scripts.transforms.preprocessing import BOX, IMAGE, LABEL, LUNG, NetworkGrid
-from scripts.version import bundle_version
+from ..errors import UserError
+from ..files import write_atomic
+from ..settings import count, number, optional
+from ..transforms.preprocessing import BOX, IMAGE, LABEL, LUNG, NetworkGrid
+from ..version import bundle_version
 
 logger = logging.getLogger(__name__)
 

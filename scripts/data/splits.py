@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.data.layouts.case import SPLITS, Case
-from scripts.data.layouts.files import is_picture, read_header
-from scripts.errors import UserError
+from ..errors import UserError
+from .layouts.case import SPLITS, Case
+from .layouts.files import is_picture, read_header
 
 SLICE_WARNING = (
     "split by slice: slices of one scan are in training and in validation (the paper's protocol), "

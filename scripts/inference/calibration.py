@@ -22,12 +22,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scripts.data.datalist import describe, select_cases
-from scripts.data.layouts.case import Case
-from scripts.data.slices import chosen_slices
-from scripts.errors import UserError
-from scripts.files import write_atomic, write_json
-from scripts.inference.metadata import (
+from ..data.datalist import describe, select_cases
+from ..data.layouts.case import Case
+from ..data.slices import chosen_slices
+from ..errors import UserError
+from ..files import write_atomic, write_json
+from ..io.images import is_picture
+from ..networks.registry import same_network
+from ..transforms.postprocessing import PRED, EvaluationOutput
+from ..transforms.preprocessing import IMAGE, LABEL, check_size
+from .metadata import (
     card_path,
     inferer_from_card,
     preprocessing_from_card,
@@ -35,12 +39,8 @@ from scripts.inference.metadata import (
     require_slices,
     trained_network,
 )
-from scripts.inference.ood import Familiarity, FeatureMeans, deepest_layer
-from scripts.inference.whole_scan import looked_at, scan_logits
-from scripts.io.images import is_picture
-from scripts.networks.registry import same_network
-from scripts.transforms.postprocessing import PRED, EvaluationOutput
-from scripts.transforms.preprocessing import IMAGE, LABEL, check_size
+from .ood import Familiarity, FeatureMeans, deepest_layer
+from .whole_scan import looked_at, scan_logits
 
 LEVELS = 256
 """Probabilities are counted by floor(256 p): p >= k / 256 is level k or more."""

@@ -16,13 +16,13 @@ import torch
 from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
 from torch import nn
 
-from scripts.errors import UserError
-from scripts.files import sha256, unfinished_folder, write_json
-from scripts.finite import check_numbers, check_weights, load_weights
-from scripts.inference.tta import FlipInferer
-from scripts.networks.registry import checked_spec, constructor, create_network, is_data
-from scripts.settings import flag, memory_format, optional
-from scripts.transforms.preprocessing import ClassPreprocessing, Preprocessing
+from ..errors import UserError
+from ..files import sha256, unfinished_folder, write_json
+from ..finite import check_numbers, check_weights, load_weights
+from ..networks.registry import checked_spec, constructor, create_network, is_data
+from ..settings import flag, memory_format, optional
+from ..transforms.preprocessing import ClassPreprocessing, Preprocessing
+from .tta import FlipInferer
 
 CARD_FORMAT = 1
 OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flips": False, "least_slice_share": 0.0}

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scripts.data.datalist import select_cases
-from scripts.errors import UserError
-from scripts.inference.calibration import check_data, probabilities_and_label
-from scripts.inference.metadata import card_path, trained_network, write_checkpoint
-from scripts.metrics import dice
+from ..data.datalist import select_cases
+from ..errors import UserError
+from ..metrics import dice
+from .calibration import check_data, probabilities_and_label
+from .metadata import card_path, trained_network, write_checkpoint
 
 MOST_CHANGED_VOXELS = 1e-4
 """Share of the voxels of a case that may change between infection and background."""

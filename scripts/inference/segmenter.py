@@ -13,17 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scripts.anatomy.field_of_view import Box, find_box, whole
-from scripts.anatomy.lungs import Lungs, segment_lungs
-from scripts.anatomy.tissue import Overview, look_over
-from scripts.finite import check_maps
-from scripts.inference.metadata import require_slices, trained_network
-from scripts.inference.ood import Familiarity, FeatureMeans
-from scripts.inference.tta import average_over_flips
-from scripts.io.volume import Note, Scan, canonical
-from scripts.settings import flag, number, usable_device
-from scripts.transforms.geometry import resize_slice
-from scripts.transforms.intensity import (
+from ..anatomy.field_of_view import Box, find_box, whole
+from ..anatomy.lungs import Lungs, segment_lungs
+from ..anatomy.tissue import Overview, look_over
+from ..finite import check_maps
+from ..io.volume import Note, Scan, canonical
+from ..settings import flag, number, usable_device
+from ..transforms.geometry import resize_slice
+from ..transforms.intensity import (
     AIR_HU,
     HounsfieldMap,
     parse_intensity,
@@ -32,7 +29,10 @@ from scripts.transforms.intensity import (
     watch_values,
     z_score,
 )
-from scripts.transforms.postprocessing import without_small_lesions
+from ..transforms.postprocessing import without_small_lesions
+from .metadata import require_slices, trained_network
+from .ood import Familiarity, FeatureMeans
+from .tta import average_over_flips
 
 SLICES_AT_ONCE = 8
 """The batch of configs/inference.yaml: the same batch gives the same bits."""

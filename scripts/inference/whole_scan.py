@@ -11,9 +11,9 @@ from monai.inferers import Inferer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scripts.finite import check_maps
-from scripts.transforms.postprocessing import scan_name
-from scripts.transforms.preprocessing import BOX, IMAGE
+from ..finite import check_maps
+from ..transforms.postprocessing import scan_name
+from ..transforms.preprocessing import BOX, IMAGE
 
 
 def looked_at(item: Mapping[str, Any]) -> NDArray[np.intp]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.errors import UserError
-from scripts.io.grids import Grid, check_belongs
-from scripts.io.volume import Affine, Note, Scan, axial_axes
+from ..errors import UserError
+from .grids import Grid, check_belongs
+from .volume import Affine, Note, Scan, axial_axes
 
 SHEAR_TOLERANCE = 1e-3
 """Largest cosine between two axes that counts as a right angle: 0.06 degrees, what rounded headers reach."""

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.errors import UserError
+from ..errors import UserError
 
 TOLERANCE_MM = 1e-2
 """How far a label's corner may lie off its image's: what rounded headers reach."""

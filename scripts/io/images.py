@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from scripts.errors import UserError
-from scripts.io.volume import LPS_TO_RAS, Note, Scan
+from ..errors import UserError
+from .volume import LPS_TO_RAS, Note, Scan
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 _GREY_TOLERANCE = 16  # levels between channels that JPG compression may leave in a grey picture

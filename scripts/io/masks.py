@@ -13,14 +13,14 @@ from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
 from PIL import Image
 
-from scripts.errors import UserError
-from scripts.files import fit_name, write_atomic
-from scripts.io.images import is_picture
-from scripts.io.itk.files import ITK_SUFFIXES, NRRD_SUFFIXES, itk_size, write_itk_bytes
-from scripts.io.nifti.reading import read_header
-from scripts.io.nifti.writing import header_from_affine, header_like, write_bytes
-from scripts.io.reading import scan_name
-from scripts.io.volume import Scan
+from ..errors import UserError
+from ..files import fit_name, write_atomic
+from .images import is_picture
+from .itk.files import ITK_SUFFIXES, NRRD_SUFFIXES, itk_size, write_itk_bytes
+from .nifti.reading import read_header
+from .nifti.writing import header_from_affine, header_like, write_bytes
+from .reading import scan_name
+from .volume import Scan
 
 logger = logging.getLogger(__name__)
 

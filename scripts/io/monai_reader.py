@@ -14,9 +14,9 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
-from scripts.errors import UserError
-from scripts.io.reading import VOLUME_SUFFIXES, read_scan
-from scripts.io.volume import Scan
+from ..errors import UserError
+from .reading import VOLUME_SUFFIXES, read_scan
+from .volume import Scan
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.errors import UserError
+from ..errors import UserError
 
 _CHUNK = 1 << 24
 GZIP_MAGIC = b"\x1f\x8b"

@@ -9,14 +9,14 @@ from typing import Any
 import nibabel as nib
 from numpy.typing import NDArray
 
-from scripts.errors import UserError
-from scripts.io.dicom.files import recognize_file
-from scripts.io.geometry_checks import Affine, check_directions, check_geometry
-from scripts.io.images import PICTURE_SUFFIXES, read_picture
-from scripts.io.itk.files import ITK_SUFFIXES, inspect_itk, read_itk
-from scripts.io.itk.headers import find_data, read_text_header
-from scripts.io.nifti.reading import NIFTI_SUFFIXES, inspect_nifti, partner, read_nifti
-from scripts.io.volume import Scan
+from ..errors import UserError
+from .dicom.files import recognize_file
+from .geometry_checks import Affine, check_directions, check_geometry
+from .images import PICTURE_SUFFIXES, read_picture
+from .itk.files import ITK_SUFFIXES, inspect_itk, read_itk
+from .itk.headers import find_data, read_text_header
+from .nifti.reading import NIFTI_SUFFIXES, inspect_nifti, partner, read_nifti
+from .volume import Scan
 
 VOLUME_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
 FILE_SUFFIXES = VOLUME_SUFFIXES + PICTURE_SUFFIXES

@@ -11,7 +11,7 @@ import numpy as np
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-from scripts.io.padding import Padding
+from .padding import Padding
 
 AXES = "LPS"
 """Canonical orientation: x to the patient's left, y to posterior, z to superior. A radiological display shows

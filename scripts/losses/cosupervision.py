@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from scripts.losses.checks import check_maps
-from scripts.settings import flag
+from ..settings import flag
+from .checks import check_maps
 
 LOSS_FORMS = ("sum", "paper_literal", "mean")
 

@@ -6,7 +6,7 @@ import torch
 from monai.losses import DeepSupervisionLoss, DiceCELoss
 from torch import Tensor, nn
 
-from scripts.losses.checks import check_sizes
+from .checks import check_sizes
 
 MAIN_WEIGHT = 0.5
 

@@ -6,7 +6,7 @@ import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
-from scripts.losses.checks import check_sizes
+from .checks import check_sizes
 
 SMOOTH = 1e-4  # in numerator and denominator, so that a class that is neither there nor predicted counts as right
 

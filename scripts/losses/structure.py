@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.losses.checks import check_maps
-from scripts.settings import flag
+from ..settings import flag
+from .checks import check_maps
 
 NEIGHBOURHOOD = 31  # pixels on a side
 BOUNDARY_WEIGHT = 5.0

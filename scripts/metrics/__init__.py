@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from scripts.metrics.cumulative import (
+from .cumulative import (
     DiceOverThresholds,
     SegmentationMeasures,
     SegmentationMetric,
     SoftDiceLossMetric,
 )
-from scripts.metrics.functional import (
+from .functional import (
     MEASURES,
     dice,
     dice_over_thresholds,
@@ -23,7 +23,7 @@ from scripts.metrics.functional import (
     sensitivity,
     specificity,
 )
-from scripts.metrics.table import json_ready, score_case, summarise
+from .table import json_ready, score_case, summarise
 
 __all__ = [
     "MEASURES",

@@ -9,7 +9,7 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
-from scripts.metrics.counts import (
+from .counts import (
     OVERLAP_RATIOS,
     Counts,
     Rules,
@@ -19,14 +19,14 @@ from scripts.metrics.counts import (
     prepare_maps,
     working_dtype,
 )
-from scripts.metrics.functional import (
+from .functional import (
     MEASURES,
     check_names,
     dice_over_thresholds,
     mean_and_max_dice,
     measure_all,
 )
-from scripts.metrics.slices import batch_to_slices, per_slice
+from .slices import batch_to_slices, per_slice
 
 Aggregation = Literal["slice", "positive_slice", "case", "pooled"]
 

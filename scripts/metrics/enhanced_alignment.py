@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scripts.metrics.counts import Counts, Rules, counts_over_thresholds, prepare_maps, working_dtype
+from .counts import Counts, Rules, counts_over_thresholds, prepare_maps, working_dtype
 
 EPSILON = 2.0**-52  # MATLAB's eps, whatever the type in use
 

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from scripts.metrics.counts import (
+from .counts import (
     OVERLAP_RATIOS,
     Counts,
     Rules,
@@ -24,10 +24,10 @@ from scripts.metrics.counts import (
     prepare_maps,
     working_dtype,
 )
-from scripts.metrics.enhanced_alignment import alignment
-from scripts.metrics.enhanced_alignment import e_measure as e_measure
-from scripts.metrics.structure import s_measure as s_measure
-from scripts.metrics.structure import structure
+from .enhanced_alignment import alignment
+from .enhanced_alignment import e_measure as e_measure
+from .structure import s_measure as s_measure
+from .structure import structure
 
 OVERLAP_MEASURES = tuple(OVERLAP_RATIOS)
 MAP_MEASURES = ("mae", "e_measure", "s_measure")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scripts.metrics.counts import Rules, prepare_maps, working_dtype
-from scripts.metrics.enhanced_alignment import EPSILON
+from .counts import Rules, prepare_maps, working_dtype
+from .enhanced_alignment import EPSILON
 
 ALPHA = 0.5  # weight of the object part
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from scripts.metrics.counts import (
+from .counts import (
     OVERLAP_RATIOS,
     Counts,
     Rules,
@@ -19,9 +19,9 @@ from scripts.metrics.counts import (
     counts_at,
     prepare_maps,
 )
-from scripts.metrics.functional import MAP_MEASURES, MEASURES, OVERLAP_MEASURES, measure_all
-from scripts.metrics.slices import case_to_slices, per_slice
-from scripts.metrics.surface import surface_measures
+from .functional import MAP_MEASURES, MEASURES, OVERLAP_MEASURES, measure_all
+from .slices import case_to_slices, per_slice
+from .surface import surface_measures
 
 Row = dict[str, Any]
 VOLUME_MEASURES = ("volume_ml", "predicted_volume_ml", "volume_error_ml")

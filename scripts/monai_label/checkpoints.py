@@ -18,12 +18,12 @@ from typing import Any
 
 import pandas as pd
 
-from scripts.errors import UserError
-from scripts.files import unfinished_folder
-from scripts.inference.metadata import card_path, read_card
-from scripts.networks.registry import same_network
-from scripts.training.processes import is_main_process
-from scripts.training.run_folder import BEST, LAST
+from ..errors import UserError
+from ..files import unfinished_folder
+from ..inference.metadata import card_path, read_card
+from ..networks.registry import same_network
+from ..training.processes import is_main_process
+from ..training.run_folder import BEST, LAST
 
 logger = logging.getLogger(__name__)
 

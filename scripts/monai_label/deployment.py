@@ -20,13 +20,13 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from scripts.data.phantom.dataset import write_phantom_dataset
-from scripts.errors import UserError
-from scripts.files import replace_folder, unfinished_folder, write_json
-from scripts.inference.metadata import read_card, require_slices
-from scripts.monai_label import checkpoints
-from scripts.networks.registry import checked_spec
-from scripts.version import BUNDLE
+from ..data.phantom.dataset import write_phantom_dataset
+from ..errors import UserError
+from ..files import replace_folder, unfinished_folder, write_json
+from ..inference.metadata import read_card, require_slices
+from ..networks.registry import checked_spec
+from ..version import BUNDLE
+from . import checkpoints
 
 NAME = "lung_infection_ct_segmentation"
 COPIED = ("configs/inference.yaml", "configs/multi_gpu_train.yaml", "configs/logging.conf", "LICENSE")

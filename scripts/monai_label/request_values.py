@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from scripts.errors import UserError
+from ..errors import UserError
 
 Check = Callable[[Any], Any]
 """Returns the value in its type, or raises ValueError with what is expected."""

@@ -17,8 +17,8 @@ from typing import Any
 import monai.networks.nets
 from torch import nn
 
-from scripts.errors import UserError
-from scripts.networks.registration import NETWORKS as NETWORKS
+from ..errors import UserError
+from .registration import NETWORKS as NETWORKS
 
 MONAI = "monai.networks.nets."
 FETCHES = re.compile(r"pretrained|url|file|weights|repo|cache_dir")

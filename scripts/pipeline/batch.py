@@ -11,12 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from scripts.errors import UserError, find_user_error
-from scripts.files import locked, write_json
-from scripts.io.output_names import MANIFEST, read_report
-from scripts.pipeline.case import CaseSegmenter
-from scripts.pipeline.inputs import Case
-from scripts.settings import describe_machine
+from ..errors import UserError, find_user_error
+from ..files import locked, write_json
+from ..io.output_names import MANIFEST, read_report
+from ..settings import describe_machine
+from .case import CaseSegmenter
+from .inputs import Case
 
 logger = logging.getLogger(__name__)
 

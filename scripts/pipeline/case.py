@@ -11,25 +11,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.anatomy.lungs import Lungs, segment_lungs
-from scripts.anatomy.tissue import Overview, look_over
-from scripts.errors import UserError
-from scripts.files import replace_folder, unfinished_folder, write_json
-from scripts.inference.segmenter import HounsfieldSlices, Segmentation, Segmenter
-from scripts.io.dicom.archive import unpacked
-from scripts.io.dicom.reading import read_dicom
-from scripts.io.dicom.seg import write_dicom_seg
-from scripts.io.masks import mask_path, probability_path, write_probability, write_scan_mask
-from scripts.io.output_names import KEY, REPORT, foreign_files, read_report, walk_files
-from scripts.io.reading import read_scan, scan_files
-from scripts.io.volume import Note, Scan, canonical
-from scripts.pipeline.checks import check_anatomy
-from scripts.pipeline.inputs import Case
-from scripts.pipeline.lung_masks import find_lung_mask, read_lung_mask
-from scripts.report.html import write_report_html
-from scripts.report.measure import measure
-from scripts.report.preview import draw_preview
-from scripts.report.report import build_report, describe_model
+from ..anatomy.lungs import Lungs, segment_lungs
+from ..anatomy.tissue import Overview, look_over
+from ..errors import UserError
+from ..files import replace_folder, unfinished_folder, write_json
+from ..inference.segmenter import HounsfieldSlices, Segmentation, Segmenter
+from ..io.dicom.archive import unpacked
+from ..io.dicom.reading import read_dicom
+from ..io.dicom.seg import write_dicom_seg
+from ..io.masks import mask_path, probability_path, write_probability, write_scan_mask
+from ..io.output_names import KEY, REPORT, foreign_files, read_report, walk_files
+from ..io.reading import read_scan, scan_files
+from ..io.volume import Note, Scan, canonical
+from ..report.html import write_report_html
+from ..report.measure import measure
+from ..report.preview import draw_preview
+from ..report.report import build_report, describe_model
+from .checks import check_anatomy
+from .inputs import Case
+from .lung_masks import find_lung_mask, read_lung_mask
 
 MUCH_OUTSIDE_PERCENT = 20
 """Share of the infection outside of the lungs from which on a person should look at it before any number."""

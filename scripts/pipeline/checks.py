@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from scripts.anatomy.chest import examine
-from scripts.anatomy.lungs import Lungs
-from scripts.anatomy.orientation import orientation_findings
-from scripts.anatomy.tissue import Overview
-from scripts.errors import UserError
-from scripts.io.volume import Note, Scan
+from ..anatomy.chest import examine
+from ..anatomy.lungs import Lungs
+from ..anatomy.orientation import orientation_findings
+from ..anatomy.tissue import Overview
+from ..errors import UserError
+from ..io.volume import Note, Scan
 
 WHOLE_CHEST_MM = 100.0
 """A body shown whole in the plane over this length must show lung, if it is a chest."""

@@ -6,13 +6,13 @@ import logging
 from collections import defaultdict
 from pathlib import Path
 
-from scripts.data.datalist import select_cases
-from scripts.data.layouts.registry import DATALIST
-from scripts.errors import UserError
-from scripts.io.dicom.files import recognize_file
-from scripts.io.masks import mask_suffix
-from scripts.io.output_names import describe_passed_over, walk_files
-from scripts.io.reading import FILE_SUFFIXES, scan_name
+from ..data.datalist import select_cases
+from ..data.layouts.registry import DATALIST
+from ..errors import UserError
+from ..io.dicom.files import recognize_file
+from ..io.masks import mask_suffix
+from ..io.output_names import describe_passed_over, walk_files
+from ..io.reading import FILE_SUFFIXES, scan_name
 
 logger = logging.getLogger(__name__)
 

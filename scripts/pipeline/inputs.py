@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from scripts.data.datalist import select_cases
-from scripts.data.layouts.registry import DATALIST
-from scripts.errors import UserError
-from scripts.files import fit_name
-from scripts.io.dicom.archive import UNREADABLE_ZIP
-from scripts.io.dicom.files import DICOM_SUFFIXES, HEAD, UNREADABLE_FILE, read_header, recognize, recognize_file
-from scripts.io.dicom.header import CT_CLASSES, text
-from scripts.io.images import PICTURE_SUFFIXES
-from scripts.io.output_names import describe_passed_over, walk_files
-from scripts.io.reading import FILE_SUFFIXES, file_suffix, scan_name
+from ..data.datalist import select_cases
+from ..data.layouts.registry import DATALIST
+from ..errors import UserError
+from ..files import fit_name
+from ..io.dicom.archive import UNREADABLE_ZIP
+from ..io.dicom.files import DICOM_SUFFIXES, HEAD, UNREADABLE_FILE, read_header, recognize, recognize_file
+from ..io.dicom.header import CT_CLASSES, text
+from ..io.images import PICTURE_SUFFIXES
+from ..io.output_names import describe_passed_over, walk_files
+from ..io.reading import FILE_SUFFIXES, file_suffix, scan_name
 
 logger = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.anatomy.lungs import Lungs
-from scripts.errors import UserError
-from scripts.files import fit_name
-from scripts.io.geometry_checks import check_same_grid
-from scripts.io.reading import FILE_SUFFIXES, read_scan
-from scripts.io.volume import Scan
+from ..anatomy.lungs import Lungs
+from ..errors import UserError
+from ..files import fit_name
+from ..io.geometry_checks import check_same_grid
+from ..io.reading import FILE_SUFFIXES, read_scan
+from ..io.volume import Scan
 
 
 def find_lung_mask(path: Path, name: str) -> Path:

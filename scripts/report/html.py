@@ -11,9 +11,9 @@ from string import Template
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from scripts.files import write_atomic
-from scripts.report.profile import draw_profile
-from scripts.report.sections import (
+from ..files import write_atomic
+from .profile import draw_profile
+from .sections import (
     density_section,
     element,
     key_numbers,

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.anatomy.lungs import Lungs
-from scripts.anatomy.sides import LEFT, RIGHT
-from scripts.report.density import HuHistogram, density
-from scripts.report.lesions import LesionFinder, describe_lesions
-from scripts.report.severity import severity
+from ..anatomy.lungs import Lungs
+from ..anatomy.sides import LEFT, RIGHT
+from .density import HuHistogram, density
+from .lesions import LesionFinder, describe_lesions
+from .severity import severity
 
 NO_LUNGS = "the lungs were not segmented"
 PART_OF_LUNGS = "the scan shows a part of the lungs only"

@@ -15,11 +15,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from scripts.errors import UserError
-from scripts.files import write_atomic
-from scripts.inference.segmenter import HounsfieldSlices
-from scripts.io.geometry_checks import check_same_grid
-from scripts.io.reading import read_scan
+from ..errors import UserError
+from ..files import write_atomic
+from ..inference.segmenter import HounsfieldSlices
+from ..io.geometry_checks import check_same_grid
+from ..io.reading import read_scan
 
 LUNG_WINDOW = (-1350.0, 150.0)  # level -600, width 1500 HU
 _MASK_COLOUR, _TRUTH_COLOUR = "#ff9f1c", "#2ec4ff"  # told apart by the colour-blind, too

@@ -10,9 +10,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from scripts.inference.segmenter import Segmenter
-from scripts.io.volume import Note, Scan
-from scripts.version import bundle_version
+from ..inference.segmenter import Segmenter
+from ..io.volume import Note, Scan
+from ..version import bundle_version
 
 FORMAT = 1
 RESEARCH_USE = "Research use only, not a medical device."

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 from ignite.engine import Engine
 
-from scripts.data.slices import chosen_slices
-from scripts.files import write_atomic, write_json
-from scripts.metrics import json_ready, score_case, summarise
-from scripts.training.processes import is_main_process
-from scripts.training.tables import CaseTables, flat_figures, in_words
-from scripts.transforms.labels import CLASSES
+from ..data.slices import chosen_slices
+from ..files import write_atomic, write_json
+from ..metrics import json_ready, score_case, summarise
+from ..training.processes import is_main_process
+from ..training.tables import CaseTables, flat_figures, in_words
+from ..transforms.labels import CLASSES
 
 logger = logging.getLogger(__name__)
 

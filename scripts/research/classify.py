@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from scripts.errors import UserError
-from scripts.files import replace_folder, sha256, unfinished_folder, write_json
-from scripts.finite import check_maps
-from scripts.inference.metadata import class_preprocessing_from_card, trained_network
-from scripts.inference.segmenter import (
+from ..errors import UserError
+from ..files import replace_folder, sha256, unfinished_folder, write_json
+from ..finite import check_maps
+from ..inference.metadata import class_preprocessing_from_card, trained_network
+from ..inference.segmenter import (
     PROBABILITY_STEPS,
     SLICES_AT_ONCE,
     HounsfieldSlices,
@@ -23,17 +23,17 @@ from scripts.inference.segmenter import (
     Segmenter,
     slice_input,
 )
-from scripts.io.geometry_checks import check_same_grid
-from scripts.io.masks import classes_path, write_classes
-from scripts.io.reading import read_scan
-from scripts.io.volume import Note, Scan, canonical
-from scripts.pipeline.case import Watch, read_case
-from scripts.pipeline.inputs import expand_inputs
-from scripts.report.report import build_report, describe_model
-from scripts.settings import usable_device
-from scripts.transforms.geometry import resize_slice
-from scripts.transforms.labels import CLASSES
-from scripts.version import bundle_version
+from ..io.geometry_checks import check_same_grid
+from ..io.masks import classes_path, write_classes
+from ..io.reading import read_scan
+from ..io.volume import Note, Scan, canonical
+from ..pipeline.case import Watch, read_case
+from ..pipeline.inputs import expand_inputs
+from ..report.report import build_report, describe_model
+from ..settings import usable_device
+from ..transforms.geometry import resize_slice
+from ..transforms.labels import CLASSES
+from ..version import bundle_version
 
 REPORT = "classes.json"
 WRITTEN = {REPORT, "classes.nii.gz", "classes.nrrd", "classes.mha", "classes.png"}

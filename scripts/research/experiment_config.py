@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from scripts.errors import UserError
-from scripts.version import BUNDLE
+from ..errors import UserError
+from ..version import BUNDLE
 
 EXPERIMENTS = BUNDLE / "configs/experiments"
 BUDGET = "configs/presets/experiment_cpu.yaml"

@@ -14,10 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import t
 
-from scripts.files import write_atomic
-from scripts.research.experiment_config import Experiment
-from scripts.research.workflows import FINISHED
-from scripts.training.tables import FILES
+from ..files import write_atomic
+from ..training.tables import FILES
+from .experiment_config import Experiment
+from .workflows import FINISHED
 
 MEASURES = ("dice", "iou", "sensitivity", "precision", "mae", "e_measure", "s_measure")
 COLUMNS = {

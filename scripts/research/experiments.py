@@ -15,17 +15,17 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from scripts.data.datalist import describe, read_datalist
-from scripts.data.layouts.registry import DATALIST
-from scripts.errors import UserError
-from scripts.files import UNFINISHED, sha256, write_json
-from scripts.research.experiment_config import BUDGET, Experiment, Variant, read_experiment
-from scripts.research.experiment_tables import Run, write_tables
-from scripts.research.parallel_runs import side_by_side
-from scripts.research.workflows import run_workflow, train_once
-from scripts.settings import usable_device
-from scripts.training.tables import FILES
-from scripts.version import BUNDLE, bundle_version
+from ..data.datalist import describe, read_datalist
+from ..data.layouts.registry import DATALIST
+from ..errors import UserError
+from ..files import UNFINISHED, sha256, write_json
+from ..settings import usable_device
+from ..training.tables import FILES
+from ..version import BUNDLE, bundle_version
+from .experiment_config import BUDGET, Experiment, Variant, read_experiment
+from .experiment_tables import Run, write_tables
+from .parallel_runs import side_by_side
+from .workflows import run_workflow, train_once
 
 logger = logging.getLogger(__name__)
 

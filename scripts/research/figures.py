@@ -15,16 +15,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scripts.errors import UserError
-from scripts.files import check_results_folder, results_folder
-from scripts.inference.segmenter import HounsfieldSlices, Segmenter
-from scripts.io.geometry_checks import check_same_grid
-from scripts.io.reading import read_scan
-from scripts.io.volume import Scan, canonical
-from scripts.networks.resunet.fusion import AttentionFusion
-from scripts.networks.resunet.resunet import ResUNet
-from scripts.networks.resunet.supervision import SupervisionHeads
-from scripts.report.preview import LUNG_WINDOW, choose_slices
+from ..errors import UserError
+from ..files import check_results_folder, results_folder
+from ..inference.segmenter import HounsfieldSlices, Segmenter
+from ..io.geometry_checks import check_same_grid
+from ..io.reading import read_scan
+from ..io.volume import Scan, canonical
+from ..networks.resunet.fusion import AttentionFusion
+from ..networks.resunet.resunet import ResUNet
+from ..networks.resunet.supervision import SupervisionHeads
+from ..report.preview import LUNG_WINDOW, choose_slices
 
 Picture = NDArray[np.float32]
 FILES = ("comparison.png", "stages.png", "fusion.png")

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from scripts.errors import UserError, find_user_error
-from scripts.messages import show_messages
+from ..errors import UserError, find_user_error
+from ..messages import show_messages
 
 
 def side_by_side(tasks: Mapping[Path, Callable[[], object]], processes: int) -> Iterator[None]:

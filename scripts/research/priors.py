@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from scripts.data.datalist import Fold, Split, select_cases
-from scripts.data.layouts.case import Case
-from scripts.errors import UserError
-from scripts.inference.metadata import read_card
-from scripts.research.pseudo_labels import SCALE, write_pseudo_labels
+from ..data.datalist import Fold, Split, select_cases
+from ..data.layouts.case import Case
+from ..errors import UserError
+from ..inference.metadata import read_card
+from .pseudo_labels import SCALE, write_pseudo_labels
 
 logger = logging.getLogger(__name__)
 

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from scripts.data.layouts.case import Case
-from scripts.files import fit_name, write_atomic
-from scripts.inference.metadata import inferer_from_card, preprocessing_from_card, trained_network
-from scripts.inference.whole_scan import scan_logits
-from scripts.io.images import is_picture
-from scripts.io.nifti.writing import header_from_affine, write_bytes
-from scripts.io.reading import read_grid, read_voxels
-from scripts.transforms.postprocessing import PRED, ScanProbabilities
-from scripts.transforms.preprocessing import IMAGE
+from ..data.layouts.case import Case
+from ..files import fit_name, write_atomic
+from ..inference.metadata import inferer_from_card, preprocessing_from_card, trained_network
+from ..inference.whole_scan import scan_logits
+from ..io.images import is_picture
+from ..io.nifti.writing import header_from_affine, write_bytes
+from ..io.reading import read_grid, read_voxels
+from ..transforms.postprocessing import PRED, ScanProbabilities
+from ..transforms.preprocessing import IMAGE
 
 SCALE = 255
 """Probabilities are stored in a byte; this value is 1."""

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
-from scripts.errors import UserError
-from scripts.files import check_results_folder, results_folder
-from scripts.inference.segmenter import HounsfieldSlices
-from scripts.io.geometry_checks import check_same_grid
-from scripts.io.reading import read_scan
-from scripts.transforms.intensity import DEFAULT_WINDOW
+from ..errors import UserError
+from ..files import check_results_folder, results_folder
+from ..inference.segmenter import HounsfieldSlices
+from ..io.geometry_checks import check_same_grid
+from ..io.reading import read_scan
+from ..transforms.intensity import DEFAULT_WINDOW
 
 Method = Literal["attenuation", "sum"]
 METHODS: tuple[Method, ...] = ("attenuation", "sum")

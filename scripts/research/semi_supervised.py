@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from scripts.data.datalist import Case, Fold, describe, read_datalist, select_cases
-from scripts.data.layouts.registry import DATALIST
-from scripts.errors import UserError
-from scripts.files import unfinished_folder, write_json
-from scripts.inference.metadata import card_path, read_card, require_slices
-from scripts.research.pseudo_labels import pseudo_labelled, write_pseudo_labels
-from scripts.research.workflows import train_once
-from scripts.settings import count, flag, number, optional, usable_device
-from scripts.training.run_folder import BEST, claim_folder
+from ..data.datalist import Case, Fold, describe, read_datalist, select_cases
+from ..data.layouts.registry import DATALIST
+from ..errors import UserError
+from ..files import unfinished_folder, write_json
+from ..inference.metadata import card_path, read_card, require_slices
+from ..settings import count, flag, number, optional, usable_device
+from ..training.run_folder import BEST, claim_folder
+from .pseudo_labels import pseudo_labelled, write_pseudo_labels
+from .workflows import train_once
 
 logger = logging.getLogger(__name__)
 

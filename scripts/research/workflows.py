@@ -8,12 +8,12 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from scripts.files import write_json
-from scripts.inference.metadata import read_card
-from scripts.settings import describe_machine, usable_device
-from scripts.training.curves import Curves
-from scripts.training.run_folder import BEST, LAST
-from scripts.version import BUNDLE
+from ..files import write_json
+from ..inference.metadata import read_card
+from ..settings import describe_machine, usable_device
+from ..training.curves import Curves
+from ..training.run_folder import BEST, LAST
+from ..version import BUNDLE
 
 FINISHED = "finished.json"
 """What a training leaves that has ended."""

@@ -8,8 +8,8 @@ from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from torch import nn
 
-from scripts.errors import UserError
-from scripts.settings import number
+from ..errors import UserError
+from ..settings import number
 
 
 class WeightAverage:

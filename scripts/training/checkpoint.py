@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
-from scripts.errors import UserError
-from scripts.files import write_atomic
-from scripts.finite import check_weights
-from scripts.inference.metadata import write_checkpoint
-from scripts.metrics import json_ready
-from scripts.networks.registry import same_network
-from scripts.settings import flag, number, optional
-from scripts.training.event_files import forget_after
-from scripts.training.fine_tuning import check_same_as_parent
-from scripts.training.processes import is_main_process
-from scripts.training.run_folder import BEST, CURVES, LAST
+from ..errors import UserError
+from ..files import write_atomic
+from ..finite import check_weights
+from ..inference.metadata import write_checkpoint
+from ..metrics import json_ready
+from ..networks.registry import same_network
+from ..settings import flag, number, optional
+from .event_files import forget_after
+from .fine_tuning import check_same_as_parent
+from .processes import is_main_process
+from .run_folder import BEST, CURVES, LAST
 
 logger = logging.getLogger(__name__)
 

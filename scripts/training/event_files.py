@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from scripts.files import write_atomic
+from ..files import write_atomic
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scripts.errors import UserError
-from scripts.inference.metadata import completed_preprocessing, read_card
-from scripts.networks.registry import same_network
-from scripts.settings import flag, optional
+from ..errors import UserError
+from ..inference.metadata import completed_preprocessing, read_card
+from ..networks.registry import same_network
+from ..settings import flag, optional
 
 FINE_TUNING = "\"['configs/train.yaml','configs/finetune.yaml']\""
 

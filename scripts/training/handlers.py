@@ -8,7 +8,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.handlers import from_engine
 
-from scripts.errors import UserError
+from ..errors import UserError
 
 READ_EVERY = 50
 """Steps after which a loss that is not finite ends a training at the latest."""

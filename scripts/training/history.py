@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.optim import Optimizer
 
-from scripts.files import write_atomic
-from scripts.training.processes import is_main_process
+from ..files import write_atomic
+from .processes import is_main_process
 
 LOSSES = ("train_loss", "val_loss")
 MEASURES = ("val_mean_dice", "val_mean_sensitivity", "val_mean_precision")

@@ -9,8 +9,8 @@ import torch
 from ignite.engine import Engine
 from monai.handlers import IgniteMetricHandler
 
-from scripts.metrics import SegmentationMeasures
-from scripts.metrics.cumulative import Aggregation
+from ..metrics import SegmentationMeasures
+from ..metrics.cumulative import Aggregation
 
 
 class MeasuresHandler(IgniteMetricHandler):

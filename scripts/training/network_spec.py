@@ -8,9 +8,9 @@ from typing import Any
 from monai.bundle import ConfigParser
 from torch import nn
 
-from scripts.errors import UserError
-from scripts.networks.registry import checked_spec, name_of
-from scripts.training.callers import calling
+from ..errors import UserError
+from ..networks.registry import checked_spec, name_of
+from .callers import calling
 
 NETWORK = "network_def"
 

@@ -11,7 +11,7 @@ import torch
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor
 
-from scripts.settings import flag
+from ..settings import flag
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from scripts.errors import UserError
-from scripts.settings import flag, optional
+from ..errors import UserError
+from ..settings import flag, optional
 
 LAST = "last.pt"
 BEST = "model.pt"

@@ -20,9 +20,9 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, MERGE_KEY
 from monai.utils import BundlePropertyConfig
 
-from scripts.errors import UserError, find_user_error, in_bundle_runner
-from scripts.training.callers import calling
-from scripts.version import BUNDLE
+from ..errors import UserError, find_user_error, in_bundle_runner
+from ..version import BUNDLE
+from .callers import calling
 
 SEPARATOR = ReferenceResolver.sep
 

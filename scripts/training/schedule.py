@@ -24,7 +24,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
-from scripts.errors import UserError
+from ..errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.data import MetaTensor
 
-from scripts.data.slices import chosen_slices
-from scripts.files import write_atomic, write_json
-from scripts.metrics import MEASURES, json_ready, score_case, summarise
-from scripts.settings import flag
-from scripts.training.processes import is_distributed, is_main_process
+from ..data.slices import chosen_slices
+from ..files import write_atomic, write_json
+from ..metrics import MEASURES, json_ready, score_case, summarise
+from ..settings import flag
+from .processes import is_distributed, is_main_process
 
 logger = logging.getLogger(__name__)
 

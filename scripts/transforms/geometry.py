@@ -16,10 +16,10 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import convert_to_dst_type, convert_to_numpy
 from torch import Tensor
 
-from scripts.errors import UserError
-from scripts.io.grids import Grid, check_belongs
-from scripts.io.images import is_picture
-from scripts.io.volume import LPS_TO_RAS
+from ..errors import UserError
+from ..io.grids import Grid, check_belongs
+from ..io.images import is_picture
+from ..io.volume import LPS_TO_RAS
 
 
 def each_slice(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

@@ -14,9 +14,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
-from scripts.errors import UserError
-from scripts.io.padding import Padding, find_padding
-from scripts.transforms.geometry import each_slice
+from ..errors import UserError
+from ..io.padding import Padding, find_padding
+from .geometry import each_slice
 
 logger = logging.getLogger(__name__)
 

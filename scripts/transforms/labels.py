@@ -12,7 +12,7 @@ from monai.transforms import MapTransform
 from skimage.feature import canny
 from torch import Tensor
 
-from scripts.errors import UserError
+from ..errors import UserError
 
 CLASSES = ("background", "ground_glass", "consolidation")
 """Classes by their number in a multi-class label."""

@@ -16,11 +16,11 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import TraceKeys
 from numpy.typing import NDArray
 
-from scripts.anatomy.downsampling import Spacing
-from scripts.anatomy.field_of_view import Box, find_box, whole
-from scripts.anatomy.lungs import Lungs, segment_lungs
-from scripts.anatomy.tissue import Overview, look_over
-from scripts.errors import UserError
+from ..anatomy.downsampling import Spacing
+from ..anatomy.field_of_view import Box, find_box, whole
+from ..anatomy.lungs import Lungs, segment_lungs
+from ..anatomy.tissue import Overview, look_over
+from ..errors import UserError
 
 logger = logging.getLogger(__name__)
 

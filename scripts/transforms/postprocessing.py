@@ -27,12 +27,12 @@ from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from scripts.finite import check_maps
-from scripts.io.volume import AXES
-from scripts.settings import number
-from scripts.transforms.labels import CLASSES
-from scripts.transforms.lungs import EmptyBeyondBoxd
-from scripts.transforms.preprocessing import BOX, IMAGE
+from ..finite import check_maps
+from ..io.volume import AXES
+from ..settings import number
+from .labels import CLASSES
+from .lungs import EmptyBeyondBoxd
+from .preprocessing import BOX, IMAGE
 
 PRED = "pred"
 

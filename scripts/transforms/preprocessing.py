@@ -37,16 +37,16 @@ from monai.transforms import (
 )
 from nibabel.filebasedimages import ImageFileError
 
-from scripts.anatomy.field_of_view import FIELDS_OF_VIEW, MARGIN_MM
-from scripts.errors import UserError, find_user_error
-from scripts.io.images import grey_values, label_values
-from scripts.io.monai_reader import ScanReader
-from scripts.io.volume import AXES
-from scripts.settings import flag
-from scripts.transforms.geometry import BelongsToImaged, EnsureVolumed, ResizeSlicesd
-from scripts.transforms.intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
-from scripts.transforms.labels import CLASSES, ClassNumbersd, EdgeLabeld, InfectionMaskd
-from scripts.transforms.lungs import CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd
+from ..anatomy.field_of_view import FIELDS_OF_VIEW, MARGIN_MM
+from ..errors import UserError, find_user_error
+from ..io.images import grey_values, label_values
+from ..io.monai_reader import ScanReader
+from ..io.volume import AXES
+from ..settings import flag
+from .geometry import BelongsToImaged, EnsureVolumed, ResizeSlicesd
+from .intensity import DEFAULT_WINDOW, IntensityGuardd, RandWindowd, SliceZScored
+from .labels import CLASSES, ClassNumbersd, EdgeLabeld, InfectionMaskd
+from .lungs import CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd
 
 SIZE_STEP = 16
 IMAGE = "image"

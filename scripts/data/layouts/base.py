@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scripts.data.layouts.case import Case, ListName
-from scripts.errors import UserError
-from scripts.transforms.labels import CLASS_CODES
+from ...errors import UserError
+from ...transforms.labels import CLASS_CODES
+from .case import Case, ListName
 
 BINARY = frozenset({0, 1})
 PICTURE_BINARY = frozenset({0, 1, 255})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.data.layouts.base import listing_error
-from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist
-from scripts.data.layouts.checks import Facts, check_findings
-from scripts.data.layouts.registry import overlap_warnings, recognise
-from scripts.data.splits import assign_folds, check_patient_disjoint, unknown_patients_warning
+from ..splits import assign_folds, check_patient_disjoint, unknown_patients_warning
+from .base import listing_error
+from .case import FILE_KEYS, LIST_NAMES, Case, Datalist
+from .checks import Facts, check_findings
+from .registry import overlap_warnings, recognise
 
 DEFAULT_FOLDS = 5
 DEFAULT_SEED = 0

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from scripts.data.layouts.base import CLASSES, Findings
-from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case, FileKey
-from scripts.data.layouts.files import Header, read_header, read_values
-from scripts.data.layouts.partners import grid_problems
-from scripts.errors import UserError
-from scripts.transforms.labels import CODE_TOLERANCE
+from ...errors import UserError
+from ...transforms.labels import CODE_TOLERANCE
+from .base import CLASSES, Findings
+from .case import FILE_KEYS, LIST_NAMES, Case, FileKey
+from .files import Header, read_header, read_values
+from .partners import grid_problems
 
 _SILENT_SECONDS = 2.0  # a progress bar only for what takes longer
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.data.layouts.base import Findings, Layout, new_case, pair
-from scripts.data.layouts.files import VOLUMES, list_files
-from scripts.data.layouts.patients import patient_of_scan
+from .base import Findings, Layout, new_case, pair
+from .files import VOLUMES, list_files
+from .patients import patient_of_scan
 
 _MASK, _CT, _SEG = "_mask", "_ct", "_seg"
 _UESTC_WINDOW = "window:-1400,100"  # stored as 0..1 by the authors

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scripts.errors import UserError
-from scripts.io.grids import Grid
-from scripts.io.reading import FILE_SUFFIXES, read_grid, read_voxels
+from ...errors import UserError
+from ...io.grids import Grid
+from ...io.reading import FILE_SUFFIXES, read_grid, read_voxels
 
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha")
 """Volumes in one file: a header that names its voxels' file cannot be linked to under another name."""

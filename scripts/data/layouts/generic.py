@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.data.layouts.base import PICTURE_BINARY, Findings, Layout, new_case, pair
-from scripts.data.layouts.files import PICTURES, VOLUMES, is_picture, list_files, other_images
-from scripts.data.layouts.patients import patient_of_scan, patient_of_slice
+from .base import PICTURE_BINARY, Findings, Layout, new_case, pair
+from .files import PICTURES, VOLUMES, is_picture, list_files, other_images
+from .patients import patient_of_scan, patient_of_slice
 
 _SUFFIXES = ", ".join(VOLUMES + PICTURES)
 

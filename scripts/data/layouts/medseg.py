@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.data.layouts.base import Findings, Layout, new_case, pair
-from scripts.data.layouts.case import Case
-from scripts.data.layouts.files import VOLUMES, list_files, read_header
-from scripts.errors import UserError
+from ...errors import UserError
+from .base import Findings, Layout, new_case, pair
+from .case import Case
+from .files import VOLUMES, list_files, read_header
 
 _VALUES = frozenset({0, 1, 2, 3})  # 1 ground glass, 2 consolidation, 3 pleural effusion
 _STACK, _STACK_LABEL, _STACK_LUNGS, _UNLABELED = "tr_im", "tr_mask", "tr_lungmasks_updated", "val_im"

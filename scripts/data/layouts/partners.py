@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from scripts.data.layouts.base import listing_error
-from scripts.data.layouts.case import FILE_KEYS, Case, FileKey
-from scripts.data.layouts.files import Header, read_size
-from scripts.errors import UserError
-from scripts.io.grids import check_belongs
+from ...errors import UserError
+from ...io.grids import check_belongs
+from .base import listing_error
+from .case import FILE_KEYS, Case, FileKey
+from .files import Header, read_size
 
 
 def grid_problems(case: Case, headers: Mapping[FileKey, Header]) -> list[str]:

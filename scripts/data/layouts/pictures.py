@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.data.layouts.base import PICTURE_BINARY, Findings, Layout, new_case, pair
-from scripts.data.layouts.case import Case
-from scripts.data.layouts.files import PICTURES, list_files
-from scripts.data.layouts.patients import patient_of_slice
+from .base import PICTURE_BINARY, Findings, Layout, new_case, pair
+from .case import Case
+from .files import PICTURES, list_files
+from .patients import patient_of_slice
 
 _TRAIN = Path("TrainingSet/LungInfection-Train/Doctor-label")
 _PSEUDO = Path("TrainingSet/LungInfection-Train/Pseudo-label")

@@ -16,12 +16,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from scripts.data.layouts.base import listing_error
-from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, FileKey
-from scripts.data.layouts.files import suffix_of
-from scripts.data.layouts.registry import DATALIST
-from scripts.errors import UserError
-from scripts.files import fit_name, replace_folder, unfinished_folder
+from ...errors import UserError
+from ...files import fit_name, replace_folder, unfinished_folder
+from .base import listing_error
+from .case import FILE_KEYS, LIST_NAMES, Case, Datalist, FileKey
+from .files import suffix_of
+from .registry import DATALIST
 
 RECORD = "prepared.json"
 _FOLDERS: dict[FileKey, str] = {

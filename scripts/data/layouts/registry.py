@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.data.layouts.base import Layout, listing_error
-from scripts.data.layouts.cohorts import COVID_19_20, MOSMED, UESTC
-from scripts.data.layouts.generic import GENERIC
-from scripts.data.layouts.medseg import PART1, PART2
-from scripts.data.layouts.pictures import PAPER, SEMISEG
-from scripts.data.layouts.zenodo import KAGGLE, ZENODO
-from scripts.errors import UserError
+from ...errors import UserError
+from .base import Layout, listing_error
+from .cohorts import COVID_19_20, MOSMED, UESTC
+from .generic import GENERIC
+from .medseg import PART1, PART2
+from .pictures import PAPER, SEMISEG
+from .zenodo import KAGGLE, ZENODO
 
 LAYOUTS: tuple[Layout, ...] = (
     ZENODO,

@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
-from scripts.data.layouts.base import listing_error
-from scripts.data.layouts.case import FILE_KEYS, LIST_NAMES, SPLITS, Case, Datalist
-from scripts.data.layouts.files import stem_of
-from scripts.errors import UserError
+from ...errors import UserError
+from .base import listing_error
+from .case import FILE_KEYS, LIST_NAMES, SPLITS, Case, Datalist
+from .files import stem_of
 
 _TEXT_KEYS = (*FILE_KEYS, "name", "intensity")
 _INDEX_KEYS = ("slices", "label_codes")

@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from scripts.data.layouts.base import BINARY, Findings, Layout, new_case, pair
-from scripts.data.layouts.case import Case
-from scripts.data.layouts.files import VOLUMES, file_at, list_files, read_values, stem_of
-from scripts.data.layouts.patients import patient_of_scan, scan_name
-from scripts.errors import UserError
+from ...errors import UserError
+from .base import BINARY, Findings, Layout, new_case, pair
+from .case import Case
+from .files import VOLUMES, file_at, list_files, read_values, stem_of
+from .patients import patient_of_scan, scan_name
 
 _IMAGES = "COVID-19-CT-Seg_20cases"
 _LABELS = "Infection_Mask"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.data.phantom.grid import Floats, Grid, coverage, cylinder, ellipsoid, noise, paint, smooth_max, tubes
+from .grid import Floats, Grid, coverage, cylinder, ellipsoid, noise, paint, smooth_max, tubes
 
 FAT, BLOOD, MUSCLE, LIVER, AIR = -100.0, 42.0, 55.0, 60.0, -1000.0
 APEX, BASE = 112.0, -118.0  # z of the top and of the bottom of the thoracic cavity

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from scripts.data.phantom.scan import Phantom, make_phantom
-from scripts.errors import UserError
-from scripts.files import unfinished_folder, write_json
+from ...errors import UserError
+from ...files import unfinished_folder, write_json
+from .scan import Phantom, make_phantom
 
 IMAGES, INFECTION, LUNGS = FOLDERS = ("COVID-19-CT-Seg_20cases", "Infection_Mask", "Lung_Mask")
 RECORD = "phantom.json"

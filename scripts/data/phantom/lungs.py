@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.data.phantom.anatomy import Surfaces
-from scripts.data.phantom.grid import Floats, Grid, ellipsoid, noise, paint
+from .anatomy import Surfaces
+from .grid import Floats, Grid, ellipsoid, noise, paint
 
 
 def parenchyma(grid: Grid, surfaces: Surfaces, rng: np.random.Generator) -> Floats:

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from scripts.data.phantom.anatomy import draw_surfaces, paint_body
-from scripts.data.phantom.grid import Floats, Grid, coverage, paint
-from scripts.data.phantom.lungs import grow_infection, parenchyma
-from scripts.data.phantom.vessels import LEFT, RIGHT, paint_airways, paint_vessels
+from .anatomy import draw_surfaces, paint_body
+from .grid import Floats, Grid, coverage, paint
+from .lungs import grow_infection, parenchyma
+from .vessels import LEFT, RIGHT, paint_airways, paint_vessels
 
 
 @dataclass(frozen=True)

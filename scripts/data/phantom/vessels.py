@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.data.phantom.anatomy import BLOOD, SIDES
-from scripts.data.phantom.grid import Floats, Grid, paint, tubes
+from .anatomy import BLOOD, SIDES
+from .grid import Floats, Grid, paint, tubes
 
 LEFT, RIGHT = 1, 2  # codes of the lung masks of Zenodo 3757476
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from scripts.errors import UserError
+from ...errors import UserError
 
 MOST_BYTES = 16 * 2**30  # some twenty times a chest CT of 1,500 slices
 MOST_FILES = 100_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from scripts.errors import UserError
-from scripts.io.dicom.header import COMPLETE, Slice, is_known
+from ...errors import UserError
+from .header import COMPLETE, Slice, is_known
 
 _SAME_SPACING = 1e-4  # mm; over 1,000 pixels a tenth of a millimetre
 _PARALLEL = 1e-3  # direction cosines; scanners round to six digits, exporters to fewer

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.errors import UserError
-from scripts.io.dicom.checks import check_alike, numbers_in_words, some
-from scripts.io.dicom.header import Slice
-from scripts.io.volume import LPS_TO_RAS, Note
+from ...errors import UserError
+from ..volume import LPS_TO_RAS, Note
+from .checks import check_alike, numbers_in_words, some
+from .header import Slice
 
 _SAME_PLACE = 0.01  # mm; nearer slices are one position
 _SIDEWAYS = 1.0  # mm; a slice further off the line through its fellows has no place in an affine

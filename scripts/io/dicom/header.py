@@ -19,8 +19,8 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
-from scripts.errors import UserError
-from scripts.io.dicom.files import HEAD, UNREADABLE, UNREADABLE_FILE, read_header, recognize
+from ...errors import UserError
+from .files import HEAD, UNREADABLE, UNREADABLE_FILE, read_header, recognize
 
 COMPLETE = "complete DICOM files (copy the series again from where it came)"
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)

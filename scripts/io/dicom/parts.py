@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.io.dicom.checks import some
-from scripts.io.dicom.header import Slice, number, text
-from scripts.io.volume import Note
+from ..volume import Note
+from .checks import some
+from .header import Slice, number, text
 
 _SAME_PLACE = 0.01  # mm
 _SAME_NUMBER = 0.05  # mm, kV or a count; nearer numbers differ by how they were rounded

@@ -12,14 +12,14 @@ import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from scripts.errors import UserError
-from scripts.io.dicom.checks import some
-from scripts.io.dicom.geometry import Stack, stack_slices
-from scripts.io.dicom.header import COMPLETE, Slice, number, text
-from scripts.io.dicom.series import Series, choose_series, list_series
-from scripts.io.geometry_checks import check_extent, check_size
-from scripts.io.padding import LIGHTEST_AIR_HU, Padding
-from scripts.io.volume import Note, Scan
+from ...errors import UserError
+from ..geometry_checks import check_extent, check_size
+from ..padding import LIGHTEST_AIR_HU, Padding
+from ..volume import Note, Scan
+from .checks import some
+from .geometry import Stack, stack_slices
+from .header import COMPLETE, Slice, number, text
+from .series import Series, choose_series, list_series
 
 
 def read_dicom(path: Path, series: str | None = None) -> Scan:

@@ -18,12 +18,12 @@ from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
-from scripts.errors import UserError
-from scripts.files import write_atomic
-from scripts.io.dicom.files import UNREADABLE, UNREADABLE_FILE, read_header
-from scripts.io.dicom.header import number, numbers, text
-from scripts.io.dicom.segment_codes import CATEGORY, COLOUR, REGION, TYPE
-from scripts.io.volume import Scan
+from ...errors import UserError
+from ...files import write_atomic
+from ..volume import Scan
+from .files import UNREADABLE, UNREADABLE_FILE, read_header
+from .header import number, numbers, text
+from .segment_codes import CATEGORY, COLOUR, REGION, TYPE
 
 LABEL = "COVID-19 infection"
 _CATEGORY, _TYPE = CodedConcept(*CATEGORY), CodedConcept(*TYPE)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.errors import UserError
-from scripts.io.dicom.header import Slice, number, read_slices, text
-from scripts.io.dicom.parts import Part, describe_objects, separate, set_aside
-from scripts.io.output_names import walk_files
-from scripts.io.volume import Note
+from ...errors import UserError
+from ..output_names import walk_files
+from ..volume import Note
+from .header import Slice, number, read_slices, text
+from .parts import Part, describe_objects, separate, set_aside
 
 _AXIAL = np.cos(np.radians(45))  # least share of the body's long axis in the normal of an axial slice
 _LISTED = 6  # series that a message describes; the rest is counted

@@ -8,12 +8,12 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from numpy.typing import NDArray
 
-from scripts.errors import UserError
-from scripts.files import write_atomic
-from scripts.io.geometry_checks import is_placeholder
-from scripts.io.itk.headers import TextHeader, check_data, find_data, read_text_header
-from scripts.io.nifti.reading import choose_volume
-from scripts.io.volume import LPS_TO_RAS, Affine, Note, Scan
+from ...errors import UserError
+from ...files import write_atomic
+from ..geometry_checks import is_placeholder
+from ..nifti.reading import choose_volume
+from ..volume import LPS_TO_RAS, Affine, Note, Scan
+from .headers import TextHeader, check_data, find_data, read_text_header
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 META_SUFFIXES = (".mha", ".mhd")

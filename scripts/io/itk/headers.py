@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.errors import UserError
-from scripts.io.payload import verify_compressed
+from ...errors import UserError
+from ..payload import verify_compressed
 
 _LONGEST_HEADER = 1 << 20
 _LOCAL = ("", "local")

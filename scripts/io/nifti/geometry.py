@@ -11,10 +11,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from scripts.errors import UserError
-from scripts.io.geometry_checks import Affine, is_placeholder
-from scripts.io.grids import corner_distance
-from scripts.io.volume import Note
+from ...errors import UserError
+from ..geometry_checks import Affine, is_placeholder
+from ..grids import corner_distance
+from ..volume import Note
 
 _TOLERANCE_MM = 0.01
 _LONGEST_BY_ROUNDING = 1e-4

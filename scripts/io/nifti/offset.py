@@ -12,9 +12,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from scripts.errors import UserError
-from scripts.io.payload import open_payload, unpacked_length
-from scripts.io.volume import Note
+from ...errors import UserError
+from ..payload import open_payload, unpacked_length
+from ..volume import Note
 
 _FLAG = 4
 """Bytes behind the header; the first is not 0 where extensions follow."""

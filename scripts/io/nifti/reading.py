@@ -12,12 +12,12 @@ from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from scripts.errors import UserError
-from scripts.io.geometry_checks import Affine
-from scripts.io.nifti.geometry import read_geometry
-from scripts.io.nifti.offset import locate_voxels
-from scripts.io.payload import GZIP_ERRORS, damaged, is_gzipped, open_payload, read_array
-from scripts.io.volume import Note, Scan
+from ...errors import UserError
+from ..geometry_checks import Affine
+from ..payload import GZIP_ERRORS, damaged, is_gzipped, open_payload, read_array
+from ..volume import Note, Scan
+from .geometry import read_geometry
+from .offset import locate_voxels
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
 

@@ -10,10 +10,10 @@ import numpy as np
 from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
-from scripts.files import write_atomic
-from scripts.io.geometry_checks import Affine
-from scripts.io.grids import corner_distance
-from scripts.io.nifti.reading import read_header
+from ...files import write_atomic
+from ..geometry_checks import Affine
+from ..grids import corner_distance
+from .reading import read_header
 
 _GRID = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),

@@ -11,7 +11,7 @@ import requests
 from fastapi import HTTPException
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
 
-from scripts.errors import UserError
+from ...errors import UserError
 
 logger = logging.getLogger(__name__)
 

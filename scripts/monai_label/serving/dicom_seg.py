@@ -15,10 +15,10 @@ from monailabel.datastore.utils.convert import nifti_to_dicom_seg
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from scripts.errors import UserError
-from scripts.io.dicom.segment_codes import CATEGORY, COLOUR, REGION, TYPE
-from scripts.io.grids import TOLERANCE_MM
-from scripts.monai_label.request_values import check_request
+from ...errors import UserError
+from ...io.dicom.segment_codes import CATEGORY, COLOUR, REGION, TYPE
+from ...io.grids import TOLERANCE_MM
+from ..request_values import check_request
 
 BY_MODEL = "AUTOMATIC"
 BY_ANNOTATOR = "SEMIAUTOMATIC"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-from scripts.errors import UserError
+from ...errors import UserError
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _ROUNDING_MM = 0.1  # what some scanners round positions to

@@ -24,13 +24,13 @@ from monailabel.datastore.utils.convert import binary_to_image, dicom_to_nifti
 from monailabel.datastore.utils.dicom import dicom_web_download_series
 from pydicom import Dataset, dcmread
 
-from scripts.files import unfinished_folder
-from scripts.monai_label.request_values import TAG_OF_ANNOTATORS
-from scripts.monai_label.serving.answers import answering
-from scripts.monai_label.serving.dicom_seg import BY_ANNOTATOR, segments_of_annotators, write_label, write_seg
-from scripts.monai_label.serving.dicom_series import check_places
-from scripts.monai_label.serving.studies import check_label
-from scripts.monai_label.serving.uploads import discarding_upload, require_plain_name
+from ...files import unfinished_folder
+from ..request_values import TAG_OF_ANNOTATORS
+from .answers import answering
+from .dicom_seg import BY_ANNOTATOR, segments_of_annotators, write_label, write_seg
+from .dicom_series import check_places
+from .studies import check_label
+from .uploads import discarding_upload, require_plain_name
 
 logger = logging.getLogger(__name__)
 

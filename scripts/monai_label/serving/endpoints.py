@@ -18,11 +18,11 @@ from monailabel.endpoints import infer, model
 from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.others.generic import device_list, remove_file
 
-from scripts.errors import UserError
-from scripts.monai_label.request_values import check_request, refuse_evaluated
-from scripts.monai_label.serving.answers import answering
-from scripts.monai_label.serving.dicom_seg import BY_MODEL, write_seg
-from scripts.monai_label.web_guard import WebGuard, normal_origin
+from ...errors import UserError
+from ..request_values import check_request, refuse_evaluated
+from ..web_guard import WebGuard, normal_origin
+from .answers import answering
+from .dicom_seg import BY_MODEL, write_seg
 
 
 def checked(kind: str, request: Mapping[str, Any]) -> dict[str, Any]:

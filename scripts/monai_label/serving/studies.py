@@ -19,12 +19,12 @@ from filelock import FileLock
 from monailabel.config import settings
 from monailabel.datastore.local import DataModel, LocalDatastore
 
-from scripts.data.layouts.files import PICTURES, Header, is_picture, read_header, read_values, suffix_of
-from scripts.errors import UserError
-from scripts.files import write_atomic
-from scripts.io.grids import check_belongs
-from scripts.monai_label.serving.uploads import discarding_upload, require_plain_name
-from scripts.transforms.labels import CODE_TOLERANCE
+from ...data.layouts.files import PICTURES, Header, is_picture, read_header, read_values, suffix_of
+from ...errors import UserError
+from ...files import write_atomic
+from ...io.grids import check_belongs
+from ...transforms.labels import CODE_TOLERANCE
+from .uploads import discarding_upload, require_plain_name
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from monai.networks.blocks import Convolution
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
-from scripts.networks.blocks import check_size
-from scripts.networks.cares.carafe import CARAFE
-from scripts.networks.registration import register
+from ..blocks import check_size
+from ..registration import register
+from .carafe import CARAFE
 
 LEVELS = 5
 COMPRESSED_CHANNELS = 64  # C_m of CARAFE

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.networks.blocks import ConvBlock, SeparableBlock, resize_like
-from scripts.networks.registration import register
-from scripts.networks.resnet import ResNetEncoder
+from ..blocks import ConvBlock, SeparableBlock, resize_like
+from ..registration import register
+from ..resnet import ResNetEncoder
 
 SCALES = (1, 2, 4)  # dilations of the SAPF
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.blocks import ConvBlock, resize_like
-from scripts.networks.registration import register
-from scripts.networks.resnet import ResNetEncoder
+from ..blocks import ConvBlock, resize_like
+from ..registration import register
+from ..resnet import ResNetEncoder
 
 
 class PositionAttention(nn.Module):

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.blocks import ConvBlock, SeparableBlock, resize_like
-from scripts.networks.registration import register
-from scripts.networks.resnet import ResNetEncoder
+from ..blocks import ConvBlock, SeparableBlock, resize_like
+from ..registration import register
+from ..resnet import ResNetEncoder
 
 RATES = (6, 12, 18)  # for output stride 16
 

@@ -6,8 +6,8 @@ import torch
 from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus
 from torch import Tensor, nn
 
-from scripts.networks.blocks import check_size
-from scripts.networks.registration import register
+from ..blocks import check_size
+from ..registration import register
 
 LEVELS = (1, 2, 4, 8, 16)  # channels of the five levels over the base width
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.blocks import resize_like
-from scripts.networks.registration import register
-from scripts.networks.resnet import ResNetEncoder
+from ..blocks import resize_like
+from ..registration import register
+from ..resnet import ResNetEncoder
 
 UNITS = 4
 LEVELS = 4

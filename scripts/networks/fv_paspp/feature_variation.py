@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.fv_paspp.blocks3d import conv_block_3d
+from .blocks3d import conv_block_3d
 
 REDUCTION = 2  # channels of the hidden layer of the gate: a half
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.fv_paspp.blocks3d import conv_block_3d
+from .blocks3d import conv_block_3d
 
 RATES = (1, 2, 4, 8)
 

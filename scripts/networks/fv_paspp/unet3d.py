@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.networks.fv_paspp.blocks3d import conv_block_3d
-from scripts.networks.fv_paspp.feature_variation import FeatureVariation
-from scripts.networks.fv_paspp.paspp import ProgressiveASPP
-from scripts.networks.registration import register
+from ..registration import register
+from .blocks3d import conv_block_3d
+from .feature_variation import FeatureVariation
+from .paspp import ProgressiveASPP
 
 VARIATIONS = ("none", "se", "ce")
 LEVELS = 5

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.blocks import check_size, resize_like
-from scripts.networks.infnet.res2net import Res2Net
-from scripts.networks.registration import register
+from ..blocks import check_size, resize_like
+from ..registration import register
+from .res2net import Res2Net
 
 RFB_KERNELS = (3, 5, 7)
 

@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.blocks import ConvBlock, check_size
-from scripts.networks.registration import register
+from ..blocks import ConvBlock, check_size
+from ..registration import register
 
 WIDTHS = (1, 2, 4, 8, 8)  # channels of the five levels in base widths
 

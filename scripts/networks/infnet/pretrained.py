@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from scripts.errors import UserError
-from scripts.networks.infnet.res2net import Res2Net, load_imagenet_weights
-from scripts.networks.registry import create_network
-from scripts.settings import optional
+from ...errors import UserError
+from ...settings import optional
+from ..registry import create_network
+from .res2net import Res2Net, load_imagenet_weights
 
 
 def create_pretrained(name: str, imagenet_weights: str | None = None, **arguments: Any) -> nn.Module:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scripts.errors import UserError
-from scripts.finite import check_weights
+from ...errors import UserError
+from ...finite import check_weights
 
 BLOCKS = (3, 4, 6, 3)  # of layer1 ... layer4, as in ResNet-50
 EXPANSION = 4

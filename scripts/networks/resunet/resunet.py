@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from scripts.networks.blocks import UPSAMPLINGS, ConvBlock, ResidualBlock, UpBlock, check_size
-from scripts.networks.registration import register
-from scripts.networks.resunet.fusion import GATES, RESIDUALS, AddFusion, AttentionFusion, ConcatFusion, NoFusion
-from scripts.networks.resunet.supervision import SupervisionHeads
+from ..blocks import UPSAMPLINGS, ConvBlock, ResidualBlock, UpBlock, check_size
+from ..registration import register
+from .fusion import GATES, RESIDUALS, AddFusion, AttentionFusion, ConcatFusion, NoFusion
+from .supervision import SupervisionHeads
 
 FUSIONS = ("none", "add", "concat", "attention")
 ENCODER_BLOCKS = (3, 4, 6, 3)  # residual blocks of stages S2 ... S5, as in ResNet-34

@@ -21,8 +21,7 @@ from scripts.errors import UserError
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.dicom.series import list_series
 from scripts.io.volume import Note, Scan
-
-from .conftest import AXIAL, make_slice, make_stored, save, uid
+from tests.scan_fixtures import AXIAL, make_slice, make_stored, save, uid
 
 Write = Callable[..., np.ndarray]
 HEIGHTS = (0.0, 2.5, 5.0, 7.5, 10.0, 12.5)
