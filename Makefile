@@ -29,7 +29,7 @@ WEIGHTS ?= $(firstword $(wildcard models/model.pt) $(DEMO)/model/model.pt)
 
 # torch goes first and alone: what comes after finds it and does not bring another build.
 $(VENV)/ready: requirements.txt requirements-core.txt constraints.txt
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python is too old; accepted: 3.11 or newer (make PYTHON=...)')"
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python is too old; expected: 3.11 or newer (make PYTHON=...)')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_FROM) torch
 	$(PIP_INSTALL) --requirement requirements.txt

@@ -2,7 +2,7 @@
 
 Run from the bundle root: python docs/measure_slices.py OUTPUT/CASE/report.json LABELS.csv
 LABELS has the columns slice_from_superior (from 0) and infected (0 or 1). A slice counts from the least share on that
-the card of the weights states (`python -m scripts calibrate`).
+the metadata of the weights states (`python -m scripts calibrate`).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def main(report_file: str, labels_file: str) -> None:
     labels = labels.sort_values("slice_from_superior")
     voxels = pd.Series(report["measures"]["slice_profile"]["infection_voxels"])
     if list(labels["slice_from_superior"]) != list(range(len(voxels))) or not labels["infected"].isin([0, 1]).all():
-        accepted = f"one row for each slice from 0 to {len(voxels) - 1}, infected 0 or 1"
-        raise UserError(f"{labels_file}: {len(labels)} rows that do not fit the report; accepted: {accepted}")
+        expected = f"one row for each slice from 0 to {len(voxels) - 1}, infected 0 or 1"
+        raise UserError(f"{labels_file}: {len(labels)} rows that do not fit the report; expected: {expected}")
     share = voxels * len(voxels) / math.prod(report["case"]["shape_voxels"])
     least = report["model"]["operating_point"]["least_slice_share"]
     touched = (share > 0).to_numpy()

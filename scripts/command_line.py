@@ -46,11 +46,11 @@ def refuse_unknown_options(command: Callable[..., Any], words: Sequence[str]) ->
     """
     parameters = inspect.signature(command).parameters.values()
     names = [one.name for one in parameters if one.kind is not inspect.Parameter.VAR_POSITIONAL]
-    accepted = {*names, *(f"no{name}" for name in names), *(name[0] for name in names), "help", "h"}
+    expected = {*names, *(f"no{name}" for name in names), *(name[0] for name in names), "help", "h"}
     for word in words:
         option = re.match(r"--?([A-Za-z][\w-]*)", word)
-        if option and option[1].replace("-", "_") not in accepted:
-            raise UserError(f"{word}: no such option; accepted: {', '.join(f'--{name}' for name in names)}")
+        if option and option[1].replace("-", "_") not in expected:
+            raise UserError(f"{word}: no such option; expected: {', '.join(f'--{name}' for name in names)}")
 
 
 def _read(name: str, kind: Any, word: str) -> Any:

@@ -10,7 +10,7 @@ from types import TracebackType
 class UserError(Exception):
     """A mistake that the user can mend: wrong use or unusable input.
 
-    The message is one line that says which file, what was found and what is accepted. `python -m scripts`
+    The message is one line that says which file, what was found and what is expected. `python -m scripts`
     prints it without a traceback and exits with code 2; under `monai.bundle run` it is the last line.
     """
 
@@ -35,12 +35,12 @@ def find_user_error(error: BaseException | None) -> UserError | None:
 
 
 def _disk_error(error: BaseException) -> UserError | None:
-    accepted = "expected: a folder that can be written, on a disk with space left"
+    expected = "expected: a folder that can be written, on a disk with space left"
     if isinstance(error, OSError) and error.errno in _DISK:
         place = error.filename2 or error.filename
-        return UserError(f"{place or 'the disk'}: {error.strerror}; {accepted}")
+        return UserError(f"{place or 'the disk'}: {error.strerror}; {expected}")
     if isinstance(error, RuntimeError) and "PytorchStreamWriter failed" in str(error):
-        return UserError(f"the disk: weights could not be written; {accepted}")
+        return UserError(f"the disk: weights could not be written; {expected}")
     return None
 
 

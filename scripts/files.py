@@ -90,7 +90,7 @@ def check_results_folder(target: Path, names: Collection[str], overwrite: bool) 
     """
     present = {path.name for path in target.iterdir()} if target.is_dir() else set()
     if target.is_file() or (present and not (overwrite and present <= set(names))):
-        raise UserError(f"{target}: exists; accepted: a new folder, or --overwrite for one that this command wrote")
+        raise UserError(f"{target}: exists; expected: a new folder, or --overwrite for one that this command wrote")
 
 
 @contextmanager

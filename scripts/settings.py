@@ -28,7 +28,7 @@ def flag(value: Any, name: str = "a switch") -> bool:
     """
     text = str(value).strip().lower()
     if text not in ("true", "false"):
-        raise UserError(f"{name} is {value!r}; accepted: true or false")
+        raise UserError(f"{name} is {value!r}; expected: true or false")
     return text == "true"
 
 
@@ -41,17 +41,17 @@ def optional(value: Any) -> Any:
     return None if str(value).strip().lower() in ("null", "none", "") else value
 
 
-def number(name: str, value: Any, accepted: str, accept: Callable[[float], bool] = math.isfinite) -> float:
+def number(name: str, value: Any, expected: str, accept: Callable[[float], bool] = math.isfinite) -> float:
     """Reads a number that may arrive as a text, from a command line or from a form of 3D Slicer.
 
     Args:
         name: what the message calls it.
         value: the number or its text.
-        accepted: what the message says that is accepted.
+        expected: what the message says that is expected.
         accept: whether a finite number is within bounds.
 
     Raises:
-        UserError: if it is no number or not accepted.
+        UserError: if it is no number or not expected.
 
     >>> number("threshold", "0.4", "a probability")
     0.4
@@ -61,17 +61,17 @@ def number(name: str, value: Any, accepted: str, accept: Callable[[float], bool]
     except (TypeError, ValueError):
         read = math.nan
     if not math.isfinite(read) or not accept(read):
-        raise UserError(f"{name} is {value!r}; accepted: {accepted}")
+        raise UserError(f"{name} is {value!r}; expected: {expected}")
     return read
 
 
-def count(name: str, value: Any, accepted: str = "a whole number from 1") -> int:
+def count(name: str, value: Any, expected: str = "a whole number from 1") -> int:
     """Reads how many: 1 or more; see `number`.
 
     >>> count("rounds", "3")
     3
     """
-    return int(number(name, value, accepted, lambda one: one >= 1 and one.is_integer()))
+    return int(number(name, value, expected, lambda one: one >= 1 and one.is_integer()))
 
 
 def per_process(batch_size: int, world_size: int) -> int:
@@ -81,7 +81,7 @@ def per_process(batch_size: int, world_size: int) -> int:
         UserError: if the batch cannot be divided, because another batch size would be another training.
     """
     if batch_size % world_size:
-        raise UserError(f"batch_size is {batch_size} for {world_size} processes; accepted: a multiple of {world_size}")
+        raise UserError(f"batch_size is {batch_size} for {world_size} processes; expected: a multiple of {world_size}")
     return batch_size // world_size
 
 
@@ -116,7 +116,7 @@ def usable_device(name: str | None) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch says either
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"device is {name!r} ({reason}); accepted here: cpu, {default_device()}") from None
+        raise UserError(f"device is {name!r} ({reason}); expected here: cpu, {default_device()}") from None
     return device
 
 

@@ -53,20 +53,20 @@ def sealed() -> set[str]:
 
 
 def write_random_checkpoint(
-    path: Path, seed: int = 0, base_width: int = 4, size: int = 64, steps: Mapping[str, object] = {}, **card: object
+    path: Path, seed: int = 0, base_width: int = 4, size: int = 64, steps: Mapping[str, object] = {}, **metadata: object
 ) -> Path:
-    """Writes a narrow network as initialised (masks of about half of the voxels) and a card of synthetic training."""
+    """Writes a narrow network as initialised (masks of about half of the voxels) and checkpoint metadata of synthetic training."""
     torch.manual_seed(seed)
     network = create_network("resunet", base_width=base_width)
     preprocessing = {"size": size, "window": [-1250, 250], "intensity": "auto", **steps}
-    content = {"data": {"name": "phantom", "synthetic": True}, "figures": {}, **card}
+    content = {"data": {"name": "phantom", "synthetic": True}, "figures": {}, **metadata}
     write_checkpoint(path, network.state_dict(), network=network.spec, preprocessing=preprocessing, **content)
     return path
 
 
 @pytest.fixture(scope="session")
 def make_checkpoint() -> Callable[..., Path]:
-    """Writes random weights and their card."""
+    """Writes random weights and their metadata."""
     return write_random_checkpoint
 
 

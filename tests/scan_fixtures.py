@@ -124,7 +124,7 @@ def make_enhanced() -> Callable[..., None]:
     return turn
 
 
-CARD = {
+METADATA = {
     "format": 1,
     "sha256": "ab" * 32,
     "network": {"name": "resunet", "arguments": {}},
@@ -154,10 +154,10 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **
     given = SimpleNamespace(slab=lambda z: codes, **SLABS) if lungs else None
     spacing = scan.spacing if known else None
     measures = measure(lambda z: values[:, :, z].astype(np.float32), mask, spacing, given)
-    card = {**CARD, "data": {**CARD["data"], "synthetic": synthetic}}
+    metadata = {**METADATA, "data": {**METADATA["data"], "synthetic": synthetic}}
     weights = Path("weights of erika/model.pt")
     segmenter = {"threshold": 0.4, "smallest_lesion_mm3": 10.0, "test_time_flips": False, "least_slice_share": 0.0}
-    model = describe_model(SimpleNamespace(card=card, weights=weights, **segmenter))
+    model = describe_model(SimpleNamespace(metadata=metadata, weights=weights, **segmenter))
     return build_report(scan, measures, model, {"device": "cpu"}, {"network": 1.23456789})
 
 

@@ -42,10 +42,10 @@ def test_options_have_the_type_that_they_are_annotated_with() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--quiet", "a.nii.gz", "b.nii.gz"], "--quiet is 'a.nii.gz'; accepted: true or false"),
-        (["a", "--volume", "1.5"], "--volume is '1.5'; accepted: a whole number"),
+        (["--quiet", "a.nii.gz", "b.nii.gz"], "--quiet is 'a.nii.gz'; expected: true or false"),
+        (["a", "--volume", "1.5"], "--volume is '1.5'; expected: a whole number"),
         (["a", "--volume", "second"], "--volume is 'second'"),
-        (["a", "--level", "half"], "--level is 'half'; accepted: a number"),
+        (["a", "--level", "half"], "--level is 'half'; expected: a number"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused(words: list[str], said: str) -> None:
@@ -60,7 +60,7 @@ def test_options_that_there_are_pass() -> None:
 
 @pytest.mark.parametrize("word", ["--treshold", "--treshold=0.3", "-treshold", "--paths", "-z"])
 def test_an_option_that_there_is_not_is_refused(word: str) -> None:
-    with pytest.raises(UserError, match=rf"^{word}: no such option; accepted: --volume, --level, --series, --quiet$"):
+    with pytest.raises(UserError, match=rf"^{word}: no such option; expected: --volume, --level, --series, --quiet$"):
         refuse_unknown_options(command, ["a", "b", word])
 
 
@@ -69,5 +69,5 @@ def test_it_is_refused_before_the_command_runs(monkeypatch, tmp_path, capsys) ->
     with pytest.raises(SystemExit) as end:
         __main__.main()
     assert end.value.code == 2
-    assert capsys.readouterr().err.startswith("error: --case: no such option; accepted: --out, --cases")
+    assert capsys.readouterr().err.startswith("error: --case: no such option; expected: --out, --cases")
     assert not (tmp_path / "out").exists()

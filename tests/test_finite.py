@@ -16,7 +16,13 @@ from monai.bundle import ConfigParser
 
 from scripts.errors import UserError, find_user_error
 from scripts.files import sha256
-from scripts.inference.metadata import card_path, inferer_from_card, preprocessing_from_card, read_card, trained_network
+from scripts.inference.metadata import (
+    inferer_from_metadata,
+    metadata_path,
+    preprocessing_from_metadata,
+    read_metadata,
+    trained_network,
+)
 from scripts.inference.segmenter import HounsfieldSlices, Segmenter
 from scripts.inference.whole_scan import scan_logits
 from scripts.io.reading import read_scan
@@ -33,18 +39,18 @@ MakeCheckpoint = Callable[..., Path]
 
 
 def change_weights(path: Path, **values: float) -> Path:
-    """Sets the first number of an entry, of the last one by default, with the card's hash that of the file again."""
+    """Sets the first number of an entry, of the last one by default, with the metadata's hash that of the file again."""
     state = torch.load(path, weights_only=True)
     for key, value in values.items():
         state[key.replace("__", ".")].view(-1)[0] = value
     torch.save(state, path)
-    change_card(path, sha256=sha256(path))
+    change_metadata(path, sha256=sha256(path))
     return path
 
 
-def change_card(path: Path, **values: Any) -> None:
-    card = json.loads(card_path(path).read_text())
-    card_path(path).write_text(json.dumps({**card, **values}))
+def change_metadata(path: Path, **values: Any) -> None:
+    metadata = json.loads(metadata_path(path).read_text())
+    metadata_path(path).write_text(json.dumps({**metadata, **values}))
 
 
 @pytest.fixture
@@ -76,7 +82,7 @@ def mistake(call: Callable[[], object]) -> str:
     return ""
 
 
-def inference_card(path: Path) -> None:
+def inference_metadata(path: Path) -> None:
     """What `run inference` and MONAI Label do first."""
     parser = ConfigParser()
     parser.read_config(str(BUNDLE / "configs/inference.yaml"))
@@ -84,7 +90,7 @@ def inference_card(path: Path) -> None:
     parser.get_parsed_content("network_def")
 
 
-def evaluation_card(path: Path) -> None:
+def evaluation_metadata(path: Path) -> None:
     parser = ConfigParser()
     parser.read_config([str(BUNDLE / "configs" / name) for name in ("train.yaml", "evaluate.yaml")])
     parser["checkpoint"] = str(path)
@@ -96,8 +102,8 @@ ENTRIES: dict[str, Callable[[Path], object]] = {
     "classify": lambda path: Classifier(path, "cpu"),
     "calibrate, publish, pseudo labels": lambda path: trained_network(path, CPU),
     "fine-tuning": lambda path: StartWeights(str(path), torch.nn.Linear(1, 1)),
-    "run inference, MONAI Label": inference_card,
-    "evaluation": evaluation_card,
+    "run inference, MONAI Label": inference_metadata,
+    "evaluation": evaluation_metadata,
 }
 
 
@@ -114,22 +120,22 @@ def test_every_entry_refuses_weights_that_are_not_finite(entry: str, checkpoint:
      (1, -1e-6, "a negative variance")],
 )  # fmt: skip
 def test_what_weights_may_not_hold(entry: int, value: float, reason: str, checkpoint: Path, names: list[str]) -> None:
-    read_card(checkpoint)
+    read_metadata(checkpoint)
     change_weights(checkpoint, **{encoded(names[entry]): value})
     with pytest.raises(UserError, match=f"{names[entry]} of the weights holds {reason}"):
-        read_card(checkpoint)
+        read_metadata(checkpoint)
 
 
 def test_weights_may_be_negative_and_a_variance_0(checkpoint: Path, names: list[str]) -> None:
     change_weights(checkpoint, **{encoded(names[0]): -3.0, encoded(names[1]): 0.0})
-    read_card(checkpoint)
+    read_metadata(checkpoint)
 
 
 def test_training_neither_writes_nor_resumes_such_weights(tmp_path: Path) -> None:
     network, evaluator = torch.nn.Linear(1, 1, bias=False), Engine(lambda engine, batch: None)
     evaluator.state.best_metric, evaluator.state.best_metric_epoch = -1.0, -1
-    card = {"network": {}, "preprocessing": {}, "data": {}}
-    run = RunCheckpoint(str(tmp_path), network, network, evaluator, {}, card, resume=True)
+    metadata = {"network": {}, "preprocessing": {}, "data": {}}
+    run = RunCheckpoint(str(tmp_path), network, network, evaluator, {}, metadata, resume=True)
     trainer = Engine(lambda engine, batch: None)
     trainer.state.device = CPU  # type: ignore[attr-defined]
     torch.nn.init.constant_(network.weight, 1.0)
@@ -156,14 +162,14 @@ def test_training_neither_writes_nor_resumes_such_weights(tmp_path: Path) -> Non
     ],
 )
 def test_numbers_of_the_metadata_are_finite(section: str, value: object, named: str, checkpoint: Path) -> None:
-    change_card(checkpoint, **{section: value})
+    change_metadata(checkpoint, **{section: value})
     with pytest.raises(UserError, match=rf"model\.json: {named}; expected: a finite number"):
-        read_card(checkpoint)
+        read_metadata(checkpoint)
 
 
 def test_a_measure_without_a_case_may_be_undefined(checkpoint: Path) -> None:
-    change_card(checkpoint, figures={"validation": {"val_positive_dice": math.nan}})
-    assert math.isnan(read_card(checkpoint)["figures"]["validation"]["val_positive_dice"])
+    change_metadata(checkpoint, figures={"validation": {"val_positive_dice": math.nan}})
+    assert math.isnan(read_metadata(checkpoint)["figures"]["validation"]["val_positive_dice"])
 
 
 @pytest.fixture
@@ -174,7 +180,7 @@ def overflowing(checkpoint: Path, names: list[str]) -> Path:
     state[last].fill_(3e38)
     state[names[2]].fill_(3e38)
     torch.save(state, checkpoint)
-    change_card(checkpoint, sha256=sha256(checkpoint))
+    change_metadata(checkpoint, sha256=sha256(checkpoint))
     return checkpoint
 
 
@@ -209,10 +215,10 @@ def test_run_inference_names_the_scan_and_writes_no_mask(
 
 def test_whole_scans_name_the_scan(overflowing: Path, make_scan: MakeScan) -> None:
     scan = make_scan()[0]
-    network, card = trained_network(overflowing, CPU)
-    item = preprocessing_from_card(card)({"image": str(scan)})
+    network, metadata = trained_network(overflowing, CPU)
+    item = preprocessing_from_metadata(metadata)({"image": str(scan)})
     with pytest.raises(UserError, match=r"scan\.nii\.gz: the network's output is not finite"):
-        scan_logits(item, network, inferer_from_card(card, 8), CPU)
+        scan_logits(item, network, inferer_from_metadata(metadata, 8), CPU)
 
 
 def test_classify_names_the_scan(weights: Path, make_scan: MakeScan) -> None:

@@ -61,9 +61,9 @@ def coarsen(hu: NDArray[Any], spacing: Spacing) -> Coarse:
         ValueError: if `hu` is not a volume with at least one voxel or the spacing is not three positive numbers.
     """
     if hu.ndim != 3 or not hu.size:
-        raise ValueError(f"the scan has shape {hu.shape}; accepted: (X, Y, Z) with at least one voxel")
+        raise ValueError(f"the scan has shape {hu.shape}; expected: (X, Y, Z) with at least one voxel")
     if not all(0 < size < np.inf for size in spacing):
-        raise ValueError(f"the spacing is {tuple(spacing)}; accepted: three positive sizes in mm")
+        raise ValueError(f"the spacing is {tuple(spacing)}; expected: three positive sizes in mm")
     x, y, z = (float(size) for size in spacing)
     steps = choose_steps((x, y, z))
     slab = max(1, _SLAB // steps[2]) * steps[2]

@@ -11,7 +11,7 @@ from .downsampling import Spacing, choose_steps, enlarge
 from .sides import LEFT, RIGHT, split_sides
 
 _HOW = {"components": "the two components", "erosion": "two lungs that touch", "midline": "the middle of the picture"}
-_ACCEPTED = "accepted: 1 (right) and 2 (left), or one value for both lungs"
+_ACCEPTED = "expected: 1 (right) and 2 (left), or one value for both lungs"
 
 
 def read_codes(mask: NDArray[Any], spacing: Spacing) -> tuple[NDArray[np.uint8], list[str]]:
@@ -29,7 +29,7 @@ def read_codes(mask: NDArray[Any], spacing: Spacing) -> tuple[NDArray[np.uint8],
         ValueError: if the mask is no volume, is empty or holds other values.
     """
     if mask.ndim != 3:
-        raise ValueError(f"the lung mask has shape {mask.shape}; accepted: (X, Y, Z)")
+        raise ValueError(f"the lung mask has shape {mask.shape}; expected: (X, Y, Z)")
     values = {float(value) for z in range(mask.shape[2]) for value in np.unique(mask[:, :, z])} - {0.0}
     if not values:
         raise ValueError(f"the lung mask is empty; {_ACCEPTED}")

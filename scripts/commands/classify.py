@@ -29,12 +29,12 @@ def classify(
     Args:
         scan: a scan as `segment` takes it, one.
         out: folder to write: classes.nii.gz (or as the input; PNG for pictures) with 0, 1, 2 and classes.json.
-        class_weights: weights of configs/multiclass.yaml, with their card.
-        weights: weights that find infection in slices, with their card.
+        class_weights: weights of configs/multiclass.yaml, with their metadata.
+        weights: weights that find infection in slices, with their metadata.
         mask: instead of these, an infection mask on the scan's grid: above 0, a person's or any network's.
         intensity: auto, hu, or window:LO,HI for an export that was mapped from that HU window.
-        threshold: probability from which on a voxel is infection; the card's unless given.
-        smallest_lesion_mm3: lesions below this volume are left out; the card's unless given.
+        threshold: probability from which on a voxel is infection; the metadata's unless given.
+        smallest_lesion_mm3: lesions below this volume are left out; the metadata's unless given.
         series: which DICOM series, where a folder holds several.
         volume: which volume of a 4-D file, from 1.
         device: cpu, cuda, mps; the first that is there unless given.
@@ -47,7 +47,7 @@ def classify(
         infection = Segmenter(weights, device, threshold, smallest_lesion_mm3)
     else:
         raise UserError(
-            "classify: infection from where?; accepted: --weights, with --threshold and --smallest_lesion_mm3 as you "
+            "classify: infection from where?; expected: --weights, with --threshold and --smallest_lesion_mm3 as you "
             "like, or --mask alone"
         )
     report = classify_file(scan, out, infection, classifier, intensity, volume, series, overwrite)

@@ -38,7 +38,7 @@ def experiment(
     try:
         chosen = None if folds == "all" else [int(fold) for fold in folds.split(",")]
     except ValueError:
-        raise UserError(f"--folds is {folds!r}; accepted: all, or numbers such as 0,1") from None
+        raise UserError(f"--folds is {folds!r}; expected: all, or numbers such as 0,1") from None
     rows = [] if variants == "all" else [row.strip() for row in variants.split(",")]
     table = run_experiment(read_experiment(name, rows), data, out, budget, seeds, chosen, steps, device, processes)
     print(table.read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ def figures(
     Args:
         scan: NIfTI, NRRD, MetaImage, or a picture.
         out: folder to write: comparison.png, stages.png, fusion.png.
-        weights: weights with their cards, several separated by commas.
+        weights: weights with their metadata, several separated by commas.
         truth: reference mask on the scan's grid.
         slice: which axial slice, counted from 1 at the feet; the most affected one unless given.
         device: cpu, cuda, mps; the first that is there unless given.

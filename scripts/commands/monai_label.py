@@ -14,7 +14,7 @@ def _assemble(weights: str, deployment: str = DEPLOYMENT) -> None:
     `make monailabel` calls this with MONAI Label's interpreter.
 
     Args:
-        weights: trained weights with their card; they become a checkpoint of the deployment.
+        weights: trained weights with their metadata; they become a checkpoint of the deployment.
         deployment: folder to make or renew; checkpoints and studies in it stay.
     """
     name = assemble(deployment, str(weights), sample_app())

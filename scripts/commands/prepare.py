@@ -38,7 +38,7 @@ def prepare(
         UserError: wrong use, or every offender of a data set.
     """
     if len(paths) < 2:
-        raise UserError(f"prepare: {len(paths)} paths, accepted: SOURCE... OUT")
+        raise UserError(f"prepare: {len(paths)} paths, expected: SOURCE... OUT")
     *sources, out = (Path(str(path)) for path in paths)
     check_output(out, sources, overwrite)
     datalist, facts = build_datalist(sources, folds, seed, split)

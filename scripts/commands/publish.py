@@ -10,12 +10,12 @@ from ..settings import usable_device
 
 
 def publish(weights: str, target: str, data: str, device: str | None = None) -> None:
-    """Writes trained weights with their card for a repository, in half precision if that does not change masks.
+    """Writes trained weights with their metadata for a repository, in half precision if that does not change masks.
 
     The masks of the cases of their validation fold are compared; where they change the weights stay as they are.
 
     Args:
-        weights: trained weights with their card, best after `calibrate`.
+        weights: trained weights with their metadata, best after `calibrate`.
         target: the weights to write, such as models/model.pt.
         data: the prepared data set that they were trained on.
         device: cpu, cuda, mps; the first that is there unless given.

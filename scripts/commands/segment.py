@@ -41,11 +41,11 @@ def segment(
     Args:
         *paths: INPUT... OUTPUT: scans (NIfTI, NRRD, MetaImage, PNG or JPG slices), DICOM folders or zips, or folders of
             these; then the folder to write.
-        weights: trained weights with their card; models/model.pt unless given.
+        weights: trained weights with their metadata; models/model.pt unless given.
         intensity: auto, hu, or window:LO,HI for an export that was mapped from that HU window.
-        threshold: probability from which on a voxel is infection; the card's unless given.
-        smallest_lesion_mm3: lesions below this volume are left out; the card's unless given.
-        flips: mean over four mirror images, four times as slow; as the card says unless given.
+        threshold: probability from which on a voxel is infection; the metadata's unless given.
+        smallest_lesion_mm3: lesions below this volume are left out; the metadata's unless given.
+        flips: mean over four mirror images, four times as slow; as the metadata says unless given.
         probability: also writes the probability map.
         lungs: your own lung mask on the scan's grid (1 right, 2 left, or one value), or a folder of such masks.
         series: which DICOM series, where a folder holds several.
@@ -56,10 +56,10 @@ def segment(
         quiet: prints errors only.
     """
     if len(paths) < 2:
-        raise UserError(f"segment: {len(paths)} paths; accepted: INPUT... OUTPUT")
+        raise UserError(f"segment: {len(paths)} paths; expected: INPUT... OUTPUT")
     *sources, output = (Path(path) for path in paths)
     if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: a file; accepted: INPUT... OUTPUT, the last is the folder for the results")
+        raise UserError(f"{output}: a file; expected: INPUT... OUTPUT, the last is the folder for the results")
     parse_intensity(intensity)
     if lungs and not Path(lungs).exists():
         raise UserError(f"{lungs}: no such lung mask or folder of lung masks")

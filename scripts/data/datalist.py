@@ -99,7 +99,7 @@ def select_cases(
             mask that cannot be read or does not belong to its image (`check_belongs`).
     """
     if split not in get_args(Split):
-        raise UserError(f"split: {split!r}, accepted: {', '.join(get_args(Split))}")
+        raise UserError(f"split: {split!r}, expected: {', '.join(get_args(Split))}")
     datalist = read_datalist(dataset_dir)
     fold = None if split in ("all", "test") else optional(fold)
     validation = _fold_cases(datalist, fold, dataset_dir)
@@ -129,7 +129,7 @@ def select_cases(
 
 
 def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None, split: Split = "training") -> dict[str, Any]:
-    """What a model card and a table say about the data of a run: JSON values.
+    """What a checkpoint metadata and a table say about the data of a run: JSON values.
 
     Args:
         dataset_dir: see `read_datalist`.
@@ -176,7 +176,7 @@ def _fold_cases(datalist: Datalist, fold: Fold, dataset_dir: str | os.PathLike[s
         folds = sorted({case["fold"] for case in cases if case["fold"] is not None})
         numbers = ", ".join(map(str, folds)) or "no number, the cases have no folds"
         others = "names of training cases; null to train on all; --split all to evaluate weights on other data"
-        raise UserError(f"{dataset_dir}: fold {fold!r}, accepted: {numbers}; or {others}")
+        raise UserError(f"{dataset_dir}: fold {fold!r}, expected: {numbers}; or {others}")
     return [case for case, value in zip(cases, values, strict=True) if value in wanted]
 
 

@@ -30,7 +30,7 @@ class PairedSlices(Dataset[list[dict[str, Any]]]):
     def __init__(self, labelled: SliceDataset, pseudo: SliceDataset, seed: int = 0) -> None:
         for name, dataset in (("labelled", labelled), ("pseudo-labelled", pseudo)):
             if not len(dataset):
-                raise UserError(f"no {name} slices; accepted: at least one of each kind to pair")
+                raise UserError(f"no {name} slices; expected: at least one of each kind to pair")
         self.labelled = labelled
         self.pseudo = pseudo
         self.data = [*labelled.data, *pseudo.data]

@@ -48,7 +48,7 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
             chosen = case.get("slices")
             if chosen is not None and sorted(chosen) != list(range(min(chosen), max(chosen) + 1)):
                 raise UserError(
-                    f"{case[IMAGE]}: {len(chosen)} slices with gaps between them; accepted: whole volumes, or slices "
+                    f"{case[IMAGE]}: {len(chosen)} slices with gaps between them; expected: whole volumes, or slices "
                     "that follow each other (a network for slices takes any)"
                 )
         self.transform = transform
@@ -105,7 +105,7 @@ class PatchDataset(VolumeDataset):
         sizes = list(patch_size)
         if len(sizes) != 3 or min(sizes) < 1 or sizes[0] % SIZE_STEP or sizes[1] % SIZE_STEP:
             raise UserError(
-                f"patch_size is {sizes}; accepted: columns and rows that are multiples of {SIZE_STEP}, and slices"
+                f"patch_size is {sizes}; expected: columns and rows that are multiples of {SIZE_STEP}, and slices"
             )
         super().__init__(data, grid, transform, cache_dir, progress)
         self.patches_per_volume = patches_per_volume

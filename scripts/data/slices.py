@@ -76,7 +76,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         progress: bool = True,
     ) -> None:
         if sampling not in SAMPLINGS:
-            raise UserError(f"sampling is {sampling!r}; accepted: {', '.join(SAMPLINGS)}")
+            raise UserError(f"sampling is {sampling!r}; expected: {', '.join(SAMPLINGS)}")
         share, most = optional(picture_share), optional(slices_per_epoch)
         if share is not None:
             wanted = "more than 0, less than 1, or null"
@@ -231,7 +231,7 @@ def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp
     if direction not in "SI" or stored.min() < 0 or stored.max() >= depth:
         raise UserError(
             f"{case[IMAGE]}: slices {stored.min()} to {stored.max()} of {depth} along an axis that points to "
-            f"{direction}; accepted: existing slices of a volume whose third stored axis is the patient's"
+            f"{direction}; expected: existing slices of a volume whose third stored axis is the patient's"
         )
     return np.sort(stored if direction == "S" else depth - 1 - stored)
 

@@ -66,7 +66,7 @@ def check_patient_disjoint(
     both = sorted(patients_of(left) & patients_of(right))
     if both:
         raise UserError(
-            f"patients {', '.join(both)} are in {left_name} and in {right_name}; accepted is each patient on one side"
+            f"patients {', '.join(both)} are in {left_name} and in {right_name}; expected is each patient on one side"
         )
 
 
@@ -83,11 +83,11 @@ def unknown_patients_warning(cases: Sequence[Case], what: str) -> list[str]:
 
 def _check_arguments(folds: int, seed: int, split: str) -> None:
     if type(folds) is not int or folds < 2:
-        raise UserError(f"folds: {folds!r}, accepted is a whole number from 2 on")
+        raise UserError(f"folds: {folds!r}, expected is a whole number from 2 on")
     if type(seed) is not int or seed < 0:
-        raise UserError(f"seed: {seed!r}, accepted is a whole number from 0 on")
+        raise UserError(f"seed: {seed!r}, expected is a whole number from 0 on")
     if split not in SPLITS:
-        raise UserError(f"split: {split!r}, accepted: {', '.join(SPLITS)}")
+        raise UserError(f"split: {split!r}, expected: {', '.join(SPLITS)}")
 
 
 def _stands_alone(cases: Sequence[Case], split: str) -> bool:

@@ -32,10 +32,10 @@ from ..networks.registry import same_network
 from ..transforms.postprocessing import PRED, EvaluationOutput
 from ..transforms.preprocessing import IMAGE, LABEL, check_size
 from .metadata import (
-    card_path,
-    inferer_from_card,
-    preprocessing_from_card,
-    read_card,
+    inferer_from_metadata,
+    metadata_path,
+    preprocessing_from_metadata,
+    read_metadata,
     require_slices,
     trained_network,
 )
@@ -204,41 +204,41 @@ def calibrate(
     device: torch.device,
     size: int | None = None,
 ) -> dict[str, Any]:
-    """Measures operating point, calibration and familiarity, and states them in the card of the weights.
+    """Measures operating point, calibration and familiarity, and states them in the metadata of the weights.
 
-    Beside the card it draws the reliability curve (`.calibration.png`) and lists the cases (`.calibration.csv`).
+    Beside the metadata it draws the reliability curve (`.calibration.png`) and lists the cases (`.calibration.csv`).
 
     Args:
-        weights: whose card is completed.
+        weights: whose metadata is completed.
         data: prepared data set that they, and the runs, were trained on.
         runs: weights of trainings with the same recipe, each on another fold; none: `weights` alone.
         flips: whether the operating point shall take the mean over mirror images.
         slices_of_training: how many training slices describe what is familiar.
         device: where networks work.
         size: edge length at which slices shall be shown, which may be another one than they were trained at (Touvron et
-            al., "Fixing the train-test resolution discrepancy", NeurIPS 2019); None: as the card of the weights says.
+            al., "Fixing the train-test resolution discrepancy", NeurIPS 2019); None: as the metadata of the weights says.
 
     Returns:
-        What the card now states: "preprocessing", "training", "operating_point", "calibration", "familiarity".
+        What the metadata now states: "preprocessing", "training", "operating_point", "calibration", "familiarity".
 
     Raises:
-        UserError: if the weights are not for slices, cards disagree about network, preprocessing or training, a fold
-            of the data is not that of a card or that of two, or networks cannot take the size.
+        UserError: if the weights are not for slices, metadata disagree about network, preprocessing or training, a fold
+            of the data is not that of checkpoint metadata or that of two, or networks cannot take the size.
     """
-    shown = read_card(weights)["preprocessing"]["size"] if size is None else size
+    shown = read_metadata(weights)["preprocessing"]["size"] if size is None else size
     check_size(shown, "size")
     own = _Training(weights, data, flips, slices_of_training, device, shown)
-    require_slices(own.card, weights)
+    require_slices(own.metadata, weights)
     trainings = [
         own if run.resolve() == weights.resolve() else _Training(run, data, flips, slices_of_training, device, shown)
         for run in runs or [weights]
     ]
     for training in [own, *trainings]:
-        training.check(own.card)
+        training.check(own.metadata)
     judged = Counter(case["name"] for training in trainings for case in training.unseen)
     if twice := [name for name, number in judged.items() if number > 1]:
         found = f"{len(twice)} cases would be judged by several trainings (folds {[one.fold for one in trainings]})"
-        raise UserError(f"{found}; accepted: one training of each fold")
+        raise UserError(f"{found}; expected: one training of each fold")
     cases = [case for training in trainings for case in training.judge()]
     threshold = choose_threshold(cases)
     slices = choose_slice_share(cases, threshold)
@@ -246,17 +246,17 @@ def calibrate(
     error = calibration_error(curve)
     limit = STRANGER * max(case.distance for case in cases)
     stated = {
-        "preprocessing": own.card["preprocessing"],
-        "training": own.card["training"],
+        "preprocessing": own.metadata["preprocessing"],
+        "training": own.metadata["training"],
         "operating_point": {
-            **own.card["operating_point"],
+            **own.metadata["operating_point"],
             "threshold": threshold,
             "test_time_flips": flips,
             "least_slice_share": slices["least_share"] if slices else 0.0,
         },
         "calibration": {
             "cases": [case.name for case in cases],
-            "trainings": [training.card["sha256"] for training in trainings],
+            "trainings": [training.metadata["sha256"] for training in trainings],
             "dice": {
                 kind: {
                     "at_threshold": round(float(dice[round(threshold * LEVELS)]), 4),
@@ -270,9 +270,9 @@ def calibrate(
             "curve": curve,
             "distances": {case.name: round(case.distance, 3) for case in cases},
         },
-        "familiarity": Familiarity.of(own.layer, own.features, limit).as_card(),
+        "familiarity": Familiarity.of(own.layer, own.features, limit).as_metadata(),
     }
-    write_json(card_path(weights), {**own.card, **stated})
+    write_json(metadata_path(weights), {**own.metadata, **stated})
     rows = [
         {
             "case": case.name,
@@ -302,19 +302,19 @@ class _Training:
 
     def __init__(self, weights: Path, data: str, flips: bool, count: int, device: torch.device, size: int) -> None:
         self.weights, self.data, self.flips, self.count, self.device = weights, data, flips, count, device
-        self.network, card = trained_network(weights, device)
-        trained = {"size": card.get("training", card["preprocessing"])["size"]}
-        self.card = {**card, "preprocessing": {**card["preprocessing"], "size": size}, "training": trained}
-        self.fold = card["data"].get("fold")
+        self.network, metadata = trained_network(weights, device)
+        trained = {"size": metadata.get("training", metadata["preprocessing"])["size"]}
+        self.metadata = {**metadata, "preprocessing": {**metadata["preprocessing"], "size": size}, "training": trained}
+        self.fold = metadata["data"].get("fold")
 
     def check(self, wanted: Mapping[str, Any]) -> None:
-        """Refuses another recipe than that of a card, and a fold that is not one of the data."""
-        differs = [] if same_network(self.card["network"], wanted["network"]) else ["network"]
-        differs += [key for key in ("preprocessing", "training") if self.card[key] != wanted[key]]
+        """Refuses another recipe than that of checkpoint metadata, and a fold that is not one of the data."""
+        differs = [] if same_network(self.metadata["network"], wanted["network"]) else ["network"]
+        differs += [key for key in ("preprocessing", "training") if self.metadata[key] != wanted[key]]
         if differs:
             found = " and ".join(differs)
-            raise UserError(f"{self.weights}: another {found}; accepted: trainings with the recipe of the weights")
-        check_data(self.weights, self.card, self.data)
+            raise UserError(f"{self.weights}: another {found}; expected: trainings with the recipe of the weights")
+        check_data(self.weights, self.metadata, self.data)
 
     @cached_property
     def unseen(self) -> list[Case]:
@@ -324,7 +324,7 @@ class _Training:
     @cached_property
     def layer(self) -> str:
         """The layer whose features are looked at."""
-        return deepest_layer(self.network, int(self.card["preprocessing"]["size"]))
+        return deepest_layer(self.network, int(self.metadata["preprocessing"]["size"]))
 
     @cached_property
     def _means(self) -> FeatureMeans:
@@ -334,8 +334,8 @@ class _Training:
     def features(self) -> Tensor:
         """Feature means (N, C) of evenly chosen slices of the training's own cases."""
         self._means.take()
-        preprocessing = preprocessing_from_card(self.card)
-        inferer = inferer_from_card(self.card, 8, self.flips)
+        preprocessing = preprocessing_from_metadata(self.metadata)
+        inferer = inferer_from_metadata(self.metadata, 8, self.flips)
         cases = select_cases(self.data, "training", self.fold, labelled=True)
         pictures = sum(is_picture(case["image"]) for case in cases)
         each = max((self.count - pictures) // max(len(cases) - pictures, 1), 1)
@@ -350,21 +350,23 @@ class _Training:
         """What the weights say of the cases of their validation fold."""
         learnt = Familiarity.of(self.layer, self.features, limit=0.0)
         for case in tqdm(self.unseen, desc=f"fold {self.fold}", unit="case"):
-            (probability,), label = probabilities_and_label(case, [self.network], self.card, self.flips, self.device)
+            (probability,), label = probabilities_and_label(
+                case, [self.network], self.metadata, self.flips, self.device
+            )
             voxels, lesion = count_levels(probability.numpy(), label.numpy())
             distance = float(learnt.distances(self._means.take()).mean())
             yield CaseCounts(case["name"], is_picture(case[IMAGE]), voxels, lesion, distance)
 
 
 def probabilities_and_label(
-    case: Case, networks: Sequence[nn.Module], card: Mapping[str, Any], flips: bool, device: torch.device
+    case: Case, networks: Sequence[nn.Module], metadata: Mapping[str, Any], flips: bool, device: torch.device
 ) -> tuple[list[Tensor], Tensor]:
-    """What networks with one card say of a labelled case, and its label: (X, Y, Z) each, on the scan's own grid.
+    """What networks with one metadata say of a labelled case, and its label: (X, Y, Z) each, on the scan's own grid.
 
     Z is the number of the case's own "slices" where it has some: others may be what the networks were trained on.
     """
-    preprocessing = preprocessing_from_card(card, label_grid="scan")
-    inferer, output = inferer_from_card(card, 8, flips), EvaluationOutput(preprocessing, "scan")
+    preprocessing = preprocessing_from_metadata(metadata, label_grid="scan")
+    inferer, output = inferer_from_metadata(metadata, 8, flips), EvaluationOutput(preprocessing, "scan")
     item = preprocessing(dict(case))
     own = chosen_slices(case, item[IMAGE])
     seen = np.intersect1d(looked_at(item), own)
@@ -373,15 +375,15 @@ def probabilities_and_label(
     return maps, item[LABEL].as_tensor()[0][..., own]
 
 
-def check_data(weights: Path, card: Mapping[str, Any], data: str) -> None:
+def check_data(weights: Path, metadata: Mapping[str, Any], data: str) -> None:
     """Refuses data of which the weights' validation fold is not one: what they did not see could not be told.
 
     Raises:
         UserError: if the weights were trained on other data, or on all of them.
     """
-    stated = card["data"]
+    stated = metadata["data"]
     fold = stated.get("fold")
     described = describe(data, fold)
     same = ("name", "split", "seed", "validation_cases", "validation_patients")
     if fold is None or any(stated.get(key) != described[key] for key in same):
-        raise UserError(f"{weights}: was validated on fold {fold} of other data; accepted: trainings on {data}")
+        raise UserError(f"{weights}: was validated on fold {fold} of other data; expected: trainings on {data}")

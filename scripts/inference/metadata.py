@@ -1,7 +1,7 @@
-"""The card beside a checkpoint: which network it is, how its input is made and what is known about it.
+"""The metadata beside a checkpoint: which network it is, how its input is made and what is known about it.
 
-`model.pt` is a state dict and `model.json` its card. Every entry that applies a checkpoint builds the network and
-the preprocessing from the card, so that they cannot disagree.
+`model.pt` is a state dict and `model.json` its metadata. Every entry that applies a checkpoint builds the network and
+the preprocessing from the metadata, so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from .tta import FlipInferer
 
 CARD_FORMAT = 1
 OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flips": False, "least_slice_share": 0.0}
-"""Where a card says nothing else: the probability from which on a voxel is infection, the smallest lesion kept, whether
+"""Where checkpoint metadata says nothing else: the probability from which on a voxel is infection, the smallest lesion kept, whether
 the network's answer is the mean over mirror images, and the share of a slice that must be marked for it to count."""
 REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
 MAY_BE_UNDEFINED = ("figures", "data")
-"""What may hold NaN in a card: a measure without a case that defines it."""
+"""What may hold NaN in checkpoint metadata: a measure without a case that defines it."""
 
 
-def card_path(checkpoint: str | Path) -> Path:
-    """Returns where the card of a checkpoint lies: the same name with the suffix .json."""
+def metadata_path(checkpoint: str | Path) -> Path:
+    """Returns where the metadata of a checkpoint lies: the same name with the suffix .json."""
     return Path(checkpoint).with_suffix(".json")
 
 
-def write_checkpoint(checkpoint: str | Path, weights: Mapping[str, torch.Tensor], **card: Any) -> None:
-    """Writes weights and their card; both are complete before either takes its name.
+def write_checkpoint(checkpoint: str | Path, weights: Mapping[str, torch.Tensor], **metadata: Any) -> None:
+    """Writes weights and their metadata; both are complete before either takes its name.
 
     Args:
-        checkpoint: the weights' file; the card lies beside it.
+        checkpoint: the weights' file; the metadata lies beside it.
         weights: state dict.
-        **card: see `write_card`.
+        **metadata: see `write_metadata`.
 
     Raises:
         UserError: if a number of the weights makes no sense, see `check_weights`.
@@ -54,12 +54,12 @@ def write_checkpoint(checkpoint: str | Path, weights: Mapping[str, torch.Tensor]
     with unfinished_folder(target.parent) as folder:
         temporary = folder / target.name
         torch.save(dict(weights), temporary)
-        write_card(temporary, **card)
+        write_metadata(temporary, **metadata)
         temporary.replace(target)
-        card_path(temporary).replace(card_path(target))
+        metadata_path(temporary).replace(metadata_path(target))
 
 
-def write_card(
+def write_metadata(
     checkpoint: str | Path,
     network: Mapping[str, Any],
     preprocessing: Mapping[str, Any],
@@ -68,7 +68,7 @@ def write_card(
     operating_point: Mapping[str, Any] = OPERATING_POINT,
     **further: Mapping[str, Any] | None,
 ) -> None:
-    """Writes the card of a checkpoint that lies on the disk.
+    """Writes the metadata of a checkpoint that lies on the disk.
 
     Args:
         checkpoint: the weights.
@@ -84,7 +84,7 @@ def write_card(
         **further: what else is known: "training", the "size" of its slices where they are shown at another one since;
             "calibration" and "familiarity"; see `calibrate` for all of them.
     """
-    card = {
+    metadata = {
         "format": CARD_FORMAT,
         "sha256": sha256(checkpoint),
         "network": dict(network),
@@ -94,65 +94,71 @@ def write_card(
         "figures": dict(figures),
         **{key: value for key, value in further.items() if value is not None},
     }
-    write_json(card_path(checkpoint), card)
+    write_json(metadata_path(checkpoint), metadata)
 
 
-def read_card(checkpoint: str | Path) -> dict[str, Any]:
-    """Reads the card of a checkpoint and checks that it belongs to these very weights, and that these can be used.
+def read_metadata(checkpoint: str | Path) -> dict[str, Any]:
+    """Reads the metadata of a checkpoint and checks that it belongs to these very weights, and that these can be used.
 
-    Every entry that applies or trains on weights reads their card first, so that the check stands here alone.
+    Every entry that applies or trains on weights reads their metadata first, so that the check stands here alone.
 
     Args:
         checkpoint: path of the weights.
 
     Returns:
-        The card.
+        The metadata.
 
     Raises:
-        UserError: if the weights or the card are absent, unreadable, do not belong together, or hold numbers that make
+        UserError: if the weights or the metadata are absent, unreadable, do not belong together, or hold numbers that make
             no sense, see `check_weights`.
     """
     return _read(checkpoint)[0]
 
 
 def _read(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The card and the weights."""
-    weights, path = Path(checkpoint), card_path(checkpoint)
+    """The metadata and the weights."""
+    weights, path = Path(checkpoint), metadata_path(checkpoint)
     if not weights.is_file():
         raise UserError(
-            f"{weights}: no such weights; accepted: a trained checkpoint named by --checkpoint (--weights) "
+            f"{weights}: no such weights; expected: a trained checkpoint named by --checkpoint (--weights) "
             "(`make demo` trains one on synthetic scans, `run training` on yours)"
         )
     if not path.is_file():
-        raise UserError(f"{weights}: its card {path.name} is missing; accepted: weights with the card beside them")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); accepted: the card that training wrote") from None
-    missing = [key for key in REQUIRED if not isinstance(card, dict) or key not in card]
-    if missing or card["format"] != CARD_FORMAT:
-        raise UserError(f"{path}: lacks {missing or 'a known format'}; accepted: a card of format {CARD_FORMAT}")
-    _check_entries(card, path)
-    found = sha256(weights)
-    if found != card["sha256"]:
         raise UserError(
-            f"{weights}: sha256 is {found[:12]}..., its card says {str(card['sha256'])[:12]}...; accepted: the "
-            "weights that the card was written for (copy both files again, or resume the run that was killed)"
+            f"{weights}: its metadata {path.name} is missing; expected: weights with the metadata beside them"
         )
-    check_numbers({key: value for key, value in card.items() if key not in MAY_BE_UNDEFINED}, path)
-    card["operating_point"] = {**OPERATING_POINT, **card["operating_point"]}
-    card["preprocessing"] = {**_defaults(card["preprocessing"]), **card["preprocessing"]}
-    return card, load_weights(weights)
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); expected: the metadata that training wrote") from None
+    missing = [key for key in REQUIRED if not isinstance(metadata, dict) or key not in metadata]
+    if missing or metadata["format"] != CARD_FORMAT:
+        raise UserError(
+            f"{path}: lacks {missing or 'a known format'}; expected: checkpoint metadata of format {CARD_FORMAT}"
+        )
+    _check_entries(metadata, path)
+    found = sha256(weights)
+    if found != metadata["sha256"]:
+        raise UserError(
+            f"{weights}: sha256 is {found[:12]}..., its metadata says {str(metadata['sha256'])[:12]}...; expected: the "
+            "weights that the metadata was written for (copy both files again, or resume the run that was killed)"
+        )
+    check_numbers({key: value for key, value in metadata.items() if key not in MAY_BE_UNDEFINED}, path)
+    metadata["operating_point"] = {**OPERATING_POINT, **metadata["operating_point"]}
+    metadata["preprocessing"] = {**_defaults(metadata["preprocessing"]), **metadata["preprocessing"]}
+    return metadata, load_weights(weights)
 
 
-def _check_entries(card: Mapping[str, Any], path: Path) -> None:
+def _check_entries(metadata: Mapping[str, Any], path: Path) -> None:
     """Refuses entries that are no names and values, and those that a configuration made from them would evaluate."""
     for key in ("network", "preprocessing", "operating_point", "data"):
-        if not isinstance(card[key], dict):
-            raise UserError(f"{path}: {key} is {card[key]!r}; expected: names and values")
+        if not isinstance(metadata[key], dict):
+            raise UserError(f"{path}: {key} is {metadata[key]!r}; expected: names and values")
     for key in ("preprocessing", "operating_point"):
-        if not is_data(card[key]):
-            raise UserError(f"{path}: {key} is {card[key]!r}; expected: values, and no text that begins with $, @ or %")
+        if not is_data(metadata[key]):
+            raise UserError(
+                f"{path}: {key} is {metadata[key]!r}; expected: values, and no text that begins with $, @ or %"
+            )
 
 
 def completed_preprocessing(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +168,7 @@ def completed_preprocessing(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card of an earlier version leaves unsaid: the defaults of the steps that are settled by the training."""
+    """What checkpoint metadata of an earlier version leaves unsaid: the defaults of the steps that are settled by the training."""
     parameters = inspect.signature(ClassPreprocessing if "prior" in preprocessing else Preprocessing).parameters
     return {name: one.default for name, one in parameters.items() if name != "label_grid"}
 
@@ -171,44 +177,44 @@ def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Mo
     """Loads a checkpoint to apply it.
 
     Args:
-        checkpoint: the weights, with their card beside them.
+        checkpoint: the weights, with their metadata beside them.
         device: where the network goes.
 
     Returns:
-        The network in evaluation mode, without deep supervision, in the fastest memory layout; and its card.
+        The network in evaluation mode, without deep supervision, in the fastest memory layout; and its metadata.
 
     Raises:
-        UserError: if weights or card cannot be used.
+        UserError: if weights or metadata cannot be used.
     """
-    card, weights = _read(checkpoint)
-    network = network_from_card(card, deep_supervision=False)
+    metadata, weights = _read(checkpoint)
+    network = network_from_metadata(metadata, deep_supervision=False)
     try:
         network.load_state_dict(weights)
     except RuntimeError:  # keys or shapes of another network
         raise UserError(
-            f"{checkpoint}: no plain state dict of the card's network; accepted: weights that training wrote"
+            f"{checkpoint}: no plain state dict of the metadata's network; expected: weights that training wrote"
         ) from None
     layout = memory_format(True, device, network)
     network.eval().to(device)
     network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
-    return network, card
+    return network, metadata
 
 
-def network_from_card(card: Mapping[str, Any], **overrides: Any) -> nn.Module:
-    """Builds the network that a card names, without its weights.
+def network_from_metadata(metadata: Mapping[str, Any], **overrides: Any) -> nn.Module:
+    """Builds the network that checkpoint metadata names, without its weights.
 
     Args:
-        card: see `read_card`.
-        **overrides: arguments in place of the card's, as far as the network knows them: MONAI Label sets
-            `dropout`, inference sets `deep_supervision`. None leaves the card's value.
+        metadata: see `read_metadata`.
+        **overrides: arguments in place of the metadata's, as far as the network knows them: MONAI Label sets
+            `dropout`, inference sets `deep_supervision`. None leaves the metadata's value.
 
     Returns:
         The network as its constructor initialises it.
 
     Raises:
-        UserError: if the card names an unknown network, or arguments that it cannot be built with.
+        UserError: if the metadata names an unknown network, or arguments that it cannot be built with.
     """
-    spec = checked_spec(card["network"])
+    spec = checked_spec(metadata["network"])
     known = inspect.signature(constructor(spec["name"])).parameters
     chosen = {key: value for key, value in overrides.items() if key in known and value is not None}
     try:
@@ -218,87 +224,91 @@ def network_from_card(card: Mapping[str, Any], **overrides: Any) -> nn.Module:
         raise UserError(f"network {spec['name']}: {found}; expected: arguments that it can be built with") from None
 
 
-def preprocessing_from_card(
-    card: Mapping[str, Any], intensity: str | None = None, label_grid: str = "network"
+def preprocessing_from_metadata(
+    metadata: Mapping[str, Any], intensity: str | None = None, label_grid: str = "network"
 ) -> Preprocessing:
-    """Builds the preprocessing that a card states.
+    """Builds the preprocessing that checkpoint metadata states.
 
     Args:
-        card: see `read_card`.
-        intensity: in place of the card's.
+        metadata: see `read_metadata`.
+        intensity: in place of the metadata's.
         label_grid: see `Preprocessing`.
 
     Raises:
-        UserError: if the card states a step that this version does not know.
+        UserError: if the metadata states a step that this version does not know.
     """
-    settings = _settings(card, Preprocessing, "patch_size")
+    settings = _settings(metadata, Preprocessing, "patch_size")
     settings["intensity"] = intensity or settings["intensity"]
     return Preprocessing(**settings, label_grid=label_grid)
 
 
-def class_preprocessing_from_card(card: Mapping[str, Any], label_grid: str = "network") -> ClassPreprocessing:
+def class_preprocessing_from_metadata(metadata: Mapping[str, Any], label_grid: str = "network") -> ClassPreprocessing:
     """Builds the preprocessing of a network of classes.
 
     Args:
-        card: see `read_card`; its preprocessing says what the "prior" was in training.
+        metadata: see `read_metadata`; its preprocessing says what the "prior" was in training.
         label_grid: see `Preprocessing`.
 
     Raises:
-        UserError: if the card's network sees no prior, or the card states a step that this version does not know.
+        UserError: if the metadata's network sees no prior, or the metadata states a step that this version does not know.
     """
-    if "prior" not in card["preprocessing"]:
-        name = card["network"]["name"]
+    if "prior" not in metadata["preprocessing"]:
+        name = metadata["network"]["name"]
         raise UserError(
-            f"the card's {name} sees no infection map; accepted: weights trained with configs/multiclass.yaml"
+            f"the metadata's {name} sees no infection map; expected: weights trained with configs/multiclass.yaml"
         )
-    return ClassPreprocessing(**_settings(card, ClassPreprocessing, "prior"), label_grid=label_grid)
+    return ClassPreprocessing(**_settings(metadata, ClassPreprocessing, "prior"), label_grid=label_grid)
 
 
-def _settings(card: Mapping[str, Any], steps: type, beside: str) -> dict[str, Any]:
-    """The card's arguments of a preprocessing, without the one that is none of its steps."""
-    settings = {key: value for key, value in card["preprocessing"].items() if key != beside}
+def _settings(metadata: Mapping[str, Any], steps: type, beside: str) -> dict[str, Any]:
+    """The metadata's arguments of a preprocessing, without the one that is none of its steps."""
+    settings = {key: value for key, value in metadata["preprocessing"].items() if key != beside}
     known = inspect.signature(steps).parameters
     if unknown := sorted(set(settings) - set(known)):
-        raise UserError(f"the card's preprocessing has {', '.join(unknown)}; accepted: {', '.join(known)}, {beside}")
+        raise UserError(
+            f"the metadata's preprocessing has {', '.join(unknown)}; expected: {', '.join(known)}, {beside}"
+        )
     return settings
 
 
-def inferer_from_card(card: Mapping[str, Any], at_once: int, test_time_flips: bool | str | None = None) -> Inferer:
+def inferer_from_metadata(
+    metadata: Mapping[str, Any], at_once: int, test_time_flips: bool | str | None = None
+) -> Inferer:
     """Returns what brings a whole scan (B, 1, size, size, Z) before the network.
 
     Args:
-        card: see `read_card`.
+        metadata: see `read_metadata`.
         at_once: slices or patches in a batch.
         test_time_flips: in place of the operating point's.
 
     Returns:
-        Slices one by one; or, where the card has a patch size, patches that overlap by half and are blended by a
+        Slices one by one; or, where the metadata has a patch size, patches that overlap by half and are blended by a
         Gaussian, scans smaller than a patch padded with 0.
     """
-    settings = card["preprocessing"]
+    settings = metadata["preprocessing"]
     inferer: Inferer
     if "patch_size" in settings:
         inferer = SlidingWindowInferer(settings["patch_size"], sw_batch_size=at_once, overlap=0.5, mode="gaussian")
     else:
         inferer = SliceInferer(roi_size=[settings["size"]] * 2, sw_batch_size=at_once, spatial_dim=2)
-    point = card.get("operating_point", OPERATING_POINT)  # while training there is none
+    point = metadata.get("operating_point", OPERATING_POINT)  # while training there is none
     flips = point["test_time_flips"] if optional(test_time_flips) is None else test_time_flips
     return FlipInferer(inferer) if flag(flips, "test_time_flips") else inferer
 
 
-def require_slices(card: Mapping[str, Any], weights: str | Path) -> None:
+def require_slices(metadata: Mapping[str, Any], weights: str | Path) -> None:
     """Stops where only networks that find infection in slices can be applied.
 
     Raises:
-        UserError: if the card's network sees patches of volumes, or wants an infection map beside the slice.
+        UserError: if the metadata's network sees patches of volumes, or wants an infection map beside the slice.
     """
-    if "prior" in card["preprocessing"]:
+    if "prior" in metadata["preprocessing"]:
         raise UserError(
-            f"{weights}: tells ground glass from consolidation in a given infection map; accepted here: weights that "
+            f"{weights}: tells ground glass from consolidation in a given infection map; expected here: weights that "
             "find infection (`classify` applies both)"
         )
-    if "patch_size" in card["preprocessing"]:
-        name = card["network"]["name"]
+    if "patch_size" in metadata["preprocessing"]:
+        name = metadata["network"]["name"]
         raise UserError(
-            f"{weights}: {name} sees volumes; accepted here: a network for slices (`run inference` applies both)"
+            f"{weights}: {name} sees volumes; expected here: a network for slices (`run inference` applies both)"
         )

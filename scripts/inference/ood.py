@@ -4,7 +4,7 @@ A network says "infection" or not of anything it is shown, of a scan from anothe
 its deepest layer lie near those of the training slices for images of their kind and move away with other scanners,
 reconstructions or body parts (Gonzalez et al., "Distance-based detection of out-of-distribution silent failures for
 Covid-19 lung lesion segmentation", Medical Image Analysis 2022, arXiv 2208.03217, with the full covariance; here
-channel by channel, so that few patients are enough and the card holds what is needed).
+channel by channel, so that few patients are enough and the metadata holds what is needed).
 """
 
 from __future__ import annotations
@@ -99,13 +99,13 @@ class Familiarity:
         return cls(layer, kept[0], kept[1], float(f"{limit:.4g}"))
 
     @classmethod
-    def from_card(cls, card: Mapping[str, Any]) -> Familiarity | None:
-        """Returns what a card states; None where it states nothing."""
-        stated = card.get("familiarity")
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Familiarity | None:
+        """Returns what checkpoint metadata states; None where it states nothing."""
+        stated = metadata.get("familiarity")
         return stated and cls(stated["layer"], tuple(stated["mean"]), tuple(stated["sd"]), float(stated["limit"]))
 
-    def as_card(self) -> dict[str, Any]:
-        """Returns what a card states."""
+    def as_metadata(self) -> dict[str, Any]:
+        """Returns what checkpoint metadata states."""
         return asdict(self)
 
     def distances(self, features: Tensor) -> Tensor:

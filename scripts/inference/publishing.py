@@ -12,7 +12,7 @@ from ..data.datalist import select_cases
 from ..errors import UserError
 from ..metrics import dice
 from .calibration import check_data, probabilities_and_label
-from .metadata import card_path, trained_network, write_checkpoint
+from .metadata import metadata_path, trained_network, write_checkpoint
 
 MOST_CHANGED_VOXELS = 1e-4
 """Share of the voxels of a case that may change between infection and background."""
@@ -21,13 +21,13 @@ MOST_CHANGED_DICE = 1e-3
 
 
 def publish(weights: Path, target: Path, data: str, device: torch.device) -> dict[str, float]:
-    """Writes weights with their card, in half precision if masks of unseen cases stay what they are.
+    """Writes weights with their metadata, in half precision if masks of unseen cases stay what they are.
 
     Convolutions are halved; biases and normalisation, which are small and shift whole maps, are not.
 
     Args:
         weights: trained weights, calibrated or not.
-        target: the weights to write; their card goes beside them.
+        target: the weights to write; their metadata goes beside them.
         data: prepared data set that they were trained on; the cases of their validation fold are compared.
         device: where networks work.
 
@@ -36,22 +36,22 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
         `MOST_CHANGED_DICE` the weights were written as they are; see `is_faithful`.
 
     Raises:
-        UserError: if there is a target, or a card of its name, already, or the weights were trained on other data.
+        UserError: if there is a target, or checkpoint metadata of its name, already, or the weights were trained on other data.
     """
     if target.suffix != ".pt":
-        raise UserError(f"{target}: accepted: a new file with the suffix .pt")
-    for path in (target, card_path(target)):
+        raise UserError(f"{target}: expected: a new file with the suffix .pt")
+    for path in (target, metadata_path(target)):
         if path.exists():
-            raise UserError(f"{path}: exists; accepted: a new file, and no card of its name")
-    network, card = trained_network(weights, device)
+            raise UserError(f"{path}: exists; expected: a new file, and no metadata of its name")
+    network, metadata = trained_network(weights, device)
     halved, _ = trained_network(weights, device)
     state = {key: _half(value) for key, value in network.state_dict().items()}
     halved.load_state_dict(state)
-    check_data(weights, card, data)
+    check_data(weights, metadata, data)
     changed = {"voxels": 0.0, "dice": 0.0}
-    threshold, flips = (card["operating_point"][key] for key in ("threshold", "test_time_flips"))
-    for case in tqdm(select_cases(data, "validation", card["data"].get("fold"), labelled=True), unit="case"):
-        maps, label = probabilities_and_label(case, [network, halved], card, flips, device)
+    threshold, flips = (metadata["operating_point"][key] for key in ("threshold", "test_time_flips"))
+    for case in tqdm(select_cases(data, "validation", metadata["data"].get("fold"), labelled=True), unit="case"):
+        maps, label = probabilities_and_label(case, [network, halved], metadata, flips, device)
         before, after = (one >= threshold for one in maps)
         truth, *masks = (one.float().flatten(1)[None, None] for one in (label >= 0.5, before, after))
         scores = [float(dice(mask, truth)) for mask in masks]
@@ -60,7 +60,9 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
     if not is_faithful(changed):
         state = {key: value.cpu() for key, value in network.state_dict().items()}
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(target, state, **{key: value for key, value in card.items() if key not in ("format", "sha256")})
+    write_checkpoint(
+        target, state, **{key: value for key, value in metadata.items() if key not in ("format", "sha256")}
+    )
     return changed
 
 

@@ -49,7 +49,7 @@ class Segmentation:
         mask: (X, Y, Z) uint8 in {0, 1}.
         probability: (X, Y, Z) uint8, round(255 p); None unless asked for.
         notes: what was left undone, and what is strange about the scan.
-        distance: how far the scan is from the training data, see `Familiarity`; None where the card cannot tell.
+        distance: how far the scan is from the training data, see `Familiarity`; None where the metadata cannot tell.
     """
 
     mask: NDArray[np.uint8]
@@ -114,14 +114,14 @@ class Segmenter:
     """A checkpoint, loaded once, that segments any number of scans.
 
     Args:
-        weights: trained weights with their card beside them; network, preprocessing and operating point are the card's.
+        weights: trained weights with their metadata beside them; network, preprocessing and operating point are the metadata's.
         device: a torch device; None takes CUDA, then MPS, then the CPU.
-        threshold: in place of the card's.
-        smallest_lesion_mm3: in place of the card's.
-        test_time_flips: in place of the card's, see `average_over_flips`.
+        threshold: in place of the metadata's.
+        smallest_lesion_mm3: in place of the metadata's.
+        test_time_flips: in place of the metadata's, see `average_over_flips`.
 
     Raises:
-        UserError: if weights or card cannot be used, or a setting makes no sense.
+        UserError: if weights or metadata cannot be used, or a setting makes no sense.
 
     Example:
         ::
@@ -141,9 +141,9 @@ class Segmenter:
     ) -> None:
         self.weights = Path(weights)
         self.device = usable_device(device)
-        self.network, self.card = trained_network(weights, self.device)
-        require_slices(self.card, weights)
-        point = self.card["operating_point"]
+        self.network, self.metadata = trained_network(weights, self.device)
+        require_slices(self.metadata, weights)
+        point = self.metadata["operating_point"]
         chosen = point["threshold"] if threshold is None else threshold
         smallest = point["smallest_lesion_mm3"] if smallest_lesion_mm3 is None else smallest_lesion_mm3
         self.threshold = number("threshold", chosen, "a probability between 0 and 1", lambda value: 0 < value < 1)
@@ -151,13 +151,13 @@ class Segmenter:
         flips = point["test_time_flips"] if test_time_flips is None else test_time_flips
         self.test_time_flips = flag(flips, "test_time_flips")
         self.least_slice_share = float(point["least_slice_share"])
-        self.familiarity = Familiarity.from_card(self.card)
+        self.familiarity = Familiarity.from_metadata(self.metadata)
         self._means = FeatureMeans(self.network, self.familiarity.layer) if self.familiarity else None
-        self.size = int(self.card["preprocessing"]["size"])
-        low, high = self.card["preprocessing"]["window"]
+        self.size = int(self.metadata["preprocessing"]["size"])
+        low, high = self.metadata["preprocessing"]["window"]
         self.window = float(low), float(high)
-        self.z_score = bool(self.card["preprocessing"]["z_score"])
-        self.field_of_view = str(self.card["preprocessing"]["field_of_view"])
+        self.z_score = bool(self.metadata["preprocessing"]["z_score"])
+        self.field_of_view = str(self.metadata["preprocessing"]["field_of_view"])
 
     def segment(
         self,

@@ -34,7 +34,7 @@ def scan_logits(
     Args:
         item: what `Preprocessing` makes of it, (1, X, Y, Z) under "image".
         network: the network.
-        inferer: see `inferer_from_card`.
+        inferer: see `inferer_from_metadata`.
         device: where the network lies.
         positions: the slices that it sees; None: those in its field of view.
 

@@ -54,16 +54,16 @@ def check_directions(source: str | Path, affine: Affine) -> list[Note]:
     shifted against each other, as a tilted gantry leaves them, are usable.
     """
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise UserError(f"{source}: the affine holds NaN or infinite numbers; accepted: a valid orientation and origin")
+        raise UserError(f"{source}: the affine holds NaN or infinite numbers; expected: a valid orientation and origin")
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if (sizes == 0).any() or abs(np.linalg.det(affine[:3, :3] / sizes)) < SHEAR_TOLERANCE:
         found = np.array2string(affine[:3, :3], precision=4, separator=", ").replace("\n", "")
-        raise UserError(f"{source}: singular affine {found}; accepted: three independent directions, none of length 0")
+        raise UserError(f"{source}: singular affine {found}; expected: three independent directions, none of length 0")
     x, y, z = (affine[:3, axis] / sizes[axis] for axis in axial_axes(affine))
     if abs(x @ y) > SHEAR_TOLERANCE:
         angle = np.degrees(np.arccos(x @ y))
         raise UserError(
-            f"{source}: in-plane axes at {angle:.2f} degrees (shear); accepted: 90, resample the scan first"
+            f"{source}: in-plane axes at {angle:.2f} degrees (shear); expected: 90, resample the scan first"
         )
     return _check_tilt(source, x, y, z)
 
@@ -77,7 +77,7 @@ def _check_tilt(source: str | Path, x: Affine, y: Affine, z: Affine) -> list[Not
     if tilt > LARGEST_TILT + 0.1:
         raise UserError(
             f"{source}: slices shifted by {tilt:.1f} degrees against their normal; "
-            f"accepted: a gantry tilt up to {LARGEST_TILT:g} degrees, resample the scan first"
+            f"expected: a gantry tilt up to {LARGEST_TILT:g} degrees, resample the scan first"
         )
     text = (
         f"slices are tilted by {tilt:.1f} degrees (gantry tilt); they are segmented as stored, the mask is tilted, too"
@@ -91,7 +91,7 @@ def check_size(source: str | Path, shape: Sequence[int], affine: Affine, picture
     if min(x, y) < SMALLEST_SLICE:
         raise UserError(
             f"{source}: axial slices of {x} x {y} voxels (left-right x front-back); "
-            f"accepted: at least {SMALLEST_SLICE} x {SMALLEST_SLICE}"
+            f"expected: at least {SMALLEST_SLICE} x {SMALLEST_SLICE}"
         )
     if picture or z >= FEW_SLICES:
         return []

@@ -27,7 +27,7 @@ def grey_values(picture: Image.Image) -> Image.Image:
     """
     if picture.mode.startswith(("I", "F")):
         name = getattr(picture, "filename", "picture")
-        raise UserError(f"{name}: more than 8 bits a pixel (mode {picture.mode}); accepted: 8-bit pictures, or NIfTI")
+        raise UserError(f"{name}: more than 8 bits a pixel (mode {picture.mode}); expected: 8-bit pictures, or NIfTI")
     return picture.convert("L")
 
 
@@ -45,15 +45,15 @@ def read_picture(path: Path) -> Scan:
     try:
         with Image.open(path) as picture:
             if (frames := getattr(picture, "n_frames", 1)) > 1:
-                raise UserError(f"{path}: {frames} frames; accepted: one slice a picture")
+                raise UserError(f"{path}: {frames} frames; expected: one slice a picture")
             values = np.asarray(grey_values(picture)).T[..., np.newaxis]
             notes = _notes(picture)
             facts = {"format": str(picture.format), "stored_mode": picture.mode}
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        accepted = ", ".join(PICTURE_SUFFIXES)
+        expected = ", ".join(PICTURE_SUFFIXES)
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{path}: {path.stat().st_size} bytes, no whole picture ({reason}); accepted: {accepted}"
+            f"{path}: {path.stat().st_size} bytes, no whole picture ({reason}); expected: {expected}"
         ) from None
     return Scan(
         name="",

@@ -157,7 +157,7 @@ def _write_picture(values: NDArray[np.uint8], path: Path, palette: Sequence[int]
 
 def _check_size(mask: NDArray[np.uint8], size: tuple[int, ...], scan: Path) -> None:
     if mask.shape != size:
-        raise UserError(f"{scan}: has {size} voxels, its mask {mask.shape}; accepted: equal sizes")
+        raise UserError(f"{scan}: has {size} voxels, its mask {mask.shape}; expected: equal sizes")
 
 
 class MaskWriter(ImageWriter):

@@ -80,14 +80,14 @@ def read_array(path: Path, dtype: np.dtype[Any], count: int, offset: int, total:
     if not is_gzipped(path):
         found = path.stat().st_size
         if found < total:
-            raise UserError(f"{path}: {found} bytes; accepted: {total}, as its header says; the file is cut off")
+            raise UserError(f"{path}: {found} bytes; expected: {total}, as its header says; the file is cut off")
         return np.memmap(path, dtype, "r", offset, (count,))
     values = np.empty(count, dtype)
     read = _fill(path, values, offset)
     if read < total:
         raise UserError(
             f"{path}: {path.stat().st_size} bytes that unpack to {read} and then end or break; "
-            f"accepted: {total} unpacked, as its header says; copy the file again"
+            f"expected: {total} unpacked, as its header says; copy the file again"
         )
     return values
 
@@ -96,7 +96,7 @@ def damaged(path: Path, read: int, error: Exception) -> UserError:
     """What to tell of a gzip stream that cannot be unpacked."""
     size = path.stat().st_size
     found = f"{size} bytes, damaged gzip after {read} unpacked bytes ({error})"
-    return UserError(f"{path}: {found}; accepted: a complete file, copy it again")
+    return UserError(f"{path}: {found}; expected: a complete file, copy it again")
 
 
 def _fill(path: Path, values: NDArray[Any], offset: int) -> int:
@@ -128,11 +128,11 @@ def verify_compressed(path: Path, offset: int, expected: int) -> None:
         for chunk in _chunks(path, offset):
             read += len(engine.decompress(chunk))
     except zlib.error as error:
-        raise UserError(f"{path}: damaged after {read} unpacked bytes ({error}); accepted: a complete file") from None
+        raise UserError(f"{path}: damaged after {read} unpacked bytes ({error}); expected: a complete file") from None
     if not engine.eof or read < expected:
         size = path.stat().st_size
         raise UserError(
-            f"{path}: {size} bytes that unpack to {read}; accepted: {expected} unpacked, as its header says; "
+            f"{path}: {size} bytes that unpack to {read}; expected: {expected} unpacked, as its header says; "
             "the file is cut off"
         )
 

@@ -35,7 +35,7 @@ def read_scan(path: Path, volume: int | None = None) -> Scan:
 
     Raises:
         UserError: for a file that is missing, empty, damaged, of another kind, or whose geometry leaves nothing to
-            segment; the line names the file, what was found and what is accepted.
+            segment; the line names the file, what was found and what is expected.
     """
     scan = _read(path, volume)
     scan.name = scan_name(path)
@@ -83,7 +83,7 @@ def _read(path: Path, volume: int | None) -> Scan:
     if suffix in ITK_SUFFIXES:
         return read_itk(path, volume)
     if volume not in (None, 1):
-        raise UserError(f"{path}: --volume {volume} of a picture; accepted: none, it holds one slice")
+        raise UserError(f"{path}: --volume {volume} of a picture; expected: none, it holds one slice")
     return read_picture(path)
 
 
@@ -92,12 +92,12 @@ def _checked_suffix(path: Path) -> str:
     suffix = file_suffix(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
-        raise UserError(f"{path}: {found}; accepted: a file, {', '.join(FILE_SUFFIXES)}")
+        raise UserError(f"{path}: {found}; expected: a file, {', '.join(FILE_SUFFIXES)}")
     if not suffix:
         found = "a DICOM file" if recognize_file(path) else "ends in none of the names of scans"
-        raise UserError(f"{path}: {found}; accepted: {', '.join(FILE_SUFFIXES)}")
+        raise UserError(f"{path}: {found}; expected: {', '.join(FILE_SUFFIXES)}")
     if path.stat().st_size == 0:
-        raise UserError(f"{path}: an empty file, 0 bytes; accepted: a complete scan, copy it again")
+        raise UserError(f"{path}: an empty file, 0 bytes; expected: a complete scan, copy it again")
     return suffix
 
 

@@ -19,7 +19,7 @@ def check_maps(logits: Tensor, label: Tensor, heads: int) -> None:
     if logits.shape[1] not in (1, 1 + heads) or label.shape[1] != 2:
         raise ValueError(
             f"logits have {logits.shape[1]} channels and labels {label.shape[1]}; "
-            f"accepted: 1 or {1 + heads} logits, 2 labels (mask, edge)"
+            f"expected: 1 or {1 + heads} logits, 2 labels (mask, edge)"
         )
     check_sizes(logits, label)
 
@@ -32,5 +32,5 @@ def check_sizes(logits: Tensor, label: Tensor) -> None:
     """
     if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[2:]:
         raise ValueError(
-            f"logits are {tuple(logits.shape)} and labels {tuple(label.shape)}; accepted: equal batches and sizes"
+            f"logits are {tuple(logits.shape)} and labels {tuple(label.shape)}; expected: equal batches and sizes"
         )

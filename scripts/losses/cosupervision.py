@@ -80,7 +80,7 @@ class CoSupervisionLoss(nn.Module):
     ) -> None:
         super().__init__()
         if loss_form not in LOSS_FORMS:
-            raise ValueError(f"loss_form is {loss_form!r}; accepted: {', '.join(LOSS_FORMS)}")
+            raise ValueError(f"loss_form is {loss_form!r}; expected: {', '.join(LOSS_FORMS)}")
         self.edge_heads = edge_heads
         self.mask_heads = mask_heads
         self.edge_weight = edge_weight
@@ -134,5 +134,5 @@ def _head_weights(name: str, weights: Sequence[float] | None, heads: int) -> Ten
     if weights is None:
         return torch.ones(heads)
     if len(weights) != heads:
-        raise ValueError(f"{name} has {len(weights)} values; accepted: {heads}, one a head")
+        raise ValueError(f"{name} has {len(weights)} values; expected: {heads}, one a head")
     return torch.tensor(weights, dtype=torch.float32)

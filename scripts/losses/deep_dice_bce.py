@@ -40,7 +40,7 @@ class DeepDiceBCELoss(nn.Module):
             ValueError: if channels, batches or sizes are others.
         """
         if logits.shape[1] not in (1, 1 + self.mask_heads):
-            raise ValueError(f"logits have {logits.shape[1]} channels; accepted: 1 or {1 + self.mask_heads}")
+            raise ValueError(f"logits have {logits.shape[1]} channels; expected: 1 or {1 + self.mask_heads}")
         check_sizes(logits, label)
         with torch.autocast(device_type=logits.device.type, enabled=False):
             mask = label[:, :1].float()

@@ -40,7 +40,7 @@ class DiceCrossEntropyLoss(nn.Module):
         if logits.shape[1] != 1 or label.shape[1] != 2:
             raise ValueError(
                 f"logits have {logits.shape[1]} channels and labels {label.shape[1]}; "
-                "accepted: 1 logit (networks without heads), 2 labels (mask, edge)"
+                "expected: 1 logit (networks without heads), 2 labels (mask, edge)"
             )
         check_sizes(logits, label)
         with torch.autocast(device_type=logits.device.type, enabled=False):

@@ -76,7 +76,7 @@ def working_dtype(device: torch.device) -> torch.dtype:
 def check_rules(rules: str) -> None:
     """Raises ValueError for a name that is not a preset."""
     if rules not in get_args(Rules):
-        raise ValueError(f"rules is {rules!r}; accepted: {', '.join(get_args(Rules))}")
+        raise ValueError(f"rules is {rules!r}; expected: {', '.join(get_args(Rules))}")
 
 
 def check_probabilities(prob: Tensor) -> None:
@@ -88,7 +88,7 @@ def check_range(low: Tensor, high: Tensor) -> None:
     """Raises ValueError where the smallest and the largest prediction are not in [0, 1]; it waits for the device."""
     if not bool((low >= 0) & (high <= 1)):
         raise ValueError(
-            f"predictions range from {low:.4g} to {high:.4g}; accepted: probabilities in [0, 1], after the sigmoid"
+            f"predictions range from {low:.4g} to {high:.4g}; expected: probabilities in [0, 1], after the sigmoid"
         )
 
 
@@ -109,7 +109,7 @@ def prepare_maps(prob: Tensor, target: Tensor, rules: Rules = "plain") -> tuple[
     """
     check_rules(rules)
     if prob.ndim != 4 or prob.shape[1] != 1 or prob.shape != target.shape:
-        raise ValueError(f"prediction {tuple(prob.shape)}, target {tuple(target.shape)}; accepted: both (B, 1, H, W)")
+        raise ValueError(f"prediction {tuple(prob.shape)}, target {tuple(target.shape)}; expected: both (B, 1, H, W)")
     prob, target = prob.as_subclass(Tensor).float().contiguous(), target.as_subclass(Tensor) > 0.5
     return (min_max_stretch(prob) if rules == "infnet_toolbox" else prob), target
 

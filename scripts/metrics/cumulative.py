@@ -108,11 +108,11 @@ class SegmentationMeasures(_MapMetric):
         check_rules(rules)
         check_names(names)
         if aggregation not in get_args(Aggregation):
-            raise ValueError(f"aggregation is {aggregation!r}; accepted: {', '.join(get_args(Aggregation))}")
+            raise ValueError(f"aggregation is {aggregation!r}; expected: {', '.join(get_args(Aggregation))}")
         no_ratio = [name for name in names if name not in OVERLAP_RATIOS or rules != "plain"]
         if aggregation == "pooled" and no_ratio:
             raise ValueError(
-                f"{', '.join(no_ratio)} under {rules} rules is no ratio of counts; accepted for pooled: plain overlap"
+                f"{', '.join(no_ratio)} under {rules} rules is no ratio of counts; expected for pooled: plain overlap"
             )
         self.names = tuple(names)
         self.aggregation = aggregation
@@ -224,7 +224,7 @@ class DiceOverThresholds(_MapMetric):
         super().__init__()
         check_rules(rules)
         if statistic not in ("mean", "max"):
-            raise ValueError(f"statistic is {statistic!r}; accepted: mean, max")
+            raise ValueError(f"statistic is {statistic!r}; expected: mean, max")
         self.statistic = statistic
         self.rules = rules
 
@@ -279,11 +279,11 @@ class SoftDiceLossMetric(_MapMetric):
 def _main_maps(y_pred: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
     """The probabilities and the mask channel of the label, plain tensors of one shape (B, 1, ...)."""
     if y is None:
-        raise ValueError("y is missing; accepted: the mask, or mask and edge")
+        raise ValueError("y is missing; expected: the mask, or mask and edge")
     prob, target = y_pred.as_subclass(Tensor), y.as_subclass(Tensor)[:, :1]
     if prob.shape != target.shape:
         raise ValueError(
-            f"prediction {tuple(y_pred.shape)}, label {tuple(y.shape)}; accepted: one predicted channel, "
+            f"prediction {tuple(y_pred.shape)}, label {tuple(y.shape)}; expected: one predicted channel, "
             "a label of the same size whose first channel is the mask"
         )
     return prob, target

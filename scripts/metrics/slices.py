@@ -26,7 +26,7 @@ def batch_to_slices(batch: Tensor) -> Tensor:
     if batch.ndim == 4:
         return batch
     if batch.ndim != 5:
-        raise ValueError(f"batch has the shape {tuple(batch.shape)}; accepted: (B, C, H, W) or (B, C, X, Y, Z)")
+        raise ValueError(f"batch has the shape {tuple(batch.shape)}; expected: (B, C, H, W) or (B, C, X, Y, Z)")
     return batch.movedim(-1, 1).flatten(0, 1)
 
 
@@ -43,7 +43,7 @@ def case_to_slices(case: Tensor) -> Tensor:
     is_batch = case.ndim == 5 or (case.ndim == 4 and case.shape[1] == 1)  # no scan is one voxel wide
     batch = case if is_batch else case[None]
     if batch.ndim not in (4, 5) or batch.shape[:2] != (1, 1):
-        raise ValueError(f"case has the shape {tuple(case.shape)}; accepted: (1, H, W), (1, X, Y, Z), (1, 1, X, Y, Z)")
+        raise ValueError(f"case has the shape {tuple(case.shape)}; expected: (1, H, W), (1, X, Y, Z), (1, 1, X, Y, Z)")
     return batch_to_slices(batch)
 
 

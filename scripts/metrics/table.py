@@ -65,7 +65,7 @@ def score_case(
             `surface` without `spacing`.
     """
     if prob.shape != target.shape:
-        raise ValueError(f"prediction {tuple(prob.shape)}, target {tuple(target.shape)}; accepted: the same shape")
+        raise ValueError(f"prediction {tuple(prob.shape)}, target {tuple(target.shape)}; expected: the same shape")
     voxel_ml = _voxel_ml(spacing)
     if surface and spacing is None:
         raise ValueError("surface distances need the spacing in mm")
@@ -171,7 +171,7 @@ def _voxel_ml(spacing: Sequence[float] | None) -> float | None:
     if spacing is None:
         return None
     if len(spacing) != 3 or not all(math.isfinite(mm) and mm > 0 for mm in spacing):
-        raise ValueError(f"spacing is {tuple(spacing)}; accepted: three positive numbers in mm")
+        raise ValueError(f"spacing is {tuple(spacing)}; expected: three positive numbers in mm")
     return float(math.prod(spacing)) / 1000
 
 

@@ -1,6 +1,6 @@
 """The checkpoints of a MONAI Label deployment: every training adds one, none is changed, one is in use.
 
-    DEPLOYMENT/checkpoints/NAME/   model.pt, its card model.json, history and curve of the run
+    DEPLOYMENT/checkpoints/NAME/   model.pt, its metadata model.json, history and curve of the run
     DEPLOYMENT/active              a link to the one in use; changing it is one rename
     DEPLOYMENT/runs/NAME/          a training that goes on, or that was stopped
 
@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..errors import UserError
 from ..files import unfinished_folder
-from ..inference.metadata import card_path, read_card
+from ..inference.metadata import metadata_path, read_metadata
 from ..networks.registry import same_network
 from ..training.processes import is_main_process
 from ..training.run_folder import BEST, LAST
@@ -55,7 +55,7 @@ def active(deployment: str | Path) -> str:
     """
     link = Path(deployment) / ACTIVE
     if not link.is_symlink():
-        raise UserError(f"{deployment}: no MONAI Label deployment; accepted: a folder that `make monailabel` made")
+        raise UserError(f"{deployment}: no MONAI Label deployment; expected: a folder that `make monailabel` made")
     return link.readlink().name
 
 
@@ -67,33 +67,33 @@ def weights(deployment: str | Path, name: str) -> Path:
     """
     known = names(deployment)
     if name not in known:
-        raise UserError(f"{deployment}: no checkpoint {name!r}; accepted: {', '.join(known)}")
+        raise UserError(f"{deployment}: no checkpoint {name!r}; expected: {', '.join(known)}")
     return Path(deployment) / CHECKPOINTS / name / BEST
 
 
 def add(deployment: str | Path, source: Path) -> str:
-    """Copies weights and card into the deployment, unless it holds them already.
+    """Copies weights and metadata into the deployment, unless it holds them already.
 
     Args:
         deployment: the deployment's folder.
-        source: weights with their card beside them.
+        source: weights with their metadata beside them.
 
     Returns:
         The checkpoint's name.
 
     Raises:
-        UserError: if the weights cannot be used (`read_card`).
+        UserError: if the weights cannot be used (`read_metadata`).
     """
-    digest = read_card(source)["sha256"]
+    digest = read_metadata(source)["sha256"]
     for name in names(deployment):
-        if read_card(weights(deployment, name))["sha256"] == digest:
+        if read_metadata(weights(deployment, name))["sha256"] == digest:
             return name
     name = f"{time_stamp()}_start-{digest[:6]}"
     with unfinished_folder(deployment) as folder:
         checkpoint = folder / name
         checkpoint.mkdir()
         shutil.copy(source, checkpoint / BEST)
-        shutil.copy(card_path(source), card_path(checkpoint / BEST))
+        shutil.copy(metadata_path(source), metadata_path(checkpoint / BEST))
         _move(checkpoint, Path(deployment) / CHECKPOINTS / name)
     return name
 
@@ -108,15 +108,15 @@ def publish(deployment: str, output_dir: str) -> None:
     if not is_main_process():
         return
     run = Path(output_dir)
-    card = read_card(run / BEST)
-    dice = card["figures"].get("validation", {}).get("val_mean_dice")
+    metadata = read_metadata(run / BEST)
+    dice = metadata["figures"].get("validation", {}).get("val_mean_dice")
     name = run.name if dice is None else f"{run.name}_dice-{dice:.3f}"
     (run / LAST).unlink(missing_ok=True)  # three times the weights, and a run from the server is not resumed
     _move(run, Path(deployment) / CHECKPOINTS / name)
     before = active(deployment)
     activate(deployment, name)
     measured = (
-        "not validated" if dice is None else f"mean slice Dice {dice:.3f}, n = {card['figures']['slices']} slices"
+        "not validated" if dice is None else f"mean slice Dice {dice:.3f}, n = {metadata['figures']['slices']} slices"
     )
     logger.info(f"checkpoint {name} ({measured}) is in use; before it: {before}")
 
@@ -127,7 +127,7 @@ def activate(deployment: str | Path, name: str) -> None:
     Raises:
         UserError: if there is no such checkpoint or its weights are damaged.
     """
-    read_card(weights(deployment, name))
+    read_metadata(weights(deployment, name))
     with unfinished_folder(deployment) as folder:
         link = folder / ACTIVE
         link.symlink_to(Path(CHECKPOINTS) / name)
@@ -143,11 +143,11 @@ def use(deployment: str | Path, name: str) -> str:
     Raises:
         UserError: if there is no such checkpoint, or it holds another network than the server was assembled for.
     """
-    served = read_card(weights(deployment, active(deployment)))["network"]
-    found = read_card(weights(deployment, name))["network"]
+    served = read_metadata(weights(deployment, active(deployment)))["network"]
+    found = read_metadata(weights(deployment, name))["network"]
     if not same_network(found, served):
         raise UserError(
-            f"{name}: holds {found}; accepted: the network that the app was assembled for, {served}; "
+            f"{name}: holds {found}; expected: the network that the app was assembled for, {served}; "
             f"`make monailabel WEIGHTS={weights(deployment, name)}` assembles it for the other"
         )
     activate(deployment, name)
@@ -164,9 +164,9 @@ def back(deployment: str | Path) -> str:
         UserError: if the checkpoint in use was not trained from another one.
     """
     name = active(deployment)
-    parent = (read_card(weights(deployment, name))["data"].get("started_from") or {}).get("checkpoint")
+    parent = (read_metadata(weights(deployment, name))["data"].get("started_from") or {}).get("checkpoint")
     if parent is None:
-        raise UserError(f"{name}: was not trained from another checkpoint; accepted: `use` with a name of the list")
+        raise UserError(f"{name}: was not trained from another checkpoint; expected: `use` with a name of the list")
     return use(deployment, parent)
 
 
@@ -175,8 +175,8 @@ def table(deployment: str | Path) -> pd.DataFrame:
     in_use = active(deployment)
     rows = []
     for name in names(deployment):
-        card = read_card(weights(deployment, name))
-        data, figures = card["data"], card["figures"]
+        metadata = read_metadata(weights(deployment, name))
+        data, figures = metadata["data"], metadata["figures"]
         rows.append(
             {
                 "checkpoint": name,
@@ -185,7 +185,7 @@ def table(deployment: str | Path) -> pd.DataFrame:
                 "from": (data.get("started_from") or {}).get("checkpoint") or "-",
                 "slice Dice": figures.get("validation", {}).get("val_mean_dice", float("nan")),
                 "n slices": figures.get("slices", 0),
-                "sha256": card["sha256"][:12],
+                "sha256": metadata["sha256"][:12],
             }
         )
     return pd.DataFrame(rows)
@@ -194,7 +194,7 @@ def table(deployment: str | Path) -> pd.DataFrame:
 def describe_annotations(
     deployment: str, training: Sequence[Mapping[str, str]], validation: Sequence[Mapping[str, str]], pretrained: bool
 ) -> dict[str, Any]:
-    """What the card of a training from the server says about its data.
+    """What the metadata of a training from the server says about its data.
 
     Args:
         deployment: the deployment's folder.
@@ -202,7 +202,7 @@ def describe_annotations(
         validation: scans validated on.
         pretrained: whether the training starts from the checkpoint in use.
     """
-    parent = read_card(weights(deployment, active(deployment)))
+    parent = read_metadata(weights(deployment, active(deployment)))
     return {
         "name": "annotations",
         "layout": "MONAI Label",
@@ -219,6 +219,6 @@ def describe_annotations(
 
 def _move(folder: Path, target: Path) -> None:
     if target.exists():
-        raise UserError(f"{target}: exists; accepted: a checkpoint is never replaced")
+        raise UserError(f"{target}: exists; expected: a checkpoint is never replaced")
     target.parent.mkdir(exist_ok=True)
     folder.rename(target)

@@ -2,7 +2,7 @@
 
 DEPLOYMENT/app/                 made anew at every assembly
     main.py, monaibundle.py     our app (`server.py`) on top of MONAI Label's own
-    model/NAME/                 the bundle: configs for the network that the checkpoint's card names, scripts
+    model/NAME/                 the bundle: configs for the network that the checkpoint's metadata names, scripts
 DEPLOYMENT/checkpoints, runs, active     see `checkpoints.py`; never touched by an assembly
 DEPLOYMENT/studies/             scans to annotate, their labels; phantoms to begin with
 """
@@ -23,7 +23,7 @@ from monai.bundle import ConfigParser
 from ..data.phantom.dataset import write_phantom_dataset
 from ..errors import UserError
 from ..files import replace_folder, unfinished_folder, write_json
-from ..inference.metadata import read_card, require_slices
+from ..inference.metadata import read_metadata, require_slices
 from ..networks.registry import checked_spec
 from ..version import BUNDLE
 from . import checkpoints
@@ -44,7 +44,7 @@ def sample_app() -> Path:
     for folder in (Path(sys.prefix) / "monailabel/sample-apps", Path(sys.prefix) / "local/monailabel/sample-apps"):
         if (folder / "monaibundle/main.py").is_file():
             return folder / "monaibundle"
-    raise UserError(f"{sys.prefix}: MONAI Label is not installed there; accepted: `make monailabel`, which installs it")
+    raise UserError(f"{sys.prefix}: MONAI Label is not installed there; expected: `make monailabel`, which installs it")
 
 
 def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
@@ -54,7 +54,7 @@ def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
 
     Args:
         deployment: folder to make or renew.
-        weights: trained weights with their card.
+        weights: trained weights with their metadata.
         app: MONAI Label's bundle app (`sample_app`).
 
     Returns:
@@ -64,20 +64,20 @@ def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
         UserError: if the weights cannot be used or the folder holds something else.
     """
     target = Path(deployment)
-    require_slices(read_card(weights), weights)
+    require_slices(read_metadata(weights), weights)
     if target.exists() and any(target.iterdir()) and not (target / checkpoints.CHECKPOINTS).is_dir():
-        raise UserError(f"{target}: holds something else; accepted: a new folder, or one that `make monailabel` made")
+        raise UserError(f"{target}: holds something else; expected: a new folder, or one that `make monailabel` made")
     (target / checkpoints.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     known = checkpoints.names(target)
     checkpoint = checkpoints.add(target, Path(weights))
     if checkpoint not in known:
         checkpoints.activate(target, checkpoint)
-    card = read_card(checkpoints.weights(target, checkpoints.active(target)))
-    name = f"{NAME}_demo" if card["data"].get("synthetic") else NAME
+    metadata = read_metadata(checkpoints.weights(target, checkpoints.active(target)))
+    name = f"{NAME}_demo" if metadata["data"].get("synthetic") else NAME
     with unfinished_folder(target) as folder:
         built, old = folder / "app", target / "app"
         _build_app(built, app)
-        _build_bundle(built / "model" / name, card)
+        _build_bundle(built / "model" / name, metadata)
         if (old / "logs").exists():
             shutil.move(old / "logs", built / "logs")
         replace_folder(built, old)
@@ -94,43 +94,43 @@ def start_command(deployment: str | Path, name: str) -> str:
     return shlex.join(words)
 
 
-def resolved_training(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the content of the deployed train.yaml: the network and preprocessing are those of the card."""
+def resolved_training(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of the deployed train.yaml: the network and preprocessing are those of the metadata."""
     parser = ConfigParser()
     parser.read_config([str(BUNDLE / name) for name in TRAINING])
     config: dict[str, Any] = parser.config
-    network = checked_spec(card["network"])  # its arguments become part of a configuration, which is evaluated
+    network = checked_spec(metadata["network"])  # its arguments become part of a configuration, which is evaluated
     config["network_def"] = {
         "_target_": "scripts.networks.registry.create_network",
         "name": network["name"],
         **network["arguments"],
     }
     config.update(
-        spatial_size=card["preprocessing"]["size"],
-        window=card["preprocessing"]["window"],
-        intensity=card["preprocessing"]["intensity"],
-        field_of_view=card["preprocessing"]["field_of_view"],
-        z_score=card["preprocessing"]["z_score"],
+        spatial_size=metadata["preprocessing"]["size"],
+        window=metadata["preprocessing"]["window"],
+        intensity=metadata["preprocessing"]["intensity"],
+        field_of_view=metadata["preprocessing"]["field_of_view"],
+        z_score=metadata["preprocessing"]["z_score"],
     )
     return config
 
 
-def resolved_metadata(card: Mapping[str, Any]) -> dict[str, Any]:
+def resolved_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the deployed metadata: volumes in, masks with their label values out, what the weights are."""
-    metadata: dict[str, Any] = json.loads((BUNDLE / "configs/metadata.json").read_text(encoding="utf-8"))
-    formats = metadata["network_data_format"]
-    size = card["preprocessing"]["size"]
+    resolved: dict[str, Any] = json.loads((BUNDLE / "configs/metadata.json").read_text(encoding="utf-8"))
+    formats = resolved["network_data_format"]
+    size = metadata["preprocessing"]["size"]
     formats["inputs"]["image"]["spatial_shape"] = [size, size, "*"]
     formats["outputs"] = formats.pop("post_processed_outputs")
-    data = card["data"]
+    data = metadata["data"]
     origin = f"Weights trained on {data.get('name')}. "
     if data.get("synthetic"):
         origin = "DEMONSTRATION ONLY, trained on synthetic scans: its masks mean nothing for a patient. "
-    network = card["network"]["name"]
+    network = metadata["network"]["name"]
     if network != "resunet":  # what metadata.json describes
-        metadata["description"] = f"Segments COVID-19 infection on axial chest CT slices and volumes with {network}."
-    metadata["description"] = origin + metadata["description"]
-    return metadata
+        resolved["description"] = f"Segments COVID-19 infection on axial chest CT slices and volumes with {network}."
+    resolved["description"] = origin + resolved["description"]
+    return resolved
 
 
 def _build_app(target: Path, app: Path) -> None:
@@ -139,17 +139,15 @@ def _build_app(target: Path, app: Path) -> None:
     shutil.copy(Path(__file__).with_name("server.py"), target / "main.py")
 
 
-def _build_bundle(target: Path, card: Mapping[str, Any]) -> None:
+def _build_bundle(target: Path, metadata: Mapping[str, Any]) -> None:
     for name in COPIED:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(BUNDLE / name, target / name)
     shutil.copytree(BUNDLE / "scripts", target / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    note = (
-        f"# Assembled from {' and '.join(TRAINING)} for the network of the checkpoint's card; made anew every time.\n"
-    )
-    text = note + yaml.safe_dump(resolved_training(card), sort_keys=False, width=120)
+    note = f"# Assembled from {' and '.join(TRAINING)} for the network of the checkpoint's metadata; made anew every time.\n"
+    text = note + yaml.safe_dump(resolved_training(metadata), sort_keys=False, width=120)
     (target / "configs/train.yaml").write_text(text, encoding="utf-8")
-    write_json(target / "configs/metadata.json", resolved_metadata(card))
+    write_json(target / "configs/metadata.json", resolved_metadata(metadata))
     (target / "models").symlink_to(Path("../../..") / checkpoints.ACTIVE)
 
 

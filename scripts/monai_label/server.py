@@ -125,7 +125,7 @@ class InfectionTrain(BundleTrainTask):
         training, validation = super()._partition_datalist(datalist, request, shuffle)
         if not training:
             text = f"{len(datalist)} scans have a final label and none is left to train on"
-            raise HTTPException(400, f"{text}; accepted: more labelled scans, or a smaller val_split")
+            raise HTTPException(400, f"{text}; expected: more labelled scans, or a smaller val_split")
         return training, validation
 
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[Any]) -> None:
@@ -209,7 +209,7 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         image = str(values.get("image", ""))
         path = image if is_upload(image) or self._in_session(image) else self._find(image, datastore)
         if path.endswith(PICTURES) or (path.endswith(NIFTI) and len(stored_shape(path)) < 3):
-            text = "one flat slice; accepted: a volume (`run inference` segments single slices)"
+            text = "one flat slice; expected: a volume (`run inference` segments single slices)"
             raise HTTPException(400, f"{Path(path).name}: {text}")
         return super().infer(values, datastore)
 

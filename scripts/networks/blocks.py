@@ -11,11 +11,11 @@ def check_size(image: Tensor, multiple: int) -> None:
     """Refuses images (..., H, W) whose height or width is no multiple of `multiple` pixels.
 
     Raises:
-        ValueError: with the size found and the sizes accepted.
+        ValueError: with the size found and the sizes expected.
     """
     height, width = image.shape[-2], image.shape[-1]
     if height % multiple != 0 or width % multiple != 0:
-        raise ValueError(f"images are {height} x {width} pixels; accepted: multiples of {multiple}")
+        raise ValueError(f"images are {height} x {width} pixels; expected: multiples of {multiple}")
 
 
 def resize_like(features: Tensor, other: Tensor) -> Tensor:

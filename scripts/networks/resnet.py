@@ -28,7 +28,7 @@ class ResNetEncoder(nn.Module):
     def __init__(self, depth: int, in_channels: int, base_width: int, output_stride: int = 32) -> None:
         super().__init__()
         if base_width < 4 or base_width % 4:
-            raise ValueError(f"base_width is {base_width}; accepted: multiples of 4 from 4 on")
+            raise ValueError(f"base_width is {base_width}; expected: multiples of 4 from 4 on")
         block, expansion = KINDS[depth]
         widths = [base_width * factor for factor in (1, 2, 4, 8)]
         resnet = ResNet(

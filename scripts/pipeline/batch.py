@@ -128,7 +128,7 @@ def _earlier_entries(output: Path, folders: set[str], since: str) -> list[dict[s
     except ValueError:
         manifest = None
     if not isinstance(manifest, dict) or not {"format", "cases", "packages"} <= manifest.keys():
-        raise UserError(f"{output / MANIFEST}: not a manifest of this command; accepted: another OUTPUT")
+        raise UserError(f"{output / MANIFEST}: not a manifest of this command; expected: another OUTPUT")
     entries = [*manifest["cases"], *manifest.get("earlier", [])]
     left = [entry for entry in entries if entry["folder"] not in folders]
     beside = (manifest.get("finished") or since) >= since

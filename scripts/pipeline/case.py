@@ -244,16 +244,16 @@ def read_case(case: Case, stack: ExitStack, volume: int | None = None, series: s
 def _check_folder(folder: Path, overwrite: bool) -> None:
     """Refuses a folder that holds more than results of earlier runs, and these unless they may be replaced."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: a file; accepted: another OUTPUT")
+        raise UserError(f"{folder}: a file; expected: another OUTPUT")
     if not folder.exists() or not any(folder.iterdir()):
         return
     foreign = foreign_files(folder)
     if foreign:
         names = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-        raise UserError(f"{folder}: holds other results or files ({names}); accepted: another OUTPUT")
+        raise UserError(f"{folder}: holds other results or files ({names}); expected: another OUTPUT")
     if not overwrite:
         found = "holds results of another input, other weights or settings"
-        raise UserError(f"{folder}: {found}; accepted: another OUTPUT, or --overwrite to replace them")
+        raise UserError(f"{folder}: {found}; expected: another OUTPUT, or --overwrite to replace them")
 
 
 def _outside(measures: Mapping[str, Any]) -> list[Note]:

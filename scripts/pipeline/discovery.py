@@ -42,7 +42,7 @@ def find_scans(path: str) -> list[dict[str, str]]:
     if not scans:
         hint = "; DICOM is read by `python -m scripts segment`" if any(map(_is_dicom, files)) else ""
         found = "; ".join([f"{len(files)} files and no scan", *left_out])
-        raise UserError(f"{root}: {found}; accepted: {', '.join(SEARCHED)} (--dataset_dir){hint}")
+        raise UserError(f"{root}: {found}; expected: {', '.join(SEARCHED)} (--dataset_dir){hint}")
     for line in left_out:
         logger.warning(f"{root}: {line}")
     _check_collisions(scans)
@@ -68,4 +68,4 @@ def _check_collisions(scans: list[Path]) -> None:
         masks[scan.parent, scan_name(scan), mask_suffix(scan)].append(scan)
     twins = [" and ".join(map(str, group)) for group in masks.values() if len(group) > 1]
     if twins:
-        raise UserError(f"{'; '.join(twins)}: would be given the same mask; accepted: names that differ before the dot")
+        raise UserError(f"{'; '.join(twins)}: would be given the same mask; expected: names that differ before the dot")

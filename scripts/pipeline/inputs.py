@@ -70,7 +70,7 @@ def expand_inputs(paths: Sequence[str | Path], output: str | Path) -> list[Case]
         UserError: for an input that does not exist or holds no scan, and for an output folder that is an input.
     """
     if not paths:
-        raise UserError(f"no input; accepted: {ACCEPTED}")
+        raise UserError(f"no input; expected: {ACCEPTED}")
     found: dict[Path, Kind] = {}
     for path in paths:
         for source, kind in _expand(Path(path), Path(output)):
@@ -83,7 +83,7 @@ def _expand(path: Path, output: Path) -> list[tuple[Path, Kind]]:
     if path.is_dir():
         return _search(path, output)
     if not path.is_file():
-        raise UserError(f"{path}: no such file or folder; accepted: {ACCEPTED}")
+        raise UserError(f"{path}: no such file or folder; expected: {ACCEPTED}")
     try:
         content = recognize_file(path)
     except OSError as error:
@@ -96,17 +96,17 @@ def _expand(path: Path, output: Path) -> list[tuple[Path, Kind]]:
         if not _holds_dicom(path):
             if _is_encrypted(path):
                 raise UserError(f"{path}: an encrypted .zip; expected: one without a password, or the unpacked folder")
-            raise UserError(f"{path}: no DICOM file inside, or no .zip; accepted: {ACCEPTED}")
+            raise UserError(f"{path}: no DICOM file inside, or no .zip; expected: {ACCEPTED}")
         return [(path, "zip")]
     if content:
         return [(path, "dicom")]
-    raise UserError(f"{path}: {path.stat().st_size} bytes that are no scan; accepted: {ACCEPTED}")
+    raise UserError(f"{path}: {path.stat().st_size} bytes that are no scan; expected: {ACCEPTED}")
 
 
 def _search(root: Path, output: Path) -> list[tuple[Path, Kind]]:
     """The scans below a folder."""
     if output.resolve() == root.resolve():
-        raise UserError(f"{root}: is the output folder, too; accepted: an output folder of its own")
+        raise UserError(f"{root}: is the output folder, too; expected: an output folder of its own")
     if (root / DATALIST).is_file():
         return [(Path(case["image"]), "file") for case in select_cases(root, "all", masks=False)]
     found: list[tuple[Path, Kind]] = []
@@ -127,7 +127,7 @@ def _search(root: Path, output: Path) -> list[tuple[Path, Kind]]:
     found += [(folder, "dicom") for folder in studies]
     left_out = describe_passed_over(root, _SEARCHED)
     if not found:
-        raise UserError(f"{root}: {'; '.join([f'{count} files and no scan', *left_out])}; accepted: {ACCEPTED}")
+        raise UserError(f"{root}: {'; '.join([f'{count} files and no scan', *left_out])}; expected: {ACCEPTED}")
     for line in left_out:
         logger.warning(f"{root}: {line}")
     return sorted(found)
@@ -237,6 +237,6 @@ def _unique_names(sources: list[Path]) -> dict[Path, str]:
             return {source: fit_name(name) for source, name in names.items()}
         if all(depth[source] >= len(parts[source]) for source in twins):
             listed = " and ".join(map(str, sorted(twins)))
-            raise UserError(f"{listed}: would be given one output folder; accepted: names that differ, rename one")
+            raise UserError(f"{listed}: would be given one output folder; expected: names that differ, rename one")
         for source in twins:
             depth[source] += 1

@@ -27,7 +27,7 @@ def find_lung_mask(path: Path, name: str) -> Path:
     masks = [path / fit_name(name, suffix) for suffix in FILE_SUFFIXES]
     found = [mask for mask in masks if mask.is_file()]
     if not found:
-        raise UserError(f"{path}: no lung mask for {name}; accepted: {masks[0].name} or another format, or one file")
+        raise UserError(f"{path}: no lung mask for {name}; expected: {masks[0].name} or another format, or one file")
     return found[0]
 
 
@@ -46,4 +46,4 @@ def read_lung_mask(file: Path, scan: Scan) -> Lungs:
     try:
         return Lungs.from_mask(mask.lps()[0], scan.spacing_lps, scan.voxel_size_known)
     except ValueError as error:
-        raise UserError(f"{file}: {error}; accepted: 1 right lung, 2 left lung, or one value for both") from None
+        raise UserError(f"{file}: {error}; expected: 1 right lung, 2 left lung, or one value for both") from None

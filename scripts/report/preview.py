@@ -179,7 +179,7 @@ def preview_files(
     """
     target = Path(png_path)
     if target.suffix.lower() != ".png":
-        raise UserError(f"{target}: the preview is a PNG picture; accepted: a name that ends in .png")
+        raise UserError(f"{target}: the preview is a PNG picture; expected: a name that ends in .png")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; name a new file, or --overwrite it")
     scan, *masks = (read_scan(Path(one)) for one in (scan_path, mask_path, truth_path) if one is not None)

@@ -29,14 +29,14 @@ def describe_model(segmenter: Segmenter) -> dict[str, Any]:
         {"version", "weights", "weights_sha256", "network", "preprocessing", "operating_point", "synthetic",
         "trained_on"}.
     """
-    card = segmenter.card
-    data = card["data"]
+    metadata = segmenter.metadata
+    data = metadata["data"]
     return {
         "version": bundle_version(),
         "weights": segmenter.weights.name,
-        "weights_sha256": card["sha256"],
-        "network": card["network"]["name"],
-        "preprocessing": card["preprocessing"],
+        "weights_sha256": metadata["sha256"],
+        "network": metadata["network"]["name"],
+        "preprocessing": metadata["preprocessing"],
         "operating_point": {
             "threshold": segmenter.threshold,
             "smallest_lesion_mm3": segmenter.smallest_lesion_mm3,
@@ -66,7 +66,7 @@ def build_report(
         settings: what the user chose or left to its default: intensity, threshold, device, ...
         timings_s: seconds per step.
         notes: further findings, such as those about the anatomy.
-        familiarity: "distance" of the scan from the training data and the "limit" that is usual; None where the card
+        familiarity: "distance" of the scan from the training data and the "limit" that is usual; None where the metadata
             cannot tell.
 
     Returns:

@@ -61,23 +61,23 @@ def size(found: Mapping[str, Any], name: str) -> str:
 
 
 def key_numbers(measures: Mapping[str, Any]) -> list[ET.Element]:
-    """The cards at the top: volume, shares, severity, lesions."""
+    """The metadata at the top: volume, shares, severity, lesions."""
     infection, lungs, lesions = measures["infection"], measures["lungs"], measures["lesions"]
     affected = f"in {infection['affected_slice_count']} of {infection['slice_count']} slices"
-    cards = [_card("Infection", size(infection, "infection"), affected)]
+    metadata = [_metadata("Infection", size(infection, "infection"), affected)]
     if lungs["reason"] is None:
         of = "of the part scanned" if lungs["cuts"] else ""
         shares = {name: percent(lungs[part]["infected_percent"]) for part, name in PARTS.items()}
-        cards += [_card(f"Share of {name}", share, of) for name, share in shares.items()]
-        cards.append(_card("Severity, whole lung", _grade(measures, "total"), "graded by share; see below"))
+        metadata += [_metadata(f"Share of {name}", share, of) for name, share in shares.items()]
+        metadata.append(_metadata("Severity, whole lung", _grade(measures, "total"), "graded by share; see below"))
     else:
-        cards.append(_card("Share of lung, severity", NOT_STATED, "see lungs and severity"))
+        metadata.append(_metadata("Share of lung, severity", NOT_STATED, "see lungs and severity"))
     largest = f"largest {size(lesions, 'largest')}" if lesions["lesion_count"] else "nothing outlined"
-    cards.append(_card("Lesions", str(lesions["lesion_count"]), largest))
-    return [element("div", *cards, css="cards")]
+    metadata.append(_metadata("Lesions", str(lesions["lesion_count"]), largest))
+    return [element("div", *metadata, css="card")]
 
 
-def _card(name: str, value: str, more: str = "") -> ET.Element:
+def _metadata(name: str, value: str, more: str = "") -> ET.Element:
     """One key number."""
     return element("div", element("small", name), element("b", value), element("small", more), css="card")
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import replace_folder, sha256, unfinished_folder, write_json
 from ..finite import check_maps
-from ..inference.metadata import class_preprocessing_from_card, trained_network
+from ..inference.metadata import class_preprocessing_from_metadata, trained_network
 from ..inference.segmenter import (
     PROBABILITY_STEPS,
     SLICES_AT_ONCE,
@@ -43,11 +43,11 @@ class Classifier:
     """A network of classes, loaded once, that classifies the infection of any number of scans.
 
     Args:
-        weights: weights of configs/multiclass.yaml with their card beside them.
+        weights: weights of configs/multiclass.yaml with their metadata beside them.
         device: a torch device; None takes CUDA, then MPS, then the CPU.
 
     Raises:
-        UserError: if weights or card cannot be used.
+        UserError: if weights or metadata cannot be used.
 
     Example:
         ::
@@ -60,13 +60,13 @@ class Classifier:
     def __init__(self, weights: str | Path, device: str | None = None) -> None:
         self.weights = Path(weights)
         self.device = usable_device(device)
-        self.network, self.card = trained_network(weights, self.device)
+        self.network, self.metadata = trained_network(weights, self.device)
         try:
-            class_preprocessing_from_card(self.card)
+            class_preprocessing_from_metadata(self.metadata)
         except UserError as error:
             raise UserError(f"{weights}: {error}") from None
-        self.size = int(self.card["preprocessing"]["size"])
-        low, high = self.card["preprocessing"]["window"]
+        self.size = int(self.metadata["preprocessing"]["size"])
+        low, high = self.metadata["preprocessing"]["window"]
         self.window = float(low), float(high)
 
     def classify(self, scan: Scan, slices: HounsfieldSlices, infection: Segmentation) -> NDArray[np.uint8]:
@@ -89,7 +89,7 @@ class Classifier:
             ValueError: if the probability is missing.
         """
         if infection.probability is None:
-            raise ValueError("the infection comes without its probability; accepted: segment(..., probability=True)")
+            raise ValueError("the infection comes without its probability; expected: segment(..., probability=True)")
         classes = np.zeros(scan.values.shape, np.uint8)
         turned, mask = canonical(classes, scan.affine), canonical(infection.mask, scan.affine)
         prior = canonical(infection.probability, scan.affine)
@@ -187,10 +187,10 @@ def classify_file(
     target = Path(out)
     present = {file.name for file in target.iterdir()} if target.is_dir() else set()
     if target.is_file() or (present and not (overwrite and REPORT in present and present <= WRITTEN)):
-        raise UserError(f"{target}: exists; accepted: a new folder, or --overwrite for one that this command wrote")
+        raise UserError(f"{target}: exists; expected: a new folder, or --overwrite for one that this command wrote")
     cases = expand_inputs([path], target)
     if len(cases) != 1:
-        raise UserError(f"{path}: {len(cases)} scans; accepted: one")
+        raise UserError(f"{path}: {len(cases)} scans; expected: one")
     with unfinished_folder(target.parent) as folder, ExitStack() as stack:
         built, watch = folder / "results", Watch()
         built.mkdir()
@@ -221,18 +221,18 @@ def classify_file(
 
 def _describe_models(infection: Segmenter | Path, classifier: Classifier) -> dict[str, Any]:
     """Which weights made the result; demonstration weights if one of them is."""
-    card = classifier.card
+    metadata = classifier.metadata
     if isinstance(infection, Segmenter):
         given = describe_model(infection)
     else:
         given = {"mask": infection.name, "mask_sha256": sha256(infection), "synthetic": False}
     classes = {
         "weights": classifier.weights.name,
-        "weights_sha256": card["sha256"],
-        "network": card["network"]["name"],
-        "preprocessing": card["preprocessing"],
-        "synthetic": bool(card["data"].get("synthetic")),
-        "trained_on": card["data"].get("name"),
+        "weights_sha256": metadata["sha256"],
+        "network": metadata["network"]["name"],
+        "preprocessing": metadata["preprocessing"],
+        "synthetic": bool(metadata["data"].get("synthetic")),
+        "trained_on": metadata["data"].get("name"),
     }
     return {
         "version": bundle_version(),

@@ -76,7 +76,7 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     """
     known = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
     if name not in known:
-        raise UserError(f"experiment is {name!r}; accepted: {', '.join(known)}")
+        raise UserError(f"experiment is {name!r}; expected: {', '.join(known)}")
     content = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
     others = [read_experiment(other, rows) for other, rows in content.get("rows_of", {}).items()]
     variants = [replace(row, files=[*other.files, *row.files]) for other in others for row in other.variants]
@@ -91,7 +91,7 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     unknown = set(chosen) - {variant.name for variant in variants}
     if unknown:
         names = "; ".join(variant.name for variant in variants)
-        raise UserError(f"variants {', '.join(sorted(unknown))}; accepted, separated by commas: {names}")
+        raise UserError(f"variants {', '.join(sorted(unknown))}; expected, separated by commas: {names}")
     kept = [variant for variant in variants if not chosen or variant.name in chosen]
     title, source, protocol = (str(content.get(key, "")) for key in ("title", "source", "protocol"))
     return Experiment(name, title, source, protocol, kept, content.get("files", []), content.get("budget", BUDGET))

@@ -74,7 +74,7 @@ def run_experiment(
     used = every if folds is None else sorted(set(folds))
     if not used or not set(used) <= set(every) or seeds < 1 or processes < 1:
         found = f"folds {used}, {seeds} seeds, {processes} processes"
-        raise UserError(f"{found}; accepted: folds of {every}, 1 seed or more, 1 process or more")
+        raise UserError(f"{found}; expected: folds of {every}, 1 seed or more, 1 process or more")
     usable_device(device)
     chosen = _budget(experiment.budget if budget is None else budget, steps)
     length = {} if steps is None else {"steps": steps}
@@ -136,7 +136,7 @@ class _Training:
         record = json.loads((place / RUN_RECORD).read_text(encoding="utf-8"))
         if {key: record.get(key) for key in self.identity} != self.identity:
             found = "was begun with another configuration"
-            raise UserError(f"{place}: {found}; accepted: the same, or another OUT")
+            raise UserError(f"{place}: {found}; expected: the same, or another OUT")
         return str(record["version"])
 
 
@@ -218,15 +218,15 @@ def _budget(name: str, steps: int | None) -> Path:
     """A budget's file, the user's own or one of the bundle; `steps` if they shall replace its own."""
     path = next((path.resolve() for path in (Path(name), BUNDLE / name) if path.is_file()), None)
     if path is None:
-        raise UserError(f"--budget {name}: no such file; accepted: an overlay such as {BUDGET}")
+        raise UserError(f"--budget {name}: no such file; expected: an overlay such as {BUDGET}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         content = None
     if path.suffix not in (".yaml", ".yml", ".json") or not isinstance(content, dict):
-        raise UserError(f"--budget {path}: no settings in YAML or JSON; accepted: an overlay such as {BUDGET}")
+        raise UserError(f"--budget {path}: no settings in YAML or JSON; expected: an overlay such as {BUDGET}")
     if steps is not None and (steps < 1 or "steps" not in content):
-        raise UserError(f"--steps {steps} with {path}; accepted: 1 or more, with a budget that has `steps`")
+        raise UserError(f"--steps {steps} with {path}; expected: 1 or more, with a budget that has `steps`")
     return path
 
 
@@ -234,14 +234,14 @@ def _claim(folder: Path, record: Mapping[str, Any]) -> None:
     """Makes a folder that of an experiment, or finds that it is; several processes may do so at once."""
     path = folder / RECORD
     if folder.is_file():
-        raise UserError(f"{folder}: is a file; accepted: a new folder, or this experiment's own")
+        raise UserError(f"{folder}: is a file; expected: a new folder, or this experiment's own")
     present = [one for one in folder.iterdir() if not one.name.startswith(UNFINISHED)] if folder.exists() else []
     if path.exists():  # asked after the folder was listed: another process may have written it in between
         began = json.loads(path.read_text(encoding="utf-8"))
         if changed := [key for key in record if began.get(key) != record[key]]:
             found = f"began with another {', another '.join(changed)}"
-            raise UserError(f"{path}: {found}; accepted: what it began with, or another OUT")
+            raise UserError(f"{path}: {found}; expected: what it began with, or another OUT")
     elif present:
-        raise UserError(f"{folder}: holds something else; accepted: a new folder, or this experiment's own")
+        raise UserError(f"{folder}: holds something else; expected: a new folder, or this experiment's own")
     else:
         write_json(path, record)

@@ -132,7 +132,7 @@ def figure_files(
         truth = other.lps()[0] > 0
     slices = HounsfieldSlices(scan)
     if slice_from_inferior is not None and not 1 <= slice_from_inferior <= len(slices):
-        raise UserError(f"--slice {slice_from_inferior} of {len(slices)}; accepted: 1 to {len(slices)}")
+        raise UserError(f"--slice {slice_from_inferior} of {len(slices)}; expected: 1 to {len(slices)}")
     models = [Segmenter(one, device) for one in weights]
     masks = [canonical(model.segment(scan, slices).mask, scan.affine) > 0 for model in models]
     index = (
@@ -147,7 +147,7 @@ def figure_files(
         panels.append(("reference", agreement(hu, reference, None)))
     names = tell_apart([model.weights for model in models])
     for model, mask, name in zip(models, masks, names, strict=True):
-        shown = f"{model.card['network']['name']}\n{name}"
+        shown = f"{model.metadata['network']['name']}\n{name}"
         panels.append((shown, agreement(hu, mask[..., index], reference)))
     title = f"{scan.name}, slice {index + 1} of {len(slices)} from the feet"
     legend = "" if reference is None else "green: found, orange: missed, magenta: wrong"

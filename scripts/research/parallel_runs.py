@@ -48,7 +48,7 @@ def side_by_side(tasks: Mapping[Path, Callable[[], object]], processes: int) -> 
             if isinstance(error, BrokenProcessPool):
                 logs = ", ".join(str(log) for log in tasks if log.exists())
                 found = f"a process was ended by the system, often for lack of memory ({logs})"
-                raise UserError(f"{found}; accepted: fewer processes; the same command goes on") from None
+                raise UserError(f"{found}; expected: fewer processes; the same command goes on") from None
             raise
 
 

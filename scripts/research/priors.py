@@ -13,7 +13,7 @@ import torch
 from ..data.datalist import Fold, Split, select_cases
 from ..data.layouts.case import Case
 from ..errors import UserError
-from ..inference.metadata import read_card
+from ..inference.metadata import read_metadata
 from .pseudo_labels import SCALE, write_pseudo_labels
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def class_cases(
     cases = [case for case in labelled if "classes" in case]
     if not cases:
         found = f"{len(labelled)} cases of split {split}, none with a multi-class label"
-        raise UserError(f'{dataset_dir}: {found}; accepted: cases with "classes" in datalist.json')
+        raise UserError(f'{dataset_dir}: {found}; expected: cases with "classes" in datalist.json')
     if len(cases) < len(labelled):
         logger.info(f"{len(labelled) - len(cases)} of {len(labelled)} cases have no multi-class label and are left out")
     if prior == TRUTH:
@@ -64,7 +64,7 @@ def class_cases(
         lacking = [case["name"] for case in cases if "prior" not in case]
         if lacking:
             raise UserError(
-                f"{dataset_dir}: {len(lacking)} cases have no prior ({', '.join(lacking[:3])}); accepted: "
+                f"{dataset_dir}: {len(lacking)} cases have no prior ({', '.join(lacking[:3])}); expected: "
                 '"prior" in datalist.json for every case, or --prior truth, or --prior WEIGHTS'
             )
         return cases
@@ -79,8 +79,8 @@ def with_classes_as_label(cases: list[Case]) -> list[dict[str, Any]]:
 
 
 def describe_prior(prior: str) -> str:
-    """What a card says about the prior: "truth", "file", or the SHA-256 of the weights that made it."""
-    return prior if prior in (TRUTH, FILE) else str(read_card(prior)["sha256"])
+    """What checkpoint metadata says about the prior: "truth", "file", or the SHA-256 of the weights that made it."""
+    return prior if prior in (TRUTH, FILE) else str(read_metadata(prior)["sha256"])
 
 
 def _with_truth(case: Case) -> Case:
@@ -101,5 +101,5 @@ def _key(weights: str, cases: list[Case]) -> str:
     """Changes with the weights and the images (path, size, time of change), so that no stale map is taken."""
     stats = [(case["name"], case["image"], Path(case["image"]).stat()) for case in cases]
     stamps = [(name, image, stat.st_size, stat.st_mtime_ns) for name, image, stat in stats]
-    text = json.dumps([read_card(weights)["sha256"], stamps])
+    text = json.dumps([read_metadata(weights)["sha256"], stamps])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..data.layouts.case import Case
 from ..files import fit_name, write_atomic
-from ..inference.metadata import inferer_from_card, preprocessing_from_card, trained_network
+from ..inference.metadata import inferer_from_metadata, preprocessing_from_metadata, trained_network
 from ..inference.whole_scan import scan_logits
 from ..io.images import is_picture
 from ..io.nifti.writing import header_from_affine, write_bytes
@@ -34,7 +34,7 @@ def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, d
     """Writes a network's probabilities for cases, on their own grids; files that are there already are kept.
 
     Args:
-        checkpoint: weights with their card.
+        checkpoint: weights with their metadata.
         cases: cases with images of any size.
         folder: receives NAME.png for a picture, NAME.nii.gz for a volume: uint8, 255 is the probability 1.
         device: where the network works.
@@ -54,8 +54,8 @@ def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, d
 
 def _predict(checkpoint: Path, cases: Sequence[Case], device: torch.device) -> Iterator[NDArray[np.uint8]]:
     """Levels (X, Y, Z) of each case, in its stored orientation."""
-    network, card = trained_network(checkpoint, device)
-    preprocessing, inferer = preprocessing_from_card(card), inferer_from_card(card, at_once=8)
+    network, metadata = trained_network(checkpoint, device)
+    preprocessing, inferer = preprocessing_from_metadata(metadata), inferer_from_metadata(metadata, at_once=8)
     back = ScanProbabilities(preprocessing)
     for case in cases:
         item = preprocessing(dict(case))

@@ -115,13 +115,13 @@ def radiograph_files(
     """
     target = Path(out)
     if method not in METHODS:
-        raise UserError(f"method is {method!r}; accepted: {', '.join(METHODS)}")
+        raise UserError(f"method is {method!r}; expected: {', '.join(METHODS)}")
     depth_name, unit = ("lesion_tenths_of_mm.png", 10) if method == "attenuation" else ("lesion_voxels.png", 1)
     check_results_folder(target, WRITTEN, overwrite)
     scan, mask = read_scan(Path(scan_path)), read_scan(Path(mask_path))
     check_same_grid(mask, scan)
     if method == "attenuation" and not scan.voxel_size_known:
-        raise UserError(f"{scan_path}: its voxel size is unknown; accepted: a scan with one, or --method sum")
+        raise UserError(f"{scan_path}: its voxel size is unknown; expected: a scan with one, or --method sum")
     hu, lesions = HounsfieldSlices(scan).rounded(), (mask.lps()[0] > 0).astype(np.uint8)
     seen = project_attenuation(hu, lesions, scan.spacing_lps) if method == "attenuation" else project_sum(hu, lesions)
     with results_folder(target, WRITTEN, overwrite) as folder:

@@ -21,7 +21,7 @@ from ..data.datalist import Case, Fold, describe, read_datalist, select_cases
 from ..data.layouts.registry import DATALIST
 from ..errors import UserError
 from ..files import unfinished_folder, write_json
-from ..inference.metadata import card_path, read_card, require_slices
+from ..inference.metadata import metadata_path, read_metadata, require_slices
 from ..settings import count, flag, number, optional, usable_device
 from ..training.run_folder import BEST, claim_folder
 from .pseudo_labels import pseudo_labelled, write_pseudo_labels
@@ -42,7 +42,7 @@ class SemiSupervised:
     """Labels, trains, labels again; resumes where it was stopped.
 
     The output folder holds `supervised/` (unless a teacher is given), `round_NNN/` with the labels and the run of each
-    round, a folder for each final stage, and `model.pt` with its card: the result. Unlabelled cases of patients in the
+    round, a folder for each final stage, and `model.pt` with its metadata: the result. Unlabelled cases of patients in the
     validation fold or the test list are left out by name, and a data set that does not name them says so itself.
 
     Args:
@@ -95,10 +95,10 @@ class SemiSupervised:
         choices = (("labels", labels, LABELS), ("start", start, STARTS), ("mixing", mixing, MIXINGS))
         for name, value, known in choices:
             if value not in known:
-                raise UserError(f"{name} is {value!r}; accepted: {', '.join(known)}")
+                raise UserError(f"{name} is {value!r}; expected: {', '.join(known)}")
         rounds, group_size, teacher = optional(rounds), optional(group_size), optional(teacher)
         if rounds is None and group_size is None:
-            raise UserError("rounds and group_size are both null; accepted: a number of rounds or a size of the groups")
+            raise UserError("rounds and group_size are both null; expected: a number of rounds or a size of the groups")
         self.training_files = list(training_files)
         self.dataset_dir = str(Path(dataset_dir).resolve())
         self.folder = Path(output_dir).resolve()
@@ -117,20 +117,20 @@ class SemiSupervised:
         self.final = [dict(stage) for stage in final]
         for stage in self.final:
             if stage.get("train_on") not in TRAIN_ON or stage.get("start") not in STARTS:
-                accepted = f"train_on {', '.join(TRAIN_ON)}, start {', '.join(STARTS)}"
-                raise UserError(f"final stage {stage}; accepted: {accepted}")
+                expected = f"train_on {', '.join(TRAIN_ON)}, start {', '.join(STARTS)}"
+                raise UserError(f"final stage {stage}; expected: {expected}")
         names = [str(stage.get("name", "")) for stage in self.final]
         if len(set(names)) < len(names) or not all(
             re.fullmatch(r"(?!round_|supervised$)\w[\w-]*", name) for name in names
         ):
-            raise UserError(f"final stages are called {names}; accepted: different names that a folder can have")
+            raise UserError(f"final stages are called {names}; expected: different names that a folder can have")
         self.exclude_patients = (
             [exclude_patients] if isinstance(exclude_patients, str) else [*map(str, exclude_patients)]
         )
         self.resume = flag(resume)
         self.overwrite = flag(overwrite)
         if self.resume and self.overwrite:
-            raise UserError("resume and overwrite are both true; accepted: one of them")
+            raise UserError("resume and overwrite are both true; expected: one of them")
         left_out = ("folder", "device", "resume", "overwrite")
         self.scheme = {key: value for key, value in vars(self).items() if key not in left_out}
         if self.teacher:
@@ -151,7 +151,7 @@ class SemiSupervised:
         logger.info(f"{len(unlabelled)} unlabelled cases, {len(groups)} rounds")
         weights = Path(self.teacher) if self.teacher else self._train("supervised", "labelled", None, {}, [])
         if self.mixing == "paired":
-            require_slices(read_card(weights), weights)
+            require_slices(read_metadata(weights), weights)
         pool: list[Case] = []
         for index, group in enumerate(groups, 1):
             name = f"round_{index:03d}"
@@ -160,15 +160,15 @@ class SemiSupervised:
             logger.info(f"{name} of {len(groups)}: {len(new)} cases labelled anew, {len(pool)} in all")
             before, weights = weights, self._train(name, "both", weights, self.round_settings, pool)
             if index > 1 and self.group_size is not None:
-                before.unlink(missing_ok=True)  # hundreds of rounds would fill a disk; their cards and labels stay
+                before.unlink(missing_ok=True)  # hundreds of rounds would fill a disk; their metadata and labels stay
         for stage in self.final:
             weights = self._train(
                 stage["name"], stage["train_on"], weights, stage.get("settings", {}), pool, stage["start"]
             )
         with unfinished_folder(self.folder) as folder:
             shutil.copy(weights, folder / BEST)
-            shutil.copy(card_path(weights), folder / card_path(BEST))
-            for file in (BEST, str(card_path(BEST))):
+            shutil.copy(metadata_path(weights), folder / metadata_path(BEST))
+            for file in (BEST, str(metadata_path(BEST))):
                 (folder / file).replace(self.folder / file)
         return self.folder / BEST
 
@@ -187,7 +187,7 @@ class SemiSupervised:
         elif (began := json.loads(scheme.read_text(encoding="utf-8"))) != self.scheme:
             changed = [key for key in self.scheme if began.get(key) != self.scheme[key]]
             raise UserError(
-                f"{scheme}: began with other settings ({', '.join(changed)}); accepted: --resume true with "
+                f"{scheme}: began with other settings ({', '.join(changed)}); expected: --resume true with "
                 "the settings that it began with, or another --output_dir"
             )
 
@@ -196,21 +196,21 @@ class SemiSupervised:
         stages = [self.folder / str(stage["name"]) for stage in scheme["final"]]
         for part in (self.folder / "supervised", *self.folder.glob("round_[0-9]*"), *stages):
             shutil.rmtree(part, ignore_errors=True)
-        for name in (SCHEME, BEST, str(card_path(BEST))):
+        for name in (SCHEME, BEST, str(metadata_path(BEST))):
             (self.folder / name).unlink(missing_ok=True)
 
     def _check_teacher(self) -> str:
         """Refuses a teacher that was trained on the patients that the scheme validates on."""
-        card = read_card(str(self.teacher))
+        metadata = read_metadata(str(self.teacher))
         own = describe(self.dataset_dir, self.fold)
-        taught = card["data"]
+        taught = metadata["data"]
         alike = all(taught.get(key) == own[key] for key in ("name", "folds", "seed", "split"))
         if alike and taught.get("fold") != self.fold:
             raise UserError(
                 f"{self.teacher}: trained with fold {taught.get('fold')} left out, so it knows the validation cases of "
-                f"fold {self.fold}; accepted: a teacher of the same fold"
+                f"fold {self.fold}; expected: a teacher of the same fold"
             )
-        return str(card["sha256"])
+        return str(metadata["sha256"])
 
     def _groups(self, cases: list[Case]) -> list[list[Case]]:
         """The cases that each round labels."""
@@ -226,8 +226,8 @@ class SemiSupervised:
         """Labels cases, or takes the labels that an earlier run made with the same weights."""
         teacher = folder / TEACHER
         if not teacher.exists():
-            card = read_card(weights)
-            write_json(teacher, {"sha256": card["sha256"], "threshold": card["operating_point"]["threshold"]})
+            metadata = read_metadata(weights)
+            write_json(teacher, {"sha256": metadata["sha256"], "threshold": metadata["operating_point"]["threshold"]})
         labels = write_pseudo_labels(weights, group, folder / "labels", self.device)
         threshold = json.loads(teacher.read_text(encoding="utf-8"))["threshold"]
         return pseudo_labelled(group, labels, self.soft, threshold, self.confidence)

@@ -9,7 +9,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from ..files import write_json
-from ..inference.metadata import read_card
+from ..inference.metadata import read_metadata
 from ..settings import describe_machine, usable_device
 from ..training.curves import Curves
 from ..training.run_folder import BEST, LAST
@@ -63,6 +63,6 @@ def train_once(files: Sequence[str], run: Path, **settings: Any) -> Path:
     if not finished.exists():
         run_workflow(files, output_dir=str(run), resume=True, **settings)
         machine = describe_machine(usable_device(settings.get("device")))
-        write_json(finished, {"weights": BEST, "sha256": read_card(run / BEST)["sha256"], "machine": machine})
+        write_json(finished, {"weights": BEST, "sha256": read_metadata(run / BEST)["sha256"], "machine": machine})
         (run / LAST).unlink(missing_ok=True)
     return run / BEST

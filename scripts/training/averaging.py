@@ -53,6 +53,6 @@ class WeightAverage:
             UserError: if one of the two trainings has an average and the other has not.
         """
         if bool(state) != bool(self._handler):
-            raise UserError(f"weight_average: the run began {'with' if state else 'without'} it; accepted: the same")
+            raise UserError(f"weight_average: the run began {'with' if state else 'without'} it; expected: the same")
         if self._handler:
             self.network.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last state to resume from and the weights that are kept, with their card."""
+"""Checkpoints of a run: the last state to resume from and the weights that are kept, with their metadata."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class StartWeights:
     It belongs before `RunCheckpoint`, whose state goes before it when a run is resumed.
 
     Args:
-        checkpoint: weights with their card, or None for random ones.
+        checkpoint: weights with their metadata, or None for random ones.
         network: what is trained.
-        card: what its metadata will say, of which "network" and "preprocessing" have to be the checkpoint's; None: the
+        metadata: what its metadata will say, of which "network" and "preprocessing" have to be the checkpoint's; None: the
             network's own `spec` alone.
         allow_differences: whether they may differ, as far as the weights fit.
 
@@ -52,13 +52,13 @@ class StartWeights:
         self,
         checkpoint: str | None,
         network: nn.Module,
-        card: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         allow_differences: bool | str = False,
     ) -> None:
         self.checkpoint = optional(checkpoint)
         self.network = _unwrapped(network)
         if self.checkpoint is not None:
-            described = card or {"network": getattr(self.network, "spec", None)}
+            described = metadata or {"network": getattr(self.network, "spec", None)}
             settings = (described["network"], described.get("preprocessing"))
             check_same_as_parent(self.checkpoint, *settings, allow_differences)
 
@@ -96,7 +96,7 @@ class RunCheckpoint:
         judged: what the evaluator validates and the best weights are taken from: the network, or its average.
         evaluator: engine of the validation, whose key metric decides what is best.
         objects: what else has a state: optimizer, schedule, history.
-        card: the card's content apart from the figures, see `write_card`.
+        metadata: the metadata's content apart from the figures, see `write_metadata`.
         resume: whether to go on from `last.pt` where there is one.
         seed: seed of the run; a run goes on with the seed, data and preprocessing that it began with.
         keep: "best", the weights of the epoch with the best key metric, or "last", those of the last epoch, so that the
@@ -114,14 +114,14 @@ class RunCheckpoint:
         judged: nn.Module,
         evaluator: Engine,
         objects: Mapping[str, Any],
-        card: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         resume: bool | str = False,
         seed: int = 0,
         keep: str = "best",
         save_interval: float | str = 0.0,
     ) -> None:
         if keep not in KEEPS:
-            raise UserError(f"keep is {keep!r}; accepted: {', '.join(KEEPS)}")
+            raise UserError(f"keep is {keep!r}; expected: {', '.join(KEEPS)}")
         self.keep = keep
         self.last = Path(output_dir) / LAST
         self.best = Path(output_dir) / BEST
@@ -129,9 +129,9 @@ class RunCheckpoint:
         self.judged = _unwrapped(judged)
         self.evaluator = evaluator
         self.objects = dict(objects)
-        self.card = dict(card)
+        self.metadata = dict(metadata)
         self.resume = flag(resume)
-        self.identity = {**self.card, "seed": seed}
+        self.identity = {**self.metadata, "seed": seed}
         self.save_interval = number("save_interval", save_interval, "seconds, 0 or more", lambda value: value >= 0)
         self._written: float | None = None
         self._best: tuple[dict[str, Any], dict[str, Any]] | None = None
@@ -166,7 +166,7 @@ class RunCheckpoint:
         """Writes what was saved since the last time: the weights that are kept, then the state to resume from."""
         if self._best is not None:
             weights, figures = self._best
-            write_checkpoint(self.best, weights, figures=figures, **self.card)
+            write_checkpoint(self.best, weights, figures=figures, **self.metadata)
         if self._last is not None:
             content = self._last
             write_atomic(self.last, lambda path: torch.save(content, path))

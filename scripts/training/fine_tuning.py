@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UserError
-from ..inference.metadata import completed_preprocessing, read_card
+from ..inference.metadata import completed_preprocessing, read_metadata
 from ..networks.registry import same_network
 from ..settings import flag, optional
 
@@ -25,7 +25,7 @@ def read_parent(checkpoint: str | None) -> dict[str, Any]:
     path = optional(checkpoint)
     if path is None:
         raise UserError("checkpoint is null; expected: the weights to fine-tune, such as --checkpoint models/model.pt")
-    return read_card(path)
+    return read_metadata(path)
 
 
 def describe_parent(checkpoint: str | None) -> dict[str, Any] | None:
@@ -41,12 +41,12 @@ def describe_parent(checkpoint: str | None) -> dict[str, Any] | None:
     path = optional(checkpoint)
     if path is None:
         return None
-    card = read_card(path)
-    before = card.get("parent", {}).get("datasets", [])
-    datasets = list(dict.fromkeys([*before, str(card["data"].get("name"))]))
+    metadata = read_metadata(path)
+    before = metadata.get("parent", {}).get("datasets", [])
+    datasets = list(dict.fromkeys([*before, str(metadata["data"].get("name"))]))
     return {
-        "sha256": card["sha256"],
-        "data": card["data"],
+        "sha256": metadata["sha256"],
+        "data": metadata["data"],
         "datasets": datasets,
         "terms": f"those of the data of all ancestors ({', '.join(datasets)}), see docs/data_license.txt",
     }
@@ -69,12 +69,12 @@ def check_same_as_parent(
     Raises:
         UserError: if the two differ and that is not allowed.
     """
-    card = read_card(checkpoint)
+    metadata = read_metadata(checkpoint)
     found: dict[str, tuple[Any, Any]] = {}
-    if network is not None and not same_network(card["network"], network):
-        found["network"] = dict(card["network"]), dict(network)
+    if network is not None and not same_network(metadata["network"], network):
+        found["network"] = dict(metadata["network"]), dict(network)
     if preprocessing is not None:
-        theirs, ours = (completed_preprocessing(one) for one in (card["preprocessing"], preprocessing))
+        theirs, ours = (completed_preprocessing(one) for one in (metadata["preprocessing"], preprocessing))
         found |= {key: (theirs.get(key), ours.get(key)) for key in theirs | ours if theirs.get(key) != ours.get(key)}
     if found and not flag(allow_differences, "allow_differences"):
         said = "; ".join(f"{key} {parent!r}, here {here!r}" for key, (parent, here) in found.items())

@@ -33,9 +33,9 @@ class MultiScaleTrainer(SupervisedTrainer):
     def __init__(self, *, scales: Sequence[float], size_multiple: int, clip_value: float, **arguments: Any) -> None:
         super().__init__(**arguments)
         if not scales or min(scales) <= 0:
-            raise ValueError(f"scales are {list(scales)}; accepted: one or more, each > 0")
+            raise ValueError(f"scales are {list(scales)}; expected: one or more, each > 0")
         if size_multiple < 1 or clip_value <= 0:
-            raise ValueError(f"size_multiple is {size_multiple}, clip_value {clip_value}; accepted: both > 0")
+            raise ValueError(f"size_multiple is {size_multiple}, clip_value {clip_value}; expected: both > 0")
         self.scales = tuple(scales)
         self.size_multiple = size_multiple
         self.clip_value = clip_value

@@ -38,7 +38,7 @@ class Ranger(Optimizer):
         alpha: share of the way from slow to fast weights that a slow step goes.
 
     Raises:
-        ValueError: if a setting is outside what is accepted.
+        ValueError: if a setting is outside what is expected.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Ranger(Optimizer):
         """Adds a group of parameters, with the defaults where it has no settings of its own."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        for name, valid, accepted in (
+        for name, valid, expected in (
             ("lr", group["lr"] >= 0, "0 and more"),
             ("betas", all(0 <= beta < 1 for beta in group["betas"]), "two of 0 <= beta < 1"),
             ("eps", group["eps"] >= 0, "0 and more"),
@@ -64,7 +64,7 @@ class Ranger(Optimizer):
             ("alpha", 0 < group["alpha"] <= 1, "0 < alpha <= 1"),
         ):
             if not valid:
-                raise ValueError(f"{name} is {group[name]}; accepted: {accepted}")
+                raise ValueError(f"{name} is {group[name]}; expected: {expected}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -82,7 +82,7 @@ class PlateauSchedule:
         self, optimizer: Optimizer, evaluator: Engine, preset: str | Plateau = "paper", interval: int = 1
     ) -> None:
         if isinstance(preset, str) and preset not in PLATEAUS:
-            raise UserError(f"schedule is {preset!r}; accepted: {', '.join(PLATEAUS)}")
+            raise UserError(f"schedule is {preset!r}; expected: {', '.join(PLATEAUS)}")
         self.plateau = PLATEAUS[preset] if isinstance(preset, str) else preset
         self.optimizer = optimizer
         self.evaluator = evaluator

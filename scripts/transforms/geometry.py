@@ -157,7 +157,7 @@ def _as_volume(image: MetaTensor) -> MetaTensor:
         size = " x ".join(map(str, shape[1:]))
         raise UserError(
             f"{Path(name).name}: {shape[0]} channels or time points of {size} voxels; "
-            "accepted: one slice or one volume with one value a voxel"
+            "expected: one slice or one volume with one value a voxel"
         )
     picture = is_picture(name)
     if len(shape) == 3:

@@ -29,7 +29,7 @@ HIGHEST_AIR_HU = -200.0
 DEFAULT_WINDOW = (-1250.0, 250.0)
 """What networks see of a scan unless they say otherwise, and what an 8-bit picture of unknown window is taken for."""
 
-ACCEPTED = "accepted: HU, or --intensity window:LO,HI for values that an export mapped from that HU window"
+ACCEPTED = "expected: HU, or --intensity window:LO,HI for values that an export mapped from that HU window"
 
 
 def parse_intensity(intensity: str) -> str | tuple[float, float]:
@@ -55,7 +55,7 @@ def parse_intensity(intensity: str) -> str | tuple[float, float]:
     except ValueError:
         low = high = 0.0
     if kind != "window" or not low < high:
-        raise UserError(f"intensity is {intensity!r}; accepted: auto, hu, or window:LO,HI with LO < HI in HU")
+        raise UserError(f"intensity is {intensity!r}; expected: auto, hu, or window:LO,HI with LO < HI in HU")
     return low, high
 
 
@@ -167,7 +167,7 @@ def plan_hounsfield(
         setting = DEFAULT_WINDOW
     if isinstance(setting, tuple):
         if found.low < 0 or found.high > 255:
-            raise UserError(f"{text} do not come from a window; accepted with window:LO,HI: 0 to 1 or 0 to 255")
+            raise UserError(f"{text} do not come from a window; expected with window:LO,HI: 0 to 1 or 0 to 255")
         return HounsfieldMap(setting, 255.0 if picture or found.high > 1 else 1.0, tuple(remarks))
     if setting == "auto" and found.low >= 0 and found.high <= 255:
         raise UserError(f"{text} look like a windowed export of a CT, not HU; {ACCEPTED}")
@@ -202,7 +202,7 @@ def watch_values(
 def _check_finite(found: ValueRange, name: str) -> list[str]:
     share = found.not_finite / max(found.count, 1)
     if share > 0.01:
-        raise UserError(f"{name}: {share:.1%} of the values are NaN or infinite; accepted: at most 1 %")
+        raise UserError(f"{name}: {share:.1%} of the values are NaN or infinite; expected: at most 1 %")
     return [f"{share:.2%} of the values are NaN or infinite and are taken for air"] if share > 0 else []
 
 
@@ -298,7 +298,7 @@ class RandWindowd(MapTransform, RandomizableTransform):
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob=1.0)
         if not 0 <= jitter < 0.5:
-            raise ValueError(f"jitter is {jitter}; accepted: 0 <= jitter < 0.5")
+            raise ValueError(f"jitter is {jitter}; expected: 0 <= jitter < 0.5")
         self.window = (float(window[0]), float(window[1]))
         self.jitter = jitter
 

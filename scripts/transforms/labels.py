@@ -74,8 +74,8 @@ def class_numbers(codes: Tensor, name: str) -> Tensor:
         classes[here] = number
     if not known.all():
         others = ", ".join(f"{value:g}" for value in codes[~known].unique().tolist()[:5])
-        accepted = "0 background, 1 or 38 ground glass, 2 or 75 consolidation"
-        raise UserError(f"{name}: holds the values {others}; accepted: {accepted}")
+        expected = "0 background, 1 or 38 ground glass, 2 or 75 consolidation"
+        raise UserError(f"{name}: holds the values {others}; expected: {expected}")
     return classes
 
 
@@ -157,7 +157,7 @@ class EdgeLabeld(MapTransform):
     def __init__(self, keys: KeysCollection, method: str = "inner") -> None:
         super().__init__(keys)
         if method not in EDGE_METHODS:
-            raise ValueError(f"method is {method!r}; accepted: {', '.join(EDGE_METHODS)}")
+            raise ValueError(f"method is {method!r}; expected: {', '.join(EDGE_METHODS)}")
         self.edge = EDGE_METHODS[method]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -204,7 +204,7 @@ def _given(mask: MetaTensor, image: MetaTensor) -> MetaTensor:
     name = mask.meta.get("filename_or_obj", "lung mask")
     _check_grid(mask, tuple(image.shape[1:]), "lung mask")
     if not mask.any():
-        raise UserError(f"{name}: the lung mask is empty; accepted: a mask with values above 0 in the lungs")
+        raise UserError(f"{name}: the lung mask is empty; expected: a mask with values above 0 in the lungs")
     return (mask > 0).float()
 
 
@@ -213,7 +213,7 @@ def _check_grid(mask: MetaTensor, shape: tuple[int, ...], what: str) -> None:
         sizes = [" x ".join(map(str, one)) for one in (mask.shape[1:], shape)]
         name = mask.meta.get("filename_or_obj", what)
         raise UserError(
-            f"{name}: {sizes[0]} voxels, its image has {sizes[1]}; accepted: a mask on the image's own grid"
+            f"{name}: {sizes[0]} voxels, its image has {sizes[1]}; expected: a mask on the image's own grid"
         )
 
 

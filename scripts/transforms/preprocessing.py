@@ -74,7 +74,7 @@ class LoadScand(LoadImaged):
             files = ", ".join(str(data[key]) for key in self.key_iterator(dict(data)))
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"{files}: cannot be read ({reason}); accepted: NIfTI, NRRD, MetaImage, PNG, JPG"
+                f"{files}: cannot be read ({reason}); expected: NIfTI, NRRD, MetaImage, PNG, JPG"
             ) from error
 
 
@@ -105,10 +105,10 @@ def check_size(size: int, name: str = "spatial_size") -> None:
     """Refuses an edge length in pixels that networks cannot halve as often as they do.
 
     Raises:
-        UserError: with what `name` is and what is accepted.
+        UserError: with what `name` is and what is expected.
     """
     if size < SIZE_STEP or size % SIZE_STEP:
-        raise UserError(f"{name} is {size}; accepted: multiples of {SIZE_STEP}, which the networks can halve")
+        raise UserError(f"{name} is {size}; expected: multiples of {SIZE_STEP}, which the networks can halve")
 
 
 def resize_image(size: int) -> Transform:
@@ -130,7 +130,7 @@ def grid_image(
     A lung mask under "lung" is read where there is one; with `image_alone` there never is.
     """
     if field_of_view not in FIELDS_OF_VIEW:
-        raise UserError(f"field_of_view is {field_of_view!r}; accepted: {', '.join(FIELDS_OF_VIEW)}")
+        raise UserError(f"field_of_view is {field_of_view!r}; expected: {', '.join(FIELDS_OF_VIEW)}")
     given = [] if image_alone else _load(LUNG, label_values)
     lungs = [*given, FindLungsd(IMAGE, LUNG)] if lung_only else []
     crop = [FindBoxd(IMAGE, BOX), *crop_to_field((IMAGE, LUNG), field_of_view)] if field_of_view == "lungs" else []
@@ -331,7 +331,7 @@ def _spatial_augmentation(labels: Sequence[str], scale: Sequence[float], turns: 
     except (TypeError, ValueError):
         low, high = 0.0, -1.0
     if not -1 < low <= high:
-        raise UserError(f"augment_scale is {scale!r}; accepted: [LOW, HIGH] with 0 < LOW <= HIGH, such as [0.8, 1.2]")
+        raise UserError(f"augment_scale is {scale!r}; expected: [LOW, HIGH] with 0 < LOW <= HIGH, such as [0.8, 1.2]")
     return [
         RandFlipd(keys, prob=0.5, spatial_axis=0),
         RandFlipd(keys, prob=0.5, spatial_axis=1),

@@ -46,7 +46,7 @@ def test_slabs_join_without_a_seam():
     ("shape", "spacing"), [((4, 4), (1, 1, 1)), ((0, 4, 4), (1, 1, 1)), ((4, 4, 4), (1, 0, 1)), ((4, 4, 4), (1, 1, -2))]
 )
 def test_refuses_what_is_no_volume(shape, spacing):
-    with pytest.raises(ValueError, match="accepted"):
+    with pytest.raises(ValueError, match="expected"):
         coarsen(np.zeros(shape, np.int16), spacing)
 
 

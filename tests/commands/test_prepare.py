@@ -117,7 +117,7 @@ def test_several_sources_become_one_list(source, out, tmp_path):
 
 @pytest.mark.parametrize("paths", [(), ("only",)])
 def test_too_few_paths(paths):
-    with pytest.raises(UserError, match=r"accepted: SOURCE\.\.\. OUT"):
+    with pytest.raises(UserError, match=r"expected: SOURCE\.\.\. OUT"):
         prepare(*paths)
 
 
@@ -232,7 +232,7 @@ def test_where_links_are_not_possible_copying_is_named(source, out, monkeypatch)
         raise OSError("privilege not held")
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
-    with pytest.raises(UserError, match=r"privilege not held.*accepted is --copy"):
+    with pytest.raises(UserError, match=r"privilege not held.*expected is --copy"):
         prepare(str(source), str(out), folds=2)
     assert siblings(out) == []
 

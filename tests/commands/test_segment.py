@@ -127,7 +127,7 @@ def test_one_bad_case_does_not_stop_the_others(segment: Command, phantoms: list[
     assert len(errors) == 2
     assert "a_broken.nii.gz" in errors[0]
     assert "b_bright.nii" in errors[1]
-    assert all("accepted" in line for line in errors)
+    assert all("expected" in line for line in errors)
     assert "Traceback" not in done.stderr
     statuses = {case["name"]: case["status"] for case in manifest_of(tmp_path)["cases"]}
     assert statuses == {"a_broken": "refused", "b_bright": "refused", "c_good": "done"}
@@ -142,16 +142,16 @@ def manifest_of(tmp_path: Path) -> dict[str, list[dict[str, object]]]:
 def test_exit_codes_of_wrong_use(segment: Command, phantoms: list[Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for words, text in (
-        ((phantoms[0],), "accepted: INPUT... OUTPUT"),
-        ((tmp_path / "empty", tmp_path / "out"), "accepted: "),
+        ((phantoms[0],), "expected: INPUT... OUTPUT"),
+        ((tmp_path / "empty", tmp_path / "out"), "expected: "),
         ((phantoms[0], tmp_path / "out", "--threshold", "3"), "threshold is 3"),
         ((phantoms[0], tmp_path / "out", "--intensity", "window:5,1"), "LO < HI"),
-        ((phantoms[0], phantoms[1]), "phantom_002.nii.gz: a file; accepted: INPUT... OUTPUT"),
+        ((phantoms[0], phantoms[1]), "phantom_002.nii.gz: a file; expected: INPUT... OUTPUT"),
         ((phantoms[0], tmp_path / "out", "--device", "abacus"), "device is 'abacus'"),
         ((phantoms[0], tmp_path / "out", "--lungs", tmp_path / "none"), "none: no such lung mask"),
-        ((phantoms[0], tmp_path / "out", "--treshold", "0.3"), "--treshold: no such option; accepted: --weights"),
+        ((phantoms[0], tmp_path / "out", "--treshold", "0.3"), "--treshold: no such option; expected: --weights"),
         (("--probability", phantoms[0], phantoms[1], tmp_path / "out"), "--probability is "),
-        ((phantoms[0], tmp_path / "out", "--volume", "1.5"), "--volume is '1.5'; accepted: a whole number"),
+        ((phantoms[0], tmp_path / "out", "--volume", "1.5"), "--volume is '1.5'; expected: a whole number"),
     ):
         done = segment(*words)
         assert done.returncode == 2, done.stderr

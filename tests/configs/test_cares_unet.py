@@ -92,8 +92,8 @@ def test_training_under_the_cpu_preset(
     rows = list(csv.DictReader((run / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(float(row["train_loss"]) > 0 for row in rows)
-    card = json.loads((run / "model.json").read_text())
-    assert card["network"] == {
+    metadata = json.loads((run / "model.json").read_text())
+    assert metadata["network"] == {
         "name": "cares_unet",
         "arguments": {"in_channels": 1, "base_width": 4, "dropout": 0.0},
     }

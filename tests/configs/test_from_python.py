@@ -34,8 +34,8 @@ def test_load_returns_the_network_with_its_weights_from_any_folder(
     monkeypatch.chdir(tmp_path)
     network = load(bundle_root, workflow_type="inference")
     assert isinstance(network, nn.Module)
-    expected, card = trained_network(bundle_root / "models/model.pt", torch.device("cpu"))
-    size = card["preprocessing"]["size"]
+    expected, metadata = trained_network(bundle_root / "models/model.pt", torch.device("cpu"))
+    size = metadata["preprocessing"]["size"]
     images = torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(images), expected(images), rtol=0, atol=1e-4)

@@ -94,8 +94,8 @@ def test_resumed_equals_uninterrupted(run_bundle, make_dataset: Callable[..., Pa
         row["train_loss"] for row in resumed["history"]["rows"]
     ]
     assert (tmp_path / "whole" / "model.pt").read_bytes() == (tmp_path / "broken" / "model.pt").read_bytes()
-    card = json.loads((tmp_path / "broken" / "model.json").read_text())
-    assert "imagenet" not in json.dumps(card)
+    metadata = json.loads((tmp_path / "broken" / "model.json").read_text())
+    assert "imagenet" not in json.dumps(metadata)
 
 
 @pytest.mark.usefixtures("at_root")

@@ -42,7 +42,7 @@ def test_parts(bundle_root: Path, make_class_dataset: Callable[..., Path], tmp_p
     chances = 1 / (1 + np.exp(-np.array([0.3, -1.0, 2.0])))  # a sigmoid each
     expected = -np.log([1 - chances[0], chances[1], 1 - chances[2]]).mean()
     assert trainer.loss_function(logits, label).item() == pytest.approx(expected, rel=1e-6)
-    assert parser.get_parsed_content("card")["preprocessing"]["prior"] == "truth"
+    assert parser.get_parsed_content("checkpoint_metadata")["preprocessing"]["prior"] == "truth"
 
 
 def test_the_preset_for_a_cpu_goes_on_top(
@@ -89,9 +89,9 @@ def test_train_evaluate_classify(
     for name in ("mae", "e_measure", "s_measure"):  # defined on every slice
         both = (rows[f"val_ground_glass_{name}"] + rows[f"val_consolidation_{name}"]) / 2
         np.testing.assert_allclose(rows[f"val_mean_{name}"], both, atol=1e-9)
-    card = json.loads((tmp_path / "run" / "model.json").read_text())
-    assert card["network"]["name"] == "mc_unet"
-    assert card["preprocessing"] == {"size": 32, "window": [-1250, 250], "intensity": "auto", "prior": "truth"}
+    metadata = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert metadata["network"]["name"] == "mc_unet"
+    assert metadata["preprocessing"] == {"size": 32, "window": [-1250, 250], "intensity": "auto", "prior": "truth"}
 
     infection = make_checkpoint(tmp_path / "infection.pt", size=32)
     tables = tmp_path / "tables"

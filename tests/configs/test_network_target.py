@@ -39,7 +39,7 @@ def spec(definition: dict[str, Any], monkeypatch: pytest.MonkeyPatch, bundle_roo
     parser = ConfigParser()
     parser.read_config([TRAIN])
     parser["network_def"], parser["width"] = definition, 8
-    found: dict[str, Any] = parser.get_parsed_content("card#network")
+    found: dict[str, Any] = parser.get_parsed_content("checkpoint_metadata#network")
     return found
 
 
@@ -66,7 +66,7 @@ def test_train_evaluate_infer(definition: dict[str, Any], make_dataset: Callable
     overlay.write_text(yaml.safe_dump({"network_def": definition}))
     dataset, weights = make_dataset(cases=2), tmp_path / "run" / "model.pt"
     run_workflow([TRAIN, str(overlay)], dataset_dir=str(dataset), output_dir=str(weights.parent), **SETTINGS)
-    network, card = trained_network(weights, torch.device("cpu"))
+    network, metadata = trained_network(weights, torch.device("cpu"))
     assert type(network).__name__ == definition["_target_"].rsplit(".", 1)[1]
     common = {"checkpoint": str(weights), "device": "cpu"}
     tables, masks = tmp_path / "tables", tmp_path / "masks"
@@ -75,7 +75,7 @@ def test_train_evaluate_infer(definition: dict[str, Any], make_dataset: Callable
     row = pd.read_csv(tables / "metrics.csv").iloc[0]
     mask = np.asarray(nib.load(masks / f"{row['case']}_infection.nii.gz").dataobj)
     assert row["predicted"] == mask.sum()
-    assert json.loads((tables / "summary.json").read_text())["network"] == card["network"]
+    assert json.loads((tables / "summary.json").read_text())["network"] == metadata["network"]
 
 
 def test_the_documented_network(
@@ -93,5 +93,5 @@ def test_the_documented_network(
     config = f"['{TRAIN}','configs/networks/plain_net.yaml']"
     out = tmp_path / "run"
     run_bundle("training", config, cwd=bundle, dataset_dir=make_dataset(cases=2), output_dir=out, **SETTINGS)
-    card = json.loads((out / "model.json").read_text())
-    assert card["network"] == {"name": "plain_net", "arguments": {"width": 16}}
+    metadata = json.loads((out / "model.json").read_text())
+    assert metadata["network"] == {"name": "plain_net", "arguments": {"width": 16}}

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts.inference.metadata import read_card
+from scripts.inference.metadata import read_metadata
 
 TRAIN = "configs/train.yaml"
 
@@ -86,7 +86,7 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
         state = torch.load(broken / "last.pt", weights_only=True)  # complete at whatever moment it was killed
         if save_interval:
             assert state["epoch"] == processes
-            assert read_card(broken / "model.pt")["figures"]["epoch"] <= processes
+            assert read_metadata(broken / "model.pt")["figures"]["epoch"] <= processes
     assert len(rows(broken)) < 9
     run_bundle("training", config, output_dir=broken, resume="true", **settings)
 

@@ -23,9 +23,9 @@ def test_by_the_runner(run_bundle, make_dataset: Callable[..., Path], tmp_path: 
     out = tmp_path / "out"
     options = {"dataset_dir": folder, "output_dir": out, "device": "cpu", "settings": settings}
     run_bundle("training", SEMI, **options)
-    card = json.loads((out / "model.json").read_text())
-    assert card["data"]["pseudo_labelled_cases"] == 2
-    assert card["network"]["arguments"]["base_width"] == 4
+    metadata = json.loads((out / "model.json").read_text())
+    assert metadata["data"]["pseudo_labelled_cases"] == 2
+    assert metadata["network"]["arguments"]["base_width"] == 4
     again = run_bundle("training", SEMI, ok=False, **options)
     assert again.returncode
     assert "holds results already" in again.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The network for volumes by the commands of the contract: the same ones, its card says the rest."""
+"""The network for volumes by the commands of the contract: the same ones, its metadata says the rest."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def test_training_evaluation_and_inference(
 ) -> None:
     dataset, weights = make_dataset(), tmp_path / "run" / "model.pt"
     run_bundle("training", TRAIN, dataset_dir=dataset, output_dir=weights.parent, **{**bundle_tools.narrow, **SMALL})
-    card = json.loads(weights.with_suffix(".json").read_text())
-    assert card["network"]["name"] == "fv_paspp_unet3d"
-    assert card["preprocessing"] == {
+    metadata = json.loads(weights.with_suffix(".json").read_text())
+    assert metadata["network"]["name"] == "fv_paspp_unet3d"
+    assert metadata["preprocessing"] == {
         "size": 32,
         "window": [-1250, 250],
         "intensity": "auto",
@@ -40,9 +40,9 @@ def test_training_evaluation_and_inference(
         "lung_only": True,
         "patch_size": [16, 16, 4],
     }
-    assert card["figures"]["slices"] == 12
+    assert metadata["figures"]["slices"] == 12
     measured = {f"val_case_{name}" for name in ("dice", "iou", "sensitivity", "precision", "mae", "s_measure")}
-    assert measured | {"val_mean_dice", "val_loss"} <= set(card["figures"]["validation"])
+    assert measured | {"val_mean_dice", "val_loss"} <= set(metadata["figures"]["validation"])
 
     common = {"checkpoint": weights, "device": "cpu"}
     tables, masks, scans = tmp_path / "tables", tmp_path / "masks", tmp_path / "scans"

@@ -23,7 +23,7 @@ INFERENCE = "configs/inference.yaml"
 MEASURES = ("dice", "iou", "sensitivity", "precision", "mae", "e_measure", "s_measure")
 
 
-def test_training_leaves_weights_card_state_history_and_curve(trained: Path) -> None:
+def test_training_leaves_weights_metadata_state_history_and_curve(trained: Path) -> None:
     names = {path.name for path in trained.parent.iterdir()}
     assert names == {"model.pt", "model.json", "last.pt", "history.csv", "curve.png", "tensorboard"}
     rows = list(csv.DictReader((trained.parent / "history.csv").open()))
@@ -33,13 +33,13 @@ def test_training_leaves_weights_card_state_history_and_curve(trained: Path) -> 
     assert measures | {"val_positive_dice", "val_loss"} <= set(rows[0])
     scalars = EventAccumulator(str(trained.parent / "tensorboard")).Reload().Tags()["scalars"]
     assert measures <= set(scalars)
-    card = json.loads(trained.with_suffix(".json").read_text())
-    assert measures <= set(card["figures"]["validation"])
-    assert card["network"]["arguments"]["base_width"] == 4
+    metadata = json.loads(trained.with_suffix(".json").read_text())
+    assert measures <= set(metadata["figures"]["validation"])
+    assert metadata["network"]["arguments"]["base_width"] == 4
     expected = {"size": 32, "window": [-1250, 250], "intensity": "auto", "field_of_view": "scan", "z_score": True}
-    assert card["preprocessing"] == expected
-    assert card["data"]["name"] == "small"
-    assert card["data"]["training_cases"] == 2
+    assert metadata["preprocessing"] == expected
+    assert metadata["data"]["name"] == "small"
+    assert metadata["data"]["training_cases"] == 2
     last = torch.load(trained.parent / "last.pt", weights_only=True)
     assert last["epoch"] == 2
 
@@ -66,7 +66,7 @@ def test_missing_data_is_said_in_the_last_line(run_bundle, bundle_tools, tmp_pat
         output_dir=tmp_path / "run",
         **bundle_tools.narrow,
     )
-    # A list of everything that is accepted follows, so the message has several lines.
+    # A list of everything that is expected follows, so the message has several lines.
     message = done.stderr[done.stderr.rindex("\nerror: ") :]
     assert str(tmp_path / "nothing") in message
     assert "Traceback" not in message
@@ -228,9 +228,9 @@ def test_evaluation_takes_the_fold_that_the_checkpoint_did_not_train_on(
     settings = {**bundle_tools.narrow, "max_epochs": 1, "val_interval": 5, "network_def#include_top": "false"}
     run, dataset = tmp_path / "run", make_dataset()
     run_bundle("training", TRAIN, dataset_dir=dataset, output_dir=run, fold=1, **settings)
-    card = json.loads((run / "model.json").read_text())
-    assert (card["figures"]["epoch"], card["figures"]["split"]) == (1, "validation")
-    assert card["network"]["arguments"]["include_top"] is False
+    metadata = json.loads((run / "model.json").read_text())
+    assert (metadata["figures"]["epoch"], metadata["figures"]["split"]) == (1, "validation")
+    assert metadata["network"]["arguments"]["include_top"] is False
     tables = tmp_path / "tables"
     run_bundle(
         "evaluation", EVALUATE, dataset_dir=dataset, checkpoint=run / "model.pt", output_dir=tables, device="cpu"

@@ -54,7 +54,7 @@ def test_every_offender_is_listed_not_only_the_first(trees):
         (labels / "coronacases_002.nii.gz", "without an image"),
         (labels / "coronacases_003.nii.gz", "has 6 x 5 x 3 voxels .*those of .*003.nii.gz, 6 x 5 x 4"),
         (labels / "coronacases_004.nii.gz", "5 mm off its image"),
-        (labels / "coronacases_005.nii.gz", "label values 7, 9, accepted: 0, 1$"),
+        (labels / "coronacases_005.nii.gz", "label values 7, 9, expected: 0, 1$"),
         (images / "coronacases_006.nii.gz", r"2 volumes \(6 x 5 x 4 x 2\)"),
         (images / "coronacases_007.nii.gz", "truncated|cannot be read"),
         (images / "coronacases_008.nii.gz", "cannot be read"),
@@ -73,11 +73,11 @@ def test_an_affine_error_shows_both_affines(trees):
     assert "120." in line
 
 
-@pytest.mark.parametrize(("millimetres", "accepted"), [(0.0, True), (0.009, True), (0.011, False), (-0.5, False)])
-def test_affines_agree_within_a_hundredth_of_a_millimetre(trees, millimetres, accepted):
+@pytest.mark.parametrize(("millimetres", "expected"), [(0.0, True), (0.009, True), (0.011, False), (-0.5, False)])
+def test_affines_agree_within_a_hundredth_of_a_millimetre(trees, millimetres, expected):
     root = trees.generic(("a", "b"))
     trees.volume(root / "labels" / "a.nii.gz", (1,), affine=shifted(trees.affine, 1, millimetres))
-    if accepted:
+    if expected:
         build_datalist([root], folds=2)
     else:
         assert len(error_lines(root)) == 1
@@ -115,7 +115,7 @@ def test_label_values_that_are_no_codes(trees):
     trees.volume(root / "labels" / "b.nii.gz", (1, 2, 3))
     lines = error_lines(root)
     assert "0.25, nan" in lines[0]
-    assert "label values 2, 3, accepted: 0, 1, 255" in lines[1]
+    assert "label values 2, 3, expected: 0, 1, 255" in lines[1]
 
 
 def test_semiseg_class_codes_and_picture_sizes(trees):
@@ -127,7 +127,7 @@ def test_semiseg_class_codes_and_picture_sizes(trees):
     lines = error_lines(dataset.parent)
     assert len(lines) == 4
     joined = "\n".join(lines)
-    assert re.search(r"GT/1.png: label values 40, accepted: 0, 1, 2, 38, 75$", joined, re.MULTILINE)
+    assert re.search(r"GT/1.png: label values 40, expected: 0, 1, 2, 38, 75$", joined, re.MULTILINE)
     assert re.search(r"Prior/2.png: a picture of 7 x 9; expected: a picture of 9 x 7 as .*2.jpg", joined)
     assert re.search(r"Doctor-label/GT/3.png: label values 128", joined)
     assert re.search(r"Imgs/4.jpg: no multi-class label '4'", joined)

@@ -143,12 +143,12 @@ def test_disk_cache_serves_the_same_and_notices_another_lung_mask(make_dataset: 
 
 @pytest.mark.parametrize("size", [(20, 32, 4), (32, 20, 4), (32, 32), (32, 32, 0)])
 def test_a_patch_that_the_networks_cannot_take_is_refused(size: tuple[int, ...], make_dataset: MakeDataset) -> None:
-    with pytest.raises(UserError, match="accepted: columns and rows that are multiples of 16, and slices"):
+    with pytest.raises(UserError, match="expected: columns and rows that are multiples of 16, and slices"):
         patches(select_cases(make_dataset(cases=1, folds=1), "all"), patch_size=size)
 
 
 def test_slices_with_gaps_are_no_volume(make_dataset: MakeDataset) -> None:
     (case,) = select_cases(make_dataset(cases=1, folds=1), "all")
     VolumeDataset([{**case, "slices": [3, 1, 2]}], NetworkGrid(size=48), INPUT)
-    with pytest.raises(UserError, match=r"3 slices with gaps between them; accepted: whole volumes"):
+    with pytest.raises(UserError, match=r"3 slices with gaps between them; expected: whole volumes"):
         VolumeDataset([{**case, "slices": [1, 2, 4]}], NetworkGrid(size=48), INPUT)

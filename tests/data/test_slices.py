@@ -64,7 +64,7 @@ def test_sampling(make_dataset: MakeDataset) -> None:
     balanced = SliceDataset(cases, NetworkGrid(size=32), sampling="balanced")
     assert len(balanced) == 16 + 4
     assert sum(not balanced[i]["label"].any() for i in range(20)) == 4
-    with pytest.raises(UserError, match="accepted: all, infected, balanced"):
+    with pytest.raises(UserError, match="expected: all, infected, balanced"):
         SliceDataset(cases, NetworkGrid(size=32), sampling="some")
 
 
@@ -138,7 +138,7 @@ def test_an_epoch_may_serve_a_part_that_is_drawn_anew(make_dataset: MakeDataset)
     assert set().union(*seen) == every
     assert equal(whole, SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=1000))
     for wrong in (0, 20.5, "many"):
-        with pytest.raises(UserError, match=r"slices_per_epoch is .*; accepted: a whole number from 1 on, or null"):
+        with pytest.raises(UserError, match=r"slices_per_epoch is .*; expected: a whole number from 1 on, or null"):
             SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=wrong)  # type: ignore[arg-type]
 
 
@@ -147,7 +147,7 @@ def test_picture_share_changes_nothing_without_both_kinds_and_refuses_other_numb
     plain = SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True))
     assert equal(plain, SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True), picture_share=0.5))
     for share in (0, 1, -0.2, "half"):
-        with pytest.raises(UserError, match="accepted: more than 0, less than 1, or null"):
+        with pytest.raises(UserError, match="expected: more than 0, less than 1, or null"):
             SliceDataset(cases, NetworkGrid(size=32), picture_share=share)
 
 

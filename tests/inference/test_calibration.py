@@ -28,7 +28,7 @@ from scripts.inference.calibration import (
     dice_of_kinds,
     reliability,
 )
-from scripts.inference.metadata import read_card, write_card
+from scripts.inference.metadata import read_metadata, write_metadata
 from scripts.inference.ood import Familiarity
 from scripts.inference.publishing import publish
 from scripts.inference.segmenter import Segmenter
@@ -116,7 +116,7 @@ def test_reliability_by_hand() -> None:
     assert calibration_error([background, *curve]) == pytest.approx(calibration_error(curve))
 
 
-def test_the_command_completes_the_card_and_segment_obeys(
+def test_the_command_completes_the_metadata_and_segment_obeys(
     make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
 ) -> None:
     data, settings = make_dataset(cases=4, folds=2), {"spatial_size": 32, "max_epochs": 1, "network_def#base_width": 4}
@@ -124,41 +124,41 @@ def test_the_command_completes_the_card_and_segment_obeys(
         train_once(["configs/train.yaml"], tmp_path / str(k), dataset_dir=str(data), fold=k, device="cpu", **settings)
         for k in (0, 1)
     ]
-    weights, card = trained[0], read_card(trained[0])
+    weights, metadata = trained[0], read_metadata(trained[0])
     other = tmp_path / "other.pt"
     other.write_bytes(trained[1].read_bytes())
-    stated = {key: read_card(trained[1])[key] for key in ("network", "preprocessing", "data", "figures")}
+    stated = {key: read_metadata(trained[1])[key] for key in ("network", "preprocessing", "data", "figures")}
     for change, message in (
         ({"preprocessing": {**stated["preprocessing"], "size": 64}}, "another training"),
         ({"preprocessing": {**stated["preprocessing"], "z_score": False}}, "another preprocessing"),
         ({"data": {**stated["data"], "name": "elsewhere"}}, "was validated on fold 1 of other data"),
     ):
-        write_card(other, **{**stated, **change})
+        write_metadata(other, **{**stated, **change})
         with pytest.raises(UserError, match=message):
             calibrate(weights, str(data), [other], False, 10, torch.device("cpu"))
-    write_card(other, **{**stated, "preprocessing": {**stated["preprocessing"], "patch_size": [16, 16, 4]}})
-    with pytest.raises(UserError, match="sees volumes; accepted here: a network for slices"):
+    write_metadata(other, **{**stated, "preprocessing": {**stated["preprocessing"], "patch_size": [16, 16, 4]}})
+    with pytest.raises(UserError, match="sees volumes; expected here: a network for slices"):
         calibrate(other, str(data), [], False, 10, torch.device("cpu"))
-    with pytest.raises(UserError, match="size is 50; accepted: multiples of 16"):
+    with pytest.raises(UserError, match="size is 50; expected: multiples of 16"):
         calibrate(weights, str(data), [], False, 10, torch.device("cpu"), size=50)
     with pytest.raises(UserError, match=r"2 cases would be judged by several trainings \(folds \[0, 1, 0\]\)"):
         calibrate(weights, str(data), [*trained, trained[0]], False, 10, torch.device("cpu"))
-    assert read_card(weights) == card
+    assert read_metadata(weights) == metadata
 
     words = [sys.executable, "-m", "scripts", "calibrate", weights, data, *trained, "--flips", "true", "--size", "48"]
     done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    card = read_card(weights)
-    point, found = card["operating_point"], card["calibration"]
+    metadata = read_metadata(weights)
+    point, found = metadata["operating_point"], metadata["calibration"]
     assert f"threshold {point['threshold']:.3f}" in done.stdout
     assert point["test_time_flips"] is True
-    assert (card["preprocessing"]["size"], card["training"]) == (48, {"size": 32})
+    assert (metadata["preprocessing"]["size"], metadata["training"]) == (48, {"size": 32})
     rows = pd.read_csv(weights.with_suffix(".calibration.csv"))
     assert rows["case"].tolist() == found["cases"]
     assert rows["dice"].mean() == pytest.approx(found["dice"]["volumes"]["at_threshold"], abs=1e-4)
     assert len(found["cases"]) == len(set(found["cases"])) == 4
-    assert found["trainings"] == [read_card(run)["sha256"] for run in trained]
-    assert card["familiarity"]["limit"] == pytest.approx(1.5 * max(found["distances"].values()), rel=1e-3)
+    assert found["trainings"] == [read_metadata(run)["sha256"] for run in trained]
+    assert metadata["familiarity"]["limit"] == pytest.approx(1.5 * max(found["distances"].values()), rel=1e-3)
     assert Image.open(weights.with_suffix(".calibration.png")).size[0] > 300
 
     scan, out = next((data / "images").glob("*.nii*")), tmp_path / "out"
@@ -199,9 +199,9 @@ def test_only_slices_of_the_own_fold_are_judged_and_learnt_from(
     assert stated["calibration"]["cases"] == ["case_00_0", "case_01_0"]
     assert sum(row["voxels"] for row in stated["calibration"]["curve"]) == 2 * 6 * 40 * 36
     assert {kind: dice["n"] for kind, dice in stated["calibration"]["dice"].items()} == {"volumes": 2}
-    card, other = read_card(weights), tmp_path / "other.pt"
+    metadata, other = read_metadata(weights), tmp_path / "other.pt"
     other.write_bytes(weights.read_bytes())
-    write_card(other, card["network"], card["preprocessing"], {**card["data"], "fold": None}, {})
+    write_metadata(other, metadata["network"], metadata["preprocessing"], {**metadata["data"], "fold": None}, {})
     with pytest.raises(UserError, match=r"other\.pt: was validated on fold None of other data"):
         publish(other, tmp_path / "new.pt", str(folder), torch.device("cpu"))
     assert not (tmp_path / "new.pt").exists()

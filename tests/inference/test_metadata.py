@@ -8,13 +8,13 @@ import torch
 
 from scripts.errors import UserError
 from scripts.inference.metadata import (
-    card_path,
-    inferer_from_card,
-    network_from_card,
-    preprocessing_from_card,
-    read_card,
+    inferer_from_metadata,
+    metadata_path,
+    network_from_metadata,
+    preprocessing_from_metadata,
+    read_metadata,
     require_slices,
-    write_card,
+    write_metadata,
 )
 from scripts.networks.registry import create_network, same_network
 from scripts.training.checkpoint import StartWeights
@@ -27,23 +27,23 @@ def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "model.pt"
     network = create_network("resunet", **ARGUMENTS)
     torch.save(network.state_dict(), path)
-    write_card(path, network.spec, {"size": 32, "window": [-1250, 250], "intensity": "auto"}, {"name": "x"}, {})
+    write_metadata(path, network.spec, {"size": 32, "window": [-1250, 250], "intensity": "auto"}, {"name": "x"}, {})
     return path
 
 
 def change(path: Path, **values: object) -> None:
-    card = json.loads(card_path(path).read_text())
-    card_path(path).write_text(json.dumps({**card, **values}))
+    metadata = json.loads(metadata_path(path).read_text())
+    metadata_path(path).write_text(json.dumps({**metadata, **values}))
 
 
 def test_a_network_comes_back_with_its_weights(checkpoint: Path) -> None:
-    network = network_from_card(read_card(checkpoint))
+    network = network_from_metadata(read_metadata(checkpoint))
     network.load_state_dict(torch.load(checkpoint, weights_only=True))
     assert network.spec == {"name": "resunet", "arguments": ARGUMENTS}
 
 
 def test_overrides_that_the_network_knows_are_taken(checkpoint: Path) -> None:
-    network = network_from_card(read_card(checkpoint), dropout=0.5, deep_supervision=False, unheard_of=1)
+    network = network_from_metadata(read_metadata(checkpoint), dropout=0.5, deep_supervision=False, unheard_of=1)
     assert network.dropout.p == 0.5
     assert network.train()(torch.zeros(2, 1, 16, 16)).shape == (2, 1, 16, 16)
 
@@ -52,8 +52,8 @@ def test_overrides_that_the_network_does_not_know_are_left_out(tmp_path: Path) -
     path = tmp_path / "unet.pt"
     network = create_network("unet", base_width=4)
     torch.save(network.state_dict(), path)
-    write_card(path, network.spec, {}, {}, {})
-    assert network_from_card(read_card(path), deep_supervision=False, dropout=0.1) is not None
+    write_metadata(path, network.spec, {}, {}, {})
+    assert network_from_metadata(read_metadata(path), deep_supervision=False, dropout=0.1) is not None
 
 
 def test_networks_are_the_same_if_what_one_leaves_unsaid_is_the_default() -> None:
@@ -74,42 +74,42 @@ def test_a_training_starts_from_weights_of_a_version_without_a_later_argument(ch
 
 def test_missing_weights_are_said_in_one_line_that_helps(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.pt: no such weights.*--checkpoint.*make demo") as caught:
-        read_card(tmp_path / "none.pt")
+        read_metadata(tmp_path / "none.pt")
     assert "\n" not in str(caught.value)
 
 
-def test_weights_without_card_are_refused(checkpoint: Path) -> None:
-    card_path(checkpoint).unlink()
-    with pytest.raises(UserError, match=r"its card model\.json is missing"):
-        read_card(checkpoint)
+def test_weights_without_metadata_are_refused(checkpoint: Path) -> None:
+    metadata_path(checkpoint).unlink()
+    with pytest.raises(UserError, match=r"its metadata model\.json is missing"):
+        read_metadata(checkpoint)
 
 
 def test_exchanged_weights_are_refused(checkpoint: Path) -> None:
     torch.save(create_network("resunet", base_width=4).state_dict(), checkpoint)
-    with pytest.raises(UserError, match=r"sha256 is \w{12}\.\.\., its card says \w{12}"):
-        read_card(checkpoint)
+    with pytest.raises(UserError, match=r"sha256 is \w{12}\.\.\., its metadata says \w{12}"):
+        read_metadata(checkpoint)
 
 
-def test_broken_cards_are_refused(checkpoint: Path) -> None:
-    text = card_path(checkpoint).read_text()
-    card_path(checkpoint).write_text(text[:50])
+def test_broken_metadata_are_refused(checkpoint: Path) -> None:
+    text = metadata_path(checkpoint).read_text()
+    metadata_path(checkpoint).write_text(text[:50])
     with pytest.raises(UserError, match="not readable as JSON"):
-        read_card(checkpoint)
-    card_path(checkpoint).write_text("[]")
+        read_metadata(checkpoint)
+    metadata_path(checkpoint).write_text("[]")
     with pytest.raises(UserError, match="lacks"):
-        read_card(checkpoint)
+        read_metadata(checkpoint)
 
 
-def test_a_card_cannot_ask_for_code(checkpoint: Path) -> None:
+def test_a_metadata_cannot_ask_for_code(checkpoint: Path) -> None:
     change(checkpoint, network={"name": "os.system", "arguments": {"command": "true"}})
     with pytest.raises(UserError, match=r"network is 'os\.system'; expected: .*resunet"):
-        network_from_card(read_card(checkpoint))
+        network_from_metadata(read_metadata(checkpoint))
 
 
-def test_a_card_without_a_smallest_lesion_keeps_every_lesion(checkpoint: Path) -> None:
+def test_a_metadata_without_a_smallest_lesion_keeps_every_lesion(checkpoint: Path) -> None:
     change(checkpoint, operating_point={"threshold": 0.4})
     point = {"threshold": 0.4, "smallest_lesion_mm3": 0.0, "test_time_flips": False, "least_slice_share": 0.0}
-    assert read_card(checkpoint)["operating_point"] == point
+    assert read_metadata(checkpoint)["operating_point"] == point
 
 
 SLICES = {"preprocessing": {"size": 32, "window": [-1000, 0], "intensity": "hu"}, "network": {"name": "resunet"}}
@@ -119,18 +119,18 @@ VOLUMES = {
 }
 
 
-def test_preprocessing_is_what_the_card_states(make_scan) -> None:
+def test_preprocessing_is_what_the_metadata_states(make_scan) -> None:
     item = {"image": str(make_scan()[0])}
-    z_scored, windowed = (preprocessing_from_card(card)(dict(item))["image"] for card in (SLICES, VOLUMES))
+    z_scored, windowed = (preprocessing_from_metadata(metadata)(dict(item))["image"] for metadata in (SLICES, VOLUMES))
     torch.testing.assert_close(z_scored.mean(dim=(1, 2)).as_tensor(), torch.zeros(1, 6), atol=1e-5, rtol=0)
     assert (windowed.min(), windowed.max()) == (0, 1)
-    other = preprocessing_from_card(VOLUMES, intensity="auto")(dict(item))["image"]
+    other = preprocessing_from_metadata(VOLUMES, intensity="auto")(dict(item))["image"]
     assert torch.equal(other.as_tensor(), windowed.as_tensor())
-    with pytest.raises(UserError, match="the card's preprocessing has equalise; accepted: size, window"):
-        preprocessing_from_card({"preprocessing": {**SLICES["preprocessing"], "equalise": True}})
+    with pytest.raises(UserError, match="the metadata's preprocessing has equalise; expected: size, window"):
+        preprocessing_from_metadata({"preprocessing": {**SLICES["preprocessing"], "equalise": True}})
 
 
-def test_a_scan_goes_to_the_network_as_the_card_states() -> None:
+def test_a_scan_goes_to_the_network_as_the_metadata_states() -> None:
     """The stand-in network returns its input, so that the blended patches are the scan again."""
     scan, seen = torch.rand(1, 1, 32, 32, 5), []
 
@@ -138,10 +138,10 @@ def test_a_scan_goes_to_the_network_as_the_card_states() -> None:
         seen.append(tuple(image.shape))
         return image
 
-    torch.testing.assert_close(inferer_from_card(SLICES, 8)(scan, network), scan)
+    torch.testing.assert_close(inferer_from_metadata(SLICES, 8)(scan, network), scan)
     assert {shape[1:] for shape in seen} == {(1, 32, 32)}
     seen.clear()
-    torch.testing.assert_close(inferer_from_card(VOLUMES, 8)(scan, network), scan)
+    torch.testing.assert_close(inferer_from_metadata(VOLUMES, 8)(scan, network), scan)
     assert {shape[1:] for shape in seen} == {(1, 16, 16, 4)}
     assert sum(shape[0] for shape in seen) == 3 * 3 * 2  # steps of 8, 8 and 2
 
@@ -149,7 +149,7 @@ def test_a_scan_goes_to_the_network_as_the_card_states() -> None:
 def test_what_streams_slices_refuses_a_network_for_volumes() -> None:
     require_slices(SLICES, "model.pt")
     with pytest.raises(
-        UserError, match=r"model\.pt: fv_paspp_unet3d sees volumes; accepted here: a network for slices"
+        UserError, match=r"model\.pt: fv_paspp_unet3d sees volumes; expected here: a network for slices"
     ):
         require_slices(VOLUMES, "model.pt")
 
@@ -160,7 +160,7 @@ def test_metadata_that_a_configuration_would_evaluate_are_refused(key: str, chec
     text = f"$open({str(tmp_path / 'proof')!r}, 'w').close()"
     change(checkpoint, preprocessing={"size": 32, "window": [-1250, 250], "intensity": "auto", key: text})
     with pytest.raises(UserError, match="begins with"):
-        read_card(checkpoint)
+        read_metadata(checkpoint)
     assert not (tmp_path / "proof").exists()
 
 
@@ -169,10 +169,10 @@ def test_metadata_that_a_configuration_would_evaluate_are_refused(key: str, chec
 def test_entries_that_are_no_names_and_values_are_refused(key: str, value: object, checkpoint: Path) -> None:
     change(checkpoint, **{key: value})
     with pytest.raises(UserError, match=f"{key} is .*names and values"):
-        read_card(checkpoint)
+        read_metadata(checkpoint)
 
 
 def test_arguments_that_a_network_cannot_be_built_with_are_one_line(checkpoint: Path) -> None:
     change(checkpoint, network={"name": "resunet", "arguments": {"base_width": "wide"}})
     with pytest.raises(UserError, match=r"network resunet: .*can be built with"):
-        network_from_card(read_card(checkpoint))
+        network_from_metadata(read_metadata(checkpoint))

@@ -24,10 +24,10 @@ def test_a_channel_without_deviation_is_no_division_by_zero() -> None:
     assert torch.isfinite(learnt.distances(torch.tensor([[0.0, 6.0]], dtype=torch.float64))).all()
 
 
-def test_the_card_gives_back_what_it_was_given() -> None:
+def test_the_metadata_gives_back_what_it_was_given() -> None:
     learnt = Familiarity.of("layer", torch.rand(9, 5, dtype=torch.float64), limit=1.23456)
-    assert Familiarity.from_card({"familiarity": learnt.as_card()}) == learnt
-    assert Familiarity.from_card({}) is None
+    assert Familiarity.from_metadata({"familiarity": learnt.as_metadata()}) == learnt
+    assert Familiarity.from_metadata({}) is None
 
 
 def test_the_deepest_layer_has_the_fewest_pixels_then_the_most_channels_then_comes_last() -> None:

@@ -16,12 +16,12 @@ from scripts.anatomy.tissue import look_over
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError
 from scripts.inference.metadata import (
-    inferer_from_card,
-    preprocessing_from_card,
-    read_card,
+    inferer_from_metadata,
+    preprocessing_from_metadata,
+    read_metadata,
     trained_network,
-    write_card,
     write_checkpoint,
+    write_metadata,
 )
 from scripts.inference.ood import Familiarity, FeatureMeans, deepest_layer
 from scripts.inference.segmenter import HounsfieldSlices, Segmenter
@@ -146,13 +146,13 @@ def test_a_scan_unlike_the_training_data_is_told(weights: Path, make_scan: MakeS
     channels = FeatureMeans(known.network, layer)
     scan = read_scan(make_scan(shape=(40, 36, 19))[0])
     slices = HounsfieldSlices(scan)
-    assert known.segment(scan, slices).distance is None  # a card that cannot tell
+    assert known.segment(scan, slices).distance is None  # checkpoint metadata that cannot tell
     learnt = Familiarity.of(layer, channels.take(), limit=2.0)
-    card = {key: value for key, value in known.card.items() if key not in ("format", "sha256")}
+    metadata = {key: value for key, value in known.metadata.items() if key not in ("format", "sha256")}
     state = torch.load(weights, weights_only=True)
     for limit, notes in ((2.0, []), (0.5, ["unfamiliar"])):
-        stated = {**learnt.as_card(), "limit": limit}
-        write_checkpoint(tmp_path / "model.pt", state, **{**card, "familiarity": stated})
+        stated = {**learnt.as_metadata(), "limit": limit}
+        write_checkpoint(tmp_path / "model.pt", state, **{**metadata, "familiarity": stated})
         segmenter = Segmenter(tmp_path / "model.pt", device="cpu")
         done = segmenter.segment(scan, slices)
         assert done.distance == pytest.approx(1, abs=0.2)  # these are the slices that it learnt
@@ -175,19 +175,19 @@ def test_familiarity_is_measured_on_the_slices_that_calibrate_looks_at(
     phantom = make_phantom(2, shape=(96, 96, 40), spacing=(3.6, 3.6, 8.0))
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), tmp_path / "scan.nii.gz")
     steps = {"field_of_view": "lungs"}
-    network, card = trained_network(make_checkpoint(tmp_path / "plain.pt", steps=steps), torch.device("cpu"))
+    network, metadata = trained_network(make_checkpoint(tmp_path / "plain.pt", steps=steps), torch.device("cpu"))
     layer = deepest_layer(network, 64)
     means = FeatureMeans(network, layer)
-    item = preprocessing_from_card(card)({"image": str(tmp_path / "scan.nii.gz")})
-    scan_logits(item, network, inferer_from_card(card, 8, flips), torch.device("cpu"))
+    item = preprocessing_from_metadata(metadata)({"image": str(tmp_path / "scan.nii.gz")})
+    scan_logits(item, network, inferer_from_metadata(metadata, 8, flips), torch.device("cpu"))
     rows = means.take()
     count = len(looked_at(item))
     assert count < 40
     assert count % 8  # so that batches reach beyond the box
     assert len(rows) == count * (4 if flips else 1)
     learnt = Familiarity.of(layer, rows[: count // 2], limit=9.0)
-    card = {"familiarity": learnt.as_card(), "operating_point": {"threshold": 0.5, "test_time_flips": flips}}
-    segmenter = Segmenter(make_checkpoint(tmp_path / "model.pt", steps=steps, **card), device="cpu")
+    metadata = {"familiarity": learnt.as_metadata(), "operating_point": {"threshold": 0.5, "test_time_flips": flips}}
+    segmenter = Segmenter(make_checkpoint(tmp_path / "model.pt", steps=steps, **metadata), device="cpu")
     scan = read_scan(tmp_path / "scan.nii.gz")
     found = segmenter.segment(scan, HounsfieldSlices(scan)).distance
     assert found == pytest.approx(float(learnt.distances(rows).mean()), rel=1e-4)
@@ -217,7 +217,7 @@ def test_rounded_values_share_the_memory_where_they_can(make_scan: MakeScan) -> 
 
 @pytest.mark.parametrize(("setting", "value"), [("threshold", 1.2), ("smallest_lesion_mm3", -1), ("threshold", "x")])
 def test_settings_that_make_no_sense_are_refused(setting: str, value: object, weights: Path) -> None:
-    with pytest.raises(UserError, match=f"{setting} is .*accepted"):
+    with pytest.raises(UserError, match=f"{setting} is .*expected"):
         Segmenter(weights, **{setting: value})
 
 
@@ -227,8 +227,8 @@ def test_weights_that_would_run_code_are_refused(weights: Path, tmp_path: Path) 
             return (Path.touch, (tmp_path / "owned",))
 
     torch.save({"conv.weight": Evil()}, weights.with_name("evil.pt"))
-    card = read_card(weights)
-    write_card(weights.with_name("evil.pt"), card["network"], card["preprocessing"], {"name": "x"}, {})
+    metadata = read_metadata(weights)
+    write_metadata(weights.with_name("evil.pt"), metadata["network"], metadata["preprocessing"], {"name": "x"}, {})
     with pytest.raises(UserError, match=r"evil\.pt: no plain state dict"):
         Segmenter(weights.with_name("evil.pt"))
     assert not (tmp_path / "owned").exists()
@@ -269,5 +269,5 @@ def test_a_few_values_that_are_no_numbers_are_air_and_said(segmenter: Segmenter,
     assert any("NaN or infinite and are taken for air" in remark for remark in slices.map.remarks)
     values[:8] = np.nan
     nib.save(nib.Nifti1Image(values, affine), tmp_path / "more.nii")
-    with pytest.raises(UserError, match=r"more\.nii: 20\.\d% of the values are NaN or infinite; accepted"):
+    with pytest.raises(UserError, match=r"more\.nii: 20\.\d% of the values are NaN or infinite; expected"):
         HounsfieldSlices(read_scan(tmp_path / "more.nii"))

@@ -1,4 +1,4 @@
-"""The weights that the bundle ships: their card, and scans that neither they nor their operating point have seen."""
+"""The weights that the bundle ships: their metadata, and scans that neither they nor their operating point have seen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from scripts.inference.metadata import read_card, trained_network
+from scripts.inference.metadata import read_metadata, trained_network
 
 SHIPPED = Path("models/model.pt")
 
@@ -25,20 +25,20 @@ def test_weights_are_small_and_load_without_pickled_code(bundle_root: Path) -> N
     assert sum(path.stat().st_size for path in (bundle_root / "models").iterdir()) < 80 * 2**20
 
 
-def test_the_card_says_what_they_are(bundle_root: Path, sealed: set[str]) -> None:
-    card = read_card(bundle_root / SHIPPED)  # refuses a card of other weights
+def test_the_metadata_says_what_they_are(bundle_root: Path, sealed: set[str]) -> None:
+    metadata = read_metadata(bundle_root / SHIPPED)  # refuses checkpoint metadata of other weights
     network, _ = trained_network(bundle_root / SHIPPED, torch.device("cpu"))
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
-    assert card["data"]["synthetic"] is False
-    assert card["data"]["split"] == "patient"
-    assert {"threshold", "least_slice_share"} <= set(card["operating_point"])
-    assert card["operating_point"]["least_slice_share"] > 0  # the rule for a slice was chosen, on unseen folds
-    assert not sealed & set(card["calibration"]["cases"])
-    assert len(card["calibration"]["trainings"]) == 4  # chosen on every fold
+    assert metadata["data"]["synthetic"] is False
+    assert metadata["data"]["split"] == "patient"
+    assert {"threshold", "least_slice_share"} <= set(metadata["operating_point"])
+    assert metadata["operating_point"]["least_slice_share"] > 0  # the rule for a slice was chosen, on unseen folds
+    assert not sealed & set(metadata["calibration"]["cases"])
+    assert len(metadata["calibration"]["trainings"]) == 4  # chosen on every fold
 
 
 def test_what_documents_say_of_them_is_what_their_trainings_say(bundle_root: Path) -> None:
-    stated, folder = read_card(bundle_root / SHIPPED)["calibration"], bundle_root / "docs/results/mixed"
+    stated, folder = read_metadata(bundle_root / SHIPPED)["calibration"], bundle_root / "docs/results/mixed"
     runs, cases = (pd.read_csv(folder / name) for name in ("runs.csv", "calibration.csv"))
     assert sorted(runs["fold"]) == [0, 1, 2, 3]
     assert sorted(stated["trainings"]) == sorted(runs["weights_sha256"])

@@ -8,7 +8,7 @@ from monai.inferers import SliceInferer
 from torch import nn
 
 from scripts.errors import UserError
-from scripts.inference.metadata import inferer_from_card
+from scripts.inference.metadata import inferer_from_metadata
 from scripts.inference.tta import FlipInferer, average_over_flips
 
 
@@ -49,11 +49,11 @@ def test_the_inferer_flips_every_slice(network: nn.Module) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_the_card_says_whether_unless_the_user_does() -> None:
-    card = {"preprocessing": {"size": 32}, "operating_point": {"test_time_flips": True}}
-    assert isinstance(inferer_from_card(card, 4), FlipInferer)
-    assert isinstance(inferer_from_card(card, 4, "null"), FlipInferer)
-    assert isinstance(inferer_from_card(card, 4, "false"), SliceInferer)
-    assert isinstance(inferer_from_card({"preprocessing": {"size": 32}}, 4), SliceInferer)
-    with pytest.raises(UserError, match="test_time_flips is 'maybe'; accepted: true or false"):
-        inferer_from_card(card, 4, "maybe")
+def test_the_metadata_says_whether_unless_the_user_does() -> None:
+    metadata = {"preprocessing": {"size": 32}, "operating_point": {"test_time_flips": True}}
+    assert isinstance(inferer_from_metadata(metadata, 4), FlipInferer)
+    assert isinstance(inferer_from_metadata(metadata, 4, "null"), FlipInferer)
+    assert isinstance(inferer_from_metadata(metadata, 4, "false"), SliceInferer)
+    assert isinstance(inferer_from_metadata({"preprocessing": {"size": 32}}, 4), SliceInferer)
+    with pytest.raises(UserError, match="test_time_flips is 'maybe'; expected: true or false"):
+        inferer_from_metadata(metadata, 4, "maybe")

@@ -282,7 +282,7 @@ def test_probabilities_are_bytes_with_a_slope(ending: str, tmp_path: Path) -> No
     np.testing.assert_allclose(found.get_fdata(), probability, atol=1 / 510 + 1e-6)
     assert found.get_fdata().max() == pytest.approx(1, abs=1e-7)
     np.testing.assert_allclose(sitk.GetArrayFromImage(sitk.ReadImage(str(written))).T, found.get_fdata(), atol=1e-6)
-    with pytest.raises(UserError, match="accepted: equal sizes"):
+    with pytest.raises(UserError, match="expected: equal sizes"):
         write_probability(levels[:-1], scan, written)
 
 

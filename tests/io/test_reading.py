@@ -74,7 +74,7 @@ def refused(path: Path, *found: str, volume: int | None = None) -> None:
         read_scan(path, volume)
     message = str(caught.value)
     assert message.startswith(str(path.with_suffix(""))), message
-    assert "; accepted: " in message or "; expected: " in message
+    assert "; expected: " in message or "; expected: " in message
     assert "\n" not in message
     for words in found:
         assert words in message
@@ -187,13 +187,13 @@ def test_a_cut_file_is_refused_with_its_sizes(tmp_path, keep):
         path = itk(tmp_path / f"{ending}{compress}.{ending}", hounsfield(), compress=compress)
         detached = {"nhdr": "raw.gz" if compress else "raw", "mhd": "zraw" if compress else "raw"}.get(ending)
         cut(path.with_suffix(f".{detached}") if detached else path, keep)
-        refused(path, f"accepted: {2 * np.prod(SHAPE)}")
+        refused(path, f"expected: {2 * np.prod(SHAPE)}")
 
 
 def test_a_gzip_that_unpacks_to_too_little_is_refused(tmp_path):
     plain = nifti(tmp_path / "scan.nii", hounsfield()).read_bytes()
     (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(plain[:-100]))
-    refused(tmp_path / "scan.nii.gz", f"{len(plain) - 100}", f"accepted: {len(plain)}")
+    refused(tmp_path / "scan.nii.gz", f"{len(plain) - 100}", f"expected: {len(plain)}")
 
 
 def test_a_wrong_checksum_is_refused(tmp_path):

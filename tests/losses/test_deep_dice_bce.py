@@ -75,5 +75,5 @@ def test_half_precision_gives_float32_and_its_gradient() -> None:
 
 @pytest.mark.parametrize("logits", [torch.zeros(2, 2, 1, 1, 2), torch.zeros(1, 1, 1, 1, 2), torch.zeros(2, 1, 1, 2, 2)])
 def test_what_does_not_fit_is_refused(logits: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="accepted"):
+    with pytest.raises(ValueError, match="expected"):
         DeepDiceBCELoss(2)(logits, LABEL)

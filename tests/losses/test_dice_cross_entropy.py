@@ -164,7 +164,7 @@ def test_low_precision_is_summed_in_float32() -> None:
     ],
 )
 def test_other_shapes_are_refused(logits: tuple[int, ...], label: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="accepted"):
+    with pytest.raises(ValueError, match="expected"):
         DiceCrossEntropyLoss()(torch.zeros(logits), torch.zeros(label))
 
 

@@ -169,7 +169,7 @@ def test_low_precision_logits_are_summed_in_float32() -> None:
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(logits: tuple[int, ...], label: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="accepted"):
+    with pytest.raises(ValueError, match="expected"):
         InfNetLoss()(torch.zeros(logits), torch.zeros(label))
 
 

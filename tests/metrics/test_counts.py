@@ -74,12 +74,12 @@ def test_stretch_reaches_0_and_1_per_map_and_leaves_constants():
     [((1, 2, 4, 4), (1, 2, 4, 4)), ((1, 4, 4), (1, 4, 4)), ((2, 1, 4, 4), (1, 1, 4, 4))],
 )
 def test_shapes_are_checked(prob_shape, target_shape):
-    with pytest.raises(ValueError, match=r"accepted: both \(B, 1, H, W\)"):
+    with pytest.raises(ValueError, match=r"expected: both \(B, 1, H, W\)"):
         prepare_maps(torch.zeros(prob_shape), torch.zeros(target_shape))
 
 
 def test_unknown_rules_name_the_known():
-    with pytest.raises(ValueError, match="'minmax'; accepted: plain, infnet_toolbox"):
+    with pytest.raises(ValueError, match="'minmax'; expected: plain, infnet_toolbox"):
         prepare_maps(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), "minmax")
 
 

@@ -236,8 +236,8 @@ def test_under_ignite(four_slices):
     ("arguments", "message"),
     [
         ({"name": "jaccard"}, "measure is 'jaccard'; expected: dice, iou"),
-        ({"aggregation": "volume"}, "accepted: slice, positive_slice, case, pooled"),
-        ({"rules": "none"}, "accepted: plain, infnet_toolbox"),
+        ({"aggregation": "volume"}, "expected: slice, positive_slice, case, pooled"),
+        ({"rules": "none"}, "expected: plain, infnet_toolbox"),
         ({"name": "mae", "aggregation": "pooled"}, "no ratio of counts"),
         ({"rules": "infnet_toolbox", "aggregation": "pooled"}, "no ratio of counts"),
     ],
@@ -248,7 +248,7 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_wrong_statistic():
-    with pytest.raises(ValueError, match="accepted: mean, max"):
+    with pytest.raises(ValueError, match="expected: mean, max"):
         DiceOverThresholds("median")
 
 

@@ -39,13 +39,13 @@ def test_shapes_of_a_case(shape, slices):
 
 @pytest.mark.parametrize("shape", [(6, 7), (2, 6, 7), (2, 6, 7, 3), (2, 1, 6, 7, 3), (2, 1, 6, 7)])
 def test_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match="accepted"):
+    with pytest.raises(ValueError, match="expected"):
         case_to_slices(torch.zeros(shape))
 
 
 def test_batches_have_four_or_five_axes():
     assert batch_to_slices(torch.zeros(3, 1, 4, 4)).shape == (3, 1, 4, 4)
-    with pytest.raises(ValueError, match="accepted"):
+    with pytest.raises(ValueError, match="expected"):
         batch_to_slices(torch.zeros(1, 4, 4))
 
 

@@ -120,7 +120,7 @@ def test_surface_in_the_orientation_of_the_volume():
         ({"spacing": (1, 1, 0)}, "three positive numbers in mm"),
         ({"spacing": (1, 1, math.nan)}, "three positive numbers in mm"),
         ({"surface": True}, "need the spacing"),
-        ({"rules": "other"}, "accepted: plain, infnet_toolbox"),
+        ({"rules": "other"}, "expected: plain, infnet_toolbox"),
     ],
 )
 def test_wrong_options(options, message, volume):
@@ -130,7 +130,7 @@ def test_wrong_options(options, message, volume):
 
 def test_wrong_maps(volume):
     prob, target = volume
-    with pytest.raises(ValueError, match="accepted: the same shape"):
+    with pytest.raises(ValueError, match="expected: the same shape"):
         score(prob, target[..., :2])
     with pytest.raises(ValueError, match="after the sigmoid"):
         score(prob * 2, target)

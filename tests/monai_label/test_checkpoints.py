@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scripts.errors import UserError
-from scripts.inference.metadata import read_card
+from scripts.inference.metadata import read_metadata
 from scripts.monai_label import checkpoints
 
 Make = Callable[..., Path]
@@ -37,18 +37,18 @@ def train(deployment: Path, make_checkpoint: Make, seed: int, stamp: str, **figu
 VALIDATED = {"validation": {"val_mean_dice": 0.81234}, "slices": 24}
 
 
-def test_a_training_becomes_a_checkpoint_with_date_metric_and_card(deployment: Path, make_checkpoint: Make) -> None:
+def test_a_training_becomes_a_checkpoint_with_date_metric_and_metadata(deployment: Path, make_checkpoint: Make) -> None:
     first = checkpoints.active(deployment)
     before = {path.name: path.read_bytes() for path in (deployment / "checkpoints" / first).iterdir()}
     name = train(deployment, make_checkpoint, 1, "20990101-101500", **VALIDATED)
     assert name == "20990101-101500_dice-0.812"
     folder = deployment / "checkpoints" / name
     assert {path.name for path in folder.iterdir()} == {"model.pt", "model.json", "history.csv"}
-    card = read_card(deployment / "active" / "model.pt")
-    assert card["data"]["started_from"]["checkpoint"] == first
-    assert card["data"]["training_scans"] == ["a.nii.gz"]
-    assert card["data"]["synthetic"] is True  # its first weights are a demonstration's
-    assert card["sha256"] != read_card(deployment / "checkpoints" / first / "model.pt")["sha256"]
+    metadata = read_metadata(deployment / "active" / "model.pt")
+    assert metadata["data"]["started_from"]["checkpoint"] == first
+    assert metadata["data"]["training_scans"] == ["a.nii.gz"]
+    assert metadata["data"]["synthetic"] is True  # its first weights are a demonstration's
+    assert metadata["sha256"] != read_metadata(deployment / "checkpoints" / first / "model.pt")["sha256"]
     assert {path.name: path.read_bytes() for path in (deployment / "checkpoints" / first).iterdir()} == before
     assert not any((deployment / "runs").iterdir())
 
@@ -115,9 +115,9 @@ def test_a_checkpoint_is_never_replaced(deployment: Path, make_checkpoint: Make)
 
 
 def test_unknown_names_and_folders_are_said(deployment: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no checkpoint 'x'; accepted: \d{8}-\d{6}_start-[0-9a-f]{6}"):
+    with pytest.raises(UserError, match=r"no checkpoint 'x'; expected: \d{8}-\d{6}_start-[0-9a-f]{6}"):
         checkpoints.use(deployment, "x")
-    with pytest.raises(UserError, match="no MONAI Label deployment; accepted: a folder that `make monailabel` made"):
+    with pytest.raises(UserError, match="no MONAI Label deployment; expected: a folder that `make monailabel` made"):
         checkpoints.table(tmp_path)
 
 

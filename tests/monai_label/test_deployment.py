@@ -31,7 +31,7 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deployment, "_write_phantoms", lambda folder: folder.mkdir())
 
 
-def test_configs_are_those_of_the_cards_network(tmp_path: Path, app: Path, make_checkpoint: Make, studies) -> None:
+def test_configs_are_those_of_the_metadata_network(tmp_path: Path, app: Path, make_checkpoint: Make, studies) -> None:
     weights = make_checkpoint(tmp_path / "model.pt", base_width=8, data={"name": "zenodo", "synthetic": False})
     name = deployment.assemble(tmp_path / "out", weights, app)
     assert name == NAME
@@ -49,7 +49,7 @@ def test_configs_are_those_of_the_cards_network(tmp_path: Path, app: Path, make_
     assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == [64, 64, "*"]
     assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "infection"}
     assert (bundle / "models" / "model.pt").read_bytes() == weights.read_bytes()
-    assert (bundle / "scripts" / "cards.py").is_file()
+    assert (bundle / "scripts" / "metadata.py").is_file()
     assert not list(bundle.rglob("__pycache__"))
     assert (tmp_path / "out" / "app" / "monaibundle.py").read_text() == "# MONAI Label's"
     assert "class LungInfectionApp" in (tmp_path / "out" / "app" / "main.py").read_text()
@@ -62,13 +62,13 @@ def test_a_model_of_synthetic_scans_says_so(tmp_path: Path, app: Path, make_chec
     assert json.loads(text)["description"].startswith("DEMONSTRATION ONLY, trained on synthetic scans")
 
 
-def test_the_description_names_the_network_of_the_card() -> None:
-    card = {"network": {"name": "infnet"}, "preprocessing": {"size": 64}, "data": {"name": "zenodo"}}
-    described = deployment.resolved_metadata(card)["description"]
+def test_the_description_names_the_network_of_the_metadata() -> None:
+    metadata = {"network": {"name": "infnet"}, "preprocessing": {"size": 64}, "data": {"name": "zenodo"}}
+    described = deployment.resolved_metadata(metadata)["description"]
     assert described.startswith("Weights trained on zenodo. ")
     assert "with infnet" in described
     assert "ResUNet" not in described
-    assert "ResUNet" in deployment.resolved_metadata({**card, "network": {"name": "resunet"}})["description"]
+    assert "ResUNet" in deployment.resolved_metadata({**metadata, "network": {"name": "resunet"}})["description"]
 
 
 def test_an_assembly_keeps_what_is_the_users(tmp_path: Path, app: Path, make_checkpoint: Make, studies) -> None:
@@ -129,5 +129,5 @@ def test_the_server_is_started_on_this_machine_only() -> None:
 
 def test_an_environment_without_monai_label_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.prefix", str(tmp_path))
-    with pytest.raises(UserError, match="MONAI Label is not installed there; accepted: `make monailabel`"):
+    with pytest.raises(UserError, match="MONAI Label is not installed there; expected: `make monailabel`"):
         deployment.sample_app()

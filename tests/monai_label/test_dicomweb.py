@@ -16,7 +16,7 @@ from pydicom import Dataset, FileMetaDataset, dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from scripts.commands.segment import segment
-from scripts.inference.metadata import read_card
+from scripts.inference.metadata import read_metadata
 from scripts.monai_label.deployment import NAME
 from tests.monai_label.dicomweb_server import DicomWeb, copied
 
@@ -227,8 +227,8 @@ def test_a_mask_of_the_model_is_no_label_and_one_of_an_annotator_is(
     assert remote.post(f"train/{MODEL}", request).status_code == 200  # in the background: a process of its own
     assert remote.training_status()["status"] == "DONE"
     assert (remote.deployment / "active").readlink() != before
-    card = read_card(remote.deployment / "active" / "model.pt")
-    assert card["data"]["training_scans"] == [f"{IMAGES[1]}.nii.gz"]
+    metadata = read_metadata(remote.deployment / "active" / "model.pt")
+    assert metadata["data"]["training_scans"] == [f"{IMAGES[1]}.nii.gz"]
 
 
 @pytest.mark.usefixtures("labelled")

@@ -18,7 +18,7 @@ import pytest
 import requests
 import SimpleITK as sitk  # noqa: N813
 
-from scripts.inference.metadata import read_card
+from scripts.inference.metadata import read_metadata
 from scripts.monai_label import checkpoints
 from scripts.monai_label.deployment import NAME
 
@@ -127,7 +127,7 @@ def test_bad_requests_are_answered_in_words_and_the_server_lives(server: Server,
         assert "Traceback" not in answer.text
         assert server.alive()
 
-    refused(server.infer("nobody"), 404, "nobody: no such image; accepted: an id that")
+    refused(server.infer("nobody"), 404, "nobody: no such image; expected: an id that")
     refused(server.infer("/etc/hostname"), 404, "/etc/hostname: no such image")
     own = server.deployment.parent / "home" / "tmp" / "mine.nii.gz"  # beside the uploads, and none
     own.write_bytes(b"mine")
@@ -142,11 +142,11 @@ def test_bad_requests_are_answered_in_words_and_the_server_lives(server: Server,
     refused(server.infer(upload=broken), 400, "cannot be read")
     flat = tmp_path / "flat.nii.gz"
     nib.save(nib.Nifti1Image(np.full((40, 36), -900, np.int16), np.eye(4)), flat)
-    refused(server.infer(upload=flat), 400, "one flat slice; accepted: a volume")
+    refused(server.infer(upload=flat), 400, "one flat slice; expected: a volume")
     bright = tmp_path / "bright.nii.gz"
     nib.save(nib.Nifti1Image(np.full((40, 36, 4), 200, np.int16), np.eye(4)), bright)
-    refused(server.infer(upload=bright), 400, "accepted: HU")
-    refused(server.infer("phantom_001", threshold=7), 400, "threshold is 7; accepted: a probability between 0 and 1")
+    refused(server.infer(upload=bright), 400, "expected: HU")
+    refused(server.infer("phantom_001", threshold=7), 400, "threshold is 7; expected: a probability between 0 and 1")
     refused(server.post("activelearning/psychic", {}), 400, "no such strategy 'psychic'")
     refused(server.save_label("nobody", flat), 404, "nobody: no such image")
     refused(server.save_label("phantom_001", flat), 400, "has 40 x 36 x 1 voxels")
@@ -208,15 +208,15 @@ def test_the_model_learns_from_labels_and_goes_back(server: Server, tmp_path: Pa
     answer = server.post(f"train/{MODEL}", request, run_sync=True)
     assert answer.status_code == 200, answer.text
     second = checkpoints.active(server.deployment)
-    card = read_card(server.deployment / "active" / "model.pt")
+    metadata = read_metadata(server.deployment / "active" / "model.pt")
     assert second != first
-    assert f"dice-{card['figures']['validation']['val_mean_dice']:.3f}" in second
-    assert (card["data"]["training_cases"], card["data"]["validation_cases"]) == (1, 1)
-    scans = card["data"]["training_scans"] + card["data"]["validation_scans"]
+    assert f"dice-{metadata['figures']['validation']['val_mean_dice']:.3f}" in second
+    assert (metadata["data"]["training_cases"], metadata["data"]["validation_cases"]) == (1, 1)
+    scans = metadata["data"]["training_scans"] + metadata["data"]["validation_scans"]
     assert sorted(scans) == ["phantom_001.nii.gz", "phantom_003.nii.gz"]
-    assert card["data"]["started_from"] == {
+    assert metadata["data"]["started_from"] == {
         "checkpoint": first,
-        "sha256": read_card(server.deployment / "checkpoints" / first / "model.pt")["sha256"],
+        "sha256": read_metadata(server.deployment / "checkpoints" / first / "model.pt")["sha256"],
     }
     assert {key: value for key, value in snapshot(server).items() if first in key} == before
     learned = server.infer("phantom_002")
@@ -233,18 +233,18 @@ def test_the_model_learns_from_labels_and_goes_back(server: Server, tmp_path: Pa
     slicer.update(device="cpu", max_epochs=1, val_split=0, run_id="")
     third = wait_for_training(server, slicer)
     assert "dice" not in third  # nothing was left for validation
-    assert read_card(server.deployment / "active" / "model.pt")["data"]["started_from"]["checkpoint"] == second
+    assert read_metadata(server.deployment / "active" / "model.pt")["data"]["started_from"]["checkpoint"] == second
 
     # Several processes, through the bundle's multi_gpu_train.yaml.
     several = {**request, "force_multi_gpu": True, "gpus": "0,1", "max_epochs": 1}
     assert server.post(f"train/{MODEL}", several, run_sync=True).status_code == 200
     fourth = checkpoints.active(server.deployment)
-    assert read_card(server.deployment / "active" / "model.pt")["data"]["started_from"]["checkpoint"] == third
+    assert read_metadata(server.deployment / "active" / "model.pt")["data"]["started_from"]["checkpoint"] == third
 
     # From random weights.
     request = {**request, "pretrained": False, "max_epochs": 1}
     assert server.post(f"train/{MODEL}", request, run_sync=True).status_code == 200
-    assert read_card(server.deployment / "active" / "model.pt")["data"]["started_from"] is None
+    assert read_metadata(server.deployment / "active" / "model.pt")["data"]["started_from"] is None
 
     for name in (fourth, second):
         command(server, "use", name)

@@ -121,7 +121,7 @@ def test_other_sizes_are_handled_or_refused_in_one_line(name: str, training: boo
     if model.size_multiple == 1:
         assert model(x).shape[2:] == x.shape[2:]
     else:
-        with pytest.raises(ValueError, match=r"^(images|slices) are .*; accepted: .*$") as refusal:
+        with pytest.raises(ValueError, match=r"^(images|slices) are .*; expected: .*$") as refusal:
             model(x)
         assert "\n" not in str(refusal.value)
 
@@ -232,7 +232,7 @@ def test_device_does_not_matter(name: str) -> None:
     assert all(p.grad.is_cuda and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_card_builds_the_network_again(name: str) -> None:
+def test_metadata_builds_the_network_again(name: str) -> None:
     """`spec` goes through JSON and back, and the network from it takes the weights."""
     model, x = network(name), images(name, 1)
     spec = json.loads(json.dumps(model.spec))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.errors import UserError
-from scripts.inference.metadata import network_from_card
+from scripts.inference.metadata import network_from_metadata
 from scripts.networks.registration import NETWORKS, register
 from scripts.networks.registry import checked_spec, create_network, name_of, same_network
 from scripts.networks.resunet.resunet import ResUNet
@@ -35,7 +35,7 @@ def test_one_line_makes_a_network_known_by_name(monkeypatch: pytest.MonkeyPatch)
     try:
         network = create_network("one_convolution", size=5)
         assert network.spec == {"name": "one_convolution", "arguments": {"size": 5}}
-        again = network_from_card({"network": json.loads(json.dumps(network.spec))}, deep_supervision=False)
+        again = network_from_metadata({"network": json.loads(json.dumps(network.spec))}, deep_supervision=False)
         again.load_state_dict(network.state_dict())
         with pytest.raises(ValueError, match="'resunet' is that of ResUNet"):
             register("resunet")(OneConvolution)
@@ -54,7 +54,7 @@ def test_a_class_of_monai_comes_back_from_metadata() -> None:
     network = create_network("monai.networks.nets.BasicUNet", **BASIC).eval()
     spec = json.loads(json.dumps(network.spec))
     assert same_network(spec, {**spec, "arguments": {**BASIC, "dropout": 0.0}})
-    again = network_from_card({"network": spec}, deep_supervision=False).eval()
+    again = network_from_metadata({"network": spec}, deep_supervision=False).eval()
     again.load_state_dict(network.state_dict())
     image = torch.rand(1, 1, 32, 32)
     assert torch.equal(again(image), network(image))
@@ -77,7 +77,7 @@ def test_a_class_of_monai_comes_back_from_metadata() -> None:
 )
 def test_metadata_name_nothing_else(name: str) -> None:
     with pytest.raises(UserError, match=r"expected: attention_unet, .* or a class of monai\.networks\.nets"):
-        network_from_card({"network": {"name": name, "arguments": {}}})
+        network_from_metadata({"network": {"name": name, "arguments": {}}})
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_metadata_name_nothing_else(name: str) -> None:
 )
 def test_arguments_are_checked(name: str, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
-        network_from_card({"network": {"name": name, "arguments": arguments}})
+        network_from_metadata({"network": {"name": name, "arguments": arguments}})
     assert "\n" not in str(caught.value)
 
 

@@ -21,7 +21,7 @@ def test_scans_are_found_below_a_folder_or_by_name(tmp_path: Path) -> None:
 
 def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(UserError, match=r"1 files and no scan; accepted: \.nii\.gz, \.nii, .*\.png"):
+    with pytest.raises(UserError, match=r"1 files and no scan; expected: \.nii\.gz, \.nii, .*\.png"):
         find_scans(str(tmp_path))
 
 

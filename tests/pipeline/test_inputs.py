@@ -184,7 +184,7 @@ def test_what_holds_no_scan_is_refused(tmp_path: Path) -> None:
         ("gone.nii", "no such file or folder"),
         ("in/notes.txt", "1 bytes that are no scan"),
     ):
-        with pytest.raises(UserError, match=rf"{path}: {found}; accepted: \.nii\.gz, .*DICOM"):
+        with pytest.raises(UserError, match=rf"{path}: {found}; expected: \.nii\.gz, .*DICOM"):
             expand_inputs([tmp_path / path], tmp_path / "out")
     with pytest.raises(UserError, match="no input"):
         expand_inputs([], tmp_path / "out")

@@ -174,7 +174,7 @@ def test_unreadable_files_are_named(stored, tmp_path):
     (tmp_path / "text.nii.gz").write_text("no picture")
     (tmp_path / "picture.jpg").write_text("no picture")
     for name in ("cut.nii.gz", "text.nii.gz", "picture.jpg", "absent.nii.gz"):
-        with pytest.raises(UserError, match=f"{name}: .*; accepted: "):
+        with pytest.raises(UserError, match=f"{name}: .*; expected: "):
             preview_files(good, tmp_path / name, png)
     assert not png.exists()
 

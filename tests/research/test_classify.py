@@ -15,7 +15,7 @@ from PIL import Image
 
 from scripts.commands.classify import classify
 from scripts.errors import UserError
-from scripts.inference.metadata import class_preprocessing_from_card, inferer_from_card, write_checkpoint
+from scripts.inference.metadata import class_preprocessing_from_metadata, inferer_from_metadata, write_checkpoint
 from scripts.inference.segmenter import HounsfieldSlices, Segmentation, Segmenter
 from scripts.io.reading import read_scan
 from scripts.networks.registry import create_network
@@ -63,11 +63,11 @@ def test_classes_are_those_of_the_evaluation_within_the_mask(
 
     case = {"name": "scan", "image": str(image), "patient": None, "fold": None}
     (prior,) = write_pseudo_labels(weights, [case], tmp_path, torch.device("cpu"))
-    steps = class_preprocessing_from_card(classifier.card)
+    steps = class_preprocessing_from_metadata(classifier.metadata)
     item = steps({**case, "prior": str(prior), "prior_scale": SCALE})
     assert item["image"].shape == (2, 32, 32, 6)
     with torch.inference_mode():
-        logits = inferer_from_card(classifier.card, 8)(item["image"][None].as_tensor(), classifier.network)
+        logits = inferer_from_metadata(classifier.metadata, 8)(item["image"][None].as_tensor(), classifier.network)
     item[PRED] = MetaTensor(logits[0], meta=dict(item["image"].meta))
     maps = ClassMaps(ScanProbabilities(steps))(item)[PRED].numpy()
     np.testing.assert_array_equal(maps.sum(0), 1)
@@ -140,7 +140,7 @@ def test_a_given_mask_in_place_of_weights(
 
 def test_infection_comes_from_weights_or_from_a_mask(class_weights: Path, weights: Path, tmp_path: Path) -> None:
     for wrong in ({}, {"weights": str(weights), "mask": "m.nii.gz"}, {"mask": "m.nii.gz", "threshold": 0.3}):
-        with pytest.raises(UserError, match="accepted: --weights"):
+        with pytest.raises(UserError, match="expected: --weights"):
             classify("scan.nii.gz", str(tmp_path / "out"), class_weights=str(class_weights), device="cpu", **wrong)
 
 
@@ -167,17 +167,17 @@ def test_a_picture_becomes_a_palette_picture_without_ml(models: tuple[Segmenter,
 
 def test_weights_in_each_others_place_are_refused(weights: Path, class_weights: Path) -> None:
     with pytest.raises(
-        UserError, match=r"classes\.pt: tells ground glass .* accepted here: weights that find infection"
+        UserError, match=r"classes\.pt: tells ground glass .* expected here: weights that find infection"
     ):
         Segmenter(class_weights, "cpu")
     with pytest.raises(
-        UserError, match=r"model\.pt: the card's resunet sees no infection map; accepted: weights trained"
+        UserError, match=r"model\.pt: the metadata's resunet sees no infection map; expected: weights trained"
     ):
         Classifier(weights, "cpu")
 
 
 def test_several_scans_are_refused(models: tuple[Segmenter, Classifier], make_scan: MakeScan, tmp_path: Path) -> None:
     make_scan("a"), make_scan("b")
-    with pytest.raises(UserError, match="scans: 2 scans; accepted: one"):
+    with pytest.raises(UserError, match="scans: 2 scans; expected: one"):
         classify_file(tmp_path / "scans", tmp_path / "out", *models)
     assert not (tmp_path / "out").exists()

@@ -146,7 +146,7 @@ def test_trainings_side_by_side_are_those_one_after_the_other(
     begun.write_text(begun.read_text().replace('"steps": 4', '"steps": 3'))
     with pytest.raises(UserError, match="fold_1: was begun with another configuration"):
         run_experiment(chosen, data, str(tmp_path / "2"), budget, steps=4, device="cpu", processes=2)
-    with pytest.raises(UserError, match=r"0 processes; accepted: .*1 process or more"):
+    with pytest.raises(UserError, match=r"0 processes; expected: .*1 process or more"):
         run_experiment(chosen, data, str(tmp_path / "2"), budget, steps=4, processes=0)
 
 
@@ -192,7 +192,7 @@ def test_steps_replace_those_of_the_budget(
     loader, epochs = (parser.get_parsed_content(id_) for id_ in ("train#dataloader", "max_epochs"))
     assert 20 <= epochs * len(loader) < 20 + 4 * len(loader)
     for name, steps in (("fv", 20), ("table3", 0)):
-        with pytest.raises(UserError, match=rf"--steps {steps} with .*; accepted: 1 or more"):
+        with pytest.raises(UserError, match=rf"--steps {steps} with .*; expected: 1 or more"):
             run_experiment(read_experiment(name), data, str(tmp_path / "other"), steps=steps)
     assert not (tmp_path / "other").exists()
 

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError
-from scripts.inference.metadata import preprocessing_from_card, read_card
+from scripts.inference.metadata import preprocessing_from_metadata, read_metadata
 from scripts.networks.registry import create_network
 from scripts.research.figures import agreement, figure_files, fusion_maps, stage_maps, tell_apart
 
@@ -74,7 +74,7 @@ def test_files(
     before = (out / "comparison.png").read_bytes()
     figure_files(scan, out, weights[:1], truth, slice_from_inferior=1, device="cpu", overwrite=True)
     assert (out / "comparison.png").read_bytes() != before
-    with pytest.raises(UserError, match="--slice 7 of 6; accepted: 1 to 6"):
+    with pytest.raises(UserError, match="--slice 7 of 6; expected: 1 to 6"):
         figure_files(scan, tmp_path / "new", weights, slice_from_inferior=7)
     assert not (tmp_path / "new").exists()
 
@@ -91,7 +91,7 @@ def test_stages_and_fusion_are_of_what_the_network_sees(
         "scripts.research.figures._draw", lambda panels, title, file: drawn.update({file.name: dict(panels)})
     )
     figure_files(path, tmp_path / "out", [weights], slice_from_inferior=20, device="cpu")
-    seen = preprocessing_from_card(read_card(weights))({"image": str(path)})["image"]
+    seen = preprocessing_from_metadata(read_metadata(weights))({"image": str(path)})["image"]
     assert set(drawn) == {"comparison.png", "stages.png", "fusion.png"}
     for file in ("stages.png", "fusion.png"):
         np.testing.assert_allclose(drawn[file]["input"], seen[0, ..., 19].numpy(), atol=1e-5)

@@ -63,7 +63,7 @@ def test_weights_give_the_probabilities_of_the_segmenter(
         expected = segmenter.segment(scan, HounsfieldSlices(scan), probability=True).probability
         np.testing.assert_array_equal(np.asarray(nib.load(case["prior"]).dataobj), expected)
         assert case["prior_scale"] == 255
-    assert describe_prior(str(weights)) == segmenter.card["sha256"]
+    assert describe_prior(str(weights)) == segmenter.metadata["sha256"]
     assert describe_prior("truth") == "truth"
 
     again = class_cases(str(folder), "all", None, str(weights), str(tmp_path / "priors"), "cpu")

@@ -17,7 +17,7 @@ from PIL import Image
 from scripts.data.datalist import describe
 from scripts.data.layouts.case import Case
 from scripts.errors import UserError
-from scripts.inference.metadata import read_card
+from scripts.inference.metadata import read_metadata
 from scripts.research import workflows
 from scripts.research.pseudo_labels import pseudo_labelled, write_pseudo_labels
 from scripts.research.semi_supervised import SemiSupervised
@@ -62,9 +62,9 @@ def test_one_round_of_hard_labels_in_paired_batches(dataset: Path, tmp_path: Pat
     left = [one for one in set(threading.enumerate()) - before if "Writer" in type(one).__name__]
     assert left == []  # hundreds of rounds run in one process
     assert weights == tmp_path / "out" / "model.pt"
-    card = read_card(weights)
-    assert card["data"]["pseudo_labelled_cases"] == 3
-    assert card["data"]["validation_patients"] == ["case_00"]
+    metadata = read_metadata(weights)
+    assert metadata["data"]["pseudo_labelled_cases"] == 3
+    assert metadata["data"]["validation_patients"] == ["case_00"]
     listed = datalist_of(tmp_path / "out" / "round_001")["training"]
     pseudo = [case for case in listed if case.get("pseudo")]
     assert names(pseudo) == ["case_03", "case_04", "case_05"]  # case_02 is of the validation patient
@@ -97,14 +97,15 @@ def test_groups_of_soft_labels_go_on_from_the_network_before_and_end_in_two_stag
     assert names(datalist_of(out / "pretrained")["training"]) == ["case_00", *names(pools[1])]
     assert names(datalist_of(out / "finetuned")["training"]) == ["case_01", "case_00"]
     assert (
-        read_card(weights)["sha256"] == json.loads((out / "finetuned" / "run" / "finished.json").read_text())["sha256"]
+        read_metadata(weights)["sha256"]
+        == json.loads((out / "finetuned" / "run" / "finished.json").read_text())["sha256"]
     )
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = read_card(scheme(dataset, tmp_path / "whole", rounds=2).run())["sha256"]
+    expected = read_metadata(scheme(dataset, tmp_path / "whole", rounds=2).run())["sha256"]
     out = tmp_path / "out"
     run_workflow, calls = workflows.run_workflow, []
 
@@ -122,7 +123,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     with pytest.raises(UserError, match=r"began with other settings \(rounds\)"):
         scheme(dataset, out, rounds=3, resume=True).run()
     labels = {path: path.stat().st_mtime_ns for path in (out / "round_001" / "labels").iterdir()}
-    assert read_card(scheme(dataset, out, rounds=2, resume=True).run())["sha256"] == expected
+    assert read_metadata(scheme(dataset, out, rounds=2, resume=True).run())["sha256"] == expected
     assert calls == ["supervised", "round_001", "round_001", "round_002"]
     assert {path: path.stat().st_mtime_ns for path in labels} == labels
 
@@ -169,15 +170,15 @@ def test_overwriting_removes_what_the_scheme_wrote_and_nothing_else(dataset: Pat
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"labels": "maybe"}, "labels is 'maybe'; accepted: hard, soft"),
+        ({"labels": "maybe"}, "labels is 'maybe'; expected: hard, soft"),
         ({"start": "end"}, "start is 'end'"),
         ({"mixing": "cake"}, "mixing is 'cake'"),
-        ({"confidence": 0.3}, "confidence is 0.3; accepted: 0, or 0.5 to 1"),
+        ({"confidence": 0.3}, "confidence is 0.3; expected: 0, or 0.5 to 1"),
         ({"rounds": None}, "rounds and group_size are both null"),
-        ({"final": [{"name": "x", "train_on": "air", "start": "scratch"}]}, "final stage .* accepted: train_on"),
+        ({"final": [{"name": "x", "train_on": "air", "start": "scratch"}]}, "final stage .* expected: train_on"),
         ({"final": [{"train_on": "pseudo", "start": "scratch"}]}, "final stages are called .*different names"),
         ({"final": [{"name": "round_001", "train_on": "pseudo", "start": "scratch"}]}, "final stages are called"),
-        ({"group_size": 0}, "group_size is 0; accepted: a whole number from 1"),
+        ({"group_size": 0}, "group_size is 0; expected: a whole number from 1"),
         ({"rounds": 0}, "rounds is 0"),
         ({"resume": True, "overwrite": True}, "resume and overwrite are both true"),
     ],
@@ -196,9 +197,9 @@ def test_labels_are_the_networks_probabilities_on_the_pictures_own_grid(
     Image.fromarray(pixels).save(tmp_path / "slice.png")
     case = Case(name="slice", image=str(tmp_path / "slice.png"), patient=None, fold=None)
     (path,) = write_pseudo_labels(weights, [case], tmp_path / "labels", torch.device("cpu"))
-    from scripts.inference.metadata import network_from_card  # the oracle is the bare network
+    from scripts.inference.metadata import network_from_metadata  # the oracle is the bare network
 
-    network = network_from_card(read_card(weights)).eval()
+    network = network_from_metadata(read_metadata(weights)).eval()
     network.load_state_dict(torch.load(weights, weights_only=True))
     x = torch.from_numpy(pixels.T.astype(np.float32)) / 255
     x = (x - x.mean()) / (x.std(correction=0) + 1e-8)

@@ -57,7 +57,7 @@ def test_state_goes_on_where_it_was() -> None:
     second.load_state_dict(first.state_dict())
     for one, other in zip(first.network.parameters(), second.network.parameters(), strict=True):
         assert torch.equal(one, other)
-    with pytest.raises(UserError, match="weight_average: the run began without it; accepted: the same"):
+    with pytest.raises(UserError, match="weight_average: the run began without it; expected: the same"):
         second.load_state_dict({})
     with pytest.raises(UserError, match="the run began with it"):
         WeightAverage(nn.Linear(2, 2)).load_state_dict(first.state_dict())
@@ -65,5 +65,5 @@ def test_state_goes_on_where_it_was() -> None:
 
 @pytest.mark.parametrize("share", [1, -0.1, "often"])
 def test_other_shares_are_refused(share: object) -> None:
-    with pytest.raises(UserError, match=r"weight_average is .*; accepted: a share from 0 to below 1"):
+    with pytest.raises(UserError, match=r"weight_average is .*; expected: a share from 0 to below 1"):
         WeightAverage(nn.Linear(1, 1), share)  # type: ignore[arg-type]

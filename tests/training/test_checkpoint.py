@@ -12,7 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from scripts.errors import UserError
-from scripts.inference.metadata import read_card
+from scripts.inference.metadata import read_metadata
 from scripts.training import checkpoint
 from scripts.training.checkpoint import RunCheckpoint
 
@@ -28,7 +28,7 @@ def run(
     broken: int | None = None,
     **settings: Any,
 ) -> tuple[float, dict[str, Any]]:
-    """A network whose one weight is the number of the epoch; returns the weight that was kept, and the card.
+    """A network whose one weight is the number of the epoch; returns the weight that was kept, and the metadata.
 
     An error is raised in the middle of the last epoch; "broken" names an epoch whose last step leaves NaN.
     """
@@ -53,12 +53,12 @@ def run(
             if metrics[epoch] > evaluator.state.best_metric:
                 evaluator.state.best_metric, evaluator.state.best_metric_epoch = metrics[epoch], epoch
 
-    card = {"network": {}, "preprocessing": {}, "data": {}}
+    metadata = {"network": {}, "preprocessing": {}, "data": {}}
     folder.mkdir()
-    RunCheckpoint(str(folder), network, network, evaluator, {}, card, **settings).attach(trainer)
+    RunCheckpoint(str(folder), network, network, evaluator, {}, metadata, **settings).attach(trainer)
     trainer.run([0], max_epochs=epochs)
     weights = torch.load(folder / "model.pt", weights_only=True)
-    return weights["weight"].item(), read_card(folder / "model.pt")["figures"]
+    return weights["weight"].item(), read_metadata(folder / "model.pt")["figures"]
 
 
 @pytest.mark.parametrize(("keep", "epochs", "epoch"), [("best", 4, 1), ("last", 4, 4), ("last", 2, 2), ("last", 3, 3)])
@@ -74,7 +74,7 @@ def test_the_epoch_that_is_kept(keep: str, epochs: int, epoch: int, tmp_path: Pa
 
 
 def test_another_choice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="keep is 'worst'; accepted: best, last"):
+    with pytest.raises(UserError, match="keep is 'worst'; expected: best, last"):
         run(tmp_path / "run", 1, keep="worst")
 
 
@@ -123,7 +123,7 @@ def test_weights_that_became_nan_leave_the_epoch_before(metrics: Mapping[int, fl
         run(tmp_path / "run", 4, metrics, broken=3, save_interval=1000)
     last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert (last["epoch"], last["network"]["weight"].item()) == (2, 2)
-    read_card(tmp_path / "run" / "model.pt")
+    read_metadata(tmp_path / "run" / "model.pt")
 
 
 def test_a_state_that_cannot_be_written_does_not_hide_why_the_run_ended(

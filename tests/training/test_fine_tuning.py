@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scripts.errors import UserError
-from scripts.inference.metadata import read_card
+from scripts.inference.metadata import read_metadata
 from scripts.research.workflows import run_workflow
 from scripts.training.fine_tuning import check_same_as_parent, describe_parent, read_parent
 
@@ -28,7 +28,7 @@ def test_shipped_weights_on_three_scans(bundle_root: Path, make_dataset: Callabl
     parent, out = bundle_root / "models/model.pt", tmp_path / "run"
     dataset = make_dataset(cases=3, folds=3, shape=(40, 36, 3))
     run_workflow(FILES, checkpoint=str(parent), dataset_dir=str(dataset), output_dir=str(out), **SHORT)
-    before, after = read_card(parent), read_card(out / "model.pt")
+    before, after = read_metadata(parent), read_metadata(out / "model.pt")
     for key in ("network", "preprocessing", "operating_point"):
         assert after[key] == before[key], key
     assert after["data"]["name"] == "small"
@@ -67,14 +67,14 @@ def test_another_size_when_told(make_checkpoint, make_dataset: Callable[..., Pat
     parent = make_checkpoint(tmp_path / "model.pt")
     settings = {"checkpoint": str(parent), "dataset_dir": str(make_dataset()), "output_dir": str(tmp_path / "run")}
     run_workflow(FILES, **settings, **SHORT, spatial_size=32, allow_differences="true")
-    card = json.loads((tmp_path / "run" / "model.json").read_text())
-    assert card["preprocessing"]["size"] == 32
-    assert card["parent"]["sha256"] == read_card(parent)["sha256"]
+    metadata = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert metadata["preprocessing"]["size"] == 32
+    assert metadata["parent"]["sha256"] == read_metadata(parent)["sha256"]
 
 
 def test_train_yaml_alone_does_not_train_another_input_silently(make_checkpoint, tmp_path: Path) -> None:
     parent = make_checkpoint(tmp_path / "model.pt")
-    network = read_card(parent)["network"]
+    network = read_metadata(parent)["network"]
     same = {"size": 64, "window": (-1250, 250), "intensity": "auto"}  # what is unsaid is the default
     check_same_as_parent(str(parent), network, same)
     with pytest.raises(UserError, match=r"window \[-1250, 250\], here \[-1000, 400\]; expected: .*finetune\.yaml"):

@@ -163,5 +163,5 @@ def test_one_scale_without_clipping_is_monais_trainer() -> None:
     "arguments", [{"scales": []}, {"scales": [1, 0]}, {"scales": [-1]}, {"size_multiple": 0}, {"clip_value": 0.0}]
 )
 def test_bad_argument_is_refused(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=rf"{next(iter(arguments))}.*accepted"):
+    with pytest.raises(ValueError, match=rf"{next(iter(arguments))}.*expected"):
         make(Recorder(), batches(1), squares, **arguments)

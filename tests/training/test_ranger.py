@@ -300,7 +300,7 @@ def test_it_learns() -> None:
 )
 def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
     (name,) = settings
-    with pytest.raises(ValueError, match=f"^{name} is .*accepted"):
+    with pytest.raises(ValueError, match=f"^{name} is .*expected"):
         Ranger(weights(), **settings)
-    with pytest.raises(ValueError, match=f"^{name} is .*accepted"):
+    with pytest.raises(ValueError, match=f"^{name} is .*expected"):
         Ranger([{"params": weights(), **settings}])

@@ -10,7 +10,7 @@ from scripts.transforms.intensity import IntensityGuardd, RandWindowd, SliceZSco
 
 @pytest.mark.parametrize("setting", ["HU", "window", "window:1", "window:250,-1250", "window:a,b", "window:0,0", ""])
 def test_parse_refuses_and_names_what_is_accepted(setting: str) -> None:
-    with pytest.raises(UserError, match="accepted: auto, hu, or window:LO,HI"):
+    with pytest.raises(UserError, match="expected: auto, hu, or window:LO,HI"):
         parse_intensity(setting)
 
 
@@ -64,7 +64,7 @@ def test_few_values_that_are_not_finite_become_air_and_many_are_refused() -> Non
     values[:3] = torch.tensor([float("nan"), float("inf"), float("-inf")])
     assert to_hounsfield(values)[:4].tolist() == [-1024.0, -1024.0, -1024.0, -500.0]
     values[:20] = float("nan")
-    with pytest.raises(UserError, match=r"2\.0% of the values are NaN or infinite; accepted: at most 1 %"):
+    with pytest.raises(UserError, match=r"2\.0% of the values are NaN or infinite; expected: at most 1 %"):
         to_hounsfield(values)
 
 
@@ -108,5 +108,5 @@ def test_window_jitter_is_random_bounded_and_repeatable() -> None:
 
 
 def test_window_jitter_that_could_turn_the_window_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"accepted: 0 <= jitter < 0\.5"):
+    with pytest.raises(ValueError, match=r"expected: 0 <= jitter < 0\.5"):
         RandWindowd("image", jitter=0.5)

@@ -94,5 +94,5 @@ def test_a_picture_has_no_voxel_size_so_its_lesions_stay() -> None:
 
 @pytest.mark.parametrize(("threshold", "smallest"), [(0.0, 0), (1, 0), ("a half", 0), (0.5, -1), (0.5, "much")])
 def test_operating_points_that_make_no_sense_are_refused(threshold: object, smallest: object) -> None:
-    with pytest.raises(UserError, match="accepted"):
+    with pytest.raises(UserError, match="expected"):
         InfectionMask(Preprocessing(size=SIZE), threshold, smallest)

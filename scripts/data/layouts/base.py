@@ -48,7 +48,7 @@ class Layout:
 
     Attributes:
         name: short name, as in datalist.json.
-        tree: what the folder holds, for the error that lists the accepted layouts.
+        tree: what the folder holds, for the error that lists the expected layouts.
         matches: whether a folder is the root of such a tree (looks at names only).
         collect: pairs the files under that root.
     """

@@ -76,7 +76,7 @@ def _read_headers(case: Case) -> tuple[dict[FileKey, Header], list[str]]:
 def _check_values(case: Case, label_values: frozenset[int], headers: dict[FileKey, Header], facts: Facts) -> list[str]:
     """Reads the label and the multi-class label of a case whose files all have a readable header."""
     problems: list[str] = []
-    for key, accepted in (("label", label_values), ("classes", CLASSES)):
+    for key, expected in (("label", label_values), ("classes", CLASSES)):
         if key not in case:
             continue
         path = Path(case[key])  # type: ignore[literal-required]
@@ -85,7 +85,7 @@ def _check_values(case: Case, label_values: frozenset[int], headers: dict[FileKe
         except UserError as error:
             problems.append(str(error))
             continue
-        problems += _values_problem(path, values, accepted)
+        problems += _values_problem(path, values, expected)
         if key == "label":
             stored = _in_order_of_image(values, headers["label"], headers["image"])
             facts.infected[case["label"]] = _infected_slices(stored, case.get("label_codes"))
@@ -114,9 +114,9 @@ def _infected_slices(values: NDArray[Any], codes: list[int] | None) -> NDArray[n
     return np.atleast_1d(np.any(infected, axis=(0, 1)))
 
 
-def _values_problem(path: Path, values: NDArray[Any], accepted: frozenset[int]) -> list[str]:
-    others = values[~np.isin(as_codes(values), sorted(accepted))]
+def _values_problem(path: Path, values: NDArray[Any], expected: frozenset[int]) -> list[str]:
+    others = values[~np.isin(as_codes(values), sorted(expected))]
     if not others.size:
         return []
     found = ", ".join(f"{value:.9g}" for value in np.unique(others)[:10])
-    return [f"{path}: label values {found}, accepted: {', '.join(map(str, sorted(accepted)))}"]
+    return [f"{path}: label values {found}, expected: {', '.join(map(str, sorted(expected)))}"]

@@ -162,7 +162,7 @@ def _read_picture(path: Path) -> NDArray[np.generic]:
     grey = values[..., 0]
     colours = values.shape[-1] - (values.shape[-1] in (2, 4))  # without alpha
     if any((values[..., channel] != grey).any() for channel in range(1, colours)):
-        raise UserError(f"{path}: is in colour, accepted is a grey picture")
+        raise UserError(f"{path}: is in colour, expected is a grey picture")
     return grey
 
 

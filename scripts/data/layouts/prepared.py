@@ -47,13 +47,13 @@ def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
     target = out.resolve()
     for source in (path.resolve() for path in sources):
         if target == source or target in source.parents or source in target.parents:
-            raise UserError(f"{out}: lies in the source {source} or holds it, accepted is a folder outside of it")
+            raise UserError(f"{out}: lies in the source {source} or holds it, expected is a folder outside of it")
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file, accepted is a new or empty folder")
+        raise UserError(f"{out}: is a file, expected is a new or empty folder")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not overwrite:
-        raise UserError(f"{out}: is not empty, accepted is a new or empty folder, or --overwrite for an earlier output")
+        raise UserError(f"{out}: is not empty, expected is a new or empty folder, or --overwrite for an earlier output")
     foreign = _not_ours(target)
     if foreign:
         raise listing_error(f"{out}: holds {len(foreign)} files that prepare did not write or that changed:", foreign)
@@ -109,7 +109,7 @@ def _put(source: Path, path: Path, final: Path, copy: bool) -> None:
     try:
         path.symlink_to(os.path.relpath(source, final.parent))
     except (OSError, ValueError) as error:  # no right to link, or another drive (Windows)
-        raise UserError(f"{final}: cannot link to {source} ({error}), accepted is --copy") from error
+        raise UserError(f"{final}: cannot link to {source} ({error}), expected is --copy") from error
 
 
 def _with_places(datalist: Datalist, places: dict[tuple[FileKey, str], str]) -> Datalist:

@@ -46,13 +46,13 @@ def recognise(folder: Path) -> tuple[Layout, Path]:
         raise UserError(f"{folder}: not a folder")
     matches = _matches(folder, _DEPTH)
     if not matches:
-        accepted = [f"{layout.name}: {layout.tree}" for layout in LAYOUTS]
+        expected = [f"{layout.name}: {layout.tree}" for layout in LAYOUTS]
         raise listing_error(
-            f"{folder}: no data set that is known here; accepted is a folder that holds one of", accepted
+            f"{folder}: no data set that is known here; expected is a folder that holds one of", expected
         )
     if len(matches) > 1:
         found = "; ".join(f"{layout.name} in {root}" for layout, root in matches)
-        raise UserError(f"{folder}: matches several data sets: {found}; accepted: one folder for each")
+        raise UserError(f"{folder}: matches several data sets: {found}; expected: one folder for each")
     return matches[0]
 
 

@@ -27,7 +27,7 @@ def parse_datalist(path: Path) -> Datalist:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON, {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, accepted is an object with {', '.join(LIST_NAMES)}")
+        raise UserError(f"{path}: holds a {type(content).__name__}, expected is an object with {', '.join(LIST_NAMES)}")
     problems = _list_problems(content)
     for name in LIST_NAMES if not problems else ():
         for index, entry in enumerate(content.get(name, [])):
@@ -46,31 +46,31 @@ def _list_problems(content: dict[str, Any]) -> list[str]:
     for key, value in content.items():
         holds_cases = isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
         if holds_cases and key not in LIST_NAMES:
-            problems.append(f"{key}: not a list that is known, accepted: {', '.join(LIST_NAMES)}")
+            problems.append(f"{key}: not a list that is known, expected: {', '.join(LIST_NAMES)}")
     split, warnings = content.get("split", "patient"), content.get("warnings", [])
     if split not in SPLITS:
-        problems.append(f"split: {split!r}, accepted: {', '.join(SPLITS)}")
+        problems.append(f"split: {split!r}, expected: {', '.join(SPLITS)}")
     if not isinstance(warnings, list) or not all(map(_is_text, warnings)):
-        problems.append(f"warnings: {warnings!r}, accepted is a list of text")
+        problems.append(f"warnings: {warnings!r}, expected is a list of text")
     if not problems and not any(content.get(name) for name in LIST_NAMES):
-        problems.append(f"no cases, accepted are lists of them as {', '.join(LIST_NAMES)}")
+        problems.append(f"no cases, expected are lists of them as {', '.join(LIST_NAMES)}")
     return problems
 
 
 def _case_problems(entry: object, labelled: bool) -> list[str]:
     if not isinstance(entry, dict):
-        return [f"{entry!r}, accepted is an object with image, label, patient, fold"]
+        return [f"{entry!r}, expected is an object with image, label, patient, fold"]
     required = ("image", "label") if labelled else ("image",)
     problems = [f"no {key}" for key in required if key not in entry]
-    problems += [f"{key} {entry[key]!r}, accepted is text" for key in _TEXT_KEYS if not _is_text(entry.get(key, "-"))]
+    problems += [f"{key} {entry[key]!r}, expected is text" for key in _TEXT_KEYS if not _is_text(entry.get(key, "-"))]
     patient, fold = entry.get("patient"), entry.get("fold")
     if patient is not None and not _is_text(patient):
-        problems.append(f"patient {patient!r}, accepted is text or null")
+        problems.append(f"patient {patient!r}, expected is text or null")
     if fold is not None and not _is_index(fold):
-        problems.append(f"fold {fold!r}, accepted is a whole number from 0 on or null")
+        problems.append(f"fold {fold!r}, expected is a whole number from 0 on or null")
     for key in _INDEX_KEYS:
         if key in entry and not _is_index_list(entry[key]):
-            problems.append(f"{key} {entry[key]!r}, accepted is a list of whole numbers from 0 on")
+            problems.append(f"{key} {entry[key]!r}, expected is a list of whole numbers from 0 on")
     return problems
 
 
@@ -115,4 +115,4 @@ def _name_problems(cases: list[Case]) -> list[str]:
     names = Counter(case["name"] for case in cases)
     problems = [f"duplicate case name '{name}'" for name, times in sorted(names.items()) if times > 1]
     unfit = [name for name in names if "/" in name or "\\" in name or name in (".", "..")]
-    return problems + [f"case name '{name}', accepted is a name that a folder can have" for name in unfit]
+    return problems + [f"case name '{name}', expected is a name that a folder can have" for name in unfit]

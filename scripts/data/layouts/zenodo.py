@@ -111,8 +111,8 @@ def _collect_kaggle(root: Path) -> Findings:
         return found
     absent = {"ct_scan", "infection_mask"} - set(table.columns)
     if absent:
-        accepted = ", ".join(_KAGGLE_COLUMNS)
-        found.problems.append(f"{root / 'metadata.csv'}: no column {sorted(absent)}, accepted: {accepted}")
+        expected = ", ".join(_KAGGLE_COLUMNS)
+        found.problems.append(f"{root / 'metadata.csv'}: no column {sorted(absent)}, expected: {expected}")
         return found
     named: set[Path] = set()
     for row in table.to_dict("records"):

@@ -117,7 +117,7 @@ def write_phantom_dataset(
 def _check_numbers(**numbers: tuple[Any, int, int]) -> None:
     for name, (value, low, high) in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise UserError(f"--{name} is {value!r}; accepted: a whole number from {low} to {high}")
+            raise UserError(f"--{name} is {value!r}; expected: a whole number from {low} to {high}")
 
 
 def _files(cases: list[Case]) -> list[Path]:

@@ -51,7 +51,7 @@ def _extract(path: Path, folder: Path) -> None:
             _check(path, archive.infolist(), shutil.disk_usage(folder).free)
             archive.extractall(folder)  # reads no more of an entry than it declares
     except UNREADABLE_ZIP as error:
-        raise UserError(f"{path}: cannot be unpacked ({error}); accepted: a complete .zip of DICOM files") from None
+        raise UserError(f"{path}: cannot be unpacked ({error}); expected: a complete .zip of DICOM files") from None
 
 
 def _check(path: Path, entries: list[zipfile.ZipInfo], free: int) -> None:
@@ -59,12 +59,12 @@ def _check(path: Path, entries: list[zipfile.ZipInfo], free: int) -> None:
     limit = min(MOST_BYTES, free)
     if total > limit or len(entries) > MOST_FILES:
         found = f"{len(entries)} files, {total / 2**30:.1f} GiB unpacked"
-        accepted = f"{MOST_FILES} files, {limit / 2**30:.1f} GiB (unpack it yourself and name the folder)"
-        raise UserError(f"{path}: {found}; accepted: at most {accepted}")
+        expected = f"{MOST_FILES} files, {limit / 2**30:.1f} GiB (unpack it yourself and name the folder)"
+        raise UserError(f"{path}: {found}; expected: at most {expected}")
     for entry in entries:
         if stat.S_ISLNK(entry.external_attr >> 16) or entry.flag_bits & 1 or _leads_out(entry.filename):
             why = "an encrypted entry" if entry.flag_bits & 1 else "a link or a path that leads out of the archive"
-            raise UserError(f"{path}: {entry.filename!r} is {why}; accepted: plain files and folders")
+            raise UserError(f"{path}: {entry.filename!r} is {why}; expected: plain files and folders")
 
 
 def _leads_out(name: str) -> bool:

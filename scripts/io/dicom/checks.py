@@ -19,16 +19,16 @@ def check_alike(slices: list[Slice]) -> None:
         UserError: naming the files.
     """
     if all(one.localizer for one in slices):
-        raise UserError(f"{slices[0].path}: a localizer (scout view); accepted: a CT series of axial slices")
+        raise UserError(f"{slices[0].path}: a localizer (scout view); expected: a CT series of axial slices")
     _refuse_unknown_syntax(slices)
     incomplete = [one.path.name for one in slices if not one.complete]
     if incomplete:
-        raise UserError(f"{slices[0].path.parent}: {some(incomplete)}: truncated; accepted: {COMPLETE}")
+        raise UserError(f"{slices[0].path.parent}: {some(incomplete)}: truncated; expected: {COMPLETE}")
     _refuse_others(slices, "pixels", [(one.columns, one.rows) for one in slices], 0)
     _refuse_others(slices, "mm between pixels", [one.pixel_spacing for one in slices], _SAME_SPACING)
     _refuse_others(slices, "as orientation", [one.orientation for one in slices], _PARALLEL)
     if not slices[0].rows or not slices[0].columns:
-        raise UserError(f"{slices[0].path}: no Rows or Columns; accepted: {COMPLETE}")
+        raise UserError(f"{slices[0].path}: no Rows or Columns; expected: {COMPLETE}")
 
 
 def _refuse_unknown_syntax(slices: list[Slice]) -> None:
@@ -48,7 +48,7 @@ def _refuse_others(
     if others:
         names = some([slices[k].path.name for k in others])
         found = f"{names}: {numbers_in_words(values[others[0]])} {what}, the rest {numbers_in_words(usual)}"
-        raise UserError(f"{slices[0].path.parent}: {found}; accepted: a series of equal slices (move the others away)")
+        raise UserError(f"{slices[0].path.parent}: {found}; expected: a series of equal slices (move the others away)")
 
 
 def _alike(one: tuple[float, ...] | None, other: tuple[float, ...] | None, tolerance: float) -> bool:

@@ -74,7 +74,7 @@ def _directions(slices: list[Slice]) -> tuple[NDArray[np.float64], list[Note]]:
     lengths = np.linalg.norm(vectors, axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(vectors[0] @ vectors[1]) > 0.01:
         found = f"ImageOrientationPatient {numbers_in_words(first.orientation)}"
-        raise UserError(f"{first.path}: {found}; accepted: two perpendicular directions of length 1")
+        raise UserError(f"{first.path}: {found}; expected: two perpendicular directions of length 1")
     vectors /= lengths[:, None]
     normal = np.cross(*vectors)
     if abs(normal[2]) > np.cos(np.radians(45)):
@@ -91,7 +91,7 @@ def _positions(slices: list[Slice], normal: NDArray[np.float64]) -> tuple[NDArra
     names = some([one.path.name for one in lacking])
     if len(lacking) < len(slices) or (len(slices) > 1 and any(one.location is None for one in slices)):
         found = f"{names}: no ImagePositionPatient, so that their order cannot be known"
-        raise UserError(f"{slices[0].path.parent}: {found}; accepted: files with their position")
+        raise UserError(f"{slices[0].path.parent}: {found}; expected: files with their position")
     words = "The files have no ImagePositionPatient: place and voxel size are not known, the order is SliceLocation's."
     locations = np.array([one.location or 0.0 for one in slices])
     return locations[:, None] * normal, False, [Note("no_position", words, "warning")]
@@ -114,7 +114,7 @@ def _step(stack: Stack, places: NDArray[np.float64], normal: NDArray[np.float64]
     if sideways.max() > _SIDEWAYS:
         worst = stack.planes[int(sideways.argmax())][0].path
         found = f"the slice lies {sideways.max():.1f} mm beside the line through the others"
-        raise UserError(f"{worst}: {found}; accepted: slices in one straight stack")
+        raise UserError(f"{worst}: {found}; expected: slices in one straight stack")
     _note_tilt(stack, direction, normal)
     return direction * _regular_step(stack, distances)
 
@@ -156,7 +156,7 @@ def _regular_step(stack: Stack, distances: NDArray[np.float64]) -> float:
     if np.count_nonzero(fits & (times == 1)) * 2 < len(steps):
         found = f"steps from {steps.min():.2f} to {steps.max():.2f} mm between {len(distances)} slices"
         folder = stack.planes[0][0].path.parent
-        raise UserError(f"{folder}: {found}; accepted: evenly spaced slices, a few of them missing at most")
+        raise UserError(f"{folder}: {found}; expected: evenly spaced slices, a few of them missing at most")
     missing = int((times[gaps] - 1).sum())
     off = float(np.abs(distances - distances[0] - median * np.arange(len(distances))).max())
     wrong = f"The mask's header counts {median:g} mm a slice: places are up to {off:.1f} mm off, volumes are affected."

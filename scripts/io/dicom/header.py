@@ -151,7 +151,7 @@ def read_slices(path: Path) -> list[Slice]:
             return [_slice(path, header, frame, complete) for frame in range(count)]
     except UNREADABLE_FILE as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: truncated, damaged or no DICOM file ({reason}); accepted: {COMPLETE}") from None
+        raise UserError(f"{path}: truncated, damaged or no DICOM file ({reason}); expected: {COMPLETE}") from None
 
 
 def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:

@@ -93,11 +93,11 @@ def _check_values(series: Series) -> None:
         photometric, samples = text(one.header, "PhotometricInterpretation"), number(one.header, "SamplesPerPixel")
         if photometric not in ("MONOCHROME2", "") or (samples or 1) != 1:
             found = f"{photometric} with {samples or 1:g} sample(s) a pixel"
-            raise UserError(f"{one.path}: {found}; accepted: CT images in HU, MONOCHROME2 with one sample")
+            raise UserError(f"{one.path}: {found}; expected: CT images in HU, MONOCHROME2 with one sample")
     several = {(one.path, one.rescale) for one in series.slices}
     if len(several) > len({one.path for one in series.slices}):
         found = "frames of one file with different rescale slopes or intercepts"
-        raise UserError(f"{series.slices[0].path}: {found}; accepted: one rescaling a file (split it into slices)")
+        raise UserError(f"{series.slices[0].path}: {found}; expected: one rescaling a file (split it into slices)")
 
 
 def _check_rescaling(series: Series) -> None:
@@ -166,8 +166,8 @@ def _check_twin(one: Slice, twin: Slice, same_pixels: bool) -> None:
     same_place = one.position is None or twin.position is None or np.allclose(one.position, twin.position, atol=0.01)
     if not (same_pixels and same_place):
         found = f"{one.path.name} and {twin.path.name} lie at one position and differ"
-        accepted = "one image at each position (move a second reconstruction or time point away)"
-        raise UserError(f"{one.path.parent}: {found}; accepted: {accepted}")
+        expected = "one image at each position (move a second reconstruction or time point away)"
+        raise UserError(f"{one.path.parent}: {found}; expected: {expected}")
 
 
 def _decode(path: Path, syntax: str) -> NDArray[Any]:
@@ -176,8 +176,8 @@ def _decode(path: Path, syntax: str) -> NDArray[Any]:
         return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
     except RuntimeError as error:
         last = str(error).strip().splitlines()[-1]
-        accepted = f"{COMPLETE}, or converted (gdcmconv --raw IN OUT)"
-        raise UserError(f"{path}: pixels ({syntax}) cannot be decoded ({last}); accepted: {accepted}") from None
+        expected = f"{COMPLETE}, or converted (gdcmconv --raw IN OUT)"
+        raise UserError(f"{path}: pixels ({syntax}) cannot be decoded ({last}); expected: {expected}") from None
 
 
 def _facts(series: Series, stack: Stack) -> dict[str, Any]:

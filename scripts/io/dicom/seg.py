@@ -42,7 +42,7 @@ _MAY_BE_EMPTY: dict[str, Callable[[str], object]] = {
     "ReferringPhysicianName": str,
 }
 _SERIES = "SeriesInstanceUID"
-_REMEDY = "accepted: DICOM files with complete headers; the other results do not need them"
+_REMEDY = "expected: DICOM files with complete headers; the other results do not need them"
 _LONG_STRING = 64  # characters in a DICOM LO value
 _HIGHEST_NUMBER = 2**31 - 1  # of a DICOM IS value (PS3.5 table 6.2-1)
 _CHARACTER_SETS = {one.value for one in SpecificCharacterSetValues} - {"ISO 2022 IR 58"}  # highdicom combines that not
@@ -74,7 +74,7 @@ def write_dicom_seg(
         UserError: if the scan's files lack what a SEG must repeat of them.
     """
     if mask.shape != scan.values.shape or mask.max(initial=0) > 1:
-        raise ValueError(f"mask {mask.shape}, highest {mask.max()}; accepted: 0 and 1 in {scan.values.shape}")
+        raise ValueError(f"mask {mask.shape}, highest {mask.max()}; expected: 0 and 1 in {scan.values.shape}")
     if not scan.files:
         raise ValueError(f"{scan.path} ({scan.kind}) has no DICOM files that a SEG could refer to")
     sources = _read_sources(scan)

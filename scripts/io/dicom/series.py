@@ -96,7 +96,7 @@ def list_series(folder: Path) -> list[Series]:
         UserError: if the folder is absent or a DICOM file is damaged.
     """
     if not folder.exists():
-        raise UserError(f"{folder}: no such file or folder; accepted: a folder of DICOM files")
+        raise UserError(f"{folder}: no such file or folder; expected: a folder of DICOM files")
     files = [folder] if folder.is_file() else sorted(file for _, files in walk_files(folder) for file in files)
     found: dict[str, list[Slice]] = defaultdict(list)
     for file in files:
@@ -189,7 +189,7 @@ def choose_series(folder: Path, found: list[Series], wanted: str | None = None) 
     images = [one for one in found if one.ct]
     if not images:
         kinds = ", ".join(sorted({_kind(one) for one in found})) or "no DICOM images"
-        raise UserError(f"{folder}: {kinds}; accepted: CT images (CT Image Storage)")
+        raise UserError(f"{folder}: {kinds}; expected: CT images (CT Image Storage)")
     notes = [Note("objects_left_out", describe_objects(one.slices, ""), "repair") for one in found if not one.uid]
     if wanted is not None:
         chosen = _the_only(folder, images, [one for one in images if _is_named(one, wanted)], wanted)
@@ -230,7 +230,7 @@ def _the_only(folder: Path, images: list[Series], matches: list[Series], wanted:
         raise UserError(
             f"{folder}: {count}, each of one slice, as some anonymizers leave it{asked}; expected: {expected}"
         )
-    raise UserError(f"{folder}: {count}{asked}; accepted: one, chosen with e.g. {how}, of {_listed(shown)}")
+    raise UserError(f"{folder}: {count}{asked}; expected: one, chosen with e.g. {how}, of {_listed(shown)}")
 
 
 def _differences(series: list[Series]) -> str:

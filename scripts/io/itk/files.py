@@ -89,11 +89,11 @@ def _information(path: Path) -> sitk.ImageFileReader:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)}); accepted: NRRD or MetaImage") from None
+        raise UserError(f"{path}: cannot be read ({_reason(error)}); expected: NRRD or MetaImage") from None
     if reader.GetPixelID() not in _NUMBERS or reader.GetNumberOfComponents() != 1:
         found = f"{reader.GetNumberOfComponents()} values a voxel"
         kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-        raise UserError(f"{path}: {found} ({kind}), as colour has; accepted: one real number a voxel")
+        raise UserError(f"{path}: {found} ({kind}), as colour has; expected: one real number a voxel")
     return reader
 
 
@@ -102,7 +102,7 @@ def _values(path: Path, reader: sitk.ImageFileReader, index: int) -> NDArray[np.
     try:
         array = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)}); accepted: a complete file") from None
+        raise UserError(f"{path}: cannot be read ({_reason(error)}); expected: a complete file") from None
     size = (*reader.GetSize(), 1)[:3]
     return array.reshape(-1, *size[::-1])[index].transpose(2, 1, 0)
 

@@ -71,7 +71,7 @@ def read_text_header(path: Path) -> TextHeader:
     fields: dict[str, str] = {}
     with path.open("rb") as file:
         if nrrd and not file.readline(80).startswith(b"NRRD000"):
-            raise UserError(f"{path}: {path.stat().st_size} bytes that do not begin with NRRD000; accepted: NRRD")
+            raise UserError(f"{path}: {path.stat().st_size} bytes that do not begin with NRRD000; expected: NRRD")
         while file.tell() < _LONGEST_HEADER and (line := file.readline(_LONGEST_HEADER)).strip():
             key, _, value = line.decode("latin-1").partition(":" if nrrd else "=")
             fields[key.strip().lower()] = value.strip()
@@ -79,8 +79,8 @@ def read_text_header(path: Path) -> TextHeader:
                 break
         end = file.tell()
     if "dimension" not in fields and "ndims" not in fields:
-        accepted = "NRRD" if nrrd else "MetaImage"
-        raise UserError(f"{path}: {path.stat().st_size} bytes and no {accepted} header; accepted: {accepted}")
+        expected = "NRRD" if nrrd else "MetaImage"
+        raise UserError(f"{path}: {path.stat().st_size} bytes and no {expected} header; expected: {expected}")
     return TextHeader("NRRD" if nrrd else "MetaImage", fields, end)
 
 
@@ -95,7 +95,7 @@ def find_data(path: Path, header: TextHeader) -> Path | None:
         return None
     data = path.parent / name if name else path
     if not data.is_file():
-        raise UserError(f"{path}: its voxels are in {name}, which is missing; accepted: both files side by side")
+        raise UserError(f"{path}: its voxels are in {name}, which is missing; expected: both files side by side")
     return data
 
 
@@ -121,4 +121,4 @@ def check_data(data: Path | None, path: Path, header: TextHeader, expected: int)
         verify_compressed(data, offset, expected)
     found = data.stat().st_size - offset
     if header.plain and found < expected:
-        raise UserError(f"{data}: {found} bytes of voxels; accepted: {expected}, as the header says; it is cut off")
+        raise UserError(f"{data}: {found} bytes of voxels; expected: {expected}, as the header says; it is cut off")

@@ -61,7 +61,7 @@ def _choose_form(
         try:
             affine, notes = _rotated(header)
         except ValueError as error:
-            raise UserError(f"{path}: qform without a rotation ({error}); accepted: a valid sform or qform") from None
+            raise UserError(f"{path}: qform without a rotation ({error}); expected: a valid sform or qform") from None
         return affine, notes + _broken_sform(header)
     text = "the header holds no orientation (sform and qform codes 0); taken for right to left, front to back, feet up"
     directions = "".join(nib.aff2axcodes(header.get_base_affine()))

@@ -55,7 +55,7 @@ def locate_voxels(data: Path, header: nib.Nifti1Header, said: float, payload: in
     if found < lowest or usable:
         expected = (int(said) if usable else lowest) + payload
         raise UserError(
-            f"{data}: is truncated, {length} bytes of {expected}; accepted: {expected} unpacked, as its header says"
+            f"{data}: is truncated, {length} bytes of {expected}; expected: {expected} unpacked, as its header says"
         )
     raise UserError(
         f"{data}: vox_offset is {said:g}, and {length} bytes for {payload} of voxels do not tell where these start; "

@@ -130,7 +130,7 @@ def read_header(path: Path) -> Stored:
             start = stream.read(nib.Nifti2Header.sizeof_hdr)
         kind = next((kind for kind in _HEADERS[pair] if kind.may_contain_header(start)), None)
         if kind is None:
-            raise UserError(f"{first}: {len(start)} bytes read and no NIfTI header; accepted: NIfTI-1 or -2")
+            raise UserError(f"{first}: {len(start)} bytes read and no NIfTI header; expected: NIfTI-1 or -2")
         header = kind(start[: kind.sizeof_hdr], check=False)
         pixdim, offset = tuple(float(size) for size in header["pixdim"][1:4]), float(header["vox_offset"])
         _check_type(first, int(header["datatype"]))
@@ -140,7 +140,7 @@ def read_header(path: Path) -> Stored:
     except GZIP_ERRORS as error:
         raise damaged(first, 0, error) from None
     except (HeaderDataError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{first}: broken NIfTI header ({one_line(error)}); accepted: NIfTI-1 or -2") from None
+        raise UserError(f"{first}: broken NIfTI header ({one_line(error)}); expected: NIfTI-1 or -2") from None
     return Stored(header, pixdim, offset, data)  # type: ignore[arg-type]
 
 
@@ -165,14 +165,14 @@ def choose_volume(path: Path, stored: tuple[int, ...], volume: int | None) -> tu
     """
     size = " x ".join(map(str, stored))
     if len(stored) < 2 or min(stored) < 1:
-        raise UserError(f"{path}: {size or 'no'} voxels; accepted: one slice or one volume")
+        raise UserError(f"{path}: {size or 'no'} voxels; expected: one slice or one volume")
     count = math.prod(stored[3:])
     if volume is None and count > 1:
         raise UserError(
-            f"{path}: {count} volumes ({size}); accepted: one, of `segment` chosen with --volume N (1 to {count})"
+            f"{path}: {count} volumes ({size}); expected: one, of `segment` chosen with --volume N (1 to {count})"
         )
     if volume is not None and not 1 <= volume <= count:
-        raise UserError(f"{path}: --volume {volume} of {count} ({size}); accepted: 1 to {count}")
+        raise UserError(f"{path}: --volume {volume} of {count} ({size}); expected: 1 to {count}")
     if count > 1:
         return (volume or 1) - 1, [
             Note("volume_chosen", f"volume {volume} of {count} was taken as asked", "assumption")
@@ -190,14 +190,14 @@ def partner(path: Path, suffix: str) -> Path:
     """
     other = path.with_suffix(suffix.upper() if path.suffix.isupper() else suffix)
     if not other.is_file():
-        raise UserError(f"{path}: its partner {other.name} is missing; accepted: .hdr and .img side by side")
+        raise UserError(f"{path}: its partner {other.name} is missing; expected: .hdr and .img side by side")
     return other
 
 
 def _check_type(path: Path, code: int) -> None:
     name = {**nib.nifti1.data_type_codes.label}.get(code, f"code {code}")
     if name not in _NUMBERS:
-        raise UserError(f"{path}: voxels of type {name}; accepted: {', '.join(_NUMBERS)}")
+        raise UserError(f"{path}: voxels of type {name}; expected: {', '.join(_NUMBERS)}")
 
 
 def _values(found: Inspected) -> NDArray[np.generic]:
@@ -214,7 +214,7 @@ def _scaling(path: Path, header: nib.Nifti1Header) -> tuple[float, float]:
     try:
         slope, intercept = header.get_slope_inter()
     except HeaderDataError as error:
-        raise UserError(f"{path}: {one_line(error)}; accepted: finite scl_slope and scl_inter") from None
+        raise UserError(f"{path}: {one_line(error)}; expected: finite scl_slope and scl_inter") from None
     return (1.0, 0.0) if slope is None else (float(slope), float(intercept))
 
 

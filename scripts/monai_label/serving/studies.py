@@ -141,7 +141,7 @@ def _unmarked_warning(file: Path, name: str) -> str:
 
 def unknown(image_id: str) -> NoReturn:
     """Says that there is no such scan."""
-    raise HTTPException(404, f"{image_id}: no such image; accepted: an id that /datastore/?output=all lists")
+    raise HTTPException(404, f"{image_id}: no such image; expected: an id that /datastore/?output=all lists")
 
 
 def stored_shape(path: str, name: str | None = None) -> tuple[int, ...]:
@@ -149,4 +149,4 @@ def stored_shape(path: str, name: str | None = None) -> tuple[int, ...]:
     try:
         return tuple(nib.load(path).shape)
     except Exception as error:
-        raise HTTPException(400, f"{name or Path(path).name}: cannot be read ({error}); accepted: NIfTI") from error
+        raise HTTPException(400, f"{name or Path(path).name}: cannot be read ({error}); expected: NIfTI") from error

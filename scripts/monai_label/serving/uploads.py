@@ -35,4 +35,4 @@ def require_plain_name(name: str) -> None:
         HTTPException: 400.
     """
     if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
-        raise HTTPException(400, f"{name!r} is no plain name; accepted: a name without folders")
+        raise HTTPException(400, f"{name!r} is no plain name; expected: a name without folders")

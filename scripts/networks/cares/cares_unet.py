@@ -84,15 +84,15 @@ class CAResUNet(nn.Module):
             epistemic uncertainty by repeated passes in training mode.
 
     Raises:
-        ValueError: if an argument is outside what is accepted.
+        ValueError: if an argument is outside what is expected.
     """
 
     def __init__(self, in_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
         super().__init__()
         if base_width < 1:
-            raise ValueError(f"base_width is {base_width}; accepted: 1 and more")
+            raise ValueError(f"base_width is {base_width}; expected: 1 and more")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; accepted: 0 <= dropout < 1")
+            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
         channels = [base_width * 2**level for level in range(LEVELS)]
         self.size_multiple = 2 ** (LEVELS - 1)
         self.deep_supervision = False

@@ -94,7 +94,7 @@ class CENet(nn.Module):
         dropout: probability of dropping a channel before the last convolution while training.
 
     Raises:
-        ValueError: if an argument is outside what is accepted.
+        ValueError: if an argument is outside what is expected.
     """
 
     edge_heads = 0
@@ -134,7 +134,7 @@ class CENet(nn.Module):
         check_size(image, self.size_multiple)
         if min(image.shape[2], image.shape[3]) < self.smallest:
             raise ValueError(
-                f"images are {image.shape[2]} x {image.shape[3]} pixels; accepted: from {self.smallest} on"
+                f"images are {image.shape[2]} x {image.shape[3]} pixels; expected: from {self.smallest} on"
             )
         features = self.encoder(image)
         x = self.context(features[4])

@@ -66,7 +66,7 @@ class DANet(nn.Module):
             same either way.
 
     Raises:
-        ValueError: if an argument is outside what is accepted.
+        ValueError: if an argument is outside what is expected.
     """
 
     edge_heads = 0

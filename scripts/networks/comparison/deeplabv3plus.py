@@ -60,7 +60,7 @@ class DeepLabV3Plus(nn.Module):
         dropout: probability of dropping a channel before the last convolution while training.
 
     Raises:
-        ValueError: if an argument is outside what is accepted.
+        ValueError: if an argument is outside what is expected.
     """
 
     edge_heads = 0

@@ -87,7 +87,7 @@ class F3Net(nn.Module):
             The parameters are the same either way.
 
     Raises:
-        ValueError: if an argument is outside what is accepted.
+        ValueError: if an argument is outside what is expected.
     """
 
     edge_heads = 0

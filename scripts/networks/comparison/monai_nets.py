@@ -65,7 +65,7 @@ class UNetPlusPlus(nn.Module):
     ) -> None:
         super().__init__()
         if deep_supervision and out_channels != 1:
-            raise ValueError(f"out_channels is {out_channels}; accepted with deep supervision: 1")
+            raise ValueError(f"out_channels is {out_channels}; expected with deep supervision: 1")
         self.deep_supervision = deep_supervision
         features = [base_width * factor for factor in (*LEVELS, 1)]
         self.network = BasicUNetPlusPlus(

@@ -58,7 +58,7 @@ class PSPNet(nn.Module):
         deep_supervision: whether training mode returns the auxiliary map too. The parameters are the same.
 
     Raises:
-        ValueError: if an argument is outside what is accepted.
+        ValueError: if an argument is outside what is expected.
     """
 
     edge_heads = 0

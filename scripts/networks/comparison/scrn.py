@@ -148,7 +148,7 @@ class SCRN(nn.Module):
         deep_supervision: whether training mode returns the map of the edge too. The parameters are the same.
 
     Raises:
-        ValueError: if an argument is outside what is accepted.
+        ValueError: if an argument is outside what is expected.
     """
 
     edge_heads = 1

@@ -39,7 +39,7 @@ class FvPasppUNet3d(nn.Module):
             either way.
 
     Raises:
-        ValueError: if an argument is outside what is accepted.
+        ValueError: if an argument is outside what is expected.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class FvPasppUNet3d(nn.Module):
     ) -> None:
         super().__init__()
         if base_width < 1:
-            raise ValueError(f"base_width is {base_width}; accepted: 1 or more")
+            raise ValueError(f"base_width is {base_width}; expected: 1 or more")
         if variation not in VARIATIONS:
-            raise ValueError(f"variation is {variation!r}; accepted: {', '.join(VARIATIONS)}")
+            raise ValueError(f"variation is {variation!r}; expected: {', '.join(VARIATIONS)}")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; accepted: 0 <= dropout < 1")
+            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
         channels = [base_width * 2**level for level in range(LEVELS)]
         self.size_multiple = 2 ** (LEVELS - 1)
         self.deep_supervision = deep_supervision
@@ -101,7 +101,7 @@ class FvPasppUNet3d(nn.Module):
         """
         height, width, depth = image.shape[2], image.shape[3], image.shape[4]
         if height % self.size_multiple != 0 or width % self.size_multiple != 0:
-            raise ValueError(f"slices are {height} x {width} voxels; accepted: multiples of {self.size_multiple}")
+            raise ValueError(f"slices are {height} x {width} voxels; expected: multiples of {self.size_multiple}")
         x = image
         encoded: list[Tensor] = []
         for level, down in enumerate(self.down):

@@ -157,7 +157,7 @@ class InfNet(nn.Module):
             either way.
 
     Raises:
-        ValueError: if an argument is outside what is accepted.
+        ValueError: if an argument is outside what is expected.
     """
 
     def __init__(
@@ -165,9 +165,9 @@ class InfNet(nn.Module):
     ) -> None:
         super().__init__()
         if base_width < 4 or base_width % 4:
-            raise ValueError(f"base_width is {base_width}; accepted: multiples of 4 from 4 on")
+            raise ValueError(f"base_width is {base_width}; expected: multiples of 4 from 4 on")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; accepted: 0 <= dropout < 1")
+            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
         self.size_multiple = 32
         self.deep_supervision = deep_supervision
         self.edge_heads = 1

@@ -30,15 +30,15 @@ class MultiClassUNet(nn.Module):
         dropout: probability of dropping a channel before the last convolution while training; 0 in the paper.
 
     Raises:
-        ValueError: if an argument is outside what is accepted.
+        ValueError: if an argument is outside what is expected.
     """
 
     def __init__(self, in_channels: int = 2, out_channels: int = 3, base_width: int = 64, dropout: float = 0.0) -> None:
         super().__init__()
         if base_width < 4 or base_width % 4:
-            raise ValueError(f"base_width is {base_width}; accepted: multiples of 4 from 4 on")
+            raise ValueError(f"base_width is {base_width}; expected: multiples of 4 from 4 on")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; accepted: 0 <= dropout < 1")
+            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
         channels = [base_width * factor for factor in WIDTHS]
         self.size_multiple = 2 ** (len(WIDTHS) - 1)
         self.deep_supervision = False

@@ -15,7 +15,7 @@ from .res2net import Res2Net, load_imagenet_weights
 def create_pretrained(name: str, imagenet_weights: str | None = None, **arguments: Any) -> nn.Module:
     """Builds a network as `create_network` does and loads ImageNet weights into its backbone.
 
-    The file is no argument of the network: it is not in `spec`, so a card does not ask for it.
+    The file is no argument of the network: it is not in `spec`, so checkpoint metadata does not ask for it.
 
     Args:
         name: a key of `NETWORKS`.
@@ -34,6 +34,6 @@ def create_pretrained(name: str, imagenet_weights: str | None = None, **argument
     if path is not None:
         backbone = getattr(network, "backbone", None)
         if not isinstance(backbone, Res2Net):
-            raise UserError(f"imagenet_weights is {path} for the network {name}; accepted: a network with a Res2Net")
+            raise UserError(f"imagenet_weights is {path} for the network {name}; expected: a network with a Res2Net")
         load_imagenet_weights(backbone, path)
     return network

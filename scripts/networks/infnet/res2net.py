@@ -134,14 +134,14 @@ def load_imagenet_weights(network: Res2Net, path: str | Path) -> None:
     Raises:
         UserError: if the file cannot be read, its entries are not those of the network, or a weight is not finite.
     """
-    accepted = "accepted: ImageNet weights of Res2Net-50 v1b 26w x 4s (res2net50_v1b_26w_4s-*.pth)"
+    expected = "expected: ImageNet weights of Res2Net-50 v1b 26w x 4s (res2net50_v1b_26w_4s-*.pth)"
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: not readable as weights ({reason}); {accepted}") from None
+        raise UserError(f"{path}: not readable as weights ({reason}); {expected}") from None
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"{path}: holds {type(found).__name__} and no state dict; {accepted}")
+        raise UserError(f"{path}: holds {type(found).__name__} and no state dict; {expected}")
     check_weights(found, path)
     weights = {key: value for key, value in found.items() if not key.startswith("fc.")}
     wanted = network.state_dict()
@@ -152,7 +152,7 @@ def load_imagenet_weights(network: Res2Net, path: str | Path) -> None:
     if missing or unknown or other:
         problems = [f"{len(keys)} {kind} ({keys[0]})" for kind, keys in _named(missing, unknown, other) if keys]
         raise UserError(
-            f"{path}: entries do not fit: {', '.join(problems)}; {accepted} for a network of full width "
+            f"{path}: entries do not fit: {', '.join(problems)}; {expected} for a network of full width "
             "(base_width 64) whose images have 1 channel or 3"
         )
     network.load_state_dict(weights, strict=False)

@@ -63,9 +63,9 @@ class AttentionFusion(LevelProjection):
     ) -> None:
         super().__init__(in_channels, width)
         if gate not in GATES:
-            raise ValueError(f"gate is {gate!r}; accepted: {', '.join(GATES)}")
+            raise ValueError(f"gate is {gate!r}; expected: {', '.join(GATES)}")
         if residual not in RESIDUALS:
-            raise ValueError(f"residual is {residual!r}; accepted: {', '.join(RESIDUALS)}")
+            raise ValueError(f"residual is {residual!r}; expected: {', '.join(RESIDUALS)}")
         if residual == "raw" and in_channels[0] != width:
             raise ValueError(f"a raw residual needs X_1 with {width} channels, it has {in_channels[0]}")
         self.residual = residual

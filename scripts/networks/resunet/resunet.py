@@ -112,7 +112,7 @@ class ResUNet(nn.Module):
             either way.
 
     Raises:
-        ValueError: if an argument is outside what is accepted.
+        ValueError: if an argument is outside what is expected.
     """
 
     def __init__(
@@ -134,17 +134,17 @@ class ResUNet(nn.Module):
     ) -> None:
         super().__init__()
         if base_width < 4 or base_width % 4:
-            raise ValueError(f"base_width is {base_width}; accepted: multiples of 4 from 4 on")
+            raise ValueError(f"base_width is {base_width}; expected: multiples of 4 from 4 on")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; accepted: 0 <= dropout < 1")
-        for name, value, accepted in (
+            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
+        for name, value, expected in (
             ("fusion", fusion, FUSIONS),
             ("gate", gate, GATES),
             ("residual", residual, RESIDUALS),
             ("upsampling", upsampling, UPSAMPLINGS),
         ):
-            if value not in accepted:
-                raise ValueError(f"{name} is {value!r}; accepted: {', '.join(accepted)}")
+            if value not in expected:
+                raise ValueError(f"{name} is {value!r}; expected: {', '.join(expected)}")
         _check_stages("encoder", edge_stages, mask_stages)
         _check_stages("decoder", edge_stages_dec, mask_stages_dec)
 
@@ -196,9 +196,9 @@ class ResUNet(nn.Module):
 def _check_stages(side: str, edge: Sequence[int], mask: Sequence[int]) -> None:
     stages = [*edge, *mask]
     if any(stage not in STAGES for stage in stages):
-        raise ValueError(f"{side} stages are {stages}; accepted: {STAGES.start} to {STAGES.stop - 1}")
+        raise ValueError(f"{side} stages are {stages}; expected: {STAGES.start} to {STAGES.stop - 1}")
     if len(set(stages)) != len(stages):
-        raise ValueError(f"{side} stages are edge {list(edge)}, mask {list(mask)}; accepted: each stage once")
+        raise ValueError(f"{side} stages are edge {list(edge)}, mask {list(mask)}; expected: each stage once")
 
 
 def _make_fusion(name: str, channels: Sequence[int], gate: str, residual: str, include_top: bool) -> nn.Module:

@@ -58,7 +58,7 @@ def refusal(folder: Path, *args: str) -> str:
         read_dicom(folder, *args)
     message = str(caught.value)
     assert "\n" not in message
-    assert "accepted" in message
+    assert "expected" in message
     assert str(folder.name) in message
     return message
 
@@ -454,7 +454,7 @@ class TestChoiceOfSeries:
     @pytest.mark.parametrize("modality", ["MR", "PT", "CR"])
     def test_other_modalities_are_named(self, tmp_path, write_series, modality):
         write_series(tmp_path, change=lambda ds, k: setattr(ds, "Modality", modality))
-        assert f"{modality}; accepted: CT images" in refusal(tmp_path)
+        assert f"{modality}; expected: CT images" in refusal(tmp_path)
 
     def test_ct_is_taken_from_among_other_modalities(self, tmp_path, write_series):
         write_series(tmp_path, 3, series="p", change=lambda ds, k: setattr(ds, "Modality", "PT"))

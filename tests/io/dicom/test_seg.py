@@ -246,7 +246,7 @@ class TestIncompleteHeaders:
         write_series(tmp_path / "ct")
         scan = read_dicom(tmp_path / "ct")
         for mask in (make_mask(scan)[:, :, :3], np.full(scan.values.shape, 255, np.uint8)):
-            with pytest.raises(ValueError, match="accepted: 0 and 1"):
+            with pytest.raises(ValueError, match="expected: 0 and 1"):
                 write_dicom_seg(mask, scan, tmp_path / "s.dcm", **WORDS)
 
 

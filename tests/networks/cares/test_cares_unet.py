@@ -159,14 +159,14 @@ def test_smallest_image() -> None:
 @pytest.mark.parametrize("size", [(40, 64), (64, 40), (17, 16), (8, 16)])
 def test_size_that_is_no_multiple_of_16_is_refused(size: tuple[int, int]) -> None:
     for mode in (True, False):
-        with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels; accepted: multiples of 16"):
+        with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels; expected: multiples of 16"):
             meta_network(base_width=4).train(mode)(torch.empty(2, 1, *size, device="meta"))
 
 
 @pytest.mark.parametrize("arguments", [{"base_width": 0}, {"base_width": -4}, {"dropout": 1.0}, {"dropout": -0.1}])
 def test_bad_argument_is_refused(arguments: dict[str, Any]) -> None:
     (name,) = arguments
-    with pytest.raises(ValueError, match=f"^{name} is .*accepted"):
+    with pytest.raises(ValueError, match=f"^{name} is .*expected"):
         meta_network(**{"base_width": 4, **arguments})
 
 

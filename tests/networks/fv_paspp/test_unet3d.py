@@ -75,7 +75,7 @@ def test_any_number_of_slices(depth: int) -> None:
 
 @pytest.mark.parametrize("size", [(24, 32), (32, 24), (8, 16)])
 def test_size_that_is_no_multiple_of_16_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} voxels; accepted: multiples of 16"):
+    with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} voxels; expected: multiples of 16"):
         network()(volume(2, 1, *size, 4))
 
 
@@ -83,7 +83,7 @@ def test_size_that_is_no_multiple_of_16_is_refused(size: tuple[int, int]) -> Non
     "arguments", [{"base_width": 0}, {"variation": "cbam"}, {"variation": ""}, {"dropout": 1.0}, {"dropout": -0.1}]
 )
 def test_bad_argument_is_refused(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="accepted"):
+    with pytest.raises(ValueError, match="expected"):
         FvPasppUNet3d(**{"base_width": 2, **arguments})
 
 

@@ -201,7 +201,7 @@ def test_one_channel_is_repeated_to_three() -> None:
 @pytest.mark.parametrize("size", [(48, 64), (64, 48), (16, 32)])
 def test_size_that_is_no_multiple_of_32_is_refused(size: tuple[int, int]) -> None:
     for mode in (True, False):
-        with pytest.raises(ValueError, match=rf"{size[0]} x {size[1]} pixels; accepted: multiples of 32"):
+        with pytest.raises(ValueError, match=rf"{size[0]} x {size[1]} pixels; expected: multiples of 32"):
             meta_network(base_width=8).train(mode)(torch.empty(2, 1, *size, device="meta"))
 
 
@@ -209,7 +209,7 @@ def test_size_that_is_no_multiple_of_32_is_refused(size: tuple[int, int]) -> Non
     "arguments", [{"base_width": 6}, {"base_width": 0}, {"base_width": -4}, {"dropout": 1.0}, {"dropout": -0.1}]
 )
 def test_bad_argument_is_refused(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=rf"{next(iter(arguments))} is .*; accepted"):
+    with pytest.raises(ValueError, match=rf"{next(iter(arguments))} is .*; expected"):
         meta_network(**arguments)
 
 

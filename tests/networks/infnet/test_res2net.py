@@ -183,7 +183,7 @@ def test_entries_that_do_not_fit_are_refused(tmp_path: Path, change, said: str) 
     content = weights(narrow(seed=1))
     change(content)
     torch.save(content, path)
-    with pytest.raises(UserError, match=rf"weights\.pth: entries do not fit: {said}; accepted: .*res2net50_v1b_26w_4s"):
+    with pytest.raises(UserError, match=rf"weights\.pth: entries do not fit: {said}; expected: .*res2net50_v1b_26w_4s"):
         load_imagenet_weights(network, path)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -206,12 +206,12 @@ def test_other_files_are_refused_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "harmful.pth").write_bytes(pickle.dumps(Harmful(tmp_path / "ran"), protocol=2))
     torch.save({"state_dict": Harmful(tmp_path / "ran")}, tmp_path / "harmful_zip.pth")
     for name in ("text", "empty", "list", "harmful", "harmful_zip", "absent"):
-        with pytest.raises(UserError, match=rf"{name}\.pth: .*; accepted: ImageNet weights of Res2Net-50"):
+        with pytest.raises(UserError, match=rf"{name}\.pth: .*; expected: ImageNet weights of Res2Net-50"):
             load_imagenet_weights(network, tmp_path / f"{name}.pth")
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_network_starts_from_them_and_its_card_does_not_ask_for_them(tmp_path: Path) -> None:
+def test_a_network_starts_from_them_and_its_metadata_does_not_ask_for_them(tmp_path: Path) -> None:
     trained = narrow(seed=1).float()
     torch.save(weights(trained), tmp_path / "weights.pth")
     network = create_pretrained("infnet", imagenet_weights=str(tmp_path / "weights.pth"), base_width=16)
@@ -220,7 +220,7 @@ def test_a_network_starts_from_them_and_its_card_does_not_ask_for_them(tmp_path:
     assert network.spec == {"name": "infnet", "arguments": {"base_width": 16}}
     with pytest.raises(UserError, match=r"of another shape"):
         create_pretrained("infnet", imagenet_weights=str(tmp_path / "weights.pth"), base_width=8)
-    with pytest.raises(UserError, match=r"network unet; accepted"):
+    with pytest.raises(UserError, match=r"network unet; expected"):
         create_pretrained("unet", imagenet_weights=str(tmp_path / "weights.pth"), base_width=4)
 
 
