@@ -25,8 +25,8 @@ COMMANDS = {
     "radiograph": "radiograph",
     "monai_label": "MONAI_LABEL",
 }
-"""Module of `scripts.commands` and what in it is the command. Only the one asked for is imported: MONAI Label's
-environment has none of the DICOM packages that `segment` needs."""
+"""Module of `scripts.commands` and what in it is the command. Only the one asked for is imported:
+MONAI Label's environment has none of the DICOM packages that `segment` needs."""
 
 
 def load(name: str) -> Any:

@@ -19,11 +19,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def typed(command: Command) -> Command:
     """Makes Fire read every word as the annotation of its argument says.
 
-    Fire reads words as Python: it would take a file called `run#2` for `run`, `20200301_1200` for a number and
+    Fire reads words as Python: it would take a file called `run#2` for `run`, `20200301_1200` for a
+        number and
     `--overwrite false` for a text, which is true.
 
     Args:
-        command: a function whose arguments are annotated with str, bool, int or float, or one of these and None.
+        command: a function whose arguments are annotated with str, bool, int or float, or one of
+            these and None.
 
     Returns:
         The same function.

@@ -10,8 +10,9 @@ from types import TracebackType
 class UserError(Exception):
     """A mistake that the user can mend: wrong use or unusable input.
 
-    The message is one line that says which file, what was found and what is expected. `python -m scripts`
-    prints it without a traceback and exits with code 2; under `monai.bundle run` it is the last line.
+    The message is one line that says which file, what was found and what is expected. `python -m
+    scripts` prints it without a traceback and exits with code 2; under `monai.bundle run` it is the
+    last line.
     """
 
 
@@ -53,8 +54,8 @@ def in_bundle_runner() -> bool:
 def end_tracebacks_with_user_errors() -> None:
     """Makes the interpreter repeat a user's mistake as the last line of its traceback.
 
-    The bundle runner wraps an exception several times on its way out, so that the line that helps ends up in
-    the middle of a screen of frames.
+    The bundle runner wraps an exception several times on its way out, so that the line that helps
+    ends up in the middle of a screen of frames.
     """
     previous = sys.excepthook
     if getattr(previous, "ends_with_user_error", False):

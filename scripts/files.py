@@ -22,15 +22,16 @@ _LOCKS = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") e
 LONGEST_NAME = 255
 """Bytes in the name of a file or folder that the usual file systems take."""
 UNFINISHED = ".unfinished-"
-"""How the folders begin in which something is made; the machine and the process that make it follow."""
+"""How the folders begin in which something is made; the machine and the process that make it
+follow."""
 
 
 @contextmanager
 def unfinished_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary folder on the disk of what is made in it, so that it takes its name in one step.
 
-    The folder is removed at the end, however that comes. A process that is killed leaves its folder behind: the next
-    one on this machine that makes something in `parent` removes it.
+    The folder is removed at the end, however that comes. A process that is killed leaves its folder
+    behind: the next one on this machine that makes something in `parent` removes it.
 
     Args:
         parent: the folder that the result will lie in; it is made if absent.
@@ -116,8 +117,8 @@ def results_folder(target: Path, names: Collection[str], overwrite: bool) -> Ite
 def fit_name(stem: str, suffix: str = "") -> str:
     """Returns `stem + suffix`, shortened where a file system would not take it: 255 bytes of UTF-8, not characters.
 
-    A shortened stem ends in eight digits of its SHA-256, so that different stems get different names and the same
-    stem always gets the same.
+    A shortened stem ends in eight digits of its SHA-256, so that different stems get different
+    names and the same stem always gets the same.
 
     Args:
         stem: what the name says.
@@ -137,8 +138,8 @@ def fit_name(stem: str, suffix: str = "") -> str:
 def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:
     """Calls `write` with a temporary path beside `path` and renames the result to `path`.
 
-    A process that is killed at any moment leaves the old file or the new one, never a part of one. The
-    temporary name keeps the suffixes of `path`, which many writers look at.
+    A process that is killed at any moment leaves the old file or the new one, never a part of one.
+    The temporary name keeps the suffixes of `path`, which many writers look at.
 
     Args:
         path: the file to write; its folder is made if absent.
@@ -167,8 +168,8 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Lets one process or thread after another into a block that reads and writes a file of a folder.
 
-    The lock is on the folder itself, so that no file stays behind. Where there are no such locks (Windows, some network
-    disks) the block is entered at once.
+    The lock is on the folder itself, so that no file stays behind. Where there are no such locks
+    (Windows, some network disks) the block is entered at once.
 
     Args:
         folder: the folder; it is made if absent.

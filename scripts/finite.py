@@ -1,7 +1,7 @@
 """Weights, maps and checkpoint metadata must hold finite numbers: what does not is refused where it arrives.
 
-A network with one weight that is NaN answers NaN, and NaN compared with a threshold is no infection. Without these
-checks a damaged checkpoint ends in a finished report of a healthy lung.
+A network with one weight that is NaN answers NaN, and NaN compared with a threshold is no
+infection. Without these checks a damaged checkpoint ends in a finished report of a healthy lung.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         The state dict.
 
     Raises:
-        UserError: if the file is no plain state dict, or a number in it makes no sense, see `check_weights`.
+        UserError: if the file is no plain state dict, or a number in it makes no sense, see
+            `check_weights`.
     """
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)

@@ -78,7 +78,8 @@ def per_process(batch_size: int, world_size: int) -> int:
     """Returns each process's part of a batch.
 
     Raises:
-        UserError: if the batch cannot be divided, because another batch size would be another training.
+        UserError: if the batch cannot be divided, because another batch size would be another
+            training.
     """
     if batch_size % world_size:
         raise UserError(f"batch_size is {batch_size} for {world_size} processes; expected: a multiple of {world_size}")
@@ -123,8 +124,9 @@ def usable_device(name: str | None) -> torch.device:
 def memory_format(channels_last: bool | str, device: str | torch.device, network: nn.Module) -> torch.memory_format:
     """Returns how the network's tensors lie in memory.
 
-    Channels last is not used on MPS, where it is untried, on a CPU for a network in which it would corrupt memory, nor
-    for a network for volumes, whose weights have five dimensions where torch expects four.
+    Channels last is not used on MPS, where it is untried, on a CPU for a network in which it would
+    corrupt memory, nor for a network for volumes, whose weights have five dimensions where torch
+    expects four.
     """
     kind = torch.device(device).type
     volumes = any(isinstance(layer, nn.Conv3d) for layer in network.modules())
@@ -135,8 +137,8 @@ def memory_format(channels_last: bool | str, device: str | torch.device, network
 def _overruns_in_channels_last(network: nn.Module) -> bool:
     """Whether a layer meets a defect of torch 2.13 on CPUs without AVX-512.
 
-    The backward pass of a strided 1x1 convolution of 2 to 7 channels writes beyond its memory there, if the tensors lie
-    channels last and one thread works; the process dies later, anywhere.
+    The backward pass of a strided 1x1 convolution of 2 to 7 channels writes beyond its memory
+    there, if the tensors lie channels last and one thread works; the process dies later, anywhere.
     """
     return any(
         isinstance(layer, nn.Conv2d)

@@ -55,7 +55,7 @@ def sealed() -> set[str]:
 def write_random_checkpoint(
     path: Path, seed: int = 0, base_width: int = 4, size: int = 64, steps: Mapping[str, object] = {}, **metadata: object
 ) -> Path:
-    """Writes a narrow network as initialised (masks of about half of the voxels) and checkpoint metadata of synthetic training."""
+    """Writes a narrow network as initialised and metadata of a synthetic training beside it."""
     torch.manual_seed(seed)
     network = create_network("resunet", base_width=base_width)
     preprocessing = {"size": size, "window": [-1250, 250], "intensity": "auto", **steps}

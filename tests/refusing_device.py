@@ -1,13 +1,16 @@
 """A device that computes on the host but refuses to be read from there, for machines without a GPU.
 
-`register` makes torch's private-use backend a device named "refusing". Every kernel runs on the CPU, on memory that
-only this module can reach, so the numbers are right while the faults of a GPU show:
+`register` makes torch's private-use backend a device named "refusing". Every kernel runs on the
+CPU, on memory that only this module can reach, so the numbers are right while the faults of a GPU
+show:
 
 * `numpy()` and `np.asarray` raise, as torch itself makes them for every device but the CPU.
-* A host tensor beside one of the device raises, unless it has a single value or indexes the other, as on CUDA.
+* A host tensor beside one of the device raises, unless it has a single value or indexes the other,
+as on CUDA.
 * A float64 tensor on the device raises, as on MPS.
 * `tolist()` of a map raises: it would copy the map and list its values.
-* `READS` counts what makes a GPU wait: single values (`item()`, `float()`, `if`) and copies to the host.
+* `READS` counts what makes a GPU wait: single values (`item()`, `float()`, `if`) and copies to the
+host.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 NAME = "refusing"
 HOST = torch.device("cpu")
 META = torch._C.DispatchKeySet(torch._C.DispatchKey.Meta)
-"""Meta's kernels change sizes and strides only, so they serve every device whose memory lies elsewhere."""
+"""Meta's kernels change sizes and strides only, so they serve every device whose memory lies
+elsewhere."""
 
 aten = torch.ops.aten
 INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)

@@ -39,7 +39,7 @@ MakeCheckpoint = Callable[..., Path]
 
 
 def change_weights(path: Path, **values: float) -> Path:
-    """Sets the first number of an entry, of the last one by default, with the metadata's hash that of the file again."""
+    """Sets the first number of entries and brings the hash in the metadata up to date."""
     state = torch.load(path, weights_only=True)
     for key, value in values.items():
         state[key.replace("__", ".")].view(-1)[0] = value

@@ -24,7 +24,8 @@ def find_aerated(coarse: Coarse, body: Mask) -> tuple[Mask, Mask]:
         body: the body, filled (X', Y', Z').
 
     Returns:
-        Aerated lung and airways with their walls, (X', Y', Z') each; the first is empty without a lung.
+        Aerated lung and airways with their walls, (X', Y', Z') each; the first is empty without a
+        lung.
     """
     air = body & (coarse.hu < AIRY)
     columns = np.flatnonzero(body.any(axis=(1, 2)))
@@ -35,9 +36,9 @@ def find_aerated(coarse: Coarse, body: Mask) -> tuple[Mask, Mask]:
 def _choose(coarse: Coarse, air: Mask, deep: Mask) -> Mask:
     """The components of air that are lung.
 
-    Lung holds tissue, bowel gas does not, and it lies deep in the body. The largest component is lung; a large
-    one beside it is the other lung, a small one is lung where it does not lie below the bulk of the lungs, as
-    bowel does.
+    Lung holds tissue, bowel gas does not, and it lies deep in the body. The largest component is
+    lung; a large one beside it is the other lung, a small one is lung where it does not lie below
+    the bulk of the lungs, as bowel does.
     """
     parts, count = ndimage.label(air)
     voxels = np.maximum(np.bincount(parts.ravel(), minlength=count + 1)[1:], 1)

@@ -21,8 +21,8 @@ _WALL = 2.6  # mm: the wall, and voxels that hold some of it
 def find_airways(coarse: Coarse, air: Mask, midline: float) -> Mask:
     """The trachea with the main bronchi: what hangs together with it in air much darker than lung.
 
-    The higher the threshold, the more of the airways is found, until the region leaks into the lung. The last
-    threshold before that is taken, and what is narrow is left to the lung.
+    The higher the threshold, the more of the airways is found, until the region leaks into the
+    lung. The last threshold before that is taken, and what is narrow is left to the lung.
 
     Args:
         coarse: the scan.

@@ -20,8 +20,9 @@ _HUGGED = 0.3  # of such a lung lies in the convex hull of the body, of the tabl
 def find_body(coarse: Coarse) -> Mask:
     """The body with everything inside of it, lungs that the field of view cuts included; without the table.
 
-    Tissue whose core survives an erosion, so that a table or a blanket that touches the skin falls away; then
-    holes are filled in each axial slice, because the airways open to the room only along z.
+    Tissue whose core survives an erosion, so that a table or a blanket that touches the skin falls
+    away; then holes are filled in each axial slice, because the airways open to the room only along
+    z.
 
     Returns:
         Body on the coarse grid, (X', Y', Z'); empty where nothing is as thick as a body.
@@ -78,7 +79,8 @@ def _at_the_border(parts: NDArray[np.int32], width: int = 1) -> set[int]:
 def _is_hugged(part: Mask, body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]) -> bool:
     """Whether a part lies within the convex hull of the body, as a cut lung does and the table does not.
 
-    What lies beyond the hull must not be the room's air, which makes the median of a part with a large lung no room's.
+    What lies beyond the hull must not be the room's air, which makes the median of a part with a
+    large lung no room's.
     """
     hull = convex_hull_image(body)
     beyond = part & ~hull

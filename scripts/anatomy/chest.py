@@ -22,8 +22,8 @@ class Examination:
     Attributes:
         body: whether there is a body.
         lungs: whether there is air inside the body with the volume and the HU of lung.
-        cut_sides: sides of the patient at which the field of view cuts the body in most slices: "right", "left",
-            "front", "back".
+        cut_sides: sides of the patient at which the field of view cuts the body in most slices:
+            "right", "left", "front", "back".
         findings: sentences for a radiologist on what is not as a chest CT should be.
     """
 

@@ -58,7 +58,8 @@ def coarsen(hu: NDArray[Any], spacing: Spacing) -> Coarse:
         spacing: voxel size along x, y, z in mm.
 
     Raises:
-        ValueError: if `hu` is not a volume with at least one voxel or the spacing is not three positive numbers.
+        ValueError: if `hu` is not a volume with at least one voxel or the spacing is not three
+            positive numbers.
     """
     if hu.ndim != 3 or not hu.size:
         raise ValueError(f"the scan has shape {hu.shape}; expected: (X, Y, Z) with at least one voxel")

@@ -11,7 +11,8 @@ from .tissue import Overview
 FIELDS_OF_VIEW = ("scan", "lungs")
 
 MARGIN_MM = 10.0
-"""How far the box reaches beyond the lungs: what the mask misses of a consolidated border still lies in it."""
+"""How far the box reaches beyond the lungs: what the mask misses of a consolidated border still
+lies in it."""
 
 Box = tuple[slice, slice, slice]
 

@@ -22,8 +22,8 @@ def read_codes(mask: NDArray[Any], spacing: Spacing) -> tuple[NDArray[np.uint8],
         spacing: voxel size in mm.
 
     Returns:
-        The mask as uint8 and what was done to it: the codes exchanged where 1 lies at the patient's left, as in
-        Zenodo 3757476, or both lungs parted.
+        The mask as uint8 and what was done to it: the codes exchanged where 1 lies at the patient's
+        left, as in Zenodo 3757476, or both lungs parted.
 
     Raises:
         ValueError: if the mask is no volume, is empty or holds other values.

@@ -28,7 +28,8 @@ class Lungs:
         spacing: full-resolution voxel size along x, y, z in mm.
         shape: full-resolution shape (X, Y, Z).
         doubts: sentences on what speaks against the mask; none if it is plausible.
-        cuts: sentences on where the scan ends within the lungs, so that shares of a lung are shares of a part.
+        cuts: sentences on where the scan ends within the lungs, so that shares of a lung are shares
+            of a part.
         notes: what was done to a mask that somebody else made.
     """
 
@@ -80,12 +81,15 @@ class Lungs:
         """Lungs from a mask that the user has, at full resolution.
 
         Args:
-            mask: (X, Y, Z), LPS, with 1 for the right and 2 for the left lung, or one other value for both.
+            mask: (X, Y, Z), LPS, with 1 for the right and 2 for the left lung, or one other value
+                for both.
             spacing: voxel size in mm.
-            spacing_known: whether these are real millimetres; else volumes and sections are not judged.
+            spacing_known: whether these are real millimetres; else volumes and sections are not
+                judged.
 
         Returns:
-            Lungs on the full grid with `notes` on what was done to the mask: see `given.read_codes`.
+            Lungs on the full grid with `notes` on what was done to the mask: see
+            `given.read_codes`.
 
         Raises:
             ValueError: if the mask is no volume, is empty or holds other values.
@@ -99,10 +103,10 @@ class Lungs:
 def segment_lungs(seen: Overview) -> Lungs:
     """Finds both lungs in a chest CT of an adult by thresholds and shapes.
 
-    Aerated lung is air inside the body that is neither airway nor bowel (after Hu, Hoffman and Reinhardt, IEEE
-    TMI 2001;20:490); it is then closed and filled up to the chest wall, so that opacities belong to the lung. A
-    lobe that is consolidated as a whole, or drowned in an effusion, down to the diaphragm is not recovered: its
-    border to the liver or the heart has no contrast.
+    Aerated lung is air inside the body that is neither airway nor bowel (after Hu, Hoffman and
+    Reinhardt, IEEE TMI 2001;20:490); it is then closed and filled up to the chest wall, so that
+    opacities belong to the lung. A lobe that is consolidated as a whole, or drowned in an effusion,
+    down to the diaphragm is not recovered: its border to the liver or the heart has no contrast.
 
     Returns:
         Lungs on a grid of about 2 mm; without any, an empty mask with a doubt that says so.

@@ -1,10 +1,11 @@
 """Whether the orientation that a header claims agrees with the anatomy.
 
-Three exchanges are looked for, each by evidence that turns into its opposite with it: head and feet by the width of
-the lungs and the soft tissue at their ends, front and back by the spine, left and right by the liver, the heart and
-the larger lung. Nothing is said unless the evidence is positive, and nothing where the field of view cuts the lungs.
-The limits lie between what was measured on nine whole chest CTs of nine patients (eight with COVID-19 pneumonia, one
-healthy) and on the same scans turned. A table in front of the patient is no evidence: many are scanned prone.
+Three exchanges are looked for, each by evidence that turns into its opposite with it: head and feet
+by the width of the lungs and the soft tissue at their ends, front and back by the spine, left and
+right by the liver, the heart and the larger lung. Nothing is said unless the evidence is positive,
+and nothing where the field of view cuts the lungs. The limits lie between what was measured on nine
+whole chest CTs of nine patients (eight with COVID-19 pneumonia, one healthy) and on the same scans
+turned. A table in front of the patient is no evidence: many are scanned prone.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ class Evidence:
 
     Attributes:
         width: width of the lungs near their lower end over that near their upper end (1.4 to 1.7).
-        abdomen: homogeneous soft tissue within the breadth of the lungs, around their lower quarter, as a share of
-            that around their lower and their upper quarter (0.79 to 0.90).
-        spine: share of the midline's bone that lies in the posterior third of the chest, not the anterior
-            (0.97 to 1).
-        liver: share of homogeneous tissue of the upper abdomen that lies at the patient's right (0.6 to 0.9).
-        heart: how far soft tissue between the lungs lies to the left of the spine, in mm (-4 to 22).
+        abdomen: homogeneous soft tissue within the breadth of the lungs, around their lower
+            quarter, as a share of that around their lower and their upper quarter (0.79 to 0.90).
+        spine: share of the midline's bone that lies in the posterior third of the chest, not the
+            anterior (0.97 to 1).
+        liver: share of homogeneous tissue of the upper abdomen that lies at the patient's right
+            (0.6 to 0.9).
+        heart: how far soft tissue between the lungs lies to the left of the spine, in mm (-4 to
+            22).
         right: the right lung's share of the volume of both (0.50 to 0.57).
     """
 
@@ -58,7 +61,8 @@ def orientation_findings(coarse: Coarse, lungs: Lungs) -> list[str]:
         lungs: the scan's lungs.
 
     Returns:
-        A sentence for each exchange, with its confidence; empty where there is no positive evidence.
+        A sentence for each exchange, with its confidence; empty where there is no positive
+        evidence.
     """
     mask = lungs.mask
     if lungs.steps != coarse.steps:
@@ -164,8 +168,8 @@ class _Chest:
     def spine(self) -> tuple[float, float]:
         """Bone of the midline at the back over that at the back and in front, and the x of that at the back.
 
-        Bone is weighted by the square of the share of slices in which it is found at a place: the spine runs
-        through all of them, ribs and vessels full of contrast medium do not.
+        Bone is weighted by the square of the share of slices in which it is found at a place: the
+        spine runs through all of them, ribs and vessels full of contrast medium do not.
         """
         steady = ndimage.uniform_filter((self.hu[:, :, self.low : self.high + 1] > _BONE).mean(axis=2), 3) ** 2
         steady[np.abs(np.arange(len(steady)) - self.middle) > _NEAR / self.spacing[0]] = 0

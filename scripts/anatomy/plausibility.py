@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from .downsampling import Spacing
 
-# Litres of gas and tissue. Lower end: residual volume of a small young woman, 0.8 with a lower limit of normal of
-# about 0.5, upper end: total lung capacity of a man of 2.05 m, about 10 (Hall et al., Eur Respir J 2021;57:2000289),
-# and half a litre to a litre of tissue and blood in either.
+# Litres of gas and tissue. Lower end: residual volume of a small young woman, 0.8 with a lower
+# limit of normal of about 0.5, upper end: total lung capacity of a man of 2.05 m, about 10 (Hall et
+# al., Eur Respir J 2021;57:2000289), and half a litre to a litre of tissue and blood in either.
 ADULT = (1.0, 11.0)
-# The right lung's share is 53.6 +- 1.5 % in the healthy (Yamada et al. 2020, PMC7490509); a lung that is
-# collapsed or resected goes far beyond that, and is as rare as a mask that is wrong.
+# The right lung's share is 53.6 +- 1.5 % in the healthy (Yamada et al. 2020, PMC7490509); a lung
+# that is collapsed or resected goes far beyond that, and is as rare as a mask that is wrong.
 RIGHT_SHARE = (0.38, 0.70)
 _CUT_END = 0.08  # of the largest axial area: what more than the tip of a recess or of an apex
 _CUT_SIDE = 4.0  # cm^2 of lung on a side of the field of view

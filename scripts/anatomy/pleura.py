@@ -41,11 +41,11 @@ class Polar:
 def close_lung(lung: Mask, room: Mask, spacing: Spacing, centre: tuple[float, float]) -> Mask:
     """One whole lung.
 
-    A closing by a ball fills vessels and opacities up to 20 mm thick. Then the pleura is taken to run along the
-    chest wall as a surface without dents, and opacities that reach it, or that it encloses together with aerated
-    lung, are filled up to it. Seen from the middle of the chest the lung is the outermost there; heart,
-    mediastinum and liver lie on the inner side and are left alone. A lung that the field of view cuts has no
-    such wall.
+    A closing by a ball fills vessels and opacities up to 20 mm thick. Then the pleura is taken to
+    run along the chest wall as a surface without dents, and opacities that reach it, or that it
+    encloses together with aerated lung, are filled up to it. Seen from the middle of the chest the
+    lung is the outermost there; heart, mediastinum and liver lie on the inner side and are left
+    alone. A lung that the field of view cuts has no such wall.
 
     Args:
         lung: aerated lung (X', Y', Z'), at least one voxel.

@@ -19,9 +19,10 @@ _APART = 50.0  # mm between the middles of both lungs along x, at least
 def split_sides(lungs: Mask, spacing: Spacing, middle: float | None = None) -> tuple[NDArray[np.uint8], str]:
     """Gives every voxel of the grid the lung that it lies nearest to.
 
-    The lungs touch in front of the heart and behind it in a sheet of a voxel or two. The mask is eroded, by as
-    little as it takes, until its two largest parts are a lung each; every voxel then belongs to the nearest of
-    them. Where no erosion parts them, or there is but one lung, the body's middle tells left from right.
+    The lungs touch in front of the heart and behind it in a sheet of a voxel or two. The mask is
+    eroded, by as little as it takes, until its two largest parts are a lung each; every voxel then
+    belongs to the nearest of them. Where no erosion parts them, or there is but one lung, the
+    body's middle tells left from right.
 
     Args:
         lungs: both lungs (X, Y, Z), LPS, at least one voxel.
@@ -29,8 +30,8 @@ def split_sides(lungs: Mask, spacing: Spacing, middle: float | None = None) -> t
         middle: x of the body's middle, in voxels; the array's if not known.
 
     Returns:
-        1 (right) or 2 (left) for each voxel of the grid, uint8 (X, Y, Z), and how they were told apart:
-        "components", "erosion" or "midline".
+        1 (right) or 2 (left) for each voxel of the grid, uint8 (X, Y, Z), and how they were told
+        apart: "components", "erosion" or "midline".
 
     Raises:
         ValueError: if the mask is empty.
@@ -75,7 +76,8 @@ def _two_lungs(mask: Mask, spacing: Spacing) -> NDArray[np.uint8] | None:
 def _find_plane(lungs: Mask, spacing: Spacing, middle: float) -> int:
     """The sagittal plane at which the left begins: where there is least lung around the middle of the body.
 
-    A single lung bulges over the middle and is not cut: it is the lung of the side that holds most of it.
+    A single lung bulges over the middle and is not cut: it is the lung of the side that holds most
+    of it.
     """
     areas = lungs.sum(axis=(1, 2))
     at = int(np.clip(round(middle), 0, len(areas) - 1))

@@ -33,7 +33,8 @@ def look_over(hu: NDArray[Any], spacing: Spacing) -> Overview:
     """Finds body, aerated lung and airways.
 
     Args:
-        hu: HU (X, Y, Z), int16 or float32, in LPS order: x to the patient's left, y to posterior, z to superior.
+        hu: HU (X, Y, Z), int16 or float32, in LPS order: x to the patient's left, y to posterior, z
+            to superior.
         spacing: voxel size along x, y, z in mm.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`python -m scripts calibrate WEIGHTS DATA [RUN...]`: operating point, reliability and familiarity for checkpoint metadata."""
+"""`python -m scripts calibrate WEIGHTS DATA [RUN...]`: complete the metadata of a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ def calibrate(
 ) -> None:
     """Chooses the threshold of trained weights on cases they did not see, and says how far they can be trusted.
 
-    Writes into the metadata beside WEIGHTS: the operating point, the reliability of its probabilities, and what the
-    features of its training slices look like, by which `segment` tells a scan of another kind; draws the reliability
-    curve and lists the cases beside it.
+    Writes into the metadata beside WEIGHTS: the operating point, the reliability of its
+        probabilities, and what the
+    features of its training slices look like, by which `segment` tells a scan of another kind;
+    draws the reliability curve and lists the cases beside it.
 
     Args:
         weights: the weights whose metadata is completed.
         data: the prepared data set that they were trained on.
-        *runs: weights of trainings with the same recipe on other folds, such as those of `experiment`, each judged on
-            its own validation fold; WEIGHTS itself on its own unless given.
+        *runs: weights of trainings with the same recipe on other folds, such as those of
+            `experiment`, each judged on its own validation fold; WEIGHTS itself on its own unless
+            given.
         flips: takes the mean over four mirror images, now and wherever the weights are applied.
-        size: shows slices at this edge length, now and wherever the weights are applied; as the metadata says unless given.
+        size: shows slices at this edge length, now and wherever the weights are applied; as the
+            metadata says unless given.
         slices: how many training slices describe what is familiar.
         device: cpu, cuda, mps; the first that is there unless given.
     """

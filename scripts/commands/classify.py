@@ -28,10 +28,12 @@ def classify(
 
     Args:
         scan: a scan as `segment` takes it, one.
-        out: folder to write: classes.nii.gz (or as the input; PNG for pictures) with 0, 1, 2 and classes.json.
+        out: folder to write: classes.nii.gz (or as the input; PNG for pictures) with 0, 1, 2 and
+            classes.json.
         class_weights: weights of configs/multiclass.yaml, with their metadata.
         weights: weights that find infection in slices, with their metadata.
-        mask: instead of these, an infection mask on the scan's grid: above 0, a person's or any network's.
+        mask: instead of these, an infection mask on the scan's grid: above 0, a person's or any
+            network's.
         intensity: auto, hu, or window:LO,HI for an export that was mapped from that HU window.
         threshold: probability from which on a voxel is infection; the metadata's unless given.
         smallest_lesion_mm3: lesions below this volume are left out; the metadata's unless given.

@@ -23,11 +23,12 @@ def experiment(
     A run that was stopped is started again with the same command and goes on where it was.
 
     Args:
-        name: an experiment of configs/experiments: table2, table3, table4, table5, infnet, cares, fv,
-            recipe, mixed, paper.
+        name: an experiment of configs/experiments: table2, table3, table4, table5, infnet, cares,
+            fv, recipe, mixed, paper.
         data: prepared data set, see `prepare`.
         out: folder of the runs and tables.
-        budget: overlay that sets width, size and schedule of every training; one for a CPU unless given.
+        budget: overlay that sets width, size and schedule of every training; one for a CPU unless
+            given.
         seeds: number of seeds.
         folds: validation folds, such as 0,1; or all.
         variants: rows of the table, separated by commas; or all.

@@ -30,9 +30,11 @@ def prepare(
         *paths: SOURCE... OUT: data sets as they unzip, then the folder to write.
         folds: number of cross-validation folds, 2 or more.
         seed: seed of the folds.
-        split: "patient" (no patient in two folds) or "slice" (the paper's, leaks between slices of a scan).
+        split: "patient" (no patient in two folds) or "slice" (the paper's, leaks between slices of
+            a scan).
         copy: copies the files instead of linking to them.
-        overwrite: replaces an earlier output of this command; refused where OUT holds anything else.
+        overwrite: replaces an earlier output of this command; refused where OUT holds anything
+            else.
 
     Raises:
         UserError: wrong use, or every offender of a data set.

@@ -12,7 +12,8 @@ from ..settings import usable_device
 def publish(weights: str, target: str, data: str, device: str | None = None) -> None:
     """Writes trained weights with their metadata for a repository, in half precision if that does not change masks.
 
-    The masks of the cases of their validation fold are compared; where they change the weights stay as they are.
+    The masks of the cases of their validation fold are compared; where they change the weights stay
+    as they are.
 
     Args:
         weights: trained weights with their metadata, best after `calibrate`.

@@ -39,15 +39,16 @@ def segment(
     A run that was stopped is started again with the same command and goes on where it was.
 
     Args:
-        *paths: INPUT... OUTPUT: scans (NIfTI, NRRD, MetaImage, PNG or JPG slices), DICOM folders or zips, or folders of
-            these; then the folder to write.
+        *paths: INPUT... OUTPUT: scans (NIfTI, NRRD, MetaImage, PNG or JPG slices), DICOM folders or
+            zips, or folders of these; then the folder to write.
         weights: trained weights with their metadata; models/model.pt unless given.
         intensity: auto, hu, or window:LO,HI for an export that was mapped from that HU window.
         threshold: probability from which on a voxel is infection; the metadata's unless given.
         smallest_lesion_mm3: lesions below this volume are left out; the metadata's unless given.
         flips: mean over four mirror images, four times as slow; as the metadata says unless given.
         probability: also writes the probability map.
-        lungs: your own lung mask on the scan's grid (1 right, 2 left, or one value), or a folder of such masks.
+        lungs: your own lung mask on the scan's grid (1 right, 2 left, or one value), or a folder of
+            such masks.
         series: which DICOM series, where a folder holds several.
         volume: which volume of a 4-D file, from 1.
         device: cpu, cuda, cuda:1, mps; the first that is there unless given.

@@ -16,12 +16,14 @@ from .slices import LEVELS, SliceDataset, load_stacks, transformed
 class ClassSliceDataset(SliceDataset):
     """`SliceDataset` whose slices have a prior, and classes for a label.
 
-    A slice {"image" in HU, "prior" in [0, 1], "label" with the classes 0, 1, 2}, each (1, H, W), goes through the
-    transform. Sampling looks at the infection mask. Images are read once more for the classes and, unless the prior is
-    the infection mask, for the prior; in memory and in the cache they are kept as often.
+    A slice {"image" in HU, "prior" in [0, 1], "label" with the classes 0, 1, 2}, each (1, H, W),
+    goes through the transform. Sampling looks at the infection mask. Images are read once more for
+    the classes and, unless the prior is the infection mask, for the prior; in memory and in the
+    cache they are kept as often.
 
     Args:
-        data: see `SliceDataset`, with "classes" and "prior" beside "label"; "prior_codes", "prior_scale" as for labels.
+        data: see `SliceDataset`, with "classes" and "prior" beside "label"; "prior_codes",
+            "prior_scale" as for labels.
         grid: see `SliceDataset`.
         transform: see `SliceDataset`.
         sampling: see `SliceDataset`.

@@ -1,7 +1,7 @@
 """The list of cases of a data set: made from folders, read from datalist.json, chosen by split and fold.
 
-datalist.json lies in the data set's folder and its paths are relative to that folder. A folder without one that a
-layout recognises gives the same list, made in memory.
+datalist.json lies in the data set's folder and its paths are relative to that folder. A folder
+without one that a layout recognises gives the same list, made in memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ __all__ = [
 Split = Literal["training", "validation", "test", "unlabeled", "all"]
 
 Fold = int | str | Sequence[str] | None
-"""What is left out of training to validate on: a fold of the list, cases by their names, or nothing."""
+"""What is left out of training to validate on: a fold of the list, cases by their names, or
+nothing."""
 
 _logger = logging.getLogger(__name__)
 
@@ -48,13 +49,15 @@ def read_datalist(dataset_dir: str | os.PathLike[str]) -> Datalist:
     """Reads and checks the list of a data set; its warnings are logged.
 
     Args:
-        dataset_dir: folder with datalist.json, or a data set as it unzips (then with the defaults of `prepare`).
+        dataset_dir: folder with datalist.json, or a data set as it unzips (then with the defaults
+            of `prepare`).
 
     Returns:
         The list, with paths relative to `dataset_dir`.
 
     Raises:
-        UserError: no data set; a malformed datalist.json; files that do not exist, all of them listed.
+        UserError: no data set; a malformed datalist.json; files that do not exist, all of them
+            listed.
     """
     folder = Path(dataset_dir)
     if not folder.is_dir():
@@ -84,19 +87,24 @@ def select_cases(
 
     Args:
         dataset_dir: see `read_datalist`.
-        split: "training" (all labelled cases but those of `fold`), "validation" (those of `fold`), "test",
-            "unlabeled" (without patients of the validation fold and of the test cases), "all" (labelled or not).
-        fold: validation fold, or the names of the cases that take its place; null (or the text "null") for none. It is
-            not looked at for "all" and "test".
-        exclude_patients: patients to leave out, for instance those of a test set that lies elsewhere.
+        split: "training" (all labelled cases but those of `fold`), "validation" (those of `fold`),
+            "test", "unlabeled" (without patients of the validation fold and of the test cases),
+            "all" (labelled or not).
+        fold: validation fold, or the names of the cases that take its place; null (or the text
+            "null") for none. It is not looked at for "all" and "test".
+        exclude_patients: patients to leave out, for instance those of a test set that lies
+            elsewhere.
         labelled: leave out cases without label, as an evaluation must.
         pseudo: True: only cases whose label a network made, False: only others; None: both.
-        masks: whether labels and masks must belong to their images; False where the images alone are read.
-        may_be_empty: whether validation without a fold is no case instead of an error: a training does without.
+        masks: whether labels and masks must belong to their images; False where the images alone
+            are read.
+        may_be_empty: whether validation without a fold is no case instead of an error: a training
+            does without.
 
     Raises:
-        UserError: unknown split or fold, nothing left, a patient in training and in validation or test, or a label or
-            mask that cannot be read or does not belong to its image (`check_belongs`).
+        UserError: unknown split or fold, nothing left, a patient in training and in validation or
+            test, or a label or mask that cannot be read or does not belong to its image
+            (`check_belongs`).
     """
     if split not in get_args(Split):
         raise UserError(f"split: {split!r}, expected: {', '.join(get_args(Split))}")
@@ -134,7 +142,8 @@ def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None, split: Spli
     Args:
         dataset_dir: see `read_datalist`.
         fold: see `select_cases`; None when all cases train.
-        split: what of the data set the run is about; a fold of other data means nothing for "all" and "test".
+        split: what of the data set the run is about; a fold of other data means nothing for "all"
+            and "test".
 
     Raises:
         UserError: see `read_datalist`; a fold or a case that does not exist.

@@ -14,9 +14,9 @@ from .slices import SliceDataset, mix_seed
 class PairedSlices(Dataset[list[dict[str, Any]]]):
     """Serves a labelled slice together with a pseudo-labelled one, so that every batch holds as many of both.
 
-    An epoch is one pass over the labelled slices. The pseudo-labelled ones go round: every one of them comes once
-    before any comes again, in an order that is drawn anew for every round. The data loader's collation flattens the
-    pairs, so its batch size counts pairs.
+    An epoch is one pass over the labelled slices. The pseudo-labelled ones go round: every one of
+    them comes once before any comes again, in an order that is drawn anew for every round. The data
+    loader's collation flattens the pairs, so its batch size counts pairs.
 
     Args:
         labelled: slices with true labels.

@@ -27,7 +27,8 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
     Args:
         data: see `SliceDataset`.
         grid: see `SliceDataset`.
-        transform: from HU to what the network sees, on {"image": (1, H, W, D) HU, "label": (1, H, W, D)}.
+        transform: from HU to what the network sees, on {"image": (1, H, W, D) HU, "label": (1, H,
+            W, D)}.
         cache_dir: see `SliceDataset`.
         progress: see `SliceDataset`.
 
@@ -73,9 +74,9 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
 class PatchDataset(VolumeDataset):
     """Serves patches of volumes, half of them around infected voxels and half around others.
 
-    The volumes are read and brought to the network's grid once, when the data set is built (`SliceDataset` does the
-    same with slices). Which patch is served is a function of (seed, epoch, index), so that neither the number of
-    workers nor a resumed run changes it.
+    The volumes are read and brought to the network's grid once, when the data set is built
+    (`SliceDataset` does the same with slices). Which patch is served is a function of (seed, epoch,
+    index), so that neither the number of workers nor a resumed run changes it.
 
     Args:
         data: see `SliceDataset`.

@@ -37,30 +37,34 @@ Stack = tuple[NDArray[np.float32], NDArray[np.uint8]]
 class SliceDataset(Dataset[dict[str, torch.Tensor]]):
     """Serves single slices of cases; a case is a volume or a picture.
 
-    The deterministic part of the preprocessing runs once a case, when the data set is built; its result stays
-    in memory or, with `cache_dir`, in memory-mapped files that later runs find again. The rest runs at every
-    access, with random transforms seeded by (seed, epoch, slice): what is served depends neither on the number
-    of workers nor on what was served before, so that a stopped training resumes as if nothing had happened.
+    The deterministic part of the preprocessing runs once a case, when the data set is built; its
+    result stays in memory or, with `cache_dir`, in memory-mapped files that later runs find again.
+    The rest runs at every access, with random transforms seeded by (seed, epoch, slice): what is
+    served depends neither on the number of workers nor on what was served before, so that a stopped
+    training resumes as if nothing had happened.
 
     Args:
-        data: cases with "image" and "label" paths; "slices" restricts a case to these slices (counted along
-            the stored third axis), "label_codes", "label_scale" and "intensity" as in `datalist.json`.
+        data: cases with "image" and "label" paths; "slices" restricts a case to these slices
+            (counted along the stored third axis), "label_codes", "label_scale" and "intensity" as
+            in `datalist.json`.
         grid: the deterministic part, from paths to (1, H, W, Z) in HU.
-        transform: what runs on a slice {"image": (1, H, W) HU, "label": (1, H, W)} at every access; absent,
-            slices are served in HU.
-        sampling: "all" slices; "infected", those with lesion only; "balanced", those with lesion and as many
-            of the others, drawn anew every epoch.
-        picture_share: share of an epoch that pictures (cases of one slice) make up beside volumes, in (0, 1): they
-            are served several times, each time augmented in another way. Without it the slices of a few volumes
-            outnumber them by far. Absent, and with one kind alone, every slice is served once.
-        slices_per_epoch: how many of all these an epoch serves, drawn anew every time; absent, all of them.
+        transform: what runs on a slice {"image": (1, H, W) HU, "label": (1, H, W)} at every access;
+            absent, slices are served in HU.
+        sampling: "all" slices; "infected", those with lesion only; "balanced", those with lesion
+            and as many of the others, drawn anew every epoch.
+        picture_share: share of an epoch that pictures (cases of one slice) make up beside volumes,
+            in (0, 1): they are served several times, each time augmented in another way. Without it
+            the slices of a few volumes outnumber them by far. Absent, and with one kind alone,
+            every slice is served once.
+        slices_per_epoch: how many of all these an epoch serves, drawn anew every time; absent, all
+            of them.
         cache_dir: where to keep the deterministic part on disk; absent, in memory.
         seed: seed of augmentation and balanced sampling.
         progress: whether to show a progress bar while cases load.
 
     Raises:
-        UserError: for an unknown sampling, a share outside of (0, 1), less than one slice an epoch, or a sampling
-            that leaves no slice of non-empty data.
+        UserError: for an unknown sampling, a share outside of (0, 1), less than one slice an epoch,
+            or a sampling that leaves no slice of non-empty data.
     """
 
     def __init__(
@@ -186,8 +190,8 @@ def load_stacks(
         progress: whether to show a progress bar.
 
     Returns:
-        The slices of each case, inferior first; those from the disk are mapped into memory and may be written to
-        without changing the file.
+        The slices of each case, inferior first; those from the disk are mapped into memory and may
+        be written to without changing the file.
     """
     bar = tqdm(data, desc="loading cases", unit="case", disable=not progress or len(data) < 2)
     return [_load_stack(case, grid, optional(cache_dir)) for case in bar]

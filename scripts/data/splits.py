@@ -25,9 +25,11 @@ ONE_PATIENT_WARNING = "one patient: there are no folds and nothing to validate o
 def assign_folds(cases: Sequence[Case], folds: int, seed: int, split: str = "patient") -> tuple[list[Case], list[str]]:
     """Gives every case its fold; the result depends on names and `seed`, not on the order of `cases`.
 
-    Split "patient": the cases of a patient share a fold, folds are balanced by number of cases, a case of an
-    unknown patient stands for itself. A case that names its `slices` and no patient is a stack of independent
-    slices: it is repeated, one part of its slices in each fold. Split "slice": so is every volume.
+    Split "patient": the cases of a patient share a fold, folds are balanced by number of cases, a
+        case of an
+    unknown patient stands for itself. A case that names its `slices` and no patient is a stack of
+    independent slices: it is repeated, one part of its slices in each fold. Split "slice": so is
+    every volume.
 
     Args:
         cases: labelled cases.

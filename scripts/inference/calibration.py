@@ -1,7 +1,7 @@
 """The operating point of weights, how far their probabilities can be trusted, and what scans are familiar to them.
 
-All of it is measured on cases that the weights did not see: the validation folds of trainings with one recipe, each by
-the weights of its own training.
+All of it is measured on cases that the weights did not see: the validation folds of trainings with
+one recipe, each by the weights of its own training.
 """
 
 from __future__ import annotations
@@ -52,13 +52,15 @@ BIN = 16
 """Levels in a bin of the reliability curve."""
 
 FLAT = 0.002
-"""Dice within this of the highest is as good: the optimum is flat, and the cases that choose are few."""
+"""Dice within this of the highest is as good: the optimum is flat, and the cases that choose are
+few."""
 
 KINDS = (("volumes", False), ("pictures", True))
 """What is averaged apart, and whether its cases are pictures."""
 
 STRANGER = 1.5
-"""A scan is called unlike the training data beyond this many times the largest distance of an unseen case."""
+"""A scan is called unlike the training data beyond this many times the largest distance of an
+unseen case."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class CaseCounts:
         picture: whether it is a single picture and not a volume.
         voxels: (Z, LEVELS) voxels of each slice by level.
         lesion: (Z, LEVELS), those of them that are lesion.
-        distance: mean distance of its slices from the training slices of the weights that judged it.
+        distance: mean distance of its slices from the training slices of the weights that judged
+            it.
     """
 
     name: str
@@ -133,12 +136,12 @@ def choose_threshold(cases: Sequence[CaseCounts]) -> float:
 def choose_slice_share(cases: Sequence[CaseCounts], threshold: float) -> dict[str, float] | None:
     """The least share of a slice that must be marked for it to count as one with infection.
 
-    It is the share with the largest sum of sensitivity and specificity over the slices of volumes; of several the
-    smallest.
+    It is the share with the largest sum of sensitivity and specificity over the slices of volumes;
+    of several the smallest.
 
     Returns:
-        {"least_share", "sensitivity", "specificity"}; None where volumes do not have slices of both kinds, or nothing
-        is marked.
+        {"least_share", "sensitivity", "specificity"}; None where volumes do not have slices of both
+        kinds, or nothing is marked.
     """
     level = round(threshold * LEVELS)
     volumes = [case for case in cases if not case.picture]
@@ -206,24 +209,29 @@ def calibrate(
 ) -> dict[str, Any]:
     """Measures operating point, calibration and familiarity, and states them in the metadata of the weights.
 
-    Beside the metadata it draws the reliability curve (`.calibration.png`) and lists the cases (`.calibration.csv`).
+    Beside the metadata it draws the reliability curve (`.calibration.png`) and lists the cases
+    (`.calibration.csv`).
 
     Args:
         weights: whose metadata is completed.
         data: prepared data set that they, and the runs, were trained on.
-        runs: weights of trainings with the same recipe, each on another fold; none: `weights` alone.
+        runs: weights of trainings with the same recipe, each on another fold; none: `weights`
+            alone.
         flips: whether the operating point shall take the mean over mirror images.
         slices_of_training: how many training slices describe what is familiar.
         device: where networks work.
-        size: edge length at which slices shall be shown, which may be another one than they were trained at (Touvron et
-            al., "Fixing the train-test resolution discrepancy", NeurIPS 2019); None: as the metadata of the weights says.
+        size: edge length at which slices shall be shown, which may be another one than they were
+            trained at (Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS
+            2019); None: as the metadata of the weights says.
 
     Returns:
-        What the metadata now states: "preprocessing", "training", "operating_point", "calibration", "familiarity".
+        What the metadata now states: "preprocessing", "training", "operating_point", "calibration",
+            "familiarity".
 
     Raises:
-        UserError: if the weights are not for slices, metadata disagree about network, preprocessing or training, a fold
-            of the data is not that of checkpoint metadata or that of two, or networks cannot take the size.
+        UserError: if the weights are not for slices, metadata disagree about network, preprocessing
+            or training, a fold of the data is not that of checkpoint metadata or that of two, or
+            networks cannot take the size.
     """
     shown = read_metadata(weights)["preprocessing"]["size"] if size is None else size
     check_size(shown, "size")
@@ -363,7 +371,8 @@ def probabilities_and_label(
 ) -> tuple[list[Tensor], Tensor]:
     """What networks with one metadata say of a labelled case, and its label: (X, Y, Z) each, on the scan's own grid.
 
-    Z is the number of the case's own "slices" where it has some: others may be what the networks were trained on.
+    Z is the number of the case's own "slices" where it has some: others may be what the networks
+    were trained on.
     """
     preprocessing = preprocessing_from_metadata(metadata, label_grid="scan")
     inferer, output = inferer_from_metadata(metadata, 8, flips), EvaluationOutput(preprocessing, "scan")

@@ -1,7 +1,7 @@
 """The metadata beside a checkpoint: which network it is, how its input is made and what is known about it.
 
-`model.pt` is a state dict and `model.json` its metadata. Every entry that applies a checkpoint builds the network and
-the preprocessing from the metadata, so that they cannot disagree.
+`model.pt` is a state dict and `model.json` its metadata. Every entry that applies a checkpoint
+builds the network and the preprocessing from the metadata, so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from .tta import FlipInferer
 
 CARD_FORMAT = 1
 OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flips": False, "least_slice_share": 0.0}
-"""Where checkpoint metadata says nothing else: the probability from which on a voxel is infection, the smallest lesion kept, whether
-the network's answer is the mean over mirror images, and the share of a slice that must be marked for it to count."""
+"""Where checkpoint metadata says nothing else: the probability from which on a voxel is infection,
+the smallest lesion kept, whether the network's answer is the mean over mirror images, and the share
+of a slice that must be marked for it to count."""
 REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
 MAY_BE_UNDEFINED = ("figures", "data")
 """What may hold NaN in checkpoint metadata: a measure without a case that defines it."""
@@ -73,16 +74,18 @@ def write_metadata(
     Args:
         checkpoint: the weights.
         network: {"name", "arguments"}, see `create_network`.
-        preprocessing: arguments of `Preprocessing`: size, window, intensity, and what differs from its defaults;
-            "patch_size" (columns, rows, slices) if the network sees patches of volumes and not slices; "prior" (what
-            it was in training) if it sees an infection map beside the image.
+        preprocessing: arguments of `Preprocessing`: size, window, intensity, and what differs from
+            its defaults; "patch_size" (columns, rows, slices) if the network sees patches of
+            volumes and not slices; "prior" (what it was in training) if it sees an infection map
+            beside the image.
         data: what it was trained on: name, split, fold, synthetic and what else is known.
         figures: validation figures, each with what it was measured on.
-        operating_point: "threshold", probability from which on a voxel is infection; "smallest_lesion_mm3", volume
-            below which a connected lesion is left out of a scan's mask; "test_time_flips", see `average_over_flips`;
-            "least_slice_share", share of a slice from which on it counts as one with infection.
-        **further: what else is known: "training", the "size" of its slices where they are shown at another one since;
-            "calibration" and "familiarity"; see `calibrate` for all of them.
+        operating_point: "threshold", probability from which on a voxel is infection;
+            "smallest_lesion_mm3", volume below which a connected lesion is left out of a scan's
+            mask; "test_time_flips", see `average_over_flips`; "least_slice_share", share of a slice
+            from which on it counts as one with infection.
+        **further: what else is known: "training", the "size" of its slices where they are shown at
+            another one since; "calibration" and "familiarity"; see `calibrate` for all of them.
     """
     metadata = {
         "format": CARD_FORMAT,
@@ -100,7 +103,8 @@ def write_metadata(
 def read_metadata(checkpoint: str | Path) -> dict[str, Any]:
     """Reads the metadata of a checkpoint and checks that it belongs to these very weights, and that these can be used.
 
-    Every entry that applies or trains on weights reads their metadata first, so that the check stands here alone.
+    Every entry that applies or trains on weights reads their metadata first, so that the check
+    stands here alone.
 
     Args:
         checkpoint: path of the weights.
@@ -109,8 +113,8 @@ def read_metadata(checkpoint: str | Path) -> dict[str, Any]:
         The metadata.
 
     Raises:
-        UserError: if the weights or the metadata are absent, unreadable, do not belong together, or hold numbers that make
-            no sense, see `check_weights`.
+        UserError: if the weights or the metadata are absent, unreadable, do not belong together, or
+            hold numbers that make no sense, see `check_weights`.
     """
     return _read(checkpoint)[0]
 
@@ -168,7 +172,7 @@ def completed_preprocessing(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """What checkpoint metadata of an earlier version leaves unsaid: the defaults of the steps that are settled by the training."""
+    """What metadata of an earlier version leave unsaid: the defaults that the training settled."""
     parameters = inspect.signature(ClassPreprocessing if "prior" in preprocessing else Preprocessing).parameters
     return {name: one.default for name, one in parameters.items() if name != "label_grid"}
 
@@ -181,7 +185,8 @@ def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Mo
         device: where the network goes.
 
     Returns:
-        The network in evaluation mode, without deep supervision, in the fastest memory layout; and its metadata.
+        The network in evaluation mode, without deep supervision, in the fastest memory layout; and
+        its metadata.
 
     Raises:
         UserError: if weights or metadata cannot be used.
@@ -205,14 +210,16 @@ def network_from_metadata(metadata: Mapping[str, Any], **overrides: Any) -> nn.M
 
     Args:
         metadata: see `read_metadata`.
-        **overrides: arguments in place of the metadata's, as far as the network knows them: MONAI Label sets
-            `dropout`, inference sets `deep_supervision`. None leaves the metadata's value.
+        **overrides: arguments in place of the metadata's, as far as the network knows them: MONAI
+            Label sets `dropout`, inference sets `deep_supervision`. None leaves the metadata's
+            value.
 
     Returns:
         The network as its constructor initialises it.
 
     Raises:
-        UserError: if the metadata names an unknown network, or arguments that it cannot be built with.
+        UserError: if the metadata names an unknown network, or arguments that it cannot be built
+            with.
     """
     spec = checked_spec(metadata["network"])
     known = inspect.signature(constructor(spec["name"])).parameters
@@ -250,7 +257,8 @@ def class_preprocessing_from_metadata(metadata: Mapping[str, Any], label_grid: s
         label_grid: see `Preprocessing`.
 
     Raises:
-        UserError: if the metadata's network sees no prior, or the metadata states a step that this version does not know.
+        UserError: if the metadata's network sees no prior, or the metadata states a step that this
+            version does not know.
     """
     if "prior" not in metadata["preprocessing"]:
         name = metadata["network"]["name"]
@@ -282,8 +290,8 @@ def inferer_from_metadata(
         test_time_flips: in place of the operating point's.
 
     Returns:
-        Slices one by one; or, where the metadata has a patch size, patches that overlap by half and are blended by a
-        Gaussian, scans smaller than a patch padded with 0.
+        Slices one by one; or, where the metadata has a patch size, patches that overlap by half and
+        are blended by a Gaussian, scans smaller than a patch padded with 0.
     """
     settings = metadata["preprocessing"]
     inferer: Inferer
@@ -300,7 +308,8 @@ def require_slices(metadata: Mapping[str, Any], weights: str | Path) -> None:
     """Stops where only networks that find infection in slices can be applied.
 
     Raises:
-        UserError: if the metadata's network sees patches of volumes, or wants an infection map beside the slice.
+        UserError: if the metadata's network sees patches of volumes, or wants an infection map
+            beside the slice.
     """
     if "prior" in metadata["preprocessing"]:
         raise UserError(

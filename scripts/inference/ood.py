@@ -1,10 +1,11 @@
 """How far an image is from what a network was trained on, by the means of its deepest features.
 
-A network says "infection" or not of anything it is shown, of a scan from another world as well. The channel means of
-its deepest layer lie near those of the training slices for images of their kind and move away with other scanners,
-reconstructions or body parts (Gonzalez et al., "Distance-based detection of out-of-distribution silent failures for
-Covid-19 lung lesion segmentation", Medical Image Analysis 2022, arXiv 2208.03217, with the full covariance; here
-channel by channel, so that few patients are enough and the metadata holds what is needed).
+A network says "infection" or not of anything it is shown, of a scan from another world as well. The
+channel means of its deepest layer lie near those of the training slices for images of their kind
+and move away with other scanners, reconstructions or body parts (Gonzalez et al., "Distance-based
+detection of out-of-distribution silent failures for Covid-19 lung lesion segmentation", Medical
+Image Analysis 2022, arXiv 2208.03217, with the full covariance; here channel by channel, so that
+few patients are enough and the metadata holds what is needed).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 SMALLEST_SD = 1e-3
-"""A channel that is silent on all training slices counts as varying by this share of the largest deviation."""
+"""A channel that is silent on all training slices counts as varying by this share of the largest
+deviation."""
 
 
 def deepest_layer(network: nn.Module, size: int) -> str:

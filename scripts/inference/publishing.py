@@ -23,20 +23,24 @@ MOST_CHANGED_DICE = 1e-3
 def publish(weights: Path, target: Path, data: str, device: torch.device) -> dict[str, float]:
     """Writes weights with their metadata, in half precision if masks of unseen cases stay what they are.
 
-    Convolutions are halved; biases and normalisation, which are small and shift whole maps, are not.
+    Convolutions are halved; biases and normalisation, which are small and shift whole maps, are
+    not.
 
     Args:
         weights: trained weights, calibrated or not.
         target: the weights to write; their metadata goes beside them.
-        data: prepared data set that they were trained on; the cases of their validation fold are compared.
+        data: prepared data set that they were trained on; the cases of their validation fold are
+            compared.
         device: where networks work.
 
     Returns:
-        The largest changes of a case by half precision: "voxels" (share) and "dice". Beyond `MOST_CHANGED_VOXELS` or
-        `MOST_CHANGED_DICE` the weights were written as they are; see `is_faithful`.
+        The largest changes of a case by half precision: "voxels" (share) and "dice". Beyond
+        `MOST_CHANGED_VOXELS` or `MOST_CHANGED_DICE` the weights were written as they are; see
+        `is_faithful`.
 
     Raises:
-        UserError: if there is a target, or checkpoint metadata of its name, already, or the weights were trained on other data.
+        UserError: if there is a target, or checkpoint metadata of its name, already, or the weights
+            were trained on other data.
     """
     if target.suffix != ".pt":
         raise UserError(f"{target}: expected: a new file with the suffix .pt")

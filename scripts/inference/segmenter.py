@@ -49,7 +49,8 @@ class Segmentation:
         mask: (X, Y, Z) uint8 in {0, 1}.
         probability: (X, Y, Z) uint8, round(255 p); None unless asked for.
         notes: what was left undone, and what is strange about the scan.
-        distance: how far the scan is from the training data, see `Familiarity`; None where the metadata cannot tell.
+        distance: how far the scan is from the training data, see `Familiarity`; None where the
+            metadata cannot tell.
     """
 
     mask: NDArray[np.uint8]
@@ -114,7 +115,8 @@ class Segmenter:
     """A checkpoint, loaded once, that segments any number of scans.
 
     Args:
-        weights: trained weights with their metadata beside them; network, preprocessing and operating point are the metadata's.
+        weights: trained weights with their metadata beside them; network, preprocessing and
+            operating point are the metadata's.
         device: a torch device; None takes CUDA, then MPS, then the CPU.
         threshold: in place of the metadata's.
         smallest_lesion_mm3: in place of the metadata's.
@@ -174,8 +176,8 @@ class Segmenter:
             scan: the scan.
             slices: its slices in HU.
             probability: whether to keep the probability as well.
-            anatomy: what is seen of the scan and its lungs, where the caller knows them; weights that look at the box
-                around the lungs find them otherwise.
+            anatomy: what is seen of the scan and its lungs, where the caller knows them; weights
+                that look at the box around the lungs find them otherwise.
             progress: called with the number of slices that were done.
             watch: takes the time of a stage: "network" or "back to grid".
 

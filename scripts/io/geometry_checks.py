@@ -12,7 +12,8 @@ from .grids import Grid, check_belongs
 from .volume import Affine, Note, Scan, axial_axes
 
 SHEAR_TOLERANCE = 1e-3
-"""Largest cosine between two axes that counts as a right angle: 0.06 degrees, what rounded headers reach."""
+"""Largest cosine between two axes that counts as a right angle: 0.06 degrees, what rounded headers
+reach."""
 
 LARGEST_TILT = 30.0
 """Degrees; CT gantries tilt by as much (IEC 60601-2-44 scanners: -30 to 30)."""
@@ -39,8 +40,8 @@ def check_geometry(
         What a person should know, without the findings that leave nothing to segment.
 
     Raises:
-        UserError: for an affine that is not a grid of axial slices (NaN, singular, sheared in plane, tilted by
-            more than 30 degrees) and for slices below 16 x 16 voxels.
+        UserError: for an affine that is not a grid of axial slices (NaN, singular, sheared in
+            plane, tilted by more than 30 degrees) and for slices below 16 x 16 voxels.
     """
     notes = check_directions(source, affine)
     notes += check_size(source, shape, affine, picture)
@@ -50,8 +51,8 @@ def check_geometry(
 def check_directions(source: str | Path, affine: Affine) -> list[Note]:
     """Refuses an affine that spans no volume or is sheared; notes a gantry tilt.
 
-    In-plane axes must be orthogonal, because the network sees slices as they are stored. Slices that are only
-    shifted against each other, as a tilted gantry leaves them, are usable.
+    In-plane axes must be orthogonal, because the network sees slices as they are stored. Slices
+    that are only shifted against each other, as a tilted gantry leaves them, are usable.
     """
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         raise UserError(f"{source}: the affine holds NaN or infinite numbers; expected: a valid orientation and origin")
@@ -120,7 +121,8 @@ def check_extent(shape: Sequence[int], affine: Affine) -> list[Note]:
 def check_same_grid(other: Scan, scan: Scan) -> None:
     """Refuses a mask whose voxels do not lie on those of its scan, stored in whatever order.
 
-    Half a voxel off is fine: other programs round what they write, and every voxel still finds its own.
+    Half a voxel off is fine: other programs round what they write, and every voxel still finds its
+        own.
 
     Raises:
         UserError: see `check_belongs`.

@@ -71,7 +71,8 @@ def _check_kind(label: Grid, image: Grid) -> None:
 def _turned(shape: tuple[int, ...], affine: NDArray[np.float64]) -> tuple[tuple[int, ...], NDArray[np.float64]]:
     """Size and affine with the axes turned to RAS, as far as permutations and flips go.
 
-    The same turn as MONAI's `Orientation`, which brings labels and images to one order for training.
+    The same turn as MONAI's `Orientation`, which brings labels and images to one order for
+    training.
     """
     turn = nib.io_orientation(affine)
     order = np.argsort(turn[:, 0])

@@ -33,9 +33,10 @@ _PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]  # black, dark red, dark green, as in
 def write_mask(mask: NDArray[np.uint8], scan: str | Path, path: str | Path) -> Path:
     """Writes a mask with the geometry of the file that it belongs to.
 
-    A NIfTI mask has the scan's shape, affine, sform and qform with their codes, and units; MONAI's own writer
-    changes the codes and squeezes a one-slice volume. Text fields and extensions of the header, which may hold a
-    patient's name, are left out. A NRRD or MetaImage mask has the scan's origin, spacing and direction, bit for bit.
+    A NIfTI mask has the scan's shape, affine, sform and qform with their codes, and units; MONAI's
+    own writer changes the codes and squeezes a one-slice volume. Text fields and extensions of the
+    header, which may hold a patient's name, are left out. A NRRD or MetaImage mask has the scan's
+    origin, spacing and direction, bit for bit.
 
     Args:
         mask: (X, Y, Z) in the scan's stored orientation, values in {0, 1}.
@@ -80,8 +81,9 @@ def write_scan_mask(mask: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
 def write_probability(levels: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
     """Writes probabilities in 256 steps beside the mask, with its geometry: a byte a voxel instead of four.
 
-    NIfTI gets the slope 1/255, so that its readers give 0 to 1, off by 1/510 at most. NRRD, MetaImage and PNG have
-    no slope: there the values are 0 to 255. See `write_scan_mask` for what is returned and raised.
+    NIfTI gets the slope 1/255, so that its readers give 0 to 1, off by 1/510 at most. NRRD,
+    MetaImage and PNG have no slope: there the values are 0 to 255. See `write_scan_mask` for what
+    is returned and raised.
 
     Args:
         levels: (X, Y, Z) in the scan's stored orientation, 255 times the probability, rounded.

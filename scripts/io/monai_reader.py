@@ -21,7 +21,8 @@ from .volume import Scan
 logger = logging.getLogger(__name__)
 
 _AGAINST_THE_HEADER = ("forms_differ", "voxel_offset", "bytes_behind", "quaternion_scaled")
-"""Findings that say which of two statements of a header was believed; the other findings are those of `segment`."""
+"""Findings that say which of two statements of a header was believed; the other findings are those
+of `segment`."""
 
 
 class ScanReader(ImageReader):

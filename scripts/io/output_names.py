@@ -12,7 +12,8 @@ from typing import Any
 MANIFEST = "manifest.json"
 REPORT = "report.json"
 KEY = "run_key"
-"""Entry of a report that tells which input, weights and settings made it: equal keys, equal results."""
+"""Entry of a report that tells which input, weights and settings made it: equal keys, equal
+results."""
 
 _WRITTEN = re.compile(
     r"(infection|probability)\.(nii\.gz|nrrd|mha|png)|infection_seg\.dcm|report\.(json|html)|preview\.png"
@@ -37,7 +38,8 @@ def foreign_files(folder: Path) -> list[str]:
 def walk_files(root: Path, output: Path | None = None) -> Iterator[tuple[Path, list[Path]]]:
     """Goes through a folder and its subfolders, sorted, without what is hidden and without results of earlier runs.
 
-    Links to folders are followed. A folder is entered once, by the path that comes first, so that loops end.
+    Links to folders are followed. A folder is entered once, by the path that comes first, so that
+    loops end.
 
     Args:
         root: the folder.
@@ -78,7 +80,8 @@ def describe_passed_over(root: Path, suffixes: tuple[str, ...]) -> list[str]:
         suffixes: endings of scans, in lower case.
 
     Returns:
-        A line each with a count and the first names; links to nothing are told whatever they are called.
+        A line each with a count and the first names; links to nothing are told whatever they are
+        called.
     """
     broken: list[str] = []
     hidden: list[str] = []

@@ -1,7 +1,7 @@
 """What fills a slice outside of the reconstruction circle, where it is not air: found by its shape, or named by DICOM.
 
-A scanner reconstructs a circle and writes one value around it: -1024 HU, -2000, -3024, 0 or 3071. Whatever it is, there
-is no patient.
+A scanner reconstructs a circle and writes one value around it: -1024 HU, -2000, -3024, 0 or 3071.
+Whatever it is, there is no patient.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Padding:
     Attributes:
         low: lowest padding value; NaN for what is not a number.
         high: highest padding value.
-        radius: of the circle in pixels, around the middle of a slice; None: unknown, padding is what is joined to the
-            border of a slice.
+        radius: of the circle in pixels, around the middle of a slice; None: unknown, padding is
+            what is joined to the border of a slice.
     """
 
     low: float
@@ -59,8 +59,8 @@ class Padding:
 def find_padding(slice_at: Callable[[int], Tensor], count: int) -> Padding | None:
     """Finds one value that fills the outside of a circle around the middle of the slices.
 
-    Slices in even distances are looked at; more than half of them must show the same value around a circle. All four
-    corners hold it, so that a scan with air in a corner is done with at once.
+    Slices in even distances are looked at; more than half of them must show the same value around a
+    circle. All four corners hold it, so that a scan with air in a corner is done with at once.
 
     Args:
         slice_at: gives slice `index` as (X, Y), values in HU as they are stored.

@@ -32,8 +32,8 @@ def open_payload(path: Path) -> IO[bytes]:
 def unpacked_length(path: Path, expected: int) -> int:
     """Returns how many bytes a file unpacks to.
 
-    The length that gzip wrote behind the data is believed where it is the expected one. Otherwise the stream is
-    unpacked: it may have several members, be cut off, or hold more than 4 GiB.
+    The length that gzip wrote behind the data is believed where it is the expected one. Otherwise
+    the stream is unpacked: it may have several members, be cut off, or hold more than 4 GiB.
 
     Args:
         path: plain or gzip.
@@ -62,7 +62,8 @@ def unpacked_length(path: Path, expected: int) -> int:
 def read_array(path: Path, dtype: np.dtype[Any], count: int, offset: int, total: int) -> NDArray[Any]:
     """Reads `count` numbers that start at byte `offset`.
 
-    A plain file is memory-mapped. A gzip stream is read to its end, because only there its checksum is compared.
+    A plain file is memory-mapped. A gzip stream is read to its end, because only there its checksum
+    is compared.
 
     Args:
         path: plain or gzip.

@@ -27,15 +27,17 @@ def read_scan(path: Path, volume: int | None = None) -> Scan:
     """Reads and checks one scan.
 
     Args:
-        path: NIfTI (.nii, .nii.gz, a pair .hdr/.img), NRRD, MetaImage, or a picture (PNG, JPG, BMP).
+        path: NIfTI (.nii, .nii.gz, a pair .hdr/.img), NRRD, MetaImage, or a picture (PNG, JPG,
+            BMP).
         volume: which volume of a file that holds several, from 1.
 
     Returns:
-        Values as they are stored, memory-mapped where the file is plain NIfTI, with geometry and findings.
+        Values as they are stored, memory-mapped where the file is plain NIfTI, with geometry and
+        findings.
 
     Raises:
-        UserError: for a file that is missing, empty, damaged, of another kind, or whose geometry leaves nothing to
-            segment; the line names the file, what was found and what is expected.
+        UserError: for a file that is missing, empty, damaged, of another kind, or whose geometry
+            leaves nothing to segment; the line names the file, what was found and what is expected.
     """
     scan = _read(path, volume)
     scan.name = scan_name(path)

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from .padding import Padding
 
 AXES = "LPS"
-"""Canonical orientation: x to the patient's left, y to posterior, z to superior. A radiological display shows
-a slice [x, y] of it in column x and row y: volumes and pictures reach the network the same way round."""
+"""Canonical orientation: x to the patient's left, y to posterior, z to superior. A radiological
+display shows a slice [x, y] of it in column x and row y: volumes and pictures reach the network the
+same way round."""
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""From DICOM's and ITK's world to NIfTI's; the affine of a picture, whose columns run left and rows to posterior."""
+"""From DICOM's and ITK's world to NIfTI's; the affine of a picture, whose columns run left and rows
+to posterior."""
 
 Affine = NDArray[np.float64]
 Kind = Literal["nifti", "itk", "dicom", "picture"]
@@ -53,8 +55,8 @@ class Note:
     Attributes:
         code: short name of the finding, for programs: "few_slices", "not_a_number", ...
         text: one sentence that says what was found and what it means or what was done.
-        kind: "warning" (the result may be worse; `--strict` refuses), "repair" (mended safely, recorded) or
-            "assumption" (something that the file does not say was taken for granted).
+        kind: "warning" (the result may be worse; `--strict` refuses), "repair" (mended safely,
+            recorded) or "assumption" (something that the file does not say was taken for granted).
     """
 
     code: str
@@ -70,12 +72,15 @@ class Scan:
         name: the input's name without extension; what the case is called.
         path: the file, or the DICOM folder.
         kind: how it was stored.
-        values: stored values (X, Y, Z), in the type that they were stored in; not yet HU where a slope is set.
+        values: stored values (X, Y, Z), in the type that they were stored in; not yet HU where a
+            slope is set.
         affine: voxel index to millimetres, RAS as in NIfTI, (4, 4) float64.
         slope: what stored values are multiplied with.
         intercept: what is added then.
-        voxel_size_known: whether the affine holds real millimetres; without it nothing is said in ml or mm.
-        facts: what the report repeats: modality, scanner, kernel, stored type, ...; nothing that names a person.
+        voxel_size_known: whether the affine holds real millimetres; without it nothing is said in
+            ml or mm.
+        facts: what the report repeats: modality, scanner, kernel, stored type, ...; nothing that
+            names a person.
         notes: findings of the reader.
         padding: DICOM: what PixelPaddingValue names, in HU; None: nothing, or as dark as air.
         files: DICOM: the files in the order of the third axis; else empty.
@@ -111,7 +116,8 @@ class Scan:
     def spacing_lps(self) -> tuple[float, float, float]:
         """Voxel size along left, posterior, superior in mm: the stored axes, turned.
 
-        The third is the distance between slices along their normal, also where a gantry tilt shifts them.
+        The third is the distance between slices along their normal, also where a gantry tilt shifts
+        them.
         """
         x, y, _ = (self.spacing[axis] for axis in axial_axes(self.affine))
         return x, y, self.voxel_mm3 / (x * y)

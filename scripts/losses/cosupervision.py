@@ -17,9 +17,10 @@ LOSS_FORMS = ("sum", "paper_literal", "mean")
 def soft_dice(probability: Tensor, target: Tensor, batch: bool = True) -> Tensor:
     """Soft Dice coefficient 2 * sum(p * g) / (sum(p) + sum(g)) of every channel.
 
-    The denominator is clamped at 1e-5 and nothing is added to the numerator: an empty target gives 0 whatever
-    is predicted. With `batch` the sums run over the whole batch, in distributed training over the batches of
-    all processes, so that several processes optimise what one process with the same global batch would.
+    The denominator is clamped at 1e-5 and nothing is added to the numerator: an empty target gives
+    0 whatever is predicted. With `batch` the sums run over the whole batch, in distributed training
+    over the batches of all processes, so that several processes optimise what one process with the
+    same global batch would.
 
     Args:
         probability: (B, C, H, W), range [0, 1], float32.
@@ -33,7 +34,8 @@ def soft_dice(probability: Tensor, target: Tensor, batch: bool = True) -> Tensor
     intersection = (probability * target).sum(dim=axes)
     total = probability.sum(dim=axes) + target.sum(dim=axes)
     if batch and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        # The functional form is differentiable: its backward pass sums the gradients over the processes.
+        # The functional form is differentiable: its backward pass sums the gradients over the
+        # processes.
         from torch.distributed.nn.functional import all_reduce
 
         intersection, total = all_reduce(torch.stack([intersection, total])).unbind()
@@ -43,10 +45,10 @@ def soft_dice(probability: Tensor, target: Tensor, batch: bool = True) -> Tensor
 class CoSupervisionLoss(nn.Module):
     """L_total = theta * L_edge + beta * L_semantic + L_fusion.
 
-    L_fusion is the Dice loss of the main map, L_edge and L_semantic collect the Dice losses of the heads.
-    Equations 1 and 2 of the paper subtract the sum of all Dice coefficients from 1, so that a perfect C_2
-    model has the loss -1.6. The default form, a sum of Dice losses, has the same gradient and is 0 at its
-    best, which schedules with relative thresholds need.
+    L_fusion is the Dice loss of the main map, L_edge and L_semantic collect the Dice losses of the
+    heads. Equations 1 and 2 of the paper subtract the sum of all Dice coefficients from 1, so that
+    a perfect C_2 model has the loss -1.6. The default form, a sum of Dice losses, has the same
+    gradient and is 0 at its best, which schedules with relative thresholds need.
 
     Args:
         edge_heads: number of heads under edge supervision; their maps follow the main map.
@@ -55,10 +57,10 @@ class CoSupervisionLoss(nn.Module):
         mask_weight: beta.
         edge_head_weights: zeta, one a head; 1 each by default.
         mask_head_weights: omega, one a head; 1 each by default.
-        loss_form: "sum" of the heads' losses, "paper_literal" (1 - the sum of the coefficients), or "mean"
-            of the heads' losses, which changes the effective theta and beta.
-        batch_dice: sums over the whole batch, as in the paper's code; otherwise the mean over the images,
-            where an image without lesion has the constant loss 1.
+        loss_form: "sum" of the heads' losses, "paper_literal" (1 - the sum of the coefficients), or
+            "mean" of the heads' losses, which changes the effective theta and beta.
+        batch_dice: sums over the whole batch, as in the paper's code; otherwise the mean over the
+            images, where an image without lesion has the constant loss 1.
 
     Raises:
         ValueError: for an unknown form or weights that do not fit the heads.
@@ -96,8 +98,8 @@ class CoSupervisionLoss(nn.Module):
         """Returns the loss as a float32 scalar, whatever the type of the logits.
 
         Args:
-            logits: (B, 1 + edge_heads + mask_heads, H, W) from training mode, or (B, 1, H, W), of which only
-                L_fusion can be said.
+            logits: (B, 1 + edge_heads + mask_heads, H, W) from training mode, or (B, 1, H, W), of
+                which only L_fusion can be said.
             label: (B, 2, H, W), values in {0, 1}: mask, edge.
 
         Raises:

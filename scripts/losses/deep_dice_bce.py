@@ -14,9 +14,9 @@ MAIN_WEIGHT = 0.5
 class DeepDiceBCELoss(nn.Module):
     """L = 0.5 BCE + Dice loss of the main map and of each head; weight 0.5 for the main map, 0.5 over all heads.
 
-    The Dice loss is soft, 1 - (2 sum(p g) + 1e-5) / (sum(p) + sum(g) + 1e-5) with sums over the batch of this process
-    (a Dice that is summed over several processes is that of `CoSupervisionLoss` only), p = sigmoid(logits); BCE is the
-    mean over the voxels.
+    The Dice loss is soft, 1 - (2 sum(p g) + 1e-5) / (sum(p) + sum(g) + 1e-5) with sums over the
+    batch of this process (a Dice that is summed over several processes is that of
+    `CoSupervisionLoss` only), p = sigmoid(logits); BCE is the mean over the voxels.
 
     Args:
         mask_heads: number of heads, whose maps follow the main map.
@@ -33,7 +33,8 @@ class DeepDiceBCELoss(nn.Module):
         """Returns the loss as a float32 scalar, whatever the type of the logits.
 
         Args:
-            logits: (B, 1 + mask_heads, ...) from training mode, or (B, 1, ...), whose loss has the weight 1.
+            logits: (B, 1 + mask_heads, ...) from training mode, or (B, 1, ...), whose loss has the
+                weight 1.
             label: (B, C, ...), values in {0, 1}; the first channel is the mask.
 
         Raises:

@@ -14,13 +14,14 @@ SMOOTH = 1e-4  # in numerator and denominator, so that a class that is neither t
 class DiceCrossEntropyLoss(nn.Module):
     """L = (1 - mean Dice) + cross entropy, both of the softmax over background and lesion.
 
-    Dice = (2 * sum(p * g) + 1e-4) / (sum(p) + sum(g) + 1e-4) is that of one class in one image; its mean runs over
-    classes and images, so background counts as much as lesion, and several processes optimise what one process with
-    their batches together would.
+    Dice = (2 * sum(p * g) + 1e-4) / (sum(p) + sum(g) + 1e-4) is that of one class in one image; its
+    mean runs over classes and images, so background counts as much as lesion, and several processes
+    optimise what one process with their batches together would.
 
-    The network hands over lesion - background as one logit z; the softmax of (0, z) is that of its two maps. The
-    published code puts a sigmoid on each map first, so that the cross entropy of a perfect prediction is
-    ln(1 + 1/e) = 0.3133. That is no option here: the sigmoids of two maps cannot be told from their difference.
+    The network hands over lesion - background as one logit z; the softmax of (0, z) is that of its
+    two maps. The published code puts a sigmoid on each map first, so that the cross entropy of a
+    perfect prediction is ln(1 + 1/e) = 0.3133. That is no option here: the sigmoids of two maps
+    cannot be told from their difference.
     """
 
     def __init__(self) -> None:

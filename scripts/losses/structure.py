@@ -1,7 +1,8 @@
 """The loss of Inf-Net: cross-entropy and IoU that weigh pixels by how their neighbourhood differs from them.
 
-Fan et al. 2020 (arXiv 2004.14133), section III-D; the weights are those of Wei, Wang, Huang: "F3Net: Fusion, feedback
-and focus for salient object detection", AAAI 2020 (arXiv 1911.11445), equations 4 to 8.
+Fan et al. 2020 (arXiv 2004.14133), section III-D; the weights are those of Wei, Wang, Huang:
+"F3Net: Fusion, feedback and focus for salient object detection", AAAI 2020 (arXiv 1911.11445),
+equations 4 to 8.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ def structure_loss(logits: Tensor, target: Tensor, legacy_bce: bool = False) -> 
     Args:
         logits: (B, C, H, W), float32.
         target: the same shape, range [0, 1].
-        legacy_bce: the mean cross-entropy of the whole batch without weights, which the published code computes:
-            it names the reduction in a way that PyTorch reads as "mean", and the weights cancel.
+        legacy_bce: the mean cross-entropy of the whole batch without weights, which the published
+            code computes: it names the reduction in a way that PyTorch reads as "mean", and the
+            weights cancel.
 
     Returns:
         A scalar, >= 0.
@@ -49,7 +51,8 @@ def structure_loss(logits: Tensor, target: Tensor, legacy_bce: bool = False) -> 
 class InfNetLoss(nn.Module):
     """L = sum of the structure losses of main map and mask heads + cross-entropy of the edge heads.
 
-    All have the weight 1. For Inf-Net the main map is S_3, the edge head S_e, the mask heads S_g, S_5, S_4.
+    All have the weight 1. For Inf-Net the main map is S_3, the edge head S_e, the mask heads S_g,
+    S_5, S_4.
 
     Args:
         edge_heads: number of heads under edge supervision; their maps follow the main map.
@@ -67,9 +70,10 @@ class InfNetLoss(nn.Module):
         """Returns the loss as a float32 scalar, whatever the type of the logits.
 
         Args:
-            logits: (B, 1 + edge_heads + mask_heads, H, W) from training mode, or (B, 1, H, W), of which only the
-                structure loss of the main map can be said.
-            label: (B, 2, H, W), range [0, 1]: mask, edge. Values between are those of resized labels.
+            logits: (B, 1 + edge_heads + mask_heads, H, W) from training mode, or (B, 1, H, W), of
+                which only the structure loss of the main map can be said.
+            label: (B, 2, H, W), range [0, 1]: mask, edge. Values between are those of resized
+                labels.
 
         Raises:
             ValueError: if channels, batches or sizes are others.

@@ -14,11 +14,12 @@ def class_maps(classes: Sequence[int]) -> Callable[[Sequence[Mapping[str, Any]]]
     """Makes the `output_transform` of a metric's handler that looks at some classes.
 
     Args:
-        classes: their numbers. A mean over what several classes give is the mean of the classes' means.
+        classes: their numbers. A mean over what several classes give is the mean of the classes'
+            means.
 
     Returns:
-        What takes an engine's output, a list of {"pred", "label"} with one map a class (C, ...), apart into predictions
-        and labels (1, ...), class after class for each item.
+        What takes an engine's output, a list of {"pred", "label"} with one map a class (C, ...),
+        apart into predictions and labels (1, ...), class after class for each item.
     """
 
     def take(output: Sequence[Mapping[str, Any]]) -> Pairs:

@@ -101,8 +101,8 @@ def prepare_maps(prob: Tensor, target: Tensor, rules: Rules = "plain") -> tuple[
         rules: "infnet_toolbox" stretches each prediction to 0..1 first (`min_max_stretch`).
 
     Returns:
-        prob as float32, the type of an 8-bit step k / 255 that compares equal to its threshold, and target
-        as bool; plain tensors.
+        prob as float32, the type of an 8-bit step k / 255 that compares equal to its threshold, and
+        target as bool; plain tensors.
 
     Raises:
         ValueError: for other shapes or unknown rules.
@@ -117,8 +117,8 @@ def prepare_maps(prob: Tensor, target: Tensor, rules: Rules = "plain") -> tuple[
 def min_max_stretch(prob: Tensor) -> Tensor:
     """Each map of (B, 1, H, W) scaled to reach 0 and 1, as the Inf-Net toolbox does.
 
-    A constant map stays as it is, as with MATLAB's mapminmax. A healthy slice is forced to reach 1 by this:
-    use it to compare with figures that were made so, for nothing else.
+    A constant map stays as it is, as with MATLAB's mapminmax. A healthy slice is forced to reach 1
+    by this: use it to compare with figures that were made so, for nothing else.
     """
     low, high = prob.amin((1, 2, 3), keepdim=True), prob.amax((1, 2, 3), keepdim=True)
     span = high - low
@@ -141,8 +141,8 @@ def counts_at(prob: Tensor, target: Tensor, threshold: float = 0.5) -> Counts:
 def counts_over_thresholds(prob: Tensor, target: Tensor) -> Counts:
     """Counts (B, 256) of prepared maps at prob >= k / 255, k = 0..255.
 
-    One histogram of the maps and its cumulative sum from above: work and memory grow with the pixels, not
-    with 256 times as many.
+    One histogram of the maps and its cumulative sum from above: work and memory grow with the
+    pixels, not with 256 times as many.
     """
     steps = torch.arange(THRESHOLDS, device=prob.device, dtype=prob.dtype) / (THRESHOLDS - 1)
     step = torch.bucketize(prob.flatten(1), steps, right=True).sub_(1).clamp_(0, THRESHOLDS - 1)

@@ -34,9 +34,11 @@ Aggregation = Literal["slice", "positive_slice", "case", "pooled"]
 class _MapMetric(CumulativeIterationMetric):
     """Rows of equal width in one buffer, which MONAI gathers over the processes.
 
-    Called with `y_pred`, probabilities: a list of (1, H, W) or (1, X, Y, Z), or a batch (B, 1, ...); and `y`,
-    the mask, or (2, ...) whose first channel is the mask (the training label: mask, edge). A call reads nothing back
-    from the device; whether the predictions were probabilities is checked when the figure is read.
+    Called with `y_pred`, probabilities: a list of (1, H, W) or (1, X, Y, Z), or a batch (B, 1,
+        ...); and `y`,
+    the mask, or (2, ...) whose first channel is the mask (the training label: mask, edge). A call
+    reads nothing back from the device; whether the predictions were probabilities is checked when
+    the figure is read.
     """
 
     def reset(self) -> None:
@@ -72,23 +74,25 @@ class _MapMetric(CumulativeIterationMetric):
 class SegmentationMeasures(_MapMetric):
     """Measures of `functional` over everything seen since the last reset, computed together.
 
-    `y_pred` holds probabilities: a list of (1, H, W) or (1, X, Y, Z), or a batch (B, 1, ...), each item a
-    case; a volume's last axis counts its slices. `y` is the mask, or (2, ...) whose first channel is the
-    mask. Undefined values (NaN) are left out of means.
+    `y_pred` holds probabilities: a list of (1, H, W) or (1, X, Y, Z), or a batch (B, 1, ...), each
+        item a
+    case; a volume's last axis counts its slices. `y` is the mask, or (2, ...) whose first channel
+    is the mask. Undefined values (NaN) are left out of means.
 
     Args:
         names: some of `functional.MEASURES`.
-        aggregation: "slice": mean over all slices (Dice of two empty masks is 1); "positive_slice": over
-            those whose target is not empty; "case": mean over cases, overlap measures from the counts of the
-            whole case, the others as the mean over its slices; "pooled": from the counts of everything.
+        aggregation: "slice": mean over all slices (Dice of two empty masks is 1); "positive_slice":
+            over those whose target is not empty; "case": mean over cases, overlap measures from the
+            counts of the whole case, the others as the mean over its slices; "pooled": from the
+            counts of everything.
         threshold: probability from which a pixel is lesion.
-        rules: "plain" or "infnet_toolbox", see `functional`. The toolbox knows images only: a case is then
-            the mean over its slices.
+        rules: "plain" or "infnet_toolbox", see `functional`. The toolbox knows images only: a case
+            is then the mean over its slices.
 
     Raises:
-        ValueError: for unknown names; for "pooled" with a measure or rules that counts cannot give; when
-            called, for more than one predicted channel or shapes that do not match; when the figure is read, for
-            predictions outside [0, 1].
+        ValueError: for unknown names; for "pooled" with a measure or rules that counts cannot give;
+            when called, for more than one predicted channel or shapes that do not match; when the
+            figure is read, for predictions outside [0, 1].
 
     >>> metric = SegmentationMeasures(["dice", "mae"])
     >>> empty = torch.zeros(1, 2, 2)
@@ -251,8 +255,8 @@ class DiceOverThresholds(_MapMetric):
 class SoftDiceLossMetric(_MapMetric):
     """1 - soft Dice over everything seen as one batch: L_fusion of the paper for the whole validation set.
 
-    A mean of batch losses depends on the batch size; this does not, so that a schedule may watch it. The
-    denominator is clamped at 1e-5, as in the training loss. Inputs as `SegmentationMetric`.
+    A mean of batch losses depends on the batch size; this does not, so that a schedule may watch
+    it. The denominator is clamped at 1e-5, as in the training loss. Inputs as `SegmentationMetric`.
     """
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:

@@ -14,10 +14,11 @@ def e_measure(prob: Tensor, target: Tensor, *, rules: Rules = "plain") -> Tensor
     """Mean E-measure of each map over the 256 thresholds k / 255 (Fan et al., IJCAI 2018).
 
     At one threshold, with b the thresholded map, g the target and both centred at 0 by their means,
-    xi = 2 b g / (b^2 + g^2 + eps) and E = sum((xi + 1)^2 / 4) / (HW - 1); 1 - b stands for the matrix where
-    the target is empty, b where it fills the map. Hu et al. 2022 (Eq. 11) divide by HW; the released toolboxes by
-    HW - 1, which is taken here so that figures compare. A perfect map reaches HW / (HW - 1), slightly more than 1,
-    and an empty target costs at least the threshold 0, at which everything is lesion.
+    xi = 2 b g / (b^2 + g^2 + eps) and E = sum((xi + 1)^2 / 4) / (HW - 1); 1 - b stands for the
+    matrix where the target is empty, b where it fills the map. Hu et al. 2022 (Eq. 11) divide by
+    HW; the released toolboxes by HW - 1, which is taken here so that figures compare. A perfect map
+    reaches HW / (HW - 1), slightly more than 1, and an empty target costs at least the threshold 0,
+    at which everything is lesion.
 
     Args:
         prob: (B, 1, H, W), range [0, 1].

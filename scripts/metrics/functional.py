@@ -1,10 +1,12 @@
 """The measures of Hu et al. 2022 (section 4.2) as functions: (B, 1, H, W) in, (B,) out, on the same device.
 
-Nothing here waits for the device or copies to the CPU, and nothing loops over pixels, images or thresholds.
+Nothing here waits for the device or copies to the CPU, and nothing loops over pixels, images or
+thresholds.
 
-Two sets of rules. "plain": overlap at one threshold, maps as they are. "infnet_toolbox", for figures beside those
-of Inf-Net and CARes-UNet only: each map is stretched to 0..1 first, overlap measures are means over the 256
-thresholds k / 255, and are 0 wherever not a single pixel agrees, an empty target included.
+Two sets of rules. "plain": overlap at one threshold, maps as they are. "infnet_toolbox", for
+figures beside those of Inf-Net and CARes-UNet only: each map is stretched to 0..1 first, overlap
+measures are means over the 256 thresholds k / 255, and are 0 wherever not a single pixel agrees, an
+empty target included.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ def batch_to_slices(batch: Tensor) -> Tensor:
     """The slices of a batch, without a copy for a single volume.
 
     Args:
-        batch: (B, C, H, W), which is returned as it is, or (B, C, X, Y, Z), whose last axis counts the
-            slices.
+        batch: (B, C, H, W), which is returned as it is, or (B, C, X, Y, Z), whose last axis counts
+            the slices.
 
     Returns:
         (B, C, H, W) or (B * Z, C, X, Y), volume after volume.

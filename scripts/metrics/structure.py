@@ -14,8 +14,9 @@ ALPHA = 0.5  # weight of the object part
 def s_measure(prob: Tensor, target: Tensor, *, rules: Rules = "plain") -> Tensor:
     """S-measure of each map with alpha 0.5 (Fan et al., ICCV 2017).
 
-    alpha * S_object + (1 - alpha) * S_region, not below 0; 1 - mean(prob) for an empty target, mean(prob) for
-    one that fills the map. Standard deviations are the sample's (N - 1), as MATLAB's.
+    alpha * S_object + (1 - alpha) * S_region, not below 0; 1 - mean(prob) for an empty target,
+    mean(prob) for one that fills the map. Standard deviations are the sample's (N - 1), as
+    MATLAB's.
 
     Args:
         prob: (B, 1, H, W), range [0, 1].

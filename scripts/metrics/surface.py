@@ -14,9 +14,9 @@ TOLERANCE_MM = 1.0
 def surface_measures(predicted: Tensor, actual: Tensor, spacing: Sequence[float]) -> dict[str, float]:
     """95th percentile Hausdorff distance and surface Dice at 1 mm of one case.
 
-    The field's convention for empty masks: there is no distance to a surface that is not there, so `hd95_mm`
-    is NaN where either mask is empty; `surface_dice_1mm` is NaN where both are, 0 where one is. A single
-    slice is measured in its plane.
+    The field's convention for empty masks: there is no distance to a surface that is not there, so
+    `hd95_mm` is NaN where either mask is empty; `surface_dice_1mm` is NaN where both are, 0 where
+    one is. A single slice is measured in its plane.
 
     Args:
         predicted: (X, Y, Z), bool.

@@ -41,14 +41,15 @@ def score_case(
 ) -> tuple[Row, list[Row]]:
     """The row of one case and the rows of its slices, plain Python numbers, NaN where a figure is undefined.
 
-    Overlap measures of the case come from the counts of the whole case, `mae`, `e_measure` and `s_measure`
-    are means over its slices. Under "infnet_toolbox" rules, which know images only, all are means over
-    slices; counts and volumes always belong to the mask at `threshold`. `false_positive_voxels` and
-    `false_positive_ml` are stated for a case without lesion, NaN for others.
+    Overlap measures of the case come from the counts of the whole case, `mae`, `e_measure` and
+    `s_measure` are means over its slices. Under "infnet_toolbox" rules, which know images only, all
+    are means over slices; counts and volumes always belong to the mask at `threshold`.
+    `false_positive_voxels` and `false_positive_ml` are stated for a case without lesion, NaN for
+    others.
 
     Args:
-        prob: (1, X, Y, Z) or (1, 1, X, Y, Z), a volume whose last axis counts the slices, or (1, H, W), a
-            slice; range [0, 1].
+        prob: (1, X, Y, Z) or (1, 1, X, Y, Z), a volume whose last axis counts the slices, or (1, H,
+            W), a slice; range [0, 1].
         target: the same shape, {0, 1}.
         threshold: probability from which a voxel is lesion.
         name: of the case.
@@ -61,8 +62,8 @@ def score_case(
         The row of the case and one row a slice.
 
     Raises:
-        ValueError: for shapes or a spacing not named above, values outside [0, 1], unknown rules, or
-            `surface` without `spacing`.
+        ValueError: for shapes or a spacing not named above, values outside [0, 1], unknown rules,
+            or `surface` without `spacing`.
     """
     if prob.shape != target.shape:
         raise ValueError(f"prediction {tuple(prob.shape)}, target {tuple(target.shape)}; expected: the same shape")
@@ -90,11 +91,13 @@ def summarise(case_rows: Sequence[Row], slice_rows: Sequence[Row]) -> dict[str, 
         slice_rows: of `score_case`, of all cases.
 
     Returns:
-        "case", "slice", "positive_slice": for each measure its mean, std (n - 1), median, min, max, n and
-        n_undefined; "pooled": the counts of the set and what they give (plain rules at the threshold);
-        "lesion_free": for the cases and slices without lesion their n, how many have false positives, the
-        mean voxels and ml (n_ml: of how many the voxel size is known). Figures that are undefined are NaN;
-        `json_ready` makes them null.
+        "case", "slice", "positive_slice": for each measure its mean, std (n - 1), median, min, max,
+        n and n_undefined; "pooled": the counts of the set and what they give (plain rules at the
+        threshold);
+        "lesion_free": for the cases and slices without lesion their n, how many have false
+            positives, the
+        mean voxels and ml (n_ml: of how many the voxel size is known). Figures that are undefined
+        are NaN; `json_ready` makes them null.
 
     Raises:
         ValueError: without any case or slice.

@@ -141,7 +141,8 @@ def use(deployment: str | Path, name: str) -> str:
         The name.
 
     Raises:
-        UserError: if there is no such checkpoint, or it holds another network than the server was assembled for.
+        UserError: if there is no such checkpoint, or it holds another network than the server was
+            assembled for.
     """
     served = read_metadata(weights(deployment, active(deployment)))["network"]
     found = read_metadata(weights(deployment, name))["network"]

@@ -50,7 +50,8 @@ def sample_app() -> Path:
 def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
     """Makes or renews a deployment.
 
-    New weights become a checkpoint and the one in use; where the deployment holds them already, the one in use stays.
+    New weights become a checkpoint and the one in use; where the deployment holds them already, the
+    one in use stays.
 
     Args:
         deployment: folder to make or renew.
@@ -144,7 +145,7 @@ def _build_bundle(target: Path, metadata: Mapping[str, Any]) -> None:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(BUNDLE / name, target / name)
     shutil.copytree(BUNDLE / "scripts", target / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    note = f"# Assembled from {' and '.join(TRAINING)} for the network of the checkpoint's metadata; made anew every time.\n"
+    note = f"# Assembled from {' and '.join(TRAINING)} for the network of the checkpoint; made anew every time.\n"
     text = note + yaml.safe_dump(resolved_training(metadata), sort_keys=False, width=120)
     (target / "configs/train.yaml").write_text(text, encoding="utf-8")
     write_json(target / "configs/metadata.json", resolved_metadata(metadata))

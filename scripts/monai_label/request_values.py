@@ -1,8 +1,9 @@
 """What a request to the MONAI Label server may say: known names, typed values, nothing that MONAI evaluates.
 
-MONAI Label copies values of a request into the bundle's configuration. MONAI's ConfigParser then runs a text that
-starts with `$` as Python, follows one that starts with `@` or `%`, and calls what the key `_target_` names. So every
-value is checked here before anything else sees it, and a name that is not listed here goes no further.
+MONAI Label copies values of a request into the bundle's configuration. MONAI's ConfigParser then
+runs a text that starts with `$` as Python, follows one that starts with `@` or `%`, and calls what
+the key `_target_` names. So every value is checked here before anything else sees it, and a name
+that is not listed here goes no further.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def refuse_evaluated(value: Any, name: str, depth: int = 0) -> None:
         depth: how many lists and dictionaries surround it.
 
     Raises:
-        UserError: for a text or key that starts with `$`, `@` or `%`, a key such as `_target_`, or deep nesting.
+        UserError: for a text or key that starts with `$`, `@` or `%`, a key such as `_target_`, or
+            deep nesting.
     """
     if depth > _DEEPEST:
         raise UserError(f"{name}: nested more than {_DEEPEST} times; expected: fewer")
@@ -258,4 +260,5 @@ UNUSED = frozenset(
         "bundle_path",
     )
 )
-"""What MONAI Label and its clients send beside that; checked and left out, because nothing here needs it."""
+"""What MONAI Label and its clients send beside that; checked and left out, because nothing here
+needs it."""

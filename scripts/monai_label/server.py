@@ -1,8 +1,8 @@
 """The MONAI Label app: MONAI Label's own bundle app, made to answer in words and to keep the scan's geometry.
 
-`make monailabel` copies this file to `app/main.py` beside `monaibundle.py`, which is MONAI Label's. It runs in MONAI
-Label's environment only. The app holds one bundle, whose `scripts` come before any others that the server's working
-directory may offer.
+`make monailabel` copies this file to `app/main.py` beside `monaibundle.py`, which is MONAI Label's.
+It runs in MONAI Label's environment only. The app holds one bundle, whose `scripts` come before any
+others that the server's working directory may offer.
 """
 # ruff: noqa: E402  # the bundle's folder has to be on the path first
 
@@ -50,14 +50,16 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # torchrun, dcmqi
 
-# MONAI Label would drop and import the bundle's `scripts` anew for every request, and two at a time stumble over each
-# other (KeyError while importing). There is one bundle here, which does not change while the server runs.
+# MONAI Label would drop and import the bundle's `scripts` anew for every request, and two at a time
+# stumble over each other (KeyError while importing). There is one bundle here, which does not
+# change while the server runs.
 os.environ["MONAI_LABEL_RELOAD_APP_LIB"] = "false"
 
 logger = logging.getLogger(__name__)
 
 STRICT = {"load_strict": True, "extend_load_image": False}
-"""Every key of the weights must fit; images are loaded by the bundle alone, whose labels may be absent."""
+"""Every key of the weights must fit; images are loaded by the bundle alone, whose labels may be
+absent."""
 
 
 class InfectionInfer(BundleInferTask):
@@ -146,7 +148,8 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         super().__init__(app_dir, studies, {"zoo_source": "local", "sam2": "false", **conf})
-        # Scoring every new scan by itself would take the cores from the annotator who waits for a mask.
+        # Scoring every new scan by itself would take the cores from the annotator who waits for a
+        # mask.
         self._auto_update_scoring = settings.MONAI_LABEL_AUTO_UPDATE_SCORING and torch.cuda.is_available()
 
     def init_datastore(self) -> Datastore:

@@ -1,10 +1,11 @@
 """Lets torchvision of the Python package index be imported beside a CPU build of torch.
 
-MONAI Label imports torchvision, and the index offers torchvision only as a build for CUDA. Its compiled part cannot be
-loaded beside a CPU torch, so two operators are missing and the import fails with "operator torchvision::nms does not
-exist". MONAI Label calls neither. `make monailabel` runs this file with MONAI Label's interpreter: where the import
-fails, the file goes into that environment and declares the two operators just before torchvision is imported. Where
-torch and torchvision fit together, as on a machine with CUDA, nothing is changed.
+MONAI Label imports torchvision, and the index offers torchvision only as a build for CUDA. Its
+compiled part cannot be loaded beside a CPU torch, so two operators are missing and the import fails
+with "operator torchvision::nms does not exist". MONAI Label calls neither. `make monailabel` runs
+this file with MONAI Label's interpreter: where the import fails, the file goes into that
+environment and declares the two operators just before torchvision is imported. Where torch and
+torchvision fit together, as on a machine with CUDA, nothing is changed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Which web pages may talk to the MONAI Label server: its own, and those that the person who started it named.
 
-A browser sends a page's request to any address, also to one that only this machine reaches. `Origin` says which page
-asks, and pages of other sites are refused. `Host` says by which name the server was reached. A name of somebody else's
-that resolves to this machine (DNS rebinding) is refused, because such a page would count as the server's own.
-Programs such as 3D Slicer and curl send no `Origin` and are not concerned.
+A browser sends a page's request to any address, also to one that only this machine reaches.
+`Origin` says which page asks, and pages of other sites are refused. `Host` says by which name the
+server was reached. A name of somebody else's that resolves to this machine (DNS rebinding) is
+refused, because such a page would count as the server's own. Programs such as 3D Slicer and curl
+send no `Origin` and are not concerned.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class WebGuard:
     Args:
         app: what answers the others.
         origins: other web pages that may ask, such as `https://viewer.example.org`.
-        hosts: other names by which the server may be reached; numeric addresses and this machine's name always may.
+        hosts: other names by which the server may be reached; numeric addresses and this machine's
+            name always may.
     """
 
     def __init__(self, app: App, origins: Collection[str] = (), hosts: Collection[str] = ()) -> None:

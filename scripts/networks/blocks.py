@@ -64,8 +64,8 @@ class SeparableBlock(nn.Sequential):
 class ResidualBlock(nn.Module):
     """The basic block of ResNet-34 (He et al. 2016): two 3x3 convolutions around a shortcut.
 
-    The shortcut is the identity, or a strided 1x1 convolution with batch normalisation where the size or
-    the number of channels changes.
+    The shortcut is the identity, or a strided 1x1 convolution with batch normalisation where the
+    size or the number of channels changes.
 
     Args:
         in_channels: channels of the input (B, in_channels, H, W).
@@ -101,7 +101,8 @@ def make_upsampling(name: str, in_channels: int, out_channels: int) -> nn.Module
     """Builds what doubles height and width: (B, in_channels, H, W) to (B, out_channels, 2H, 2W).
 
     Args:
-        name: "transposed", a 2x2 transposed convolution, or "bilinear", interpolation and a 1x1 convolution.
+        name: "transposed", a 2x2 transposed convolution, or "bilinear", interpolation and a 1x1
+            convolution.
         in_channels: channels of the input.
         out_channels: channels of the output.
 
@@ -112,8 +113,8 @@ def make_upsampling(name: str, in_channels: int, out_channels: int) -> nn.Module
         raise ValueError(f"upsampling is {name!r}; expected: {', '.join(UPSAMPLINGS)}")
     if name == "transposed":
         return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
-    # Both steps are linear and the weights of an interpolation sum to 1, so that their order is free. The convolution
-    # goes first: it sees a quarter of the pixels.
+    # Both steps are linear and the weights of an interpolation sum to 1, so that their order is
+    # free. The convolution goes first: it sees a quarter of the pixels.
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size=1),
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),

@@ -10,7 +10,8 @@ from torch import nn
 Constructor = TypeVar("Constructor", bound=Callable[..., nn.Module])
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {}
-"""What every module of this package registers; complete once `scripts.networks.registry` is imported."""
+"""What every module of this package registers; complete once `scripts.networks.registry` is
+imported."""
 
 
 def register(name: str) -> Callable[[Constructor], Constructor]:

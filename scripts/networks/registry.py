@@ -1,7 +1,8 @@
 """Networks by name: what the metadata of a checkpoint may ask for.
 
-Metadata are data. They name a network that a module of this package registers, or a class of `monai.networks.nets`,
-and its arguments, so that nothing that comes with downloaded weights is imported or evaluated.
+Metadata are data. They name a network that a module of this package registers, or a class of
+`monai.networks.nets`, and its arguments, so that nothing that comes with downloaded weights is
+imported or evaluated.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from .registration import NETWORKS as NETWORKS
 
 MONAI = "monai.networks.nets."
 FETCHES = re.compile(r"pretrained|url|file|weights|repo|cache_dir")
-"""Names of arguments by which classes of MONAI read files or download: metadata may not set them."""
+"""Names of arguments by which classes of MONAI read files or download: metadata may not set
+them."""
 
 
 def create_network(name: str, **arguments: Any) -> nn.Module:
@@ -36,7 +38,8 @@ def create_network(name: str, **arguments: Any) -> nn.Module:
         The network, with `spec` {"name": ..., "arguments": {...}}.
 
     Raises:
-        UserError: for an unknown name, and for arguments that the network does not take or JSON cannot hold.
+        UserError: for an unknown name, and for arguments that the network does not take or JSON
+            cannot hold.
     """
     arguments = {key: _from_text(value) for key, value in arguments.items()}
     spec = checked_spec({"name": name, "arguments": arguments})
@@ -86,8 +89,9 @@ def checked_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         spec: {"name": ..., "arguments": {...}}.
 
     Raises:
-        UserError: for an unknown network, unknown or missing arguments, values that JSON cannot hold, texts that a
-            configuration would evaluate, and arguments that read files or download.
+        UserError: for an unknown network, unknown or missing arguments, values that JSON cannot
+            hold, texts that a configuration would evaluate, and arguments that read files or
+            download.
     """
     name, arguments = spec.get("name", ""), spec.get("arguments", {})
     try:

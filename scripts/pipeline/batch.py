@@ -37,7 +37,8 @@ def segment_cases(
 ) -> dict[str, Any]:
     """Segments cases one after another and keeps `OUTPUT/manifest.json` up to date.
 
-    A case whose results are there, made from the same input with the same weights and settings, is not done again.
+    A case whose results are there, made from the same input with the same weights and settings, is
+    not done again.
 
     Args:
         model: what segments.
@@ -48,7 +49,8 @@ def segment_cases(
         finished: called with a case and its manifest entry when the case has ended.
 
     Returns:
-        The manifest: {"format", "created", "finished", "model", "settings", "packages", "machine", "cases",
+        The manifest: {"format", "created", "finished", "model", "settings", "packages", "machine",
+            "cases",
         "earlier"}, the last with entries of earlier runs whose results are still there.
 
     Raises:

@@ -32,7 +32,8 @@ from .inputs import Case
 from .lung_masks import find_lung_mask, read_lung_mask
 
 MUCH_OUTSIDE_PERCENT = 20
-"""Share of the infection outside of the lungs from which on a person should look at it before any number."""
+"""Share of the infection outside of the lungs from which on a person should look at it before any
+number."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Settings:
     Attributes:
         intensity: how stored values become HU, see `plan_hounsfield`.
         probability: whether to write the probability map.
-        lungs: the user's own lung mask, or a folder of masks named as the cases; None: found in the scan.
+        lungs: the user's own lung mask, or a folder of masks named as the cases; None: found in the
+            scan.
         series: which DICOM series, see `read_dicom`.
         volume: which volume of a 4-D file, from 1.
         strict: whether a warning refuses the case.

@@ -24,8 +24,8 @@ def find_scans(path: str) -> list[dict[str, str]]:
     """Lists the scans and pictures below a folder, or the one that `path` names.
 
     Args:
-        path: a folder with datalist.json, whose images are meant; another folder, which is searched with its
-            subfolders; or a file.
+        path: a folder with datalist.json, whose images are meant; another folder, which is searched
+            with its subfolders; or a file.
 
     Returns:
         Items {"image": path}, sorted.

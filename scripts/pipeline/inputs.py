@@ -38,7 +38,8 @@ class Case:
         source: the file (NIfTI, NRRD, MetaImage, picture, zip) or the folder or file of DICOM.
         kind: "file" for `read_scan`, "dicom" for `read_dicom`, "zip" for an archive of DICOM.
         name: the input's name without extension.
-        folder: name of the case's folder below the output folder, different for every case of a run.
+        folder: name of the case's folder below the output folder, different for every case of a
+            run.
     """
 
     source: Path
@@ -50,24 +51,26 @@ class Case:
 def expand_inputs(paths: Sequence[str | Path], output: str | Path) -> list[Case]:
     """Lists the scans that the inputs stand for.
 
-    An input is a scan file, a DICOM file, a .zip of DICOM, or a folder, which is searched with its subfolders. A
-    DICOMDIR stands for the folder that it lies in. DICOM files of one study make one case; a folder that holds
-    nothing but one study is itself the case. Hidden files, the output folder and the results of earlier runs are
-    passed over, and so are pictures among DICOM files.
+    An input is a scan file, a DICOM file, a .zip of DICOM, or a folder, which is searched with its
+    subfolders. A DICOMDIR stands for the folder that it lies in. DICOM files of one study make one
+    case; a folder that holds nothing but one study is itself the case. Hidden files, the output
+    folder and the results of earlier runs are passed over, and so are pictures among DICOM files.
 
-    A case's folder bears the scan's name. Where names are equal, also but for upper and lower case, as many parent
-    folders are put before them as tell them apart, whatever the order of the inputs. Names that no file system takes
-    are shortened, see `fit_name`.
+    A case's folder bears the scan's name. Where names are equal, also but for upper and lower case,
+    as many parent folders are put before them as tell them apart, whatever the order of the inputs.
+    Names that no file system takes are shortened, see `fit_name`.
 
     Args:
         paths: the inputs.
         output: the folder of the results.
 
     Returns:
-        The cases, in the order of the inputs and sorted within a folder; a scan that is named twice comes once.
+        The cases, in the order of the inputs and sorted within a folder; a scan that is named twice
+        comes once.
 
     Raises:
-        UserError: for an input that does not exist or holds no scan, and for an output folder that is an input.
+        UserError: for an input that does not exist or holds no scan, and for an output folder that
+            is an input.
     """
     if not paths:
         raise UserError(f"no input; expected: {ACCEPTED}")
@@ -185,9 +188,9 @@ def _is_encrypted(path: Path) -> bool:
 def _studies(of_folders: dict[Path, str]) -> list[Path]:
     """One folder for each DICOM study: the deepest that holds all of it.
 
-    Studies whose folders lie in each other cannot be told apart by a folder; they stay one case, and the reader
-    lists their series. A folder of objects that belong to no study, such as hanging protocols, is no case beside
-    others.
+    Studies whose folders lie in each other cannot be told apart by a folder; they stay one case,
+    and the reader lists their series. A folder of objects that belong to no study, such as hanging
+    protocols, is no case beside others.
     """
     studies: dict[str, list[Path]] = defaultdict(list)
     for folder, study in of_folders.items():
@@ -200,8 +203,8 @@ def _studies(of_folders: dict[Path, str]) -> list[Path]:
 def _study(path: Path) -> tuple[str, bool]:
     """StudyInstanceUID of a DICOM file, and whether it is a CT image.
 
-    The study is "" for an object that belongs to none; what cannot be read has one of its own, so that the reader
-    gets to see it and refuses it by name.
+    The study is "" for an object that belongs to none; what cannot be read has one of its own, so
+    that the reader gets to see it and refuses it by name.
     """
     own = str(path.parent)
     try:

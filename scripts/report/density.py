@@ -94,8 +94,8 @@ def density(histogram: HuHistogram, voxel_ml: float | None) -> dict[str, Any]:
         voxel_ml: volume of a voxel in ml; None if unknown, then there are no volumes.
 
     Returns:
-        {"statistics", "classes", "classes_name", "classes_source"}; shares of a class are in percent of the
-        infection's voxels.
+        {"statistics", "classes", "classes_name", "classes_source"}; shares of a class are in
+        percent of the infection's voxels.
     """
     return {
         "statistics": histogram.statistics(),

@@ -20,9 +20,9 @@ Plane = NDArray[np.integer[Any]]
 class LesionFinder:
     """Joins the connected parts of consecutive axial slices; holds two slices, never a label volume.
 
-    Two voxels of neighbouring slices are 26-connected if their places in the plane differ by at most one along
-    either axis. Parts of one slice are nodes of a graph and such contacts its edges; lesions are its connected
-    components.
+    Two voxels of neighbouring slices are 26-connected if their places in the plane differ by at
+    most one along either axis. Parts of one slice are nodes of a graph and such contacts its edges;
+    lesions are its connected components.
     """
 
     def __init__(self) -> None:
@@ -66,8 +66,8 @@ class LesionFinder:
         """One entry per lesion, the largest first.
 
         Returns:
-            Columns "voxels", "sum_x", "sum_y", "sum_z" (sums of indices), "right", "left" (voxels in each lung),
-            "first_z", "last_z".
+            Columns "voxels", "sum_x", "sum_y", "sum_z" (sums of indices), "right", "left" (voxels
+            in each lung), "first_z", "last_z".
         """
         nodes = np.concatenate([np.zeros((0, 6), np.int64), *self._rows])
         edges = np.concatenate([np.zeros((0, 2), np.int64), *self._edges])
@@ -100,9 +100,9 @@ def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, l
         lungs_known: whether sides can be told.
 
     Returns:
-        {"connectivity", "lesion_count", "listed_count", "largest_voxels", "largest_ml", "lesions"}, the lesions in
-        falling size. The centroid is an index along left, posterior, superior from 0; the first and the last slice
-        are counted from 1.
+        {"connectivity", "lesion_count", "listed_count", "largest_voxels", "largest_ml", "lesions"},
+        the lesions in falling size. The centroid is an index along left, posterior, superior from
+        0; the first and the last slice are counted from 1.
     """
     table = finder.table()
     sizes = table["voxels"]

@@ -1,6 +1,7 @@
 """Numbers of one scan: how much infection, where, how dense, in how many lesions.
 
-Everything is taken in one pass over the axial slices, so that beside the mask only a few slices are held.
+Everything is taken in one pass over the axial slices, so that beside the mask only a few slices are
+held.
 """
 
 from __future__ import annotations
@@ -46,23 +47,24 @@ def measure(
 ) -> dict[str, Any]:
     """Measures the infection of one scan.
 
-    A share of lung is infected lung voxels by lung voxels, both on the scan's own grid; infection outside of the
-    lung mask is told apart and is in no share. Where the lungs are absent or not plausible there are no shares and
-    no grade, but the reason. Where the scan ends within the lungs, shares are those of the part scanned, and there is
-    no grade. Where the voxel size is unknown, keys of volumes, areas and distances are absent.
+    A share of lung is infected lung voxels by lung voxels, both on the scan's own grid; infection
+    outside of the lung mask is told apart and is in no share. Where the lungs are absent or not
+    plausible there are no shares and no grade, but the reason. Where the scan ends within the
+    lungs, shares are those of the part scanned, and there is no grade. Where the voxel size is
+    unknown, keys of volumes, areas and distances are absent.
 
     Args:
-        slices: gives the axial slice z in HU, (X, Y); None if the values are not HU. Called for slices with infection
-            only, in rising order.
-        mask: infection wherever above 0, (X, Y, Z), in LPS order: x to the patient's left, y to posterior, z to
-            superior.
+        slices: gives the axial slice z in HU, (X, Y); None if the values are not HU. Called for
+            slices with infection only, in rising order.
+        mask: infection wherever above 0, (X, Y, Z), in LPS order: x to the patient's left, y to
+            posterior, z to superior.
         spacing: voxel size along x, y, z in mm; None if unknown.
         lungs: the lungs on the same grid; None if there are none.
         least_slice_share: share of a slice that must be infected for it to be counted as affected.
 
     Returns:
-        {"voxel_size", "infection", "lungs", "severity", "lesions", "density", "slice_profile"}: numbers, words and
-        lists that JSON can hold. The unit of a number is the end of its key.
+        {"voxel_size", "infection", "lungs", "severity", "lesions", "density", "slice_profile"}:
+        numbers, words and lists that JSON can hold. The unit of a number is the end of its key.
 
     Raises:
         ValueError: if the mask is not a volume.

@@ -37,11 +37,12 @@ def draw_preview(
 ) -> Path:
     """Draws axial slices, a coronal and a sagittal view with outlines into a PNG file.
 
-    Axial slices are shown the radiological way: the patient's right at the left, anterior at the top.
+    Axial slices are shown the radiological way: the patient's right at the left, anterior at the
+    top.
 
     Args:
-        image: HU, (X, Y, Z) or one slice (X, Y), in LPS order: x to the patient's left, y to posterior, z to
-            superior.
+        image: HU, (X, Y, Z) or one slice (X, Y), in LPS order: x to the patient's left, y to
+            posterior, z to superior.
         mask: infection wherever above 0, of the same shape; outlined.
         path: the PNG file to write.
         truth: the reference mask; outlined in a second colour.
@@ -79,8 +80,8 @@ def _binary(mask: NDArray[Any]) -> NDArray[np.bool_]:
 def choose_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
     """Indices of at most `count` axial slices, from superior to inferior.
 
-    The most affected ones, but neighbours only where the infection spans few slices; evenly spaced ones without
-    infection.
+    The most affected ones, but neighbours only where the infection spans few slices; evenly spaced
+    ones without infection.
 
     >>> mask = np.zeros((4, 4, 9), bool)
     >>> choose_slices(mask, 3)
@@ -174,8 +175,8 @@ def preview_files(
     """Draws the preview of a scan and its mask, in any format of `read_scan` and any orientation.
 
     Raises:
-        UserError: if a file cannot be read, is not one volume, does not lie on the scan's grid, the scan is not in HU,
-            or PNG_PATH is not a free name that ends in .png.
+        UserError: if a file cannot be read, is not one volume, does not lie on the scan's grid, the
+            scan is not in HU, or PNG_PATH is not a free name that ends in .png.
     """
     target = Path(png_path)
     if target.suffix.lower() != ".png":

@@ -14,11 +14,12 @@ def draw_profile(profile: Mapping[str, Any]) -> ET.Element:
     """Draws infected area, and lung area behind it where it is known, per axial slice as SVG.
 
     Args:
-        profile: the slice profile that `scripts.report.measure.measure` gives; area in square centimetres where the
-            voxel size is known, else in voxels.
+        profile: the slice profile that `scripts.report.measure.measure` gives; area in square
+            centimetres where the voxel size is known, else in voxels.
 
     Returns:
-        The element <svg>; its shapes have the classes "lung" and "infection", which the page colours.
+        The element <svg>; its shapes have the classes "lung" and "infection", which the page
+        colours.
     """
     known = "infection_mm2" in profile
     unit, per_unit = ("cm²", 100) if known else ("voxels", 1)

@@ -26,8 +26,8 @@ def describe_model(segmenter: Segmenter) -> dict[str, Any]:
     """Says which weights made the result, and at which operating point; of their path only the name.
 
     Returns:
-        {"version", "weights", "weights_sha256", "network", "preprocessing", "operating_point", "synthetic",
-        "trained_on"}.
+        {"version", "weights", "weights_sha256", "network", "preprocessing", "operating_point",
+        "synthetic", "trained_on"}.
     """
     metadata = segmenter.metadata
     data = metadata["data"]
@@ -66,13 +66,15 @@ def build_report(
         settings: what the user chose or left to its default: intensity, threshold, device, ...
         timings_s: seconds per step.
         notes: further findings, such as those about the anatomy.
-        familiarity: "distance" of the scan from the training data and the "limit" that is usual; None where the metadata
-            cannot tell.
+        familiarity: "distance" of the scan from the training data and the "limit" that is usual;
+            None where the metadata cannot tell.
 
     Returns:
-        {"format", "created", "intended_use", "demonstration", "case", "notes", "measures", "familiarity", "model",
-        "settings", "timings_s"}; keys stay as they are while "format" is 1. Only what JSON can hold: numbers that are
-        not finite are None, others have six digits. The input's folder is left out, since it often names a person.
+        {"format", "created", "intended_use", "demonstration", "case", "notes", "measures",
+        "familiarity", "model", "settings", "timings_s"}; keys stay as they are while "format" is 1.
+        Only what JSON can
+        hold: numbers that are not finite are None, others have six digits. The input's folder is
+        left out, since it often names a person.
     """
     findings = [*scan.notes, *notes]
     report = {

@@ -38,7 +38,8 @@ def severity(percents: Mapping[str, float | None], reason: str | None) -> dict[s
     """Grades the whole lung and each lung.
 
     Args:
-        percents: affected share per part, "total", "right", "left", in percent; None where it is unknown.
+        percents: affected share per part, "total", "right", "left", in percent; None where it is
+            unknown.
         reason: why nothing can be graded; None if it can.
 
     Returns:

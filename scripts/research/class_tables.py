@@ -23,9 +23,10 @@ FILES = ("classes.csv", "summary.json")
 class ClassTables(CaseTables):
     """`CaseTables` for maps of classes: writes `classes.csv` and `summary.json`.
 
-    Prediction and label hold one binary map a class, (3, X, Y, Z). Each class but the background is judged as if it
-    were alone; all measures, `mae`, `e_measure` and `s_measure` too, are those of these binary maps. The summary has
-    the figures of `summarise` for each class, with n and aggregation. Arguments as `CaseTables`.
+    Prediction and label hold one binary map a class, (3, X, Y, Z). Each class but the background is
+    judged as if it were alone; all measures, `mae`, `e_measure` and `s_measure` too, are those of
+    these binary maps. The summary has the figures of `summarise` for each class, with n and
+    aggregation. Arguments as `CaseTables`.
     """
 
     def _score(self, engine: Engine) -> None:

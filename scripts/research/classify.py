@@ -72,9 +72,9 @@ class Classifier:
     def classify(self, scan: Scan, slices: HounsfieldSlices, infection: Segmentation) -> NDArray[np.uint8]:
         """Classifies the infection of one scan.
 
-        The prior is the probability of infection. A voxel gets the class of the largest of the three maps, on the
-        scan's own grid; what lies outside of the infection mask is background. Slices without infection are passed
-        over.
+        The prior is the probability of infection. A voxel gets the class of the largest of the
+        three maps, on the scan's own grid; what lies outside of the infection mask is background.
+        Slices without infection are passed over.
 
         Args:
             scan: the scan.
@@ -140,8 +140,9 @@ def measure_classes(classes: NDArray[np.uint8], mask: NDArray[np.uint8], voxel_m
         voxel_ml: volume of a voxel; None if it is unknown.
 
     Returns:
-        For "infection", "ground_glass", "consolidation" and "unclassified" (infection that the network of classes takes
-        for background): voxels, "ml" where known, and "percent_of_infection" (None without infection).
+        For "infection", "ground_glass", "consolidation" and "unclassified" (infection that the
+        network of classes takes for background): voxels, "ml" where known, and
+        "percent_of_infection" (None without infection).
     """
     infection = int(np.count_nonzero(mask))
     counts = {name: int(np.count_nonzero(classes == number)) for number, name in enumerate(CLASSES) if number}

@@ -28,7 +28,8 @@ COLUMNS = {
     "e_measure": "E-measure",
     "s_measure": "S-measure",
 }
-"""What `table.md` shows beside Dice, with its heading; rows that were made before version 0.9.2 have no IoU."""
+"""What `table.md` shows beside Dice, with its heading; rows that were made before version 0.9.2
+have no IoU."""
 PARTS = {"slice_dice": "slices with lesion", "volume_dice": "volumes", "picture_dice": "pictures"}
 """Of what else the mean of Dice is taken."""
 KEPT = {
@@ -67,8 +68,8 @@ def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], reco
     """Writes what the runs say.
 
     Args:
-        folder: receives `runs.csv` (a row a run, with the weights' SHA-256 and the machine), `cases.csv` (a row a case
-            of a run), `table.csv`, `table.md` and `curves.png`.
+        folder: receives `runs.csv` (a row a run, with the weights' SHA-256 and the machine),
+            `cases.csv` (a row a case of a run), `table.csv`, `table.md` and `curves.png`.
         experiment: what is compared.
         runs: the runs that there are, in the order of the table.
         record: what the experiment was run on, see `run_experiment`.
@@ -122,8 +123,8 @@ def _row(run: Run, cases: pd.DataFrame) -> dict[str, Any]:
 def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
     """One row a variant: mean and spread over its runs, and the difference from the first variant patient by patient.
 
-    Runs share the training data of their folds, so their spread says little of what another patient would show;
-    patients are what is drawn.
+    Runs share the training data of their folds, so their spread says little of what another patient
+    would show; patients are what is drawn.
 
     Args:
         runs: a row a run: "variant", "seed", "fold", measures in [0, 1].
@@ -131,10 +132,12 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
         order: names of the variants; the first is what the others are compared with.
 
     Returns:
-        "runs", for each measure its mean and MEASURE_sd over the runs (n - 1, NaN of one run) in percent; "difference"
-        of Dice from the first variant, the mean over "difference_n" patients (cases where they are unknown), each
-        over its cases, seeds and folds that both variants have, with its 95 % interval by Student's t,
-        "difference_low" and "difference_high" (NaN of fewer than three), and "detectable": whether that leaves out 0.
+        "runs", for each measure its mean and MEASURE_sd over the runs (n - 1, NaN of one run) in
+        percent; "difference" of Dice from the first variant, the mean over "difference_n" patients
+        (cases where they are unknown), each over its cases, seeds and folds that both variants
+        have, with its 95 % interval by Student's t, "difference_low" and "difference_high" (NaN of
+        fewer than three),
+        and "detectable": whether that leaves out 0.
     """
     by_run = runs.set_index(KEY).sort_index()
     by_case = cases.assign(unit=cases["patient"].fillna(cases["case"])).set_index(["variant", *KEY[1:], "case", "unit"])
@@ -159,10 +162,12 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
 def table_lines(table: pd.DataFrame, published: bool) -> list[str]:
     """Returns the Markdown lines of a table: heading, rule, one line per variant.
 
-    Percentages have one decimal. MAE has two: most pixels are background, so that variants differ in the second.
+    Percentages have one decimal. MAE has two: most pixels are background, so that variants differ
+    in the second.
 
     Args:
-        table: as `compare` makes it, perhaps with the "published_" columns of the source; or read from `table.csv`.
+        table: as `compare` makes it, perhaps with the "published_" columns of the source; or read
+            from `table.csv`.
         published: whether a column holds the source's Dice.
     """
     kinds = not table[["volume_dice", "picture_dice"]].isna().any(axis=None)
@@ -235,7 +240,8 @@ def _published(row: pd.Series) -> str:
 def draw_curves(runs: Sequence[Run]) -> FigureCanvasAgg:
     """Draws training loss and validation Dice over the epochs, a line a run, a colour a variant or, of one, a fold.
 
-    Losses of variants with other heads are sums of other terms: each can be followed, they cannot be compared.
+    Losses of variants with other heads are sums of other terms: each can be followed, they cannot
+    be compared.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2)

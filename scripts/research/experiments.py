@@ -46,27 +46,30 @@ def run_experiment(
 ) -> Path:
     """Trains and evaluates every variant, and writes the table; goes on with what an earlier call left.
 
-    The output folder holds VARIANT/seed_S/fold_F with the run and its tables, what `write_tables` makes of all runs
-    there, those of other calls too, `experiment.json`, and in `cache` the preprocessed slices of all trainings. Several
-    processes may fill one folder, each with other variants, seeds or folds.
+    The output folder holds VARIANT/seed_S/fold_F with the run and its tables, what `write_tables`
+    makes of all runs there, those of other calls too, `experiment.json`, and in `cache` the
+    preprocessed slices of all trainings. Several processes may fill one folder, each with other
+    variants, seeds or folds.
 
     Args:
         experiment: what is compared.
         dataset_dir: prepared data set.
         output_dir: folder of the whole.
-        budget: overlay that sets width, size and schedule of every training; None: the experiment's own.
+        budget: overlay that sets width, size and schedule of every training; None: the experiment's
+            own.
         seeds: number of seeds, from 0 on.
         folds: validation folds; None: all of them.
         steps: optimizer steps of every training in place of the budget's.
         device: where networks work; None: the first that is there.
-        processes: how many trainings run side by side; each one's output is in `log.txt` of its folder then.
+        processes: how many trainings run side by side; each one's output is in `log.txt` of its
+            folder then.
 
     Returns:
         The path of `table.md`.
 
     Raises:
-        UserError: for other data or settings than the folder or one of its runs began with, steps where the budget
-            counts epochs, or as the trainings do.
+        UserError: for other data or settings than the folder or one of its runs began with, steps
+            where the budget counts epochs, or as the trainings do.
     """
     folder = Path(output_dir).resolve()
     data = str(Path(dataset_dir).resolve())

@@ -1,7 +1,7 @@
 """Pictures of what a network sees on the way to its answer, as the paper of ResUNet shows them.
 
-Figure 7: the maps of the supervised stages. Figure 8: the attention fusion, P_1, 1 - P_1, Y_1 and S_p. Figure 6: the
-masks of several networks on one slice.
+Figure 7: the maps of the supervised stages. Figure 8: the attention fusion, P_1, 1 - P_1, Y_1 and
+S_p. Figure 6: the masks of several networks on one slice.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def stage_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
         image: (1, 1, H, W), as the network sees it.
 
     Returns:
-        What each map is called, such as "S1 edge" or "X2 mask" (of the decoder), and the map (H, W).
+        What each map is called, such as "S1 edge" or "X2 mask" (of the decoder), and the map (H,
+        W).
     """
     with torch.inference_mode():
         encoded = network.encoder(image)
@@ -110,9 +111,11 @@ def figure_files(
     Args:
         scan_path: any scan or picture that `segment` takes, but DICOM.
         out: the folder; it appears when all is complete.
-        weights: of one or several networks for slices; stages and fusion are those of the first ResUNet.
+        weights: of one or several networks for slices; stages and fusion are those of the first
+            ResUNet.
         truth_path: reference mask on the scan's grid.
-        slice_from_inferior: which axial slice, counted from 1 at the feet; the most affected one unless given.
+        slice_from_inferior: which axial slice, counted from 1 at the feet; the most affected one
+            unless given.
         device: a torch device.
         overwrite: replaces what an earlier call wrote.
 
@@ -120,7 +123,8 @@ def figure_files(
         The folder.
 
     Raises:
-        UserError: if a file cannot be used, there is no such slice, or the folder holds other files.
+        UserError: if a file cannot be used, there is no such slice, or the folder holds other
+            files.
     """
     target = Path(out)
     check_results_folder(target, FILES, overwrite)

@@ -23,8 +23,8 @@ from ..messages import show_messages
 def side_by_side(tasks: Mapping[Path, Callable[[], object]], processes: int) -> Iterator[None]:
     """Calls tasks in new processes, which share the threads; one step whenever one of them has ended.
 
-    The processes end with this one, in whatever way that comes, and with the first failure: what they do must be
-    resumable.
+    The processes end with this one, in whatever way that comes, and with the first failure: what
+    they do must be resumable.
 
     Args:
         tasks: what to do, by the file that receives what it prints; it must survive pickling.

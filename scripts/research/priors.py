@@ -37,9 +37,10 @@ def class_cases(
         dataset_dir: see `select_cases`.
         split: see `select_cases`.
         fold: see `select_cases`.
-        prior: "truth", the infection mask; "file", the "prior" of each case in datalist.json; else the weights of a
-            network that finds infection, whose probabilities are taken.
-        folder: receives the probabilities, in a subfolder of their own for the same weights and images.
+        prior: "truth", the infection mask; "file", the "prior" of each case in datalist.json; else
+            the weights of a network that finds infection, whose probabilities are taken.
+        folder: receives the probabilities, in a subfolder of their own for the same weights and
+            images.
         device: where that network works.
         may_be_empty: see `select_cases`.
 
@@ -47,7 +48,8 @@ def class_cases(
         The cases, with "prior" and, as needed, "prior_codes" or "prior_scale".
 
     Raises:
-        UserError: if no case has a multi-class label, a case lacks its prior, or the weights cannot be used.
+        UserError: if no case has a multi-class label, a case lacks its prior, or the weights cannot
+            be used.
     """
     labelled = select_cases(dataset_dir, split, fold, labelled=True, may_be_empty=may_be_empty)
     if not labelled:

@@ -36,7 +36,8 @@ def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, d
     Args:
         checkpoint: weights with their metadata.
         cases: cases with images of any size.
-        folder: receives NAME.png for a picture, NAME.nii.gz for a volume: uint8, 255 is the probability 1.
+        folder: receives NAME.png for a picture, NAME.nii.gz for a volume: uint8, 255 is the
+            probability 1.
         device: where the network works.
 
     Returns:
@@ -76,8 +77,8 @@ def pseudo_labelled(
 ) -> list[Case]:
     """Turns cases and their probabilities into training cases that are in no validation fold.
 
-    The confidence of a slice is the mean of max(p, 1 - p) over its pixels with p >= 0.1, and 1 where there are none:
-    a network that is sure that there is no lesion.
+    The confidence of a slice is the mean of max(p, 1 - p) over its pixels with p >= 0.1, and 1
+    where there are none: a network that is sure that there is no lesion.
 
     Args:
         cases: unlabelled cases.

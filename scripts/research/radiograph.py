@@ -22,7 +22,8 @@ Method = Literal["attenuation", "sum"]
 METHODS: tuple[Method, ...] = ("attenuation", "sum")
 
 WATER = 0.0193
-"""Linear attenuation of water at 70 keV in 1/mm (NIST XCOM: 0.193 1/cm), about what a chest radiograph has."""
+"""Linear attenuation of water at 70 keV in 1/mm (NIST XCOM: 0.193 1/cm), about what a chest
+radiograph has."""
 
 WRITTEN = {"radiograph.png", "lesion.png", "lesion_tenths_of_mm.png", "lesion_voxels.png"}
 
@@ -35,7 +36,8 @@ class Radiograph(NamedTuple):
 
     Attributes:
         picture: 8 bits, (rows, columns); bright is dense.
-        lesion_mm: how much lesion the ray passes, (rows, columns), float32; in voxels for the plain sum.
+        lesion_mm: how much lesion the ray passes, (rows, columns), float32; in voxels for the plain
+            sum.
     """
 
     picture: NDArray[np.uint8]
@@ -47,8 +49,9 @@ def project_attenuation(
 ) -> Radiograph:
     """Projects as X-rays are: the line integral of the attenuation along parallel rays.
 
-    Attenuation is that of water times 1 + HU / 1000. The picture is the integral, which is the logarithm of the
-    intensity, between its 0.5 and 99.5 percentiles, at square pixels of the CT's columns.
+    Attenuation is that of water times 1 + HU / 1000. The picture is the integral, which is the
+    logarithm of the intensity, between its 0.5 and 99.5 percentiles, at square pixels of the CT's
+    columns.
 
     Args:
         hu: (X, Y, Z) in LPS order.
@@ -111,7 +114,8 @@ def radiograph_files(
         The folder.
 
     Raises:
-        UserError: if the files cannot be used, the voxel size is unknown and needed, or the folder holds other files.
+        UserError: if the files cannot be used, the voxel size is unknown and needed, or the folder
+            holds other files.
     """
     target = Path(out)
     if method not in METHODS:

@@ -1,8 +1,8 @@
 """Training on unlabelled scans: a network labels them, and it or another one learns from these labels.
 
-One scheme with settings covers what was published: CARes-UNet (one round, hard labels, a new network, batches half of
-each kind), Semi-Inf-Net (rounds of five images, soft labels, the same network goes on, two stages at the end) and plain
-self-training.
+One scheme with settings covers what was published: CARes-UNet (one round, hard labels, a new
+network, batches half of each kind), Semi-Inf-Net (rounds of five images, soft labels, the same
+network goes on, two stages at the end) and plain self-training.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ PAIRED = "configs/paired.yaml"
 class SemiSupervised:
     """Labels, trains, labels again; resumes where it was stopped.
 
-    The output folder holds `supervised/` (unless a teacher is given), `round_NNN/` with the labels and the run of each
-    round, a folder for each final stage, and `model.pt` with its metadata: the result. Unlabelled cases of patients in the
-    validation fold or the test list are left out by name, and a data set that does not name them says so itself.
+    The output folder holds `supervised/` (unless a teacher is given), `round_NNN/` with the labels
+    and the run of each round, a folder for each final stage, and `model.pt` with its metadata: the
+    result. Unlabelled cases of patients in the validation fold or the test list are left out by
+    name, and a data set that does not name them says so itself.
 
     Args:
         training_files: config files of the training, layered in order.
@@ -53,12 +54,15 @@ class SemiSupervised:
         seed: seed of the trainings and of the order of the groups.
         device: where networks work; None: the first that is there.
         teacher: weights that label first; None: a network trained on the labelled cases alone.
-        rounds: how often to label and train; None: until every unlabelled case is labelled, a group a round.
-        group_size: unlabelled cases that a round adds; None: all of them, labelled anew in every round.
+        rounds: how often to label and train; None: until every unlabelled case is labelled, a group
+            a round.
+        group_size: unlabelled cases that a round adds; None: all of them, labelled anew in every
+            round.
         labels: "hard" masks or "soft" probabilities.
         confidence: slices of less are left out, see `pseudo_labelled`; 0 keeps all of them.
         start: "scratch" trains a new network in every round, "previous" goes on with the last one.
-        mixing: "paired" batches hold as many labelled as pseudo-labelled slices, "pool" throws them together.
+        mixing: "paired" batches hold as many labelled as pseudo-labelled slices, "pool" throws them
+            together.
         settings: what every training sets beside its files.
         round_settings: what the trainings of the rounds set beside that.
         final: stages after the rounds: {"name", "train_on": "labelled" | "pseudo" | "both", "start", "settings"}.

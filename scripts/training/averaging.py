@@ -15,13 +15,14 @@ from ..settings import number
 class WeightAverage:
     """Ignite handler of the trainer that keeps an exponential moving average of weights and normalisation statistics.
 
-    It begins with the weights that the training begins with, those of a checkpoint too. After every step
-    mean <- (1 - share) * mean + share * weights. The average is what is validated and kept as the
-    best; the network itself goes on training. Ignite's `EMAHandler` does the averaging.
+    It begins with the weights that the training begins with, those of a checkpoint too. After every
+    step mean <- (1 - share) * mean + share * weights. The average is what is validated and kept as
+    the best; the network itself goes on training. Ignite's `EMAHandler` does the averaging.
 
     Args:
         network: what is trained; a DistributedDataParallel wrapper is taken off.
-        share: of a step's weights in the mean, such as 0.01 for a memory of about a hundred steps; 0: no average.
+        share: of a step's weights in the mean, such as 0.01 for a memory of about a hundred steps;
+            0: no average.
 
     Raises:
         UserError: if the share is no number from 0 to below 1.

@@ -40,8 +40,8 @@ class StartWeights:
     Args:
         checkpoint: weights with their metadata, or None for random ones.
         network: what is trained.
-        metadata: what its metadata will say, of which "network" and "preprocessing" have to be the checkpoint's; None: the
-            network's own `spec` alone.
+        metadata: what its metadata will say, of which "network" and "preprocessing" have to be the
+            checkpoint's; None: the network's own `spec` alone.
         allow_differences: whether they may differ, as far as the weights fit.
 
     Raises:
@@ -80,27 +80,31 @@ class StartWeights:
 class RunCheckpoint:
     """Ignite handler of the trainer: saves epochs, resumes from the last one that is on the disk.
 
-    The files are written after the first epoch of a process, then once `save_interval` has passed, at the end, and when
-    Ctrl-C or an error ends the run. Between two writes the last complete epoch and the weights to keep wait in the
-    host's memory. So `model.pt` is never from an epoch beyond `last.pt`, apart from a process killed between these two.
+    The files are written after the first epoch of a process, then once `save_interval` has passed,
+    at the end, and when Ctrl-C or an error ends the run. Between two writes the last complete epoch
+    and the weights to keep wait in the host's memory. So `model.pt` is never from an epoch beyond
+    `last.pt`, apart from a process killed between these two.
 
-    It belongs last among the trainer's handlers: what it saves is an epoch with its validation and schedule.
-    `last.pt` holds the network, the optimizer, the gradient scaler and every other object with a state, the
-    epoch and the best metric. Random states are not in it because nothing carries one from epoch to epoch:
-    the order, the augmentation and dropout of an epoch are seeded by (seed, epoch), see `EpochSeed`. Both files
-    are written beside and renamed, so a process killed at any moment leaves a complete state.
+    It belongs last among the trainer's handlers: what it saves is an epoch with its validation and
+    schedule. `last.pt` holds the network, the optimizer, the gradient scaler and every other object
+    with a state, the epoch and the best metric. Random states are not in it because nothing carries
+    one from epoch to epoch: the order, the augmentation and dropout of an epoch are seeded by
+    (seed, epoch), see `EpochSeed`. Both files are written beside and renamed, so a process killed
+    at any moment leaves a complete state.
 
     Args:
         output_dir: folder of the run.
         network: what is trained; a DistributedDataParallel wrapper is taken off.
-        judged: what the evaluator validates and the best weights are taken from: the network, or its average.
+        judged: what the evaluator validates and the best weights are taken from: the network, or
+            its average.
         evaluator: engine of the validation, whose key metric decides what is best.
         objects: what else has a state: optimizer, schedule, history.
         metadata: the metadata's content apart from the figures, see `write_metadata`.
         resume: whether to go on from `last.pt` where there is one.
-        seed: seed of the run; a run goes on with the seed, data and preprocessing that it began with.
-        keep: "best", the weights of the epoch with the best key metric, or "last", those of the last epoch, so that the
-            validation fold chooses nothing.
+        seed: seed of the run; a run goes on with the seed, data and preprocessing that it began
+            with.
+        keep: "best", the weights of the epoch with the best key metric, or "last", those of the
+            last epoch, so that the validation fold chooses nothing.
         save_interval: seconds between two writes of the files; 0: after every epoch.
 
     Raises:

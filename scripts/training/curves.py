@@ -11,7 +11,8 @@ from torch.utils.tensorboard import SummaryWriter
 class Curves:
     """A writer for MONAI's TensorBoard handlers that makes its folder when the first figure comes.
 
-    TensorBoard's own makes folder and file at once, so that a run which fails before it begins would leave them behind.
+    TensorBoard's own makes folder and file at once, so that a run which fails before it begins
+    would leave them behind.
 
     Args:
         log_dir: folder of the curves.

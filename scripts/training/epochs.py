@@ -13,9 +13,9 @@ from monai.handlers import ValidationHandler as EveryEpochs
 class EpochSeed:
     """Ignite handler of the trainer that makes an epoch's randomness a function of (seed, epoch).
 
-    Sampler and data set draw their order, balance and augmentation from the epoch's number, and torch's generator
-    (dropout) is seeded with it. A run that was killed and resumed repeats an uninterrupted one, whatever the number
-    of workers, without saving random states.
+    Sampler and data set draw their order, balance and augmentation from the epoch's number, and
+    torch's generator (dropout) is seeded with it. A run that was killed and resumed repeats an
+    uninterrupted one, whatever the number of workers, without saving random states.
 
     Args:
         seed: seed of the run.

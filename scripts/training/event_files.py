@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 def forget_after(folder: Path, moment: float) -> None:
     """Removes the events of epochs that a resumed run repeats, so that no curve shows them twice.
 
-    TensorBoard's own `purge_step` cannot do it: iterations and epochs count in one folder. The time of an event can.
+    TensorBoard's own `purge_step` cannot do it: iterations and epochs count in one folder. The time
+    of an event can.
 
     Args:
         folder: event files, in no or any number of subfolders; may be absent.
@@ -33,7 +34,8 @@ def _records(path: Path) -> Iterator[tuple[bytes, bool, float]]:
     """The complete records of an event file; a killed process may leave half of one.
 
     Yields:
-        The record, whether it opens a file, and its time. A file that is open now holds nothing else yet.
+        The record, whether it opens a file, and its time. A file that is open now holds nothing
+        else yet.
     """
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event

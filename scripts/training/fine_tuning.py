@@ -35,8 +35,8 @@ def describe_parent(checkpoint: str | None) -> dict[str, Any] | None:
         checkpoint: weights that the training starts from, or None.
 
     Returns:
-        "sha256" and "data" of the parent, "datasets", the names of its own and its ancestors', and "terms"; None
-        without a checkpoint.
+        "sha256" and "data" of the parent, "datasets", the names of its own and its ancestors', and
+        "terms"; None without a checkpoint.
     """
     path = optional(checkpoint)
     if path is None:

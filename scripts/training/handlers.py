@@ -18,8 +18,9 @@ _LOSS = from_engine(["loss"], first=True)
 def named(handler: Any) -> Any:
     """Returns the handler itself.
 
-    MONAI's check of the workflow's properties reads `train#handlers` as it is written and takes every entry for a
-    component with a `_target_`, so that a reference such as `@train#schedule` cannot stand there alone.
+    MONAI's check of the workflow's properties reads `train#handlers` as it is written and takes
+    every entry for a component with a `_target_`, so that a reference such as `@train#schedule`
+    cannot stand there alone.
     """
     return handler
 
@@ -27,9 +28,11 @@ def named(handler: Any) -> Any:
 class StopAtNonFiniteLoss:
     """Ignite handler of the trainer that ends a training whose loss is NaN or infinite.
 
-    The first such step is remembered on the loss's own device and looked at every `READ_EVERY` steps and before an
-    epoch's other handlers, so that a GPU is not waited for after every step and nothing of a broken epoch is saved. A
-    gradient scaler does not help here: it skips gradients that overflow, this is about the loss itself.
+    The first such step is remembered on the loss's own device and looked at every `READ_EVERY`
+    steps and before an epoch's other handlers, so that a GPU is not waited for after every step and
+    nothing of a broken epoch is saved. A gradient scaler does not help here: it skips gradients
+    that overflow, this is about the loss
+        itself.
 
     Args:
         output_dir: folder of the run, which the message names.

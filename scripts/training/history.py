@@ -26,7 +26,8 @@ MEASURES = ("val_mean_dice", "val_mean_sensitivity", "val_mean_precision")
 class History:
     """Ignite handler of the trainer: `history.csv` after every epoch, `curve.png` at the end.
 
-    Rows are part of the state that is resumed, so that the file of a resumed run is that of a whole one.
+    Rows are part of the state that is resumed, so that the file of a resumed run is that of a whole
+    one.
 
     Args:
         output_dir: folder of the run.

@@ -16,14 +16,14 @@ from ..metrics.cumulative import Aggregation
 class MeasuresHandler(IgniteMetricHandler):
     """Ignite metric that puts several measures into `state.metrics`, each as PREFIX + its name.
 
-    A handler per measure would build the histogram of the E-measure and count the overlap several times. Everything is
-    computed on the device of the predictions and read once per epoch. Processes of a distributed run all have the
-    figures of the whole set.
+    A handler per measure would build the histogram of the E-measure and count the overlap several
+    times. Everything is computed on the device of the predictions and read once per epoch.
+    Processes of a distributed run all have the figures of the whole set.
 
     Args:
         names: some of `scripts.metrics.MEASURES`.
-        output_transform: takes predictions and labels out of the evaluator's output, two lists of (1, H, W) or
-            (1, X, Y, Z).
+        output_transform: takes predictions and labels out of the evaluator's output, two lists of
+            (1, H, W) or (1, X, Y, Z).
         prefix: what the names in `state.metrics` begin with.
         aggregation: "slice", "positive_slice", "case" or "pooled", see `SegmentationMeasures`.
     """

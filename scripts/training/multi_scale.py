@@ -15,10 +15,11 @@ from torch import Tensor
 class MultiScaleTrainer(SupervisedTrainer):
     """MONAI's trainer that uses every batch once at each of several sizes, one step of the optimizer each.
 
-    Fan et al. 2020 (arXiv 2004.14133) train Inf-Net so, at 0.75, 1 and 1.25 of the size; their published code clips
-    every component of the gradient to [-0.5, 0.5]. An iteration is still a batch: what counts iterations (schedules,
-    progress, a resumed run) sees one. The loss of an iteration is the mean over its sizes; image, label and prediction
-    are those of the last one. Labels are resized like images and get values between 0 and 1 at their boundaries.
+    Fan et al. 2020 (arXiv 2004.14133) train Inf-Net so, at 0.75, 1 and 1.25 of the size; their
+    published code clips every component of the gradient to [-0.5, 0.5]. An iteration is still a
+    batch: what counts iterations (schedules, progress, a resumed run) sees one. The loss of an
+    iteration is the mean over its sizes; image, label and prediction are those of the last one.
+    Labels are resized like images and get values between 0 and 1 at their boundaries.
 
     Args:
         scales: factors of height and width, in the order of the steps.
@@ -46,7 +47,8 @@ class MultiScaleTrainer(SupervisedTrainer):
         losses: list[Tensor] = []
         for scale in self.scales:
             scaled = {**batchdata, **{key: self._resize(batchdata[key], scale) for key in ("image", "label")}}
-            # MONAI takes the batch of the state apart when the model is through, so each pass brings its own.
+            # MONAI takes the batch of the state apart when the model is through, so each pass
+            # brings its own.
             engine.state.batch = scaled
             output = super()._iteration(engine, scaled)
             items = output if isinstance(output, list) else [output]

@@ -18,15 +18,16 @@ NETWORK = "network_def"
 def network_spec(network: nn.Module) -> dict[str, Any]:
     """Returns name and arguments of the network that `network_def` defines, as the metadata record them.
 
-    `create_network` keeps both with the network. Of a class that the configuration names itself by `_target_`, MONAI
-    keeps neither: its definition is read from the parser that is just building this very object.
+    `create_network` keeps both with the network. Of a class that the configuration names itself by
+    `_target_`, MONAI keeps neither: its definition is read from the parser that is just building
+    this very object.
 
     Args:
         network: the network built.
 
     Raises:
-        UserError: for a class that is neither registered nor of `monai.networks.nets`, and for arguments that cannot
-            be recorded.
+        UserError: for a class that is neither registered nor of `monai.networks.nets`, and for
+            arguments that cannot be recorded.
     """
     spec = getattr(network, "spec", None)
     if isinstance(spec, Mapping):

@@ -31,12 +31,12 @@ def has_bfloat16(capabilities: Mapping[str, Any]) -> bool:
 class AutocastInferer(Inferer):
     """Runs an inferer under bfloat16 autocast on a CPU; needs no gradient scaler.
 
-    On CUDA MONAI's engines do it with `amp=True`, and their autocast, which is bound to CUDA, is left as it is. On
-    other devices there is no mixed precision.
+    On CUDA MONAI's engines do it with `amp=True`, and their autocast, which is bound to CUDA, is
+    left as it is. On other devices there is no mixed precision.
 
     Args:
-        amp: whether mixed precision is wanted. A CPU that would emulate bfloat16, many times slower than float32,
-            computes in float32, and the log says so.
+        amp: whether mixed precision is wanted. A CPU that would emulate bfloat16, many times slower
+            than float32, computes in float32, and the log says so.
         inferer: what brings the input before the network; None: the input as it is.
     """
 

@@ -22,7 +22,8 @@ def is_main_process() -> bool:
 def validation_sampler(dataset: Dataset[Any], num_replicas: int, rank: int) -> Sampler[int]:
     """Returns what deals the items out to the processes, each item once.
 
-    MONAI's sampler refuses an empty data set, which MONAI Label gives where nothing is kept for validation.
+    MONAI's sampler refuses an empty data set, which MONAI Label gives where nothing is kept for
+    validation.
     """
     if not len(dataset):  # type: ignore[arg-type]
         return SequentialSampler(dataset)  # type: ignore[arg-type]

@@ -1,8 +1,9 @@
 """Ranger, the optimizer of CARes-UNet (Xu et al. 2021): RAdam, gradient centralisation, Lookahead.
 
-Liu et al., "On the variance of the adaptive learning rate and beyond", ICLR 2020 (arXiv 1908.03265); Yong et al.,
-"Gradient centralization", ECCV 2020 (arXiv 2004.01461); Zhang et al., "Lookahead optimizer: k steps forward, 1 step
-back", NeurIPS 2019 (arXiv 1907.08610). RAdam is torch's.
+Liu et al., "On the variance of the adaptive learning rate and beyond", ICLR 2020 (arXiv
+1908.03265); Yong et al., "Gradient centralization", ECCV 2020 (arXiv 2004.01461); Zhang et al.,
+"Lookahead optimizer: k steps forward, 1 step back", NeurIPS 2019 (arXiv 1907.08610). RAdam is
+torch's.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class Ranger(Optimizer):
         theta <- RAdam(theta, g)
         every k-th step: phi <- phi + alpha * (theta - phi), theta <- phi
 
-    phi begins as the weights before the first step. Every parameter has its own phi and its own count of steps. Both
-    are part of `state_dict`, so that a run resumed from it goes on as if it had not been stopped. A parameter without
-    gradient is left alone.
+    phi begins as the weights before the first step. Every parameter has its own phi and its own
+    count of steps. Both are part of `state_dict`, so that a run resumed from it goes on as if it
+    had not been stopped. A parameter without gradient is left alone.
 
     Args:
         params: parameters or groups of them; a group may have settings of its own.

@@ -1,7 +1,7 @@
 """Who may write into an output folder, and what an interrupted run leaves there.
 
-A claim writes nothing: a run that fails before it has a result, for want of data for instance, leaves no folder behind
-and removes no earlier run.
+A claim writes nothing: a run that fails before it has a result, for want of data for instance,
+leaves no folder behind and removes no earlier run.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def claim_run_folder(
         checkpoint: weights that the training starts from.
 
     Raises:
-        UserError: if the folder holds a run and neither is set, or both are, if the weights to start from are those
-            of the run that would be replaced, or the folder cannot be written.
+        UserError: if the folder holds a run and neither is set, or both are, if the weights to
+            start from are those of the run that would be replaced, or the folder cannot be written.
     """
     if flag(resume) and flag(overwrite):
         raise UserError("resume and overwrite are both true; expected: one of them")

@@ -1,7 +1,8 @@
 """What stands first in every workflow's `run`: mistakes on the runner's command line, and the runner's last line.
 
-MONAI's runner takes any `--id value` and adds what the configs do not have; it shows a screen of frames for every
-mistake. A workflow that a Python program runs keeps that program's ways: only ids are checked there.
+MONAI's runner takes any `--id value` and adds what the configs do not have; it shows a screen of
+frames for every mistake. A workflow that a Python program runs keeps that program's ways: only ids
+are checked there.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def begin(kept: Callable[[], str]) -> None:
 def last_lines(kept: Callable[[], str]) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
     """Returns a hook for uncaught exceptions that ends with the line that helps.
 
-    A user's mistake is that line alone, an interruption says what is kept. A missing package keeps its traceback and
-    is named below it. Anything else is reported as usual.
+    A user's mistake is that line alone, an interruption says what is kept. A missing package keeps
+    its traceback and is named below it. Anything else is reported as usual.
 
     Args:
         kept: see `begin`.

@@ -1,18 +1,23 @@
 """Learning-rate cuts and early stopping by what validation says, in one handler.
 
-The paper says: halve the learning rate if the test loss has not improved in 25 epochs, stop after 25 epochs
-without improvement (Table 1). Taken literally the rate is never halved. The presets are three readings of it; each
-stops after so many validations without improvement, of which an epoch has one, from a learning rate of 1e-4:
+The paper says: halve the learning rate if the test loss has not improved in 25 epochs, stop after
+25 epochs without improvement (Table 1). Taken literally the rate is never halved. The presets are
+three readings of it; each stops after so many validations without improvement, of which an epoch
+has one, from a learning rate of 1e-4:
 
-* `paper`, 200: halve after 25 epochs, and count the 25 epochs to the stop from the last improvement or cut, whichever
-  is later; so the run ends once the rate cannot be cut any further. That is 25 epochs at each of eight rates: the
-  lowest rate of 1e-6, which the seventh cut reaches, is this project's number.
-* `official`, 25: what the authors' published code does: one cut to a tenth after 13 validations without a better mean
+* `paper`, 200: halve after 25 epochs, and count the 25 epochs to the stop from the last improvement
+or cut, whichever
+  is later; so the run ends once the rate cannot be cut any further. That is 25 epochs at each of
+  eight rates: the lowest rate of 1e-6, which the seventh cut reaches, is this project's number.
+* `official`, 25: what the authors' published code does: one cut to a tenth after 13 validations
+without a better mean
   Dice, stop after 25.
-* `literal`, 25: both 25, with PyTorch's convention that patience 25 cuts at the 26th epoch: the stop comes first.
+* `literal`, 25: both 25, with PyTorch's convention that patience 25 cuts at the 26th epoch: the
+stop comes first.
 
-`paper` is the default because it is the only one in which the paper's halving happens, with its factor, its 25 epochs
-and its loss. The price is up to 175 epochs beyond Table 1; the best epoch's weights are kept meanwhile.
+`paper` is the default because it is the only one in which the paper's halving happens, with its
+factor, its 25 epochs and its loss. The price is up to 175 epochs beyond Table 1; the best epoch's
+weights are kept meanwhile.
 """
 
 from __future__ import annotations

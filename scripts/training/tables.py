@@ -36,18 +36,20 @@ FILES = ("metrics.csv", "slices.csv", "summary.json")
 class CaseTables:
     """Ignite handler of the evaluator that writes `metrics.csv`, `slices.csv` and `summary.json`.
 
-    MONAI's `MetricsSaver` writes one file a metric, and its slice-wise Dice leaves lesion-free slices out. Here every
-    case has one row with the measures of the whole case, every slice one row, and the summary states n and the
-    aggregation of each figure.
+    MONAI's `MetricsSaver` writes one file a metric, and its slice-wise Dice leaves lesion-free
+    slices out. Here every case has one row with the measures of the whole case, every slice one
+    row, and the summary states n and the aggregation of each figure.
 
     Args:
         output_dir: folder of the tables.
         cases: what is evaluated, as `select_cases` gives it: "name", "patient", perhaps "slices".
         threshold: probability from which on a voxel is infection.
-        context: what the figures belong to (data set, split, fold, checkpoint, grid); kept in the summary.
+        context: what the figures belong to (data set, split, fold, checkpoint, grid); kept in the
+            summary.
         rules: "plain" or "infnet_toolbox", see `scripts.metrics`.
-        voxel_size_known: whether the headers' voxel size is real: then volumes in ml, HD95 and surface Dice are
-            measured too. Pictures have none, and some public exports carry a placeholder.
+        voxel_size_known: whether the headers' voxel size is real: then volumes in ml, HD95 and
+            surface Dice are measured too. Pictures have none, and some public exports carry a
+            placeholder.
     """
 
     def __init__(
@@ -140,7 +142,8 @@ class CaseTables:
 class TableMetric(Metric):
     """Ignite metric that puts the figures of an evaluation's tables into `state.metrics`.
 
-    They are read from the rows of the tables, so that the two cannot differ and nothing is computed twice.
+    They are read from the rows of the tables, so that the two cannot differ and nothing is computed
+    twice.
 
     Args:
         tables: whose figures they are.

@@ -25,8 +25,8 @@ from ..io.volume import LPS_TO_RAS
 def each_slice(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Applies a change to every slice (X, Y) by itself, each contiguous in memory.
 
-    A slice's result must not depend on how many slices there are or how they lie: then a scan that is streamed gives
-    the same bits as a scan that is held as a whole.
+    A slice's result must not depend on how many slices there are or how they lie: then a scan that
+    is streamed gives the same bits as a scan that is held as a whole.
 
     Args:
         image: (C, X, Y) or (C, X, Y, Z).
@@ -97,8 +97,9 @@ def _scaled(affine: Tensor, before: Sequence[int], after: Sequence[int]) -> Tens
 class EnsureVolumed(MapTransform):
     """Brings channel-first images to (1, X, Y, Z).
 
-    A picture (1, W, H) gets one slice and the affine of a radiological display, so that orienting it to LPS
-    changes nothing; its metadata say `picture: True`. A two-dimensional scan gets one slice.
+    A picture (1, W, H) gets one slice and the affine of a radiological display, so that orienting
+    it to LPS changes nothing; its metadata say `picture: True`. A two-dimensional scan gets one
+    slice.
 
     Args:
         keys: images and labels as `LoadImaged` gives them, channel first.
@@ -120,7 +121,8 @@ class EnsureVolumed(MapTransform):
 class BelongsToImaged(MapTransform):
     """Refuses a label or mask whose voxels are not those of its image, stored in whatever order.
 
-    Both are looked at as their files hold them, so that the image may have been cropped or resized meanwhile.
+    Both are looked at as their files hold them, so that the image may have been cropped or resized
+    meanwhile.
 
     Args:
         keys: what has just been loaded, after `EnsureVolumed`.

@@ -27,7 +27,8 @@ HIGHEST_AIR_HU = -200.0
 """A scan whose lowest value lies above this holds no air, so it is no chest CT in HU."""
 
 DEFAULT_WINDOW = (-1250.0, 250.0)
-"""What networks see of a scan unless they say otherwise, and what an 8-bit picture of unknown window is taken for."""
+"""What networks see of a scan unless they say otherwise, and what an 8-bit picture of unknown
+window is taken for."""
 
 ACCEPTED = "expected: HU, or --intensity window:LO,HI for values that an export mapped from that HU window"
 
@@ -108,7 +109,8 @@ class HounsfieldMap:
         window: (LO, HI) in HU that 0 and `top` stand for; None: values are HU.
         top: highest stored value of a windowed export, 1 or 255.
         remarks: what was assumed or mended, a sentence each.
-        padding: what lies around the reconstruction circle and becomes air, if it is not as dark as air already.
+        padding: what lies around the reconstruction circle and becomes air, if it is not as dark as
+            air already.
     """
 
     window: tuple[float, float] | None = None
@@ -148,16 +150,16 @@ def plan_hounsfield(
 
     Args:
         found: the range of the values, padding left out.
-        intensity: "auto" takes 8-bit pictures for the window [-1250, 250] HU and refuses a scan without
-            air, because every chest CT in HU has air; "hu" takes the values as they are;
+        intensity: "auto" takes 8-bit pictures for the window [-1250, 250] HU and refuses a scan
+            without air, because every chest CT in HU has air; "hu" takes the values as they are;
             "window:LO,HI" maps an export of 0-1 or 0-255 linearly back to that window.
         picture: whether the values come from an 8-bit picture (PNG, JPG).
         name: what messages call the scan.
         padding: what `find_padding` found in the values.
 
     Raises:
-        UserError: if more than 1 % of the values are not finite, if "auto" finds values that are not HU, or
-            if values do not fit an explicit window.
+        UserError: if more than 1 % of the values are not finite, if "auto" finds values that are
+            not HU, or if values do not fit an explicit window.
     """
     remarks = _check_finite(found, name)
     setting = parse_intensity(intensity)
@@ -188,7 +190,8 @@ def watch_values(
     Args:
         slice_at: gives slice `index` as (X, Y), float.
         count: number of slices.
-        look_for_padding: false for a picture or an export that was windowed, whose values are no HU.
+        look_for_padding: false for a picture or an export that was windowed, whose values are no
+            HU.
         named: padding that the scan's header names.
     """
     padding = (find_padding(slice_at, count) or named) if look_for_padding else None
@@ -257,7 +260,8 @@ class SliceZScored(MapTransform):
     """Per-slice z-score (x - mean) / (std + 1e-8), population standard deviation, as the paper's code does.
 
     Args:
-        keys: images (C, X, Y) or (C, X, Y, Z); a slice is everything that shares a channel and a Z index.
+        keys: images (C, X, Y) or (C, X, Y, Z); a slice is everything that shares a channel and a Z
+            index.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -282,8 +286,8 @@ def scale_window(image: Tensor, low: float, high: float) -> Tensor:
 class RandWindowd(MapTransform, RandomizableTransform):
     """Scales HU from a window to [0, 1] and clips; while training the window's bounds may be jittered.
 
-    Pictures in public data sets were windowed by unknown hands. A network that saw many windows is less bound
-    to one. With `jitter` 0 this is the deterministic step of the preprocessing.
+    Pictures in public data sets were windowed by unknown hands. A network that saw many windows is
+    less bound to one. With `jitter` 0 this is the deterministic step of the preprocessing.
 
     Args:
         keys: images in HU.

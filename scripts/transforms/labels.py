@@ -18,12 +18,13 @@ CLASSES = ("background", "ground_glass", "consolidation")
 """Classes by their number in a multi-class label."""
 
 CLASS_CODES = {0: 0, 1: 1, 2: 2, 38: 1, 75: 2}
-"""Stored values of a multi-class label and their class. COVID-SemiSeg has palette pictures with the indices 0, 1, 2;
-converted to grey, their dark red and dark green become 38 and 75."""
+"""Stored values of a multi-class label and their class. COVID-SemiSeg has palette pictures with the
+indices 0, 1, 2; converted to grey, their dark red and dark green become 38 and 75."""
 
 
 CODE_TOLERANCE = 1e-3
-"""How far a stored value may lie from its code: resampling and slopes such as 1/255 leave 0.9999999 for 1."""
+"""How far a stored value may lie from its code: resampling and slopes such as 1/255 leave 0.9999999
+for 1."""
 
 
 def is_code(values: Tensor, codes: Sequence[int]) -> Tensor:
@@ -36,7 +37,8 @@ def is_code(values: Tensor, codes: Sequence[int]) -> Tensor:
 class InfectionMaskd(MapTransform):
     """Mask of infection from codes: every value above 0, or an item's "KEY_codes", such as "label_codes".
 
-    An item with "KEY_scale" has a soft mask, such as a network's probabilities: its values over that scale.
+    An item with "KEY_scale" has a soft mask, such as a network's probabilities: its values over
+    that scale.
 
     Args:
         keys: labels, any shape.
@@ -142,9 +144,10 @@ EDGE_METHODS: dict[str, Callable[[Tensor], Tensor]] = {
 class EdgeLabeld(MapTransform):
     """Appends the edge of a mask as its second channel.
 
-    It belongs last in a chain: the edge is that of the mask as resized and augmented, one pixel wide at the
-    network's resolution. The paper generates edges "from the segmentation mask" and says no more. A soft mask has the
-    edge of where it reaches 0.5.
+    It belongs last in a chain: the edge is that of the mask as resized and augmented, one pixel
+        wide at the
+    network's resolution. The paper generates edges "from the segmentation mask" and says no more. A
+    soft mask has the edge of where it reaches 0.5.
 
     Args:
         keys: masks (1, H, W), values in [0, 1].

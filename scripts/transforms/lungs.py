@@ -28,14 +28,15 @@ MOST_BOXES = 1024
 """How many boxes a process remembers; a box and its key are some hundred bytes."""
 
 OUTSIDE_HU = -32768.0
-"""What voxels outside of the lungs become: below every HU window, so that they are 0 to the network."""
+"""What voxels outside of the lungs become: below every HU window, so that they are 0 to the
+network."""
 
 
 class FindLungsd(MapTransform):
     """Makes sure that a scan has a lung mask on its own grid: the one that came with it, or what thresholds find.
 
-    Where the lungs that are found are not plausible (a picture, a part of a chest), the mask covers the whole scan and
-    the log says why: infection that is masked away cannot be found any more.
+    Where the lungs that are found are not plausible (a picture, a part of a chest), the mask covers
+    the whole scan and the log says why: infection that is masked away cannot be found any more.
 
     Args:
         keys: the scan in HU, canonical orientation.
@@ -83,15 +84,16 @@ class LungsOnlyd(MapTransform):
 class FindBoxd(MapTransform):
     """Finds the box around the lungs of a scan; a picture's is the whole of it.
 
-    Where the lungs are not plausible (a part of a chest, one slice), it is the box around the body, and the log says
-    why. Lung masks that come with a scan are not looked at: a new scan has none. The box of the same voxels is searched
-    once a process, as long as it is among the `MOST_BOXES` asked for last: an experiment evaluates the same scans again
-    and again, a server sees new ones for weeks.
+    Where the lungs are not plausible (a part of a chest, one slice), it is the box around the body,
+    and the log says why. Lung masks that come with a scan are not looked at: a new scan has none.
+    The box of the same voxels is searched once a process, as long as it is among the `MOST_BOXES`
+    asked for last: an experiment evaluates the same scans again and again, a server sees new ones
+    for weeks.
 
     Args:
         keys: the scan in HU, canonical orientation.
-        box_key: where the box goes, int (3, 3): first voxel, the one after the last, and how many there are, along
-            x, y, z.
+        box_key: where the box goes, int (3, 3): first voxel, the one after the last, and how many
+            there are, along x, y, z.
     """
 
     _known: ClassVar[OrderedDict[bytes, Box]] = OrderedDict()

@@ -81,8 +81,8 @@ class EvaluationOutput(Compose):
 
     Args:
         preprocessing: what made the network's input from the scan.
-        grid: "scan", or "network" for the paper's 256 x 256. What lies beyond the field of view in plane is judged on
-            the scan's grid only; slices beyond it hold no prediction on either.
+        grid: "scan", or "network" for the paper's 256 x 256. What lies beyond the field of view in
+            plane is judged on the scan's grid only; slices beyond it hold no prediction on either.
     """
 
     def __init__(self, preprocessing: InvertibleTransform, grid: str) -> None:
@@ -107,7 +107,8 @@ class ClassMaps(Compose):
 def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm3: float) -> NDArray[np.uint8]:
     """Removes connected lesions of less than a volume; voxels that touch at a corner belong together.
 
-    Works within the box around the infection, so a large scan with little infection needs little memory.
+    Works within the box around the infection, so a large scan with little infection needs little
+    memory.
 
     Args:
         mask: (X, Y, Z) in {0, 1}; stays as it is.
@@ -155,11 +156,13 @@ class SmallLesionsRemovedd(MapTransform):
 class InfectionMask(Compose):
     """Probabilities on the scan's grid to the mask, uint8 in {0, 1}, on the host.
 
-    What follows is lesion labelling and writing, MONAI Label's own writers among them, and these work on the host.
+    What follows is lesion labelling and writing, MONAI Label's own writers among them, and these
+    work on the host.
 
     Args:
         preprocessing: what made the network's input from the scan.
-        threshold: probability from which on a voxel is infection, in (0, 1); a text from a form is read as well.
+        threshold: probability from which on a voxel is infection, in (0, 1); a text from a form is
+            read as well.
         smallest_lesion_mm3: see `SmallLesionsRemovedd`.
 
     Raises:

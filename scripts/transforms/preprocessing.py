@@ -4,11 +4,12 @@
                     -> (1, size, size, Z), still HU                                    `NetworkGrid`
                     -> window to [0, 1] -> per-slice z-score                           `NetworkInput`
 
-Training caches what `NetworkGrid` gives and runs `NetworkInput` on single slices, with augmentation around
-it; all else runs both at once (`Preprocessing`). A slice that is not square is stretched, as in the paper. The field of
-view is the whole scan, as in the paper, or the box around the lungs. Networks for volumes get two switches turned:
-`lung_only` takes out what is no lung, and without `z_score` the values stay in [0, 1]. The network of classes sees the
-image and, as a second channel, its prior (`ClassPreprocessing` for whole scans, `ClassTrainingInput` for slices).
+Training caches what `NetworkGrid` gives and runs `NetworkInput` on single slices, with augmentation
+around it; all else runs both at once (`Preprocessing`). A slice that is not square is stretched, as
+in the paper. The field of view is the whole scan, as in the paper, or the box around the lungs.
+Networks for volumes get two switches turned: `lung_only` takes out what is no lung, and without
+`z_score` the values stay in [0, 1]. The network of classes sees the image and, as a second channel,
+its prior (`ClassPreprocessing` for whole scans, `ClassTrainingInput` for slices).
 """
 
 from __future__ import annotations
@@ -149,10 +150,10 @@ class NetworkGrid(Compose):
     Args:
         size: edge length of the network's input in pixels, a multiple of 16.
         intensity: how stored values become HU: "auto", "hu" or "window:LO,HI" (`to_hounsfield`).
-        lung_only: whether what is no lung becomes `OUTSIDE_HU`; the lungs are those of a mask under "lung" or, where
-            there is none, found by `FindLungsd`.
-        field_of_view: what of a scan is resized: "scan", all of it, or "lungs", the box around them (`FindBoxd`); "box"
-            then says which, and which slices it leaves out.
+        lung_only: whether what is no lung becomes `OUTSIDE_HU`; the lungs are those of a mask under
+            "lung" or, where there is none, found by `FindLungsd`.
+        field_of_view: what of a scan is resized: "scan", all of it, or "lungs", the box around them
+            (`FindBoxd`); "box" then says which, and which slices it leaves out.
     """
 
     def __init__(
@@ -188,11 +189,13 @@ class Preprocessing(Compose):
         size: see `NetworkGrid`.
         window: see `NetworkInput`.
         intensity: see `NetworkGrid`.
-        label_grid: "network" resizes a label with the image; "scan" leaves it on the scan's own grid; "none" reads the
-            image alone, as inference does: MONAI Label's own app wants a file under every key that a step reads.
+        label_grid: "network" resizes a label with the image; "scan" leaves it on the scan's own
+            grid; "none" reads the image alone, as inference does: MONAI Label's own app wants a
+            file under every key that a step reads.
         z_score: see `NetworkInput`.
         lung_only: see `NetworkGrid`.
-        field_of_view: see `NetworkGrid`; probabilities that are brought back to the scan are 0 outside of it.
+        field_of_view: see `NetworkGrid`; probabilities that are brought back to the scan are 0
+            outside of it.
     """
 
     def __init__(
@@ -215,16 +218,16 @@ class Preprocessing(Compose):
 class TrainingInput(Compose):
     """`NetworkInput` and the edge label for one slice in HU, with augmentation around it when asked.
 
-    The order is spatial augmentation, window (jittered), intensity augmentation, z-score, edge: intensities
-    are disturbed before the z-score that hides shifts and scales, and the edge is that of the mask as it
-    then is.
+    The order is spatial augmentation, window (jittered), intensity augmentation, z-score, edge:
+    intensities are disturbed before the z-score that hides shifts and scales, and the edge is that
+    of the mask as it then is.
 
     Args:
         window: (LO, HI) in HU.
         edge_method: see `EdgeLabeld`.
         augment: off in the paper's preset.
-        augment_scale: smallest and largest part of the slice's edge length that augmentation shows; below 1 it looks
-            closer, as a picture cropped to the lungs does.
+        augment_scale: smallest and largest part of the slice's edge length that augmentation shows;
+            below 1 it looks closer, as a picture cropped to the lungs does.
         augment_turns: whether augmentation makes quarter turns, for slices of unknown orientation.
         z_score: see `NetworkInput`.
     """
@@ -246,9 +249,10 @@ class TrainingInput(Compose):
 class ClassPreprocessing(Compose):
     """From paths to what the network of classes sees of a whole scan, (2, size, size, Z), and its label.
 
-    The image goes through the steps of `Preprocessing`. The prior is a mask or a map of probabilities ("prior", with
-    "prior_codes" or "prior_scale") and stays in [0, 1]. A label under "label" is a multi-class one and becomes a map
-    a class, (3, X, Y, Z). Prior and label are resized to the nearest voxel.
+    The image goes through the steps of `Preprocessing`. The prior is a mask or a map of
+    probabilities ("prior", with "prior_codes" or "prior_scale") and stays in [0, 1]. A label under
+    "label" is a multi-class one and becomes a map a class, (3, X, Y, Z). Prior and label are
+    resized to the nearest voxel.
 
     Args:
         size: see `NetworkGrid`.

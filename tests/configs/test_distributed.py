@@ -22,8 +22,8 @@ def torchrun(bundle_root: Path, tools, program: str, *arguments: str, processes:
         text=True,
         timeout=300,
     )
-    # Once in about twenty runs gloo aborted a process while it was torn down, after its work was done; what the run
-    # leaves is judged by the tests.
+    # Once in about twenty runs gloo aborted a process while it was torn down, after its work was
+    # done; what the run leaves is judged by the tests.
     torn_down = "terminate called without an active exception" in done.stderr
     assert done.returncode == 0 or torn_down, done.stdout[-2000:] + done.stderr[-4000:]
 

@@ -118,7 +118,8 @@ def test_clean_pictures_leave_balanced_epochs_of_one_length(make_dataset: MakeDa
         dataset.set_epoch(epoch)
         lengths.add(len(dataset))
         drawn.add(tuple(dataset._served))
-    # 6 infected slices, 6 of the 24 clean ones, half of them pictures: 5 of the volume and four times as many pictures
+    # 6 infected slices, 6 of the 24 clean ones, half of them pictures: 5 of the volume and four
+    # times as many pictures
     assert lengths == {5 + 20}
     assert len(drawn) > 4
 

@@ -1,4 +1,4 @@
-"""The weights that the bundle ships: their metadata, and scans that neither they nor their operating point have seen."""
+"""The shipped weights: their metadata, and scans that nothing of theirs has seen."""
 
 from __future__ import annotations
 

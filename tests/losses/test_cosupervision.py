@@ -38,7 +38,8 @@ def batch(seed: int = 0, heads: int = 5, size: int = 8, n: int = 3) -> tuple[tor
     return logits, label.float()
 
 
-# -------------------------------------------------------------------------------------------- by hand
+# -------------------------------------------------------------------------------------------- by
+# hand
 
 
 @pytest.mark.parametrize(("form", "expected"), [("sum", 0.0), ("mean", 0.0), ("paper_literal", -1.6)])
@@ -134,7 +135,8 @@ def test_nothing_is_added_where_there_is_something() -> None:
     assert CoSupervisionLoss()(sure(label[:, :1]), label).item() == pytest.approx(0.0, abs=2e-7)
 
 
-# ------------------------------------------------------------------------------------ Eq. 1-6, float64
+# ------------------------------------------------------------------------------------ Eq. 1-6,
+# float64
 
 
 def dice64(logit: np.ndarray, target: np.ndarray) -> float:
@@ -234,7 +236,8 @@ def test_agrees_with_monai(batch_dice: bool) -> None:
     torch.testing.assert_close(loss, expected, rtol=0, atol=3e-6)
 
 
-# ------------------------------------------------------------------------------- weights and channels
+# ------------------------------------------------------------------------------- weights and
+# channels
 
 
 def test_each_weight_moves_its_own_term() -> None:
@@ -307,7 +310,8 @@ def test_label_of_another_size_is_not_broadcast(shape: tuple[int, ...], channels
         CoSupervisionLoss()(torch.zeros(2, channels, 8, 8), torch.ones(shape))
 
 
-# ------------------------------------------------------------------------------------- low precision
+# ------------------------------------------------------------------------------------- low
+# precision
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

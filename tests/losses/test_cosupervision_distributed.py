@@ -1,6 +1,7 @@
 """The loss in several processes: together they optimise what one process with the whole batch would.
 
-The file is also the program of each process (`python test_cosupervision_distributed.py RANK FOLDER`).
+The file is also the program of each process (`python test_cosupervision_distributed.py RANK
+FOLDER`).
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ def formula(maps: np.ndarray, mask: np.ndarray, activation: bool = False) -> tup
     return 1 - float(np.mean(dice)), float(np.mean(entropy))
 
 
-# -------------------------------------------------------------------------------------------- by hand
+# -------------------------------------------------------------------------------------------- by
+# hand
 
 
 def test_undecided_by_hand() -> None:
@@ -64,7 +65,8 @@ def test_undecided_by_hand() -> None:
 def test_a_column_too_many_by_hand() -> None:
     """4 pixels of lesion, 8 predicted with p = sigmoid(5), the other 8 pixels with 1 - p.
 
-    Lesion: 4 p / (8 p + 8 (1 - p) + 4), background: (4 (1 - p) + 8 p) / (8 + 12), cross entropy: 4 of 16 wrong.
+    Lesion: 4 p / (8 p + 8 (1 - p) + 4), background: (4 (1 - p) + 8 p) / (8 + 12), cross entropy: 4
+        of 16 wrong.
     """
     p = 1 / (1 + math.exp(-5))
     lesion = (2 * 4 * p + SMOOTH) / (8 + 4 + SMOOTH)
@@ -102,7 +104,8 @@ def test_the_published_floor_is_not_ours() -> None:
     assert DiceCrossEntropyLoss()(sure, label).item() < 1e-6
 
 
-# -------------------------------------------------------------------------------------- the formulas
+# -------------------------------------------------------------------------------------- the
+# formulas
 
 
 @pytest.mark.parametrize("seed", range(3))

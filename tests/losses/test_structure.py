@@ -87,7 +87,8 @@ def test_weights_of_one_pixel_by_hand() -> None:
 def test_a_miss_costs_by_its_weight_unlike_in_the_published_code() -> None:
     """Cross-entropy log(1 + e^4) at the infected pixel, log(1 + e^-4) at the 8 others, weights as above.
 
-    In the published code the weights cancel: a wrong pixel costs the same inside an area and at its boundary.
+    In the published code the weights cancel: a wrong pixel costs the same inside an area and at its
+        boundary.
     """
     target = torch.zeros(1, 1, 3, 3)
     target[0, 0, 1, 1] = 1

@@ -27,7 +27,8 @@ class Case:
     """A small example of a network.
 
     Attributes:
-        image: shape of one image, (C, H, W) or (C, H, W, D), from which training mode takes even a batch of one.
+        image: shape of one image, (C, H, W) or (C, H, W, D), from which training mode takes even a
+            batch of one.
         arguments: what makes it narrow.
         outputs: channels in evaluation mode.
     """
@@ -94,7 +95,8 @@ def test_every_network_has_a_case() -> None:
     assert sorted(CASES) == sorted(NETWORKS)
 
 
-# ---------------------------------------------------------------------------------------------- output
+# ----------------------------------------------------------------------------------------------
+# output
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
@@ -136,7 +138,8 @@ def test_prediction_is_that_of_the_image_alone(name: str) -> None:
         torch.testing.assert_close(model(x[1:2]), whole[1:2], rtol=1e-8, atol=1e-8)
 
 
-# -------------------------------------------------------------------------------------------- training
+# --------------------------------------------------------------------------------------------
+# training
 
 
 def test_every_parameter_is_trained(name: str) -> None:
@@ -175,7 +178,8 @@ def test_without_deep_supervision_weights_are_the_same(name: str) -> None:
     torch.testing.assert_close(main, deep.train()(x)[:, :outputs], rtol=1e-8, atol=1e-8)
 
 
-# ------------------------------------------------------------------------------------------ deployment
+# ------------------------------------------------------------------------------------------
+# deployment
 
 
 def test_torchscript_is_eager(name: str) -> None:

@@ -25,7 +25,8 @@ def test_mean_of_weights_and_statistics_by_hand() -> None:
     trainer = Engine(step)
     average.attach(trainer)
     trainer.run([0, 0])
-    # 1 at first: 0.75 * 1 + 0.25 * 3 = 1.5; 0.75 * 1.5 + 0.25 * 7 = 2.875; and so the statistics from 0: 1.5, 4.625
+    # 1 at first: 0.75 * 1 + 0.25 * 3 = 1.5; 0.75 * 1.5 + 0.25 * 7 = 2.875; and so the statistics
+    # from 0: 1.5, 4.625
     assert average.network.weight.item() == pytest.approx(2.875)
     assert average.network.running_mean.item() == pytest.approx(4.625)
     assert network.weight.item() == 7

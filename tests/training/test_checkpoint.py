@@ -30,7 +30,8 @@ def run(
 ) -> tuple[float, dict[str, Any]]:
     """A network whose one weight is the number of the epoch; returns the weight that was kept, and the metadata.
 
-    An error is raised in the middle of the last epoch; "broken" names an epoch whose last step leaves NaN.
+    An error is raised in the middle of the last epoch; "broken" names an epoch whose last step
+    leaves NaN.
     """
     network = torch.nn.Linear(1, 1, bias=False)
     evaluator = Engine(lambda engine, batch: None)

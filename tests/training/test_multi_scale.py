@@ -103,7 +103,8 @@ def test_a_batch_makes_a_step_at_every_size() -> None:
         expected.append(weight)
     np.testing.assert_allclose(steps, expected, atol=1e-6)
 
-    # The state is that of the last size, with the mean loss; the batch that the loader owns stays as it was.
+    # The state is that of the last size, with the mean loss; the batch that the loader owns stays
+    # as it was.
     assert trainer.state.iteration == 1
     assert [item["loss"] for item in trainer.state.output] == pytest.approx([np.mean(losses)] * 2)
     assert [tuple(item["label"].shape) for item in trainer.state.output] == [(2, 12, 12)] * 2

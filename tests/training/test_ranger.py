@@ -75,7 +75,8 @@ def assert_close(parameters: Sequence[Tensor], plain: Sequence[Plain]) -> None:
         assert np.abs(parameter.detach().numpy() - oracle.theta).max() < 1e-10
 
 
-# ------------------------------------------------------------------------------------------ formulas
+# ------------------------------------------------------------------------------------------
+# formulas
 
 
 @pytest.mark.parametrize("steps", [1, 5, 6, 7, 60])
@@ -164,7 +165,8 @@ def test_a_parameter_without_gradient_is_left_alone() -> None:
     assert optimizer.state[parameters[0]]["step"] == 15
 
 
-# ---------------------------------------------------------------------------------------------- state
+# ----------------------------------------------------------------------------------------------
+# state
 
 
 def saved(state: dict[str, Any]) -> dict[str, Any]:
@@ -218,7 +220,8 @@ def test_a_copy_goes_on_by_itself() -> None:
     assert all(torch.equal(a, b) for a, b in zip(parameters, others, strict=True))
 
 
-# ------------------------------------------------------------------------------- with the rest of torch
+# ------------------------------------------------------------------------------- with the rest of
+# torch
 
 
 SCHEDULES: list[Callable[[Any], Any]] = [

@@ -30,7 +30,8 @@ def test_paper_halves_after_25_and_stops_when_the_rate_is_at_its_lowest() -> Non
     cuts = [index + 1 for index in range(1, len(rates)) if rates[index] != rates[index - 1]]
     assert cuts[:3] == [26, 51, 76]  # 25 validations without improvement each
     assert rates[25] == pytest.approx(5e-5)
-    # 1e-4 / 2^6 = 1.6e-6, the seventh cut ends at 1e-6, after which 25 more validations are waited for.
+    # 1e-4 / 2^6 = 1.6e-6, the seventh cut ends at 1e-6, after which 25 more validations are waited
+    # for.
     assert len(cuts) == 7
     assert rates[-1] == pytest.approx(1e-6)
     assert stop == 1 + 8 * 25

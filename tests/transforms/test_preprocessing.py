@@ -197,7 +197,8 @@ def test_augmentation_moves_image_prior_and_classes_together() -> None:
         assert torch.equal(classes.sum(0), torch.ones(48, 48))
         image, prior = torch.as_tensor(found["image"])
         assert torch.equal(prior * 2, 1 - classes[0])
-        # The image is interpolated, blurred and noisy: along the border of the lesion it may differ.
+        # The image is interpolated, blurred and noisy: along the border of the lesion it may
+        # differ.
         middle = (image.max() + image.min()) / 2
         assert ((image > middle) == (prior > 0)).float().mean() > 0.95
         moved += not torch.equal(classes.argmax(0), label[0].long())

@@ -31,7 +31,8 @@ def build_datalist(
         The list with absolute paths, and what the checks learned (slices, infected slices).
 
     Raises:
-        UserError: a folder that is no known data set, or every offender of the trees, one line each.
+        UserError: a folder that is no known data set, or every offender of the trees, one line
+            each.
     """
     datalist = _empty(folds, seed, split)
     facts, problems = Facts(), list[str]()

@@ -23,10 +23,11 @@ class Case(TypedDict):
         fold: cross-validation fold from 0; None: never in validation.
         label: path of the infection mask; absent when unlabelled.
         label_codes: label values that mean infection; absent: every value above 0.
-        label_scale: the label holds probabilities: the stored value that stands for 1; absent: it holds codes.
+        label_scale: the label holds probabilities: the stored value that stands for 1; absent: it
+            holds codes.
         pseudo: whether the label was made by a network; absent: no.
-        intensity: "hu", or "window:LO,HI" where the full scale of the stored values (0..255 or 0..1) stands for
-            LO..HI HU; absent: to be found from the values.
+        intensity: "hu", or "window:LO,HI" where the full scale of the stored values (0..255 or
+            0..1) stands for LO..HI HU; absent: to be found from the values.
         slices: indices along the stored third axis that this case covers; absent: all of them.
         classes: path of a multi-class label: 0 background, 1 ground glass, 2 consolidation.
         prior: path of the infection map that comes with `classes`.
@@ -58,7 +59,8 @@ class Datalist(TypedDict):
     Attributes:
         name: data set, several joined by "+".
         layout: layout that was recognised, several joined by "+".
-        split: "patient": no patient in two folds; "slice": slices of one scan in several folds (the paper's).
+        split: "patient": no patient in two folds; "slice": slices of one scan in several folds (the
+            paper's).
         folds: number of folds, 0 without any.
         seed: seed of the folds.
         synthetic: whether phantoms are among the cases.

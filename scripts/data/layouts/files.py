@@ -15,7 +15,8 @@ from ...io.grids import Grid
 from ...io.reading import FILE_SUFFIXES, read_grid, read_voxels
 
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha")
-"""Volumes in one file: a header that names its voxels' file cannot be linked to under another name."""
+"""Volumes in one file: a header that names its voxels' file cannot be linked to under another
+name."""
 PICTURES = (".png", ".jpg", ".jpeg")
 _UNREADABLE = (UserError, OSError, EOFError, ValueError, SyntaxError)
 
@@ -73,8 +74,8 @@ def list_files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> 
     Args:
         folder: folder to list; a missing one gives an empty result.
         suffixes: extensions to take.
-        problems: gets one line for each second file of the same name (`a.nii` beside `a.nii.gz`) and each link to a
-            file that is not there.
+        problems: gets one line for each second file of the same name (`a.nii` beside `a.nii.gz`)
+            and each link to a file that is not there.
     """
     found: dict[str, Path] = {}
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -97,7 +98,8 @@ def other_images(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], l
     """Lists what `list_files` passes over although it is named as an image.
 
     Returns:
-        Files of other formats; hidden files, such as the `._a.nii.gz` that macOS leaves beside `a.nii.gz`.
+        Files of other formats; hidden files, such as the `._a.nii.gz` that macOS leaves beside
+        `a.nii.gz`.
     """
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     images = [entry for entry in entries if suffix_of(entry, (*FILE_SUFFIXES, ".dcm", ".ima")) and entry.is_file()]
@@ -108,11 +110,12 @@ def other_images(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], l
 def read_header(path: Path) -> Header:
     """Reads size and affine, and makes sure that the file is complete.
 
-    A picture is decoded. Of a volume in gzip the length that gzip wrote behind the data is compared; the data
-    themselves are only read when that disagrees.
+    A picture is decoded. Of a volume in gzip the length that gzip wrote behind the data is
+    compared; the data themselves are only read when that disagrees.
 
     Raises:
-        UserError: unreadable, truncated, of several volumes, coloured, or with an affine that is no mapping.
+        UserError: unreadable, truncated, of several volumes, coloured, or with an affine that is no
+            mapping.
     """
     try:
         return _picture_header(path) if is_picture(path) else _volume_header(path)

@@ -38,8 +38,8 @@ def check_partners(cases: Iterable[Case], source: str) -> None:
         source: the data set, for the headline where there are several offenders.
 
     Raises:
-        UserError: a file that cannot be read, or lies elsewhere than its image, or is of another size; every offender
-            with a line of its own.
+        UserError: a file that cannot be read, or lies elsewhere than its image, or is of another
+            size; every offender with a line of its own.
     """
     distinct = {tuple(case.get(key) for key in FILE_KEYS): case for case in cases}  # slices share their stack's files
     problems = dict.fromkeys(line for case in distinct.values() for line in _problems(case))

@@ -1,8 +1,8 @@
 """Writes a prepared data set: datalist.json beside images/, labels/ and so on, as links or as copies.
 
-Links are relative: the prepared folder and its sources may be moved or mounted elsewhere together, not one without
-the other; with copies the prepared folder stands alone. `prepared.json` records what was written, so that a later
-run replaces that and nothing else.
+Links are relative: the prepared folder and its sources may be moved or mounted elsewhere together,
+not one without the other; with copies the prepared folder stands alone. `prepared.json` records
+what was written, so that a later run replaces that and nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
         overwrite: whether an earlier output of `prepare` may be replaced.
 
     Raises:
-        UserError: `out` lies in a source or holds one, is not empty, or holds files that `prepare` did not write.
+        UserError: `out` lies in a source or holds one, is not empty, or holds files that `prepare`
+            did not write.
     """
     target = out.resolve()
     for source in (path.resolve() for path in sources):

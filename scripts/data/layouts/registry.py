@@ -40,7 +40,8 @@ def recognise(folder: Path) -> tuple[Layout, Path]:
     """Finds the layout of a folder and the root of its tree, which may lie up to three folders deeper.
 
     Raises:
-        UserError: no folder, no layout matches, several do, or the folder is the output of `prepare`.
+        UserError: no folder, no layout matches, several do, or the folder is the output of
+            `prepare`.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: not a folder")

@@ -21,9 +21,10 @@ _COMBINED_VALUES = frozenset({0, 1, 2, 3})  # 1, 2: left and right lung, 3: infe
 _INFECTION_IN_COMBINED = 3
 _USUAL_WINDOW = (-1350, 150)
 _WINDOWS = {"radiopaedia_7_85703_0": (-1400, 171)}
-"""HU that 0 and 255 stand for in `radiopaedia_*`, which were windowed before they were published. They were recovered
-from air, fat and muscle of three volumes, to 20 to 40 HU; the others are taken for the usual one. The window
-[-1250, 250], by which these volumes are often read, puts lung about 100 HU too high."""
+"""HU that 0 and 255 stand for in `radiopaedia_*`, which were windowed before they were published.
+They were recovered from air, fat and muscle of three volumes, to 20 to 40 HU; the others are taken
+for the usual one. The window [-1250, 250], by which these volumes are often read, puts lung about
+100 HU too high."""
 _PHANTOM = "phantom.json"  # beside what `python -m scripts phantom` writes in this layout
 _KAGGLE_COLUMNS = ("ct_scan", "lung_mask", "infection_mask", "lung_and_infection_mask")
 

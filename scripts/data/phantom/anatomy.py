@@ -1,8 +1,8 @@
 """The healthy thorax of the phantom without the lungs' contents: surfaces as level functions, tissues in HU.
 
-Typical HU are those of radiology textbooks: air -1000, lung about -850, fat -100, blood 40, muscle 55, bone
-above 150. Coordinates are those of `Grid`: mm, x to the left, y to posterior, z to superior, 0 in the middle
-of the chest.
+Typical HU are those of radiology textbooks: air -1000, lung about -850, fat -100, blood 40, muscle
+55, bone above 150. Coordinates are those of `Grid`: mm, x to the left, y to posterior, z to
+superior, 0 in the middle of the chest.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class Case:
 def plan_case(number: int, seed: int = 0, size: int = 160, slices: int = 32) -> Case:
     """Settles case `number` (from 1); it does not depend on how many cases there are.
 
-    Of every five cases one is healthy, one oblique, one not square; in the plane two are stored other than
-    LPS, and one is stored from head to foot.
+    Of every five cases one is healthy, one oblique, one not square; in the plane two are stored
+    other than LPS, and one is stored from head to foot.
     """
     rng = np.random.default_rng((seed, number, 1))
     kind = number % 5
@@ -80,8 +80,8 @@ def write_phantom_dataset(
 ) -> list[Case]:
     """Writes phantoms as `OUT/{COVID-19-CT-Seg_20cases,Infection_Mask,Lung_Mask}/phantom_NNN.nii.gz`.
 
-    `OUT/phantom.json` says that they are synthetic and how each was made. The files are built beside OUT and
-    moved there at the end, so that an interrupted run leaves no OUT.
+    `OUT/phantom.json` says that they are synthetic and how each was made. The files are built
+    beside OUT and moved there at the end, so that an interrupted run leaves no OUT.
 
     Args:
         out: folder to write; new or empty unless `overwrite`.

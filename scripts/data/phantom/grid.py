@@ -20,8 +20,8 @@ _PLASTIC = (0.8191725, 0.6710436, 0.5497005)  # additive recurrence in three dim
 class Grid:
     """Voxel centres in the coordinates of the standard thorax, in LPS order.
 
-    The x axis runs to the patient's left, y to posterior, z to superior. Unit: millimetre of the standard
-    thorax, that is the scanner's millimetre divided by `scale`.
+    The x axis runs to the patient's left, y to posterior, z to superior. Unit: millimetre of the
+    standard thorax, that is the scanner's millimetre divided by `scale`.
 
     Attributes:
         shape: number of voxels along x, y, z.
@@ -74,8 +74,8 @@ class Grid:
 def coverage(level: Floats) -> Floats:
     """Share of each voxel inside the surface `level = 0` (negative inside), in [0, 1].
 
-    The surface is taken as a plane within the voxel, so that thick slices blur slanted surfaces and leave
-    upright ones sharp, as in a real scan.
+    The surface is taken as a plane within the voxel, so that thick slices blur slanted surfaces and
+    leave upright ones sharp, as in a real scan.
     """
     per_voxel = np.zeros_like(level)
     for axis in range(level.ndim):
@@ -120,8 +120,8 @@ def noise(rng: np.random.Generator, grid: Grid, length: float) -> Floats:
 def tubes(grid: Grid, starts: NDArray[np.float64], ends: NDArray[np.float64], radii: NDArray[np.float64]) -> Floats:
     """Share of each voxel inside a set of straight tubes, in [0, 1].
 
-    The tubes are filled evenly with points and the points are counted in voxels, so that a vessel thinner
-    than a voxel has the right partial volume.
+    The tubes are filled evenly with points and the points are counted in voxels, so that a vessel
+    thinner than a voxel has the right partial volume.
 
     Args:
         grid: the voxel grid.

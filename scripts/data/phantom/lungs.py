@@ -1,7 +1,8 @@
 """What fills the phantom's lungs: parenchyma with its harmless densities, and infection.
 
-The harmless ones (gravity, dependent atelectasis, heart and breathing motion, mosaic attenuation, fissures)
-have the HU of ground-glass on purpose: only shape, texture and place tell them from infection.
+The harmless ones (gravity, dependent atelectasis, heart and breathing motion, mosaic attenuation,
+fissures) have the HU of ground-glass on purpose: only shape, texture and place tell them from
+infection.
 """
 
 from __future__ import annotations

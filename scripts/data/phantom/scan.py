@@ -1,9 +1,9 @@
 """A synthetic thorax in HU with COVID-19-like infection.
 
-It stands in for real CT where none may be downloaded: demo, tests, dry runs. A network must learn something
-to segment it: consolidation has the HU of vessels and chest wall, ground-glass that of harmless densities, so
-that no intensity window finds the infection (a test searches for the best one). It says nothing about clinical
-quality.
+It stands in for real CT where none may be downloaded: demo, tests, dry runs. A network must learn
+something to segment it: consolidation has the HU of vessels and chest wall, ground-glass that of
+harmless densities, so that no intensity window finds the infection (a test searches for the best
+one). It says nothing about clinical quality.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def make_phantom(
 ) -> Phantom:
     """Draws one patient. The same arguments give the same arrays.
 
-    Shape times spacing is the field of view; the thorax is about 310 x 220 x 240 mm, and what does not fit is
-    cut off as in a real scan. With `infected=False` the same patient is drawn without infection, all else
-    being equal.
+    Shape times spacing is the field of view; the thorax is about 310 x 220 x 240 mm, and what does
+    not fit is cut off as in a real scan. With `infected=False` the same patient is drawn without
+    infection, all else being equal.
 
     Args:
         seed: what `numpy.random.default_rng` takes.

@@ -25,8 +25,9 @@ class Tree:
 def grow_tree(root: NDArray[np.float64], targets: NDArray[np.float64], twig: float, thrift: float = 0.35) -> Tree:
     """Grows a tree from `root` through all `targets` (N, 3).
 
-    Targets join in the order of their distance from the root, each where the added length plus `thrift` times
-    the way to the root is least. Radii follow Murray's law, r^3 summed over the branches.
+    Targets join in the order of their distance from the root, each where the added length plus
+    `thrift` times the way to the root is least. Radii follow Murray's law, r^3 summed over the
+    branches.
 
     Args:
         root: where the tree starts (3,), in mm.

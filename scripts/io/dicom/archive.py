@@ -17,20 +17,21 @@ from ...errors import UserError
 MOST_BYTES = 16 * 2**30  # some twenty times a chest CT of 1,500 slices
 MOST_FILES = 100_000
 UNREADABLE_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
-"""What zipfile raises for an archive that is damaged, encrypted, or compressed in a way that it does not know."""
+"""What zipfile raises for an archive that is damaged, encrypted, or compressed in a way that it
+does not know."""
 
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
     """Yields the folder to read: `path` itself, or for a .zip a temporary folder with its content.
 
-    The temporary folder bears the archive's name and is gone when the context ends, so whatever needs the files
-    (`read_dicom`, `write_dicom_seg`) belongs inside. A `UserError` that leaves the context names the archive in place
-    of that folder.
+    The temporary folder bears the archive's name and is gone when the context ends, so whatever
+    needs the files (`read_dicom`, `write_dicom_seg`) belongs inside. A `UserError` that leaves the
+    context names the archive in place of that folder.
 
     Raises:
-        UserError: if the archive is damaged or encrypted, holds a link or a path that leads out of the folder, or
-            unpacks to more than 16 GiB or than the disk has room for.
+        UserError: if the archive is damaged or encrypted, holds a link or a path that leads out of
+            the folder, or unpacks to more than 16 GiB or than the disk has room for.
     """
     if path.suffix.lower() != ".zip":
         yield path

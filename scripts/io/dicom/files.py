@@ -25,7 +25,8 @@ from pydicom.uid import (
 )
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-"""Endings that claim a file to be DICOM; a file that has one and cannot be read is damaged, not passed over."""
+"""Endings that claim a file to be DICOM; a file that has one and cannot be read is damaged, not
+passed over."""
 HEAD = 4096
 """Bytes from the start of a file in which a DICOM object says what it is."""
 UNREADABLE: tuple[type[Exception], ...] = (
@@ -44,14 +45,16 @@ _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # 0002 and 0008, the la
 def recognize(head: bytes, name: str = "") -> Content:
     """Tells what a file is from its first bytes, with or without the preamble and the meta header of part 10.
 
-    Old archives, modalities and toolkits write the bare data set (PS3.5), whose first element lies in group 0008.
+    Old archives, modalities and toolkits write the bare data set (PS3.5), whose first element lies
+    in group 0008.
 
     Args:
         head: the first `HEAD` bytes, or fewer where the file is shorter.
         name: the file's name; one that ends as DICOM files do counts as DICOM whatever it holds.
 
     Returns:
-        "object" (an image, a report, ...), "directory" (a DICOMDIR), or "" for a file that is not DICOM.
+        "object" (an image, a report, ...), "directory" (a DICOMDIR), or "" for a file that is not
+        DICOM.
     """
     part10 = head[128:132] == _MAGIC
     if part10 and MediaStorageDirectoryStorage.encode() not in head:
@@ -89,8 +92,8 @@ def _is_behind_class(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 def read_header(file: BinaryIO, tags: Sequence[str] | None = None) -> Dataset:
     """Reads the attributes of a DICOM file up to its pixels, where the file is left.
 
-    A file without meta header gets the transfer syntax that its data set is written in, so that whatever needs it
-    finds it where it belongs.
+    A file without meta header gets the transfer syntax that its data set is written in, so that
+    whatever needs it finds it where it belongs.
 
     Args:
         file: open at its start; `recognize` said that it is DICOM.

@@ -22,7 +22,8 @@ class Stack:
     """A series in order.
 
     Attributes:
-        planes: the slices at each position, ascending along the normal; more than one where some are duplicated.
+        planes: the slices at each position, ascending along the normal; more than one where some
+            are duplicated.
         affine: voxel index (column, row, slice) to mm, RAS, (4, 4).
         voxel_size_known: whether the affine holds real millimetres.
         notes: what was noticed.
@@ -37,12 +38,12 @@ class Stack:
 def stack_slices(slices: list[Slice]) -> Stack:
     """Sorts slices by their position along the normal and derives the affine (PS3.3 C.7.6.2.1.1).
 
-    The third column of the affine is the step from slice to slice exactly as the positions say, so that a
-    tilted gantry gives a sheared affine. Where slices are missing it is the median step.
+    The third column of the affine is the step from slice to slice exactly as the positions say, so
+    that a tilted gantry gives a sheared affine. Where slices are missing it is the median step.
 
     Raises:
-        UserError: if slices are scout views, incomplete, differ in size, pixel spacing or orientation, or lie where
-            no affine can put them.
+        UserError: if slices are scout views, incomplete, differ in size, pixel spacing or
+            orientation, or lie where no affine can put them.
     """
     check_alike(slices)
     rows_and_columns, found = _directions(slices)

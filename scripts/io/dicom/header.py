@@ -83,7 +83,8 @@ class Slice:
         rows: pixels from top to bottom.
         columns: pixels from left to right.
         position: ImagePositionPatient, mm, LPS; None if the file does not say.
-        orientation: ImageOrientationPatient, the directions of a row and of a column; None if absent.
+        orientation: ImageOrientationPatient, the directions of a row and of a column; None if
+            absent.
         pixel_spacing: mm between rows, mm between columns; None if absent or not positive.
         location: SliceLocation in mm; None if absent.
         thickness: SliceThickness in mm; None if absent or not positive.
@@ -128,8 +129,9 @@ def read_slices(path: Path) -> list[Slice]:
     """Reads the headers of one file.
 
     Returns:
-        One slice, or one for each frame of a multi-frame file; none where the file is not DICOM or a DICOMDIR. An
-        object of another class is one slice without a place; its SeriesInstanceUID is empty if it belongs to none.
+        One slice, or one for each frame of a multi-frame file; none where the file is not DICOM or
+        a DICOMDIR. An object of another class is one slice without a place; its SeriesInstanceUID
+        is empty if it belongs to none.
 
     Raises:
         UserError: if it is a DICOM file that ends early or cannot be parsed.

@@ -1,7 +1,8 @@
 """Whether the slices of one DICOM series were made together, and what is left out of it.
 
-A SeriesInstanceUID promises less than a volume: a series may hold several acquisitions, cardiac phases or
-reconstructions, images of other frames of reference, scout views and screen captures (PS3.3 A.1.2, C.7.3, C.7.4.1).
+A SeriesInstanceUID promises less than a volume: a series may hold several acquisitions, cardiac
+phases or reconstructions, images of other frames of reference, scout views and screen captures
+(PS3.3 A.1.2, C.7.3, C.7.4.1).
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Part:
 
     Attributes:
         slices: the slices.
-        label: what tells them from the rest of the series, "AcquisitionNumber 2"; empty for a whole series.
+        label: what tells them from the rest of the series, "AcquisitionNumber 2"; empty for a whole
+            series.
         keywords: the attributes in the label.
     """
 
@@ -107,10 +109,11 @@ def _image_type(one: Slice) -> list[str]:
 def separate(slices: list[Slice]) -> tuple[list[Part], list[Note]]:
     """Separates the slices of a series that were not made together.
 
-    Slices of another patient, study or frame of reference are always parts of their own. Those of another
-    acquisition, time point, kernel, ... are so where they overlap along the normal: two passes over one place.
-    Acquisitions one above the other, or one for each slice, are one scan, as step-and-shoot scanners write it. So are
-    slices that leave an attribute out, or have another ImageType, where they fill the gaps of the others.
+    Slices of another patient, study or frame of reference are always parts of their own. Those of
+    another acquisition, time point, kernel, ... are so where they overlap along the normal: two
+    passes over one place. Acquisitions one above the other, or one for each slice, are one scan, as
+    step-and-shoot scanners write it. So are slices that leave an attribute out, or have another
+    ImageType, where they fill the gaps of the others.
 
     Args:
         slices: of one series, without scout views, in any order.
@@ -183,8 +186,8 @@ def _split(part: Part, keyword: str, values: list[str]) -> list[Part]:
 def _are_apart(slices: list[Slice], groups: dict[str, list[Slice]], keyword: str) -> bool:
     """Whether slices that differ in an attribute were made apart from each other.
 
-    An absent value is no other value, and values of ImageType are appended to single slices; so these tell nothing
-    where the slices fill the gaps of the others.
+    An absent value is no other value, and values of ImageType are appended to single slices; so
+    these tell nothing where the slices fill the gaps of the others.
     """
     said = len(groups) - ("" in groups)
     if keyword in _APART:

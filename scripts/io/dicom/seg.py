@@ -54,9 +54,10 @@ def write_dicom_seg(
 ) -> Path:
     """Writes a binary DICOM SEG (PS3.3 A.51) with one segment, a new series in the scan's study.
 
-    Slices with infection become frames that name their source slice and repeat its position; the patient's and the
-    study's attributes are those of the scan, as a SEG must have them. Of an empty mask every slice is written as an
-    empty frame, because a SEG needs at least one. Bound in memory: headers, and one bit a voxel of the frames.
+    Slices with infection become frames that name their source slice and repeat its position; the
+    patient's and the study's attributes are those of the scan, as a SEG must have them. Of an empty
+    mask every slice is written as an empty frame, because a SEG needs at least one. Bound in
+    memory: headers, and one bit a voxel of the frames.
 
     Args:
         mask: 0 or 1, (X, Y, Z), in the scan's stored axes.
@@ -177,9 +178,9 @@ def _check_source(file: Path, source: Dataset, multi_frame: bool) -> None:
 def _mend(sources: list[Dataset], scan: Scan) -> None:
     """Makes headers uniform where the standard lets them vary and highdicom does not.
 
-    Attributes that may be empty become so where they are absent or invalid. Orientations, which the reader found
-    equal within rounding, become those of the first. SpacingBetweenSlices, which scanners fill in at will, gives
-    way to what the positions say.
+    Attributes that may be empty become so where they are absent or invalid. Orientations, which the
+    reader found equal within rounding, become those of the first. SpacingBetweenSlices, which
+    scanners fill in at will, gives way to what the positions say.
     """
     first = sources[0]
     _mend_character_set(first)
@@ -198,8 +199,9 @@ def _mend(sources: list[Dataset], scan: Scan) -> None:
 def _mend_character_set(source: Dataset) -> None:
     """Writes the character set of a header in the form that highdicom knows; the texts stay as they are.
 
-    An empty first value of several is the default repertoire (PS3.3 C.12.1.1.2), as all Japanese headers have it.
-    What is no value of the standard, or no combination that highdicom writes, gives way to UTF-8.
+    An empty first value of several is the default repertoire (PS3.3 C.12.1.1.2), as all Japanese
+    headers have it. What is no value of the standard, or no combination that highdicom writes,
+    gives way to UTF-8.
     """
     stated = source.get("SpecificCharacterSet")
     values = [str(one) for one in stated] if isinstance(stated, MultiValue) else [str(stated or "")]

@@ -1,7 +1,7 @@
 """How a DICOM SEG names what is outlined: codes as (value, scheme, meaning).
 
-PS3.16: category from CID 7150, type from CID 7159 (lesion segmentation types), region from CID 4. A disease such as
-pneumonia is no type of segment there; what is outlined is the altered tissue.
+PS3.16: category from CID 7150, type from CID 7159 (lesion segmentation types), region from CID 4. A
+disease such as pneumonia is no type of segment there; what is outlined is the altered tissue.
 """
 
 from __future__ import annotations

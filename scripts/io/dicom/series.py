@@ -29,8 +29,8 @@ class Series:
         uid: SeriesInstanceUID; empty for objects that belong to no series.
         number: SeriesNumber; None if absent.
         modality: "CT", "MR", ...; of CT images that do not say, "CT".
-        part: its slices, without what was left out, in an order that the files' names do not change; and what tells
-            them from the other parts of the series.
+        part: its slices, without what was left out, in an order that the files' names do not
+            change; and what tells them from the other parts of the series.
         notes: what was left out of the series, or joined.
     """
 
@@ -84,13 +84,14 @@ class Series:
 def list_series(folder: Path) -> list[Series]:
     """Lists the DICOM series in a folder and its subfolders, or the one of a file; reads no pixels.
 
-    Hidden files, DICOMDIR, results of earlier runs and files that are not DICOM are passed over; names and extensions
-    do not matter. A CT series whose slices were not made together comes in parts, see `separate`. CT images that have
-    a SeriesInstanceUID each and share all else come as one series.
+    Hidden files, DICOMDIR, results of earlier runs and files that are not DICOM are passed over;
+    names and extensions do not matter. A CT series whose slices were not made together comes in
+    parts, see `separate`. CT images that have a SeriesInstanceUID each and share all else come as
+    one series.
 
     Returns:
-        The series, sorted by SeriesNumber; none where there is no DICOM file. Objects that belong to no series are
-        the one with an empty UID.
+        The series, sorted by SeriesNumber; none where there is no DICOM file. Objects that belong
+        to no series are the one with an empty UID.
 
     Raises:
         UserError: if the folder is absent or a DICOM file is damaged.
@@ -109,8 +110,8 @@ def list_series(folder: Path) -> list[Series]:
 def _join_single(found: dict[str, list[Slice]]) -> dict[str, list[Slice]]:
     """Joins CT images whose SeriesInstanceUID some anonymizer renewed for every file.
 
-    They must agree in patient, study, frame of reference, series number, size, spacing and orientation, and all CT
-    images with that study and series number must be such single ones.
+    They must agree in patient, study, frame of reference, series number, size, spacing and
+    orientation, and all CT images with that study and series number must be such single ones.
     """
     scans: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for uid, slices in found.items():
@@ -184,7 +185,8 @@ def choose_series(folder: Path, found: list[Series], wanted: str | None = None) 
         The series, and notes on what was left out of it and beside it.
 
     Raises:
-        UserError: if there is no CT, if `wanted` names none or several, or if nobody chose among several.
+        UserError: if there is no CT, if `wanted` names none or several, or if nobody chose among
+            several.
     """
     images = [one for one in found if one.ct]
     if not images:

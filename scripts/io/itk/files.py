@@ -42,8 +42,8 @@ def read_itk(path: Path, volume: int | None = None) -> Scan:
         volume: which volume of a four-dimensional image, from 1.
 
     Raises:
-        UserError: for a file that is damaged or incomplete, holds several values a voxel, or several volumes
-            and none is named.
+        UserError: for a file that is damaged or incomplete, holds several values a voxel, or
+            several volumes and none is named.
     """
     text, header = _complete(path)
     index, notes = choose_volume(path, header.GetSize(), volume)

@@ -1,6 +1,7 @@
 """The text headers of NRRD and MetaImage: what ITK does not tell, and whether the voxels are all there.
 
-After the format definitions of NRRD (teem.sourceforge.net/nrrd/format.html) and MetaImage (itk.org/Wiki/MetaIO).
+After the format definitions of NRRD (teem.sourceforge.net/nrrd/format.html) and MetaImage
+(itk.org/Wiki/MetaIO).
 """
 
 from __future__ import annotations

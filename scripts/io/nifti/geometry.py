@@ -1,6 +1,7 @@
 """Which of a NIfTI header's geometries holds, in which unit, and whether it can be trusted.
 
-After the NIfTI-1 standard (nifti1.h, DFWG 2003): the sform before the qform, each with a code; xyzt_units; pixdim.
+After the NIfTI-1 standard (nifti1.h, DFWG 2003): the sform before the qform, each with a code;
+xyzt_units; pixdim.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from ..volume import Note
 
 _TOLERANCE_MM = 0.01
 _LONGEST_BY_ROUNDING = 1e-4
-"""How far the length of a quaternion may lie above 1: what numbers written with four or five digits reach."""
+"""How far the length of a quaternion may lie above 1: what numbers written with four or five digits
+reach."""
 _PLAUSIBLE_MM = (0.3, 10.0)  # voxel sizes that are millimetres whatever the unit's code says
 _MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 

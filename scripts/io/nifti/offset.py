@@ -1,7 +1,8 @@
 """Where the voxels of a NIfTI file start: what the header says, judged by the size of the file.
 
-After the NIfTI-1 standard (nifti1.h, DFWG 2003): a single file holds a header of 348 bytes, four bytes that announce
-extensions, the extensions, then the voxels. Many writers leave vox_offset at 0, which SPM and others take for 352.
+After the NIfTI-1 standard (nifti1.h, DFWG 2003): a single file holds a header of 348 bytes, four
+bytes that announce extensions, the extensions, then the voxels. Many writers leave vox_offset at 0,
+which SPM and others take for 352.
 """
 
 from __future__ import annotations

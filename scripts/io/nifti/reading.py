@@ -76,7 +76,8 @@ def read_nifti(path: Path, volume: int | None = None) -> Scan:
         volume: which volume of a series, from 1.
 
     Raises:
-        UserError: for a file that is damaged, holds several volumes and none is named, or holds no plain numbers.
+        UserError: for a file that is damaged, holds several volumes and none is named, or holds no
+            plain numbers.
     """
     found = inspect_nifti(path, volume)
     header = found.stored.header
@@ -103,7 +104,8 @@ def inspect_nifti(path: Path, volume: int | None = None) -> Inspected:
         volume: see `read_nifti`.
 
     Raises:
-        UserError: as `read_nifti` does, but for damage within the voxels of a gzip stream of full length.
+        UserError: as `read_nifti` does, but for damage within the voxels of a gzip stream of full
+            length.
     """
     stored = read_header(path)
     sizes = stored.header.get_data_shape()

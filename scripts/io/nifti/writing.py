@@ -28,7 +28,8 @@ def header_like(path: Path, shape: tuple[int, int, int]) -> nib.Nifti1Header:
 
     Args:
         path: the scan.
-        shape: (X, Y, Z) of the volume that was segmented; a file of several volumes gives a header of one.
+        shape: (X, Y, Z) of the volume that was segmented; a file of several volumes gives a header
+            of one.
     """
     scan = read_header(path).header
     version = nib.Nifti2Header if isinstance(scan, nib.Nifti2Header) else nib.Nifti1Header

@@ -22,7 +22,8 @@ from ..request_values import check_request
 
 BY_MODEL = "AUTOMATIC"
 BY_ANNOTATOR = "SEMIAUTOMATIC"
-"""SegmentAlgorithmType (PS3.3 C.8.20.2.3): what tells an annotator's label from a mask of the model."""
+"""SegmentAlgorithmType (PS3.3 C.8.20.2.3): what tells an annotator's label from a mask of the
+model."""
 
 SEGMENT = {"name": "infection", "description": "COVID-19 infection, outlined by a network"}
 

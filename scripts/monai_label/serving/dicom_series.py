@@ -19,11 +19,13 @@ def check_places(series: Path, scan: str) -> None:
     """Refuses a series that is no even stack: one affine would put its slices, and so the mask's, elsewhere.
 
     Args:
-        series: folder of the DICOM files, one a slice; a single file of several frames is not looked at.
+        series: folder of the DICOM files, one a slice; a single file of several frames is not
+            looked at.
         scan: the NIfTI file that was made of them.
 
     Raises:
-        UserError: for slices that are missing, doubled, unevenly spaced or shifted by a tilted gantry.
+        UserError: for slices that are missing, doubled, unevenly spaced or shifted by a tilted
+            gantry.
     """
     files = sorted(series.iterdir())
     image = nib.load(scan)

@@ -1,8 +1,8 @@
 """Where scans and labels are: a DICOMweb server, with what MONAI Label's own gets wrong or leaves unchecked.
 
-Scans are CT series, named by their SeriesInstanceUID. Labels are DICOM SEG of annotators. A SEG whose segments are all
-AUTOMATIC was made by a model and is no label, whoever stored it. Of several labels of a scan the newest counts. What
-lies in the cache are copies.
+Scans are CT series, named by their SeriesInstanceUID. Labels are DICOM SEG of annotators. A SEG
+whose segments are all AUTOMATIC was made by a model and is no label, whoever stored it. Of several
+labels of a scan the newest counts. What lies in the cache are copies.
 """
 
 from __future__ import annotations

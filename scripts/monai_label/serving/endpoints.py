@@ -1,6 +1,7 @@
 """MONAI Label's endpoints with this app's checks before them.
 
-The endpoints look their functions up when a request comes, so the ones that need a check are replaced there.
+The endpoints look their functions up when a request comes, so the ones that need a check are
+replaced there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CARAFE: upsampling by kernels that are predicted from the content.
 
-Wang, Chen, Xu, Liu, Loy, Lin: "CARAFE: Content-Aware ReAssembly of FEatures", ICCV 2019 (arXiv 1905.02188). Written
-from the paper.
+Wang, Chen, Xu, Liu, Loy, Lin: "CARAFE: Content-Aware ReAssembly of FEatures", ICCV 2019 (arXiv
+1905.02188). Written from the paper.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ PREDICTION_SIZE = 3  # k_encoder: the neighbourhood that its weights are predict
 class CARAFE(nn.Module):
     """Doubles the size of a map: every output pixel is a weighted mean of the 5 x 5 pixels around its source.
 
-    The weights are a softmax over these 25 pixels, predicted from the map and the same for all channels; beyond the
-    border the map is zero. A 1x1 convolution to `out_channels` follows.
+    The weights are a softmax over these 25 pixels, predicted from the map and the same for all
+    channels; beyond the border the map is zero. A 1x1 convolution to `out_channels` follows.
 
-    Two things keep it small, and both are exact. The 1x1 convolution runs before the reassembly: mixtures of channels
-    and weighted means of pixels commute, only the bias has to wait for the end. And the 25 neighbours are added up one
-    by one, in place, without the copy of 25 times the map that unfolding makes. The backward pass keeps their factors,
-    which are views of one map and of one set of weights, and no product.
+    Two things keep it small, and both are exact. The 1x1 convolution runs before the reassembly:
+    mixtures of channels and weighted means of pixels commute, only the bias has to wait for the
+    end. And the 25 neighbours are added up one by one, in place, without the copy of 25 times the
+    map that unfolding makes. The backward pass keeps their factors, which are views of one map and
+    of one set of weights, and no product.
 
     Args:
         in_channels: channels of the input (B, in_channels, H, W).
@@ -47,8 +48,9 @@ class CARAFE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
         batch, height, width = x.shape[0], x.shape[2], x.shape[3]
-        # The 4 output pixels of a source pixel share its neighbours and have an axis of their own, behind the channels,
-        # where a pixel shuffle expects it. Contiguous, because with the channels last the sums would stride.
+        # The 4 output pixels of a source pixel share its neighbours and have an axis of their own,
+        # behind the channels, where a pixel shuffle expects it. Contiguous, because with the
+        # channels last the sums would stride.
         weights = self.predict(self.compress(x)).contiguous()
         weights = weights.view(batch, -1, 1, self.scale * self.scale, height, width).softmax(dim=1)
         projected = F.conv2d(x, self.project.weight).contiguous()

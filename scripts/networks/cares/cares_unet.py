@@ -1,9 +1,10 @@
 """CARes-UNet: a U-Net of residual blocks with content-aware upsampling.
 
-Xu, Wen, Zhao, Zhang, Zhao, Tang, Yang, Chen: "CARes-UNet: Content-aware residual UNet for lesion segmentation of
-COVID-19 from chest CT images", Medical Physics 2021 (doi 10.1002/mp.15231). Written
-from the paper and, where its figure 1 leaves the layers open (the residual block behind every strided convolution,
-the numbers of channels), from facts about the published code; no line of it is taken.
+Xu, Wen, Zhao, Zhang, Zhao, Tang, Yang, Chen: "CARes-UNet: Content-aware residual UNet for lesion
+segmentation of COVID-19 from chest CT images", Medical Physics 2021 (doi 10.1002/mp.15231). Written
+from the paper and, where its figure 1 leaves the layers open (the residual block behind every
+strided convolution, the numbers of channels), from facts about the published code; no line of it is
+taken.
 """
 
 from __future__ import annotations
@@ -68,20 +69,22 @@ class CARAFEUpBlock(nn.Module):
 class CAResUNet(nn.Module):
     """CARes-UNet of Xu et al. 2021; 54,417,554 parameters at width 64.
 
-    The paper's network ends in two maps, background and lesion, of which a softmax makes probabilities. A softmax
-    over two classes sees only their difference, so this one keeps both projections and returns lesion - background
-    as the one logit: its sigmoid is the softmax's probability of lesion.
+    The paper's network ends in two maps, background and lesion, of which a softmax makes
+    probabilities. A softmax over two classes sees only their difference, so this one keeps both
+    projections and returns lesion - background as the one logit: its sigmoid is the softmax's
+    probability of lesion.
 
-    The published code puts a sigmoid on both maps before that softmax, which squeezes the probabilities into
-    [0.27, 0.73]. It is no option here: the larger map stays the larger, so the mask at 0.5 is the same, and the loss
-    loses its zero (see `DiceCrossEntropyLoss`). Nor are the 1x1 shortcuts that its residual blocks have and never use
-    (2,100,864 parameters).
+    The published code puts a sigmoid on both maps before that softmax, which squeezes the
+    probabilities into [0.27, 0.73]. It is no option here: the larger map stays the larger, so the
+    mask at 0.5 is the same, and the loss loses its zero (see `DiceCrossEntropyLoss`). Nor are the
+    1x1 shortcuts that its residual blocks have and never use (2,100,864 parameters).
 
     Args:
         in_channels: channels of the image.
-        base_width: channels of the finest level (64 in the paper); the others have 2, 4, 8 and 16 times as many.
-        dropout: probability of dropping a channel of the last map while training; 0 in the paper. Made for
-            epistemic uncertainty by repeated passes in training mode.
+        base_width: channels of the finest level (64 in the paper); the others have 2, 4, 8 and 16
+            times as many.
+        dropout: probability of dropping a channel of the last map while training; 0 in the paper.
+            Made for epistemic uncertainty by repeated passes in training mode.
 
     Raises:
         ValueError: if an argument is outside what is expected.

@@ -1,7 +1,8 @@
 """CE-Net: a U-shaped network with dense atrous convolution (DAC) and residual multi-kernel pooling (RMP).
 
-Gu et al.: "CE-Net: Context encoder network for 2D medical image segmentation", IEEE TMI 2019. Written from the
-paper; that the convolutions of the DAC's branches are shared follows the authors' description of their model.
+Gu et al.: "CE-Net: Context encoder network for 2D medical image segmentation", IEEE TMI 2019.
+Written from the paper; that the convolutions of the DAC's branches are shared follows the authors'
+description of their model.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ KERNELS = (2, 3, 5, 6)  # of the RMP
 class DenseAtrousConvolution(nn.Module):
     """DAC: x + four branches with receptive fields of 3, 7, 9 and 19 pixels.
 
-    One 3x3 convolution for each of the dilations 1, 3 and 5 and one 1x1 convolution serve all branches.
+    One 3x3 convolution for each of the dilations 1, 3 and 5 and one 1x1 convolution serve all
+    branches.
 
     Args:
         channels: channels of input and output.
@@ -129,7 +131,8 @@ class CENet(nn.Module):
         """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
         Raises:
-            ValueError: if H or W is not a multiple of 32, or below 192: the RMP's largest kernel has to fit.
+            ValueError: if H or W is not a multiple of 32, or below 192: the RMP's largest kernel
+                has to fit.
         """
         check_size(image, self.size_multiple)
         if min(image.shape[2], image.shape[3]) < self.smallest:

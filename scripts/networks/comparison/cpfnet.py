@@ -1,7 +1,7 @@
 """CPFNet: global pyramid guidance (GPG) of the skips and scale-aware pyramid fusion (SAPF) of the deepest map.
 
-Feng et al.: "CPFNet: Context pyramid fusion network for medical image segmentation", IEEE TMI 2020. Written from
-the paper.
+Feng et al.: "CPFNet: Context pyramid fusion network for medical image segmentation", IEEE TMI 2020.
+Written from the paper.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """DANet: attention among positions and among channels over a dilated ResNet-50.
 
-Fu, Liu, Tian, Li, Bao, Fang, Lu: "Dual attention network for scene segmentation", CVPR 2019. Written from the
-paper, but for the sign of the channel attention (`ChannelAttention`).
+Fu, Liu, Tian, Li, Bao, Fang, Lu: "Dual attention network for scene segmentation", CVPR 2019.
+Written from the paper, but for the sign of the channel attention (`ChannelAttention`).
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ class PositionAttention(nn.Module):
 class ChannelAttention(nn.Module):
     """CAM: x + gamma * (sum over all channels, weighted by softmax(-E)), E the channels' inner products.
 
-    The paper prints softmax(E). The authors' model has softmax(max E - E), which is softmax(-E): a channel attends
-    to those least like it. The published figures are of that model, and it is what is built here.
+    The paper prints softmax(E). The authors' model has softmax(max E - E), which is softmax(-E): a
+    channel attends to those least like it. The published figures are of that model, and it is what
+    is built here.
     """
 
     def __init__(self) -> None:
@@ -62,8 +63,8 @@ class DANet(nn.Module):
         out_channels: channels of the main map.
         base_width: channels of the stem, a multiple of 4.
         dropout: probability of dropping a channel before the last convolution while training.
-        deep_supervision: whether training mode returns the maps of the two attentions too. The parameters are the
-            same either way.
+        deep_supervision: whether training mode returns the maps of the two attentions too. The
+            parameters are the same either way.
 
     Raises:
         ValueError: if an argument is outside what is expected.
@@ -100,7 +101,8 @@ class DANet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
-        In training mode with `deep_supervision` (B, out_channels + 2, H, W): the map of the sum of both attentions,
+        In training mode with `deep_supervision` (B, out_channels + 2, H, W): the map of the sum of
+            both attentions,
         then that of the positions and that of the channels.
         """
         features = self.encoder(image)[4]

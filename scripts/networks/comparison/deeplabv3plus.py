@@ -1,7 +1,7 @@
 """DeepLabv3+: atrous spatial pyramid pooling over ResNet-50, and a small decoder.
 
-Chen, Zhu, Papandreou, Schroff, Adam: "Encoder-decoder with atrous separable convolution for semantic image
-segmentation", ECCV 2018. Written from the paper.
+Chen, Zhu, Papandreou, Schroff, Adam: "Encoder-decoder with atrous separable convolution for
+semantic image segmentation", ECCV 2018. Written from the paper.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class DeepLabV3Plus(nn.Module):
     Args:
         in_channels: channels of the image.
         out_channels: channels of the main map.
-        base_width: channels of the stem, a multiple of 4. Pyramid and decoder have 4 times as many, the low-level
-            features 3/4 (48 of 64 in the paper).
+        base_width: channels of the stem, a multiple of 4. Pyramid and decoder have 4 times as many,
+            the low-level features 3/4 (48 of 64 in the paper).
         dropout: probability of dropping a channel before the last convolution while training.
 
     Raises:

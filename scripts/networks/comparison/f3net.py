@@ -1,7 +1,7 @@
 """F3Net: cross feature modules (CFM) in two decoders, the second with feedback from the first.
 
-Wei, Wang, Huang: "F3Net: Fusion, feedback and focus for salient object detection", AAAI 2020. Written from the
-paper.
+Wei, Wang, Huang: "F3Net: Fusion, feedback and focus for salient object detection", AAAI 2020.
+Written from the paper.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class F3Net(nn.Module):
         out_channels: channels of the main map.
         base_width: channels of the stem and of the decoders, a multiple of 4.
         dropout: probability of dropping a channel before the last convolution while training.
-        deep_supervision: whether training mode returns the maps of the first decoder and of the four levels too.
-            The parameters are the same either way.
+        deep_supervision: whether training mode returns the maps of the first decoder and of the
+            four levels too. The parameters are the same either way.
 
     Raises:
         ValueError: if an argument is outside what is expected.
@@ -118,7 +118,8 @@ class F3Net(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
-        In training mode with `deep_supervision` (B, out_channels + 5, H, W): the map of the second decoder, that of
+        In training mode with `deep_supervision` (B, out_channels + 5, H, W): the map of the second
+            decoder, that of
         the first, then those of the second's levels, finest first.
         """
         features = self.encoder(image)

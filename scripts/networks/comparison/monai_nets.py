@@ -44,8 +44,9 @@ class UNetPlusPlus(nn.Module):
         out_channels: channels of the main map.
         base_width: channels of the finest level; the others are 2, 4, 8 and 16 times as many.
         dropout: probability of dropping a value after every convolution while training.
-        deep_supervision: whether training mode returns the maps of the three shallower nested decoders too,
-            under supervision by the mask as in the paper. The parameters are the same either way.
+        deep_supervision: whether training mode returns the maps of the three shallower nested
+            decoders too, under supervision by the mask as in the paper. The parameters are the same
+            either way.
 
     Raises:
         ValueError: for deep supervision of more than one channel.
@@ -80,7 +81,8 @@ class UNetPlusPlus(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
-        In training mode with `deep_supervision` (B, 4, H, W): the main map, which is the deepest decoder's, then
+        In training mode with `deep_supervision` (B, 4, H, W): the main map, which is the deepest
+            decoder's, then
         those of the decoders of depth 1, 2 and 3.
         """
         maps = self.network(image)
@@ -97,7 +99,8 @@ class AttentionUNet(AttentionUnet):
         in_channels: channels of the image.
         out_channels: channels of the main map.
         base_width: channels of the finest level; the others are 2, 4, 8 and 16 times as many.
-        dropout: probability of dropping a value after every convolution of encoder and decoder while training.
+        dropout: probability of dropping a value after every convolution of encoder and decoder
+            while training.
     """
 
     edge_heads = 0

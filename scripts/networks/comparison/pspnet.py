@@ -28,7 +28,8 @@ class PyramidPooling(nn.Module):
         self.branches = nn.ModuleList(
             nn.Sequential(
                 nn.AdaptiveAvgPool2d(bins),
-                # One region an image leaves a batch of one nothing to normalise over: that branch has no norm.
+                # One region an image leaves a batch of one nothing to normalise over: that branch
+                # has no norm.
                 ConvBlock(in_channels, out_channels, kernel_size=1, bias=False)
                 if bins > 1
                 else nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size=1), nn.ReLU(inplace=True)),
@@ -55,7 +56,8 @@ class PSPNet(nn.Module):
         out_channels: channels of the main map.
         base_width: channels of the stem, a multiple of 4.
         dropout: probability of dropping a channel before the last convolution while training.
-        deep_supervision: whether training mode returns the auxiliary map too. The parameters are the same.
+        deep_supervision: whether training mode returns the auxiliary map too. The parameters are
+            the same.
 
     Raises:
         ValueError: if an argument is outside what is expected.
@@ -88,7 +90,8 @@ class PSPNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
-        In training mode with `deep_supervision` (B, out_channels + 1, H, W): main map, auxiliary map.
+        In training mode with `deep_supervision` (B, out_channels + 1, H, W): main map, auxiliary
+            map.
         """
         features = self.encoder(image)
         main = resize_like(self.out(self.dropout(self.merge(self.pyramid(features[4])))), image)

@@ -1,7 +1,7 @@
 """SCRN: features of the region and of its edge refine each other, in a stack of cross refinement units.
 
-Wu, Su, Huang: "Stacked cross refinement network for edge-aware salient object detection", ICCV 2019. Written from
-the paper.
+Wu, Su, Huang: "Stacked cross refinement network for edge-aware salient object detection", ICCV
+2019. Written from the paper.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ class Reduction(nn.ModuleList):
 class LevelRefinement(nn.Module):
     """A cross refinement unit at one level k.
 
-    s_k + conv(conv([s_k, e_k, up(e_j) for j > k])) and e_k + conv(conv(e_k * s_k * product of up(s_j) for j > k)),
-    with s features of the region, e of its edge, up: resized, then a 1x1 convolution.
+    s_k + conv(conv([s_k, e_k, up(e_j) for j > k])) and e_k + conv(conv(e_k * s_k * product of
+    up(s_j) for j > k)), with s features of the region, e of its edge, up: resized, then a 1x1
+    convolution.
 
     Args:
         channels: channels of all maps.
@@ -143,9 +144,11 @@ class SCRN(nn.Module):
     Args:
         in_channels: channels of the image.
         out_channels: channels of the main map.
-        base_width: channels of the stem, a multiple of 4; the features of region and edge have half as many.
+        base_width: channels of the stem, a multiple of 4; the features of region and edge have half
+            as many.
         dropout: probability of dropping a channel before the last convolution while training.
-        deep_supervision: whether training mode returns the map of the edge too. The parameters are the same.
+        deep_supervision: whether training mode returns the map of the edge too. The parameters are
+            the same.
 
     Raises:
         ValueError: if an argument is outside what is expected.
@@ -176,7 +179,8 @@ class SCRN(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
-        In training mode with `deep_supervision` (B, out_channels + 1, H, W): main map, map of the edge.
+        In training mode with `deep_supervision` (B, out_channels + 1, H, W): main map, map of the
+            edge.
         """
         levels = self.encoder(image)[1:]
         region, edge = self.region(levels), self.edge(levels)

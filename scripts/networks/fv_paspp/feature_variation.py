@@ -1,7 +1,7 @@
 """The feature variation (FV) block of COVID-SegNet: contrast between channels and between places.
 
-Yan et al., "COVID-19 chest CT image segmentation: a deep convolutional neural network solution", 2020
-(arXiv 2004.10987).
+Yan et al., "COVID-19 chest CT image segmentation: a deep convolutional neural network solution",
+2020 (arXiv 2004.10987).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ REDUCTION = 2  # channels of the hidden layer of the gate: a half
 class FeatureVariation(nn.Module):
     """X + CBR([F_1, F_c, F_s]) with F_1 = CBR(X), F_c = a(F_1) * F_1 and F_s = s(F_1) * F_1.
 
-    The gate a looks at the mean of every channel through two linear layers, ReLU between them. Contrast enhancement
-    (CE), the block of the paper, ends in one gain for all channels, squeeze and excitation (SE, Hu et al. 2018) in one
-    a channel. The gate s is a map for every channel by two 3x3x3 convolutions.
+    The gate a looks at the mean of every channel through two linear layers, ReLU between them.
+    Contrast enhancement (CE), the block of the paper, ends in one gain for all channels, squeeze
+    and excitation (SE, Hu et al. 2018) in one a channel. The gate s is a map for every channel by
+    two 3x3x3 convolutions.
 
     Args:
         channels: channels of input and output.

@@ -13,9 +13,9 @@ RATES = (1, 2, 4, 8)
 class ProgressiveASPP(nn.Module):
     """Four dilated branches that are merged two by two, then all.
 
-    Every branch k has its own 1x1x1 CBR, p_k, to a quarter of the channels and its own 3x3x3 convolution of p_k with
-    rate 1, 2, 4 or 8, d_k. A pair shares the sum of its p: CBR([d_1 + p_1 + p_2, d_2 + p_1 + p_2]), likewise 3 and 4;
-    the two halves are merged by a last CBR.
+    Every branch k has its own 1x1x1 CBR, p_k, to a quarter of the channels and its own 3x3x3
+    convolution of p_k with rate 1, 2, 4 or 8, d_k. A pair shares the sum of its p: CBR([d_1 + p_1 +
+    p_2, d_2 + p_1 + p_2]), likewise 3 and 4; the two halves are merged by a last CBR.
 
     Args:
         channels: channels of input and output, a multiple of 4.

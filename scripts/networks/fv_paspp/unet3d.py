@@ -1,7 +1,8 @@
 """A 3-D U-Net with feature variation (FV), progressive atrous pyramid pooling (PASPP) and deep supervision.
 
-The blocks are those of COVID-SegNet (Yan et al. 2020, arXiv 2004.10987), the U-Net is that of Cicek et al. 2016
-(arXiv 1606.06650). CT volumes have few, thick slices, so pooling halves the slices in plane and leaves their number.
+The blocks are those of COVID-SegNet (Yan et al. 2020, arXiv 2004.10987), the U-Net is that of Cicek
+et al. 2016 (arXiv 1606.06650). CT volumes have few, thick slices, so pooling halves the slices in
+plane and leaves their number.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ class FvPasppUNet3d(nn.Module):
     Args:
         in_channels: channels of the image.
         out_channels: channels of the main map.
-        base_width: channels of the finest level (32 in the source); the others have 2, 4, 8 and 16 times as many.
-        variation: gate of the FV blocks, "se" or "ce" (`FeatureVariation`), or "none" for no such blocks.
+        base_width: channels of the finest level (32 in the source); the others have 2, 4, 8 and 16
+            times as many.
+        variation: gate of the FV blocks, "se" or "ce" (`FeatureVariation`), or "none" for no such
+            blocks.
         paspp: whether PASPP follows the coarsest level.
         heads: whether two decoder levels have a head of their own.
-        dropout: probability of dropping a channel of the finest map while training. Made for epistemic uncertainty by
-            repeated passes in training mode.
-        deep_supervision: whether training mode returns the maps of the heads too. The parameters are the same
-            either way.
+        dropout: probability of dropping a channel of the finest map while training. Made for
+            epistemic uncertainty by repeated passes in training mode.
+        deep_supervision: whether training mode returns the maps of the heads too. The parameters
+            are the same either way.
 
     Raises:
         ValueError: if an argument is outside what is expected.
@@ -90,10 +93,12 @@ class FvPasppUNet3d(nn.Module):
         """Maps volumes to logits.
 
         Args:
-            image: (B, in_channels, H, W, D); H and W are multiples of 16, D is any number of slices.
+            image: (B, in_channels, H, W, D); H and W are multiples of 16, D is any number of
+                slices.
 
         Returns:
-            The main map (B, out_channels, H, W, D). In training mode with `deep_supervision` and `heads`
+            The main map (B, out_channels, H, W, D). In training mode with `deep_supervision` and
+            `heads`
             (B, out_channels + 2, H, W, D): main map, then the heads, coarser first.
 
         Raises:
@@ -116,8 +121,8 @@ class FvPasppUNet3d(nn.Module):
         if not (self.training and self.deep_supervision):
             return main
         maps = [main]
-        # Interpolation and a 1x1x1 convolution are linear and its weights sum to one: they can change places, and the
-        # convolution comes first because it is cheaper on the coarse grid.
+        # Interpolation and a 1x1x1 convolution are linear and its weights sum to one: they can
+        # change places, and the convolution comes first because it is cheaper on the coarse grid.
         for index, head in enumerate(self.heads):
             coarse = head(decoded[1 + index])
             maps.append(F.interpolate(coarse, size=[height, width, depth], mode="trilinear", align_corners=False))

@@ -1,9 +1,10 @@
 """Inf-Net: parallel partial decoder, edge attention and reverse attention on Res2Net features.
 
-Fan, Zhou, Ji, Zhou, Chen, Fu, Shen, Shao: "Inf-Net: Automatic COVID-19 lung infection segmentation from CT images",
-IEEE TMI 2020 (arXiv 2004.14133). Symbols in comments are the paper's: f_2 ... f_5 features, S_g the global map of the
-decoder, S_5, S_4, S_3 the maps of the reverse attentions, S_e the edge map. The receptive field block is that of Liu et
-al. 2018 (arXiv 1711.07767), the partial decoder that of Wu et al. 2019 (arXiv 1904.08739).
+Fan, Zhou, Ji, Zhou, Chen, Fu, Shen, Shao: "Inf-Net: Automatic COVID-19 lung infection segmentation
+from CT images", IEEE TMI 2020 (arXiv 2004.14133). Symbols in comments are the paper's: f_2 ... f_5
+features, S_g the global map of the decoder, S_5, S_4, S_3 the maps of the reverse attentions, S_e
+the edge map. The receptive field block is that of Liu et al. 2018 (arXiv 1711.07767), the partial
+decoder that of Wu et al. 2019 (arXiv 1904.08739).
 """
 
 from __future__ import annotations
@@ -149,12 +150,14 @@ class InfNet(nn.Module):
     """Inf-Net of Fan et al. 2020 (31,072,721 parameters; the published 33.122 M count a classifier that is not used).
 
     Args:
-        in_channels: channels of the image; one channel is repeated to the three of the ImageNet weights.
+        in_channels: channels of the image; one channel is repeated to the three of the ImageNet
+            weights.
         base_width: channels of the backbone's stem (64 in the paper); all others scale with it.
-        dropout: probability of dropping a channel before the last convolution of S_3 while training; 0 in the paper.
-            Made for epistemic uncertainty by repeated passes in training mode.
-        deep_supervision: whether training mode returns the maps of the heads too. The parameters are the same
-            either way.
+        dropout: probability of dropping a channel before the last convolution of S_3 while
+            training; 0 in the paper. Made for epistemic uncertainty by repeated passes in training
+            mode.
+        deep_supervision: whether training mode returns the maps of the heads too. The parameters
+            are the same either way.
 
     Raises:
         ValueError: if an argument is outside what is expected.
@@ -196,8 +199,8 @@ class InfNet(nn.Module):
             image: (B, in_channels, H, W); H and W are multiples of 32.
 
         Returns:
-            The main map S_3 (B, 1, H, W). In training mode with `deep_supervision` (B, 5, H, W): S_3, S_e, S_g, S_5,
-            S_4.
+            The main map S_3 (B, 1, H, W). In training mode with `deep_supervision` (B, 5, H, W):
+            S_3, S_e, S_g, S_5, S_4.
 
         Raises:
             ValueError: if H or W is not a multiple of 32.

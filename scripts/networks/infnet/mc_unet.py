@@ -1,7 +1,8 @@
 """The multi-class U-Net of Semi-Inf-Net: ground-glass opacity and consolidation inside a given infection map.
 
-Fan et al. 2020 (arXiv 2004.14133, "Semi-Inf-Net & MC"): a U-Net (Ronneberger et al. 2015) with batch normalisation and
-bilinear upsampling that sees the image and, as a prior, the map of the binary network.
+Fan et al. 2020 (arXiv 2004.14133, "Semi-Inf-Net & MC"): a U-Net (Ronneberger et al. 2015) with
+batch normalisation and bilinear upsampling that sees the image and, as a prior, the map of the
+binary network.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ class MultiClassUNet(nn.Module):
     """U-Net with bilinear upsampling (17,269,251 parameters at the paper's width).
 
     Args:
-        in_channels: 2 for a grey image and its prior, each repeated to three channels as in the paper; any other
-            number goes to the first convolution as it is.
-        out_channels: classes; in the paper background, ground-glass opacity, consolidation, each a map of its own
-            (sigmoid, not softmax).
+        in_channels: 2 for a grey image and its prior, each repeated to three channels as in the
+            paper; any other number goes to the first convolution as it is.
+        out_channels: classes; in the paper background, ground-glass opacity, consolidation, each a
+            map of its own (sigmoid, not softmax).
         base_width: channels of the finest level (64 in the paper).
-        dropout: probability of dropping a channel before the last convolution while training; 0 in the paper.
+        dropout: probability of dropping a channel before the last convolution while training; 0 in
+            the paper.
 
     Raises:
         ValueError: if an argument is outside what is expected.
@@ -62,7 +64,8 @@ class MultiClassUNet(nn.Module):
         """Maps images with their prior to logits of the classes.
 
         Args:
-            image: (B, in_channels, H, W); H and W are multiples of 16. With two channels the image and its prior.
+            image: (B, in_channels, H, W); H and W are multiples of 16. With two channels the image
+                and its prior.
 
         Returns:
             (B, out_channels, H, W).

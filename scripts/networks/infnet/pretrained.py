@@ -15,11 +15,13 @@ from .res2net import Res2Net, load_imagenet_weights
 def create_pretrained(name: str, imagenet_weights: str | None = None, **arguments: Any) -> nn.Module:
     """Builds a network as `create_network` does and loads ImageNet weights into its backbone.
 
-    The file is no argument of the network: it is not in `spec`, so checkpoint metadata does not ask for it.
+    The file is no argument of the network: it is not in `spec`, so checkpoint metadata does not ask
+        for it.
 
     Args:
         name: a key of `NETWORKS`.
-        imagenet_weights: weights of the backbone, see `load_imagenet_weights`, or None for random ones.
+        imagenet_weights: weights of the backbone, see `load_imagenet_weights`, or None for random
+            ones.
         **arguments: arguments of the network's constructor.
 
     Returns:

@@ -1,8 +1,9 @@
 """Res2Net-50 v1b with four scales of 26 channels: the backbone of Inf-Net.
 
-Gao, Cheng, Zhao, Zhang, Yang, Torr: "Res2Net: A new multi-scale backbone architecture", IEEE TPAMI 2021 (arXiv
-1904.01169); "v1b" is ResNet-50 with a stem of three 3x3 convolutions and average pooling before strided shortcuts.
-Parameters have the names of the weights that the authors released, `res2net50_v1b_26w_4s-*.pth`, so that these load.
+Gao, Cheng, Zhao, Zhang, Yang, Torr: "Res2Net: A new multi-scale backbone architecture", IEEE TPAMI
+2021 (arXiv 1904.01169); "v1b" is ResNet-50 with a stem of three 3x3 convolutions and average
+pooling before strided shortcuts. Parameters have the names of the weights that the authors
+released, `res2net50_v1b_26w_4s-*.pth`, so that these load.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ SCALE_CHANNELS = 26  # of each scale in a block of 64 planes
 class Res2NetBlock(nn.Module):
     """A bottleneck whose 3x3 convolution is split into four scales, each but the last seeing more than the one before.
 
-    The first block of a layer handles its scales independently, because the strided ones differ in size from the
-    others, and pools the last one, which has no convolution.
+    The first block of a layer handles its scales independently, because the strided ones differ in
+    size from the others, and pools the last one, which has no convolution.
 
     Args:
         in_channels: channels of the input (B, in_channels, H, W).
@@ -77,7 +78,8 @@ class Res2Net(nn.Module):
 
     Args:
         in_channels: channels of the image; 3 in the released weights.
-        base_width: channels of the stem's output and planes of layer1; 64 in the paper. All others scale with it.
+        base_width: channels of the stem's output and planes of layer1; 64 in the paper. All others
+            scale with it.
     """
 
     def __init__(self, in_channels: int = 3, base_width: int = 64) -> None:
@@ -109,7 +111,8 @@ class Res2Net(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """Maps the image (B, in_channels, H, W) to the outputs of layer1 ... layer4.
 
-        They have `channels` channels, 4, 8, 16 and 32 times the base width, at 1/4, 1/8, 1/16 and 1/32 of the size.
+        They have `channels` channels, 4, 8, 16 and 32 times the base width, at 1/4, 1/8, 1/16 and
+        1/32 of the size.
         """
         first = self.layer1(self.maxpool(torch.relu(self.bn1(self.conv1(image)))))
         second = self.layer2(first)
@@ -132,7 +135,8 @@ def load_imagenet_weights(network: Res2Net, path: str | Path) -> None:
         path: `res2net50_v1b_26w_4s-*.pth`, a state dict.
 
     Raises:
-        UserError: if the file cannot be read, its entries are not those of the network, or a weight is not finite.
+        UserError: if the file cannot be read, its entries are not those of the network, or a weight
+            is not finite.
     """
     expected = "expected: ImageNet weights of Res2Net-50 v1b 26w x 4s (res2net50_v1b_26w_4s-*.pth)"
     try:

@@ -1,7 +1,8 @@
 """Fusion of the five decoder levels X_1 ... X_5: attention (AFM), addition or concatenation.
 
-Hu et al. 2022 (see `supervision`), section 3.4, equations 3 and 4, algorithm 1; addition and concatenation
-are the alternatives of its table 5. A fusion maps the levels, finest first, to one map of the finest size.
+Hu et al. 2022 (see `supervision`), section 3.4, equations 3 and 4, algorithm 1; addition and
+concatenation are the alternatives of its table 5. A fusion maps the levels, finest first, to one
+map of the finest size.
 """
 
 from __future__ import annotations
@@ -44,13 +45,16 @@ class AttentionFusion(LevelProjection):
     Args:
         in_channels: channels of X_1 ... X_5, finest first.
         width: channels of the fused map.
-        gate: "spatial", one attention map a level by a 3x3 convolution (algorithm 1, the default), or
-            "channelwise", one map a channel by a 1x1 convolution (figure 5 and the published code).
-        residual: what is added to the attended maps: "raw" X_1 (figure 4, the default) or "projected" X_1^u.
+        gate: "spatial", one attention map a level by a 3x3 convolution (algorithm 1, the default),
+            or "channelwise", one map a channel by a 1x1 convolution (figure 5 and the published
+            code).
+        residual: what is added to the attended maps: "raw" X_1 (figure 4, the default) or
+            "projected" X_1^u.
         include_top: let the sum run from i = 1 as the published code does (Eq. 3: from i = 2).
 
     Raises:
-        ValueError: for an unknown gate or residual, or a raw residual whose channels are not `width`.
+        ValueError: for an unknown gate or residual, or a raw residual whose channels are not
+            `width`.
     """
 
     def __init__(

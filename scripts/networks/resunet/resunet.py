@@ -1,10 +1,11 @@
 """ResUNet with edge supervision (ESM), semantic supervision (ASSM) and attention fusion (AFM).
 
-Hu, Shen, Guan, Li, Zhou, Ruan: "Deep co-supervision and attention fusion strategy for automatic COVID-19 lung
-infection segmentation on CT images", Pattern Recognition 2022 (arXiv 2112.10368). The modules are written from the
-paper, and the symbols in comments are the paper's. The paper leaves the skeleton open. The depth of the encoder
-(ResNet-34), the channels of every stage and the 2x2 transposed convolutions are facts about the published code
-(docs/training.md lists them); no line of it is taken.
+Hu, Shen, Guan, Li, Zhou, Ruan: "Deep co-supervision and attention fusion strategy for automatic
+COVID-19 lung infection segmentation on CT images", Pattern Recognition 2022 (arXiv 2112.10368). The
+modules are written from the paper, and the symbols in comments are the paper's. The paper leaves
+the skeleton open. The depth of the encoder (ResNet-34), the channels of every stage and the 2x2
+transposed convolutions are facts about the published code (docs/training.md lists them); no line of
+it is taken.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ STAGES = range(1, len(ENCODER_BLOCKS) + 2)
 class Encoder(nn.Module):
     """Five stages S_1 ... S_5 at 1, 1/2, 1/4, 1/8 and 1/16 of the input's size.
 
-    It has the blocks of ResNet-34, with a stem that keeps the full size (3x3, stride 1) and a 2x2 max-pool.
+    It has the blocks of ResNet-34, with a stem that keeps the full size (3x3, stride 1) and a 2x2
+    max-pool.
 
     Args:
         in_channels: channels of the image.
@@ -75,7 +77,8 @@ class Decoder(nn.Module):
         self.bridge = nn.Sequential(ConvBlock(channels[4], channels[4]), ConvBlock(channels[4], channels[4]))
         ups: list[nn.Module] = []
         for level in (3, 2, 1, 0):
-            # The finest upsampling has half the channels of its level: 32 of 64 in the published code.
+            # The finest upsampling has half the channels of its level: 32 of 64 in the published
+            # code.
             up_channels = channels[level] if level else channels[0] // 2
             ups.append(UpBlock(channels[level + 1], up_channels, channels[level], channels[level], upsampling))
         self.ups = nn.ModuleList(ups)
@@ -95,7 +98,8 @@ class ResUNet(nn.Module):
     Args:
         in_channels: channels of the image.
         out_channels: channels of the main map.
-        base_width: channels of S_1 (64 in the published code); the others are 1, 2, 4 and 8 times as many.
+        base_width: channels of S_1 (64 in the published code); the others are 1, 2, 4 and 8 times
+            as many.
         edge_stages: encoder stages under edge supervision (ESM), counted from 1.
         mask_stages: encoder stages under semantic supervision (ASSM).
         edge_stages_dec: decoder levels under edge supervision (ESM*).
@@ -104,12 +108,13 @@ class ResUNet(nn.Module):
         gate: see `AttentionFusion`.
         residual: see `AttentionFusion`.
         include_top: see `AttentionFusion`.
-        upsampling: how the decoder doubles its size, see `make_upsampling`. The paper says "bilinear interpolation
-            up-sampling" in one place (section 4.4), the published code has transposed convolutions.
-        dropout: probability of dropping a channel of the fused map while training; 0 in the paper. Made for
-            epistemic uncertainty by repeated passes in training mode.
-        deep_supervision: whether training mode returns the maps of the heads too. The parameters are the same
-            either way.
+        upsampling: how the decoder doubles its size, see `make_upsampling`. The paper says
+            "bilinear interpolation up-sampling" in one place (section 4.4), the published code has
+            transposed convolutions.
+        dropout: probability of dropping a channel of the fused map while training; 0 in the paper.
+            Made for epistemic uncertainty by repeated passes in training mode.
+        deep_supervision: whether training mode returns the maps of the heads too. The parameters
+            are the same either way.
 
     Raises:
         ValueError: if an argument is outside what is expected.
@@ -175,8 +180,10 @@ class ResUNet(nn.Module):
             image: (B, in_channels, H, W); H and W are multiples of 16.
 
         Returns:
-            The main map (B, out_channels, H, W). In training mode with `deep_supervision` and K supervised
-            stages (B, out_channels + K, H, W): main map, edge heads, mask heads; encoder before decoder each.
+            The main map (B, out_channels, H, W). In training mode with `deep_supervision` and K
+            supervised
+            stages (B, out_channels + K, H, W): main map, edge heads, mask heads; encoder before
+                decoder each.
 
         Raises:
             ValueError: if H or W is not a multiple of 16.

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 class SupervisionHeads(nn.Module):
     """One 1x1 convolution to a single channel per supervised stage, brought to the size of the input.
 
-    The paper resizes a stage to the size of the input and then reduces it to one channel. Both steps are
-    linear and the weights of bilinear interpolation sum to one, so they can change places: the convolution
-    comes first here, with the same result at a 64th to a 512th of the cost. The heads of ESM (target: edge)
-    and ASSM (target: mask) have the same form, only their targets differ.
+    The paper resizes a stage to the size of the input and then reduces it to one channel. Both
+    steps are linear and the weights of bilinear interpolation sum to one, so they can change
+    places: the convolution comes first here, with the same result at a 64th to a 512th of the cost.
+    The heads of ESM (target: edge) and ASSM (target: mask) have the same form, only their targets
+    differ.
 
     Args:
         in_channels: channels c_1 ... c_5 of the stages, finest first.

@@ -141,7 +141,8 @@ def peak(work: Callable[[], object], folder: Path) -> int:
 def test_peak_memory_is_a_few_outputs(backward: bool, outputs: float, tmp_path: Path) -> None:
     """Unfolded, 25 * 64 channels at a quarter of the pixels alone are 12.5 times the 32 channels of the output.
 
-    Measured: 3.4 outputs with the graph that training keeps and 5.5 with the backward pass; unfolded 19 and 39.
+    Measured: 3.4 outputs with the graph that training keeps and 5.5 with the backward pass;
+        unfolded 19 and 39.
     """
     module = make(64, 32, 16, dtype=torch.float32)
     x = random(1, 64, 64, 64, dtype=torch.float32).requires_grad_()

@@ -211,7 +211,8 @@ def test_dropout_drops_channels_of_the_last_map_in_training_only() -> None:
     assert torch.equal(plain.eval()(x), model.eval()(x))
 
 
-# ------------------------------------------------------------------------------ prediction and saving
+# ------------------------------------------------------------------------------ prediction and
+# saving
 
 
 def test_prediction_does_not_depend_on_the_batch() -> None:

@@ -36,7 +36,8 @@ def test_rmp_pools_at_four_sizes() -> None:
     found = module(x)
     assert found.shape == (1, 5, 6, 12)
     assert torch.equal(found[:, 4:], x)
-    # Windows of 6 end at 5 and 11; their centres lie at 2.5 and 8.5, in between the resize is linear.
+    # Windows of 6 end at 5 and 11; their centres lie at 2.5 and 8.5, in between the resize is
+    # linear.
     left, right = 2 * 5.0 + 1, 2 * 11.0 + 1
     row = [left + (right - left) * min(max((i - 2.5) / 6, 0), 1) for i in range(12)]
     torch.testing.assert_close(found[0, 3], torch.tensor(row, dtype=torch.float64).expand(6, 12))

@@ -180,7 +180,8 @@ def test_outputs_of_edge_and_reverse_attention_pass_a_norm() -> None:
         assert out[-1].num_features == 1
 
 
-# ------------------------------------------------------------------------------------------ contract
+# ------------------------------------------------------------------------------------------
+# contract
 
 
 def test_output_shape_by_mode() -> None:

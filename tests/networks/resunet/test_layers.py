@@ -1,8 +1,8 @@
 """The layers of the ResUNet against the paper's description, written a second time here.
 
 The oracle runs the network's own weights through plain functional calls, in the order in which the
-convolutions were seen to run; strides, pads, ReLUs, shortcuts, concatenation order and fusion are the
-oracle's, so any of them that differs in the network shows.
+convolutions were seen to run; strides, pads, ReLUs, shortcuts, concatenation order and fusion are
+the oracle's, so any of them that differs in the network shows.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-# ---------------------------------------------------------------------------------------------- size
+# ----------------------------------------------------------------------------------------------
+# size
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,8 @@ def test_parameter_count_of_narrower_networks(width: int, expected: int) -> None
     assert count(meta_network(base_width=width)) == expected
 
 
-# --------------------------------------------------------------------------------- layers and shapes
+# --------------------------------------------------------------------------------- layers and
+# shapes
 
 
 @dataclass
@@ -277,7 +279,8 @@ def test_initialisation() -> None:
             assert torch.equal(module.bias, torch.zeros_like(module.bias))
 
 
-# -------------------------------------------------------------------------------------- whole forward
+# -------------------------------------------------------------------------------------- whole
+# forward
 
 
 def normed(x: torch.Tensor, call: Call, stride: int = 1) -> torch.Tensor:

@@ -52,7 +52,8 @@ def image(*shape: int, seed: int = 5, dtype: torch.dtype = torch.float64) -> tor
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-# ------------------------------------------------------------------------------------ output contract
+# ------------------------------------------------------------------------------------ output
+# contract
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,8 @@ def test_a_stage_may_be_edge_in_the_encoder_and_mask_in_the_decoder() -> None:
     assert (model.edge_heads, model.mask_heads) == (1, 1)
 
 
-# ------------------------------------------------------------------------------------------- training
+# -------------------------------------------------------------------------------------------
+# training
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=VARIANT_IDS)
@@ -183,7 +185,8 @@ def test_each_head_trains_its_own_stage_only() -> None:
     assert sum(p.numel() for p in reached) == 9 * 8 + 2 * 8 + (8 + 1)
 
 
-# ------------------------------------------------------------------------------- prediction and saving
+# ------------------------------------------------------------------------------- prediction and
+# saving
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=VARIANT_IDS)
