@@ -15,6 +15,13 @@ class UserError(Exception):
     last line.
     """
 
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        # Not at import, which must change nothing, and not in `training.runner.begin` alone: configs
+        # are parsed before it, and MONAI's other commands have no `run`.
+        if in_bundle_runner() and sys.excepthook is sys.__excepthook__:
+            sys.excepthook = _end_traceback_with_user_error
+
 
 _DISK = frozenset(
     getattr(errno, name)
@@ -51,21 +58,11 @@ def in_bundle_runner() -> bool:
     return spec is not None and spec.name == "monai.bundle.__main__"
 
 
-def end_tracebacks_with_user_errors() -> None:
-    """Makes the interpreter repeat a user's mistake as the last line of its traceback.
-
-    The bundle runner wraps an exception several times on its way out, so that the line that helps
-    ends up in the middle of a screen of frames.
-    """
-    previous = sys.excepthook
-    if getattr(previous, "ends_with_user_error", False):
-        return
-
-    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        previous(kind, error, traceback)
-        mistake = find_user_error(error)
-        if mistake is not None and mistake is not error:
-            print(f"error: {mistake}", file=sys.stderr)
-
-    hook.ends_with_user_error = True  # type: ignore[attr-defined]
-    sys.excepthook = hook
+def _end_traceback_with_user_error(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Repeats the user's mistake below the traceback: the runner wraps an exception several times on its way out."""
+    sys.__excepthook__(kind, error, traceback)
+    mistake = find_user_error(error)
+    if mistake is not None and mistake is not error:
+        print(f"error: {mistake}", file=sys.stderr)
