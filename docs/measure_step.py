@@ -1,4 +1,4 @@
-"""Times a training step and a forward pass by memory layout and precision: a table of docs/experiments.md.
+"""Times a training step and a forward pass by memory layout and precision: a table of docs/results.md.
 
 Run from the bundle root: python docs/measure_step.py [--size 256] [--width 16] [--batch 8] [--device cuda]
 Synthetic input. A step is forward, loss, backward and Adam. Reduced precision is what autocast takes on the device, as
