@@ -31,7 +31,7 @@ MONAI Label's environment has none of the DICOM packages that `segment` needs.""
 
 def load(name: str) -> Any:
     """Imports a command, or the dictionary of a command's parts."""
-    found = getattr(import_module(f"scripts.commands.{name}"), COMMANDS[name])
+    found = getattr(import_module(f".commands.{name}", __package__), COMMANDS[name])
     return {part: typed(command) for part, command in found.items()} if isinstance(found, dict) else typed(found)
 
 

@@ -7,6 +7,6 @@ import logging
 
 def show_messages() -> None:
     """Lets the bundle's own messages, not other packages', appear on standard error."""
-    logger = logging.getLogger("scripts")
+    logger = logging.getLogger(__name__.split(".")[0])
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler())

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-BUNDLE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parent
+BUNDLE = PACKAGE if (PACKAGE / "configs").is_dir() else PACKAGE.parent
+"""The folder of `configs` and `models`: the package where it is installed, else the folder around
+it."""
 
 
 def bundle_root() -> str:

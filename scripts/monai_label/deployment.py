@@ -62,9 +62,13 @@ def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
         The name under which the model is served: one trained on synthetic scans says so.
 
     Raises:
-        UserError: if the weights cannot be used or the folder holds something else.
+        UserError: if the weights cannot be used, the folder holds something else, or the package is
+            installed without the bundle's folder.
     """
     target = Path(deployment)
+    if not (BUNDLE / "scripts").is_dir():
+        expected = "`make monailabel` in the bundle's own folder, which the server's app is copied from"
+        raise UserError(f"{BUNDLE}: the installed package; expected: {expected}")
     require_slices(read_metadata(weights), weights)
     if target.exists() and any(target.iterdir()) and not (target / checkpoints.CHECKPOINTS).is_dir():
         raise UserError(f"{target}: holds something else; expected: a new folder, or one that `make monailabel` made")

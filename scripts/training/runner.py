@@ -76,7 +76,7 @@ def missing_package(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, ImportError):
             found = re.search(r"No module named '([\w-]+)", str(error))
-            if found and found[1] != "scripts":
+            if found and found[1] != __name__.split(".")[0]:
                 return found[1]
         error = error.__cause__ or error.__context__
     return None

@@ -49,7 +49,7 @@ def test_configs_are_those_of_the_metadata_network(tmp_path: Path, app: Path, ma
     assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == [64, 64, "*"]
     assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "infection"}
     assert (bundle / "models" / "model.pt").read_bytes() == weights.read_bytes()
-    assert (bundle / "scripts" / "metadata.py").is_file()
+    assert (bundle / "scripts" / "inference" / "metadata.py").is_file()
     assert not list(bundle.rglob("__pycache__"))
     assert (tmp_path / "out" / "app" / "monaibundle.py").read_text() == "# MONAI Label's"
     assert "class LungInfectionApp" in (tmp_path / "out" / "app" / "main.py").read_text()
