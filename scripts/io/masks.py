@@ -127,8 +127,8 @@ def _write_on_grid(
 
 
 def mask_path(folder: Path, scan: Scan) -> Path:
-    """Where the mask of a scan goes: the scan's format, NIfTI for DICOM, PNG for pictures."""
-    return folder / f"infection{'.nii.gz' if scan.kind == 'dicom' else mask_suffix(scan.path)}"
+    """Where the mask of a scan goes: the scan's format, PNG for pictures, NIfTI for DICOM and for a scan in memory."""
+    return folder / f"infection{'.nii.gz' if scan.kind in ('dicom', 'memory') else mask_suffix(scan.path)}"
 
 
 def mask_suffix(scan: Path) -> str:

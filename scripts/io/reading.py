@@ -41,8 +41,16 @@ def read_scan(path: Path, volume: int | None = None) -> Scan:
     """
     scan = _read(path, volume)
     scan.name = scan_name(path)
-    known = scan.voxel_size_known
-    scan.notes += check_geometry(path, scan.values.shape, scan.affine, known, scan.picture)
+    return checked(scan)
+
+
+def checked(scan: Scan) -> Scan:
+    """Returns a scan with the findings on its grid and with what a report repeats of how it was stored.
+
+    Raises:
+        UserError: see `check_geometry`.
+    """
+    scan.notes += check_geometry(scan.path, scan.values.shape, scan.affine, scan.voxel_size_known, scan.picture)
     scan.facts["stored_type"] = str(scan.values.dtype)
     scan.facts["stored_orientation"] = "".join(nib.aff2axcodes(scan.affine))
     return scan

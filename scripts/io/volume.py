@@ -23,7 +23,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 to posterior."""
 
 Affine = NDArray[np.float64]
-Kind = Literal["nifti", "itk", "dicom", "picture"]
+Kind = Literal["nifti", "itk", "dicom", "picture", "memory"]
 
 
 def axial_axes(affine: Affine) -> tuple[int, int, int]:
@@ -70,7 +70,7 @@ class Scan:
 
     Attributes:
         name: the input's name without extension; what the case is called.
-        path: the file, or the DICOM folder.
+        path: the file, or the DICOM folder; of a scan in memory its name.
         kind: how it was stored.
         values: stored values (X, Y, Z), in the type that they were stored in; not yet HU where a
             slope is set.

@@ -48,8 +48,8 @@ def read_itk(path: Path, volume: int | None = None) -> Scan:
     text, header = _complete(path)
     index, notes = choose_volume(path, header.GetSize(), volume)
     values = _values(path, header, index)
-    affine = _affine(header)
-    known, findings = _trust(text, affine, header.GetDimension())
+    affine = affine_of(header)
+    known, doubts = judge_voxel_size(header.GetDimension(), affine, text.sized)
     return Scan(
         name="",
         path=path,
@@ -58,7 +58,7 @@ def read_itk(path: Path, volume: int | None = None) -> Scan:
         affine=affine,
         voxel_size_known=known,
         facts={"format": text.format},
-        notes=notes + findings,
+        notes=notes + _note_orientation(text) + doubts,
     )
 
 
@@ -71,7 +71,7 @@ def inspect_itk(path: Path) -> tuple[tuple[int, int, int], Affine]:
     _, header = _complete(path)
     choose_volume(path, header.GetSize(), None)
     x, y, z = (*header.GetSize(), 1)[:3]
-    return (x, y, z), _affine(header)
+    return (x, y, z), affine_of(header)
 
 
 def _complete(path: Path) -> tuple[TextHeader, sitk.ImageFileReader]:
@@ -107,8 +107,8 @@ def _values(path: Path, reader: sitk.ImageFileReader, index: int) -> NDArray[np.
     return array.reshape(-1, *size[::-1])[index].transpose(2, 1, 0)
 
 
-def _affine(reader: sitk.ImageFileReader) -> Affine:
-    """ITK's origin, spacing and direction (LPS) as an affine to RAS; missing axes are unit axes."""
+def affine_of(reader: sitk.ImageFileReader | sitk.Image) -> Affine:
+    """Gives ITK's origin, spacing and direction (LPS) as an affine to RAS; missing axes are unit axes."""
     dimension = reader.GetDimension()
     shared = min(dimension, 3)
     direction, affine = np.eye(3), np.eye(4)
@@ -119,23 +119,29 @@ def _affine(reader: sitk.ImageFileReader) -> Affine:
     return affine
 
 
-def _trust(text: TextHeader, affine: Affine, dimension: int) -> tuple[bool, list[Note]]:
-    """Whether the affine holds millimetres, and what the header leaves open."""
-    notes = []
-    if not text.oriented:
-        message = "the header holds no orientation; taken for left, posterior, superior (LPS)"
-        notes.append(Note("orientation_unknown", message, "assumption"))
-    doubt = ""
+def _note_orientation(text: TextHeader) -> list[Note]:
+    message = "the header holds no orientation; taken for left, posterior, superior (LPS)"
+    return [] if text.oriented else [Note("orientation_unknown", message, "assumption")]
+
+
+def judge_voxel_size(dimension: int, affine: Affine, sized: bool = True) -> tuple[bool, list[Note]]:
+    """Returns whether an affine holds millimetres, and a warning where it does not.
+
+    Args:
+        dimension: number of stored axes.
+        affine: voxel index to mm, (4, 4).
+        sized: whether a voxel size is stated at all.
+    """
     if dimension < 3:
         doubt = "a single two-dimensional slice has no thickness"
-    elif not text.sized:
+    elif not sized:
         doubt = "the header holds no voxel size"
     elif is_placeholder(affine):
         doubt = "voxels of exactly 1 x 1 x 1 without origin are a writer's default"
-    if doubt:
-        message = f"{doubt}: the voxel size is not known, nothing is measured in mm or ml"
-        notes.append(Note("voxel_size_unknown", message, "warning"))
-    return not doubt, notes
+    else:
+        return True, []
+    message = f"{doubt}: the voxel size is not known, nothing is measured in mm or ml"
+    return False, [Note("voxel_size_unknown", message, "warning")]
 
 
 def itk_size(path: Path) -> tuple[int, ...]:
