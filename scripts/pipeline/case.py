@@ -1,36 +1,30 @@
-"""One scan from its file to its results: read, check, segment, measure, write; all of it or nothing."""
+"""One scan from its file to its results: read, check, segment, measure, write."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.tissue import Overview, look_over
-from ..errors import UserError
-from ..files import replace_folder, unfinished_folder, write_json
-from ..inference.segmenter import HounsfieldSlices, Segmentation, Segmenter
+from ..inference.segmenter import HounsfieldSlices, Segmenter
 from ..io.dicom.archive import unpacked
-from ..io.dicom.reading import read_dicom
-from ..io.dicom.seg import write_dicom_seg
-from ..io.masks import mask_path, probability_path, write_probability, write_scan_mask
-from ..io.output_names import KEY, REPORT, foreign_files, read_report, walk_files
+from ..io.output_names import KEY, read_report, walk_files
 from ..io.reading import read_scan, scan_files
 from ..io.volume import Note, Scan, canonical
-from ..report.html import write_report_html
 from ..report.measure import measure
-from ..report.preview import draw_preview
-from ..report.report import build_report, describe_model
+from ..report.report import describe_model
 from .checks import check_anatomy
 from .inputs import Case
 from .lung_masks import find_lung_mask, read_lung_mask
+from .result import Result, StageTimer, check_results, refuse_warnings
 
+Progress = Callable[[int, int], Any]
 MUCH_OUTSIDE_PERCENT = 20
 """Share of the infection outside of the lungs from which on a person should look at it before any
 number."""
@@ -56,22 +50,6 @@ class Settings:
     series: str | None = None
     volume: int | None = None
     strict: bool = False
-
-
-@dataclass
-class Watch:
-    """Seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Adds the time that the block takes to a stage."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
 class CaseSegmenter:
@@ -119,7 +97,7 @@ class CaseSegmenter:
         return report if report is not None and report[KEY] == self.key(case) else None
 
     def run(
-        self, case: Case, folder: Path, overwrite: bool = False, progress: Callable[[int, int], Any] | None = None
+        self, case: Case, folder: Path, overwrite: bool = False, progress: Progress | None = None
     ) -> dict[str, Any]:
         """Segments a case and writes its results.
 
@@ -135,92 +113,83 @@ class CaseSegmenter:
         Raises:
             UserError: if the scan cannot be used, or the folder holds something else.
         """
-        _check_folder(folder, overwrite)
-        key = self.key(case)
-        with unfinished_folder(folder.parent) as temporary, ExitStack() as stack:
-            target = temporary / "results"
-            target.mkdir()
-            report = self._process(case, target, stack, progress or (lambda *_: None)) | {KEY: key}
-            write_json(target / REPORT, report)
-            replace_folder(target, folder)
-        return report
+        check_results(folder, overwrite)
+        key, timer = self.key(case), StageTimer()
+        with ExitStack() as stack:
+            with timer("read"):
+                scan = read_case(case, stack, self.settings.volume, self.settings.series)
+            lungs = find_lung_mask(self.settings.lungs, case.folder) if self.settings.lungs else None
+            return self.segment(scan, lungs, progress, timer).save(folder, overwrite, key)
 
-    def _process(
-        self, case: Case, target: Path, stack: ExitStack, progress: Callable[[int, int], Any]
-    ) -> dict[str, Any]:
-        watch = Watch()
-        with watch("read"):
-            scan = read_case(case, stack, self.settings.volume, self.settings.series)
-        with watch("check"):
+    def segment(
+        self,
+        scan: Scan,
+        lung_mask: Path | None = None,
+        progress: Progress | None = None,
+        timer: StageTimer | None = None,
+    ) -> Result:
+        """Checks, segments and measures a scan; nothing is written.
+
+        Args:
+            scan: the scan; DICOM files must stay until the result is saved.
+            lung_mask: the user's own; None: lungs are found in the scan.
+            progress: called with the slices that were done now, and those in all.
+            timer: takes the time of the stages.
+
+        Raises:
+            UserError: if the scan cannot be used.
+        """
+        timer = timer or StageTimer()
+        strict = self.settings.strict
+        with timer("check"):
             slices = HounsfieldSlices(scan, self.settings.intensity)
             hu = slices.rounded()
             notes = [Note("intensity", remark, "assumption") for remark in slices.map.remarks]
-            self._refuse_warnings(scan, notes)
-        with watch("lungs"):
+            refuse_warnings(scan, notes, strict)
+        with timer("lungs"):
             measurable = scan.voxel_size_known and not scan.picture
             seen = look_over(hu, scan.spacing_lps) if measurable else None
-            lungs, found = self._lungs(case, scan, seen)
+            lungs, found = _lungs(scan, seen, lung_mask)
             notes += found
-        with watch("check"):
+        with timer("check"):
             notes += check_anatomy(seen, scan, lungs) if seen and lungs else []
-            self._refuse_warnings(scan, notes)
+            refuse_warnings(scan, notes, strict)
         anatomy = (seen, lungs) if seen and lungs else None
-        done = self.segmenter.segment(
-            scan, slices, self.settings.probability, anatomy, lambda count: progress(count, len(slices)), watch
-        )
+        step = (lambda count: progress(count, len(slices))) if progress else None
+        done = self.segmenter.segment(scan, slices, self.settings.probability, anatomy, step, timer)
         notes += done.notes
-        mask = canonical(done.mask, scan.affine)
-        with watch("measure"):
+        with timer("measure"):
             spacing = scan.spacing_lps if scan.voxel_size_known else None
             hu_slices = None if slices.map.window else lambda z: hu[..., z]
+            mask = canonical(done.mask, scan.affine)
             measures = measure(hu_slices, mask, spacing, lungs, self.segmenter.least_slice_share)
             notes += _outside(measures)
-        with watch("write"):
-            notes += self._write_masks(scan, done, target)
-        self._refuse_warnings(scan, notes)
-        with watch("report"):
-            draw_preview(hu, mask, target / "preview.png", spacing=spacing, title=scan.name)
-            settings = {"intensity": self.settings.intensity, "device": str(self.segmenter.device)}
-            familiar = self.segmenter.familiarity
-            strangeness = {"distance": done.distance, "limit": familiar.limit} if familiar else None
-            report = build_report(scan, measures, self.model, settings, watch.seconds, notes, strangeness)
-            write_report_html(report, {"Most affected slices": target / "preview.png"}, target / "report.html")
-        return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()}}
+        refuse_warnings(scan, notes, strict)
+        familiar = self.segmenter.familiarity
+        return Result(
+            scan,
+            done.mask,
+            done.probability,
+            hu,
+            measures,
+            notes,
+            ood={"distance": done.distance, "limit": familiar.limit} if familiar else None,
+            model=self.model,
+            settings={"intensity": self.settings.intensity, "device": str(self.segmenter.device)},
+            strict=strict,
+            timer=timer,
+        )
 
-    def _refuse_warnings(self, scan: Scan, notes: list[Note]) -> None:
-        warnings = [note.text for note in [*scan.notes, *notes] if note.kind == "warning"]
-        if self.settings.strict and warnings:
-            raise UserError(f"{scan.path}: {' '.join(warnings)} Accepted with --strict: a scan without warnings")
 
-    def _lungs(self, case: Case, scan: Scan, seen: Overview | None) -> tuple[Lungs | None, list[Note]]:
-        if self.settings.lungs is not None:
-            lungs = read_lung_mask(find_lung_mask(self.settings.lungs, case.folder), scan)
-        elif seen is not None:
-            lungs = segment_lungs(seen)
-        else:
-            return None, []
-        notes = [Note("own_lungs", text, "assumption") for text in lungs.notes]
-        return lungs, notes + [Note("lungs", text, "warning") for text in (*lungs.doubts, *lungs.cuts)]
-
-    def _write_masks(self, scan: Scan, done: Segmentation, target: Path) -> list[Note]:
-        path = mask_path(target, scan)
-        write_scan_mask(done.mask, scan, path)
-        if done.probability is not None:
-            write_probability(done.probability, scan, probability_path(target, scan))
-        if scan.kind != "dicom":
-            return []
-        try:
-            write_dicom_seg(
-                done.mask,
-                scan,
-                target / "infection_seg.dcm",
-                algorithm="lung_infection_ct_segmentation",
-                version=str(self.model["version"]),
-                description="COVID-19 infection" + (", DEMONSTRATION WEIGHTS" if self.model["synthetic"] else ""),
-            )
-        except UserError as error:
-            return [Note("no_dicom_seg", f"No DICOM SEG was written: {error}", "warning")]
-        return []
+def _lungs(scan: Scan, seen: Overview | None, mask: Path | None) -> tuple[Lungs | None, list[Note]]:
+    if mask is not None:
+        lungs = read_lung_mask(mask, scan)
+    elif seen is not None:
+        lungs = segment_lungs(seen)
+    else:
+        return None, []
+    notes = [Note("own_lungs", text, "assumption") for text in lungs.notes]
+    return lungs, notes + [Note("lungs", text, "warning") for text in (*lungs.doubts, *lungs.cuts)]
 
 
 def read_case(case: Case, stack: ExitStack, volume: int | None = None, series: str | None = None) -> Scan:
@@ -238,24 +207,11 @@ def read_case(case: Case, stack: ExitStack, volume: int | None = None, series: s
     if case.kind == "file":
         scan = read_scan(case.source, volume)
     else:
+        from ..io.dicom.reading import read_dicom  # pydicom
+
         scan = read_dicom(stack.enter_context(unpacked(case.source)), series)
     scan.name = case.name
     return scan
-
-
-def _check_folder(folder: Path, overwrite: bool) -> None:
-    """Refuses a folder that holds more than results of earlier runs, and these unless they may be replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: a file; expected: another OUTPUT")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    foreign = foreign_files(folder)
-    if foreign:
-        names = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-        raise UserError(f"{folder}: holds other results or files ({names}); expected: another OUTPUT")
-    if not overwrite:
-        found = "holds results of another input, other weights or settings"
-        raise UserError(f"{folder}: {found}; expected: another OUTPUT, or --overwrite to replace them")
 
 
 def _outside(measures: Mapping[str, Any]) -> list[Note]:

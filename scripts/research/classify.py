@@ -27,8 +27,9 @@ from ..io.geometry_checks import check_same_grid
 from ..io.masks import classes_path, write_classes
 from ..io.reading import read_scan
 from ..io.volume import Note, Scan, canonical
-from ..pipeline.case import Watch, read_case
+from ..pipeline.case import read_case
 from ..pipeline.inputs import expand_inputs
+from ..pipeline.result import StageTimer
 from ..report.report import build_report, describe_model
 from ..settings import usable_device
 from ..transforms.geometry import resize_slice
@@ -193,7 +194,7 @@ def classify_file(
     if len(cases) != 1:
         raise UserError(f"{path}: {len(cases)} scans; expected: one")
     with unfinished_folder(target.parent) as folder, ExitStack() as stack:
-        built, watch = folder / "results", Watch()
+        built, watch = folder / "results", StageTimer()
         built.mkdir()
         with watch("read"):
             scan = read_case(cases[0], stack, volume, series)

@@ -1,0 +1,180 @@
+"""What was found in one scan: in memory, and as the folder that `segment` writes, all of it or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..files import replace_folder, unfinished_folder, write_json
+from ..inference.segmenter import PROBABILITY_STEPS
+from ..io.masks import mask_path, probability_path, write_probability, write_scan_mask
+from ..io.output_names import KEY, REPORT, foreign_files
+from ..io.volume import Affine, Note, Scan, canonical
+from ..report.html import write_report_html
+from ..report.preview import draw_preview
+from ..report.report import build_report
+
+
+@dataclass
+class StageTimer:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Adds the time that the block takes to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+@dataclass(eq=False)
+class Result:
+    """The infection that was found in one scan; nothing is written before `save`.
+
+    Attributes:
+        scan: the scan as it was stored, with what its reader found.
+        mask: (X, Y, Z) uint8 in {0, 1}, on the scan's own grid.
+        levels: (X, Y, Z) uint8, 255 times the probability; None unless asked for.
+        hu: (X, Y, Z) int16 in HU, axes turned to LPS; no copy where the scan is stored so.
+        measures: volumes, lesions, lungs, density and severity, as in `report.json`.
+        notes: findings about the scan and its result.
+        ood: "distance" of the scan from the training data and the usual "limit"; None where the
+            metadata of the weights cannot tell.
+        model: the weights, see `describe_model`.
+        settings: intensity and device.
+        strict: whether a warning refuses the result.
+        timer: seconds by stage.
+    """
+
+    scan: Scan
+    mask: NDArray[np.uint8]
+    levels: NDArray[np.uint8] | None
+    hu: NDArray[np.int16]
+    measures: Mapping[str, Any]
+    notes: list[Note]
+    ood: Mapping[str, float | None] | None
+    model: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    strict: bool
+    timer: StageTimer
+
+    @property
+    def affine(self) -> Affine:
+        """Voxel index to millimetres, RAS as in NIfTI, (4, 4) float64."""
+        return self.scan.affine
+
+    @property
+    def probability(self) -> NDArray[np.float32] | None:
+        """Probability of infection, (X, Y, Z) float32 from 0 to 1 in 255 steps; None unless asked for."""
+        return None if self.levels is None else np.divide(self.levels, PROBABILITY_STEPS, dtype=np.float32)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Findings for which the result may be worse, one sentence each."""
+        return list(dict.fromkeys(note.text for note in [*self.scan.notes, *self.notes] if note.kind == "warning"))
+
+    def report(self) -> dict[str, Any]:
+        """Returns what `report.json` holds, see `build_report`."""
+        return build_report(
+            self.scan, self.measures, self.model, self.settings, self.timer.seconds, self.notes, self.ood
+        )
+
+    def save(self, folder: str | Path, overwrite: bool = False, key: str | None = None) -> dict[str, Any]:
+        """Writes mask, report and preview, for DICOM a DICOM SEG; the folder appears when all are complete.
+
+        Args:
+            folder: where the results go.
+            overwrite: replaces results of this kind that are there.
+            key: tells what the result depends on, see `CaseSegmenter.key`.
+
+        Returns:
+            The report.
+
+        Raises:
+            UserError: if the folder holds something else, or the disk takes nothing.
+        """
+        folder = Path(folder)
+        check_results(folder, overwrite)
+        with unfinished_folder(folder.parent) as temporary:
+            target = temporary / "results"
+            target.mkdir()
+            report = self._write(target) | {KEY: key}
+            write_json(target / REPORT, report)
+            replace_folder(target, folder)
+        return report
+
+    def _write(self, target: Path) -> dict[str, Any]:
+        with self.timer("write"):
+            self.notes += self._write_masks(target)
+        refuse_warnings(self.scan, self.notes, self.strict)
+        with self.timer("report"):
+            preview = target / "preview.png"
+            spacing = self.scan.spacing_lps if self.scan.voxel_size_known else None
+            mask = canonical(self.mask, self.scan.affine)
+            draw_preview(self.hu, mask, preview, spacing=spacing, title=self.scan.name)
+            report = self.report()
+            write_report_html(report, {"Most affected slices": preview}, target / "report.html")
+        return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in self.timer.seconds.items()}}
+
+    def _write_masks(self, target: Path) -> list[Note]:
+        write_scan_mask(self.mask, self.scan, mask_path(target, self.scan))
+        if self.levels is not None:
+            write_probability(self.levels, self.scan, probability_path(target, self.scan))
+        if self.scan.kind != "dicom":
+            return []
+        from ..io.dicom.seg import write_dicom_seg  # highdicom
+
+        try:
+            write_dicom_seg(
+                self.mask,
+                self.scan,
+                target / "infection_seg.dcm",
+                algorithm="lung_infection_ct_segmentation",
+                version=str(self.model["version"]),
+                description="COVID-19 infection" + (", DEMONSTRATION WEIGHTS" if self.model["synthetic"] else ""),
+            )
+        except UserError as error:
+            return [Note("no_dicom_seg", f"No DICOM SEG was written: {error}", "warning")]
+        return []
+
+
+def refuse_warnings(scan: Scan, notes: list[Note], strict: bool) -> None:
+    """Refuses a scan with warnings where `strict` is set.
+
+    Raises:
+        UserError: holds the warnings.
+    """
+    warnings = [note.text for note in [*scan.notes, *notes] if note.kind == "warning"]
+    if strict and warnings:
+        raise UserError(f"{scan.path}: {' '.join(warnings)} Accepted with --strict: a scan without warnings")
+
+
+def check_results(folder: Path, overwrite: bool) -> None:
+    """Refuses a folder that holds more than results of earlier runs, and these unless they may be replaced.
+
+    Raises:
+        UserError: names what is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file; expected: another OUTPUT")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    foreign = foreign_files(folder)
+    if foreign:
+        names = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise UserError(f"{folder}: holds other results or files ({names}); expected: another OUTPUT")
+    if not overwrite:
+        found = "holds results of another input, other weights or settings"
+        raise UserError(f"{folder}: {found}; expected: another OUTPUT, or --overwrite to replace them")
