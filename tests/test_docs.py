@@ -12,8 +12,6 @@ WIDEST = 100
 MADE_BY_THE_READER = {"scripts/networks/plain_net.py", "configs/networks/plain_net.yaml"}
 """The example of docs/training.md; tests/configs/test_network_target.py runs it."""
 
-PROMISED = {"docs/installation.md", "docs/python.md"}
-
 pytestmark = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
@@ -52,8 +50,6 @@ def test_links_lead_somewhere(document: Path) -> None:
             continue
         name, _, anchor = link.partition("#")
         target = document.parent / name if name else document
-        if str(target.resolve().relative_to(ROOT)) in PROMISED:
-            continue
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []

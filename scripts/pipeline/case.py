@@ -114,12 +114,26 @@ class CaseSegmenter:
             UserError: if the scan cannot be used, or the folder holds something else.
         """
         check_results(folder, overwrite)
-        key, timer = self.key(case), StageTimer()
+        key = self.key(case)
         with ExitStack() as stack:
-            with timer("read"):
-                scan = read_case(case, stack, self.settings.volume, self.settings.series)
-            lungs = find_lung_mask(self.settings.lungs, case.folder) if self.settings.lungs else None
-            return self.segment(scan, lungs, progress, timer).save(folder, overwrite, key)
+            return self.predict(case, stack, progress).save(folder, overwrite, key)
+
+    def predict(self, case: Case, stack: ExitStack, progress: Progress | None = None) -> Result:
+        """Reads and segments a case; nothing is written.
+
+        Args:
+            case: the input, see `expand_inputs`.
+            stack: keeps what was unpacked for it, which saving a DICOM result needs.
+            progress: called with the slices that were done now, and those in all.
+
+        Raises:
+            UserError: if the scan cannot be used.
+        """
+        timer = StageTimer()
+        with timer("read"):
+            scan = read_case(case, stack, self.settings.volume, self.settings.series)
+        lungs = find_lung_mask(self.settings.lungs, case.folder) if self.settings.lungs else None
+        return self.segment(scan, lungs, progress, timer)
 
     def segment(
         self,

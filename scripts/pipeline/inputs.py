@@ -48,7 +48,7 @@ class Case:
     folder: str
 
 
-def expand_inputs(paths: Sequence[str | Path], output: str | Path) -> list[Case]:
+def expand_inputs(paths: Sequence[str | Path], output: str | Path | None = None) -> list[Case]:
     """Lists the scans that the inputs stand for.
 
     An input is a scan file, a DICOM file, a .zip of DICOM, or a folder, which is searched with its
@@ -62,7 +62,7 @@ def expand_inputs(paths: Sequence[str | Path], output: str | Path) -> list[Case]
 
     Args:
         paths: the inputs.
-        output: the folder of the results.
+        output: the folder of the results, if there is one.
 
     Returns:
         The cases, in the order of the inputs and sorted within a folder; a scan that is named twice
@@ -76,13 +76,13 @@ def expand_inputs(paths: Sequence[str | Path], output: str | Path) -> list[Case]
         raise UserError(f"no input; expected: {ACCEPTED}")
     found: dict[Path, Kind] = {}
     for path in paths:
-        for source, kind in _expand(Path(path), Path(output)):
+        for source, kind in _expand(Path(path), None if output is None else Path(output)):
             found.setdefault(Path(os.path.abspath(source)), kind)
     names = _unique_names(list(found))
     return [Case(source, kind, _name(source), names[source]) for source, kind in found.items()]
 
 
-def _expand(path: Path, output: Path) -> list[tuple[Path, Kind]]:
+def _expand(path: Path, output: Path | None) -> list[tuple[Path, Kind]]:
     if path.is_dir():
         return _search(path, output)
     if not path.is_file():
@@ -106,9 +106,9 @@ def _expand(path: Path, output: Path) -> list[tuple[Path, Kind]]:
     raise UserError(f"{path}: {path.stat().st_size} bytes that are no scan; expected: {ACCEPTED}")
 
 
-def _search(root: Path, output: Path) -> list[tuple[Path, Kind]]:
+def _search(root: Path, output: Path | None) -> list[tuple[Path, Kind]]:
     """The scans below a folder."""
-    if output.resolve() == root.resolve():
+    if output is not None and output.resolve() == root.resolve():
         raise UserError(f"{root}: is the output folder, too; expected: an output folder of its own")
     if (root / DATALIST).is_file():
         return [(Path(case["image"]), "file") for case in select_cases(root, "all", masks=False)]

@@ -1,0 +1,101 @@
+"""The package from Python: a scan in a file or in memory to a mask, measures and a report."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .inference.segmenter import Segmenter
+from .io.memory import scan_from_memory
+from .pipeline.case import CaseSegmenter, Settings
+from .pipeline.inputs import expand_inputs
+from .pipeline.result import Result as Result
+from .version import WEIGHTS
+
+
+class InfectionSegmenter:
+    """Finds COVID-19 infection on chest CT with weights that are loaded once.
+
+    Research use only, not a medical device.
+
+    Args:
+        weights: trained weights with their metadata beside them; None: those of the package.
+        device: "cpu", "cuda", "cuda:1", "mps"; None: the first GPU, else the CPU.
+        threshold: decision threshold on the probability, between 0 and 1; None: the metadata's.
+        smallest_lesion_mm3: smaller lesions are removed; None: the metadata's.
+        flips: test-time augmentation by flips, four times as slow; None: as the metadata says.
+
+    Raises:
+        UserError: if weights or metadata cannot be used, or a setting makes no sense.
+
+    Example:
+        >>> import numpy as np
+        >>> segmenter = InfectionSegmenter(device="cpu", flips=False)
+        >>> hu = np.full((40, 36, 3), -850, np.int16)
+        >>> result = segmenter.predict((hu, np.diag([-5.0, -5.0, 5.0, 1.0])))
+        >>> result.mask.shape, result.mask.dtype.name
+        ((40, 36, 3), 'uint8')
+        >>> result.measures["infection"]["infection_ml"]
+        0.0
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        device: str | None = None,
+        threshold: float | None = None,
+        smallest_lesion_mm3: float | None = None,
+        flips: bool | None = None,
+    ) -> None:
+        self._segmenter = Segmenter(weights or WEIGHTS, device, threshold, smallest_lesion_mm3, flips)
+
+    def predict(
+        self,
+        image: Any,
+        *,
+        probability: bool = False,
+        intensity: str = "auto",
+        lungs: str | Path | None = None,
+        series: str | None = None,
+        volume: int | None = None,
+        strict: bool = False,
+        name: str = "scan",
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> Result:
+        """Segments one scan; no file is written.
+
+        Args:
+            image: a path (NIfTI, NRRD, MetaImage, PNG, JPG, a DICOM folder, file or .zip), a
+                nibabel image, a SimpleITK image, or (array, affine): HU (X, Y, Z) and voxel index
+                to millimetres in RAS, (4, 4).
+            probability: whether the result keeps the probability, a byte a voxel.
+            intensity: "auto", "hu", or "window:LO,HI" for an export mapped from that HU window.
+            lungs: your own lung mask on the scan's grid: 1 right and 2 left, or one value.
+            series: which DICOM series, where a folder holds several.
+            volume: which volume of a 4-D image, from 1.
+            strict: refuses scans with warnings.
+            name: what results and messages call an image in memory.
+            progress: called with the slices that were done now, and those in all.
+
+        Returns:
+            The result. It holds the scan's values and what a .zip unpacks to until it is deleted.
+
+        Raises:
+            UserError: if the image cannot be used, or a path holds several scans.
+        """
+        own = Path(lungs) if lungs is not None else None
+        model = CaseSegmenter(self._segmenter, Settings(intensity, probability, own, series, volume, strict))
+        with ExitStack() as stack:
+            if isinstance(image, str | Path):
+                cases = expand_inputs([image])
+                if len(cases) != 1:
+                    raise UserError(f"{image}: {len(cases)} scans; expected: one, call `predict` for each")
+                result = model.predict(cases[0], stack, progress)
+            else:
+                result = model.segment(scan_from_memory(image, name=name, volume=volume), own, progress)
+            weakref.finalize(result, stack.pop_all().close)  # files of a .zip, which `save` may need
+        return result

@@ -1,0 +1,154 @@
+"""The package from Python: every form of a scan gives one mask, and nothing is written unasked."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+import scripts
+from scripts import InfectionSegmenter, UserError
+from scripts.commands.segment import segment
+from scripts.version import bundle_version
+
+AFFINE = np.array([[0, 0, -2.5, 40], [-2.0, 0, 0, 30], [0, 5.0, 0, -100], [0, 0, 0, 1]])
+"""Axes to posterior, superior and left: stored otherwise than the network sees it."""
+
+
+@pytest.fixture(scope="module")
+def model(weights: Path) -> InfectionSegmenter:
+    return InfectionSegmenter(weights, device="cpu", threshold=0.53)
+
+
+@pytest.fixture
+def scan(make_scan: Callable[..., tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A scan in a folder that stays as it is."""
+    path, _ = make_scan(affine=AFFINE, shape=(36, 8, 40))
+    monkeypatch.chdir(path.parent)
+    before = sorted(path.parent.iterdir())
+    yield path
+    assert sorted(path.parent.iterdir()) == before
+
+
+def as_array(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    image = nib.load(path)
+    return np.asarray(image.dataobj), image.affine
+
+
+@pytest.mark.parametrize("form", [str, nib.load, sitk.ReadImage, as_array])
+def test_every_form_gives_the_mask_of_the_file(
+    form: Callable[[Path], Any], model: InfectionSegmenter, scan: Path
+) -> None:
+    expected = model.predict(scan)
+    found = model.predict(form(scan))
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    assert 0 < found.mask.mean() < 1
+    assert found.mask.dtype == np.uint8
+    np.testing.assert_allclose(found.affine, AFFINE)
+    assert found.measures == expected.measures
+    assert found.warnings == expected.warnings
+    assert found.probability is None
+
+
+def test_results_are_those_of_the_command(model: InfectionSegmenter, weights: Path, scan: Path, tmp_path: Path) -> None:
+    """`save` writes what `segment` writes; only times, and what the command needs to resume, differ."""
+    segment(str(scan), str(tmp_path / "out"), weights=str(weights), device="cpu", threshold=0.53, probability=True)
+    command = tmp_path / "out" / "scan"
+    result = model.predict(scan, probability=True)
+    result.save(tmp_path / "api")
+    assert {path.name for path in (tmp_path / "api").iterdir()} == {path.name for path in command.iterdir()}
+    for name in ("infection.nii.gz", "probability.nii.gz", "preview.png"):
+        assert (tmp_path / "api" / name).read_bytes() == (command / name).read_bytes(), name
+    reports = [json.loads((folder / "report.json").read_text()) for folder in (command, tmp_path / "api")]
+    for report in reports:
+        del report["created"], report["timings_s"], report["run_key"]
+    assert reports[0] == reports[1]
+    assert result.report()["measures"] == reports[0]["measures"]
+    with pytest.raises(UserError, match="--overwrite"):
+        result.save(tmp_path / "api")
+    result.save(tmp_path / "api", overwrite=True)
+
+
+def test_an_image_in_memory_can_be_saved(model: InfectionSegmenter, scan: Path, tmp_path: Path) -> None:
+    result = model.predict(as_array(scan), name="mine")
+    assert result.save(tmp_path / "out")["case"]["name"] == "mine"
+    written = nib.load(tmp_path / "out" / "infection.nii.gz")
+    np.testing.assert_array_equal(np.asarray(written.dataobj), result.mask)
+    np.testing.assert_allclose(written.affine, AFFINE)
+
+
+def test_probability_on_request(model: InfectionSegmenter, scan: Path) -> None:
+    result = model.predict(scan, probability=True)
+    assert result.probability is not None
+    assert result.probability.dtype == np.float32
+    assert result.probability.shape == result.mask.shape
+    clear = np.abs(result.probability - 0.53) > 1 / 255
+    np.testing.assert_array_equal((result.probability > 0.53)[clear], result.mask[clear] > 0)
+
+
+def test_files_of_an_archive_stay_as_long_as_the_result(
+    model: InfectionSegmenter,
+    write_series: Callable[..., np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The DICOM SEG, which `save` makes, is derived from the source's headers."""
+    write_series(tmp_path / "study")
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        for file in (tmp_path / "study").iterdir():
+            archive.write(file, file.name)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    result = model.predict(tmp_path / "study.zip", intensity="hu")
+    np.testing.assert_array_equal(result.mask, model.predict(tmp_path / "study", intensity="hu").mask)
+    result.save(tmp_path / "out")
+    assert (tmp_path / "out" / "infection_seg.dcm").is_file()
+    del result
+    gc.collect()
+    assert list(scratch.iterdir()) == []
+
+
+def test_what_is_no_single_scan_is_refused(model: InfectionSegmenter, scan: Path, tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    for name in ("a.nii.gz", "b.nii.gz"):
+        (tmp_path / "two" / name).write_bytes(scan.read_bytes())
+    with pytest.raises(UserError, match="2 scans; expected: one"):
+        model.predict(tmp_path / "two")
+    with pytest.raises(UserError, match="affine"):
+        model.predict(as_array(scan)[0])
+    with pytest.raises(UserError, match="expected here: cpu"):
+        InfectionSegmenter(device="abacus")
+
+
+def test_the_package_is_light_and_lazy(bundle_root: Path) -> None:
+    code = "import sys, scripts; print(scripts.__version__, *{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=bundle_root, capture_output=True, text=True, check=True)
+    version, *modules = done.stdout.split()
+    assert version == bundle_version()
+    assert not {"torch", "monai", "numpy", "nibabel", "SimpleITK", "scipy", "matplotlib", "pandas"} & set(modules)
+    assert {"InfectionSegmenter", "Result", "UserError"} <= set(dir(scripts))
+    with pytest.raises(AttributeError, match="no attribute 'Segmentor'"):
+        scripts.Segmentor  # noqa: B018
+
+
+def test_the_snippets_of_the_documents_run(
+    model: InfectionSegmenter, weights: Path, scan: Path, bundle_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the README and the first of docs/python.md, with the name that the package has here."""
+    monkeypatch.setattr("scripts.api.WEIGHTS", weights)
+    for document in ("README.md", "docs/python.md"):
+        snippet = re.findall(r"```python\n(.*?)```", (bundle_root / document).read_text(), re.DOTALL)[0]
+        exec(snippet.replace("lung_infection_ct", "scripts"), {})
