@@ -13,7 +13,7 @@ from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from scripts.io.volume import Scan
-from scripts.report.measure import measure
+from scripts.report.measure import measure_infection
 from scripts.report.report import build_report, describe_model
 
 AXIAL = (1, 0, 0, 0, 1, 0)
@@ -153,7 +153,7 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **
         setattr(scan, name, value)
     given = SimpleNamespace(slab=lambda z: codes, **SLABS) if lungs else None
     spacing = scan.spacing if known else None
-    measures = measure(lambda z: values[:, :, z].astype(np.float32), mask, spacing, given)
+    measures = measure_infection(lambda z: values[:, :, z].astype(np.float32), mask, spacing, given)
     metadata = {**METADATA, "data": {**METADATA["data"], "synthetic": synthetic}}
     weights = Path("weights of erika/model.pt")
     segmenter = {"threshold": 0.4, "smallest_lesion_mm3": 10.0, "test_time_flips": False, "least_slice_share": 0.0}

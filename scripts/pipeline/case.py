@@ -17,7 +17,7 @@ from ..io.dicom.archive import unpacked
 from ..io.output_names import KEY, read_report, walk_files
 from ..io.reading import read_scan, scan_files
 from ..io.volume import Note, Scan, canonical
-from ..report.measure import measure
+from ..report.measure import measure_infection
 from ..report.report import describe_model
 from .checks import check_anatomy
 from .inputs import Case
@@ -176,7 +176,7 @@ class CaseSegmenter:
             spacing = scan.spacing_lps if scan.voxel_size_known else None
             hu_slices = None if slices.map.window else lambda z: hu[..., z]
             mask = canonical(done.mask, scan.affine)
-            measures = measure(hu_slices, mask, spacing, lungs, self.segmenter.least_slice_share)
+            measures = measure_infection(hu_slices, mask, spacing, lungs, self.segmenter.least_slice_share)
             notes += _outside(measures)
         refuse_warnings(scan, notes, strict)
         familiar = self.segmenter.familiarity

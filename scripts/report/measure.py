@@ -38,7 +38,7 @@ class _Pass:
     finder: LesionFinder = field(default_factory=LesionFinder)
 
 
-def measure(
+def measure_infection(
     slices: Callable[[int], NDArray[Any]] | None,
     mask: NDArray[Any],
     spacing: Sequence[float] | None,

@@ -2,73 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-from xml.etree import ElementTree as ET
+from collections.abc import Mapping
+from io import StringIO
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
-_WIDTH, _HEIGHT = 720, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 26, 44
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = {
+    "lung": "#cfdae6",
+    "lung-edge": "#6b8099",
+    "infection": "#c25700",
+    "soft": "#54606f",
+    "line": "#d3d9e0",
+}
+"""Colours of the light page by their names in report.css, whose values take their place."""
+STYLE = {"svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 13, "text.color": COLOURS["soft"]}
+_STYLE_LOCK = Lock()  # matplotlib's settings are those of the whole process
 
 
-def draw_profile(profile: Mapping[str, Any]) -> ET.Element:
-    """Draws infected area, and lung area behind it where it is known, per axial slice as SVG.
+def draw_profile(profile: Mapping[str, Any]) -> str:
+    """Draws infected area, and lung area behind it where it is known, per axial slice.
 
     Args:
-        profile: the slice profile that `scripts.report.measure.measure` gives; area in square
-            centimetres where the voxel size is known, else in voxels.
+        profile: the slice profile that `measure_infection` gives; area in square centimetres where
+            the voxel size is known, else in voxels.
 
     Returns:
-        The element <svg>; its shapes have the classes "lung" and "infection", which the page
-        colours.
+        The element <svg>: text is text, colours are those of the page, equal profiles give equal drawings.
     """
-    known = "infection_mm2" in profile
-    unit, per_unit = ("cm²", 100) if known else ("voxels", 1)
-    suffix = "mm2" if known else "voxels"
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    unit, per_unit, suffix = ("cm²", 100, "mm2") if "infection_mm2" in profile else ("voxels", 1, "voxels")
     areas = {
         name: [area / per_unit for area in profile[f"{name}_{suffix}"]]
         for name in ("lung", "infection")
         if f"{name}_{suffix}" in profile
     }
-    top = max(max(values) for values in areas.values()) or 1.0
-    svg = ET.Element("svg", {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "role": "img", "class": "profile"})
-    ET.SubElement(svg, "title").text = f"Area per axial slice in {unit}, from the most superior slice at the left"
+    file = StringIO()
+    with _STYLE_LOCK, style.context(["default", STYLE]):
+        figure = Figure(figsize=(6.7, 3.3), frameon=False, layout="constrained")
+        _draw(figure.add_subplot(), areas, unit)
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    shapes = file.getvalue().partition("</defs>")[2]  # after the style sheet, which would hold for the whole page
+    for name, colour in COLOURS.items():
+        shapes = shapes.replace(colour, f"var(--{name})")
+    title = f"Area per axial slice in {unit}, from the most superior slice at the left"
+    return f'<svg class="profile" role="img" viewBox="0 0 {width:g} {height:g}"><title>{title}</title>{shapes}'
+
+
+def _draw(axes: Axes, areas: Mapping[str, list[float]], unit: str) -> None:
+    """Draws one step a slice; both axes name their ends."""
+    from matplotlib.ticker import MaxNLocator
+
+    depth = len(areas["infection"])
     for name, values in areas.items():
-        ET.SubElement(svg, "path", {"class": name, "d": _steps(values, top)})
-    _axes(svg, len(areas["infection"]), top, unit)
-    _legend(svg, list(areas))
-    return svg
-
-
-def _steps(values: Sequence[float], top: float) -> str:
-    """The outline of a bar chart without gaps, one bar a slice."""
-    width = (_WIDTH - _LEFT - _RIGHT) / len(values)
-    base, height = _HEIGHT - _BOTTOM, _HEIGHT - _BOTTOM - _TOP
-    path = [f"M{_LEFT} {base}"]
-    path += [f"V{base - height * value / top:.1f}H{_LEFT + width * (k + 1):.1f}" for k, value in enumerate(values)]
-    return "".join([*path, f"V{base}Z"])
-
-
-def _axes(svg: ET.Element, depth: int, top: float, unit: str) -> None:
-    """Both axes with the ends of their ranges."""
-    base, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    ET.SubElement(svg, "path", {"class": "axis", "d": f"M{_LEFT} {_TOP}V{base}H{right}"})
-    for y, value in ((_TOP, f"{top:.3g}"), ((_TOP + base) / 2, f"{top / 2:.3g}"), (base, "0")):
-        _write(svg, _LEFT - 6, y + 4, value, "end")
-    _write(svg, _LEFT, _TOP - 11, f"area, {unit}", "middle")
-    _write(svg, _LEFT, base + 17, "slice 1", "start")
-    _write(svg, right, base + 17, f"slice {depth}", "end")
-    _write(svg, _LEFT, base + 34, "superior (head)", "start")
-    _write(svg, right, base + 34, "inferior (feet)", "end")
-
-
-def _legend(svg: ET.Element, names: Sequence[str]) -> None:
-    """What the areas are."""
-    for place, name in enumerate(reversed(names)):
-        x = _WIDTH - _RIGHT - 90 * (len(names) - place)
-        ET.SubElement(svg, "rect", {"class": name, "x": str(x), "y": "6", "width": "12", "height": "12"})
-        _write(svg, x + 18, 16, name, "start")
-
-
-def _write(svg: ET.Element, x: float, y: float, text: str, anchor: str) -> None:
-    """One line of text."""
-    ET.SubElement(svg, "text", {"x": str(x), "y": str(y), "text-anchor": anchor}).text = text
+        steps = axes.stairs(values, range(depth + 1), fill=True, color=COLOURS[name], label=name, clip_on=False)
+        steps.set_gid(f"profile-{name}")
+        if name == "lung":
+            steps.set(edgecolor=COLOURS["lung-edge"], linewidth=1)
+    axes.set(xlim=(0, depth), ylim=(0, max(map(max, areas.values())) or 1))
+    axes.patch.set_visible(False)
+    axes.set_title(f"area, {unit}", loc="left", fontsize="medium")
+    axes.set_xticks([0, depth], ["slice 1, superior (head)", f"slice {depth}, inferior (feet)"])
+    left, right = axes.get_xticklabels()
+    left.set_horizontalalignment("left")
+    right.set_horizontalalignment("right")
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.tick_params(left=False, bottom=False, labelcolor=COLOURS["soft"])
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=COLOURS["line"], linewidth=0.8, clip_on=False)
+    axes.spines[:].set_visible(False)
+    axes.spines["bottom"].set(visible=True, color=COLOURS["soft"])
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, reverse=True, borderaxespad=0)

@@ -61,7 +61,7 @@ def build_report(
 
     Args:
         scan: the scan, with the findings of its reader.
-        measures: what `scripts.report.measure.measure` gives.
+        measures: what `measure_infection` gives.
         model: what `describe_model` gives.
         settings: what the user chose or left to its default: intensity, threshold, device, ...
         timings_s: seconds per step.

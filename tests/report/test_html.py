@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import re
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 
 from scripts.io.volume import Note
-from scripts.report.html import render_report_html, write_report_html
-from scripts.report.profile import draw_profile
-from scripts.report.sections import percent, size
+from scripts.report.html import PAGES, render_report_html, write_report_html
+from scripts.report.profile import COLOURS, draw_profile
+from scripts.report.wording import finding, percent, size
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
@@ -25,7 +28,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.open, self.texts, self.links = [], [], [], []
+        self.tags, self.open, self.texts, self.links, self.alternatives = [], [], [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -34,6 +37,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.links += [value for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        self.alternatives += [dict(attrs)["alt"]] if tag == "img" else []
         assert not [name for name, _ in attrs if name.startswith("on")]
         if tag not in VOID:
             self.open.append(tag)
@@ -59,17 +63,18 @@ def test_page_is_self_contained(tmp_path, small_report):
     assert len(found.links) == 2
     assert {base64.b64decode(link.removeprefix("data:image/png;base64,")) for link in found.links} == {PNG}
     assert not {"script", "link", "iframe", "object"} & set(found.tags)
-    assert not re.search(r"url\(|@import|https?://", text)
+    assert not re.search(r"url\(|@import|https?://|xlink", text)
+    assert "default-src 'none'" in text
     assert sorted(one.name for one in tmp_path.iterdir()) == ["p.png", "report.html"]
 
 
 def test_a_radiologist_finds_the_numbers(small_report):
     text = page(small_report()).text
     assert "Infection 0.03 ml in 2 of 6 slices" in text
-    assert "Share of both lungs 1.7 %" in text  # 12 of 720 voxels
-    assert "Share of right lung 3.3 %" in text
-    assert "Share of left lung 0.0 %" in text
-    assert "Severity, whole lung 1 of 5, minimal" in text
+    assert "Percentage of both lungs 1.7 %" in text  # 12 of 720 voxels
+    assert "Percentage of right lung 3.3 %" in text
+    assert "Percentage of left lung 0.0 %" in text
+    assert "Severity, both lungs 1 of 5, minimal" in text
     assert "NOT the 25-point lobar CT severity score" in text
     assert "Lesions 1 largest 0.03 ml" in text
     assert "range of ground-glass opacity -700 to below -300 100.0 % 0.03 ml" in text
@@ -96,8 +101,9 @@ def test_hostile_names_stay_text(tmp_path, small_report):
     (tmp_path / "p.png").write_bytes(PNG)
     text = render_report_html(report, {HOSTILE: tmp_path / "p.png"})
     found = Page(text)
+    assert found.alternatives[0].startswith(HOSTILE)
     assert "script" not in found.tags
-    assert found.text.count(HOSTILE) == 7  # title, heading, note, caption, name of the case, name and value of a fact
+    assert found.text.count(HOSTILE) == 7  # title, heading, warning, caption, case's name, a fact's name and value
     assert "<script" not in text
 
 
@@ -108,14 +114,14 @@ def test_a_name_that_is_no_utf8_is_written(tmp_path, small_report):
 
 def test_no_size_without_a_voxel_size(small_report):
     text = page(small_report(known=False)).text
-    assert not re.search(r"\d\s*(ml|mm|cm)|\b(ml|cm²|mm2)\b", text.replace("smallest lesion mm3", ""))
+    assert not re.search(r"\d\s*(ml|mm|cm)|\b(ml|cm²|mm²|mm2)\b", text.replace("smallest lesion in mm³", ""))
     assert "Infection 12 voxels" in text
     assert "area, voxels" in text
 
 
 def test_reasons_stand_where_numbers_are_missing(small_report):
     text = page(small_report(lungs=False)).text
-    assert "Share of lung, severity not stated" in text
+    assert "Percentage of the lungs, severity not stated" in text
     assert "not stated: the lungs were not segmented." in text
     assert "minimal" not in text
 
@@ -125,12 +131,27 @@ def test_no_infection_is_said(small_report):
     assert "Infection 0.00 ml in 0 of 6 slices" in text
     assert "Lesions 0 nothing outlined" in text
     assert "No infection was outlined." in text
-    assert "Severity, whole lung 0 of 5, none" in text
+    assert "Severity, both lungs 0 of 5, none" in text
 
 
 def test_warnings_come_first(small_report):
     notes = [Note("a", "Mended.", "repair"), Note("b", "Noisy.", "warning"), Note("c", "Taken.", "assumption")]
-    assert "warning Noisy. assumption Taken. repair Mended." in page(small_report(notes=notes)).text
+    text = page(small_report(notes=notes)).text
+    assert re.search(r"1 warning: .* Noisy\. Infection of .* assumption Taken\. repair Mended\.", text)
+    assert "warning" not in page(small_report()).text
+
+
+def test_the_finding_is_one_sentence(small_report):
+    report = small_report()
+    assert finding(report["measures"]) == (
+        "Infection of 0.03 ml was outlined in 2 of 6 slices: 1.7 % of the lungs, severity grade 1 of 5, minimal."
+    )
+    assert "voxels was outlined" in finding(small_report(known=False)["measures"])
+    assert finding(small_report(infected=False)["measures"]) == "No infection was outlined in 6 slices."
+    assert "not stated" in finding(small_report(lungs=False)["measures"])
+    report["measures"]["lungs"]["cuts"] = ["The lungs go on."]
+    report["measures"]["severity"] |= {"grades": None, "reason": "a part of the lungs only"}
+    assert finding(report["measures"]).endswith("of the part of the lungs that was scanned, severity not stated.")
 
 
 def test_shares_of_a_part_are_called_so_and_not_graded(small_report):
@@ -155,19 +176,83 @@ def test_small_numbers_are_not_rounded_to_nothing():
     assert size({"a_voxels": 1234}, "a") == "1,234 voxels"
 
 
+def draw(profile):
+    """The drawing as an element, and the heights of its steps by name."""
+    svg = ElementTree.fromstring(draw_profile(profile))
+    shapes = {group.get("id"): group.find("path").get("d") for group in svg.iter("g") if group.find("path") is not None}
+    heights = {}
+    for name in ("lung", "infection"):
+        if f"profile-{name}" in shapes:
+            y = np.array(re.findall(r"[ML] [\d.]+ ([\d.]+)", shapes[f"profile-{name}"]), float)
+            heights[name] = (y.max() - y)[1:-1:2]
+    return svg, heights
+
+
 def test_profile_is_drawn_to_scale():
-    svg = draw_profile({"infection_voxels": [0, 10, 5], "lung_voxels": [20, 20, 10]})
-    drawn = {path.get("class"): path.get("d") for path in svg.findall("path")}
-    heights = {name: np.array(re.findall(r"V([\d.]+)H", path), float) for name, path in drawn.items() if "Z" in path}
-    base = float(re.match(r"M\d+ (\d+)", drawn["lung"]).group(1))
-    rise = {name: base - height for name, height in heights.items()}
-    assert rise["infection"] / rise["lung"].max() == pytest.approx([0, 0.5, 0.25], abs=1e-3)
-    assert rise["lung"] / rise["lung"].max() == pytest.approx([1, 1, 0.5], abs=1e-3)
-    top, bottom = re.match(r"M\d+ (\d+)V(\d+)", drawn["axis"]).groups()
-    assert (rise["lung"].max(), base) == (float(bottom) - float(top), float(bottom))  # the largest fills the axis
-    labels = [text.text for text in svg.findall("text")]
-    assert {"20", "10", "0", "area, voxels", "slice 1", "slice 3"} <= set(labels)
-    in_mm = draw_profile({"infection_voxels": [3], "infection_mm2": [250.0]})
-    assert {"2.5", "area, cm²"} <= {text.text for text in in_mm.findall("text")}
-    empty = draw_profile({"infection_voxels": [0, 0]})
-    assert "nan" not in empty.find("path").get("d")
+    svg, heights = draw({"infection_voxels": [0, 10, 5], "lung_voxels": [20, 20, 10]})
+    assert heights["infection"] / heights["lung"].max() == pytest.approx([0, 0.5, 0.25], abs=1e-3)
+    assert heights["lung"] / heights["lung"].max() == pytest.approx([1, 1, 0.5], abs=1e-3)
+    texts = {text.text for text in svg.iter("text")}
+    assert {"20", "10", "0", "area, voxels", "slice 1, superior (head)", "slice 3, inferior (feet)"} <= texts
+    assert "in voxels" in svg.find("title").text
+
+
+def test_profile_is_in_square_centimetres_where_the_size_is_known():
+    svg, _ = draw({"infection_voxels": [3], "infection_mm2": [400.0]})
+    assert {"4", "area, cm²", "slice 1, inferior (feet)"} <= {text.text for text in svg.iter("text")}
+    assert "nan" not in draw_profile({"infection_voxels": [0, 0]})
+
+
+def test_profile_leaves_matplotlib_as_it_was():
+    profile = {"infection_voxels": [0, 10, 5], "lung_voxels": [20, 20, 10]}
+    before = dict(matplotlib.rcParams)
+    with ThreadPoolExecutor(4) as pool:
+        drawings = set(pool.map(draw_profile, [profile] * 8))
+    assert len(drawings) == 1
+    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30}):
+        assert draw_profile(profile) in drawings  # a user's style does not show
+
+
+def test_equal_reports_give_equal_pages(small_report):
+    report = small_report()
+    assert render_report_html(report, {}) == render_report_html(report, {})
+
+
+STYLES = PAGES.get_template("report.css").render(report={"demonstration": None, "intended_use": "x"})
+THEMES = {"light": 0, "dark": 1}  # which block of :root
+SURFACES = ("paper", "panel", "note")
+PAIRS = [(text, surface, 4.5) for text in ("ink", "soft") for surface in SURFACES]
+PAIRS += [("alarm-ink", "alarm", 4.5)]
+PAIRS += [(shape, "paper", 3) for shape in ("infection", "lung-edge", "note-edge")] + [("infection", "lung", 3)]
+
+
+def colours(theme):
+    """Colours of a theme by name; what the dark one does not change is that of the light one."""
+    found = {}
+    for block in re.findall(r":root \{([^}]*)\}", STYLES)[: THEMES[theme] + 1]:
+        found |= dict(re.findall(r"--([\w-]+): (#\w+)", block))
+    return found
+
+
+def luminance(colour):
+    """Relative luminance of WCAG 2.2."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    channels = np.array([int(digits[k : k + 2], 16) / 255 for k in (0, 2, 4)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize(("front", "back", "least"), PAIRS)
+def test_contrast_is_that_of_wcag_aa(theme, front, back, least):
+    dark, light = sorted(luminance(colours(theme)[name]) for name in (front, back))
+    assert (light + 0.05) / (dark + 0.05) >= least
+
+
+def test_no_colour_escapes_the_contrast_test():
+    rules = re.sub(r":root \{[^}]*\}|@page \{.*?\} \}|figure img \{[^}]*\}", "", STYLES, flags=re.DOTALL)
+    assert not re.search(r"#[0-9a-f]{3}|rgb|opacity", rules)
+    tested = {name for pair in PAIRS for name in pair[:2]}
+    assert set(re.findall(r"(?:color|background): var\(--([\w-]+)\)", rules)) <= tested
+    assert {name: colours("light")[name] for name in COLOURS} == COLOURS

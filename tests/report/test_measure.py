@@ -16,7 +16,7 @@ from scripts.anatomy.lungs import Lungs
 from scripts.data.phantom.scan import make_phantom
 from scripts.report.density import HuHistogram, density
 from scripts.report.lesions import LesionFinder, describe_lesions
-from scripts.report.measure import NO_HU, NO_LUNGS, PART_OF_LUNGS, measure
+from scripts.report.measure import NO_HU, NO_LUNGS, PART_OF_LUNGS, measure_infection
 from scripts.report.severity import severity
 
 SPACING = (0.7, 0.8, 5.0)
@@ -62,7 +62,7 @@ def numbers(value, key=""):
 
 def test_volumes_and_shares_by_hand(case):
     mask, lungs, hu = case
-    found = measure(take(hu), mask, SPACING, lungs)
+    found = measure_infection(take(hu), mask, SPACING, lungs)
     infection = found["infection"]
     assert (infection["infection_voxels"], infection["outside_lungs_voxels"]) == (46, 3)
     assert infection["infection_ml"] == pytest.approx(46 * VOXEL_ML)
@@ -81,7 +81,7 @@ def test_volumes_and_shares_by_hand(case):
 
 def test_slice_profile_runs_from_head_to_feet(case):
     mask, lungs, hu = case
-    profile = measure(take(hu), mask, SPACING, lungs)["slice_profile"]
+    profile = measure_infection(take(hu), mask, SPACING, lungs)["slice_profile"]
     assert profile["slice_from_superior"] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     assert profile["slice_from_inferior"][0] == 10
     assert profile["infection_voxels"] == [0, 3, 0, 6, 6, 6, 12, 12, 0, 1]
@@ -96,7 +96,7 @@ def test_slice_profile_runs_from_head_to_feet(case):
 
 def test_lesions_are_described(case):
     mask, lungs, hu = case
-    lesions = measure(take(hu), mask, SPACING, lungs)["lesions"]
+    lesions = measure_infection(take(hu), mask, SPACING, lungs)["lesions"]
     assert [one["infection_voxels"] for one in lesions["lesions"]] == [24, 18, 3, 1]
     assert [one["side"] for one in lesions["lesions"]] == ["right", "left", "right", "outside of the lungs"]
     largest = lesions["lesions"][0]
@@ -136,7 +136,7 @@ def test_corner_contact_joins_and_a_gap_parts():
 def test_at_most_fifty_lesions_are_listed():
     mask = np.zeros((40, 40, 1), np.uint8)
     mask[::2, ::4, 0] = 1
-    lesions = measure(None, mask, None, None)["lesions"]
+    lesions = measure_infection(None, mask, None, None)["lesions"]
     assert (lesions["lesion_count"], lesions["listed_count"], len(lesions["lesions"])) == (200, 50, 50)
 
 
@@ -173,7 +173,7 @@ def test_only_infected_voxels_and_slices_are_measured(case):
         asked.append(z)
         return hu[:, :, z]
 
-    statistics = measure(slices, mask, SPACING, lungs)["density"]["statistics"]
+    statistics = measure_infection(slices, mask, SPACING, lungs)["density"]["statistics"]
     assert asked == [0, 2, 3, 4, 5, 6, 8]
     assert statistics["mean_hu"] == pytest.approx(hu[mask > 0].mean())
     assert statistics["median_hu"] == np.median(hu[mask > 0])
@@ -181,7 +181,7 @@ def test_only_infected_voxels_and_slices_are_measured(case):
 
 def test_nothing_is_said_in_millimetres_where_the_voxel_size_is_unknown(case):
     mask, lungs, hu = case
-    found = measure(take(hu), mask, None, lungs)
+    found = measure_infection(take(hu), mask, None, lungs)
     text = json.dumps(found)
     assert not re.search(r"_m[lm]|\bm[lm]\b", text)
     assert found["infection"]["infection_voxels"] == 46
@@ -193,7 +193,7 @@ def test_no_shares_without_plausible_lungs(case):
     mask, _, hu = case
     odd = lungs_of(None, doubts=["Only one lung was found."])  # is not even looked at
     for given, reason in ((None, NO_LUNGS), (odd, "not plausible: Only one lung was found")):
-        found = measure(take(hu), mask, SPACING, given)
+        found = measure_infection(take(hu), mask, SPACING, given)
         assert found["lungs"]["reason"].endswith(reason)
         assert found["severity"]["reason"].endswith(reason)
         assert found["lungs"]["total"] is found["severity"]["grades"] is found["lesions"]["lesions"][0]["side"] is None
@@ -206,7 +206,7 @@ def test_no_shares_without_plausible_lungs(case):
 def test_a_scan_that_ends_within_the_lungs_has_shares_and_no_grade(case):
     mask, lungs, hu = case
     lungs.cuts = ["Lungs are incomplete."]
-    found = measure(take(hu), mask, SPACING, lungs)
+    found = measure_infection(take(hu), mask, SPACING, lungs)
     assert found["lungs"]["right"]["infected_percent"] == pytest.approx(100 * 25 / 480)
     assert found["lungs"]["cuts"] == lungs.cuts
     assert found["severity"]["grades"] is None
@@ -215,12 +215,12 @@ def test_a_scan_that_ends_within_the_lungs_has_shares_and_no_grade(case):
 
 def test_values_that_are_not_hu_are_not_measured(case):
     mask, lungs, _ = case
-    assert measure(None, mask, SPACING, lungs)["density"] == {"reason": NO_HU}
+    assert measure_infection(None, mask, SPACING, lungs)["density"] == {"reason": NO_HU}
 
 
 def test_no_infection(case):
     mask, lungs, hu = case
-    found = measure(take(hu), mask & 0, SPACING, lungs)
+    found = measure_infection(take(hu), mask & 0, SPACING, lungs)
     assert found["infection"]["present"] is False
     assert found["infection"]["infection_ml"] == found["lesions"]["largest_ml"] == 0
     assert found["infection"]["outside_lungs_percent"] is None
@@ -233,7 +233,7 @@ def test_an_absent_lung_has_no_share(case):
     mask, _, hu = case
     right = np.zeros(SHAPE, np.uint8)
     right[2:8] = 1
-    found = measure(take(hu), mask, SPACING, lungs_of(right))
+    found = measure_infection(take(hu), mask, SPACING, lungs_of(right))
     assert found["lungs"]["left"]["infected_percent"] is found["severity"]["grades"]["left"] is None
 
 
@@ -246,7 +246,7 @@ def test_the_grade_says_what_it_is_not():
 
 def test_every_number_has_its_unit_in_its_key(case):
     mask, lungs, hu = case
-    found = list(numbers(measure(take(hu), mask, SPACING, lungs)))
+    found = list(numbers(measure_infection(take(hu), mask, SPACING, lungs)))
     assert len(found) > 100
     without = {key for key, _ in found if not re.search(UNITS, key)} - {"from_hu", "below_hu"}
     assert without == set()
@@ -255,14 +255,14 @@ def test_every_number_has_its_unit_in_its_key(case):
 @pytest.mark.parametrize("depth", [1, 2])
 def test_few_slices(depth):
     mask = np.ones((4, 4, depth), np.uint8)
-    found = measure(take(np.zeros(mask.shape, np.float32)), mask, SPACING, lungs_of(mask))
+    found = measure_infection(take(np.zeros(mask.shape, np.float32)), mask, SPACING, lungs_of(mask))
     assert found["lungs"]["right"]["infected_percent"] == 100
     assert found["lesions"]["lesion_count"] == 1
 
 
 def test_a_mask_that_is_no_volume_is_refused():
     with pytest.raises(ValueError, match=r"\(X, Y, Z\).*\(4, 4\)"):
-        measure(None, np.zeros((4, 4)), None, None)
+        measure_infection(None, np.zeros((4, 4)), None, None)
 
 
 def test_lungs_of_the_anatomy_room_fit():
@@ -270,7 +270,7 @@ def test_lungs_of_the_anatomy_room_fit():
     sides = np.array([0, 2, 1], np.uint8)[phantom.lungs]
     lungs = Lungs.from_mask(sides, (5, 5, 12))
     assert lungs.plausible, lungs.doubts
-    found = measure(lambda z: phantom.image[:, :, z].astype(np.float32), phantom.infection, (5, 5, 12), lungs)
+    found = measure_infection(lambda z: phantom.image[:, :, z].astype(np.float32), phantom.infection, (5, 5, 12), lungs)
     assert found["lungs"]["right"]["lung_ml"] == pytest.approx(lungs.right_ml)
     assert found["lungs"]["left"]["lung_ml"] == pytest.approx(lungs.left_ml)
     assert found["lungs"]["total"]["infection_voxels"] == np.count_nonzero(phantom.infection)
@@ -282,7 +282,7 @@ def test_memory_is_that_of_a_few_slices():
     codes = np.ones((200, 200), np.uint8)
     lungs = SimpleNamespace(slab=lambda z: codes, plausible=True, doubts=[], cuts=[])
     tracemalloc.start()
-    measure(lambda z: np.zeros((200, 200), np.float32), mask, SPACING, lungs)
+    measure_infection(lambda z: np.zeros((200, 200), np.float32), mask, SPACING, lungs)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < mask.nbytes / 2
@@ -294,7 +294,7 @@ def test_radiologists_masks_against_whole_volume_oracles(lung_ct_data):
     path = sorted((folder / "Infection_Mask").glob("*.nii.gz"))[0]
     load = [np.asanyarray(nib.load(one).dataobj) for one in (path, folder / "COVID-19-CT-Seg_20cases" / path.name)]
     mask, hu = load[0] > 0, load[1]
-    found = measure(lambda z: hu[:, :, z].astype(np.float32), mask, None, None)
+    found = measure_infection(lambda z: hu[:, :, z].astype(np.float32), mask, None, None)
     labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
     assert found["lesions"]["lesion_count"] == count
     assert found["lesions"]["largest_voxels"] == np.bincount(labels.ravel())[1:].max()

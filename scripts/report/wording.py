@@ -1,0 +1,82 @@
+"""The words of the HTML report: numbers with their units, names of fields, the finding in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NOT_STATED = "not stated"
+LABELS = {
+    "distance": "distance from the training data",
+    "file_count": "files",
+    "least_slice_share": "minimum positive fraction of a slice",
+    "limit": "threshold",
+    "shape_voxels": "shape in voxels",
+    "slice_thickness_mm": "slice thickness in mm",
+    "smallest_lesion_mm3": "smallest lesion in mm³",
+    "spacing_mm": "voxel size in mm",
+    "test_time_flips": "test-time augmentation by flips",
+    "threshold": "decision threshold",
+    "weights_sha256": "SHA-256 of the weights",
+}
+"""Names of fields of report.json that are not words already."""
+
+
+def label(name: str) -> str:
+    """Names a field of report.json in words."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def words(value: Any) -> str:
+    """Writes a value of report.json as text."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{label(name)}: {words(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(words, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not known" if value is None else str(value)
+
+
+def percent(value: float | None) -> str:
+    """Writes a percentage; small ones are not rounded to nothing."""
+    if value is None:
+        return NOT_STATED
+    return "below 0.1 %" if 0 < value < 0.1 else f"{value:.1f} %"
+
+
+def size(found: Mapping[str, Any], name: str, ml: str = "") -> str:
+    """Writes a volume in ml where it is known, else in voxels.
+
+    Args:
+        found: holds the key `name`_voxels and, where the volume is known, `ml`.
+        name: what the size is of.
+        ml: key of the volume; `name`_ml unless given.
+    """
+    volume = found.get(ml or f"{name}_ml")
+    if volume is None:
+        return f"{found[f'{name}_voxels']:,} voxels"
+    return "below 0.01 ml" if 0 < volume < 0.01 else f"{volume:,.2f} ml" if volume < 10 else f"{volume:,.1f} ml"
+
+
+def grade(measures: Mapping[str, Any], part: str) -> str:
+    """Writes the severity grade of both lungs ("total") or of one."""
+    found = (measures["severity"]["grades"] or {}).get(part)
+    return NOT_STATED if found is None else f"{found['grade_of_5']} of 5, {found['category']}"
+
+
+def finding(measures: Mapping[str, Any]) -> str:
+    """Says in one sentence what was found."""
+    infection, lungs = measures["infection"], measures["lungs"]
+    slices = f"{infection['slice_count']} slice" + ("s" if infection["slice_count"] != 1 else "")
+    if not infection["present"]:
+        return f"No infection was outlined in {slices}."
+    text = (
+        f"Infection of {size(infection, 'infection')} was outlined in {infection['affected_slice_count']} of {slices}"
+    )
+    if lungs["reason"] is not None:
+        return f"{text}; percentage of the lungs and severity are not stated."
+    of = "the part of the lungs that was scanned" if lungs["cuts"] else "the lungs"
+    text += f": {percent(lungs['total']['infected_percent'])} of {of}"
+    graded = grade(measures, "total")
+    return f"{text}, severity {NOT_STATED if graded == NOT_STATED else f'grade {graded}'}."
