@@ -1,1 +1,1 @@
-"""The MONAI Label app around the bundle: how it is assembled, what it serves, the checkpoints that it trains."""
+"""The MONAI Label app: its assembly, the server, and the checkpoints that it trains."""

@@ -1,4 +1,4 @@
-"""The checkpoints of a MONAI Label deployment: every training adds one, none is changed, one is in use.
+"""Checkpoints of a MONAI Label deployment: a training adds one, none is changed, one is in use.
 
     DEPLOYMENT/checkpoints/NAME/   model.pt, its metadata model.json, history and curve of the run
     DEPLOYMENT/active              a link to the one in use; changing it is one rename
@@ -33,22 +33,22 @@ ACTIVE = "active"
 
 
 def time_stamp() -> str:
-    """Returns the local time as a name that sorts by it."""
+    """Return the local time as a name that sorts by it."""
     return time.strftime("%Y%m%d-%H%M%S")
 
 
 def new_run(deployment: str) -> str:
-    """Returns the folder of a new training; the run makes it."""
+    """Return the folder of a new training; the run makes it."""
     return str(Path(deployment).resolve() / RUNS / time_stamp())
 
 
 def names(deployment: str | Path) -> list[str]:
-    """Returns the names of all checkpoints, the oldest first."""
+    """Return the names of all checkpoints, the oldest first."""
     return sorted(path.parent.name for path in Path(deployment).glob(f"{CHECKPOINTS}/*/{BEST}"))
 
 
 def active(deployment: str | Path) -> str:
-    """Returns the name of the checkpoint in use.
+    """Return the name of the checkpoint in use.
 
     Raises:
         UserError: if the folder holds no deployment.
@@ -60,7 +60,7 @@ def active(deployment: str | Path) -> str:
 
 
 def weights(deployment: str | Path, name: str) -> Path:
-    """Returns the weights of a checkpoint.
+    """Return the weights of a checkpoint.
 
     Raises:
         UserError: if there is no such checkpoint.
@@ -72,7 +72,7 @@ def weights(deployment: str | Path, name: str) -> Path:
 
 
 def add(deployment: str | Path, source: Path) -> str:
-    """Copies weights and metadata into the deployment, unless it holds them already.
+    """Copy weights and metadata into the deployment, unless it holds them already.
 
     Args:
         deployment: the deployment's folder.
@@ -99,7 +99,7 @@ def add(deployment: str | Path, source: Path) -> str:
 
 
 def publish(deployment: str, output_dir: str) -> None:
-    """Ends a training from the server: its folder becomes a checkpoint, and that one is used from now on.
+    """End a training from the server: make its folder a checkpoint and use that one.
 
     Args:
         deployment: the deployment's folder.
@@ -122,7 +122,7 @@ def publish(deployment: str, output_dir: str) -> None:
 
 
 def activate(deployment: str | Path, name: str) -> None:
-    """Makes a checkpoint the one in use, in one step.
+    """Make a checkpoint the one in use, in one step.
 
     Raises:
         UserError: if there is no such checkpoint or its weights are damaged.
@@ -135,7 +135,7 @@ def activate(deployment: str | Path, name: str) -> None:
 
 
 def use(deployment: str | Path, name: str) -> str:
-    """Makes another checkpoint of the network that is served the one in use.
+    """Make another checkpoint of the network that is served the one in use.
 
     Returns:
         The name.
@@ -156,7 +156,7 @@ def use(deployment: str | Path, name: str) -> str:
 
 
 def back(deployment: str | Path) -> str:
-    """Goes back to the checkpoint that the one in use was trained from.
+    """Go back to the checkpoint that the one in use was trained from.
 
     Returns:
         The name of the checkpoint that is in use now.
@@ -172,7 +172,7 @@ def back(deployment: str | Path) -> str:
 
 
 def table(deployment: str | Path) -> pd.DataFrame:
-    """Returns one row a checkpoint, the oldest first: what it was trained from and on, what it reached."""
+    """Return a row per checkpoint, the oldest first: parent, data, figures."""
     in_use = active(deployment)
     rows = []
     for name in names(deployment):
@@ -195,7 +195,7 @@ def table(deployment: str | Path) -> pd.DataFrame:
 def describe_annotations(
     deployment: str, training: Sequence[Mapping[str, str]], validation: Sequence[Mapping[str, str]], pretrained: bool
 ) -> dict[str, Any]:
-    """What the metadata of a training from the server says about its data.
+    """Return what the metadata of a training from the server says about its data.
 
     Args:
         deployment: the deployment's folder.

@@ -1,8 +1,8 @@
-"""Assembles what a MONAI Label server runs: MONAI Label's bundle app around a copy of this bundle.
+"""Assemble what a MONAI Label server runs: MONAI Label's bundle app around a copy of this bundle.
 
 DEPLOYMENT/app/                 made anew at every assembly
     main.py, monaibundle.py     our app (`server.py`) on top of MONAI Label's own
-    model/NAME/                 the bundle: configs for the network that the checkpoint's metadata names, scripts
+    model/NAME/                 the bundle: scripts, and configs for the checkpoint's network
 DEPLOYMENT/checkpoints, runs, active     see `checkpoints.py`; never touched by an assembly
 DEPLOYMENT/studies/             scans to annotate, their labels; phantoms to begin with
 """
@@ -36,7 +36,7 @@ PHANTOMS = 3
 
 
 def sample_app() -> Path:
-    """Returns the folder of MONAI Label's bundle app in this interpreter's environment.
+    """Return the folder of MONAI Label's bundle app in this interpreter's environment.
 
     Raises:
         UserError: if MONAI Label is not installed.
@@ -48,7 +48,7 @@ def sample_app() -> Path:
 
 
 def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
-    """Makes or renews a deployment.
+    """Make or renew a deployment.
 
     New weights become a checkpoint and the one in use; where the deployment holds them already, the
     one in use stays.
@@ -92,7 +92,7 @@ def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
 
 
 def start_command(deployment: str | Path, name: str) -> str:
-    """Returns the command line that starts the server on this machine only."""
+    """Return the command line that starts the server on this machine only."""
     root = Path(deployment)
     words = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(root / "app")]
     words += ["--studies", str(root / STUDIES), "--conf", "models", name, "--host", "127.0.0.1", "--port", "8000"]
@@ -100,7 +100,7 @@ def start_command(deployment: str | Path, name: str) -> str:
 
 
 def resolved_training(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the content of the deployed train.yaml: the network and preprocessing are those of the metadata."""
+    """Return the deployed train.yaml, with network and preprocessing of the metadata."""
     parser = ConfigParser()
     parser.read_config([str(BUNDLE / name) for name in TRAINING])
     config: dict[str, Any] = parser.config
@@ -121,7 +121,7 @@ def resolved_training(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolved_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the deployed metadata: volumes in, masks with their label values out, what the weights are."""
+    """Return the deployed metadata: inputs, outputs with their label values, weights."""
     resolved: dict[str, Any] = json.loads((BUNDLE / "configs/metadata.json").read_text(encoding="utf-8"))
     formats = resolved["network_data_format"]
     size = metadata["preprocessing"]["size"]

@@ -1,4 +1,4 @@
-"""What a request to the MONAI Label server may say: known names, typed values, nothing that MONAI evaluates.
+"""Check the values of a request: known names, typed values, nothing that MONAI evaluates.
 
 MONAI Label copies values of a request into the bundle's configuration. MONAI's ConfigParser then
 runs a text that starts with `$` as Python, follows one that starts with `@` or `%`, and calls what
@@ -27,7 +27,7 @@ _DEEPEST = 20
 
 
 def refuse_evaluated(value: Any, name: str, depth: int = 0) -> None:
-    """Refuses what MONAI's ConfigParser would evaluate, at any depth.
+    """Refuse what MONAI's ConfigParser would evaluate, at any depth.
 
     Args:
         value: what came with a request: text, number, list or dictionary.
@@ -54,7 +54,7 @@ def refuse_evaluated(value: Any, name: str, depth: int = 0) -> None:
 
 
 def check_request(kind: str, request: Mapping[str, Any], devices: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns the values of a request that are used, each in its type.
+    """Return the values of a request that are used, each in its type.
 
     Args:
         kind: a key of `KINDS`.
@@ -89,12 +89,12 @@ def _short(value: Any) -> str:
 
 
 def _first(value: Any) -> Any:
-    """Takes the first of a list: clients send advertised choices back as they are."""
+    """Take the first of a list: clients send advertised choices back as they are."""
     return value[0] if isinstance(value, list) and value else value
 
 
 def _text(pattern: str, expected: str) -> Check:
-    """A text that matches a pattern as a whole."""
+    """Check a text that matches a pattern as a whole."""
 
     def check(value: Any) -> str:
         one = _first(value)
@@ -111,7 +111,7 @@ def _choice(*choices: str) -> Check:
 
 
 def _number(value: Any) -> float:
-    """A finite number; 3D Slicer's table of options sends it as text."""
+    """Check a finite number; 3D Slicer's table of options sends it as text."""
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
             number = value if isinstance(value, int) else float(value)
@@ -123,7 +123,7 @@ def _number(value: Any) -> float:
 
 
 def _whole(least: int) -> Check:
-    """A whole number from `least` on."""
+    """Check a whole number from `least` on."""
 
     def check(value: Any) -> int:
         try:
@@ -138,7 +138,7 @@ def _whole(least: int) -> Check:
 
 
 def _fraction(value: Any) -> float:
-    """The fraction of the scans that is kept for validation; MONAI Label takes -1 for the bundle's own."""
+    """Check the fraction of scans for validation; MONAI Label takes -1 for the bundle's own."""
     number = _number(value)
     if not (0 <= number < 1 or number == -1):
         raise ValueError("a number from 0 to below 1, or -1")
@@ -153,7 +153,7 @@ def _flag(value: Any) -> bool:
 
 
 def _names(value: Any) -> list[str] | None:
-    """A list of names, or nothing."""
+    """Check a list of names, or nothing."""
     if value is None:
         return None
     if not isinstance(value, list):
@@ -176,7 +176,7 @@ def _label_info(value: Any) -> list[dict[str, Any]]:
 
 
 def _model_tag(value: Any) -> str:
-    """The tag of a mask that the model makes; those of annotators are what it learns from."""
+    """Check the tag of a mask that the model makes; it learns from annotators' tags."""
     tag = NAME(value)
     if tag == TAG_OF_ANNOTATORS:
         raise ValueError(f"another tag, {TAG_OF_ANNOTATORS!r} is for what annotators save")

@@ -1,4 +1,4 @@
-"""The MONAI Label app: MONAI Label's own bundle app, made to answer in words and to keep the scan's geometry.
+"""MONAI Label's own bundle app, with readable answers and the scan's geometry.
 
 `make monailabel` copies this file to `app/main.py` beside `monaibundle.py`, which is MONAI Label's.
 It runs in MONAI Label's environment only. The app holds one bundle, whose `scripts` come before any
@@ -69,7 +69,7 @@ class InfectionInfer(BundleInferTask):
         super().__init__(path, conf, **STRICT)
 
     def writer(self, data: dict[str, Any], extension: str | None = None, dtype: Any = None) -> tuple[Any, Any]:
-        """Writes the mask; MONAI Label's writer, for other formats, knows axes at right angles only."""
+        """Write the mask; MONAI Label's own writer handles axes at right angles only."""
         scan = str(data["image_path"])
         wanted = str(extension or data.get("result_extension") or "".join(Path(scan).suffixes))
         if not scan.endswith(NIFTI) or not wanted.endswith(NIFTI):
@@ -82,17 +82,17 @@ class InfectionInfer(BundleInferTask):
 
 
 class InfectionScoring(BundleInferTask):
-    """Monte Carlo dropout: probabilities on the network's grid, batch normalisation as in inference."""
+    """Monte Carlo dropout on the network's grid, with batch normalisation as in inference."""
 
     def __init__(self, path: str, conf: Mapping[str, str]) -> None:
         super().__init__(path, conf, **STRICT, train_mode=True, skip_writer=True, dropout=DROPOUT)
 
     def post_transforms(self, data: Any = None) -> list[Callable[..., Any]]:
-        """Stops at probabilities: the entropy of a thresholded mask knows only how often a voxel flips."""
+        """Stop at probabilities, because the entropy of a thresholded mask loses information."""
         return [Probabilities()]
 
     def _get_network(self, device: str, data: Any) -> Any:
-        """Leaves only dropout in training mode, so that a score does not depend on the batch a slice lies in."""
+        """Leave only dropout in training mode, so that a score is independent of the batch."""
         network = super()._get_network(device, data)
         for layer in network.modules():
             if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
@@ -101,16 +101,16 @@ class InfectionScoring(BundleInferTask):
 
 
 class InfectionTrain(BundleTrainTask):
-    """Training: from the weights in use or, with `pretrained: false`, from random ones; failures are failures."""
+    """Train from the weights in use or, with `pretrained: false`, from random ones."""
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Any:
-        """Trains; 3D Slicer sends an empty run id, with which the runner would resolve every section."""
+        """Train; replace the empty run id of 3D Slicer, which would resolve every section."""
         self._pretrained = bool(request.get("pretrained", True))
         result = super().__call__({**request, "run_id": request.get("run_id") or "run"}, datastore)
         return {**(result or {}), **({"warnings": self._warnings} if self._warnings else {})}
 
     def config(self) -> dict[str, Any]:
-        """What a client may turn; MONAI Label's tracking by MLflow does not fit the bundle's configuration."""
+        """Return a client's settings without MLflow tracking, which the configs lack."""
         return {name: value for name, value in super().config().items() if not name.startswith("tracking")}
 
     def _fetch_datalist(self, request: Mapping[str, Any], datastore: Datastore) -> list[Any]:
@@ -139,7 +139,7 @@ class InfectionTrain(BundleTrainTask):
         return overrides
 
     def run_multi_gpu(self, request: Mapping[str, Any], cmd: list[str], env: Mapping[str, str]) -> None:
-        """Runs torchrun; MONAI Label's own takes any end of it for a success."""
+        """Run torchrun; MONAI Label's own takes any end of it for a success."""
         subprocess.run(cmd, env=env, check=True)
 
 
@@ -153,7 +153,7 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         self._auto_update_scoring = settings.MONAI_LABEL_AUTO_UPDATE_SCORING and torch.cuda.is_available()
 
     def init_datastore(self) -> Datastore:
-        """Opens the folder of scans, or a DICOMweb server."""
+        """Open the folder of scans, or a DICOMweb server."""
         if "://" in self.studies:
             app.DICOMWebDatastore = DicomStudies  # looked up there when it is opened
             return super().init_datastore()
@@ -165,7 +165,7 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """The model."""
+        """Return the model."""
         return {name: InfectionInfer(path, self.conf) for name, path in self.models.items()}
 
     def init_trainers(self) -> dict[str, TrainTask]:
@@ -182,27 +182,27 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         return {EPISTEMIC: EpistemicScoring(InfectionScoring(path, self.conf))}
 
     def on_init_complete(self) -> None:
-        """Puts the checks before the web server that starts this app, before it answers anything."""
+        """Put the checks before the web server that starts this app, before it answers anything."""
         from monailabel.app import app as web  # only a server has one
 
         protect(web, filter(None, self.conf.get("allowed_hosts", "").split(",")))
         super().on_init_complete()
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, str]:
-        """Tells an annotator whose label marks nothing."""
+        """Tell an annotator whose label marks nothing."""
         super().on_save_label(image_id, label_id)
         warning = self.datastore().get_label_info(label_id, "final").get("warning")
         return {"warning": warning} if warning else {}
 
     @answering
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> Any:
-        """Segments a scan of the studies, or one that came with the request."""
+        """Segment a scan of the studies, or one that came with the request."""
         with discarding_upload(str(request.get("image", ""))):
             return self._segment(checked("infer", request), datastore)
 
     @answering
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> Any:
-        """Segments many scans of the studies."""
+        """Segment many scans of the studies."""
         wanted = checked("batch_infer", request)
         wanted["multi_gpu"] = wanted.get("multi_gpu", True) and torch.cuda.is_available()
         return self._batch_infer(wanted, datastore or self.datastore(), self._segment)
@@ -220,25 +220,25 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         return str((datastore or self.datastore()).get_image_uri(image))
 
     def _in_session(self, path: str) -> bool:
-        """Whether a file was sent by `PUT /session`, which 3D Slicer does with volumes of its own."""
+        """Return whether `PUT /session` sent a file, as 3D Slicer does with its own volumes."""
         sessions = self.sessions()
         return sessions is not None and Path(sessions.store_path).resolve() in Path(path).resolve().parents
 
     def infer_wsi(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> NoReturn:
-        """Refuses whole slide images."""
+        """Refuse whole slide images."""
         raise HTTPException(400, "a whole slide image; expected: a CT volume, by /infer/MODEL")
 
     @answering
     def train(self, request: Mapping[str, Any]) -> Any:
-        """Trains on the scans with a final label."""
+        """Train on the scans with a final label."""
         return super().train(checked("train", request))
 
     @answering
     def next_sample(self, request: Mapping[str, Any]) -> Any:
-        """Chooses the scan to annotate next."""
+        """Choose the scan to annotate next."""
         return super().next_sample(checked("activelearning", request))
 
     @answering
     def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> Any:
-        """Measures the uncertainty."""
+        """Measure the uncertainty."""
         return super().scoring(checked("scoring", request), datastore)

@@ -27,7 +27,7 @@ class DeclareOperators(MetaPathFinder):
     """Declares the operators when torchvision is looked for, and leaves the search to others."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> None:
-        """Finds nothing."""
+        """Find nothing."""
         if name == "torchvision":
             sys.meta_path.remove(self)
             import torch
@@ -37,7 +37,7 @@ class DeclareOperators(MetaPathFinder):
 
 
 def install() -> None:
-    """Puts this file into the running interpreter's environment if torchvision cannot be imported without it."""
+    """Put this file into the running environment if torchvision cannot be imported without it."""
     tried = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)
     if tried.returncode == 0:
         return

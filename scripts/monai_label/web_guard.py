@@ -1,4 +1,4 @@
-"""Which web pages may talk to the MONAI Label server: its own, and those that the person who started it named.
+"""Refuse web pages of other sites: only the server's own and named ones may talk to it.
 
 A browser sends a page's request to any address, also to one that only this machine reaches.
 `Origin` says which page asks, and pages of other sites are refused. `Host` says by which name the
@@ -28,7 +28,7 @@ _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
 def normal_origin(origin: str) -> str:
-    """Returns an origin as browsers write it.
+    """Return an origin as browsers write it.
 
     >>> normal_origin("HTTPS://Viewer.example.org/")
     'https://viewer.example.org'
@@ -38,7 +38,7 @@ def normal_origin(origin: str) -> str:
 
 
 def own_names() -> frozenset[str]:
-    """Returns the names by which this machine is called without anybody else's doing."""
+    """Return the names by which this machine is called without anybody else's doing."""
     return frozenset(("localhost", socket.gethostname().lower()))
 
 
@@ -58,7 +58,7 @@ class WebGuard:
         self.hosts = own_names() | {name.strip().lower() for name in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a foreign page itself and leaves everybody else to the application."""
+        """Answer a foreign page here and leave everything else to the application."""
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         refusal = self.refusal(scope)
@@ -69,7 +69,7 @@ class WebGuard:
         await _answer(send, refusal)
 
     def refusal(self, scope: Mapping[str, Any]) -> str | None:
-        """Returns why a request is refused, in one line, or None."""
+        """Return why a request is refused, in one line, or None."""
         headers = _headers(scope)
         host = headers.get("host", [])
         if len(host) != 1 or not self._known_host(host[0]):

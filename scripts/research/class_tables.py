@@ -24,8 +24,8 @@ class ClassTables(CaseTables):
     """`CaseTables` for maps of classes: writes `classes.csv` and `summary.json`.
 
     Prediction and label hold one binary map a class, (3, X, Y, Z). Each class but the background is
-    judged as if it were alone; all measures, `mae`, `e_measure` and `s_measure` too, are those of
-    these binary maps. The summary has the figures of `summarise` for each class, with n and
+    evaluated as if it were alone; all measures, `mae`, `e_measure` and `s_measure` too, are those
+    of these binary maps. The summary has the figures of `summarise` for each class, with n and
     aggregation. Arguments as `CaseTables`.
     """
 
@@ -49,7 +49,7 @@ class ClassTables(CaseTables):
                 self.slice_rows.extend({**record, "class": name} for record in slices)
 
     def metrics(self) -> dict[str, float]:
-        """Returns the figures of every class: "ground_glass_case_dice", "consolidation_pooled_precision"."""
+        """Return the figures of every class, named as "ground_glass_case_dice"."""
         return {
             f"{name}_{key}": value
             for name, figures in self.figures().items()

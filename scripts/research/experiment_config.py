@@ -62,7 +62,7 @@ class Experiment:
 
 
 def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
-    """Reads an experiment of configs/experiments.
+    """Read an experiment of configs/experiments.
 
     Its rows are its own "variants" and those that "rows_of" takes over from other experiments; its
     "settings" hold for all of them.

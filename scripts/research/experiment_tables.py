@@ -1,4 +1,4 @@
-"""What an experiment's runs say: rows as CSV, a table with its spread as CSV and Markdown, and their curves."""
+"""Tables of an experiment: rows as CSV, means with spread as CSV and Markdown, curves."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Run:
 
 
 def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], record: Mapping[str, Any]) -> Path:
-    """Writes what the runs say.
+    """Write what the runs say.
 
     Args:
         folder: receives `runs.csv` (a row a run, with the weights' SHA-256 and the machine),
@@ -95,7 +95,7 @@ def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], reco
 
 
 def _cases(run: Run) -> pd.DataFrame:
-    """The rows of a run's cases, with its name."""
+    """Return the rows of a run's cases, with its name."""
     cases = pd.read_csv(run.place / "tables" / FILES[0])
     for position, key in enumerate(KEY):
         cases.insert(position, key, getattr(run, key))
@@ -103,7 +103,7 @@ def _cases(run: Run) -> pd.DataFrame:
 
 
 def _row(run: Run, cases: pd.DataFrame) -> dict[str, Any]:
-    """Mean over the cases of a run's validation fold, with n; of Dice also over what `PARTS` names."""
+    """Return means over the cases of a validation fold, with n; of Dice also over `PARTS`."""
     figures = json.loads((run.place / "tables" / FILES[-1]).read_text(encoding="utf-8"))["figures"]
     finished = json.loads((run.place / "run" / FINISHED).read_text(encoding="utf-8"))
     found: dict[str, Any] = {key: getattr(run, key) for key in KEY}
@@ -121,7 +121,7 @@ def _row(run: Run, cases: pd.DataFrame) -> dict[str, Any]:
 
 
 def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-    """One row a variant: mean and spread over its runs, and the difference from the first variant patient by patient.
+    """Return a row per variant: mean, spread, difference from the first one by patient.
 
     Runs share the training data of their folds, so their spread says little of what another patient
     would show; patients are what is drawn.
@@ -160,7 +160,7 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
 
 
 def table_lines(table: pd.DataFrame, published: bool) -> list[str]:
-    """Returns the Markdown lines of a table: heading, rule, one line per variant.
+    """Return the Markdown lines of a table: heading, rule, one line per variant.
 
     Percentages have one decimal. MAE has two: most pixels are background, so that variants differ
     in the second.
@@ -238,7 +238,9 @@ def _published(row: pd.Series) -> str:
 
 
 def draw_curves(runs: Sequence[Run]) -> FigureCanvasAgg:
-    """Draws training loss and validation Dice over the epochs, a line a run, a colour a variant or, of one, a fold.
+    """Draw training loss and validation Dice over the epochs, a line per run.
+
+    Colours tell the variants apart or, of one variant, the folds.
 
     Losses of variants with other heads are sums of other terms: each can be followed, they cannot
     be compared.

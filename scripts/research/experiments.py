@@ -24,7 +24,7 @@ from ..training.tables import FILES
 from ..version import BUNDLE, bundle_version
 from .experiment_config import BUDGET, Experiment, Variant, read_experiment
 from .experiment_tables import Run, write_tables
-from .parallel_runs import side_by_side
+from .parallel_runs import in_parallel
 from .workflows import run_workflow, train_once
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def run_experiment(
     device: str | None = None,
     processes: int = 1,
 ) -> Path:
-    """Trains and evaluates every variant, and writes the table; goes on with what an earlier call left.
+    """Train and evaluate every variant and write the table; resume what an earlier call left.
 
     The output folder holds VARIANT/seed_S/fold_F with the run and its tables, what `write_tables`
     makes of all runs there, those of other calls too, `experiment.json`, and in `cache` the
@@ -61,7 +61,7 @@ def run_experiment(
         folds: validation folds; None: all of them.
         steps: optimizer steps of every training in place of the budget's.
         device: where networks work; None: the first that is there.
-        processes: how many trainings run side by side; each one's output is in `log.txt` of its
+        processes: how many trainings run in parallel; each one's output is in `log.txt` of its
             folder then.
 
     Returns:
@@ -100,7 +100,7 @@ def run_experiment(
         for fold in used
     ]
     missing = {run.place / LOG: run for run in runs if not run.has_ended}
-    for _ in map(_Run.__call__, missing.values()) if processes == 1 else side_by_side(missing, processes):
+    for _ in map(_Run.__call__, missing.values()) if processes == 1 else in_parallel(missing, processes):
         write_tables(folder, whole, _finished(folder, planned.values()), record)
     return write_tables(folder, whole, _finished(folder, planned.values()), record)
 
@@ -125,13 +125,13 @@ class _Training:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What two runs of one row have in common: what the config files say, their comments aside."""
+        """Return what the runs of one row share: the config files without their comments."""
         said = [_said(self.files), _said([TRAIN, EVALUATE])]
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         return {"config_sha256": digest, "settings": self.settings}
 
     def check(self, place: Path) -> str:
-        """Returns the version that a run was begun with.
+        """Return the version that a run was begun with.
 
         Raises:
             UserError: if it was begun with another configuration.
@@ -174,7 +174,7 @@ class _Run:
         return (self.place / "tables" / FILES[-1]).exists()
 
     def __call__(self) -> None:
-        """Trains and evaluates, or goes on with that.
+        """Train and evaluate, or resume.
 
         Raises:
             UserError: if it was begun with another configuration.
@@ -196,12 +196,12 @@ class _Run:
 
 
 def _said(files: Sequence[str]) -> dict[str, Any]:
-    """What config files say, layered in order; relative ones lie in the bundle."""
+    """Return config files layered in order; relative ones lie in the bundle."""
     return dict(ConfigParser.load_config_files([str(BUNDLE / file) for file in files]))
 
 
 def _finished(folder: Path, planned: Iterable[_Training]) -> list[Run]:
-    """The runs that have ended in a folder, in the order of the table.
+    """Return the runs that have ended in a folder, in the order of the table.
 
     Raises:
         UserError: if one of them was begun with another configuration, which one table cannot hold.
@@ -218,7 +218,7 @@ def _finished(folder: Path, planned: Iterable[_Training]) -> list[Run]:
 
 
 def _budget(name: str, steps: int | None) -> Path:
-    """A budget's file, the user's own or one of the bundle; `steps` if they shall replace its own."""
+    """Return a budget's file, the user's own or the bundle's; `steps` replaces its steps."""
     path = next((path.resolve() for path in (Path(name), BUNDLE / name) if path.is_file()), None)
     if path is None:
         raise UserError(f"--budget {name}: no such file; expected: an overlay such as {BUDGET}")
@@ -234,7 +234,7 @@ def _budget(name: str, steps: int | None) -> Path:
 
 
 def _claim(folder: Path, record: Mapping[str, Any]) -> None:
-    """Makes a folder that of an experiment, or finds that it is; several processes may do so at once."""
+    """Mark a folder as that of an experiment; several processes may do so at once."""
     path = folder / RECORD
     if folder.is_file():
         raise UserError(f"{folder}: is a file; expected: a new folder, or this experiment's own")

@@ -1,4 +1,4 @@
-"""Long tasks side by side, each in a process of its own with its own log."""
+"""Run long tasks in parallel, each in a process of its own with its own log."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ..errors import UserError, find_user_error
 from ..messages import show_messages
 
 
-def side_by_side(tasks: Mapping[Path, Callable[[], object]], processes: int) -> Iterator[None]:
-    """Calls tasks in new processes, which share the threads; one step whenever one of them has ended.
+def in_parallel(tasks: Mapping[Path, Callable[[], object]], processes: int) -> Iterator[None]:
+    """Call tasks in new processes, which divide the threads; yield whenever a task has ended.
 
     The processes end with this one, in whatever way that comes, and with the first failure: what
     they do must be resumable.
@@ -59,13 +59,13 @@ def _begin(threads: int) -> None:
 
 
 def _end_with(parent: Any) -> None:
-    """Ends this process when its parent has ended: a pool's workers would go on with what waits, and stay."""
+    """End this process when its parent has ended, because a pool's workers would go on."""
     parent.join()
     os._exit(1)
 
 
 def _logged(task: Callable[[], object], log: Path) -> None:
-    """Calls a task with its output in a file, that of handlers which remember a stream and of native code too."""
+    """Call a task with its output in a file, that of native code and of log handlers too."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         for stream in (sys.stdout, sys.stderr):

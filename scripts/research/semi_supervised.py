@@ -1,4 +1,4 @@
-"""Training on unlabelled scans: a network labels them, and it or another one learns from these labels.
+"""Train on unlabelled scans: a network labels them, and it or another one learns from them.
 
 One scheme with settings covers what was published: CARes-UNet (one round, hard labels, a new
 network, batches half of each kind), Semi-Inf-Net (rounds of five images, soft labels, the same
@@ -65,7 +65,8 @@ class SemiSupervised:
             together.
         settings: what every training sets beside its files.
         round_settings: what the trainings of the rounds set beside that.
-        final: stages after the rounds: {"name", "train_on": "labelled" | "pseudo" | "both", "start", "settings"}.
+        final: stages after the rounds: {"name", "train_on", "start", "settings"}, where "train_on"
+            is "labelled", "pseudo" or "both".
         exclude_patients: patients whose unlabelled cases are left out as well.
         resume: whether to go on with what is in the output folder.
         overwrite: whether to begin anew there.
@@ -141,7 +142,7 @@ class SemiSupervised:
             self.scheme["teacher_sha256"] = self._check_teacher()
 
     def run(self) -> Path:
-        """Trains.
+        """Train.
 
         Returns:
             The path of the resulting weights.
@@ -196,7 +197,7 @@ class SemiSupervised:
             )
 
     def _remove_earlier(self, scheme: Mapping[str, Any]) -> None:
-        """Removes what an earlier scheme wrote, and nothing else."""
+        """Remove what an earlier scheme wrote, and nothing else."""
         stages = [self.folder / str(stage["name"]) for stage in scheme["final"]]
         for part in (self.folder / "supervised", *self.folder.glob("round_[0-9]*"), *stages):
             shutil.rmtree(part, ignore_errors=True)
@@ -204,7 +205,7 @@ class SemiSupervised:
             (self.folder / name).unlink(missing_ok=True)
 
     def _check_teacher(self) -> str:
-        """Refuses a teacher that was trained on the patients that the scheme validates on."""
+        """Refuse a teacher that was trained on the patients that the scheme validates on."""
         metadata = read_metadata(str(self.teacher))
         own = describe(self.dataset_dir, self.fold)
         taught = metadata["data"]
@@ -217,7 +218,7 @@ class SemiSupervised:
         return str(metadata["sha256"])
 
     def _groups(self, cases: list[Case]) -> list[list[Case]]:
-        """The cases that each round labels."""
+        """Return the cases that each round labels."""
         if self.group_size is None:
             return [cases] * (self.rounds or 1)
         order = np.random.default_rng(self.seed).permutation(len(cases))
@@ -227,7 +228,7 @@ class SemiSupervised:
         return groups[: self.rounds]
 
     def _label(self, group: list[Case], weights: Path, folder: Path) -> list[Case]:
-        """Labels cases, or takes the labels that an earlier run made with the same weights."""
+        """Label cases, or take the labels that an earlier run made with the same weights."""
         teacher = folder / TEACHER
         if not teacher.exists():
             metadata = read_metadata(weights)
@@ -245,7 +246,7 @@ class SemiSupervised:
         pseudo: list[Case],
         start: str | None = None,
     ) -> Path:
-        """Trains in a folder of its own, unless that was done; goes on with a training that was stopped."""
+        """Train in a folder of its own unless that was done; resume a stopped training."""
         folder = self.folder / name
         write_json(folder / "data" / DATALIST, self._datalist(train_on, pseudo))
         paired = [PAIRED] if train_on == "both" and self.mixing == "paired" else []
@@ -262,7 +263,7 @@ class SemiSupervised:
         )
 
     def _datalist(self, train_on: str, pseudo: list[Case]) -> dict[str, Any]:
-        """The list of a training: labelled and pseudo-labelled cases as asked, the validation fold as it is."""
+        """Return a training's list: (pseudo-)labelled cases as asked, the same validation fold."""
         labelled = select_cases(self.dataset_dir, "training", self.fold) if train_on != "pseudo" else []
         validation = select_cases(self.dataset_dir, "validation", self.fold)
         cases = [*labelled, *validation, *(pseudo if train_on != "labelled" else [])]

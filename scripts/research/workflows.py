@@ -1,4 +1,4 @@
-"""Bundle workflows run from Python: what trains or evaluates many times builds on the same configs as a user."""
+"""Run bundle workflows from Python, on the same configs that a user runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FINISHED = "finished.json"
 
 
 def run_workflow(files: Sequence[str], **settings: Any) -> None:
-    """Runs a workflow as `python -m monai.bundle run` does.
+    """Run a workflow as `python -m monai.bundle run` does.
 
     Args:
         files: config files, layered in order; relative ones lie in the bundle.
@@ -49,7 +49,7 @@ def run_workflow(files: Sequence[str], **settings: Any) -> None:
 
 
 def train_once(files: Sequence[str], run: Path, **settings: Any) -> Path:
-    """Trains in a folder, goes on with a training that was stopped there, or finds it done.
+    """Train in a folder, resume a training that was stopped there, or find it done.
 
     Args:
         files: see `run_workflow`.

@@ -1,1 +1,1 @@
-"""What MONAI has no handler for: schedules, checkpoints, resuming, tables, the checks of a run."""
+"""Handlers that MONAI lacks: schedules, checkpoints, resuming, tables, the checks of a run."""

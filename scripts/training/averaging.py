@@ -1,4 +1,4 @@
-"""The running mean of a training's weights: steadier than those of its last step."""
+"""Exponential moving average (EMA) of a training's weights."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from ..settings import number
 
 
 class WeightAverage:
-    """Ignite handler of the trainer that keeps an exponential moving average of weights and normalisation statistics.
+    """Ignite handler that keeps an exponential moving average (EMA) of a training's weights.
 
-    It begins with the weights that the training begins with, those of a checkpoint too. After every
-    step mean <- (1 - share) * mean + share * weights. The average is what is validated and kept as
-    the best; the network itself goes on training. Ignite's `EMAHandler` does the averaging.
+    The EMA begins with the weights that the training begins with, and includes normalisation
+    statistics. After every step EMA <- decay * EMA + (1 - decay) * weights, where 1 - decay is
+    `momentum`. The EMA is validated and kept as the best; the network itself goes on training.
+    Ignite's `EMAHandler` does the averaging.
 
     Args:
-        network: what is trained; a DistributedDataParallel wrapper is taken off.
-        share: of a step's weights in the mean, such as 0.01 for a memory of about a hundred steps;
-            0: no average.
+        network: the network that is trained; a DistributedDataParallel wrapper is taken off.
+        momentum: 1 - EMA decay, such as 0.01 for a memory of about a hundred steps; 0: no EMA.
 
     Raises:
-        UserError: if the share is no number from 0 to below 1.
+        UserError: if the momentum is no number from 0 to below 1.
     """
 
-    def __init__(self, network: nn.Module, share: float | str = 0.0) -> None:
-        chosen = number("weight_average", share, "a share from 0 to below 1", lambda value: 0 <= value < 1)
+    def __init__(self, network: nn.Module, momentum: float | str = 0.0) -> None:
+        chosen = number("weight_average", momentum, "1 - EMA decay, from 0 to below 1", lambda value: 0 <= value < 1)
         self._handler = EMAHandler(network, momentum=chosen, handle_buffers="update") if chosen else None
         self.network: nn.Module = self._handler.ema_model if self._handler else network
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with the trainer."""
+        """Register the handler with the trainer."""
         if self._handler:
             engine.add_event_handler(Events.STARTED, self._begin, self._handler)
             self._handler.attach(engine)
 
     def _begin(self, engine: Engine, handler: EMAHandler) -> None:
-        """Takes over what was loaded into the network after the average was made."""
+        """Take over what was loaded into the network after the average was made."""
         self.network.load_state_dict(handler.model.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the average; nothing where there is none."""
+        """Return the average; nothing where there is none."""
         return self.network.state_dict() if self._handler else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over the average of `state_dict`.
+        """Take over the average of `state_dict`.
 
         Raises:
             UserError: if one of the two trainings has an average and the other has not.

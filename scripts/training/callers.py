@@ -1,4 +1,4 @@
-"""The object of MONAI that is calling right now: MONAI gives what a config names no other way to it."""
+"""Find the MONAI object that is calling: MONAI passes it to no object that a config names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Owner = TypeVar("Owner")
 
 
 def calling(kind: type[Owner], fits: Callable[[Owner], bool] = lambda _: True) -> Owner | None:
-    """Returns the nearest object up the call stack whose method is running, or None.
+    """Return the nearest object up the call stack whose method is running, or None.
 
     Args:
         kind: class of the object.

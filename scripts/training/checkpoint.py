@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last state to resume from and the weights that are kept, with their metadata."""
+"""Checkpoints of a run: the state to resume from, and the kept weights with their metadata."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KEEPS = ("best", "last")
 
 
 class StartWeights:
-    """Ignite handler of the trainer that starts from the weights of a checkpoint instead of random ones.
+    """Ignite handler that starts a training from the weights of a checkpoint.
 
     It belongs before `RunCheckpoint`, whose state goes before it when a run is resumed.
 
@@ -63,12 +63,12 @@ class StartWeights:
             check_same_as_parent(self.checkpoint, *settings, allow_differences)
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with the trainer."""
+        """Register the handler with the trainer."""
         if self.checkpoint is not None:
             engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Loads the weights."""
+        """Load the weights."""
         weights = torch.load(str(self.checkpoint), map_location="cpu", weights_only=True)
         try:
             self.network.load_state_dict(weights)
@@ -95,16 +95,16 @@ class RunCheckpoint:
     Args:
         output_dir: folder of the run.
         network: what is trained; a DistributedDataParallel wrapper is taken off.
-        judged: what the evaluator validates and the best weights are taken from: the network, or
-            its average.
+        evaluated: the model that is validated and whose best weights are kept: the network or its
+            EMA.
         evaluator: engine of the validation, whose key metric decides what is best.
         objects: what else has a state: optimizer, schedule, history.
         metadata: the metadata's content apart from the figures, see `write_metadata`.
         resume: whether to go on from `last.pt` where there is one.
         seed: seed of the run; a run goes on with the seed, data and preprocessing that it began
             with.
-        keep: "best", the weights of the epoch with the best key metric, or "last", those of the
-            last epoch, so that the validation fold chooses nothing.
+        keep: checkpoint policy: "best", the epoch with the best key metric, or "last", the last
+            epoch, so that the validation fold chooses nothing.
         save_interval: seconds between two writes of the files; 0: after every epoch.
 
     Raises:
@@ -115,7 +115,7 @@ class RunCheckpoint:
         self,
         output_dir: str,
         network: nn.Module,
-        judged: nn.Module,
+        evaluated: nn.Module,
         evaluator: Engine,
         objects: Mapping[str, Any],
         metadata: Mapping[str, Any],
@@ -130,7 +130,7 @@ class RunCheckpoint:
         self.last = Path(output_dir) / LAST
         self.best = Path(output_dir) / BEST
         self.network = _unwrapped(network)
-        self.judged = _unwrapped(judged)
+        self.evaluated = _unwrapped(evaluated)
         self.evaluator = evaluator
         self.objects = dict(objects)
         self.metadata = dict(metadata)
@@ -142,7 +142,7 @@ class RunCheckpoint:
         self._last: dict[str, Any] | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with the trainer."""
+        """Register the handler with the trainer."""
         if self.resume:
             engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
@@ -150,24 +150,24 @@ class RunCheckpoint:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._rescue)
 
     def save(self, engine: Engine) -> None:
-        """Saves the epoch that has just ended, on the disk or in memory; in distributed training on rank 0 only."""
+        """Save the epoch that has just ended, on the disk or in memory; on rank 0 only."""
         if not is_main_process():
             return
         name = f"{self.last.parent}, epoch {engine.state.epoch}"
         check_weights(self.network.state_dict(), name)  # else the epoch before is what remains
         state = self.evaluator.state
         due = self._written is None or time.monotonic() - self._written >= self.save_interval
-        unjudged = state.best_metric_epoch == -1  # no validation yet, or no validation cases
-        if self.keep == "last" or unjudged or state.best_metric_epoch == engine.state.epoch:
-            judged = not unjudged and state.epoch == engine.state.epoch
-            figures = self._figures(engine) if judged else {"epoch": engine.state.epoch}
-            self._best = _copied(self.judged.state_dict()), figures
+        unvalidated = state.best_metric_epoch == -1  # no validation yet, or no validation cases
+        if self.keep == "last" or unvalidated or state.best_metric_epoch == engine.state.epoch:
+            validated = not unvalidated and state.epoch == engine.state.epoch
+            figures = self._figures(engine) if validated else {"epoch": engine.state.epoch}
+            self._best = _copied(self.evaluated.state_dict()), figures
         self._last = self._state(engine) if due else _copied(self._state(engine))
         if due:
             self.write()
 
     def write(self) -> None:
-        """Writes what was saved since the last time: the weights that are kept, then the state to resume from."""
+        """Write what was saved since the last write: the kept weights, then the last state."""
         if self._best is not None:
             weights, figures = self._best
             write_checkpoint(self.best, weights, figures=figures, **self.metadata)
@@ -178,7 +178,7 @@ class RunCheckpoint:
         self._best, self._last = None, None
 
     def _rescue(self, engine: Engine, error: BaseException) -> None:
-        """Writes the last complete epoch before Ctrl-C or an error ends the run."""
+        """Write the last complete epoch before Ctrl-C or an error ends the run."""
         try:
             self.write()
         except Exception as failed:  # the run's own error is what a person has to hear of
@@ -186,7 +186,7 @@ class RunCheckpoint:
         raise error from error.__cause__
 
     def _state(self, engine: Engine) -> dict[str, Any]:
-        """Returns what `last.pt` holds; its tensors are those of the training."""
+        """Return what `last.pt` holds; its tensors are those of the training."""
         state = self.evaluator.state
         return {
             "epoch": engine.state.epoch,
@@ -201,7 +201,7 @@ class RunCheckpoint:
         }
 
     def load(self, engine: Engine) -> None:
-        """Takes over the state of `last.pt`; without one the training starts at the first epoch."""
+        """Take over the state of `last.pt`; without one the training starts at the first epoch."""
         if not self.last.exists():
             logger.info(f"{self.last}: nothing to resume, starting at the first epoch")
             return
@@ -224,7 +224,7 @@ class RunCheckpoint:
         logger.info(f"resumed after epoch {content['epoch']} of {engine.state.max_epochs}")
 
     def _check_identity(self, content: Mapping[str, Any]) -> None:
-        """Refuses to go on with a run that began with other data, network, preprocessing, seed or cycle."""
+        """Refuse to resume a run with other data, network, preprocessing, seed or cycle."""
         before = content["identity"]
         changed = [key for key, value in self.identity.items() if key != "network" and before.get(key) != value]
         changed += [] if same_network(before["network"], self.identity["network"]) else ["network"]
@@ -240,7 +240,7 @@ class RunCheckpoint:
             )
 
     def _figures(self, engine: Engine) -> dict[str, Any]:
-        """Validation metrics of this epoch, with the number of slices that they were measured on."""
+        """Return the validation metrics of this epoch, with their number of slices."""
         metrics = {name: round(float(value), 6) for name, value in self.evaluator.state.metrics.items()}
         dataset = self.evaluator.data_loader.dataset
         slices = getattr(dataset, "slices", len(dataset))  # a data set of volumes says how many they hold
@@ -258,6 +258,6 @@ def _unwrapped(network: nn.Module) -> nn.Module:
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a state whose tensors are copies on the host, which the training does not change."""
+    """Return a state whose tensors are copies on the host, which the training does not change."""
     copied: dict[str, Any] = tree_map_only(Tensor, lambda value: value.detach().to("cpu", copy=True), dict(state))
     return copied

@@ -32,12 +32,12 @@ class Curves:
         return getattr(self._writer, name)
 
     def flush(self) -> None:
-        """Writes what is not on the disk yet."""
+        """Write what is not on the disk yet."""
         if self._writer is not None:
             self._writer.flush()
 
     def close(self) -> None:
-        """Ends the writer and its thread; the next figure would begin another file."""
+        """End the writer and its thread; the next figure would begin another file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

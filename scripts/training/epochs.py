@@ -1,4 +1,4 @@
-"""What an epoch's randomness comes from."""
+"""Seed an epoch's randomness, and validate the last epoch."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class EpochSeed:
         self.listeners = list(listeners)
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with the trainer."""
+        """Register the handler with the trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Seeds the epoch that starts."""
+        """Seed the epoch that starts."""
         for listener in self.listeners:
             listener.set_epoch(engine.state.epoch)
         torch.manual_seed(self.seed * 1_000_003 + self.rank * 100_003 + engine.state.epoch)
 
 
 class ValidationHandler(EveryEpochs):
-    """MONAI's handler of the same name, which also validates the last epoch where the interval does not meet it."""
+    """Validate as MONAI's handler of the same name does, and after the last epoch too."""
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with the trainer."""
+        """Register the handler with the trainer."""
 
         def is_due(trainer: Engine, epoch: int) -> bool:
             return epoch % self.interval == 0 or epoch == trainer.state.max_epochs

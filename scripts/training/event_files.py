@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def forget_after(folder: Path, moment: float) -> None:
-    """Removes the events of epochs that a resumed run repeats, so that no curve shows them twice.
+    """Remove the events of epochs that a resumed run repeats, so that no curve shows them twice.
 
     TensorBoard's own `purge_step` cannot do it: iterations and epochs count in one folder. The time
     of an event can.
@@ -31,7 +31,7 @@ def forget_after(folder: Path, moment: float) -> None:
 
 
 def _records(path: Path) -> Iterator[tuple[bytes, bool, float]]:
-    """The complete records of an event file; a killed process may leave half of one.
+    """Yield the complete records of an event file; a killed process may leave half of one.
 
     Yields:
         The record, whether it opens a file, and its time. A file that is open now holds nothing

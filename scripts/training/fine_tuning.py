@@ -1,4 +1,4 @@
-"""Fine-tuning: what a training takes over from the checkpoint that it starts from, and what it records of it."""
+"""Fine-tuning: what a training takes over from its start checkpoint, and records of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FINE_TUNING = "\"['configs/train.yaml','configs/finetune.yaml']\""
 
 
 def read_parent(checkpoint: str | None) -> dict[str, Any]:
-    """Reads the metadata of the checkpoint to fine-tune.
+    """Read the metadata of the checkpoint to fine-tune.
 
     Args:
         checkpoint: weights with their metadata.
@@ -29,7 +29,7 @@ def read_parent(checkpoint: str | None) -> dict[str, Any]:
 
 
 def describe_parent(checkpoint: str | None) -> dict[str, Any] | None:
-    """Returns what the metadata of a fine-tuned network record of its parent.
+    """Return what the metadata of a fine-tuned network record of its parent.
 
     Args:
         checkpoint: weights that the training starts from, or None.
@@ -58,7 +58,7 @@ def check_same_as_parent(
     preprocessing: Mapping[str, Any] | None,
     allow_differences: bool | str = False,
 ) -> None:
-    """Refuses a training that would show the weights other input than they know, or train another network.
+    """Refuse a training whose input or network differs from those of the start checkpoint.
 
     Args:
         checkpoint: weights with their metadata.

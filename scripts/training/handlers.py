@@ -1,4 +1,4 @@
-"""Handlers of a training that MONAI has none for, and how one with an id of its own gets into a list of handlers."""
+"""Handlers for training that MONAI lacks, and a way to list a handler that has its own id."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOSS = from_engine(["loss"], first=True)
 
 
 def named(handler: Any) -> Any:
-    """Returns the handler itself.
+    """Return the handler itself.
 
     MONAI's check of the workflow's properties reads `train#handlers` as it is written and takes
     every entry for a component with a `_target_`, so that a reference such as `@train#schedule`
@@ -31,8 +31,7 @@ class StopAtNonFiniteLoss:
     The first such step is remembered on the loss's own device and looked at every `READ_EVERY`
     steps and before an epoch's other handlers, so that a GPU is not waited for after every step and
     nothing of a broken epoch is saved. A gradient scaler does not help here: it skips gradients
-    that overflow, this is about the loss
-        itself.
+    that overflow, this is about the loss itself.
 
     Args:
         output_dir: folder of the run, which the message names.
@@ -43,7 +42,7 @@ class StopAtNonFiniteLoss:
         self._first = torch.zeros((), dtype=torch.int64)
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with the trainer."""
+        """Register the handler with the trainer."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._note)
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=READ_EVERY), self._stop)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._stop)

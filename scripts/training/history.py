@@ -1,4 +1,4 @@
-"""The curve of a run: one row an epoch as CSV, and the picture of it."""
+"""The curve of a run: a row per epoch as CSV, and its plot."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ class History:
         self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with the trainer."""
+        """Register the handler with the trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._append)
         engine.add_event_handler(Events.COMPLETED, self._draw)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the rows so far."""
+        """Return the rows so far."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over the rows of `state_dict`; rows of epochs that are repeated leave the file."""
+        """Take over the rows of `state_dict`; rows of epochs that are repeated leave the file."""
         self.rows = list(state["rows"])
         self._write()
 
@@ -96,7 +96,7 @@ class History:
 
 
 def draw_curve(rows: list[dict[str, float]]) -> FigureCanvasAgg:
-    """Draws the losses, and the validation's Dice, sensitivity and precision, over the epochs."""
+    """Draw the losses, and the validation's Dice, sensitivity and precision, over the epochs."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     panels = figure.subplots(1, 2)
     for axis, names in zip(panels, (LOSSES, MEASURES), strict=True):

@@ -1,4 +1,4 @@
-"""Several measures of a validation in one handler, computed together."""
+"""Compute several measures of a validation in one handler."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class MeasuresHandler(IgniteMetricHandler):
 
     @torch.no_grad()
     def iteration_completed(self, engine: Engine) -> None:
-        """Takes a batch as a whole, where ignite would hand over its items one by one."""
+        """Take a batch as a whole, where ignite would hand over its items one by one."""
         self.update(self._output_transform(engine.state.output))
 
     def compute(self) -> dict[str, float]:
-        """Returns the measures by their name in `state.metrics`; NaN where no slice or case defines one."""
+        """Return the measures by their name in `state.metrics`, NaN where none is defined."""
         found = self.metric_fn.aggregate()
         values = torch.stack(list(found.values())).cpu().tolist()
         return {self.prefix + name: value for name, value in zip(found, values, strict=True)}
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Puts every measure into `state.metrics`; `name`, that of the handler, is left out."""
+        """Put every measure into `state.metrics`; `name`, that of the handler, is left out."""
         engine.state.metrics.update(self.compute())

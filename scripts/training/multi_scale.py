@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class MultiScaleTrainer(SupervisedTrainer):
-    """MONAI's trainer that uses every batch once at each of several sizes, one step of the optimizer each.
+    """Train with every batch once at each of several sizes, one optimizer step per size.
 
     Fan et al. 2020 (arXiv 2004.14133) train Inf-Net so, at 0.75, 1 and 1.25 of the size; their
     published code clips every component of the gradient to [-0.5, 0.5]. An iteration is still a
@@ -43,7 +43,7 @@ class MultiScaleTrainer(SupervisedTrainer):
         self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip)
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: Mapping[str, Any]) -> Any:
-        """Runs MONAI's iteration at every size."""
+        """Run MONAI's iteration at every size."""
         losses: list[Tensor] = []
         for scale in self.scales:
             scaled = {**batchdata, **{key: self._resize(batchdata[key], scale) for key in ("image", "label")}}
@@ -71,7 +71,7 @@ class MultiScaleTrainer(SupervisedTrainer):
 
 
 def scaled_size(size: Sequence[int], scale: float, multiple: int) -> list[int]:
-    """Returns a size times a scale, rounded to the nearest multiple and at least that.
+    """Return a size times a scale, rounded to the nearest multiple and at least that.
 
     >>> [scaled_size((352, 256), scale, 32) for scale in (0.75, 1, 1.25)]
     [[256, 192], [352, 256], [448, 320]]

@@ -1,4 +1,4 @@
-"""What the network of a training is called in the metadata of its weights."""
+"""Record a training's network in the metadata of its weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NETWORK = "network_def"
 
 
 def network_spec(network: nn.Module) -> dict[str, Any]:
-    """Returns name and arguments of the network that `network_def` defines, as the metadata record them.
+    """Return name and arguments of the network that `network_def` defines, for the metadata.
 
     `create_network` keeps both with the network. Of a class that the configuration names itself by
     `_target_`, MONAI keeps neither: its definition is read from the parser that is just building

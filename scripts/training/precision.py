@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 
 
 def cpu_capabilities() -> Mapping[str, Any]:
-    """Returns what torch knows about this CPU; torch before 2.13 does not tell."""
+    """Return what torch knows about this CPU; torch before 2.13 does not tell."""
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def has_bfloat16(capabilities: Mapping[str, Any]) -> bool:
-    """Whether a CPU computes in bfloat16; unknown and other architectures than x86 are trusted to."""
+    """Return whether a CPU computes in bfloat16; True for unknown architectures and for non-x86."""
     if not str(capabilities.get("architecture", "")).startswith("x86"):
         return True
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
@@ -53,7 +53,7 @@ class AutocastInferer(Inferer):
         return able
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
-        """Maps images (B, C, ...) to logits, bfloat16 under autocast."""
+        """Map images (B, C, ...) to logits, bfloat16 under autocast."""
         enabled = self.amp and inputs.device.type == "cpu" and self._computes_in_bfloat16
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             return self.inferer(inputs, network, *args, **kwargs)

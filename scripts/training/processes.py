@@ -1,4 +1,4 @@
-"""Which process of a distributed run this is."""
+"""Tell which process of a distributed run this is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_main_process() -> bool:
 
 
 def validation_sampler(dataset: Dataset[Any], num_replicas: int, rank: int) -> Sampler[int]:
-    """Returns what deals the items out to the processes, each item once.
+    """Return what deals the items out to the processes, each item once.
 
     MONAI's sampler refuses an empty data set, which MONAI Label gives where nothing is kept for
     validation.

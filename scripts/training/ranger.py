@@ -27,8 +27,8 @@ class Ranger(Optimizer):
         every k-th step: phi <- phi + alpha * (theta - phi), theta <- phi
 
     phi begins as the weights before the first step. Every parameter has its own phi and its own
-    count of steps. Both are part of `state_dict`, so that a run resumed from it goes on as if it
-    had not been stopped. A parameter without gradient is left alone.
+    count of steps. Both are part of `state_dict`, so that a run resumes from it. A parameter
+    without gradient is left alone.
 
     Args:
         params: parameters or groups of them; a group may have settings of its own.
@@ -36,7 +36,7 @@ class Ranger(Optimizer):
         betas: decay of the means of gradient and squared gradient.
         eps: added to the root of the mean squared gradient.
         k: steps from one slow step to the next.
-        alpha: share of the way from slow to fast weights that a slow step goes.
+        alpha: fraction of the way from slow to fast weights that a slow step goes.
 
     Raises:
         ValueError: if a setting is outside what is expected.
@@ -54,7 +54,7 @@ class Ranger(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "k": k, "alpha": alpha})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group of parameters, with the defaults where it has no settings of its own."""
+        """Add a group of parameters, with the defaults where it has no settings of its own."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         for name, valid, expected in (
@@ -69,7 +69,7 @@ class Ranger(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Takes one step.
+        """Take one step.
 
         Args:
             closure: computes the loss and its gradients anew; optional.
@@ -102,7 +102,7 @@ class Ranger(Optimizer):
         return loss
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
-        """Returns the parameter's state; at its first step that of one that has made none."""
+        """Return the parameter's state; at its first step that of one that has made none."""
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0)  # on the CPU, as torch's optimizers count
@@ -113,7 +113,7 @@ class Ranger(Optimizer):
 
 
 def _centralised(gradient: Tensor) -> Tensor:
-    """Takes from the gradient (N, ...) the mean of each of its N rows; a vector stays as it is."""
+    """Take from the gradient (N, ...) the mean of each of its N rows; a vector stays as it is."""
     if gradient.ndim < 2:
         return gradient
     return gradient - gradient.mean(dim=tuple(range(1, gradient.ndim)), keepdim=True)

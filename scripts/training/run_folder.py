@@ -1,4 +1,4 @@
-"""Who may write into an output folder, and what an interrupted run leaves there.
+"""Claim an output folder, and say what an interrupted run leaves there.
 
 A claim writes nothing: a run that fails before it has a result, for want of data for instance,
 leaves no folder behind and removes no earlier run.
@@ -25,7 +25,7 @@ CURVES = "tensorboard"
 def claim_run_folder(
     output_dir: str, resume: bool | str, overwrite: bool | str, rank: int = 0, checkpoint: str | None = None
 ) -> None:
-    """Refuses a folder that holds a training run, unless that run is to be resumed or replaced.
+    """Refuse a folder that holds a training run, unless that run is to be resumed or replaced.
 
     Args:
         output_dir: folder of the run.
@@ -48,9 +48,10 @@ def claim_run_folder(
 
 
 def clear_run_folder(output_dir: str, overwrite: bool | str, rank: int = 0) -> None:
-    """Removes an earlier run that is to be replaced: its state must not be what a killed run is resumed from.
+    """Remove an earlier run that is to be replaced.
 
-    It belongs right before the training, when all that the training needs has been found.
+    A killed run must not resume from its state. The call belongs right before the training, when
+    all that the training needs has been found.
 
     Args:
         output_dir: folder of the run.
@@ -66,7 +67,7 @@ def clear_run_folder(output_dir: str, overwrite: bool | str, rank: int = 0) -> N
 def claim_folder(
     output_dir: str, files: Sequence[str] | None, overwrite: bool | str, rank: int = 0, hint: str = ""
 ) -> None:
-    """Refuses a folder that holds results, unless they are to be replaced, file by file.
+    """Refuse a folder that holds results, unless they are to be replaced, file by file.
 
     Args:
         output_dir: the folder; it need not exist.
@@ -92,7 +93,7 @@ def claim_folder(
 
 
 def kept_of_training(output_dir: str) -> str:
-    """Says in one line what a training that is interrupted leaves."""
+    """Say in one line what a training that is interrupted leaves."""
     last = Path(output_dir) / LAST
     if not last.exists():
         return f"no state was saved in {output_dir} yet; the same command starts again at the first epoch"
@@ -101,22 +102,22 @@ def kept_of_training(output_dir: str) -> str:
 
 
 def kept_of_scheme(output_dir: str) -> str:
-    """Says in one line what a scheme of several trainings that is interrupted leaves."""
+    """Say in one line what a scheme of several trainings that is interrupted leaves."""
     return f"{output_dir} keeps the trainings so far; the same command with --resume true continues from there"
 
 
 def kept_of_evaluation(output_dir: str) -> str:
-    """Says in one line what an evaluation that is interrupted leaves."""
+    """Say in one line what an evaluation that is interrupted leaves."""
     return f"no table was written to {output_dir}; the same command starts again"
 
 
 def kept_of_inference(output_dir: str) -> str:
-    """Says in one line what an inference that is interrupted leaves."""
+    """Say in one line what an inference that is interrupted leaves."""
     return f"the masks in {output_dir} are complete; the same command with --overwrite true makes all of them"
 
 
 def _require_writable(folder: Path) -> None:
-    """Looks at the folder or, where it does not exist, at what it would be made in."""
+    """Look at the folder or, where it does not exist, at what it would be made in."""
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent

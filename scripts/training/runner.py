@@ -1,4 +1,4 @@
-"""What stands first in every workflow's `run`: mistakes on the runner's command line, and the runner's last line.
+"""Check a workflow's ids before it runs, and end the runner's mistakes in one line.
 
 MONAI's runner takes any `--id value` and adds what the configs do not have; it shows a screen of
 frames for every mistake. A workflow that a Python program runs keeps that program's ways: only ids
@@ -29,7 +29,7 @@ SEPARATOR = ReferenceResolver.sep
 
 
 def begin(kept: Callable[[], str]) -> None:
-    """Refuses ids that no config knows; in the runner's own process makes mistakes end in one line.
+    """Refuse ids that no config knows; make mistakes end in one line in the runner's process.
 
     Args:
         kept: says what a run that is interrupted leaves, in one line.
@@ -45,7 +45,7 @@ def begin(kept: Callable[[], str]) -> None:
 
 
 def last_lines(kept: Callable[[], str]) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
-    """Returns a hook for uncaught exceptions that ends with the line that helps.
+    """Return a hook for uncaught exceptions that ends with the line that helps.
 
     A user's mistake is that line alone, an interruption says what is kept. A missing package keeps
     its traceback and is named below it. Anything else is reported as usual.
@@ -72,7 +72,7 @@ def last_lines(kept: Callable[[], str]) -> Callable[[type[BaseException], BaseEx
 
 
 def missing_package(error: BaseException | None) -> str | None:
-    """Returns the package whose absence is at the root of a chain of exceptions, or None."""
+    """Return the package whose absence is at the root of a chain of exceptions, or None."""
     while error is not None:
         if isinstance(error, ImportError):
             found = re.search(r"No module named '([\w-]+)", str(error))
@@ -83,7 +83,7 @@ def missing_package(error: BaseException | None) -> str | None:
 
 
 def refuse_unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> None:
-    """Refuses ids that nothing refers to and no config file has: MONAI's runner would ignore them.
+    """Refuse ids that nothing refers to and no config file has: MONAI's runner would ignore them.
 
     Args:
         config: content of the config files with what the command line set.
@@ -102,7 +102,7 @@ def refuse_unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> None:
 
 
 def unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> list[str]:
-    """Returns the ids of a config that MONAI, the config itself and the bundle's files do not know.
+    """Return the ids of a config that MONAI, the config itself and the bundle's files do not know.
 
     Arguments of components are not looked at: a component refuses those that it does not have.
     """
@@ -122,7 +122,7 @@ def unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> list[str]:
 
 
 def _ids(config: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """The ids in a config but for metadata, notes, imports and arguments of components."""
+    """Yield the ids in a config but for metadata, notes, imports and arguments of components."""
     for name, value in config.items():
         if name.startswith("_") or _imports(value):
             continue

@@ -6,14 +6,13 @@ three readings of it; each stops after so many validations without improvement, 
 has one, from a learning rate of 1e-4:
 
 * `paper`, 200: halve after 25 epochs, and count the 25 epochs to the stop from the last improvement
-or cut, whichever
-  is later; so the run ends once the rate cannot be cut any further. That is 25 epochs at each of
-  eight rates: the lowest rate of 1e-6, which the seventh cut reaches, is this project's number.
+  or cut, whichever is later; so the run ends once the rate cannot be cut any further. That is 25
+  epochs at each of eight rates: the lowest rate of 1e-6, which the seventh cut reaches, is this
+  project's number.
 * `official`, 25: what the authors' published code does: one cut to a tenth after 13 validations
-without a better mean
-  Dice, stop after 25.
+  without a better mean Dice, stop after 25.
 * `literal`, 25: both 25, with PyTorch's convention that patience 25 cuts at the 26th epoch: the
-stop comes first.
+  stop comes first.
 
 `paper` is the default because it is the only one in which the paper's halving happens, with its
 factor, its 25 epochs and its loss. The price is up to 175 epochs beyond Table 1; the best epoch's
@@ -99,11 +98,11 @@ class PlateauSchedule:
         self.finished = False
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with the trainer."""
+        """Register the handler with the trainer."""
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
 
     def __call__(self, engine: Engine) -> None:
-        """Looks at the last validation and cuts the rate or ends the training."""
+        """Cut the rate or end the training by the last validation."""
         value = self.evaluator.state.metrics.get(self.plateau.monitor)
         if value is None:  # no validation cases: nothing to steer by
             return
@@ -113,7 +112,7 @@ class PlateauSchedule:
             engine.terminate()
 
     def update(self, value: float) -> None:
-        """Takes one validation's value; sets `finished` where the training should stop."""
+        """Take one validation's value and set `finished` where the training should stop."""
         better = self.best is None or (value < self.best if self.plateau.mode == "min" else value > self.best)
         if better:
             self.best, self.since_cut, self.since_reset = value, 0, 0
@@ -139,11 +138,11 @@ class PlateauSchedule:
         logger.info(f"learning rate cut to {self.optimizer.param_groups[0]['lr']:g}")
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counters; the learning rates are part of the optimizer's state."""
+        """Return the counters; the learning rates are part of the optimizer's state."""
         names = ("best", "since_cut", "since_reset", "cuts", "finished")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over the counters of `state_dict`."""
+        """Take over the counters of `state_dict`."""
         for name, value in state.items():
             setattr(self, name, value)

@@ -1,4 +1,4 @@
-"""The tables of an evaluation: one row a case, one row a slice, and the summary."""
+"""Tables of an evaluation: a row per case, a row per slice, and the summary."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class CaseTables:
     Args:
         output_dir: folder of the tables.
         cases: what is evaluated, as `select_cases` gives it: "name", "patient", perhaps "slices".
-        threshold: probability from which on a voxel is infection.
+        threshold: decision threshold of the probability.
         context: what the figures belong to (data set, split, fold, checkpoint, grid); kept in the
             summary.
         rules: "plain" or "infnet_toolbox", see `scripts.metrics`.
@@ -73,20 +73,21 @@ class CaseTables:
         self._figures: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with the evaluator."""
+        """Register the handler with the evaluator."""
         engine.add_event_handler(Events.STARTED, self._reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def metrics(self) -> dict[str, float]:
-        """Returns the figures of the cases seen, named as in `summary.json`: "case_dice", "pooled_precision".
+        """Return the figures of the cases seen, named as in `summary.json`.
 
-        All processes of a distributed evaluation have to call it together.
+        Names are those of `flat_figures`: "case_dice", "pooled_precision". All processes of a
+        distributed evaluation have to call it together.
         """
         return flat_figures(self.figures())
 
     def figures(self) -> dict[str, Any]:
-        """Returns the figures of `summary.json`, those of all processes of a distributed evaluation."""
+        """Return the figures of `summary.json`, over all processes of a distributed evaluation."""
         self._gather()
         return self._figures
 
@@ -119,7 +120,7 @@ class CaseTables:
         return [float(mm) for mm in label.pixdim]
 
     def _gather(self) -> None:
-        """Collects the rows of all processes, once per evaluation, and makes the figures of them."""
+        """Collect the rows of all processes once per evaluation and compute the figures."""
         if not self._gathered:
             self.case_rows, self.slice_rows = gather(self.case_rows), gather(self.slice_rows)
             self._figures = self._summarise()
@@ -154,22 +155,22 @@ class TableMetric(Metric):
         super().__init__()
 
     def reset(self) -> None:
-        """Does nothing: the tables begin anew by themselves."""
+        """Do nothing: the tables begin anew by themselves."""
 
     def update(self, output: Any) -> None:
-        """Does nothing: the tables take the cases themselves."""
+        """Do nothing: the tables take the cases themselves."""
 
     def compute(self) -> dict[str, float]:
-        """Returns the figures by name."""
+        """Return the figures by name."""
         return self.tables.metrics()
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Puts every figure into `state.metrics`; `name`, the one that MONAI calls the key metric, is one of them."""
+        """Put every figure into `state.metrics`; `name`, MONAI's key metric, is one of them."""
         engine.state.metrics.update(self.compute())
 
 
 def flat_figures(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the measures of `summarise` as one level: AGGREGATION_MEASURE, each the mean (pooled: the ratio)."""
+    """Return the measures of `summarise` as AGGREGATION_MEASURE: mean or pooled ratio."""
     means = {
         f"{part}_{name}": figures[part][name]["mean"]
         for part in ("case", "slice", "positive_slice")
@@ -180,7 +181,7 @@ def flat_figures(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 def in_words(figures: Mapping[str, Any]) -> str:
-    """Returns the means over cases for the log, Dice first and without its name."""
+    """Return the means over cases for the log, Dice first and without its name."""
     case = figures["case"]
     spread = "" if math.isnan(case["dice"]["std"]) else f" (sd {case['dice']['std']:.3f})"
     further = ", ".join(f"{word} {case[name]['mean']:.{4 if name == 'mae' else 3}f}" for name, word in WORDS.items())
@@ -188,7 +189,7 @@ def in_words(figures: Mapping[str, Any]) -> str:
 
 
 def gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows of all processes in a distributed evaluation."""
+    """Return the rows of all processes in a distributed evaluation."""
     if not is_distributed():
         return rows
     collected: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]

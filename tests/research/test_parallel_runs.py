@@ -14,7 +14,7 @@ import pytest
 from monai.apps.utils import get_logger
 
 from scripts.errors import UserError
-from scripts.research.parallel_runs import side_by_side
+from scripts.research.parallel_runs import in_parallel
 
 
 def speak(word: str) -> None:
@@ -38,7 +38,7 @@ def die() -> None:
 
 def test_each_task_has_its_own_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ("one", "two", "three")
-    assert len(list(side_by_side({tmp_path / word / "log.txt": partial(speak, word) for word in words}, 1))) == 3
+    assert len(list(in_parallel({tmp_path / word / "log.txt": partial(speak, word) for word in words}, 1))) == 3
     for word in words:
         lines = (tmp_path / word / "log.txt").read_text().splitlines()
         assert sorted(line.split(" - ")[-1] for line in lines) == [
@@ -52,16 +52,16 @@ def test_each_task_has_its_own_log(tmp_path: Path, capfd: pytest.CaptureFixture[
 def test_a_failure_arrives_with_its_cause(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     with pytest.raises(RuntimeError, match="wrapped") as caught:
-        list(side_by_side({log: partial(fail, FileNotFoundError)}, 1))
+        list(in_parallel({log: partial(fail, FileNotFoundError)}, 1))
     assert "FileNotFoundError: the cause" in str(caught.value.__cause__)
     assert "FileNotFoundError: the cause" in log.read_text()
 
 
 def test_a_users_mistake_arrives_as_such(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^the cause$"):
-        list(side_by_side({tmp_path / "log.txt": partial(fail, UserError)}, 1))
+        list(in_parallel({tmp_path / "log.txt": partial(fail, UserError)}, 1))
 
 
 def test_a_process_that_the_system_ends_is_a_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ended by the system.*log\.txt\); expected: fewer processes"):
-        list(side_by_side({tmp_path / "log.txt": die}, 2))
+        list(in_parallel({tmp_path / "log.txt": die}, 2))

@@ -13,7 +13,7 @@ from scripts.training.averaging import WeightAverage
 
 def test_mean_of_weights_and_statistics_by_hand() -> None:
     network = nn.BatchNorm1d(1)
-    average = WeightAverage(network, share=0.25)
+    average = WeightAverage(network, momentum=0.25)
     weights = iter((3.0, 7.0))
 
     def step(engine: Engine, batch: object) -> None:
@@ -35,7 +35,7 @@ def test_mean_of_weights_and_statistics_by_hand() -> None:
 
 def test_the_mean_begins_with_what_a_checkpoint_gave() -> None:
     network = nn.Linear(1, 1, bias=False)
-    average = WeightAverage(network, share=0.25)  # before the checkpoint is loaded, as in a training
+    average = WeightAverage(network, momentum=0.25)  # before the checkpoint is loaded, as in a training
     trainer = Engine(lambda engine, batch: network.weight.data.fill_(3.0))
     trainer.add_event_handler(Events.STARTED, lambda: network.weight.data.fill_(1.0))
     average.attach(trainer)
@@ -54,7 +54,7 @@ def test_without_a_share_it_is_the_network_itself() -> None:
 
 
 def test_state_goes_on_where_it_was() -> None:
-    first, second = (WeightAverage(nn.Linear(2, 2), share=0.1) for _ in range(2))
+    first, second = (WeightAverage(nn.Linear(2, 2), momentum=0.1) for _ in range(2))
     second.load_state_dict(first.state_dict())
     for one, other in zip(first.network.parameters(), second.network.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -64,7 +64,7 @@ def test_state_goes_on_where_it_was() -> None:
         WeightAverage(nn.Linear(2, 2)).load_state_dict(first.state_dict())
 
 
-@pytest.mark.parametrize("share", [1, -0.1, "often"])
-def test_other_shares_are_refused(share: object) -> None:
-    with pytest.raises(UserError, match=r"weight_average is .*; expected: a share from 0 to below 1"):
-        WeightAverage(nn.Linear(1, 1), share)  # type: ignore[arg-type]
+@pytest.mark.parametrize("momentum", [1, -0.1, "often"])
+def test_other_momenta_are_refused(momentum: object) -> None:
+    with pytest.raises(UserError, match=r"weight_average is .*; expected: 1 - EMA decay, from 0 to below 1"):
+        WeightAverage(nn.Linear(1, 1), momentum)  # type: ignore[arg-type]

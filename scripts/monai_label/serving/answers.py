@@ -1,4 +1,4 @@
-"""Failures become answers in one line that a person understands; the traceback goes to the server's log."""
+"""Turn failures into answers of one line; the traceback goes to the server's log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def answer(error: Exception) -> HTTPException:
-    """Turns an exception into an answer."""
+    """Turn an exception into an answer."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
@@ -34,7 +34,7 @@ def answer(error: Exception) -> HTTPException:
 
 
 def answering(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a function end in an `answer`, whatever goes wrong in it."""
+    """Make a function end in an `answer`, whatever goes wrong in it."""
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -29,7 +29,7 @@ SEGMENT = {"name": "infection", "description": "COVID-19 infection, outlined by 
 
 
 def write_seg(series: str, mask: str, label_info: Any, made_by: str) -> str:
-    """Writes a mask as DICOM SEG that refers to its series.
+    """Write a mask as DICOM SEG that refers to its series.
 
     Args:
         series: folder of the DICOM series.
@@ -60,7 +60,7 @@ def write_seg(series: str, mask: str, label_info: Any, made_by: str) -> str:
 
 
 def _segment(index: int, number: int, given: Sequence[Mapping[str, Any]], made_by: str) -> dict[str, Any]:
-    """Completes what a client says of a segment; MONAI Label's own default calls everything spleen."""
+    """Complete a client's description of a segment; MONAI Label's default is spleen."""
     said = {**SEGMENT, **(given[index] if index < len(given) else {})}
     attribute = {
         "SegmentLabel": said["name"],
@@ -82,7 +82,7 @@ def _code(code: tuple[str, str, str]) -> dict[str, str]:
 
 
 def segments_of_annotators(seg: Dataset) -> list[int]:
-    """Returns the numbers of the segments of a SEG that no algorithm made alone."""
+    """Return the numbers of the segments of a SEG that no algorithm made alone."""
     return [
         int(one.SegmentNumber)
         for one in seg.get("SegmentSequence") or []
@@ -91,7 +91,9 @@ def segments_of_annotators(seg: Dataset) -> list[int]:
 
 
 def write_label(seg: Dataset, scan: str, label: str) -> None:
-    """Writes what annotators marked in a SEG as a file on the scan's grid; slices without a frame are empty.
+    """Write what annotators marked in a SEG as a file on the scan's grid.
+
+    Slices without a frame are empty.
 
     Args:
         seg: the SEG with its pixels.
@@ -115,7 +117,7 @@ def write_label(seg: Dataset, scan: str, label: str) -> None:
 
 
 def _check_voxels(image: sitk.Image, grid: sitk.Image) -> None:
-    """Refuses a SEG whose corner voxels are not voxels of the grid."""
+    """Refuse a SEG whose corner voxels are not voxels of the grid."""
     size, spacing = np.array(image.GetSize()), np.array(grid.GetSpacing())
     for corner in np.ndindex(2, 2, 2):
         point = image.TransformIndexToPhysicalPoint([int(one) for one in (size - 1) * corner])

@@ -16,7 +16,7 @@ _ROUNDING_MM = 0.1  # what some scanners round positions to
 
 
 def check_places(series: Path, scan: str) -> None:
-    """Refuses a series that is no even stack: one affine would put its slices, and so the mask's, elsewhere.
+    """Refuse a series that is no even stack, because one affine would misplace its slices.
 
     Args:
         series: folder of the DICOM files, one a slice; a single file of several frames is not

@@ -1,4 +1,4 @@
-"""Where scans and labels are: a DICOMweb server, with what MONAI Label's own gets wrong or leaves unchecked.
+"""Scans and labels on a DICOMweb server, with the checks that MONAI Label's own class lacks.
 
 Scans are CT series, named by their SeriesInstanceUID. Labels are DICOM SEG of annotators. A SEG
 whose segments are all AUTOMATIC was made by a model and is no label, whoever stored it. Of several
@@ -63,12 +63,12 @@ class DicomStudies(DICOMWebDatastore):
         super().__init__(*args, **kwargs)
 
     def list_images(self) -> list[str]:
-        """Returns the series that the server holds now; MONAI Label's own keeps its answer for two hours."""
+        """Return the series that the server holds now; MONAI Label caches them for two hours."""
         return [_series(one) for one in self._client.search_for_series(search_filters=self._search_filter)]
 
     @answering
     def get_image_uri(self, image_id: str) -> str:
-        """Returns the scan's file, which is made from the series when it is asked for first."""
+        """Return the scan's file, which is made from the series when it is asked for first."""
         scan = Path(self._datastore.image_path()).resolve() / f"{image_id}.nii.gz"
         if not _UID.fullmatch(image_id):
             _unknown(image_id)
@@ -95,26 +95,26 @@ class DicomStudies(DICOMWebDatastore):
                 LocalDatastore.add_image(self, image_id, scan, self._dicom_info(image_id))
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> NoReturn:
-        """Refuses an upload: it would be a scan that the server does not hold, or change the copy of one."""
+        """Refuse an upload: the DICOMweb server would not hold it."""
         with discarding_upload(image_filename):
             raise HTTPException(400, "scans come from the DICOMweb server; expected: a series that is stored there")
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Returns the scans that an annotator labelled."""
+        """Return the scans that an annotator labelled."""
         return list(self._annotations())
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Returns the scans that no annotator labelled."""
+        """Return the scans that no annotator labelled."""
         labelled = self._annotations()
         return [image for image in self.list_images() if image not in labelled]
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
-        """Returns the copy of a label; labels have the names of their scans."""
+        """Return the copy of a label; labels have the names of their scans."""
         return str(LocalDatastore.get_label_uri(self, label_id, label_tag))
 
     @answering
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
-        """Returns what a training learns from: the scans with their annotators' labels."""
+        """Return what a training learns from: the scans with their annotators' labels."""
         return [
             {"image": self.get_image_uri(one.image), "label": self.get_label_uri(one.image, TAG_OF_ANNOTATORS)}
             for one in self._annotations().values()
@@ -122,7 +122,7 @@ class DicomStudies(DICOMWebDatastore):
         ]
 
     def _annotations(self) -> dict[str, Annotation]:
-        """The newest label of each scan."""
+        """Return the newest label of each scan."""
         images, newest = set(self.list_images()), dict[str, Annotation]()
         for found in self._client.search_for_series(search_filters={"Modality": "SEG"}):
             for one in self._annotations_in(Dataset.from_json(found)):
@@ -131,15 +131,15 @@ class DicomStudies(DICOMWebDatastore):
         return newest
 
     def _age(self, one: Annotation) -> tuple[str, bool]:
-        """Sorts labels by time; of two in the same second the one that came through here is the newer."""
+        """Sort labels by time; of two in one second the one saved through here is newer."""
         return one.time, one.series == self._copied(one.image)
 
     def _copied(self, image_id: str) -> str:
-        """The SEG that the copy of a label is of."""
+        """Return the SEG that a label was copied from."""
         return str(self.get_label_info(image_id, TAG_OF_ANNOTATORS).get(SERIES, ""))
 
     def _annotations_in(self, series: Dataset) -> list[Annotation]:
-        """The annotators' labels in a series, which is looked at once: instances do not change."""
+        """Return the annotators' labels in a series; read once, because instances do not change."""
         uid = str(series.SeriesInstanceUID)
         if uid not in self._known:
             stored = self._client.retrieve_series_metadata(str(series.StudyInstanceUID), uid)
@@ -147,7 +147,7 @@ class DicomStudies(DICOMWebDatastore):
         return self._known[uid]
 
     def _fetch_label(self, one: Annotation) -> bool:
-        """Copies a label unless it is here; one that cannot be used is left out and named in the log."""
+        """Copy a label unless it is here; leave out one that cannot be used, with a log line."""
         copy = self.get_label_uri(one.image, TAG_OF_ANNOTATORS)
         if self._copied(one.image) == one.series and Path(copy).is_file():
             return True
@@ -167,7 +167,7 @@ class DicomStudies(DICOMWebDatastore):
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
     ) -> str:
-        """Keeps a label; that of an annotator goes to the DICOMweb server, as a new SEG."""
+        """Keep a label; that of an annotator goes to the DICOMweb server, as a new SEG."""
         tag, info = str(getattr(label_tag, "value", label_tag)), dict(label_info or {})
         with discarding_upload(label_filename):
             require_plain_name(tag)
@@ -183,7 +183,7 @@ class DicomStudies(DICOMWebDatastore):
                 return str(LocalDatastore.save_label(self, image_id, label, tag, info))
 
     def _store(self, label: str, series: Path, label_info: Any) -> str:
-        """Sends an annotator's label to the server; returns the SEG's series."""
+        """Send an annotator's label to the server and return the SEG's series."""
         with _removed(write_seg(str(series), label, label_info, BY_ANNOTATOR)) as file:
             seg = dcmread(file)
         answer = self._client.store_instances([seg])
@@ -202,7 +202,7 @@ def _series(found: dict[str, Any]) -> str:
 
 
 def _annotation(seg: Dataset) -> Annotation | None:
-    """What the header of a SEG says, unless a model made it or it names no series."""
+    """Return a SEG's header, unless a model made it or it names no series."""
     uid = str(seg.SeriesInstanceUID)
     referenced = seg.get("ReferencedSeriesSequence")
     if not referenced or not segments_of_annotators(seg):
@@ -215,7 +215,7 @@ def _annotation(seg: Dataset) -> Annotation | None:
 
 @contextmanager
 def _as_nifti(label: str, scan: str, name: str) -> Iterator[str]:
-    """Gives a label as a file that says where it lies; OHIF sends the voxels alone."""
+    """Give a label as a file that says where it lies; OHIF sends the voxels alone."""
     if not label.endswith(".bin"):
         yield label
         return

@@ -27,12 +27,12 @@ from .dicom_seg import BY_MODEL, write_seg
 
 
 def checked(kind: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a request says, checked (`check_request`) with the devices of this machine."""
+    """Return what a request says, checked (`check_request`) with the devices of this machine."""
     return check_request(kind, request, device_list())
 
 
 def protect(web: FastAPI, hosts: Iterable[str]) -> None:
-    """Puts the checks before a server's endpoints.
+    """Put the checks before a server's endpoints.
 
     Args:
         web: MONAI Label's web application; it may already have started.
@@ -54,7 +54,7 @@ def protect(web: FastAPI, hosts: Iterable[str]) -> None:
 
 
 def _inference(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Checks the parameters before anything of the request is stored."""
+    """Check the parameters before anything of the request is stored."""
 
     @answering
     def checked_inference(*args: Any, **kwargs: Any) -> Any:
@@ -83,12 +83,12 @@ def _parameters(text: Any) -> dict[str, Any]:
 
 
 def _dicom_seg(series: str, mask: str, label_info: Any, **_: Any) -> str:
-    """Writes a mask of the model, which is no annotator's label whatever the request says."""
+    """Write a mask of the model, which is no annotator's label whatever the request says."""
     return write_seg(series, mask, label_info, BY_MODEL)
 
 
 def _task(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Checks a task before a process is started for it."""
+    """Check a task before a process is started for it."""
 
     @answering
     def checked_run(

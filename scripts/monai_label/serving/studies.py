@@ -38,11 +38,11 @@ class Studies(LocalDatastore):
     """The folder of scans: says what is unknown, and takes a label only on its scan's grid."""
 
     def get_image_uri(self, image_id: str) -> str:
-        """Returns the scan's file; MONAI Label's own returns an empty name for an unknown scan."""
+        """Return the scan's file; MONAI Label's own returns an empty name for an unknown scan."""
         return str(super().get_image_uri(image_id)) or unknown(image_id)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Takes a new scan; its name may not lead out of the folder, and it may be nothing but a scan."""
+        """Take a new scan, and nothing but a scan; its name may not lead out of the folder."""
         with discarding_upload(image_filename):
             require_plain_name(image_id)
             known = settings.MONAI_LABEL_DATASTORE_FILE_EXT
@@ -52,7 +52,7 @@ class Studies(LocalDatastore):
             return str(super().add_image(image_id, image_filename, image_info))
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Keeps a label, replacing an earlier one of the same scan and tag when all of it is written."""
+        """Keep a label; once complete, it replaces an earlier one of the same scan and tag."""
         label_tag = str(getattr(label_tag, "value", label_tag))  # MONAI Label's own tags are members of an Enum
         with discarding_upload(label_filename):
             require_plain_name(label_tag)
@@ -62,7 +62,7 @@ class Studies(LocalDatastore):
             return image_id
 
     def _replace_label(self, image_id: str, label: Path, tag: str, info: dict[str, Any]) -> None:
-        """Writes beside the earlier label and renames; one in another format goes when the new one is listed."""
+        """Write beside the earlier label and rename; remove one in another format afterwards."""
         suffix = suffix_of(label, LABELS) or ""
         folder, entry = Path(self._datastore.label_path(tag)), self._datastore.objects[image_id]
         target = folder / self._filename(image_id, suffix)
@@ -75,7 +75,7 @@ class Studies(LocalDatastore):
                 (folder / self._filename(image_id, earlier.ext)).unlink(missing_ok=True)
 
     def _update_datastore_file(self, lock: bool = True) -> None:
-        """Writes the list of scans and labels; MONAI Label's own leaves half of it when its process is killed."""
+        """Write the list of scans and labels at once; MONAI Label's own may end half-written."""
         with FileLock(self._lock_file) if lock else nullcontext():
             content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
             file = write_atomic(self._datastore_config_path, lambda path: path.write_text(content))
@@ -83,7 +83,7 @@ class Studies(LocalDatastore):
 
 
 def check_label(label: str, scan: str, name: str) -> str:
-    """Refuses a label that does not belong to its scan.
+    """Refuse a label that does not belong to its scan.
 
     Args:
         label: the label's file.
@@ -109,7 +109,7 @@ def check_label(label: str, scan: str, name: str) -> str:
 
 
 def check_annotations(cases: Sequence[Mapping[str, str]]) -> list[str]:
-    """Makes sure that labels belong to their scans before a training, however they came into the folder.
+    """Check before a training that the labels in the folder belong to their scans.
 
     Args:
         cases: paths under "image" and "label".
@@ -140,12 +140,12 @@ def _unmarked_warning(file: Path, name: str) -> str:
 
 
 def unknown(image_id: str) -> NoReturn:
-    """Says that there is no such scan."""
+    """Say that there is no such scan."""
     raise HTTPException(404, f"{image_id}: no such image; expected: an id that /datastore/?output=all lists")
 
 
 def stored_shape(path: str, name: str | None = None) -> tuple[int, ...]:
-    """Returns the size of a NIfTI file."""
+    """Return the size of a NIfTI file."""
     try:
         return tuple(nib.load(path).shape)
     except Exception as error:

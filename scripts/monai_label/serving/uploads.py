@@ -11,7 +11,7 @@ from fastapi import HTTPException
 
 
 def is_upload(path: str) -> bool:
-    """Whether a file came with the request: any other file of this machine is no image to ask for."""
+    """Return whether a file came with the request; no other file may be asked for."""
     file = Path(path)
     named = file.name.startswith(tempfile.gettempprefix())  # as MONAI Label names uploads: nobody's own file
     return named and file.parent == Path(tempfile.gettempdir()) and file.is_file()
@@ -19,7 +19,7 @@ def is_upload(path: str) -> bool:
 
 @contextmanager
 def discarding_upload(path: str) -> Iterator[None]:
-    """Removes an uploaded file when the request fails: MONAI Label removes it only after a success."""
+    """Remove an uploaded file when the request fails; MONAI Label does after a success only."""
     try:
         yield
     except Exception:
@@ -29,7 +29,7 @@ def discarding_upload(path: str) -> Iterator[None]:
 
 
 def require_plain_name(name: str) -> None:
-    """Refuses a name that leads to another folder.
+    """Refuse a name that leads to another folder.
 
     Raises:
         HTTPException: 400.
