@@ -10,6 +10,7 @@ SHELL := /bin/bash
 # TORCH_INDEX=URL takes it from another one (a CPU or CUDA build, README.md says how to choose).
 
 PYTHON ?= python3
+LABEL_PYTHON ?= $(PYTHON)
 TESTS ?=
 TORCH_INDEX ?=
 VENV := .venv
@@ -70,7 +71,7 @@ monailabel: $(LABEL_VENV)/ready $(WEIGHTS)
 	$(LABEL_BIN)/python -m scripts monai_label assemble "$(WEIGHTS)"
 
 $(LABEL_VENV)/ready: requirements-core.txt requirements-monailabel.txt constraints-monailabel.txt
-	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_PYTHON) -m venv $(LABEL_VENV)
 	$(LABEL_INSTALL) $(TORCH_FROM) torch
 	$(LABEL_INSTALL) $(TORCH_FROM) --no-deps torchvision
 	$(LABEL_INSTALL) --requirement requirements-monailabel.txt

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -126,42 +127,26 @@ def make_scan(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
     return make
 
 
+def write_dataset(folder: Path, cases: int = 4, folds: int = 2, **kwargs: object) -> Path:
+    """Writes a data set of small scans with datalist.json; returns its folder."""
+    training = []
+    for index in range(cases):
+        hu, label = small_scan(index, **kwargs)  # type: ignore[arg-type]
+        name = f"case_{index:02d}"
+        paths = {"image": f"images/{name}.nii.gz", "label": f"labels/{name}.nii.gz"}
+        save_scan(folder / paths["image"], hu)
+        save_scan(folder / paths["label"], label)
+        training.append({**paths, "patient": name, "name": name, "fold": index % folds})
+    datalist = {"name": "small", "layout": "generic", "split": "patient", "folds": folds, "seed": 0, "warnings": []}
+    datalist |= {"training": training, "test": [], "unlabeled": []}
+    (folder / "datalist.json").write_text(json.dumps(datalist))
+    return folder
+
+
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a data set of small scans with datalist.json, two folds, returns its folder."""
-
-    def make(cases: int = 4, folds: int = 2, **kwargs: object) -> Path:
-        folder = tmp_path / "dataset"
-        training = []
-        for index in range(cases):
-            hu, label = small_scan(index, **kwargs)  # type: ignore[arg-type]
-            name = f"case_{index:02d}"
-            save_scan(folder / "images" / f"{name}.nii.gz", hu)
-            save_scan(folder / "labels" / f"{name}.nii.gz", label)
-            training.append(
-                {
-                    "image": f"images/{name}.nii.gz",
-                    "label": f"labels/{name}.nii.gz",
-                    "patient": name,
-                    "name": name,
-                    "fold": index % folds,
-                }
-            )
-        datalist = {
-            "name": "small",
-            "layout": "generic",
-            "split": "patient",
-            "folds": folds,
-            "seed": 0,
-            "warnings": [],
-            "training": training,
-            "test": [],
-            "unlabeled": [],
-        }
-        (folder / "datalist.json").write_text(json.dumps(datalist))
-        return folder
-
-    return make
+    """Writes a data set of small scans with datalist.json, two folds; returns its folder."""
+    return partial(write_dataset, tmp_path / "dataset")
 
 
 @pytest.fixture

@@ -6,21 +6,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def check_size(image: Tensor, multiple: int) -> None:
-    """Refuses images (..., H, W) whose height or width is no multiple of `multiple` pixels.
-
-    Raises:
-        ValueError: with the size found and the sizes expected.
-    """
-    height, width = image.shape[-2], image.shape[-1]
-    if height % multiple != 0 or width % multiple != 0:
-        raise ValueError(f"images are {height} x {width} pixels; expected: multiples of {multiple}")
+from .base import check_choice
 
 
 def resize_like(features: Tensor, other: Tensor) -> Tensor:
-    """Bilinear resize of (B, C, h, w) to the height and width of `other` (..., H, W), half-pixel centres."""
+    """Resizes (B, C, h, w) to the height and width of `other` (..., H, W), bilinear, half-pixel centres."""
     return F.interpolate(features, size=other.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def initialise_convolutions(network: nn.Module) -> None:
+    """Draws the weights of all 2-D convolutions anew, by He et al. 2015 ("fan out")."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, batch normalisation; keeps the spatial size.
+
+    Args:
+        in_channels: channels of the input (B, in_channels, H, W).
+        out_channels: channels of the output (B, out_channels, H, W).
+        kernel_size: (height, width) of the kernel, odd, or one number for both.
+        dilation: distance of the kernel's samples.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int] = 3, dilation: int = 1
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding="same", dilation=dilation, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
 
 
 class ConvBlock(nn.Sequential):
@@ -43,6 +60,19 @@ class ConvBlock(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
+
+
+class DoubleConv(nn.Sequential):
+    """Two 3x3 `ConvBlock`; keeps the spatial size.
+
+    Args:
+        in_channels: channels of the input (B, in_channels, H, W).
+        channels: channels between the two.
+        out_channels: channels of the output (B, out_channels, H, W); `channels` unless given.
+    """
+
+    def __init__(self, in_channels: int, channels: int, out_channels: int | None = None) -> None:
+        super().__init__(ConvBlock(in_channels, channels), ConvBlock(channels, out_channels or channels))
 
 
 class SeparableBlock(nn.Sequential):
@@ -109,8 +139,7 @@ def make_upsampling(name: str, in_channels: int, out_channels: int) -> nn.Module
     Raises:
         ValueError: for another name.
     """
-    if name not in UPSAMPLINGS:
-        raise ValueError(f"upsampling is {name!r}; expected: {', '.join(UPSAMPLINGS)}")
+    check_choice("upsampling", name, UPSAMPLINGS)
     if name == "transposed":
         return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
     # Both steps are linear and the weights of an interpolation sum to 1, so that their order is
@@ -122,7 +151,7 @@ def make_upsampling(name: str, in_channels: int, out_channels: int) -> nn.Module
 
 
 class UpBlock(nn.Module):
-    """One decoder level: upsampling by 2, concatenation with the skip, two `ConvBlock`.
+    """One decoder level: upsampling by 2, concatenation with the skip, `DoubleConv`.
 
     Args:
         in_channels: channels of the coarser decoder map.
@@ -142,9 +171,7 @@ class UpBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.up = make_upsampling(upsampling, in_channels, up_channels)
-        self.body = nn.Sequential(
-            ConvBlock(up_channels + skip_channels, out_channels), ConvBlock(out_channels, out_channels)
-        )
+        self.body = DoubleConv(up_channels + skip_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Maps x (B, in_channels, H, W) and skip (B, skip_channels, 2H, 2W) to (B, out_channels, 2H, 2W)."""

@@ -1,9 +1,11 @@
-"""ResNet-34 and ResNet-50 (He et al. 2016) as encoders, by MONAI, where wanted with dilation in place of stride."""
+"""ResNet-34 and ResNet-50 (He et al. 2016) as encoders, by MONAI, with dilation in place of stride where asked."""
 
 from __future__ import annotations
 
 from monai.networks.nets.resnet import ResNet
 from torch import Tensor, nn
+
+from .base import check_width
 
 BLOCKS = (3, 4, 6, 3)  # of the four stages, in both depths
 KINDS = {34: ("basic", 1), 50: ("bottleneck", 4)}  # depth: block, channels of its output over its width
@@ -28,8 +30,7 @@ class ResNetEncoder(nn.Module):
 
     def __init__(self, depth: int, in_channels: int, base_width: int, output_stride: int = 32) -> None:
         super().__init__()
-        if base_width < 4 or base_width % 4:
-            raise ValueError(f"base_width is {base_width}; expected: multiples of 4 from 4 on")
+        check_width(base_width, 4)
         block, expansion = KINDS[depth]
         widths = [base_width * factor for factor in (1, 2, 4, 8)]
         resnet = ResNet(

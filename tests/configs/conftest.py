@@ -2,72 +2,63 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import bundle_runner
+from tests.conftest import write_dataset
+
 TRAIN = "configs/train.yaml"
-NARROW = {
-    "network_def#base_width": 4,
-    "spatial_size": 32,
-    "batch_size": 4,
-    "max_epochs": 2,
-    "device": "cpu",
-    "learning_rate": 0.01,
-}
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., bundle_runner.Done]
 
 
-def bundle_command(run_id: str, config: str, **settings: object) -> list[str]:
-    options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", config, *options]
+@pytest.fixture(scope="session")
+def run_bundle() -> Run:
+    """Runs a workflow as `monai.bundle run` does, in this process."""
+    return bundle_runner.run_bundle
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+@pytest.fixture(scope="session")
+def run_bundle_process() -> Run:
+    """Runs `python -m monai.bundle run` in a process of its own."""
 
-
-@pytest.fixture
-def run_bundle(bundle_root: Path) -> Run:
-    """Runs `python -m monai.bundle run` from the bundle root; fails the test unless told that it may fail."""
-
-    def run(run_id: str, config: str, ok: bool = True, cwd: Path | None = None, **settings: object):
-        done = subprocess.run(
-            bundle_command(run_id, config, **settings),
-            cwd=cwd or bundle_root,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        if ok:
-            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done
+    def run(
+        run_id: str, config: str, ok: bool = True, cwd: Path = bundle_runner.ROOT, **settings: object
+    ) -> bundle_runner.Done:
+        return bundle_runner.run_process(bundle_runner.bundle_command(run_id, config, **settings), cwd, ok)
 
     return run
 
 
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set and the run of two short epochs on it."""
+    folder = tmp_path_factory.mktemp("trained")
+    dataset = write_dataset(folder / "dataset")
+    bundle_runner.run_bundle("training", TRAIN, dataset_dir=dataset, output_dir=folder / "run", **bundle_runner.NARROW)
+    return folder
+
+
 @pytest.fixture
-def trained(run_bundle: Run, make_dataset: Callable[..., Path], tmp_path: Path) -> Path:
+def trained(trained_once: Path, tmp_path: Path) -> Path:
     """A checkpoint of two short epochs; its data set lies beside it."""
-    run_bundle("training", TRAIN, dataset_dir=make_dataset(), output_dir=tmp_path / "run", **NARROW)
+    shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
     return tmp_path / "run" / "model.pt"
-
-
-class BundleTools:
-    """What tests need that start the bundle's processes themselves."""
-
-    narrow = NARROW
-    command = staticmethod(bundle_command)
-    environment = staticmethod(environment)
 
 
 @pytest.fixture(scope="session")
 def bundle_tools() -> type[BundleTools]:
     """Command line, environment and settings of a small run."""
     return BundleTools
+
+
+class BundleTools:
+    """What tests need that start the bundle's processes themselves."""
+
+    narrow = bundle_runner.NARROW
+    command = staticmethod(bundle_runner.bundle_command)
+    environment = staticmethod(bundle_runner.environment)

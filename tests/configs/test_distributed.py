@@ -5,9 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import torch
+
+from tests.bundle_runner import unchanged_process
+from tests.configs import record_training
 
 TRAIN = "configs/train.yaml"
 
@@ -28,62 +32,15 @@ def torchrun(bundle_root: Path, tools, program: str, *arguments: str, processes:
     assert done.returncode == 0 or torn_down, done.stdout[-2000:] + done.stderr[-4000:]
 
 
-PROGRAM = '''
-"""Runs the training workflow for a few steps with BatchNorm in eval mode; records losses and gradients."""
-import sys
-import torch
-import torch.distributed as dist
-from ignite.engine import Events
-from monai.bundle import ConfigWorkflow
-from monai.engines.utils import IterationEvents
-sys.path.insert(0, ".")
-dataset, folder, *overlays = sys.argv[1:]
-flow = ConfigWorkflow(
-    config_file=["configs/train.yaml", *overlays], workflow_type="train", meta_file="configs/metadata.json",
-    logging_file="configs/logging.conf", dataset_dir=dataset, output_dir=folder, device="cpu", spatial_size=32,
-    batch_size=4, max_epochs=1, val_interval=5, **{"network_def#base_width": 4},
-)
-flow.initialize()
-network, trainer = flow.parser.get_parsed_content("network"), flow.parser.get_parsed_content("train#trainer")
-losses, gradients = [], []
-
-def freeze(module):
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
-            layer.eval()
-
-def record(engine):
-    losses.append(engine.state.output["loss"].item())
-    gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]).clone())
-
-network.register_forward_pre_hook(lambda module, args: freeze(module))
-trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, record)
-flow.run()
-if not dist.is_initialized() or dist.get_rank() == 0:
-    torch.save({"losses": losses, "gradients": torch.stack(gradients)}, folder + "/record.pt")
-flow.finalize()
-'''
-
-
 def test_two_processes_equal_one(
     make_dataset: Callable[..., Path], bundle_root: Path, bundle_tools, tmp_path: Path
 ) -> None:
     dataset = make_dataset(cases=4, shape=(40, 36, 8))
-    program = tmp_path / "record.py"
-    program.write_text(PROGRAM)
-    records = {}
-    for processes, overlays in ((1, []), (2, ["configs/multi_gpu_train.yaml"])):
-        folder = tmp_path / f"run{processes}"
-        if processes == 1:
-            command = [sys.executable, str(program), str(dataset), str(folder)]
-            done = subprocess.run(
-                command, cwd=bundle_root, env=bundle_tools.environment(), capture_output=True, text=True, timeout=300
-            )
-            assert done.returncode == 0, done.stderr[-4000:]
-        else:
-            torchrun(bundle_root, bundle_tools, str(program), str(dataset), str(folder), *overlays, processes=2)
-        records[processes] = torch.load(folder / "record.pt", weights_only=True)
-    one, two = records[1], records[2]
+    with unchanged_process(), chdir(bundle_root):
+        record_training.record(str(dataset), str(tmp_path / "one"))
+    program = [record_training.__file__, str(dataset), str(tmp_path / "two"), "configs/multi_gpu_train.yaml"]
+    torchrun(bundle_root, bundle_tools, *program, processes=2)
+    one, two = (torch.load(tmp_path / name / "record.pt", weights_only=True) for name in ("one", "two"))
     assert len(one["losses"]) == len(two["losses"]) == 4
     torch.testing.assert_close(torch.tensor(two["losses"]), torch.tensor(one["losses"]), rtol=0, atol=1e-5)
     torch.testing.assert_close(two["gradients"][:2], one["gradients"][:2], rtol=0, atol=1e-5)

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import monai.bundle
 import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from tests.bundle_runner import unchanged_process
+
 MakeDataset = Callable[..., Path]
 
 
 @pytest.fixture
-def bundle(bundle_root: Path, bundle_tools) -> Callable[..., str]:
-    """Runs `python -m monai.bundle COMMAND` and returns what it printed; fails the test if it fails."""
+def bundle(bundle_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[..., str]:
+    """Calls a command of `python -m monai.bundle` and returns what it logged."""
+    monkeypatch.chdir(bundle_root)
 
     def call(command: str, **options: object) -> str:
-        words = [text for key, value in options.items() for text in (f"--{key}", str(value))]
-        done = subprocess.run(
-            [sys.executable, "-m", "monai.bundle", command, *words],
-            cwd=bundle_root,
-            env=bundle_tools.environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-        return done.stdout + done.stderr
+        with unchanged_process():
+            getattr(monai.bundle, command)(**options)
+        return caplog.text
 
     return call
 
@@ -79,12 +73,12 @@ def test_a_trained_checkpoint_verifies_and_exports(bundle, trained: Path, tmp_pa
         "net_id": "network_def",
         "config_file": "configs/inference.yaml",
         "meta_file": "configs/metadata.json",
-        "checkpoint": trained,
+        "checkpoint": str(trained),
     }
     bundle("verify_net_in_out", device="cpu", **common)
     script, onnx = tmp_path / "model.ts", tmp_path / "model.onnx"
-    bundle("ckpt_export", filepath=script, ckpt_file=trained, **common)
-    bundle("onnx_export", filepath=onnx, ckpt_file=trained, input_shape="[2,1,64,64]", **common)
+    bundle("ckpt_export", filepath=str(script), ckpt_file=str(trained), **common)
+    bundle("onnx_export", filepath=str(onnx), ckpt_file=str(trained), input_shape=[2, 1, 64, 64], **common)
 
     parser = ConfigParser()
     parser.read_config("configs/inference.yaml")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from monai.bundle import ConfigParser
+
+from tests.bundle_runner import run_command
 
 TRAIN = "['configs/train.yaml','configs/multiclass.yaml']"
 EVALUATE = "['configs/train.yaml','configs/evaluate.yaml','configs/evaluate_multiclass.yaml']"
@@ -77,7 +77,7 @@ def test_without_a_fold_nothing_validates(
 
 
 def test_train_evaluate_classify(
-    run_bundle, make_class_dataset: Callable[..., Path], make_checkpoint, bundle_root: Path, tmp_path: Path
+    run_bundle, make_class_dataset: Callable[..., Path], make_checkpoint, tmp_path: Path
 ) -> None:
     dataset = make_class_dataset()
     settings = {**SMALL, "dataset_dir": dataset}
@@ -109,11 +109,10 @@ def test_train_evaluate_classify(
     assert summary["figures"]["consolidation"]["case"]["dice"]["n"] == 2
     assert len(list((tables / "priors").glob("*/case_0[02].nii.gz"))) == 2
 
-    # From another process, as users do: infection first, then its classes.
+    # As users do: infection first, then its classes.
     words = ["classify", str(dataset / "images" / "case_00.nii.gz"), str(tmp_path / "out"), "--device", "cpu"]
     words += ["--weights", str(infection), "--class_weights", str(tmp_path / "run" / "model.pt")]
-    done = subprocess.run([sys.executable, "-m", "scripts", *words], cwd=bundle_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = run_command(*words)
     assert done.stderr.splitlines()[-1].startswith("DEMONSTRATION WEIGHTS")
     assert done.stdout.startswith("infection: ")
     assert set(np.unique(np.asarray(nib.load(tmp_path / "out" / "classes.nii.gz").dataobj))) <= {0, 1, 2}

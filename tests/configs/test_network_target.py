@@ -79,7 +79,7 @@ def test_train_evaluate_infer(definition: dict[str, Any], make_dataset: Callable
 
 
 def test_the_documented_network(
-    run_bundle, make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
+    run_bundle_process, make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
 ) -> None:
     """The example of docs/training.md, in a copy of the bundle: a file, an overlay, a training."""
     text = (bundle_root / "docs/training.md").read_text(encoding="utf-8")
@@ -92,6 +92,6 @@ def test_the_documented_network(
     (bundle / "configs/networks/plain_net.yaml").write_text(overlay)
     config = f"['{TRAIN}','configs/networks/plain_net.yaml']"
     out = tmp_path / "run"
-    run_bundle("training", config, cwd=bundle, dataset_dir=make_dataset(cases=2), output_dir=out, **SETTINGS)
+    run_bundle_process("training", config, cwd=bundle, dataset_dir=make_dataset(cases=2), output_dir=out, **SETTINGS)
     metadata = json.loads((out / "model.json").read_text())
     assert metadata["network"] == {"name": "plain_net", "arguments": {"width": 16}}

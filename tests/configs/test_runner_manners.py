@@ -23,9 +23,9 @@ def epochs(run: Path, column: str) -> list[str]:
     return [row["epoch"] for row in csv.DictReader((run / "history.csv").open()) if row[column]]
 
 
-def test_training_without_data_ends_in_one_line_and_leaves_nothing(run_bundle, tmp_path: Path) -> None:
+def test_training_without_data_ends_in_one_line_and_leaves_nothing(run_bundle_process, tmp_path: Path) -> None:
     data, out = tmp_path / "none", tmp_path / "run"
-    done = run_bundle("training", TRAIN, ok=False, dataset_dir=data, output_dir=out, device="cpu")
+    done = run_bundle_process("training", TRAIN, ok=False, dataset_dir=data, output_dir=out, device="cpu")
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].startswith(f"error: {data}: ")
     assert "Traceback" not in done.stderr

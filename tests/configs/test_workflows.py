@@ -67,7 +67,7 @@ def test_missing_data_is_said_in_the_last_line(run_bundle, bundle_tools, tmp_pat
         **bundle_tools.narrow,
     )
     # A list of everything that is expected follows, so the message has several lines.
-    message = done.stderr[done.stderr.rindex("\nerror: ") :]
+    message = done.stderr[done.stderr.rindex("error: ") :]
     assert str(tmp_path / "nothing") in message
     assert "Traceback" not in message
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +33,7 @@ from scripts.inference.segmenter import Segmenter
 from scripts.pipeline.case import CaseSegmenter
 from scripts.pipeline.inputs import expand_inputs
 from scripts.research.workflows import train_once
+from tests.bundle_runner import run_command
 
 
 def case(probability: np.ndarray, label: np.ndarray, picture: bool = False, distance: float = 1.0) -> CaseCounts:
@@ -117,7 +116,7 @@ def test_reliability_by_hand() -> None:
 
 
 def test_the_command_completes_the_metadata_and_segment_obeys(
-    make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
+    make_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:
     data, settings = make_dataset(cases=4, folds=2), {"spatial_size": 32, "max_epochs": 1, "network_def#base_width": 4}
     trained = [
@@ -145,9 +144,7 @@ def test_the_command_completes_the_metadata_and_segment_obeys(
         calibrate(weights, str(data), [*trained, trained[0]], False, 10, torch.device("cpu"))
     assert read_metadata(weights) == metadata
 
-    words = [sys.executable, "-m", "scripts", "calibrate", weights, data, *trained, "--flips", "true", "--size", "48"]
-    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = run_command("calibrate", weights, data, *trained, "--flips", "true", "--size", "48")
     metadata = read_metadata(weights)
     point, found = metadata["operating_point"], metadata["calibration"]
     assert f"threshold {point['threshold']:.3f}" in done.stdout

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from scripts.inference.segmenter import HounsfieldSlices, Segmenter
 from scripts.inference.whole_scan import looked_at, scan_logits
 from scripts.io.reading import read_scan
 from scripts.io.volume import Scan, canonical
+from tests.bundle_runner import run_bundle
 
 MakeScan = Callable[..., tuple[Path, Path]]
 Turned = Callable[[nib.Nifti1Image, str], nib.Nifti1Image]
@@ -55,9 +54,7 @@ def segment(segmenter: Segmenter, path: Path, threshold: float | None = None) ->
 
 
 @pytest.mark.parametrize(("dtype", "flips"), [(np.int16, False), (np.float64, True)])
-def test_the_mask_is_that_of_run_inference_bit_for_bit(
-    dtype: type, flips: bool, weights: Path, bundle_root: Path, tmp_path: Path
-) -> None:
+def test_the_mask_is_that_of_run_inference_bit_for_bit(dtype: type, flips: bool, weights: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(-600, 300, (90, 70, 19)).clip(-1500, 1000)  # two batches of 8 and one of 3
     turn = Rotation.from_euler("xyz", [20, -9, 14], degrees=True).as_matrix()
@@ -68,28 +65,23 @@ def test_the_mask_is_that_of_run_inference_bit_for_bit(
         image = nib.Nifti1Image(image.dataobj, affine, image.header)
     nib.save(image, tmp_path / "scan.nii.gz")
     _, found, threshold = segment(Segmenter(weights, device="cpu", test_time_flips=flips), tmp_path / "scan.nii.gz")
-    words = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml"]
-    words += ["--dataset_dir", tmp_path / "scan.nii.gz", "--checkpoint", weights, "--output_dir", tmp_path / "out"]
-    words += ["--device", "cpu", "--threshold", threshold, "--test_time_flips", flips]
-    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    paths = {"dataset_dir": tmp_path / "scan.nii.gz", "checkpoint": weights, "output_dir": tmp_path / "out"}
+    settings = {"device": "cpu", "threshold": threshold, "test_time_flips": flips}
+    run_bundle("inference", "configs/inference.yaml", **paths, **settings)
     expected = np.asarray(nib.load(tmp_path / "out" / "scan_infection.nii.gz").dataobj)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_around_the_lungs_the_mask_is_that_of_run_inference_bit_for_bit(
-    make_checkpoint: Callable[..., Path], turned: Turned, bundle_root: Path, tmp_path: Path
+    make_checkpoint: Callable[..., Path], turned: Turned, tmp_path: Path
 ) -> None:
     phantom = make_phantom(2, shape=(128, 128, 56), spacing=(2.75, 2.75, 5.0))
     nib.save(turned(nib.Nifti1Image(phantom.image, phantom.affine), "ASR"), tmp_path / "scan.nii.gz")
     weights = make_checkpoint(tmp_path / "model.pt", steps={"field_of_view": "lungs", "z_score": False})
     segmenter = Segmenter(weights, device="cpu")
     scan, found, threshold = segment(segmenter, tmp_path / "scan.nii.gz")
-    words = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml"]
-    words += ["--dataset_dir", tmp_path / "scan.nii.gz", "--checkpoint", weights, "--output_dir", tmp_path / "out"]
-    words += ["--device", "cpu", "--threshold", threshold]
-    done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    paths = {"dataset_dir": tmp_path / "scan.nii.gz", "checkpoint": weights, "output_dir": tmp_path / "out"}
+    run_bundle("inference", "configs/inference.yaml", device="cpu", threshold=threshold, **paths)
     expected = np.asarray(nib.load(tmp_path / "out" / "scan_infection.nii.gz").dataobj)
     np.testing.assert_array_equal(found, expected)
     lungs = np.argwhere(phantom.lungs > 0)

@@ -14,7 +14,7 @@ from monai.networks.blocks import Convolution
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
-from ..blocks import check_size
+from ..base import SegmentationNetwork, check_size
 from ..registration import register
 from .carafe import CARAFE
 
@@ -66,7 +66,7 @@ class CARAFEUpBlock(nn.Module):
 
 
 @register("cares_unet")
-class CAResUNet(nn.Module):
+class CAResUNet(SegmentationNetwork):
     """CARes-UNet of Xu et al. 2021; 54,417,554 parameters at width 64.
 
     The paper's network ends in two maps, background and lesion, of which a softmax makes
@@ -79,27 +79,12 @@ class CAResUNet(nn.Module):
     mask at 0.5 is the same, and the loss loses its zero (see `DiceCrossEntropyLoss`). Nor are the
     1x1 shortcuts that its residual blocks have and never use (2,100,864 parameters).
 
-    Args:
-        in_channels: channels of the image.
-        base_width: channels of the finest level (64 in the paper); the others have 2, 4, 8 and 16
-            times as many.
-        dropout: probability of dropping a channel of the last map while training; 0 in the paper.
-            Made for epistemic uncertainty by repeated passes in training mode.
-
-    Raises:
-        ValueError: if an argument is outside what is expected.
+    Arguments and errors: see `SegmentationNetwork`; the levels have 1, 2, 4, 8 and 16 times the base width.
     """
 
     def __init__(self, in_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
-        super().__init__()
-        if base_width < 1:
-            raise ValueError(f"base_width is {base_width}; expected: 1 and more")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
+        super().__init__(base_width, dropout, width_multiple=1, size_multiple=2 ** (LEVELS - 1))
         channels = [base_width * 2**level for level in range(LEVELS)]
-        self.size_multiple = 2 ** (LEVELS - 1)
-        self.deep_supervision = False
-        self.edge_heads = self.mask_heads = 0
         self.first = conv_block(in_channels, base_width)
         self.stages = nn.ModuleList(
             nn.Sequential(conv_block(width, width, stride=2), conv_block(width, 2 * width)) for width in channels[:-1]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..blocks import ConvBlock, check_size, resize_like
+from ..base import SegmentationNetwork, check_size
+from ..blocks import ConvBlock, resize_like
 from ..registration import register
 from ..resnet import ResNetEncoder
 
@@ -86,26 +87,14 @@ class DecoderBlock(nn.Sequential):
 
 
 @register("ce_net")
-class CENet(nn.Module):
+class CENet(SegmentationNetwork):
     """CE-Net with ResNet-34; 28,996,821 parameters.
 
-    Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
-        base_width: channels of the stem, a multiple of 4.
-        dropout: probability of dropping a channel before the last convolution while training.
-
-    Raises:
-        ValueError: if an argument is outside what is expected.
+    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4.
     """
 
-    edge_heads = 0
-    mask_heads = 0
-    deep_supervision = False
-
     def __init__(self, in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.size_multiple = 32  # here and not in the class, where TorchScript does not see it
+        super().__init__(base_width, dropout, size_multiple=32)
         self.smallest = self.size_multiple * max(KERNELS)
         self.encoder = ResNetEncoder(34, in_channels, base_width)
         channels = self.encoder.channels[1:]
@@ -134,11 +123,7 @@ class CENet(nn.Module):
             ValueError: if H or W is not a multiple of 32, or below 192: the RMP's largest kernel
                 has to fit.
         """
-        check_size(image, self.size_multiple)
-        if min(image.shape[2], image.shape[3]) < self.smallest:
-            raise ValueError(
-                f"images are {image.shape[2]} x {image.shape[3]} pixels; expected: from {self.smallest} on"
-            )
+        check_size(image, self.size_multiple, self.smallest)
         features = self.encoder(image)
         x = self.context(features[4])
         for index, block in enumerate(self.decoder):

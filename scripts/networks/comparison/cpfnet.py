@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base import SegmentationNetwork
 from ..blocks import ConvBlock, SeparableBlock, resize_like
 from ..registration import register
 from ..resnet import ResNetEncoder
@@ -104,26 +105,14 @@ class DecoderBlock(nn.Sequential):
 
 
 @register("cpfnet")
-class CPFNet(nn.Module):
+class CPFNet(SegmentationNetwork):
     """CPFNet with ResNet-34; 31,577,254 parameters. Images of any size.
 
-    Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
-        base_width: channels of the stem, a multiple of 4.
-        dropout: probability of dropping a channel before the last convolution while training.
-
-    Raises:
-        ValueError: if an argument is outside what is expected.
+    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4.
     """
 
-    edge_heads = 0
-    mask_heads = 0
-    size_multiple = 1
-    deep_supervision = False
-
     def __init__(self, in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(base_width, dropout)
         self.encoder = ResNetEncoder(34, in_channels, base_width)
         channels = self.encoder.channels[1:]
         self.fusion = ScaleAwarePyramidFusion(channels[3])

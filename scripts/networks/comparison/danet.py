@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..base import SegmentationNetwork
 from ..blocks import ConvBlock, resize_like
 from ..registration import register
 from ..resnet import ResNetEncoder
@@ -55,24 +56,11 @@ class ChannelAttention(nn.Module):
 
 
 @register("danet")
-class DANet(nn.Module):
+class DANet(SegmentationNetwork):
     """DANet with ResNet-50 at output stride 8; 47,428,677 parameters. Images of any size.
 
-    Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
-        base_width: channels of the stem, a multiple of 4.
-        dropout: probability of dropping a channel before the last convolution while training.
-        deep_supervision: whether training mode returns the maps of the two attentions too. The
-            parameters are the same either way.
-
-    Raises:
-        ValueError: if an argument is outside what is expected.
+    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4.
     """
-
-    edge_heads = 0
-    mask_heads = 2
-    size_multiple = 1
 
     def __init__(
         self,
@@ -82,8 +70,7 @@ class DANet(nn.Module):
         dropout: float = 0.0,
         deep_supervision: bool = True,
     ) -> None:
-        super().__init__()
-        self.deep_supervision = deep_supervision
+        super().__init__(base_width, dropout, mask_heads=2, deep_supervision=deep_supervision)
         self.encoder = ResNetEncoder(50, in_channels, base_width, output_stride=8)
         last = self.encoder.channels[4]
         width = last // 4

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..base import SegmentationNetwork
 from ..blocks import ConvBlock, SeparableBlock, resize_like
 from ..registration import register
 from ..resnet import ResNetEncoder
@@ -49,27 +50,15 @@ class ASPP(nn.Module):
 
 
 @register("deeplabv3plus")
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(SegmentationNetwork):
     """DeepLabv3+ with ResNet-50 at output stride 16; 26,671,057 parameters. Images of any size.
 
-    Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
-        base_width: channels of the stem, a multiple of 4. Pyramid and decoder have 4 times as many,
-            the low-level features 3/4 (48 of 64 in the paper).
-        dropout: probability of dropping a channel before the last convolution while training.
-
-    Raises:
-        ValueError: if an argument is outside what is expected.
+    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4. Pyramid and decoder have 4
+    times as many channels, the low-level features 3/4 (48 of 64 in the paper).
     """
 
-    edge_heads = 0
-    mask_heads = 0
-    size_multiple = 1
-    deep_supervision = False
-
     def __init__(self, in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(base_width, dropout)
         width, low = 4 * base_width, 3 * base_width // 4
         self.encoder = ResNetEncoder(50, in_channels, base_width, output_stride=16)
         self.aspp = ASPP(self.encoder.channels[4], width)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..base import SegmentationNetwork
 from ..blocks import ConvBlock, resize_like
 from ..registration import register
 from ..resnet import ResNetEncoder
@@ -75,24 +76,11 @@ class Decoder(nn.Module):
 
 
 @register("f3net")
-class F3Net(nn.Module):
+class F3Net(SegmentationNetwork):
     """F3Net with ResNet-50; 25,530,438 parameters. Images of any size.
 
-    Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
-        base_width: channels of the stem and of the decoders, a multiple of 4.
-        dropout: probability of dropping a channel before the last convolution while training.
-        deep_supervision: whether training mode returns the maps of the first decoder and of the
-            four levels too. The parameters are the same either way.
-
-    Raises:
-        ValueError: if an argument is outside what is expected.
+    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4.
     """
-
-    edge_heads = 0
-    mask_heads = 5
-    size_multiple = 1
 
     def __init__(
         self,
@@ -102,8 +90,7 @@ class F3Net(nn.Module):
         dropout: float = 0.0,
         deep_supervision: bool = True,
     ) -> None:
-        super().__init__()
-        self.deep_supervision = deep_supervision
+        super().__init__(base_width, dropout, mask_heads=5, deep_supervision=deep_supervision)
         self.encoder = ResNetEncoder(50, in_channels, base_width)
         self.squeeze = nn.ModuleList(
             ConvBlock(channels, base_width, kernel_size=1) for channels in self.encoder.channels[1:]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..blocks import check_size
+from ..base import SegmentationNetwork, check_size
 from ..registration import register
 
 LEVELS = (1, 2, 4, 8, 16)  # channels of the five levels over the base width
@@ -36,7 +36,7 @@ class UNet(BasicUNet):
 
 
 @register("unetpp")
-class UNetPlusPlus(nn.Module):
+class UNetPlusPlus(SegmentationNetwork):
     """UNet++ (Zhou et al. 2018) by MONAI; 9,118,756 parameters. Images of any size from 32 x 32 on.
 
     Args:
@@ -52,10 +52,6 @@ class UNetPlusPlus(nn.Module):
         ValueError: for deep supervision of more than one channel.
     """
 
-    edge_heads = 0
-    mask_heads = 3
-    size_multiple = 1
-
     def __init__(
         self,
         in_channels: int = 1,
@@ -64,10 +60,9 @@ class UNetPlusPlus(nn.Module):
         dropout: float = 0.0,
         deep_supervision: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(base_width, dropout, width_multiple=1, mask_heads=3, deep_supervision=deep_supervision)
         if deep_supervision and out_channels != 1:
             raise ValueError(f"out_channels is {out_channels}; expected with deep supervision: 1")
-        self.deep_supervision = deep_supervision
         features = [base_width * factor for factor in (*LEVELS, 1)]
         self.network = BasicUNetPlusPlus(
             spatial_dims=2,

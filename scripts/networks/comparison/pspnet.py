@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..base import SegmentationNetwork
 from ..blocks import ConvBlock, resize_like
 from ..registration import register
 from ..resnet import ResNetEncoder
@@ -46,26 +47,13 @@ class PyramidPooling(nn.Module):
 
 
 @register("pspnet")
-class PSPNet(nn.Module):
+class PSPNet(SegmentationNetwork):
     """PSPNet with ResNet-50 at output stride 8 and the auxiliary map after its third stage.
 
     48,935,618 parameters. Images of any size.
 
-    Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
-        base_width: channels of the stem, a multiple of 4.
-        dropout: probability of dropping a channel before the last convolution while training.
-        deep_supervision: whether training mode returns the auxiliary map too. The parameters are
-            the same.
-
-    Raises:
-        ValueError: if an argument is outside what is expected.
+    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4.
     """
-
-    edge_heads = 0
-    mask_heads = 1
-    size_multiple = 1
 
     def __init__(
         self,
@@ -75,8 +63,7 @@ class PSPNet(nn.Module):
         dropout: float = 0.0,
         deep_supervision: bool = True,
     ) -> None:
-        super().__init__()
-        self.deep_supervision = deep_supervision
+        super().__init__(base_width, dropout, mask_heads=1, deep_supervision=deep_supervision)
         self.encoder = ResNetEncoder(50, in_channels, base_width, output_stride=8)
         third, last = self.encoder.channels[3:]
         self.pyramid = PyramidPooling(last, last // len(BINS))

@@ -9,28 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..blocks import resize_like
+from ..base import SegmentationNetwork
+from ..blocks import ConvNorm, resize_like
 from ..registration import register
 from ..resnet import ResNetEncoder
 
 UNITS = 4
 LEVELS = 4
-
-
-class ConvNorm(nn.Sequential):
-    """Convolution and batch normalisation without activation; keeps the spatial size.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, H, W).
-        out_channels: channels of the output (B, out_channels, H, W).
-        kernel_size: odd.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
-            nn.BatchNorm2d(out_channels),
-        )
 
 
 class Reduction(nn.ModuleList):
@@ -138,25 +123,12 @@ class Head(nn.Module):
 
 
 @register("scrn")
-class SCRN(nn.Module):
+class SCRN(SegmentationNetwork):
     """SCRN with ResNet-50 and four cross refinement units; 25,220,226 parameters. Images of any size.
 
-    Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
-        base_width: channels of the stem, a multiple of 4; the features of region and edge have half
-            as many.
-        dropout: probability of dropping a channel before the last convolution while training.
-        deep_supervision: whether training mode returns the map of the edge too. The parameters are
-            the same.
-
-    Raises:
-        ValueError: if an argument is outside what is expected.
+    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4, and the features of region
+    and edge have half as many channels.
     """
-
-    edge_heads = 1
-    mask_heads = 0
-    size_multiple = 1
 
     def __init__(
         self,
@@ -166,8 +138,7 @@ class SCRN(nn.Module):
         dropout: float = 0.0,
         deep_supervision: bool = True,
     ) -> None:
-        super().__init__()
-        self.deep_supervision = deep_supervision
+        super().__init__(base_width, dropout, edge_heads=1, deep_supervision=deep_supervision)
         self.encoder = ResNetEncoder(50, in_channels, base_width)
         channels = base_width // 2
         self.region = Reduction(self.encoder.channels[1:], channels)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base import SegmentationNetwork, check_choice, check_size
 from ..registration import register
 from .blocks3d import conv_block_3d
 from .feature_variation import FeatureVariation
@@ -24,22 +25,20 @@ FIRST_VARIED = 2  # FV stands before the convolutions of the third level and of 
 
 
 @register("fv_paspp_unet3d")
-class FvPasppUNet3d(nn.Module):
+class FvPasppUNet3d(SegmentationNetwork):
     """The 3-D network; 36,104,387 parameters by default.
 
     Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
+        in_channels: see `SegmentationNetwork`.
+        out_channels: see `SegmentationNetwork`.
         base_width: channels of the finest level (32 in the source); the others have 2, 4, 8 and 16
             times as many.
         variation: gate of the FV blocks, "se" or "ce" (`FeatureVariation`), or "none" for no such
             blocks.
         paspp: whether PASPP follows the coarsest level.
         heads: whether two decoder levels have a head of their own.
-        dropout: probability of dropping a channel of the finest map while training. Made for
-            epistemic uncertainty by repeated passes in training mode.
-        deep_supervision: whether training mode returns the maps of the heads too. The parameters
-            are the same either way.
+        dropout: see `SegmentationNetwork`.
+        deep_supervision: see `SegmentationNetwork`.
 
     Raises:
         ValueError: if an argument is outside what is expected.
@@ -56,19 +55,16 @@ class FvPasppUNet3d(nn.Module):
         dropout: float = 0.0,
         deep_supervision: bool = True,
     ) -> None:
-        super().__init__()
-        if base_width < 1:
-            raise ValueError(f"base_width is {base_width}; expected: 1 or more")
-        if variation not in VARIATIONS:
-            raise ValueError(f"variation is {variation!r}; expected: {', '.join(VARIATIONS)}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
+        super().__init__(
+            base_width,
+            dropout,
+            width_multiple=1,
+            size_multiple=2 ** (LEVELS - 1),
+            mask_heads=len(SUPERVISED) if heads else 0,
+            deep_supervision=deep_supervision,
+        )
+        check_choice("variation", variation, VARIATIONS)
         channels = [base_width * 2**level for level in range(LEVELS)]
-        self.size_multiple = 2 ** (LEVELS - 1)
-        self.deep_supervision = deep_supervision
-        self.edge_heads = 0
-        self.mask_heads = len(SUPERVISED) if heads else 0
-
         self.pool = nn.MaxPool3d(kernel_size=IN_PLANE)
         self.down = nn.ModuleList()
         for level, width in enumerate(channels):
@@ -104,9 +100,7 @@ class FvPasppUNet3d(nn.Module):
         Raises:
             ValueError: if H or W is not a multiple of 16.
         """
-        height, width, depth = image.shape[2], image.shape[3], image.shape[4]
-        if height % self.size_multiple != 0 or width % self.size_multiple != 0:
-            raise ValueError(f"slices are {height} x {width} voxels; expected: multiples of {self.size_multiple}")
+        check_size(image, self.size_multiple)
         x = image
         encoded: list[Tensor] = []
         for level, down in enumerate(self.down):
@@ -125,7 +119,7 @@ class FvPasppUNet3d(nn.Module):
         # change places, and the convolution comes first because it is cheaper on the coarse grid.
         for index, head in enumerate(self.heads):
             coarse = head(decoded[1 + index])
-            maps.append(F.interpolate(coarse, size=[height, width, depth], mode="trilinear", align_corners=False))
+            maps.append(F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=False))
         return torch.cat(maps, dim=1)
 
 

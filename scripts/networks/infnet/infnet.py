@@ -12,28 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..blocks import check_size, resize_like
+from ..base import SegmentationNetwork, check_size
+from ..blocks import ConvNorm, resize_like
 from ..registration import register
 from .res2net import Res2Net
 
 RFB_KERNELS = (3, 5, 7)
-
-
-class ConvNorm(nn.Sequential):
-    """Convolution and batch normalisation, without an activation; keeps the spatial size.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, H, W).
-        out_channels: channels of the output (B, out_channels, H, W).
-        kernel: (height, width) of the kernel, odd, or one number for both.
-        dilation: spacing of the kernel's points.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int | tuple[int, int], dilation: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, padding="same", dilation=dilation, bias=False),
-            nn.BatchNorm2d(out_channels),
-        )
 
 
 class ReceptiveFieldBlock(nn.Module):
@@ -146,35 +130,19 @@ class ReverseAttention(nn.Module):
 
 
 @register("infnet")
-class InfNet(nn.Module):
+class InfNet(SegmentationNetwork):
     """Inf-Net of Fan et al. 2020 (31,072,721 parameters; the published 33.122 M count a classifier that is not used).
 
-    Args:
-        in_channels: channels of the image; one channel is repeated to the three of the ImageNet
-            weights.
-        base_width: channels of the backbone's stem (64 in the paper); all others scale with it.
-        dropout: probability of dropping a channel before the last convolution of S_3 while
-            training; 0 in the paper. Made for epistemic uncertainty by repeated passes in training
-            mode.
-        deep_supervision: whether training mode returns the maps of the heads too. The parameters
-            are the same either way.
-
-    Raises:
-        ValueError: if an argument is outside what is expected.
+    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4. One channel of
+    the image is repeated to the three of the ImageNet weights; dropout acts on S_3.
     """
 
     def __init__(
         self, in_channels: int = 1, base_width: int = 64, dropout: float = 0.0, deep_supervision: bool = True
     ) -> None:
-        super().__init__()
-        if base_width < 4 or base_width % 4:
-            raise ValueError(f"base_width is {base_width}; expected: multiples of 4 from 4 on")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
-        self.size_multiple = 32
-        self.deep_supervision = deep_supervision
-        self.edge_heads = 1
-        self.mask_heads = 3
+        super().__init__(
+            base_width, dropout, size_multiple=32, edge_heads=1, mask_heads=3, deep_supervision=deep_supervision
+        )
         self.grey = in_channels == 1
         self.backbone = Res2Net(3 if self.grey else in_channels, base_width)
         c2, c3, c4, c5 = self.backbone.channels

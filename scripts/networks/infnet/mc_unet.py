@@ -12,14 +12,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ..blocks import ConvBlock, check_size
+from ..base import SegmentationNetwork, check_size
+from ..blocks import DoubleConv
 from ..registration import register
 
 WIDTHS = (1, 2, 4, 8, 8)  # channels of the five levels in base widths
 
 
 @register("mc_unet")
-class MultiClassUNet(nn.Module):
+class MultiClassUNet(SegmentationNetwork):
     """U-Net with bilinear upsampling (17,269,251 parameters at the paper's width).
 
     Args:
@@ -27,35 +28,26 @@ class MultiClassUNet(nn.Module):
             paper; any other number goes to the first convolution as it is.
         out_channels: classes; in the paper background, ground-glass opacity, consolidation, each a
             map of its own (sigmoid, not softmax).
-        base_width: channels of the finest level (64 in the paper).
-        dropout: probability of dropping a channel before the last convolution while training; 0 in
-            the paper.
+        base_width: see `SegmentationNetwork`, a multiple of 4.
+        dropout: see `SegmentationNetwork`.
 
     Raises:
         ValueError: if an argument is outside what is expected.
     """
 
     def __init__(self, in_channels: int = 2, out_channels: int = 3, base_width: int = 64, dropout: float = 0.0) -> None:
-        super().__init__()
-        if base_width < 4 or base_width % 4:
-            raise ValueError(f"base_width is {base_width}; expected: multiples of 4 from 4 on")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
+        super().__init__(base_width, dropout, size_multiple=2 ** (len(WIDTHS) - 1))
         channels = [base_width * factor for factor in WIDTHS]
-        self.size_multiple = 2 ** (len(WIDTHS) - 1)
-        self.deep_supervision = False
-        self.edge_heads = 0
-        self.mask_heads = 0
         self.repeats = 3 if in_channels == 2 else 1
-        self.stem = _double_conv(self.repeats * in_channels, channels[0], channels[0])
+        self.stem = DoubleConv(self.repeats * in_channels, channels[0])
         self.pool = nn.MaxPool2d(kernel_size=2)
-        self.downs = nn.ModuleList(_double_conv(before, after, after) for before, after in pairwise(channels))
+        self.downs = nn.ModuleList(DoubleConv(before, after) for before, after in pairwise(channels))
         self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
         ups: list[nn.Module] = []
         for level in (3, 2, 1, 0):
             # The map from below has as many channels as the skip, half of what comes in.
             out = channels[max(level - 1, 0)]
-            ups.append(_double_conv(2 * channels[level], channels[level], out))
+            ups.append(DoubleConv(2 * channels[level], channels[level], out))
         self.ups = nn.ModuleList(ups)
         self.dropout = nn.Dropout2d(dropout)
         self.out = nn.Conv2d(base_width, out_channels, kernel_size=1)
@@ -82,7 +74,3 @@ class MultiClassUNet(nn.Module):
         for up in self.ups:
             x = up(torch.cat([skips.pop(), self.up(x)], dim=1))
         return self.out(self.dropout(x))
-
-
-def _double_conv(in_channels: int, channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(ConvBlock(in_channels, channels), ConvBlock(channels, out_channels))

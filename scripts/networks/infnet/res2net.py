@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from ...finite import check_weights
+from ..blocks import initialise_convolutions
 
 BLOCKS = (3, 4, 6, 3)  # of layer1 ... layer4, as in ResNet-50
 EXPANSION = 4
@@ -104,9 +105,7 @@ class Res2Net(nn.Module):
             )
         ]
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Maps the image (B, in_channels, H, W) to the outputs of layer1 ... layer4.

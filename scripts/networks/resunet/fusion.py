@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..base import check_choice
+from ..blocks import resize_like
 
 GATES = ("spatial", "channelwise")
 RESIDUALS = ("raw", "projected")
@@ -31,11 +33,9 @@ class LevelProjection(nn.Module):
 
     def upsampled(self, features: list[Tensor]) -> list[Tensor]:
         """Maps X_i (B, c_i, H_i, W_i) to X_i^u (B, width, H_1, W_1)."""
-        size = features[0].shape[2:]
         maps: list[Tensor] = []
         for index, project in enumerate(self.project):  # TorchScript does not zip a list with modules
-            level = project(features[index])
-            maps.append(F.interpolate(level, size=size, mode="bilinear", align_corners=False))
+            maps.append(resize_like(project(features[index]), features[0]))
         return maps
 
 
@@ -66,10 +66,8 @@ class AttentionFusion(LevelProjection):
         include_top: bool = False,
     ) -> None:
         super().__init__(in_channels, width)
-        if gate not in GATES:
-            raise ValueError(f"gate is {gate!r}; expected: {', '.join(GATES)}")
-        if residual not in RESIDUALS:
-            raise ValueError(f"residual is {residual!r}; expected: {', '.join(RESIDUALS)}")
+        check_choice("gate", gate, GATES)
+        check_choice("residual", residual, RESIDUALS)
         if residual == "raw" and in_channels[0] != width:
             raise ValueError(f"a raw residual needs X_1 with {width} channels, it has {in_channels[0]}")
         self.residual = residual

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..blocks import UPSAMPLINGS, ConvBlock, ResidualBlock, UpBlock, check_size
+from ..base import SegmentationNetwork, check_choice, check_size
+from ..blocks import ConvBlock, DoubleConv, ResidualBlock, UpBlock, initialise_convolutions
 from ..registration import register
 from .fusion import GATES, RESIDUALS, AddFusion, AttentionFusion, ConcatFusion, NoFusion
 from .supervision import SupervisionHeads
@@ -38,11 +39,7 @@ class Encoder(nn.Module):
 
     def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels[0], kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(channels[0]),
-            nn.ReLU(inplace=True),
-        )
+        self.stem = ConvBlock(in_channels, channels[0], bias=False)
         self.pool = nn.MaxPool2d(kernel_size=2)
         stages: list[nn.Module] = []
         for index, blocks in enumerate(ENCODER_BLOCKS):
@@ -50,9 +47,7 @@ class Encoder(nn.Module):
             first = ResidualBlock(before, after, stride=1 if index == 0 else 2)
             stages.append(nn.Sequential(first, *(ResidualBlock(after, after) for _ in range(blocks - 1))))
         self.stages = nn.ModuleList(stages)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Maps the image (B, in_channels, H, W) to S_1 ... S_5, finest first."""
@@ -74,7 +69,7 @@ class Decoder(nn.Module):
 
     def __init__(self, channels: Sequence[int], upsampling: str = "transposed") -> None:
         super().__init__()
-        self.bridge = nn.Sequential(ConvBlock(channels[4], channels[4]), ConvBlock(channels[4], channels[4]))
+        self.bridge = DoubleConv(channels[4], channels[4])
         ups: list[nn.Module] = []
         for level in (3, 2, 1, 0):
             # The finest upsampling has half the channels of its level: 32 of 64 in the published
@@ -92,12 +87,12 @@ class Decoder(nn.Module):
 
 
 @register("resunet")
-class ResUNet(nn.Module):
+class ResUNet(SegmentationNetwork):
     """ResUNet_CiF of Hu et al. 2022; the defaults are the paper's best variant, C_2F (29,189,355 parameters).
 
     Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
+        in_channels: see `SegmentationNetwork`.
+        out_channels: see `SegmentationNetwork`.
         base_width: channels of S_1 (64 in the published code); the others are 1, 2, 4 and 8 times
             as many.
         edge_stages: encoder stages under edge supervision (ESM), counted from 1.
@@ -111,10 +106,8 @@ class ResUNet(nn.Module):
         upsampling: how the decoder doubles its size, see `make_upsampling`. The paper says
             "bilinear interpolation up-sampling" in one place (section 4.4), the published code has
             transposed convolutions.
-        dropout: probability of dropping a channel of the fused map while training; 0 in the paper.
-            Made for epistemic uncertainty by repeated passes in training mode.
-        deep_supervision: whether training mode returns the maps of the heads too. The parameters
-            are the same either way.
+        dropout: see `SegmentationNetwork`; it acts on the fused map.
+        deep_supervision: see `SegmentationNetwork`.
 
     Raises:
         ValueError: if an argument is outside what is expected.
@@ -137,27 +130,21 @@ class ResUNet(nn.Module):
         deep_supervision: bool = True,
         upsampling: str = "transposed",
     ) -> None:
-        super().__init__()
-        if base_width < 4 or base_width % 4:
-            raise ValueError(f"base_width is {base_width}; expected: multiples of 4 from 4 on")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
-        for name, value, expected in (
-            ("fusion", fusion, FUSIONS),
-            ("gate", gate, GATES),
-            ("residual", residual, RESIDUALS),
-            ("upsampling", upsampling, UPSAMPLINGS),
-        ):
-            if value not in expected:
-                raise ValueError(f"{name} is {value!r}; expected: {', '.join(expected)}")
+        super().__init__(
+            base_width,
+            dropout,
+            size_multiple=2 ** len(ENCODER_BLOCKS),
+            edge_heads=len(edge_stages) + len(edge_stages_dec),
+            mask_heads=len(mask_stages) + len(mask_stages_dec),
+            deep_supervision=deep_supervision,
+        )
+        check_choice("fusion", fusion, FUSIONS)
+        check_choice("gate", gate, GATES)
+        check_choice("residual", residual, RESIDUALS)
         _check_stages("encoder", edge_stages, mask_stages)
         _check_stages("decoder", edge_stages_dec, mask_stages_dec)
 
         channels = [base_width * factor for factor in (1, 1, 2, 4, 8)]
-        self.size_multiple = 2 ** len(ENCODER_BLOCKS)
-        self.deep_supervision = deep_supervision
-        self.edge_heads = len(edge_stages) + len(edge_stages_dec)
-        self.mask_heads = len(mask_stages) + len(mask_stages_dec)
         self.encoder = Encoder(in_channels, channels)
         self.decoder = Decoder(channels, upsampling)
         self.fusion = _make_fusion(fusion, channels, gate, residual, include_top)

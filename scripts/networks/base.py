@@ -1,0 +1,97 @@
+"""What every network here promises to training, inference and export, and the checks of arguments and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+def check_choice(name: str, value: str, expected: Sequence[str]) -> None:
+    """Refuses a value that is not one of those expected.
+
+    Raises:
+        ValueError: with the argument's name, the value and the values expected.
+    """
+    if value not in expected:
+        raise ValueError(f"{name} is {value!r}; expected: {', '.join(expected)}")
+
+
+def check_width(base_width: int, multiple: int = 1) -> None:
+    """Refuses a base width that is not a positive multiple of `multiple`.
+
+    Raises:
+        ValueError: with the width found.
+    """
+    if base_width < multiple or base_width % multiple:
+        expected = "1 and more" if multiple == 1 else f"multiples of {multiple} from {multiple} on"
+        raise ValueError(f"base_width is {base_width}; expected: {expected}")
+
+
+def check_size(image: Tensor, multiple: int, smallest: int = 0) -> None:
+    """Refuses images (B, C, H, W) and volumes (B, C, H, W, D) whose slices a network cannot divide.
+
+    Args:
+        image: what the network is given.
+        multiple: height and width are multiples of it.
+        smallest: height and width are not below it.
+
+    Raises:
+        ValueError: with the size found and the sizes expected.
+    """
+    height, width = image.shape[2], image.shape[3]
+    if height % multiple != 0 or width % multiple != 0:
+        raise ValueError(f"images are {height} x {width} pixels; expected: multiples of {multiple}")
+    if min(height, width) < smallest:
+        raise ValueError(f"images are {height} x {width} pixels; expected: from {smallest} on")
+
+
+class SegmentationNetwork(nn.Module):
+    """Checks the arguments that all networks share and holds what is asked of every network.
+
+    The docstrings of the networks leave out the arguments that mean the same in all of them:
+
+    * in_channels: channels of the image.
+    * out_channels: channels of the main map.
+    * base_width: channels of the finest level; the channels of the other levels are multiples of it.
+    * dropout: probability of dropping a channel before the last convolution while training. The
+      papers have none; repeated passes in training mode estimate epistemic uncertainty by it.
+    * deep_supervision: whether training mode returns the maps of the heads too. The parameters are
+      the same either way.
+
+    A network maps images (B, in_channels, H, W) to logits (B, out_channels, H, W), the main map. In
+    training mode with `deep_supervision` it returns (B, out_channels + edge_heads + mask_heads, H, W):
+    main map, edge heads, mask heads.
+
+    Args:
+        base_width: see above.
+        dropout: see above.
+        width_multiple: the base width is a multiple of it.
+        size_multiple: height and width of an image are multiples of it.
+        edge_heads: number of heads whose target is the edge.
+        mask_heads: number of heads whose target is the mask.
+        deep_supervision: see above.
+
+    Raises:
+        ValueError: if an argument is outside what is expected.
+    """
+
+    def __init__(
+        self,
+        base_width: int,
+        dropout: float,
+        *,
+        width_multiple: int = 4,
+        size_multiple: int = 1,
+        edge_heads: int = 0,
+        mask_heads: int = 0,
+        deep_supervision: bool = False,
+    ) -> None:
+        super().__init__()
+        check_width(base_width, width_multiple)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
+        self.size_multiple = size_multiple
+        self.edge_heads = edge_heads
+        self.mask_heads = mask_heads
+        self.deep_supervision = deep_supervision
