@@ -1,1 +1,1 @@
-"""Lungs, body, field of view and orientation, from an array with spacing; nothing here reads a file."""
+"""Find lungs, body, field of view and orientation in an array with spacing; nothing here reads a file."""

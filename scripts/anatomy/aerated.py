@@ -1,4 +1,4 @@
-"""Aerated lung: which air inside the body is lung."""
+"""Tell aerated lung from the other air inside the body."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import numpy as np
 from scipy import ndimage
 
 from .airways import find_airways
-from .downsampling import Coarse, Mask, erode
+from .downsampling import DownsampledScan, Mask, erode
 
 AIRY = -400  # HU below which a voxel is air or aerated lung; ground-glass opacities lie below it for the most part
 GAS = -960  # HU below which there is no tissue, blood included: bowel, airways, pneumothorax
 _SMALLEST = 3.0  # ml of a piece of lung that a consolidation cut off
-_SHARE = 0.15  # of the largest component: a lung, wherever it lies
-_GASEOUS, _PIECE_GASEOUS = 0.4, 0.1  # share of gas from which a lung, or a piece of one, is bowel or airway
+_LARGE = 0.15  # of the volume of the largest component: a lung, wherever it lies
+_GASEOUS, _PIECE_GASEOUS = 0.4, 0.1  # fraction of gas from which a lung, or a piece of one, is bowel or airway
 WALL = 10.0  # mm: no lung lies closer to the skin; air does, between arm and chest or back and table
 
 
-def find_aerated(coarse: Coarse, body: Mask) -> tuple[Mask, Mask]:
-    """Aerated lung and the airways that were taken out of it.
+def find_aerated(scan: DownsampledScan, body: Mask) -> tuple[Mask, Mask]:
+    """Finds aerated lung and the airways that were taken out of it.
 
     Args:
-        coarse: the scan.
+        scan: the downsampled scan.
         body: the body, filled (X', Y', Z').
 
     Returns:
         Aerated lung and airways with their walls, (X', Y', Z') each; the first is empty without a
         lung.
     """
-    air = body & (coarse.hu < AIRY)
+    air = body & (scan.hu < AIRY)
     columns = np.flatnonzero(body.any(axis=(1, 2)))
-    airways = find_airways(coarse, air, float(columns.mean()) if columns.size else 0.0)
-    return _choose(coarse, air & ~airways, erode(body, WALL, coarse.spacing)), airways
+    airways = find_airways(scan, air, float(columns.mean()) if columns.size else 0.0)
+    return _choose(scan, air & ~airways, erode(body, WALL, scan.spacing)), airways
 
 
-def _choose(coarse: Coarse, air: Mask, deep: Mask) -> Mask:
-    """The components of air that are lung.
+def _choose(scan: DownsampledScan, air: Mask, deep: Mask) -> Mask:
+    """Returns the components of air that are lung.
 
     Lung holds tissue, bowel gas does not, and it lies deep in the body. The largest component is
     lung; a large one beside it is the other lung, a small one is lung where it does not lie below
@@ -42,14 +42,14 @@ def _choose(coarse: Coarse, air: Mask, deep: Mask) -> Mask:
     """
     parts, count = ndimage.label(air)
     voxels = np.maximum(np.bincount(parts.ravel(), minlength=count + 1)[1:], 1)
-    gas = np.bincount(parts[coarse.hu < GAS], minlength=count + 1)[1:] / voxels
+    gas = np.bincount(parts[scan.hu < GAS], minlength=count + 1)[1:] / voxels
     inside = np.bincount(parts[deep], minlength=count + 1)[1:] / voxels
-    able = (voxels * coarse.ml > _SMALLEST) & (gas < _GASEOUS) & (inside > 0.5)
+    able = (voxels * scan.ml > _SMALLEST) & (gas < _GASEOUS) & (inside > 0.5)
     if not able.any():
         return np.zeros_like(air)
     main = int(np.where(able, voxels, 0).argmax())
     index = np.flatnonzero(able)
-    large = voxels[index] > _SHARE * voxels[main]
+    large = voxels[index] > _LARGE * voxels[main]
     heights = np.array([z for _, _, z in ndimage.center_of_mass(air, parts, index + 1)])
     above = heights > np.quantile(np.nonzero(parts == main + 1)[2], 0.25)
     return np.isin(parts, index[large | (above & (gas[index] < _PIECE_GASEOUS))] + 1)

@@ -1,4 +1,4 @@
-"""The trachea and the main bronchi, which are air but no lung."""
+"""Find the trachea and the main bronchi, which are air but no lung."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .downsampling import Coarse, Mask, box, dilate, erode
+from .downsampling import DownsampledScan, Mask, box, dilate, erode
 
 _THRESHOLDS = range(-980, -840, 10)  # HU: from tight to leaky
 _VOLUME = (3.0, 110.0)  # ml of the airways as far as they are grown
@@ -18,14 +18,14 @@ _NARROW = 3.0  # mm: radius of bronchi that are left to the lung
 _WALL = 2.6  # mm: the wall, and voxels that hold some of it
 
 
-def find_airways(coarse: Coarse, air: Mask, midline: float) -> Mask:
-    """The trachea with the main bronchi: what hangs together with it in air much darker than lung.
+def find_airways(scan: DownsampledScan, air: Mask, midline: float) -> Mask:
+    """Finds the trachea with the main bronchi: what is connected to it in air much darker than lung.
 
     The higher the threshold, the more of the airways is found, until the region leaks into the
     lung. The last threshold before that is taken, and what is narrow is left to the lung.
 
     Args:
-        coarse: the scan.
+        scan: the downsampled scan.
         air: air inside the body, (X', Y', Z').
         midline: x of the body's middle, in voxels.
 
@@ -34,37 +34,37 @@ def find_airways(coarse: Coarse, air: Mask, midline: float) -> Mask:
     """
     tube = np.zeros(air.shape, bool)
     for threshold in _THRESHOLDS:
-        grown = _find_trachea(coarse, air & (coarse.hu < threshold), midline)
-        if tube.any() and grown.sum() > max(_LEAK * tube.sum(), _GROWN / coarse.ml):
+        grown = _find_trachea(scan, air & (scan.hu < threshold), midline)
+        if tube.any() and grown.sum() > max(_LEAK * tube.sum(), _GROWN / scan.ml):
             break
         tube = grown if grown.any() else tube
     if not tube.any():
         return tube
     place = box(tube, margin=3)
-    wide = erode(tube[place], _NARROW, coarse.spacing)
-    tube[place] = dilate(wide, _NARROW + _WALL, coarse.spacing)
+    wide = erode(tube[place], _NARROW, scan.spacing)
+    tube[place] = dilate(wide, _NARROW + _WALL, scan.spacing)
     return tube
 
 
-def _find_trachea(coarse: Coarse, gas: Mask, midline: float) -> Mask:
-    """The component of gas that is a trachea and reaches highest; empty if none is."""
+def _find_trachea(scan: DownsampledScan, gas: Mask, midline: float) -> Mask:
+    """Returns the component of gas that is a trachea and reaches highest; empty if none is."""
     parts, _ = ndimage.label(gas)
-    volumes = np.bincount(parts.ravel()) * coarse.ml
+    volumes = np.bincount(parts.ravel()) * scan.ml
     low, high = _VOLUME
     boxes = ndimage.find_objects(parts)
     fits = [
         part
         for part in np.flatnonzero((volumes > low) & (volumes < high))
-        if part and _is_trachea(parts[boxes[part - 1]] == part, boxes[part - 1], coarse, midline)
+        if part and _is_trachea(parts[boxes[part - 1]] == part, boxes[part - 1], scan, midline)
     ]
     return np.isin(parts, max(fits, key=lambda part: boxes[part - 1][2].stop) if fits else -1)
 
 
-def _is_trachea(part: Mask, place: tuple[slice, ...], coarse: Coarse, midline: float) -> bool:
+def _is_trachea(part: Mask, place: tuple[slice, ...], scan: DownsampledScan, midline: float) -> bool:
     """Whether a component is a long, slender tube that begins near the midline."""
     areas: NDArray[np.int64] = part.sum(axis=(0, 1))
     top = ndimage.center_of_mass(part[:, :, -1])[0] + place[0].start
-    dx, dy, dz = coarse.spacing
+    dx, dy, dz = scan.spacing
     return bool(
         len(areas) * dz > _LENGTH
         and abs(top - midline) * dx < _OFF_MIDLINE

@@ -1,4 +1,4 @@
-"""The patient's body and the air inside of it."""
+"""Find the patient's body with the air inside of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from .downsampling import Coarse, Mask, dilate, erode, largest
+from .downsampling import DownsampledScan, Mask, dilate, erode, largest
 
 SKIN = -500  # HU: halfway between air and tissue
 _THIN, _REACH = 4.0, 14.0  # mm: half of what is too thin for a body (table, blanket); how far skin lies from its core
@@ -17,21 +17,21 @@ _BORDER = 10.0  # mm: a chest wall cut by the field of view ends no farther from
 _HUGGED = 0.3  # of such a lung lies in the convex hull of the body, of the table almost nothing
 
 
-def find_body(coarse: Coarse) -> Mask:
-    """The body with everything inside of it, lungs that the field of view cuts included; without the table.
+def find_body(scan: DownsampledScan) -> Mask:
+    """Finds the body with everything inside of it, lungs that the field of view cuts included; without the table.
 
     Tissue whose core survives an erosion, so that a table or a blanket that touches the skin falls
     away; then holes are filled in each axial slice, because the airways open to the room only along
     z.
 
     Returns:
-        Body on the coarse grid, (X', Y', Z'); empty where nothing is as thick as a body.
+        Body on the downsampled grid, (X', Y', Z'); empty where nothing is as thick as a body.
     """
-    tissue = coarse.hu > SKIN
-    core = largest(erode(tissue, _THIN, coarse.spacing))
-    body = tissue & dilate(core, _REACH, coarse.spacing)
+    tissue = scan.hu > SKIN
+    core = largest(erode(tissue, _THIN, scan.spacing))
+    body = tissue & dilate(core, _REACH, scan.spacing)
     for z in np.flatnonzero(body.any(axis=(0, 1))):
-        body[:, :, z] = _fill(body[:, :, z], coarse.hu[:, :, z], coarse.spacing)
+        body[:, :, z] = _fill(body[:, :, z], scan.hu[:, :, z], scan.spacing)
     return body
 
 

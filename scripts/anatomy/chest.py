@@ -1,4 +1,4 @@
-"""Whether a scan shows a chest at all, and whole."""
+"""Check whether a scan shows a chest, and the whole of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .downsampling import Coarse, Mask
-from .tissue import Overview
+from .downsampling import DownsampledScan, Mask
+from .tissue import Tissues
 
 _BODY = 0.3  # litres: less is a phantom, a limb or nothing
 _LUNG = 0.1  # litres of aerated lung, in which one slice of a lung of 5 mm holds about as much
@@ -17,7 +17,7 @@ _LONG_CUT = 0.5  # of the slices: shoulders that the field of view cuts are no n
 
 @dataclass(frozen=True)
 class Examination:
-    """What a scan shows.
+    """Holds what a scan shows.
 
     Attributes:
         body: whether there is a body.
@@ -38,13 +38,13 @@ class Examination:
         return bool(self.cut_sides)
 
 
-def examine(seen: Overview) -> Examination:
-    """Judges whether there are a body and lungs."""
-    coarse, body = seen.coarse, seen.body
-    litres = float(np.count_nonzero(body)) * coarse.ml / 1000
+def examine(seen: Tissues) -> Examination:
+    """Checks whether there are a body and lungs."""
+    scan, body = seen.scan, seen.body
+    litres = float(np.count_nonzero(body)) * scan.ml / 1000
     if litres < _BODY and np.count_nonzero(body) < 0.1 * body.size:
         return Examination(False, False, [], ["There is no body in the scan."])
-    lungs = _is_lung(coarse, seen.aerated)
+    lungs = _is_lung(scan, seen.aerated)
     cut = _cut_sides(body)
     findings = []
     if not lungs:
@@ -54,14 +54,14 @@ def examine(seen: Overview) -> Examination:
     return Examination(True, lungs, cut, findings)
 
 
-def _is_lung(coarse: Coarse, aerated: Mask) -> bool:
+def _is_lung(scan: DownsampledScan, aerated: Mask) -> bool:
     """Whether air in the body has volume and density of lung; of few slices less is asked."""
-    volume = float(np.count_nonzero(aerated)) * coarse.ml
+    volume = float(np.count_nonzero(aerated)) * scan.ml
     if not volume:
         return False
-    depth = aerated.shape[2] * coarse.spacing[2]
+    depth = aerated.shape[2] * scan.spacing[2]
     low, high = _LUNG_HU
-    dense = low < float(np.median(coarse.hu[aerated])) < high
+    dense = low < float(np.median(scan.hu[aerated])) < high
     return dense and volume > 1000 * _LUNG * min(1.0, depth / 100)
 
 

@@ -1,4 +1,4 @@
-"""A scan on a grid of about 2 mm, which anatomy needs no finer; read slab by slab, so that memory stays bounded."""
+"""Downsample a scan to about 2 mm, slab by slab, so that memory stays bounded; distances and morphology on masks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SLAB = 16  # slices read at once: whole cache lines of an array whose last axis
 
 
 @dataclass(frozen=True)
-class Coarse:
-    """A scan averaged over blocks of whole voxels.
+class DownsampledScan:
+    """Holds a scan averaged over blocks of whole voxels.
 
     Attributes:
         hu: mean of each block, int16, in [-1024, 1500], (X', Y', Z').
@@ -41,7 +41,7 @@ class Coarse:
 
 
 def choose_steps(spacing: Spacing) -> tuple[int, int, int]:
-    """How many voxels are joined along x, y, z; thick slices stay as they are.
+    """Returns how many voxels are joined along x, y, z; thick slices stay as they are.
 
     >>> choose_steps((0.7, 0.7, 1.0)), choose_steps((1.5, 1.5, 8.0))
     ((3, 3, 2), (2, 2, 1))
@@ -50,7 +50,7 @@ def choose_steps(spacing: Spacing) -> tuple[int, int, int]:
     return x, y, z
 
 
-def coarsen(hu: NDArray[Any], spacing: Spacing) -> Coarse:
+def downsample(hu: NDArray[Any], spacing: Spacing) -> DownsampledScan:
     """Averages blocks of voxels; what is not a number counts as air.
 
     Args:
@@ -70,7 +70,7 @@ def coarsen(hu: NDArray[Any], spacing: Spacing) -> Coarse:
     slab = max(1, _SLAB // steps[2]) * steps[2]
     parts = [_average(hu[:, :, low : low + slab], steps) for low in range(0, hu.shape[2], slab)]
     size = (x * steps[0], y * steps[1], z * steps[2])
-    return Coarse(np.concatenate(parts, axis=2), steps, size, hu.shape)
+    return DownsampledScan(np.concatenate(parts, axis=2), steps, size, hu.shape)
 
 
 def _average(slab: NDArray[Any], steps: tuple[int, int, int]) -> NDArray[np.int16]:
@@ -85,14 +85,14 @@ def _average(slab: NDArray[Any], steps: tuple[int, int, int]) -> NDArray[np.int1
 
 
 def enlarge(plane: NDArray[Any], steps: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
-    """An axial plane of the coarse grid (X', Y') at full resolution (X, Y), by its nearest block."""
+    """Enlarges an axial plane of the downsampled grid (X', Y') to full resolution (X, Y), by its nearest block."""
     for axis in (0, 1):
         plane = plane.repeat(steps[axis], axis)
     return plane[: shape[0], : shape[1]]
 
 
 def distance(mask: Mask, spacing: Spacing) -> NDArray[np.float32]:
-    """Distance in mm of each voxel of the mask to the nearest one outside; the array's border is no outside."""
+    """Returns each voxel's distance in mm to the nearest one outside the mask; the array's border is no outside."""
     if mask.all():
         return np.full(mask.shape, np.inf, np.float32)
     outside = sitk.GetImageFromArray((~mask).astype(np.uint8))
@@ -102,17 +102,17 @@ def distance(mask: Mask, spacing: Spacing) -> NDArray[np.float32]:
 
 
 def erode(mask: Mask, radius: float, spacing: Spacing) -> Mask:
-    """Erosion by a ball of `radius` mm."""
+    """Erodes by a ball of `radius` mm."""
     return distance(mask, spacing) > radius
 
 
 def dilate(mask: Mask, radius: float, spacing: Spacing) -> Mask:
-    """Dilation by a ball of `radius` mm."""
+    """Dilates by a ball of `radius` mm."""
     return distance(~mask, spacing) <= radius if mask.any() else mask
 
 
 def close(mask: Mask, radius: float, spacing: Spacing) -> Mask:
-    """Closing by a ball of `radius` mm, beyond the array's border as well."""
+    """Closes by a ball of `radius` mm, beyond the array's border as well."""
     margin = [int(np.ceil(radius / size)) + 1 for size in spacing]
     framed = np.pad(mask, [(width, width) for width in margin])
     closed = erode(dilate(framed, radius, spacing), radius, spacing)
@@ -121,7 +121,7 @@ def close(mask: Mask, radius: float, spacing: Spacing) -> Mask:
 
 
 def box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
-    """The bounding box of a mask that is not empty, `margin` voxels wider."""
+    """Returns the bounding box of a mask that is not empty, `margin` voxels wider."""
     sides = []
     for axis, size in enumerate(mask.shape):
         others = tuple(other for other in range(mask.ndim) if other != axis)
@@ -131,6 +131,6 @@ def box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
 
 
 def largest(mask: Mask) -> Mask:
-    """The largest component, joined by faces."""
+    """Returns the largest component, connected by faces."""
     parts, count = ndimage.label(mask)
     return mask if count < 2 else parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())

@@ -1,4 +1,4 @@
-"""The part of a scan that a network is shown: a box around the lungs, so that its pixels are spent on them."""
+"""Find the part of a scan that a network sees: a box around the lungs, so that its pixels are spent on them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from math import ceil
 
 from .downsampling import Mask, Spacing, box
 from .lungs import Lungs
-from .tissue import Overview
+from .tissue import Tissues
 
 FIELDS_OF_VIEW = ("scan", "lungs")
 
@@ -18,16 +18,16 @@ Box = tuple[slice, slice, slice]
 
 
 def whole(shape: tuple[int, int, int]) -> Box:
-    """The box that leaves nothing out."""
+    """Returns the box that leaves nothing out."""
     x, y, z = shape
     return slice(0, x), slice(0, y), slice(0, z)
 
 
-def find_box(seen: Overview, lungs: Lungs) -> Box:
-    """The box around both lungs; around the body where the lungs are not plausible.
+def find_box(seen: Tissues, lungs: Lungs) -> Box:
+    """Finds the box around both lungs, or around the body where the lungs are not plausible.
 
     Args:
-        seen: the scan.
+        seen: the tissues of the scan.
         lungs: its lungs, found or given.
 
     Returns:
@@ -35,11 +35,11 @@ def find_box(seen: Overview, lungs: Lungs) -> Box:
     """
     if lungs.plausible and lungs.mask.any():
         return _around(lungs.mask > 0, lungs.steps, lungs.spacing, lungs.shape)
-    coarse = seen.coarse
+    scan = seen.scan
     if not seen.body.any():
-        return whole(coarse.shape)
-    x, y, z = (size / step for size, step in zip(coarse.spacing, coarse.steps, strict=True))
-    return _around(seen.body, coarse.steps, (x, y, z), coarse.shape)
+        return whole(scan.shape)
+    x, y, z = (size / step for size, step in zip(scan.spacing, scan.steps, strict=True))
+    return _around(seen.body, scan.steps, (x, y, z), scan.shape)
 
 
 def _around(mask: Mask, steps: tuple[int, int, int], spacing: Spacing, shape: tuple[int, int, int]) -> Box:

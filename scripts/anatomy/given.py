@@ -1,4 +1,4 @@
-"""Lung masks that the user brings along."""
+"""Read lung masks that the user provides."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from .downsampling import Spacing, choose_steps, enlarge
 from .sides import LEFT, RIGHT, split_sides
 
-_HOW = {"components": "the two components", "erosion": "two lungs that touch", "midline": "the middle of the picture"}
-_ACCEPTED = "expected: 1 (right) and 2 (left), or one value for both lungs"
+_HOW = {"components": "the two components", "erosion": "two lungs that touch", "midline": "the middle of the image"}
+_EXPECTED = "expected: 1 (right) and 2 (left), or one value for both lungs"
 
 
 def read_codes(mask: NDArray[Any], spacing: Spacing) -> tuple[NDArray[np.uint8], list[str]]:
-    """A lung mask with 1 for the right and 2 for the left lung.
+    """Returns a lung mask with 1 for the right and 2 for the left lung.
 
     Args:
         mask: (X, Y, Z), LPS, 1 for the right and 2 for the left lung, or one other value for both.
@@ -32,12 +32,12 @@ def read_codes(mask: NDArray[Any], spacing: Spacing) -> tuple[NDArray[np.uint8],
         raise ValueError(f"the lung mask has shape {mask.shape}; expected: (X, Y, Z)")
     values = {float(value) for z in range(mask.shape[2]) for value in np.unique(mask[:, :, z])} - {0.0}
     if not values:
-        raise ValueError(f"the lung mask is empty; {_ACCEPTED}")
+        raise ValueError(f"the lung mask is empty; {_EXPECTED}")
     if len(values) == 1:
         return _part(mask, spacing)
     if values != {RIGHT, LEFT}:
         found = ", ".join(f"{value:g}" for value in sorted(values)[:6])
-        raise ValueError(f"the lung mask holds the values {found}; {_ACCEPTED}")
+        raise ValueError(f"the lung mask holds the values {found}; {_EXPECTED}")
     return _exchange(mask.astype(np.uint8, copy=False))
 
 
@@ -52,7 +52,7 @@ def _exchange(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[str]]:
 
 
 def _part(mask: NDArray[Any], spacing: Spacing) -> tuple[NDArray[np.uint8], list[str]]:
-    """Parts a mask of both lungs; where the parting runs is found on a coarse grid."""
+    """Separates both lungs of a mask; where they meet is found on a downsampled grid."""
     steps = choose_steps(spacing)
     x, y, z = steps
     block = (spacing[0] * x, spacing[1] * y, spacing[2] * z)

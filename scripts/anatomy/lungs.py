@@ -1,4 +1,4 @@
-"""Lung segmentation without a network: right and left lung with their consolidations, and whether to believe it."""
+"""Segment right and left lung with their consolidations without a network, and check the result."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .given import read_codes
 from .plausibility import find_cuts, find_doubts
 from .pleura import close_lung
 from .sides import LEFT, RIGHT, split_sides
-from .tissue import Overview
+from .tissue import Tissues
 
 
 @dataclass(frozen=True)
 class Lungs:
-    """Both lungs, on a grid of blocks of voxels.
+    """Holds both lungs, on a grid of blocks of voxels.
 
     Attributes:
         mask: 0 none, 1 right, 2 left, uint8 (X', Y', Z'), LPS.
@@ -28,8 +28,8 @@ class Lungs:
         spacing: full-resolution voxel size along x, y, z in mm.
         shape: full-resolution shape (X, Y, Z).
         doubts: sentences on what speaks against the mask; none if it is plausible.
-        cuts: sentences on where the scan ends within the lungs, so that shares of a lung are shares
-            of a part.
+        cuts: sentences on where the field of view is truncated, so that percentages of a lung are
+            those of a part.
         notes: what was done to a mask that somebody else made.
     """
 
@@ -100,7 +100,7 @@ class Lungs:
         return _judge(lungs) if spacing_known else lungs
 
 
-def segment_lungs(seen: Overview) -> Lungs:
+def segment_lungs(seen: Tissues) -> Lungs:
     """Finds both lungs in a chest CT of an adult by thresholds and shapes.
 
     Aerated lung is air inside the body that is neither airway nor bowel (after Hu, Hoffman and
@@ -111,11 +111,11 @@ def segment_lungs(seen: Overview) -> Lungs:
     Returns:
         Lungs on a grid of about 2 mm; without any, an empty mask with a doubt that says so.
     """
-    coarse = seen.coarse
-    room = erode(seen.body, WALL, coarse.spacing)
-    mask = _complete(seen.aerated, room, seen.airways, coarse.spacing)
-    x, y, z = (size / step for size, step in zip(coarse.spacing, coarse.steps, strict=True))
-    return _judge(Lungs(mask, coarse.steps, (x, y, z), coarse.shape))
+    scan = seen.scan
+    room = erode(seen.body, WALL, scan.spacing)
+    mask = _complete(seen.aerated, room, seen.airways, scan.spacing)
+    x, y, z = (size / step for size, step in zip(scan.spacing, scan.steps, strict=True))
+    return _judge(Lungs(mask, scan.steps, (x, y, z), scan.shape))
 
 
 def _complete(aerated: Mask, room: Mask, airways: Mask, spacing: Spacing) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Whether the orientation that a header claims agrees with the anatomy.
+"""Check whether the orientation that a header claims agrees with the anatomy.
 
 Three exchanges are looked for, each by evidence that turns into its opposite with it: head and feet
 by the width of the lungs and the soft tissue at their ends, front and back by the spine, left and
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from .downsampling import Coarse, Mask
+from .downsampling import DownsampledScan, Mask
 from .lungs import Lungs
 from .sides import LEFT, RIGHT
 
@@ -30,19 +30,19 @@ _NEAR = 45.0  # mm from the midline: spine, sternum
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the anatomy says; NaN where it says nothing. In brackets: nine whole chests in the right orientation.
+    """Holds what the anatomy says; NaN where it says nothing. In brackets: nine whole chests, correctly oriented.
 
     Attributes:
         width: width of the lungs near their lower end over that near their upper end (1.4 to 1.7).
         abdomen: homogeneous soft tissue within the breadth of the lungs, around their lower
-            quarter, as a share of that around their lower and their upper quarter (0.79 to 0.90).
-        spine: share of the midline's bone that lies in the posterior third of the chest, not the
+            quarter, as a fraction of that around their lower and their upper quarter (0.79 to 0.90).
+        spine: fraction of the midline's bone that lies in the posterior third of the chest, not the
             anterior (0.97 to 1).
-        liver: share of homogeneous tissue of the upper abdomen that lies at the patient's right
+        liver: fraction of homogeneous tissue of the upper abdomen that lies at the patient's right
             (0.6 to 0.9).
         heart: how far soft tissue between the lungs lies to the left of the spine, in mm (-4 to
             22).
-        right: the right lung's share of the volume of both (0.50 to 0.57).
+        right: the right lung's fraction of the volume of both (0.50 to 0.57).
     """
 
     width: float
@@ -53,11 +53,11 @@ class Evidence:
     right: float
 
 
-def orientation_findings(coarse: Coarse, lungs: Lungs) -> list[str]:
+def orientation_findings(scan: DownsampledScan, lungs: Lungs) -> list[str]:
     """Says where the anatomy contradicts the orientation in which the scan is presented.
 
     Args:
-        coarse: the scan, in what is claimed to be LPS order.
+        scan: the downsampled scan, in what is claimed to be LPS order.
         lungs: the scan's lungs.
 
     Returns:
@@ -65,22 +65,22 @@ def orientation_findings(coarse: Coarse, lungs: Lungs) -> list[str]:
         evidence.
     """
     mask = lungs.mask
-    if lungs.steps != coarse.steps:
-        x, y, z = coarse.steps
+    if lungs.steps != scan.steps:
+        x, y, z = scan.steps
         mask = mask[::x, ::y, ::z]
     if not (mask == RIGHT).any() or not (mask == LEFT).any():
         return []
     if any(side.any() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])):
         return []
     findings = []
-    evidence = weigh(coarse, mask)
+    evidence = weigh(scan, mask)
     if evidence.width < 0.9 and evidence.abdomen < 0.35:
         findings.append(_upside_down(evidence))
-        coarse, mask = replace(coarse, hu=coarse.hu[:, :, ::-1]), mask[:, :, ::-1]
-        evidence = weigh(coarse, mask)
+        scan, mask = replace(scan, hu=scan.hu[:, :, ::-1]), mask[:, :, ::-1]
+        evidence = weigh(scan, mask)
     if evidence.spine < 0.2:
         findings.append(_back_to_front(evidence))
-        evidence = weigh(replace(coarse, hu=coarse.hu[:, ::-1]), mask[:, ::-1])
+        evidence = weigh(replace(scan, hu=scan.hu[:, ::-1]), mask[:, ::-1])
     contrary = [evidence.heart < -4, evidence.right < 0.495]
     if not lungs.partial and evidence.liver < 0.4 and any(contrary):  # a part of the liver says less
         findings.append(_mirrored(evidence, "high" if all(contrary) else "moderate"))
@@ -108,14 +108,14 @@ def _mirrored(evidence: Evidence, confidence: str) -> str:
     )
 
 
-def weigh(coarse: Coarse, mask: NDArray[np.uint8]) -> Evidence:
-    """Gathers the evidence.
+def weigh(scan: DownsampledScan, mask: NDArray[np.uint8]) -> Evidence:
+    """Measures the evidence.
 
     Args:
-        coarse: the scan.
+        scan: the downsampled scan.
         mask: 0 none, 1 right, 2 left, both present, on the same grid.
     """
-    chest = _Chest(coarse, mask)
+    chest = _Chest(scan, mask)
     volumes = np.bincount(mask.ravel(), minlength=3)
     spine, spine_x = chest.spine()
     return Evidence(
@@ -131,21 +131,21 @@ def weigh(coarse: Coarse, mask: NDArray[np.uint8]) -> Evidence:
 class _Chest:
     """A scan with its lungs, measured from the lungs' bounding box."""
 
-    def __init__(self, coarse: Coarse, mask: NDArray[np.uint8]) -> None:
-        self.hu, self.spacing, self.ml, self.lungs = coarse.hu, coarse.spacing, coarse.ml, mask > 0
+    def __init__(self, scan: DownsampledScan, mask: NDArray[np.uint8]) -> None:
+        self.hu, self.spacing, self.ml, self.lungs = scan.hu, scan.spacing, scan.ml, mask > 0
         self.middle = float(np.mean([ndimage.center_of_mass(mask == side)[0] for side in (RIGHT, LEFT)]))
         (_, self.front, self.low), (_, self.back, self.high) = (
             [int(end(np.flatnonzero(self.lungs.any(axis=axes)))) for axes in ((1, 2), (0, 2), (0, 1))]
             for end in (np.min, np.max)
         )
 
-    def level(self, share: float) -> int:
-        """The slice at a share of the lungs' height, from below."""
-        return self.low + int(share * (self.high - self.low))
+    def level(self, fraction: float) -> int:
+        """The slice at a fraction of the lungs' height, from below."""
+        return self.low + int(fraction * (self.high - self.low))
 
-    def width(self, share: float) -> float:
+    def width(self, fraction: float) -> float:
         """Width of both lungs in mm."""
-        across = np.flatnonzero(self.lungs[:, :, self.level(share)].any(axis=1))
+        across = np.flatnonzero(self.lungs[:, :, self.level(fraction)].any(axis=1))
         return float(np.ptp(across) + 1) * self.spacing[0] if across.size else float("nan")
 
     def soft(self, lowest: float, highest: float) -> Mask:
@@ -157,7 +157,7 @@ class _Chest:
         return soft
 
     def abdomen(self) -> float:
-        """Share of the lower quarter in the soft tissue that lies within the breadth of the lungs at both ends."""
+        """Fraction of the lower quarter in the soft tissue that lies within the breadth of the lungs at both ends."""
         amounts = []
         for lowest, highest in ((0.0, 0.25), (0.75, 1.0)):
             lungs = np.asarray(self.lungs[:, :, self.level(lowest) : self.level(highest) + 1].any(axis=1))
@@ -168,7 +168,7 @@ class _Chest:
     def spine(self) -> tuple[float, float]:
         """Bone of the midline at the back over that at the back and in front, and the x of that at the back.
 
-        Bone is weighted by the square of the share of slices in which it is found at a place: the
+        Bone is weighted by the square of the fraction of slices in which it is found at a place: the
         spine runs through all of them, ribs and vessels full of contrast medium do not.
         """
         steady = ndimage.uniform_filter((self.hu[:, :, self.low : self.high + 1] > _BONE).mean(axis=2), 3) ** 2
@@ -182,7 +182,7 @@ class _Chest:
         return float(back.sum() / (back.sum() + front.sum())), float(x)
 
     def liver(self, spine_x: float) -> float:
-        """Share of soft tissue around the lower quarter of the lungs that lies at the right of the spine."""
+        """Fraction of soft tissue around the lower quarter of the lungs that lies at the right of the spine."""
         amount = self.soft(0.0, 0.25).sum(axis=(1, 2)) * self.ml
         apart = 15 / self.spacing[0]
         places = np.arange(len(amount))

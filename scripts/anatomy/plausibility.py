@@ -1,4 +1,4 @@
-"""What speaks against a lung mask, and against taking it for the whole of both lungs."""
+"""Check whether a lung mask is plausible, and whether it holds the whole of both lungs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .downsampling import Spacing
 # limit of normal of about 0.5, upper end: total lung capacity of a man of 2.05 m, about 10 (Hall et
 # al., Eur Respir J 2021;57:2000289), and half a litre to a litre of tissue and blood in either.
 ADULT = (1.0, 11.0)
-# The right lung's share is 53.6 +- 1.5 % in the healthy (Yamada et al. 2020, PMC7490509); a lung
+# The right lung's fraction is 53.6 +- 1.5 % in the healthy (Yamada et al. 2020, PMC7490509); a lung
 # that is collapsed or resected goes far beyond that, and is as rare as a mask that is wrong.
-RIGHT_SHARE = (0.38, 0.70)
+RIGHT_FRACTION = (0.38, 0.70)
 _CUT_END = 0.08  # of the largest axial area: what more than the tip of a recess or of an apex
 _CUT_SIDE = 4.0  # cm^2 of lung on a side of the field of view
 _FEW = 6  # slices
@@ -57,8 +57,8 @@ def _cut_ends(mask: NDArray[np.uint8]) -> list[str]:
     if not ends:
         return []
     return [
-        f"Lungs are incomplete: they go on beyond the {' and the '.join(ends)} slice, so that shares of a lung are "
-        "shares of the part that was scanned."
+        f"Lungs are incomplete: they go on beyond the {' and the '.join(ends)} slice, so that percentages of a lung "
+        "are those of the part that was scanned."
     ]
 
 
@@ -76,26 +76,27 @@ def _cut_sides(mask: NDArray[np.uint8], spacing: Spacing) -> list[str]:
     if not cut:
         return []
     return [
-        f"Lungs are incomplete: the field of view cuts them at the patient's {', '.join(cut)}, so that shares of a "
-        "lung are shares of the part that was scanned."
+        f"Lungs are incomplete: the field of view cuts them at the patient's {', '.join(cut)}, so that "
+        "percentages of a lung are those of the part that was scanned."
     ]
 
 
 def _judge_volumes(right_ml: float, left_ml: float, cut: bool) -> list[str]:
     """What the volumes of both lungs say; the parts of lungs that a scan cuts may be small."""
-    total, share = (right_ml + left_ml) / 1000, right_ml / (right_ml + left_ml)
-    low, high = ADULT
+    total, fraction = (right_ml + left_ml) / 1000, right_ml / (right_ml + left_ml)
+    smallest, largest = ADULT
+    low, high = RIGHT_FRACTION
     problems = []
-    if total > high or (total < low and not cut):
+    if total > largest or (total < smallest and not cut):
         problems.append(
-            f"Lungs of {total:.1f} l were found, where adults have {low:.0f} to {high:.0f} l: the mask or the "
+            f"Lungs of {total:.1f} l were found, where adults have {smallest:.0f} to {largest:.0f} l: the mask or the "
             "voxel size is wrong, or this is no adult."
         )
-    if share in (0, 1):
-        problems.append(f"No {'left' if share else 'right'} lung was found.")
-    elif not RIGHT_SHARE[0] <= share <= RIGHT_SHARE[1]:
+    if fraction in (0, 1):
+        problems.append(f"No {'left' if fraction else 'right'} lung was found.")
+    elif not low <= fraction <= high:
         problems.append(
-            f"The right lung has {share:.0%} of the lungs' volume, where {RIGHT_SHARE[0]:.0%} to {RIGHT_SHARE[1]:.0%} "
-            "are usual: a lung is collapsed, consolidated, resected or badly found."
+            f"The right lung has {fraction:.0%} of the lungs' volume, where {low:.0%} to {high:.0%} are usual: a lung "
+            "is collapsed, consolidated, resected or badly found."
         )
     return problems

@@ -1,4 +1,4 @@
-"""From the aerated lung to the whole one: vessels, consolidations and effusions that air does not show."""
+"""Complete aerated lung by vessels, consolidations and effusions, which hold no air."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _THICKEST = 45.0  # mm of opacity between aerated lung and chest wall
 
 @dataclass(frozen=True)
 class Polar:
-    """Where each voxel of an axial slice lies as seen from the middle of the chest.
+    """Holds where each voxel of an axial slice lies as seen from the middle of the chest.
 
     Attributes:
         angle: direction in degrees, int (X, Y), in [0, 360).
@@ -31,7 +31,7 @@ class Polar:
 
     @classmethod
     def around(cls, centre: tuple[float, float], shape: tuple[int, ...], spacing: Spacing) -> Polar:
-        """Polar coordinates around `centre`, in voxels."""
+        """Returns polar coordinates around `centre`, in voxels."""
         x = ((np.arange(shape[0]) - centre[0]) * spacing[0])[:, None]
         y = ((np.arange(shape[1]) - centre[1]) * spacing[1])[None]
         angle = np.rint(np.degrees(np.arctan2(y, x))).astype(np.intp) % _ANGLES
@@ -39,7 +39,7 @@ class Polar:
 
 
 def close_lung(lung: Mask, room: Mask, spacing: Spacing, centre: tuple[float, float]) -> Mask:
-    """One whole lung.
+    """Completes one lung.
 
     A closing by a ball fills vessels and opacities up to 20 mm thick. Then the pleura is taken to
     run along the chest wall as a surface without dents, and opacities that reach it, or that it

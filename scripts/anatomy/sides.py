@@ -1,4 +1,4 @@
-"""Which lung is the right one, also where both touch."""
+"""Tell the right lung from the left, also where both touch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _APART = 50.0  # mm between the middles of both lungs along x, at least
 
 
 def split_sides(lungs: Mask, spacing: Spacing, middle: float | None = None) -> tuple[NDArray[np.uint8], str]:
-    """Gives every voxel of the grid the lung that it lies nearest to.
+    """Assigns every voxel of the grid to the nearest lung.
 
     The lungs touch in front of the heart and behind it in a sheet of a voxel or two. The mask is
     eroded, by as little as it takes, until its two largest parts are a lung each; every voxel then

@@ -1,4 +1,4 @@
-"""A scan on a coarse grid with what is seen first: where lungs, checks and orientation start from."""
+"""Segment body, aerated lung and airways of a downsampled scan; lungs, checks and orientation start from them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from numpy.typing import NDArray
 
 from .aerated import find_aerated
 from .body import find_body
-from .downsampling import Coarse, Mask, Spacing, coarsen
+from .downsampling import DownsampledScan, Mask, Spacing, downsample
 
 
 @dataclass(frozen=True)
-class Overview:
-    """What is seen first in a scan.
+class Tissues:
+    """Holds a downsampled scan with its body, aerated lung and airways.
 
     Attributes:
-        coarse: the scan in blocks of about 2 mm.
+        scan: the scan in blocks of about 2 mm.
         body: the body, filled, on that grid (X', Y', Z').
         aerated: aerated lung, without its opacities; empty without a lung.
         airways: trachea and main bronchi with their walls.
     """
 
-    coarse: Coarse
+    scan: DownsampledScan
     body: Mask
     aerated: Mask
     airways: Mask
 
 
-def look_over(hu: NDArray[Any], spacing: Spacing) -> Overview:
-    """Finds body, aerated lung and airways.
+def segment_tissue(hu: NDArray[Any], spacing: Spacing) -> Tissues:
+    """Segments body, aerated lung and airways.
 
     Args:
         hu: HU (X, Y, Z), int16 or float32, in LPS order: x to the patient's left, y to posterior, z
@@ -40,6 +40,6 @@ def look_over(hu: NDArray[Any], spacing: Spacing) -> Overview:
     Raises:
         ValueError: if `hu` is not a volume or the spacing is not three positive numbers.
     """
-    coarse = coarsen(hu, spacing)
-    body = find_body(coarse)
-    return Overview(coarse, body, *find_aerated(coarse, body))
+    scan = downsample(hu, spacing)
+    body = find_body(scan)
+    return Tissues(scan, body, *find_aerated(scan, body))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..anatomy.field_of_view import Box, find_box, whole
 from ..anatomy.lungs import Lungs, segment_lungs
-from ..anatomy.tissue import Overview, look_over
+from ..anatomy.tissue import Tissues, segment_tissue
 from ..finite import check_maps
 from ..io.volume import Note, Scan, canonical
 from ..settings import flag, number, usable_device
@@ -166,7 +166,7 @@ class Segmenter:
         scan: Scan,
         slices: HounsfieldSlices,
         probability: bool = False,
-        anatomy: tuple[Overview, Lungs] | None = None,
+        anatomy: tuple[Tissues, Lungs] | None = None,
         progress: Callable[[int], Any] | None = None,
         watch: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> Segmentation:
@@ -220,12 +220,12 @@ class Segmenter:
         distance = self._distance(features)
         return Segmentation(mask, kept, notes + self._strange(distance), distance)
 
-    def looked_at(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Overview, Lungs] | None = None) -> Box:
+    def looked_at(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Tissues, Lungs] | None = None) -> Box:
         """Returns what of a scan the network sees, as `FindBoxd` finds it; the arguments are those of `segment`."""
         if self.field_of_view == "scan" or scan.picture:
             return whole(slices.shape)
         if anatomy is None:
-            seen = look_over(slices.rounded(), scan.spacing_lps)
+            seen = segment_tissue(slices.rounded(), scan.spacing_lps)
             anatomy = seen, segment_lungs(seen)
         return find_box(*anatomy)
 

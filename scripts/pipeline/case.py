@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..anatomy.lungs import Lungs, segment_lungs
-from ..anatomy.tissue import Overview, look_over
+from ..anatomy.tissue import Tissues, segment_tissue
 from ..inference.segmenter import HounsfieldSlices, Segmenter
 from ..io.dicom.archive import unpacked
 from ..io.output_names import KEY, read_report, walk_files
@@ -162,7 +162,7 @@ class CaseSegmenter:
             refuse_warnings(scan, notes, strict)
         with timer("lungs"):
             measurable = scan.voxel_size_known and not scan.picture
-            seen = look_over(hu, scan.spacing_lps) if measurable else None
+            seen = segment_tissue(hu, scan.spacing_lps) if measurable else None
             lungs, found = _lungs(scan, seen, lung_mask)
             notes += found
         with timer("check"):
@@ -195,7 +195,7 @@ class CaseSegmenter:
         )
 
 
-def _lungs(scan: Scan, seen: Overview | None, mask: Path | None) -> tuple[Lungs | None, list[Note]]:
+def _lungs(scan: Scan, seen: Tissues | None, mask: Path | None) -> tuple[Lungs | None, list[Note]]:
     if mask is not None:
         lungs = read_lung_mask(mask, scan)
     elif seen is not None:

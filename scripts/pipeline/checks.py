@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..anatomy.chest import examine
 from ..anatomy.lungs import Lungs
 from ..anatomy.orientation import orientation_findings
-from ..anatomy.tissue import Overview
+from ..anatomy.tissue import Tissues
 from ..errors import UserError
 from ..io.volume import Note, Scan
 
@@ -13,7 +13,7 @@ WHOLE_CHEST_MM = 100.0
 """A body shown whole in the plane over this length must show lung, if it is a chest."""
 
 
-def check_anatomy(seen: Overview, scan: Scan, lungs: Lungs) -> list[Note]:
+def check_anatomy(seen: Tissues, scan: Scan, lungs: Lungs) -> list[Note]:
     """Judges body, lungs and the way up.
 
     A scan is refused on positive evidence only: a body that is shown whole, over a length that a
@@ -28,8 +28,8 @@ def check_anatomy(seen: Overview, scan: Scan, lungs: Lungs) -> list[Note]:
         UserError: if it is no chest.
     """
     found = examine(seen)
-    length = seen.body.shape[2] * seen.coarse.spacing[2]
+    length = seen.body.shape[2] * seen.scan.spacing[2]
     if found.body and not found.lungs and not found.body_cut and length >= WHOLE_CHEST_MM:
         raise UserError(f"{scan.path}: {' '.join(found.findings)} Accepted: a CT of the chest in HU")
-    texts = found.findings + (orientation_findings(seen.coarse, lungs) if found.lungs else [])
+    texts = found.findings + (orientation_findings(seen.scan, lungs) if found.lungs else [])
     return [Note("anatomy", text, "warning") for text in texts]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..anatomy.downsampling import Spacing
 from ..anatomy.field_of_view import Box, find_box, whole
 from ..anatomy.lungs import Lungs, segment_lungs
-from ..anatomy.tissue import Overview, look_over
+from ..anatomy.tissue import Tissues, segment_tissue
 from ..errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -219,9 +219,9 @@ def _check_grid(mask: MetaTensor, shape: tuple[int, ...], what: str) -> None:
         )
 
 
-def _looked_over(image: MetaTensor, scan: tuple[NDArray[np.int16], Spacing], instead: str) -> tuple[Overview, Lungs]:
+def _looked_over(image: MetaTensor, scan: tuple[NDArray[np.int16], Spacing], instead: str) -> tuple[Tissues, Lungs]:
     """What is seen of a scan and its lungs; the log says what is used instead of lungs that are not plausible."""
-    seen = look_over(*scan)
+    seen = segment_tissue(*scan)
     lungs = segment_lungs(seen)
     if not lungs.plausible:
         name = image.meta.get("filename_or_obj", "image")

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from scripts.anatomy.lungs import Lungs, segment_lungs
-from scripts.anatomy.tissue import look_over
+from scripts.anatomy.tissue import segment_tissue
 from scripts.data.phantom.scan import Phantom, make_phantom
 
 SPACING = (2.2, 2.2, 4.5)
@@ -22,7 +22,7 @@ def phantom() -> Phantom:
 
 @pytest.fixture(scope="session")
 def phantom_lungs(phantom: Phantom) -> Lungs:
-    return segment_lungs(look_over(phantom.image, SPACING))
+    return segment_lungs(segment_tissue(phantom.image, SPACING))
 
 
 def _turn(image: sitk.Image) -> tuple[np.ndarray, tuple[float, ...]]:

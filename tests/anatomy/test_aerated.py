@@ -7,9 +7,9 @@ import pytest
 
 from scripts.anatomy.aerated import find_aerated
 from scripts.anatomy.body import find_body
-from scripts.anatomy.downsampling import coarsen
+from scripts.anatomy.downsampling import downsample
 from scripts.anatomy.lungs import segment_lungs
-from scripts.anatomy.tissue import look_over
+from scripts.anatomy.tissue import segment_tissue
 
 SPACING = (2.5, 2.5, 2.5)
 RIGHT_LUNG, LEFT_LUNG = np.s_[25:55, 25:75, 20:80], np.s_[75:105, 25:75, 20:80]
@@ -23,7 +23,7 @@ def body() -> np.ndarray:
 
 
 def aerated(hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    coarse = coarsen(hu, SPACING)
+    coarse = downsample(hu, SPACING)
     return find_aerated(coarse, find_body(coarse))
 
 
@@ -59,7 +59,7 @@ def test_trachea_is_taken_out_with_its_bronchi_however_close_the_lungs():
     assert airways[62:68, 45:52, 62:].all()
     assert airways[46:74, 46:50, 56:60].all()
     assert not (lungs & (scan == -1000))[60:70].any()
-    mask = segment_lungs(look_over(scan, SPACING)).mask
+    mask = segment_lungs(segment_tissue(scan, SPACING)).mask
     assert not mask[46:74, 46:50, 56:60].any()
     assert mask[46:54, 54:60, 56:60].all()
     assert not mask[62:68, 45:52, 62:].any()
@@ -70,7 +70,7 @@ def test_table_and_blanket_are_no_body():
     scan[:10, 10:90] = scan[120:, 10:90] = 40
     scan[:, 92:94] = scan[20:110, 4:7] = 200
     scan[:, 94:] = -700  # foam has the HU of lung
-    found = find_body(coarsen(scan, SPACING))
+    found = find_body(downsample(scan, SPACING))
     assert found[:, 10:90].all()
     assert not found[:, 94:].any()
     assert not found[:, :4].any()
@@ -78,7 +78,7 @@ def test_table_and_blanket_are_no_body():
 
 def test_lung_that_is_open_to_the_side_of_the_picture_is_inside_and_room_air_is_not():
     scan = body()[40:, :]
-    found = find_body(coarsen(scan, SPACING))
+    found = find_body(downsample(scan, SPACING))
     assert found[:15, 25:75, 20:80].all()
     assert not found[:, :9].any()
     assert not found[81:].any()

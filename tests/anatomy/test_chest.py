@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from scripts.anatomy.chest import Examination, examine
-from scripts.anatomy.tissue import look_over
+from scripts.anatomy.tissue import segment_tissue
 
 SPACING = (2.2, 2.2, 4.5)
 
 
 def examined(hu: np.ndarray, spacing: tuple[float, ...]) -> Examination:
-    return examine(look_over(hu, spacing))
+    return examine(segment_tissue(hu, spacing))
 
 
 def test_a_chest(phantom):

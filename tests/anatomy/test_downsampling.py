@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from scripts.anatomy.downsampling import close, coarsen, dilate, distance, enlarge, erode
+from scripts.anatomy.downsampling import close, dilate, distance, downsample, enlarge, erode
 
 
 def test_averages_blocks_and_what_is_left_at_the_end():
     hu = np.arange(5 * 4 * 3, dtype=np.int16).reshape(5, 4, 3)  # 20 a step along x is 12, y 3, z 1
-    coarse = coarsen(hu, (1.1, 1.1, 5.0))
+    coarse = downsample(hu, (1.1, 1.1, 5.0))
     assert coarse.steps == (2, 2, 1)
     assert coarse.spacing == (2.2, 2.2, 5.0)
     assert coarse.hu.shape == (3, 2, 3)
@@ -26,7 +26,7 @@ def test_padding_metal_and_nan_do_not_pull_the_mean(dtype):
     hu[2:, :2] = 3071
     if dtype != np.int16:
         hu[2:, 2:] = np.nan
-    coarse = coarsen(hu, (1.1, 1.1, 1.1))
+    coarse = downsample(hu, (1.1, 1.1, 1.1))
     assert (coarse.hu[0] == -1024).all()
     assert (coarse.hu[1, 0] == 1500).all()
     assert (coarse.hu[1, 1] == (-1000 if dtype == np.int16 else -1024)).all()
@@ -35,7 +35,7 @@ def test_padding_metal_and_nan_do_not_pull_the_mean(dtype):
 
 def test_slabs_join_without_a_seam():
     hu = np.random.default_rng(0).integers(-1000, 1000, (7, 6, 53)).astype(np.int16)
-    coarse = coarsen(hu, (1.0, 1.0, 0.7))
+    coarse = downsample(hu, (1.0, 1.0, 0.7))
     assert coarse.steps == (2, 2, 3)
     assert coarse.hu.shape == (4, 3, 18)
     np.testing.assert_allclose(coarse.hu[1, 1, 5], hu[2:4, 2:4, 15:18].mean(), atol=0.5)
@@ -47,7 +47,7 @@ def test_slabs_join_without_a_seam():
 )
 def test_refuses_what_is_no_volume(shape, spacing):
     with pytest.raises(ValueError, match="expected"):
-        coarsen(np.zeros(shape, np.int16), spacing)
+        downsample(np.zeros(shape, np.int16), spacing)
 
 
 def test_distance_is_exact_in_mm():

@@ -9,7 +9,7 @@ import pytest
 
 from scripts.anatomy.field_of_view import MARGIN_MM, find_box, whole
 from scripts.anatomy.lungs import Lungs, segment_lungs
-from scripts.anatomy.tissue import look_over
+from scripts.anatomy.tissue import segment_tissue
 
 SPACING = (2.2, 2.2, 4.5)
 
@@ -20,7 +20,7 @@ def bounds(mask: np.ndarray, axis: int) -> tuple[int, int]:
 
 
 def test_the_box_lies_a_centimetre_around_both_lungs(phantom, phantom_lungs):
-    box = find_box(look_over(phantom.image, SPACING), phantom_lungs)
+    box = find_box(segment_tissue(phantom.image, SPACING), phantom_lungs)
     for axis, (side, spacing) in enumerate(zip(box, SPACING, strict=True)):
         low, high = bounds(phantom.lungs > 0, axis)
         length = phantom.image.shape[axis]
@@ -34,17 +34,17 @@ def test_a_given_mask_at_full_resolution_is_taken_to_the_voxel(phantom):
     mask = np.zeros((40, 50, 30), np.uint8)
     mask[12:16, 20:40, 8:25], mask[20:30, 20:40, 8:25] = 1, 2
     lungs = Lungs(mask, (1, 1, 1), (2.0, 1.5, 4.0), (40, 50, 30))
-    box = find_box(look_over(phantom.image, SPACING), lungs)
+    box = find_box(segment_tissue(phantom.image, SPACING), lungs)
     assert box == (slice(7, 35), slice(13, 47), slice(5, 28))  # 10 mm are 5, 6.67 and 2.5 voxels, rounded up
 
 
 def test_without_plausible_lungs_it_is_the_body_and_without_a_body_the_scan(phantom, phantom_lungs):
-    seen = look_over(phantom.image, SPACING)
+    seen = segment_tissue(phantom.image, SPACING)
     doubtful = replace(phantom_lungs, doubts=["There is no lung."])
     box = find_box(seen, doubtful)
     lungs = find_box(seen, phantom_lungs)
     assert all(outer.start <= inner.start and inner.stop <= outer.stop for outer, inner in zip(box, lungs, strict=True))
     assert box[1].stop - box[1].start < phantom.image.shape[1]  # the air around the patient is left out
     nothing = np.full((20, 24, 6), -1000, np.int16)
-    air = look_over(nothing, SPACING)
+    air = segment_tissue(nothing, SPACING)
     assert find_box(air, segment_lungs(air)) == whole((20, 24, 6))

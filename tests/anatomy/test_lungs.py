@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from scripts.anatomy.lungs import Lungs, segment_lungs
 from scripts.anatomy.sides import LEFT, RIGHT
-from scripts.anatomy.tissue import look_over
+from scripts.anatomy.tissue import segment_tissue
 
 SPACING = (2.2, 2.2, 4.5)
 TRUTH_LEFT, TRUTH_RIGHT = 1, 2  # the codes of the phantom
@@ -62,19 +62,19 @@ def test_consolidation_at_the_chest_wall_is_filled(phantom, phantom_lungs, depth
     place = np.s_[wall : wall + int(depth / 2.2), y - 10 : y + 10, z - 5 : z + 5]
     image = phantom.image.copy()
     image[place] = np.where(right[place], 45, image[place])
-    mask = slabs(segment_lungs(look_over(image, SPACING)))
+    mask = slabs(segment_lungs(segment_tissue(image, SPACING)))
     assert (mask[place][right[place]] == RIGHT).mean() > 0.9
     assert dice(mask == RIGHT, right) > 0.95
 
 
 def test_type_and_order_in_memory_do_not_matter(phantom, phantom_lungs):
     image = np.asfortranarray(phantom.image.astype(np.float32))
-    np.testing.assert_array_equal(segment_lungs(look_over(image, SPACING)).mask, phantom_lungs.mask)
+    np.testing.assert_array_equal(segment_lungs(segment_tissue(image, SPACING)).mask, phantom_lungs.mask)
 
 
 def test_finer_voxels_give_the_same_lungs(phantom, phantom_lungs):
     fine = phantom.image.repeat(2, 0).repeat(2, 1)[:-1]  # an odd number of voxels, too
-    lungs = segment_lungs(look_over(fine, (1.1, 1.1, 4.5)))
+    lungs = segment_lungs(segment_tissue(fine, (1.1, 1.1, 4.5)))
     assert lungs.steps == (2, 2, 1)
     assert lungs.slab(30).shape == fine.shape[:2]
     assert dice(slabs(lungs) > 0, (slabs(phantom_lungs) > 0).repeat(2, 0).repeat(2, 1)[:-1]) > 0.99
@@ -84,7 +84,7 @@ def test_finer_voxels_give_the_same_lungs(phantom, phantom_lungs):
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_few_slices_give_doubts_not_crashes(phantom, count):
     image = phantom.image[:, :, 30 : 30 + count]
-    lungs = segment_lungs(look_over(image, SPACING))
+    lungs = segment_lungs(segment_tissue(image, SPACING))
     assert not lungs.plausible
     assert lungs.partial
     assert f"{count} slices" in " ".join(lungs.doubts)
@@ -92,14 +92,14 @@ def test_few_slices_give_doubts_not_crashes(phantom, count):
 
 
 def test_scan_that_ends_within_the_lungs_is_incomplete(phantom):
-    lungs = segment_lungs(look_over(phantom.image[:, :, 22:], SPACING))
+    lungs = segment_lungs(segment_tissue(phantom.image[:, :, 22:], SPACING))
     assert lungs.partial
     assert any("beyond the lowest slice" in cut for cut in lungs.cuts)
     assert not any("highest" in cut for cut in lungs.cuts)
 
 
 def test_field_of_view_that_cuts_the_lungs(phantom):
-    lungs = segment_lungs(look_over(phantom.image[50:, 25:-25], SPACING))
+    lungs = segment_lungs(segment_tissue(phantom.image[50:, 25:-25], SPACING))
     assert lungs.partial
     assert any("at the patient's right" in cut for cut in lungs.cuts)
     truth = phantom.lungs[50:, 25:-25]
@@ -109,7 +109,7 @@ def test_field_of_view_that_cuts_the_lungs(phantom):
 @pytest.mark.parametrize("hu", [-1000, 40])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (64, 64, 1), (80, 80, 40)])
 def test_nothing_and_nothing_but_tissue(hu, shape):
-    lungs = segment_lungs(look_over(np.full(shape, hu, np.int16), (2.0, 2.0, 2.0)))
+    lungs = segment_lungs(segment_tissue(np.full(shape, hu, np.int16), (2.0, 2.0, 2.0)))
     assert not lungs.mask.any()
     assert lungs.doubts == ["No lung was found in the scan."]
     assert (lungs.right_ml, lungs.left_ml) == (0, 0)
@@ -117,7 +117,7 @@ def test_nothing_and_nothing_but_tissue(hu, shape):
 
 def test_a_lung_that_is_gone_is_a_problem(phantom):
     image = np.where(phantom.lungs == TRUTH_LEFT, 30, phantom.image).astype(np.int16)
-    lungs = segment_lungs(look_over(image, SPACING))
+    lungs = segment_lungs(segment_tissue(image, SPACING))
     assert lungs.right_ml > 5 * lungs.left_ml
     assert not lungs.plausible
 
@@ -126,7 +126,7 @@ def test_air_beside_the_body_is_no_lung(phantom):
     """A cushion of lung's HU under the back and the air between it and the skin."""
     image = phantom.image.copy()
     image[40:120, -8:] = -800
-    mask = slabs(segment_lungs(look_over(image, SPACING)))
+    mask = slabs(segment_lungs(segment_tissue(image, SPACING)))
     assert not mask[:, -8:].any()
 
 
@@ -140,7 +140,7 @@ def test_memory_stays_far_below_a_copy_of_the_volume():
     hu[100:400, 100:400] = 40
     hu[130:220, 150:350, 20:180] = hu[280:370, 150:350, 20:180] = -850
     tracemalloc.start()
-    segment_lungs(look_over(hu, (0.75, 0.75, 1.5)))
+    segment_lungs(segment_tissue(hu, (0.75, 0.75, 1.5)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1.6 * hu.nbytes  # a float32 copy of it would be 2 on top of the coarse arrays
@@ -149,7 +149,7 @@ def test_memory_stays_far_below_a_copy_of_the_volume():
 @pytest.mark.real_data
 def test_p001(lung_ct_data, p001):
     hu, spacing = p001
-    lungs = segment_lungs(look_over(hu, spacing))
+    lungs = segment_lungs(segment_tissue(hu, spacing))
     assert lungs.plausible, lungs.doubts
     assert 5800 < lungs.right_ml + lungs.left_ml < 6500
     assert 0.48 < lungs.right_ml / (lungs.right_ml + lungs.left_ml) < 0.56
@@ -165,7 +165,7 @@ def test_p001(lung_ct_data, p001):
 @pytest.mark.real_data
 def test_normal001(normal001):
     hu, spacing = normal001
-    lungs = segment_lungs(look_over(hu, spacing))
+    lungs = segment_lungs(segment_tissue(hu, spacing))
     assert lungs.plausible, lungs.doubts
     assert 3300 < lungs.right_ml + lungs.left_ml < 3700
     assert 0.51 < lungs.right_ml / (lungs.right_ml + lungs.left_ml) < 0.57
@@ -190,7 +190,7 @@ def test_a_lung_that_is_one_with_the_room_where_the_field_of_view_cuts_the_wall(
         image[:2, : front + 2, z] = -1000  # the wall in front of the rib has ended: the room reaches the lung
     if side == "left":
         image, truth = image[::-1], truth[::-1]
-    lungs = segment_lungs(look_over(image, SPACING))
+    lungs = segment_lungs(segment_tissue(image, SPACING))
     mask = slabs(lungs)
     assert dice(mask == RIGHT, truth == TRUTH_RIGHT) > 0.93
     assert dice(mask == LEFT, truth == TRUTH_LEFT) > 0.93
@@ -205,7 +205,7 @@ def test_a_rim_of_cushion_away_from_the_border_is_no_part_of_the_body():
     slice_[(x / 100) ** 2 + (y / 80) ** 2 < 1] = 40
     slice_[(abs(x) < 40) & (y > 40) & (y < 80)] = -850
     image = np.repeat(slice_[:, :, None], 10, axis=2)
-    body = look_over(image, (2.25, 2.25, 5.0)).body
+    body = segment_tissue(image, (2.25, 2.25, 5.0)).body
     assert body[60, 60].all()
     assert not body[60, 90].any()
 
@@ -216,7 +216,7 @@ def test_the_lower_part_of_a_chest_whose_wall_the_field_of_view_cuts(lung_ct_dat
     path = lung_ct_data / "negatives" / "volumes" / "nodule_ge_standard_lower.nii.gz"
     image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
     hu = sitk.GetArrayFromImage(image).transpose(2, 1, 0).astype(np.int16)
-    lungs = segment_lungs(look_over(hu, image.GetSpacing()))
+    lungs = segment_lungs(segment_tissue(hu, image.GetSpacing()))
     assert lungs.right_ml == pytest.approx(757, rel=0.03)
     assert lungs.left_ml == pytest.approx(1232, rel=0.01)  # as before
     assert lungs.plausible, lungs.doubts

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from scripts.anatomy import orientation
-from scripts.anatomy.downsampling import coarsen
+from scripts.anatomy.downsampling import downsample
 from scripts.anatomy.lungs import Lungs, segment_lungs
 from scripts.anatomy.orientation import orientation_findings
-from scripts.anatomy.tissue import look_over
+from scripts.anatomy.tissue import segment_tissue
 
 SPACING = (2.2, 2.2, 4.5)
 TURNS = {
@@ -22,12 +22,12 @@ TURNS = {
 
 
 def findings(hu: np.ndarray, spacing: tuple[float, ...]) -> list[str]:
-    seen = look_over(hu, spacing)
-    return orientation_findings(seen.coarse, segment_lungs(seen))
+    seen = segment_tissue(hu, spacing)
+    return orientation_findings(seen.scan, segment_lungs(seen))
 
 
 def test_phantom_the_right_way_up(phantom, phantom_lungs):
-    assert orientation_findings(coarsen(phantom.image, SPACING), phantom_lungs) == []
+    assert orientation_findings(downsample(phantom.image, SPACING), phantom_lungs) == []
 
 
 @pytest.mark.parametrize("exchange", ["Front and back", "Head and feet"])
@@ -55,16 +55,16 @@ def mirrored(share: float, heart: float, right: float) -> orientation.Evidence:
 )
 def test_left_and_right_take_two_witnesses(phantom, phantom_lungs, monkeypatch, evidence, confidence):
     monkeypatch.setattr(orientation, "weigh", lambda *_: evidence)
-    found = orientation_findings(coarsen(phantom.image, SPACING), phantom_lungs)
+    found = orientation_findings(downsample(phantom.image, SPACING), phantom_lungs)
     assert len(found) == (confidence is not None)
     assert all(text.startswith("Left and right") and f"({confidence} confidence)" in text for text in found)
-    assert orientation_findings(coarsen(phantom.image, SPACING), replace(phantom_lungs, cuts=["Cut."])) == []
+    assert orientation_findings(downsample(phantom.image, SPACING), replace(phantom_lungs, cuts=["Cut."])) == []
 
 
 def test_mask_at_full_resolution_serves_as_well(phantom):
     turned = phantom.image[:, ::-1].repeat(2, 0).repeat(2, 1)
     lungs = Lungs.from_mask((phantom.lungs[:, ::-1] > 0).repeat(2, 0).repeat(2, 1), (1.1, 1.1, 4.5))
-    assert orientation_findings(coarsen(turned, (1.1, 1.1, 4.5)), lungs)[0].startswith("Front and back")
+    assert orientation_findings(downsample(turned, (1.1, 1.1, 4.5)), lungs)[0].startswith("Front and back")
 
 
 def test_no_evidence_no_finding(phantom):

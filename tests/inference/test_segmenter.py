@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from scripts.anatomy.lungs import segment_lungs
-from scripts.anatomy.tissue import look_over
+from scripts.anatomy.tissue import segment_tissue
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError
 from scripts.inference.metadata import (
@@ -92,7 +92,7 @@ def test_around_the_lungs_the_mask_is_that_of_run_inference_bit_for_bit(
     assert (marked.max(axis=0) < high + margin)[:2].all()  # upwards some of the trachea is taken for lung
     segmenter.threshold = threshold
     slices = HounsfieldSlices(scan)
-    seen = look_over(slices.rounded(), scan.spacing_lps)
+    seen = segment_tissue(slices.rounded(), scan.spacing_lps)
     known = segmenter.segment(scan, slices, anatomy=(seen, segment_lungs(seen)))
     np.testing.assert_array_equal(known.mask, found)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scripts.anatomy.lungs import segment_lungs
-from scripts.anatomy.tissue import look_over
+from scripts.anatomy.tissue import segment_tissue
 from scripts.data.phantom.scan import Phantom, make_phantom
 from scripts.errors import UserError
 from scripts.io.volume import Note, Scan
@@ -24,7 +24,7 @@ def phantom() -> Phantom:
 
 def check(hu: np.ndarray, spacing: tuple[float, float, float] = SPACING) -> list[Note]:
     scan = Scan("case", Path("case.nii.gz"), "nifti", hu, np.diag([-spacing[0], -spacing[1], spacing[2], 1]))
-    seen = look_over(hu, scan.spacing_lps)
+    seen = segment_tissue(hu, scan.spacing_lps)
     return check_anatomy(seen, scan, segment_lungs(seen))
 
 

@@ -167,7 +167,7 @@ def test_the_box_of_the_same_voxels_is_searched_once(monkeypatch: pytest.MonkeyP
     find = FindBoxd("image", "box")
     first = find({"image": MetaTensor(torch.from_numpy(phantom.image)[None], affine=affine)})["box"]
     with monkeypatch.context() as patch:
-        patch.setattr("scripts.transforms.lungs.look_over", lambda *_: pytest.fail("searched again"))
+        patch.setattr("scripts.transforms.lungs.segment_tissue", lambda *_: pytest.fail("searched again"))
         again = find({"image": MetaTensor(torch.from_numpy(phantom.image.copy())[None], affine=affine)})["box"]
     np.testing.assert_array_equal(first, again)
     turned = torch.from_numpy(phantom.image[:, :, 10:].copy())[None]

@@ -75,7 +75,7 @@ def test_any_number_of_slices(depth: int) -> None:
 
 @pytest.mark.parametrize("size", [(24, 32), (32, 24), (8, 16)])
 def test_size_that_is_no_multiple_of_16_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} voxels; expected: multiples of 16"):
+    with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels; expected: multiples of 16"):
         network()(volume(2, 1, *size, 4))
 
 
