@@ -31,15 +31,29 @@ _DISK = frozenset(
 """What a disk says that cannot be written, or is full."""
 
 
+EXTRAS = {"pydicom": "dicom", "highdicom": "dicom", "ignite": "train", "fire": "train", "yaml": "train"}
+"""Packages that an installation may lack, and the extra that brings them."""
+
+
 def find_user_error(error: BaseException | None) -> UserError | None:
-    """Returns the user's mistake at the root of a chain of exceptions, or None; a disk that says no is one."""
-    disk = None
+    """Returns the user's mistake at the root of a chain of exceptions, or None.
+
+    A disk that cannot be written and a package of an extra that is not installed are mistakes, too.
+    """
+    other = None
     while error is not None:
         if isinstance(error, UserError):
             return error
-        disk = _disk_error(error) or disk
+        other = _disk_error(error) or _missing_extra(error) or other
         error = error.__cause__ or error.__context__
-    return disk
+    return other
+
+
+def _missing_extra(error: BaseException) -> UserError | None:
+    name = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if name not in EXTRAS:
+        return None
+    return UserError(f"the package {name} is not installed; expected: pip install 'lung-infection-ct[{EXTRAS[name]}]'")
 
 
 def _disk_error(error: BaseException) -> UserError | None:

@@ -20,7 +20,10 @@ import SimpleITK as sitk  # noqa: N813
 
 import scripts
 from scripts import InfectionSegmenter, UserError
-from scripts.commands.segment import segment
+from scripts.inference.segmenter import Segmenter
+from scripts.pipeline.batch import segment_cases
+from scripts.pipeline.case import CaseSegmenter, Settings
+from scripts.pipeline.inputs import expand_inputs
 from scripts.version import bundle_version
 
 AFFINE = np.array([[0, 0, -2.5, 40], [-2.0, 0, 0, 30], [0, 5.0, 0, -100], [0, 0, 0, 1]])
@@ -64,14 +67,15 @@ def test_every_form_gives_the_mask_of_the_file(
 
 def test_results_are_those_of_the_command(model: InfectionSegmenter, weights: Path, scan: Path, tmp_path: Path) -> None:
     """`save` writes what `segment` writes; only times, and what the command needs to resume, differ."""
-    segment(str(scan), str(tmp_path / "out"), weights=str(weights), device="cpu", threshold=0.53, probability=True)
-    command = tmp_path / "out" / "scan"
+    command = CaseSegmenter(Segmenter(weights, "cpu", threshold=0.53), Settings(probability=True))
+    segment_cases(command, expand_inputs([scan]), tmp_path / "out")
+    written = tmp_path / "out" / "scan"
     result = model.predict(scan, probability=True)
     result.save(tmp_path / "api")
-    assert {path.name for path in (tmp_path / "api").iterdir()} == {path.name for path in command.iterdir()}
+    assert {path.name for path in (tmp_path / "api").iterdir()} == {path.name for path in written.iterdir()}
     for name in ("infection.nii.gz", "probability.nii.gz", "preview.png"):
-        assert (tmp_path / "api" / name).read_bytes() == (command / name).read_bytes(), name
-    reports = [json.loads((folder / "report.json").read_text()) for folder in (command, tmp_path / "api")]
+        assert (tmp_path / "api" / name).read_bytes() == (written / name).read_bytes(), name
+    reports = [json.loads((folder / "report.json").read_text()) for folder in (written, tmp_path / "api")]
     for report in reports:
         del report["created"], report["timings_s"], report["run_key"]
     assert reports[0] == reports[1]
@@ -142,6 +146,34 @@ def test_the_package_is_light_and_lazy(bundle_root: Path) -> None:
     assert {"InfectionSegmenter", "Result", "UserError"} <= set(dir(scripts))
     with pytest.raises(AttributeError, match="no attribute 'Segmentor'"):
         scripts.Segmentor  # noqa: B018
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("pydicom", "highdicom", "ignite", "fire", "yaml", "tensorboard"):
+    sys.modules[name] = None
+from scripts import InfectionSegmenter
+from scripts.errors import find_user_error
+weights, scan, study, out = sys.argv[1:]
+segmenter = InfectionSegmenter(weights, device="cpu")
+segmenter.predict(scan).save(out)
+try:
+    segmenter.predict(study)
+except ModuleNotFoundError as error:
+    print(find_user_error(error))
+"""
+
+
+def test_files_but_dicom_need_no_extra(
+    weights: Path, scan: Path, write_series: Callable[..., np.ndarray], bundle_root: Path, tmp_path: Path
+) -> None:
+    write_series(tmp_path / "study")
+    words = [str(weights), str(scan), str(tmp_path / "study"), str(tmp_path / "out")]
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, *words]
+    done = subprocess.run(command, cwd=bundle_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "pip install 'lung-infection-ct[dicom]'" in done.stdout
+    assert (tmp_path / "out" / "infection.nii.gz").is_file()
 
 
 def test_the_snippets_of_the_documents_run(

@@ -10,7 +10,7 @@ import nibabel as nib
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .dicom.files import recognize_file
+from .dicom.recognition import recognize_file
 from .geometry_checks import Affine, check_directions, check_geometry
 from .images import PICTURE_SUFFIXES, read_picture
 from .itk.files import ITK_SUFFIXES, inspect_itk, read_itk

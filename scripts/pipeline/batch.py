@@ -6,8 +6,9 @@ import json
 import logging
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,9 +147,17 @@ def _describe_run(model: CaseSegmenter) -> dict[str, Any]:
         "finished": None,
         "model": model.model,
         "settings": settings,
-        "packages": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "packages": {"python": platform.python_version(), **_versions()},
         "machine": describe_machine(model.segmenter.device),
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # those of an extra
+            found[name] = version(name)
+    return found
 
 
 def _now() -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..data.datalist import select_cases
 from ..data.layouts.registry import DATALIST
 from ..errors import UserError
-from ..io.dicom.files import recognize_file
+from ..io.dicom.recognition import recognize_file
 from ..io.masks import mask_suffix
 from ..io.output_names import describe_passed_over, walk_files
 from ..io.reading import FILE_SUFFIXES, scan_name

@@ -16,8 +16,7 @@ from ..data.layouts.registry import DATALIST
 from ..errors import UserError
 from ..files import fit_name
 from ..io.dicom.archive import UNREADABLE_ZIP
-from ..io.dicom.files import DICOM_SUFFIXES, HEAD, UNREADABLE_FILE, read_header, recognize, recognize_file
-from ..io.dicom.header import CT_CLASSES, text
+from ..io.dicom.recognition import DICOM_SUFFIXES, HEAD, recognize, recognize_file
 from ..io.images import PICTURE_SUFFIXES
 from ..io.output_names import describe_passed_over, walk_files
 from ..io.reading import FILE_SUFFIXES, file_suffix, scan_name
@@ -206,6 +205,9 @@ def _study(path: Path) -> tuple[str, bool]:
     The study is "" for an object that belongs to none; what cannot be read has one of its own, so
     that the reader gets to see it and refuses it by name.
     """
+    from ..io.dicom.files import UNREADABLE_FILE, read_header  # pydicom
+    from ..io.dicom.header import CT_CLASSES, text
+
     own = str(path.parent)
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Whether a file is DICOM, and how its header is read: decided here for every reader, search and message."""
+"""How the header of a DICOM file is read, and what can go wrong."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
@@ -21,14 +20,8 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    MediaStorageDirectoryStorage,
 )
 
-DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-"""Endings that claim a file to be DICOM; a file that has one and cannot be read is damaged, not
-passed over."""
-HEAD = 4096
-"""Bytes from the start of a file in which a DICOM object says what it is."""
 UNREADABLE: tuple[type[Exception], ...] = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError, EOFError),
     *(struct.error, zlib.error, BytesLengthException, InvalidDicomError),
@@ -36,53 +29,19 @@ UNREADABLE: tuple[type[Exception], ...] = (
 """What pydicom raises for damaged values."""
 UNREADABLE_FILE: tuple[type[Exception], ...] = (OSError, *UNREADABLE)
 
-Content = Literal["object", "directory", ""]
-_MAGIC = b"DICM"
 _SOP_CLASS, _SOP_INSTANCE = Tag("SOPClassUID"), Tag("SOPInstanceUID")
-_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # 0002 and 0008, the latter in both orders of bytes
 
 
-def recognize(head: bytes, name: str = "") -> Content:
-    """Tells what a file is from its first bytes, with or without the preamble and the meta header of part 10.
-
-    Old archives, modalities and toolkits write the bare data set (PS3.5), whose first element lies
-    in group 0008.
-
-    Args:
-        head: the first `HEAD` bytes, or fewer where the file is shorter.
-        name: the file's name; one that ends as DICOM files do counts as DICOM whatever it holds.
-
-    Returns:
-        "object" (an image, a report, ...), "directory" (a DICOMDIR), or "" for a file that is not
-        DICOM.
-    """
-    part10 = head[128:132] == _MAGIC
-    if part10 and MediaStorageDirectoryStorage.encode() not in head:
-        return "object"  # without parsing: all files of most series
-    sop_class = _sop_class(head)
-    if sop_class == MediaStorageDirectoryStorage:
-        return "directory"
-    return "object" if sop_class or part10 or name.lower().endswith(DICOM_SUFFIXES) else ""
-
-
-def recognize_file(path: Path) -> Content:
-    """Tells what a file is, see `recognize`; raises OSError if it cannot be read."""
-    with path.open("rb") as file:
-        return recognize(file.read(HEAD), path.name)
-
-
-def _sop_class(head: bytes) -> UID | None:
-    """The SOP class that the start of a file states; None where there is none."""
-    if head[128:132] != _MAGIC and head[:2] not in _FIRST_GROUPS:
-        return None
+def read_sop_class(head: bytes) -> str:
+    """Returns the SOP class that the start of a file states; empty where there is none."""
     try:
         with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")
             header = read_partial(BytesIO(head), _is_behind_class, force=True, specific_tags=[_SOP_CLASS])
             found = UID(str(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or ""))
     except UNREADABLE:
-        return None
-    return found if found.is_valid and "." in found else None
+        return ""
+    return str(found) if found.is_valid and "." in found else ""
 
 
 def _is_behind_class(tag: BaseTag, _vr: str | None, _length: int) -> bool:

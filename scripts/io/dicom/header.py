@@ -20,7 +20,8 @@ from pydicom.uid import (
 )
 
 from ...errors import UserError
-from .files import HEAD, UNREADABLE, UNREADABLE_FILE, read_header, recognize
+from .files import UNREADABLE, UNREADABLE_FILE, read_header
+from .recognition import HEAD, recognize
 
 COMPLETE = "complete DICOM files (copy the series again from where it came)"
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)

@@ -19,8 +19,8 @@ from scripts.data.layouts.case import Datalist
 from scripts.data.layouts.prepared import write_prepared
 from scripts.errors import UserError
 from scripts.files import fit_name
-from scripts.io.dicom.files import HEAD, recognize
 from scripts.io.dicom.reading import read_dicom
+from scripts.io.dicom.recognition import HEAD, recognize
 from scripts.io.dicom.seg import write_dicom_seg
 from scripts.io.masks import MaskWriter
 from scripts.io.reading import read_scan
