@@ -1,60 +1,84 @@
-"""`python -m scripts COMMAND`: the commands for people. `python -m scripts COMMAND --help` explains each."""
+"""`python -m scripts COMMAND`, installed `lung-infection COMMAND`: the commands for people.
+
+A command's module holds its arguments and help; what does the work is imported when it is called,
+so that help appears at once and MONAI Label's environment needs no package of other commands.
+"""
 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import fire
+from typer import Typer, TyperException
+from typer.main import get_command
 
-from .command_line import refuse_unknown_options, typed
+from .command_line import Command
+from .commands import monai_label
+from .commands.calibrate import calibrate
+from .commands.classify import classify
+from .commands.experiment import experiment
+from .commands.figures import figures
+from .commands.phantom import phantom
+from .commands.prepare import prepare
+from .commands.preview import preview
+from .commands.publish import publish
+from .commands.radiograph import radiograph
+from .commands.segment import segment
 from .errors import find_user_error
-from .messages import show_messages
+from .messages import shown_messages
 
-COMMANDS = {
-    "segment": "segment",
-    "classify": "classify",
-    "experiment": "experiment",
-    "calibrate": "calibrate",
-    "publish": "publish",
-    "phantom": "phantom",
-    "prepare": "prepare",
-    "preview": "preview",
-    "figures": "figures",
-    "radiograph": "radiograph",
-    "monai_label": "MONAI_LABEL",
+PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Product": (segment, preview),
+    "Data": (prepare, phantom),
+    "Training": (experiment, calibrate, publish),
+    "Research": (classify, figures, radiograph),
 }
-"""Module of `scripts.commands` and what in it is the command. Only the one asked for is imported:
-MONAI Label's environment has none of the DICOM packages that `segment` needs."""
+HELP: dict[str, Any] = {
+    "no_args_is_help": True,
+    "context_settings": {
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda word: word.replace("-", "_"),
+    },
+}
 
 
-def load(name: str) -> Any:
-    """Imports a command, or the dictionary of a command's parts."""
-    found = getattr(import_module(f".commands.{name}", __package__), COMMANDS[name])
-    return {part: typed(command) for part, command in found.items()} if isinstance(found, dict) else typed(found)
+def build() -> Typer:
+    """Build the application of all commands."""
+    is_program = Path(sys.argv[0]).name != "__main__.py"  # a shell completes programs, not `python -m`
+    app = Typer(help="Find COVID-19 infection on chest CT.", add_completion=is_program, **HELP)
+    for panel, commands in PANELS.items():
+        for command in commands:
+            app.command(command.__name__, cls=Command, rich_help_panel=panel)(command)
+    label = Typer(help="Set up the MONAI Label app and choose among its checkpoints.", **HELP)
+    for command in (monai_label.assemble, monai_label.checkpoints, monai_label.back, monai_label.use):
+        label.command(command.__name__, cls=Command)(command)
+    app.add_typer(label, name="monai_label", rich_help_panel="Product")
+    return app
+
+
+def wrong_use(error: TyperException) -> str:
+    """Say in one line what was wrong with the words of a command line."""
+    context = getattr(error, "ctx", None)
+    found = " ".join(error.format_message().split()).rstrip(".") or "no command"
+    return f"{found}; see {context.command_path} --help" if context else found
 
 
 def main() -> None:
-    """Runs one command and turns a user's mistake into one line and exit code 2."""
-    asked = [name for name in sys.argv[1:2] if name in COMMANDS] or list(COMMANDS)
+    """Run one command; end wrong use and a user's mistake in one line and with exit code 2."""
     try:
-        commands = {name: load(name) for name in asked}
-        command: Any = commands
-        words = sys.argv[1:]
-        while isinstance(command, dict) and words and words[0] in command:
-            command, words = command[words[0]], words[1:]
-        if callable(command):
-            refuse_unknown_options(command, words)
-        fire.Fire(commands, name="python -m scripts")
+        with shown_messages():
+            code = get_command(build()).main(standalone_mode=False)
     except Exception as error:
-        mistake = find_user_error(error)
+        mistake = wrong_use(error) if isinstance(error, TyperException) else find_user_error(error)
         if mistake is None:
             raise
         print(f"error: {mistake}", file=sys.stderr)
-        raise SystemExit(2) from None
+        code = 2
+    if code:
+        raise SystemExit(code)
 
 
 if __name__ == "__main__":
-    show_messages()
     main()

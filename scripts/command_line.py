@@ -1,66 +1,97 @@
-"""What stands between the words of a command line and a command: Fire, made strict."""
+"""Spellings of a command line beside typer's own: those of `monai.bundle`, and of versions before 0.11."""
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, TypeVar, get_args, get_type_hints
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
-from fire.decorators import SetParseFn, SetParseFns
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from .errors import UserError
-from .settings import flag, number, optional
+SWITCHES: dict[str, bool | None] = {"true": True, "false": False}
+NONE = ("none", "null", "")
+OPTION = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+
+class Command(TyperCommand):
+    """A command that also takes the spellings of `respell`, and shows its arguments in capitals."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.help = re.sub(r"(?<!\n)\n(?!\n)", " ", self.help or "")  # lines of a docstring are no lines of a screen
+        for one in self.params:
+            if isinstance(one, TyperArgument):
+                one.metavar = one.metavar or one.name.upper()
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words of the usage line: INPUT... OUTPUT, not {INPUT}... {OUTPUT}."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of a command line, respelled as typer expects them."""
+        return super().parse_args(ctx, respell(self.params, args))
 
 
-def typed(command: Command) -> Command:
-    """Makes Fire read every word as the annotation of its argument says.
+def respell(parameters: Sequence[Any], words: Sequence[str]) -> list[str]:
+    """Spell options as typer expects them.
 
-    Fire reads words as Python: it would take a file called `run#2` for `run`, `20200301_1200` for a
-        number and
-    `--overwrite false` for a text, which is true.
+    Taken are `--a_b` and `--a-b`; `--switch false`, `--switch=false` and `--noswitch`; `--option none`
+    for its default; `-o` for the only option that begins so; and `--ARGUMENT value`.
 
     Args:
-        command: a function whose arguments are annotated with str, bool, int or float, or one of
-            these and None.
-
-    Returns:
-        The same function.
-    """
-    kinds = get_type_hints(command)
-    readers = {name: partial(_read, name, kinds[name]) for name in inspect.signature(command).parameters}
-    marked: Command = SetParseFns(**readers)(SetParseFn(str)(command))
-    return marked
-
-
-def refuse_unknown_options(command: Callable[..., Any], words: Sequence[str]) -> None:
-    """Refuses an option that the command does not have; Fire would say so after the command has run.
-
-    Args:
-        command: see `typed`.
+        parameters: arguments and options of the command.
         words: the command line after the command.
 
-    Raises:
-        UserError: names the option and those that there are.
+    Returns:
+        Options, unknown ones as they were, then `--` and the arguments.
     """
-    parameters = inspect.signature(command).parameters.values()
-    names = [one.name for one in parameters if one.kind is not inspect.Parameter.VAR_POSITIONAL]
-    expected = {*names, *(f"no{name}" for name in names), *(name[0] for name in names), "help", "h"}
-    for word in words:
-        option = re.match(r"--?([A-Za-z][\w-]*)", word)
-        if option and option[1].replace("-", "_") not in expected:
-            raise UserError(f"{word}: no such option; expected: {', '.join(f'--{name}' for name in names)}")
+    spelled, positional, named = list[str](), list[str](), dict[Any, str]()
+    waiting = deque(words)
+    while waiting:
+        word = waiting.popleft()
+        if word == "--":
+            positional += waiting
+            break
+        match = OPTION.fullmatch(word)
+        found, value = (_find(parameters, match[1].replace("-", "_")), match[2]) if match else (None, None)
+        if match is None:
+            positional.append(word)
+        elif found is None:
+            spelled.append(word)
+        elif getattr(found, "is_flag", False):
+            spelled += _switch(found, word, value, waiting)
+        elif value is None and not waiting:
+            return [word]  # typer says what is missing
+        else:
+            value = waiting.popleft() if value is None else value
+            if isinstance(found, TyperArgument):
+                named[found] = value
+            elif found.default is not None or value.lower() not in NONE:
+                spelled.append(f"{found.opts[0]}={value}")
+    for place, argument in enumerate(one for one in parameters if isinstance(one, TyperArgument)):
+        if argument in named:
+            positional.insert(place, named[argument])
+    return [*spelled, "--", *positional]
 
 
-def _read(name: str, kind: Any, word: str) -> Any:
-    kinds = get_args(kind) or (kind,)
-    if type(None) in kinds and optional(word) is None:
-        return None
-    if bool in kinds:
-        return flag(word, f"--{name}")
-    if int in kinds:
-        return int(number(f"--{name}", word, "a whole number", float.is_integer))
-    return number(f"--{name}", word, "a number") if float in kinds else word
+def _find(parameters: Sequence[Any], name: str) -> Any:
+    """Return the option, switch or argument of a name, `noNAME` too, or the only option with this initial."""
+    for one in parameters:
+        negations = (f"no{one.name}", f"no_{one.name}") if getattr(one, "is_flag", False) else ()
+        if one.nargs == 1 and name in (one.name, *negations):
+            return one
+    initial = [one for one in parameters if isinstance(one, TyperOption) and one.name[0] == name]
+    return initial[0] if len(initial) == 1 else None
+
+
+def _switch(option: TyperOption, word: str, value: str | None, waiting: deque[str]) -> list[str]:
+    """Spell a switch; takes the next word if that says whether it is on."""
+    states = dict.fromkeys(NONE) | SWITCHES if option.default is None else SWITCHES
+    if value is None:
+        value = waiting.popleft() if waiting and waiting[0].lower() in states else "true"
+    if value.lower() not in states:
+        return [word]
+    state = states[value.lower()]
+    negated = word.lstrip("-").startswith("no")
+    return [] if state is None else option.opts[:1] if state != negated else option.secondary_opts[:1]

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-def show_messages() -> None:
-    """Lets the bundle's own messages, not other packages', appear on standard error."""
-    logger = logging.getLogger(__name__.split(".")[0])
+@contextmanager
+def shown_messages() -> Iterator[None]:
+    """Show the bundle's own messages, not other packages', on standard error."""
+    logger, handler = logging.getLogger(__package__), logging.StreamHandler()
+    level = logger.level
     logger.setLevel(logging.INFO)
-    logger.addHandler(logging.StreamHandler())
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from ..inference.calibration import calibrate as measure_calibration
-from ..settings import usable_device
+from typer import Argument, Option
+
+from .options import Data, Device
 
 
 def calibrate(
-    weights: str,
-    data: str,
-    *runs: str,
-    flips: bool = False,
-    size: int | None = None,
-    slices: int = 400,
-    device: str | None = None,
+    weights: Annotated[Path, Argument(help="Weights whose metadata is completed.")],
+    data: Data,
+    runs: Annotated[
+        list[Path] | None,
+        Argument(metavar="RUN", help="Weights of the same recipe on other folds; default: WEIGHTS on its own fold."),
+    ] = None,
+    flips: Annotated[
+        bool, Option("--flips", help="Use test-time augmentation by flips, now and wherever the weights are applied.")
+    ] = False,
+    size: Annotated[
+        int | None, Option(help="Edge length of the network's input in pixels; default: the metadata's.")
+    ] = None,
+    slices: Annotated[int, Option(help="Number of training slices that describe what is in distribution.")] = 400,
+    device: Device = None,
 ) -> None:
-    """Chooses the threshold of trained weights on cases they did not see, and says how far they can be trusted.
+    """Choose the decision threshold of weights, measure calibration.
 
-    Writes into the metadata beside WEIGHTS: the operating point, the reliability of its
-        probabilities, and what the
-    features of its training slices look like, by which `segment` tells a scan of another kind;
-    draws the reliability curve and lists the cases beside it.
-
-    Args:
-        weights: the weights whose metadata is completed.
-        data: the prepared data set that they were trained on.
-        *runs: weights of trainings with the same recipe on other folds, such as those of
-            `experiment`, each judged on its own validation fold; WEIGHTS itself on its own unless
-            given.
-        flips: takes the mean over four mirror images, now and wherever the weights are applied.
-        size: shows slices at this edge length, now and wherever the weights are applied; as the
-            metadata says unless given.
-        slices: how many training slices describe what is familiar.
-        device: cpu, cuda, mps; the first that is there unless given.
+    Works on cases that the weights did not see. Writes into the metadata beside WEIGHTS: the
+    operating point, the reliability of the probabilities, and the features of training slices by
+    which `segment` recognises out-of-distribution scans. Draws the reliability curve and lists the
+    cases beside it.
     """
-    trainings = [Path(run) for run in runs]
-    stated = measure_calibration(Path(weights), data, trainings, flips, slices, usable_device(device), size)
+    from ..inference.calibration import calibrate as measure_calibration
+    from ..settings import usable_device
+
+    stated = measure_calibration(weights, str(data), runs or [], flips, slices, usable_device(device), size)
     found, point = stated["calibration"], stated["operating_point"]
     print(f"threshold {point['threshold']:.3f}")
     for kind, dice in found["dice"].items():

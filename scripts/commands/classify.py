@@ -4,47 +4,41 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from ..errors import UserError
-from ..inference.segmenter import Segmenter
-from ..research.classify import Classifier, classify_file
+from typer import Argument, Option
+
+from .options import Device, Intensity, Out, Overwrite, Series, SmallestLesion, Threshold, Volume
 
 
 def classify(
-    scan: str,
-    out: str,
-    class_weights: str,
-    weights: str | None = None,
-    mask: str | None = None,
-    intensity: str = "auto",
-    threshold: float | None = None,
-    smallest_lesion_mm3: float | None = None,
-    series: str | None = None,
-    volume: int | None = None,
-    device: str | None = None,
-    overwrite: bool = False,
+    scan: Annotated[Path, Argument(help="One scan, in any format of `segment`.")],
+    out: Out,
+    class_weights: Annotated[
+        Path, Option("--class_weights", help="Weights of a multi-class network (docs/training.md).")
+    ],
+    weights: Annotated[Path | None, Option(help="Weights that find the infection; or --mask.")] = None,
+    mask: Annotated[Path | None, Option(help="Infection mask on the scan's grid, above 0; or --weights.")] = None,
+    intensity: Intensity = "auto",
+    threshold: Threshold = None,
+    smallest_lesion_mm3: SmallestLesion = None,
+    series: Series = None,
+    volume: Volume = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Finds infection on a chest CT and tells ground glass from consolidation inside of it.
+    """Tell ground glass from consolidation inside the infection.
 
-    Args:
-        scan: a scan as `segment` takes it, one.
-        out: folder to write: classes.nii.gz (or as the input; PNG for pictures) with 0, 1, 2 and
-            classes.json.
-        class_weights: weights of configs/multiclass.yaml, with their metadata.
-        weights: weights that find infection in slices, with their metadata.
-        mask: instead of these, an infection mask on the scan's grid: above 0, a person's or any
-            network's.
-        intensity: auto, hu, or window:LO,HI for an export that was mapped from that HU window.
-        threshold: probability from which on a voxel is infection; the metadata's unless given.
-        smallest_lesion_mm3: lesions below this volume are left out; the metadata's unless given.
-        series: which DICOM series, where a folder holds several.
-        volume: which volume of a 4-D file, from 1.
-        device: cpu, cuda, mps; the first that is there unless given.
-        overwrite: replaces what an earlier call wrote.
+    Writes classes.nii.gz (0, 1 ground glass, 2 consolidation; in the scan's format, PNG for slices)
+    and classes.json.
     """
+    from ..errors import UserError
+    from ..inference.segmenter import Segmenter
+    from ..research.classify import Classifier, classify_file
+
     classifier = Classifier(class_weights, device)
     if mask is not None and (weights, threshold, smallest_lesion_mm3) == (None, None, None):
-        infection: Segmenter | Path = Path(mask)
+        infection: Segmenter | Path = mask
     elif mask is None and weights is not None:
         infection = Segmenter(weights, device, threshold, smallest_lesion_mm3)
     else:

@@ -1,46 +1,59 @@
-"""`python -m scripts experiment NAME DATA OUT`: trains and evaluates a named set of variants, writes the table."""
+"""`python -m scripts experiment NAME DATA OUT`: a published table, trained and evaluated anew."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
 from ..errors import UserError
-from ..research.experiments import read_experiment, run_experiment
+from .options import Data, Device
+
+
+def _names(incomplete: str) -> list[str]:
+    """List the experiments for shell completion."""
+    from ..version import BUNDLE
+
+    names = sorted(path.stem for path in (BUNDLE / "configs/experiments").glob("*.yaml"))
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def experiment(
-    name: str,
-    data: str,
-    out: str,
-    budget: str | None = None,
-    seeds: int = 1,
-    folds: str = "all",
-    variants: str = "all",
-    steps: int | None = None,
-    device: str | None = None,
-    processes: int = 1,
+    name: Annotated[str, Argument(help="A file of configs/experiments, such as table2.", autocompletion=_names)],
+    data: Data,
+    out: Annotated[Path, Argument(help="Folder of the runs and tables.")],
+    budget: Annotated[
+        Path | None, Option(help="Overlay with width, size and schedule; default: the experiment's, for a CPU.")
+    ] = None,
+    seeds: Annotated[int, Option(help="Number of seeds.")] = 1,
+    folds: Annotated[str, Option(help="Validation folds such as 0,1; or all.")] = "all",
+    variants: Annotated[str, Option(help="Rows of the table, separated by commas; or all.")] = "all",
+    steps: Annotated[int | None, Option(help="Optimizer steps of every training; default: the budget's.")] = None,
+    device: Device = None,
+    processes: Annotated[int, Option(help="Number of trainings in parallel, on a GPU that one does not fill.")] = 1,
 ) -> None:
-    """Trains and evaluates what a published table compares, under one budget, and writes the table with its spread.
+    """Train and evaluate the variants of a published table.
 
-    A run that was stopped is started again with the same command and goes on where it was.
-
-    Args:
-        name: an experiment of configs/experiments: table2, table3, table4, table5, infnet, cares,
-            fv, recipe, mixed, paper.
-        data: prepared data set, see `prepare`.
-        out: folder of the runs and tables.
-        budget: overlay that sets width, size and schedule of every training; one for a CPU unless
-            given.
-        seeds: number of seeds.
-        folds: validation folds, such as 0,1; or all.
-        variants: rows of the table, separated by commas; or all.
-        steps: optimizer steps of every training in place of the budget's, for a first look.
-        device: cpu, cuda, mps; the first that is there unless given.
-        processes: how many trainings run side by side, on a GPU that one of them does not fill.
+    Writes the table with its spread. All variants get one budget. A run that was stopped resumes with the same command.
     """
     try:
         chosen = None if folds == "all" else [int(fold) for fold in folds.split(",")]
     except ValueError:
         raise UserError(f"--folds is {folds!r}; expected: all, or numbers such as 0,1") from None
+    from ..research.experiments import read_experiment, run_experiment
+
     rows = [] if variants == "all" else [row.strip() for row in variants.split(",")]
-    table = run_experiment(read_experiment(name, rows), data, out, budget, seeds, chosen, steps, device, processes)
+    table = run_experiment(
+        read_experiment(name, rows),
+        str(data),
+        str(out),
+        str(budget) if budget else None,
+        seeds,
+        chosen,
+        steps,
+        device,
+        processes,
+    )
     print(table.read_text(encoding="utf-8"))
     print(f"{table}; table.csv, runs.csv, cases.csv and curves.png beside it")

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from ..research.figures import figure_files
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from .options import Device, Out, Overwrite, Truth
 
 
 def figures(
-    scan: str,
-    out: str,
-    weights: str,
-    truth: str | None = None,
-    slice: int | None = None,
-    device: str | None = None,
-    overwrite: bool = False,
+    scan: Annotated[Path, Argument(help="NIfTI, NRRD or MetaImage scan, or a PNG or JPG slice.")],
+    out: Out,
+    weights: Annotated[str, Option(help="Weights with their metadata; several are separated by commas.")],
+    truth: Truth = None,
+    slice: Annotated[int | None, Option(help="Axial slice, from 1 at the feet; default: the most affected.")] = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Draws the masks of networks side by side and, for ResUNet, its supervised stages and its attention fusion.
+    """Draw the masks of several networks, and the stages of ResUNet.
 
-    Args:
-        scan: NIfTI, NRRD, MetaImage, or a picture.
-        out: folder to write: comparison.png, stages.png, fusion.png.
-        weights: weights with their metadata, several separated by commas.
-        truth: reference mask on the scan's grid.
-        slice: which axial slice, counted from 1 at the feet; the most affected one unless given.
-        device: cpu, cuda, mps; the first that is there unless given.
-        overwrite: replaces what an earlier call wrote.
+    Writes comparison.png, and for a ResUNet stages.png (its supervised stages) and fusion.png (its
+    attention fusion).
     """
+    from ..research.figures import figure_files
+
     print(figure_files(scan, out, weights.split(","), truth, slice, device, overwrite))

@@ -2,53 +2,55 @@
 
 from __future__ import annotations
 
-from ..monai_label import checkpoints
-from ..monai_label.deployment import assemble, sample_app, start_command
+from pathlib import Path
+from typing import Annotated
 
-DEPLOYMENT = "out/monailabel"
+from typer import Argument, Option
+
+Deployment = Annotated[Path, Option(help="Folder of the app.")]
+DEPLOYMENT = Path("out/monailabel")
 
 
-def _assemble(weights: str, deployment: str = DEPLOYMENT) -> None:
-    """Makes or renews the app around trained weights and prints the command that starts the server.
+def assemble(
+    weights: Annotated[Path, Argument(help="Weights with their metadata; they become a checkpoint of the app.")],
+    deployment: Deployment = DEPLOYMENT,
+) -> None:
+    """Make or renew the app around trained weights.
 
-    `make monailabel` calls this with MONAI Label's interpreter.
-
-    Args:
-        weights: trained weights with their metadata; they become a checkpoint of the deployment.
-        deployment: folder to make or renew; checkpoints and studies in it stay.
+    Prints the command that starts the server. Needs MONAI Label's interpreter, see `make monailabel`.
+    Checkpoints and studies stay.
     """
-    name = assemble(deployment, str(weights), sample_app())
-    in_use = checkpoints.active(deployment)
+    from ..monai_label.checkpoints import active
+    from ..monai_label.deployment import assemble as assemble_app
+    from ..monai_label.deployment import sample_app, start_command
+
+    name = assemble_app(deployment, weights, sample_app())
+    in_use = active(deployment)
     print(f"{name}: assembled in {deployment}/app, checkpoint in use: {in_use}. Stop a running server, then start it:")
     print(f"\n{start_command(deployment, name)}\n")
 
 
-def _checkpoints(deployment: str = DEPLOYMENT) -> None:
-    """Lists the checkpoints: which is in use, from which and on what each was trained, what it reached.
+def checkpoints(deployment: Deployment = DEPLOYMENT) -> None:
+    """List the checkpoints with parent, training data and figures."""
+    from ..monai_label.checkpoints import table
 
-    Args:
-        deployment: the app's folder.
+    print(table(deployment).to_string(index=False))
+
+
+def back(deployment: Deployment = DEPLOYMENT) -> None:
+    """Return to the checkpoint that the one in use was trained from.
+
+    No checkpoint is removed.
     """
-    print(checkpoints.table(deployment).to_string(index=False))
+    from ..monai_label import checkpoints
 
-
-def _back(deployment: str = DEPLOYMENT) -> None:
-    """Goes back to the checkpoint that the one in use was trained from; no checkpoint is removed.
-
-    Args:
-        deployment: the app's folder.
-    """
     print(f"in use: {checkpoints.back(deployment)}")
 
 
-def _use(checkpoint: str, deployment: str = DEPLOYMENT) -> None:
-    """Makes a checkpoint the one in use; a running server takes it with its next answer.
+def use(
+    checkpoint: Annotated[str, Argument(help="A name that `checkpoints` lists.")], deployment: Deployment = DEPLOYMENT
+) -> None:
+    """Use another checkpoint, from the server's next answer on."""
+    from ..monai_label import checkpoints
 
-    Args:
-        checkpoint: a name that `checkpoints` lists.
-        deployment: the app's folder.
-    """
-    print(f"in use: {checkpoints.use(deployment, str(checkpoint))}")
-
-
-MONAI_LABEL = {"assemble": _assemble, "checkpoints": _checkpoints, "back": _back, "use": _use}
+    print(f"in use: {checkpoints.use(deployment, checkpoint)}")

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from ..data.phantom.dataset import NOTE, write_phantom_dataset
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
 
 
 def phantom(
-    out: str, cases: int = 10, seed: int = 0, size: int = 160, slices: int = 32, overwrite: bool = False
+    out: Annotated[Path, Argument(help="Folder to write; new or empty unless --overwrite.")],
+    cases: Annotated[int, Option(help="Number of cases, one patient each; one of every five is healthy.")] = 10,
+    seed: Annotated[int, Option(help="Seed of the generator; the same seed gives the same files.")] = 0,
+    size: Annotated[int, Option(help="Columns of a slice in pixels, 48 to 512.")] = 160,
+    slices: Annotated[int, Option(help="Axial slices per case, 8 to 400.")] = 32,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an earlier phantom data set in OUT.")] = False,
 ) -> None:
-    """Writes synthetic chest CT with infection and lung masks, in the layout of Zenodo 3757476.
+    """Write synthetic chest CT with infection and lung masks.
 
-    Args:
-        out: folder to write; new or empty unless --overwrite.
-        cases: number of cases, each another patient; one of every five is healthy.
-        seed: the same seed gives the same files.
-        size: columns of a slice, 48 to 512.
-        slices: axial slices of a case, 8 to 400.
-        overwrite: replaces the files of an earlier phantom data set in OUT and nothing else.
+    The files have the layout of COVID-19-CT-Seg (Zenodo 3757476).
     """
-    written = write_phantom_dataset(str(out), cases, seed, size, slices, overwrite, progress=True)
+    from ..data.phantom.dataset import NOTE, write_phantom_dataset
+
+    written = write_phantom_dataset(out, cases, seed, size, slices, overwrite, progress=True)
     for case in written:
         shape, spacing = " x ".join(map(str, case.shape)), " x ".join(f"{mm:g}" for mm in case.spacing)
         state = "infected" if case.infected else "healthy"

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from ..report.preview import preview_files
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument
+
+from .options import Overwrite, Truth
 
 
-def preview(scan: str, mask: str, out: str, truth: str | None = None, overwrite: bool = False) -> None:
-    """Draws the most affected slices of a scan with the outline of a mask into a PNG picture.
+def preview(
+    scan: Annotated[Path, Argument(help="NIfTI, NRRD or MetaImage scan in HU, or a PNG or JPG slice.")],
+    mask: Annotated[Path, Argument(help="Mask on the scan's grid, infection above 0.")],
+    out: Annotated[Path, Argument(help="Picture to write, a name that ends in .png.")],
+    truth: Truth = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw the outline of a mask on its scan.
 
-    Args:
-        scan: NIfTI, NRRD or MetaImage scan in HU, or a picture.
-        mask: mask on the scan's grid, infection above 0.
-        out: the picture to write, a name that ends in .png.
-        truth: reference mask, outlined in a second colour.
-        overwrite: replaces OUT if it exists.
+    Shows the most affected slices, or evenly spaced ones without infection.
     """
+    from ..report.preview import preview_files
+
     print(preview_files(scan, mask, out, truth, overwrite))

@@ -1,20 +1,30 @@
-"""`python -m scripts radiograph SCAN MASK OUT`: a frontal radiograph out of a CT, with its lesions."""
+"""`python -m scripts radiograph SCAN MASK OUT`: a digitally reconstructed radiograph (DRR) with its lesions."""
 
 from __future__ import annotations
 
-from ..research.radiograph import radiograph_files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from .options import Out, Overwrite
 
 
-def radiograph(scan: str, mask: str, out: str, method: str = "attenuation", overwrite: bool = False) -> None:
-    """Projects a CT and its lesion mask to a frontal radiograph pair, for research on X-rays.
+def radiograph(
+    scan: Annotated[Path, Argument(help="NIfTI, NRRD or MetaImage scan in HU.")],
+    mask: Annotated[Path, Argument(help="Mask on the scan's grid, lesions above 0.")],
+    out: Out,
+    method: Annotated[
+        Literal["attenuation", "sum"],
+        Option(help="Line integrals of the attenuation, or CT2Xray's sum of grey values."),
+    ] = "attenuation",
+    overwrite: Overwrite = False,
+) -> None:
+    """Project a CT and its lesions to a frontal radiograph (DRR).
 
-    Args:
-        scan: a scan in HU: NIfTI, NRRD, MetaImage.
-        mask: lesions above 0, on the scan's grid.
-        out: folder to write: radiograph.png, lesion.png and the depth of lesion that each ray
-            passes.
-        method: attenuation (line integrals, as X-rays are attenuated) or sum (CT2Xray's plain sum
-            of grey values).
-        overwrite: replaces what an earlier call wrote.
+    For research on X-rays. Writes radiograph.png, lesion.png and lesion_tenths_of_mm.png, the
+    depth of lesion along each ray.
     """
+    from ..research.radiograph import radiograph_files
+
     print(radiograph_files(scan, mask, out, method, overwrite))

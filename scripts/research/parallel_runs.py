@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import UserError, find_user_error
-from ..messages import show_messages
+from ..messages import shown_messages
 
 
 def in_parallel(tasks: Mapping[Path, Callable[[], object]], processes: int) -> Iterator[None]:
@@ -54,7 +54,6 @@ def in_parallel(tasks: Mapping[Path, Callable[[], object]], processes: int) -> I
 
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
-    show_messages()
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
@@ -72,7 +71,8 @@ def _logged(task: Callable[[], object], log: Path) -> None:
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
     try:
-        task()
+        with shown_messages():
+            task()
     except Exception as error:
         traceback.print_exc()
         mistake = find_user_error(error)

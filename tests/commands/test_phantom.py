@@ -7,7 +7,7 @@ from scripts.data.phantom.dataset import plan_case
 
 
 def test_command_says_what_it_wrote(tmp_path, capsys):
-    phantom(str(tmp_path / "set"), cases=4, seed=2, size=48, slices=8)
+    phantom(tmp_path / "set", cases=4, seed=2, size=48, slices=8)
     printed = capsys.readouterr()
     assert len(list((tmp_path / "set").rglob("*.nii.gz"))) == 12
     lines = printed.out.splitlines()

@@ -17,9 +17,9 @@ def test_command_writes_and_names_the_picture(tmp_path, capsys):
     mask[4:9, 4:9, 2:4] = 1
     for name, array in (("scan", scan), ("mask", mask)):
         nib.save(nib.Nifti1Image(array, np.diag([-2.0, -2, 5, 1])), tmp_path / f"{name}.nii.gz")
-    files = [str(tmp_path / name) for name in ("scan.nii.gz", "mask.nii.gz", "out.png")]
+    files = [tmp_path / name for name in ("scan.nii.gz", "mask.nii.gz", "out.png")]
     preview(*files, truth=files[1])
-    assert capsys.readouterr().out.strip() == files[2]
+    assert capsys.readouterr().out.strip() == str(files[2])
     assert imread(files[2]).shape[2] == 4
     with pytest.raises(UserError, match="exists"):
         preview(*files)

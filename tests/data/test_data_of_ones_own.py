@@ -51,7 +51,7 @@ def own_data(folder: Path, *names: str) -> Path:
 
 def test_formats_are_mixed_and_served_alike(tmp_path):
     source = own_data(tmp_path / "own", "a.nii.gz", "b.NII.GZ", "d.nrrd", "e.mha")
-    prepare(str(source), str(tmp_path / "out"), folds=2)
+    prepare([source], tmp_path / "out", folds=2)
     cases = select_cases(tmp_path / "out")
     assert [case["name"] for case in cases] == ["a", "b", "d", "e"]
     slices = SliceDataset(cases, NetworkGrid(size=32), progress=False)
@@ -65,12 +65,12 @@ def test_formats_are_mixed_and_served_alike(tmp_path):
 def test_what_prepare_leaves_out_is_told(tmp_path, capsys):
     source = own_data(tmp_path / "own", "a.nii.gz", "b.nii.gz")
     (source / "images" / "._a.nii.gz").write_bytes(b"macOS")
-    prepare(str(source), str(tmp_path / "out"), folds=2)
+    prepare([source], tmp_path / "out", folds=2)
     assert "1 hidden files were passed over (._a.nii.gz)" in capsys.readouterr().out
     save(source / "images" / "c.mhd", image())
     (source / "labels" / "d.nii.gz").symlink_to("nowhere.nii.gz")
     with pytest.raises(UserError) as caught:
-        prepare(str(source), str(tmp_path / "other"), folds=2)
+        prepare([source], tmp_path / "other", folds=2)
     assert "c.mhd: a format that is not read here" in str(caught.value)
     assert "d.nii.gz: a link to nowhere.nii.gz, which is not there" in str(caught.value)
 
@@ -80,12 +80,12 @@ def test_an_empty_data_set_is_an_error(tmp_path):
         (tmp_path / "own" / name).mkdir(parents=True)
     (tmp_path / "own" / "images" / "notes.txt").write_text("x")
     with pytest.raises(UserError, match=r"1 files in images/ and labels/ and no image; expected: \.nii\.gz"):
-        prepare(str(tmp_path / "own"), str(tmp_path / "out"))
+        prepare([tmp_path / "own"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_one_case_has_no_fold_and_a_way(tmp_path, capsys):
-    prepare(str(own_data(tmp_path / "own", "a.nii.gz")), str(tmp_path / "out"))
+    prepare([own_data(tmp_path / "own", "a.nii.gz")], tmp_path / "out")
     assert "train with --fold null" in capsys.readouterr().out
     assert [case["fold"] for case in read_datalist(tmp_path / "out")["training"]] == [None]
     assert [case["name"] for case in select_cases(tmp_path / "out", "training", "null")] == ["a"]
@@ -141,7 +141,7 @@ def test_labels_near_their_codes_count_as_them(tmp_path, kind):
     elif kind == "dust":
         stored = nib.Nifti1Image(mask + np.float32(1e-6), AFFINE)
     nib.save(stored, source / "labels" / "a.nii.gz")
-    prepare(str(source), str(tmp_path / "out"), folds=2)
+    prepare([source], tmp_path / "out", folds=2)
     case = select_cases(tmp_path / "out")[0]
     found = NetworkGrid(size=32)(dict(case))["label"]
     clean = NetworkGrid(size=32)({**case, "label": str(source / "labels" / "b.nii.gz")})["label"]
@@ -154,4 +154,4 @@ def test_a_label_that_is_none_is_printed_in_full(tmp_path):
     source = own_data(tmp_path / "own", "a.nii.gz", "b.nii.gz")
     save(source / "labels" / "a.nii.gz", label() * np.float32(1.0051))
     with pytest.raises(UserError, match=r"label values 1\.0051"):
-        prepare(str(source), str(tmp_path / "out"), folds=2)
+        prepare([source], tmp_path / "out", folds=2)

@@ -99,7 +99,7 @@ def expected(remote: Server, dicomweb: DicomWeb, tmp_path: Path) -> nib.Nifti1Im
         path.parent.mkdir(parents=True, exist_ok=True)
         one.save_as(path, enforce_file_format=True)
     weights = remote.deployment / "active" / "model.pt"
-    segment(str(tmp_path / "scans"), str(tmp_path / "results"), weights=str(weights), device="cpu", quiet=True)
+    segment([tmp_path / "scans"], tmp_path / "results", weights=weights, device="cpu", quiet=True)
     (mask,) = (tmp_path / "results").rglob("infection.nii.gz")
     found = nib.load(mask)
     assert 0 < found.get_fdata().mean() < 1

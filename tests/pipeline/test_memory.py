@@ -17,7 +17,7 @@ FIXED_GB = 1.3  # libraries, network, one batch of slices, the coarse grid of th
 SCRIPT = """
 import resource, sys
 from scripts.commands.segment import segment
-segment(sys.argv[1], sys.argv[2], weights=sys.argv[3], device="cpu", quiet=True)
+segment([Path(sys.argv[1])], Path(sys.argv[2]), weights=Path(sys.argv[3]), device="cpu", quiet=True)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

@@ -1,0 +1,24 @@
+"""Arguments and options that several commands share, with their help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+Data = Annotated[Path, Argument(help="Data set that `prepare` wrote.")]
+Out = Annotated[Path, Argument(help="Folder to write.")]
+Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps; default: the first that is available.")]
+Intensity = Annotated[
+    str, Option(help="auto, hu, or window:LO,HI for an export that was mapped from that window in HU.")
+]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier call wrote.")]
+Series = Annotated[str | None, Option(help="UID of the DICOM series, where a folder holds several.")]
+SmallestLesion = Annotated[
+    float | None,
+    Option("--smallest_lesion_mm3", help="Leave out lesions below this volume in mm3; default: the metadata's."),
+]
+Threshold = Annotated[float | None, Option(help="Decision threshold, a probability; default: the metadata's.")]
+Truth = Annotated[Path | None, Option(help="Reference mask on the scan's grid, to outline too.")]
+Volume = Annotated[int | None, Option(help="Which volume of a 4-D file, from 1.")]

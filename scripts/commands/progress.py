@@ -1,0 +1,48 @@
+"""What `segment` prints while it works."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from ..pipeline.inputs import Case
+
+
+class CaseProgress:
+    """Show one progress bar of slices for the case at work, one line for each case that ended."""
+
+    def __init__(self, cases: int, quiet: bool) -> None:
+        self.cases = cases
+        self.ended = 0
+        self.quiet = quiet
+        self.bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> CaseProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def step(self, case: Case, done: int, of: int) -> None:
+        """Advance the bar of a case by `done` of its `of` slices."""
+        if self.bar is None:
+            label = f"{case.folder} ({self.ended + 1}/{self.cases})"
+            self.bar = tqdm(total=of, desc=label, unit="slice", leave=False, disable=self.quiet)
+        self.bar.update(done)
+
+    def finish(self, case: Case, entry: dict[str, Any]) -> None:
+        """Print how a case ended."""
+        self._close()
+        self.ended += 1
+        if entry["status"] in ("refused", "failed"):
+            print(f"error: {entry['message']}", file=sys.stderr)
+        elif not self.quiet:
+            warnings = f", {entry['warnings']} warnings" if entry["warnings"] else ""
+            print(f"{case.folder}: {entry['status']}{warnings}, {', '.join(entry['files'])}")
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
