@@ -38,8 +38,8 @@ def state():
 
 before = state()
 import scripts
-# A command, and what only MONAI Label's own process imports: it needs packages of that environment.
-left_out = ("scripts.__main__", "scripts.monai_label.server", "scripts.monai_label.serving.")
+# What only MONAI Label's own process imports: it needs packages of that environment.
+left_out = ("scripts.monai_label.server", "scripts.monai_label.serving.")
 for found in pkgutil.walk_packages(scripts.__path__, "scripts."):
     if not found.name.startswith(left_out):
         importlib.import_module(found.name)

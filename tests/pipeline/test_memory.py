@@ -16,6 +16,7 @@ FIXED_GB = 1.3  # libraries, network, one batch of slices, the coarse grid of th
 
 SCRIPT = """
 import resource, sys
+from pathlib import Path
 from scripts.commands.segment import segment
 segment([Path(sys.argv[1])], Path(sys.argv[2]), weights=Path(sys.argv[3]), device="cpu", quiet=True)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

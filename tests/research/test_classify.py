@@ -139,9 +139,10 @@ def test_a_given_mask_in_place_of_weights(
 
 
 def test_infection_comes_from_weights_or_from_a_mask(class_weights: Path, weights: Path, tmp_path: Path) -> None:
-    for wrong in ({}, {"weights": str(weights), "mask": "m.nii.gz"}, {"mask": "m.nii.gz", "threshold": 0.3}):
+    mask = Path("m.nii.gz")
+    for wrong in ({}, {"weights": weights, "mask": mask}, {"mask": mask, "threshold": 0.3}):
         with pytest.raises(UserError, match="expected: --weights"):
-            classify("scan.nii.gz", str(tmp_path / "out"), class_weights=str(class_weights), device="cpu", **wrong)
+            classify(Path("scan.nii.gz"), tmp_path / "out", class_weights=class_weights, device="cpu", **wrong)
 
 
 def test_dicom_becomes_nifti(
