@@ -1,7 +1,8 @@
-"""How dense the infection is: HU statistics and density classes from a histogram that is filled slice by slice."""
+"""Measure the density of the infection: HU statistics and density classes."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ CLASSES_SOURCE = (
 
 
 class HuHistogram:
-    """Counts of voxels per 1 HU: half a megabyte, however large the scan is."""
+    """Histogram of voxels in steps of 1 HU, filled slice by slice; half a megabyte for any scan."""
 
     def __init__(self) -> None:
         self._counts: NDArray[np.int64] = np.zeros(HIGHEST_HU - LOWEST_HU + 1, np.int64)
@@ -50,40 +51,32 @@ class HuHistogram:
 
     @property
     def total(self) -> int:
-        """Number of voxels."""
+        """Number of counted voxels."""
         return int(self._counts.sum())
 
     def count(self, low: int | None, high: int | None) -> int:
-        """Number of voxels with low <= HU < high; None is no limit."""
+        """Counts the voxels with low <= HU < high; None means no limit."""
         start = 0 if low is None else low - LOWEST_HU
         stop = None if high is None else high - LOWEST_HU
         return int(self._counts[start:stop].sum())
 
     def statistics(self) -> dict[str, float] | None:
-        """Mean, standard deviation (of the population), percentiles (linear between ranks), smallest and largest HU.
-
-        Returns:
-            None without any voxel.
-        """
+        """Returns mean, population SD, percentiles (linear between ranks) and range in HU; None without voxels."""
         if not self.total:
             return None
         present = np.flatnonzero(self._counts)
         hu, weight = (present + LOWEST_HU).astype(np.float64), self._counts[present]
         mean = float(np.average(hu, weights=weight))
-        ranks = {name: self._percentile(share) for name, share in PERCENTILES.items()}
         spread = float(np.sqrt(np.average((hu - mean) ** 2, weights=weight)))
-        return {"mean_hu": mean, "sd_hu": spread, "min_hu": float(hu[0]), "max_hu": float(hu[-1]), **ranks}
+        percentiles = {name: self._percentile(percent) for name, percent in PERCENTILES.items()}
+        return {"mean_hu": mean, "sd_hu": spread, "min_hu": float(hu[0]), "max_hu": float(hu[-1]), **percentiles}
 
-    def _percentile(self, share: float) -> float:
-        """The percentile as `numpy.percentile` defines it by default."""
-        rank = (self.total - 1) * share / 100
-        below, above = (int(np.searchsorted(self._counts.cumsum(), k, side="right")) for k in _around(rank))
-        return LOWEST_HU + below + (above - below) * (rank - int(rank))
-
-
-def _around(rank: float) -> tuple[int, int]:
-    """The whole ranks at or below and at or above `rank`."""
-    return int(rank), int(np.ceil(rank))
+    def _percentile(self, percent: float) -> float:
+        """Gives the percentile as `numpy.percentile` defines it by default."""
+        rank = (self.total - 1) * percent / 100
+        ranks = [math.floor(rank), math.ceil(rank)]
+        below, above = np.searchsorted(self._counts.cumsum(), ranks, side="right").tolist()
+        return float(LOWEST_HU + below + (above - below) * (rank - ranks[0]))
 
 
 def density(histogram: HuHistogram, voxel_ml: float | None) -> dict[str, Any]:
@@ -94,8 +87,8 @@ def density(histogram: HuHistogram, voxel_ml: float | None) -> dict[str, Any]:
         voxel_ml: volume of a voxel in ml; None if unknown, then there are no volumes.
 
     Returns:
-        {"statistics", "classes", "classes_name", "classes_source"}; shares of a class are in
-        percent of the infection's voxels.
+        {"statistics", "classes", "classes_name", "classes_source"}; percentages are of the
+        infection's voxels.
     """
     return {
         "statistics": histogram.statistics(),
@@ -108,7 +101,6 @@ def density(histogram: HuHistogram, voxel_ml: float | None) -> dict[str, Any]:
 def _describe_class(
     histogram: HuHistogram, voxel_ml: float | None, name: str, words: str, low: int | None, high: int | None
 ) -> dict[str, Any]:
-    """One density class: limits, voxels, share of the infection and, where it can be known, volume."""
     voxels = histogram.count(low, high)
     row: dict[str, Any] = {"name": name, "words": words, "from_hu": low, "below_hu": high}
     row |= {"infection_voxels": voxels, "infection_percent": 100 * voxels / histogram.total}

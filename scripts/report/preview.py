@@ -1,4 +1,4 @@
-"""The preview picture: the most affected slices of a scan with the infection's outline, to be judged at a glance."""
+"""Preview of a scan: its most affected slices with the outline of the infection."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import os
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from ..errors import UserError
@@ -21,10 +17,15 @@ from ..inference.segmenter import HounsfieldSlices
 from ..io.geometry_checks import check_same_grid
 from ..io.reading import read_scan
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 LUNG_WINDOW = (-1350.0, 150.0)  # level -600, width 1500 HU
 _MASK_COLOUR, _TRUTH_COLOUR = "#ff9f1c", "#2ec4ff"  # told apart by the colour-blind, too
 _COLUMNS, _ROWS = 3, 2
 _AXIAL, _CORONAL, _SAGITTAL = "RLAP", "RLSI", "APSI"  # letters at the left, right, top and bottom
+_PLACES = ((0.025, 0.5), (0.975, 0.5), (0.5, 0.96), (0.5, 0.04))  # of these letters
 
 
 def draw_preview(
@@ -55,6 +56,8 @@ def draw_preview(
     Raises:
         ValueError: if the shapes differ or are not those of a volume or a slice.
     """
+    from matplotlib.lines import Line2D
+
     volumes = [np.asarray(array) for array in (image, mask, truth) if array is not None]
     if volumes[0].ndim not in (2, 3) or any(other.shape != volumes[0].shape for other in volumes):
         raise ValueError(f"image, mask and truth must share one 2D or 3D shape; got {[v.shape for v in volumes]}")
@@ -62,11 +65,12 @@ def draw_preview(
     outlines = [_binary(outline) for outline in outlines]
     chosen = choose_slices(reduce(np.logical_or, outlines), _COLUMNS * _ROWS)
     figure = _lay_out(scan, outlines, chosen, spacing)
-    figure.suptitle(title, color="white", fontsize=13, parse_math=False)
-    figure.supxlabel(describe(outlines[0], chosen, spacing), color="white", fontsize=10, parse_math=False)
+    figure.suptitle(title, color="white", fontsize=15, parse_math=False)
+    figure.supxlabel(describe(outlines[0], chosen, spacing), color="white", fontsize=13, parse_math=False)
     names = {_MASK_COLOUR: "infection", _TRUTH_COLOUR: "reference"}
     lines = [Line2D([], [], color=colour, label=name) for colour, name in names.items()][: len(outlines)]
-    figure.legend(handles=lines, loc="outside upper right", facecolor="black", labelcolor="white", ncols=2)
+    style: dict[str, Any] = {"facecolor": "black", "labelcolor": "white", "fontsize": 12, "ncols": 2}
+    figure.legend(handles=lines, loc="outside upper right", **style)
     return write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
 
 
@@ -119,6 +123,8 @@ def _lay_out(
     scan: NDArray[Any], outlines: list[NDArray[np.bool_]], chosen: list[int], spacing: Sequence[float] | None
 ) -> Figure:
     """Axial slices in rows; beside them, for a volume, the coronal and the sagittal view through the infection."""
+    from matplotlib.figure import Figure
+
     deep = scan.shape[2] > 1
     columns = min(_COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
@@ -149,6 +155,8 @@ def _middle(mask: NDArray[np.bool_], axis: int) -> int:
 
 def _show(axes: Axes, views: list[NDArray[Any]], letters: str, aspect: float, name: str) -> None:
     """Shows one plane: its first index runs to the right, its second downwards."""
+    from matplotlib.patheffects import withStroke
+
     picture, *outlines = views
     low, high = LUNG_WINDOW
     axes.imshow(picture.T, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="bilinear")
@@ -157,11 +165,11 @@ def _show(axes: Axes, views: list[NDArray[Any]], letters: str, aspect: float, na
             framed = np.pad(outline, 1)  # closes the outline at the picture's edge, also of a single row
             x, y = (np.arange(-1, size + 1) for size in outline.shape)
             axes.contour(x, y, framed.T, levels=[0.5], colors=colour, linewidths=1.1)
-    axes.set_title(name, color="white", fontsize=9)
+    axes.set_title(name, color="white", fontsize=13)
     axes.set_axis_off()
     rim = [withStroke(linewidth=2.5, foreground="black")]  # legible on white tissue
-    for letter, place in zip(letters, ((0.02, 0.5), (0.98, 0.5), (0.5, 0.97), (0.5, 0.03)), strict=True):
-        style: dict[str, Any] = {"color": "white", "fontsize": 10, "ha": "center", "va": "center", "path_effects": rim}
+    style: dict[str, Any] = {"color": "white", "fontsize": 13, "ha": "center", "va": "center", "path_effects": rim}
+    for letter, place in zip(letters, _PLACES, strict=True):
         axes.text(*place, letter, transform=axes.transAxes, **style)
 
 

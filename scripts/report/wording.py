@@ -76,7 +76,7 @@ def finding(measures: Mapping[str, Any]) -> str:
     )
     if lungs["reason"] is not None:
         return f"{text}; percentage of the lungs and severity are not stated."
-    of = "the part of the lungs that was scanned" if lungs["cuts"] else "the lungs"
+    of = "the scanned part of the lungs" if lungs["cuts"] else "the lungs"
     text += f": {percent(lungs['total']['infected_percent'])} of {of}"
     graded = grade(measures, "total")
     return f"{text}, severity {NOT_STATED if graded == NOT_STATED else f'grade {graded}'}."

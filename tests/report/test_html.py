@@ -151,7 +151,7 @@ def test_the_finding_is_one_sentence(small_report):
     assert "not stated" in finding(small_report(lungs=False)["measures"])
     report["measures"]["lungs"]["cuts"] = ["The lungs go on."]
     report["measures"]["severity"] |= {"grades": None, "reason": "a part of the lungs only"}
-    assert finding(report["measures"]).endswith("of the part of the lungs that was scanned, severity not stated.")
+    assert finding(report["measures"]).endswith("of the scanned part of the lungs, severity not stated.")
 
 
 def test_shares_of_a_part_are_called_so_and_not_graded(small_report):
