@@ -1,4 +1,4 @@
-"""The single lesions: 26-connected parts of the infection, found slice by slice."""
+"""Find the lesions: 26-connected components of the infection, slice by slice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
 LISTED = 50
-"""Number of lesions that are described one by one, the largest first."""
+"""Largest number of lesions that are described one by one."""
 _ALL_NEIGHBOURS = np.ones((3, 3), bool)
 _SIDES = ("right", "left", "outside of the lungs")
 
@@ -18,11 +18,11 @@ Plane = NDArray[np.integer[Any]]
 
 
 class LesionFinder:
-    """Joins the connected parts of consecutive axial slices; holds two slices, never a label volume.
+    """Joins the connected components of consecutive axial slices; holds two slices, no label volume.
 
-    Two voxels of neighbouring slices are 26-connected if their places in the plane differ by at
-    most one along either axis. Parts of one slice are nodes of a graph and such contacts its edges;
-    lesions are its connected components.
+    Two voxels of neighbouring slices are 26-connected if their positions in the plane differ by at
+    most one along either axis. The components of each slice are the nodes of a graph and such
+    contacts its edges. Lesions are the connected components of the graph.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class LesionFinder:
         self._rows: list[NDArray[np.int64]] = []
 
     def add(self, z: int, infected: NDArray[np.bool_], lung: NDArray[np.uint8] | None) -> None:
-        """Takes the next slice with infection.
+        """Adds the next slice with infection.
 
         Args:
             z: index of the slice, larger than that of the slice before.
@@ -53,7 +53,7 @@ class LesionFinder:
         self._nodes += count
 
     def _contacts(self, below: Plane, parts: Plane, x: Counts, y: Counts) -> NDArray[np.int64]:
-        """Pairs of nodes, the one of the slice before, the other of this slice, that touch."""
+        """Returns the pairs of nodes that touch, one of the slice before and one of this slice, (N, 2)."""
         framed = np.pad(below, 1).astype(np.int64)
         part, radix = parts[x, y], int(parts.max()) + 1
         around = [(dx, dy) for dx in range(3) for dy in range(3)]
@@ -63,7 +63,7 @@ class LesionFinder:
         return np.stack([node, part + self._nodes], axis=1)[touching] - 1
 
     def table(self) -> dict[str, Counts]:
-        """One entry per lesion, the largest first.
+        """Returns one entry per lesion, the largest first.
 
         Returns:
             Columns "voxels", "sum_x", "sum_y", "sum_z" (sums of indices), "right", "left" (voxels
@@ -73,35 +73,28 @@ class LesionFinder:
         edges = np.concatenate([np.zeros((0, 2), np.int64), *self._edges])
         graph = sparse.coo_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), (len(nodes), len(nodes)))
         count, lesion = sparse.csgraph.connected_components(graph, directed=False) if len(nodes) else (0, nodes[:, 0])
-        voxels, sum_x, sum_y, right, left, z = nodes.T
-        columns = {"voxels": voxels, "sum_x": sum_x, "sum_y": sum_y, "sum_z": voxels * z, "right": right, "left": left}
-        table = {name: _sum_per_group(column, lesion, count) for name, column in columns.items()}
-        first, last = np.full(count, np.iinfo(np.int64).max), np.full(count, -1)
+        voxels, z = nodes[:, 0], nodes[:, 5]
+        sums, first, last = np.zeros((count, 6), np.int64), np.full(count, np.iinfo(np.int64).max), np.full(count, -1)
+        np.add.at(sums, lesion, np.column_stack([nodes[:, :5], voxels * z]))
         np.minimum.at(first, lesion, z)
         np.maximum.at(last, lesion, z)
+        table = dict(zip(("voxels", "sum_x", "sum_y", "right", "left", "sum_z"), sums.T, strict=True))
         order = np.argsort(-table["voxels"], kind="stable")
         return {name: column[order] for name, column in {**table, "first_z": first, "last_z": last}.items()}
-
-
-def _sum_per_group(values: Counts, group: NDArray[Any], groups: int) -> Counts:
-    """Exact sums of integers per group."""
-    sums = np.zeros(groups, np.int64)
-    np.add.at(sums, group, values)
-    return sums
 
 
 def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, lungs_known: bool) -> dict[str, Any]:
     """Describes the lesions that were found.
 
     Args:
-        finder: has seen every slice with infection.
+        finder: every slice with infection was added to it.
         depth: number of axial slices of the scan, the last one being the most superior.
         voxel_ml: volume of a voxel in ml; None if unknown, then there are no volumes.
-        lungs_known: whether sides can be told.
+        lungs_known: whether the side of a lesion can be stated.
 
     Returns:
         {"connectivity", "lesion_count", "listed_count", "largest_voxels", "largest_ml", "lesions"},
-        the lesions in falling size. The centroid is an index along left, posterior, superior from
+        the lesions from large to small. The centroid is an index along left, posterior, superior from
         0; the first and the last slice are counted from 1.
     """
     table = finder.table()
@@ -116,7 +109,7 @@ def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, l
 
 
 def _describe(one: dict[str, int], total: int, depth: int, voxel_ml: float | None, lungs_known: bool) -> dict[str, Any]:
-    """One lesion: size, place, side (that with most of its voxels)."""
+    """Describes one lesion; its side is that with most of its voxels."""
     voxels = one["voxels"]
     row: dict[str, Any] = {"infection_voxels": voxels, "infection_percent": 100 * voxels / total}
     if voxel_ml is not None:
@@ -124,6 +117,6 @@ def _describe(one: dict[str, int], total: int, depth: int, voxel_ml: float | Non
     row["centroid_index"] = [one[name] / voxels for name in ("sum_x", "sum_y", "sum_z")]
     row["slices_from_superior"] = [depth - one["last_z"], depth - one["first_z"]]
     row["slices_from_inferior"] = [one["first_z"] + 1, one["last_z"] + 1]
-    shares = (one["right"], one["left"], 0 if one["right"] or one["left"] else 1)
-    row["side"] = _SIDES[int(np.argmax(shares))] if lungs_known else None
+    in_lungs = (one["right"], one["left"])
+    row["side"] = _SIDES[int(np.argmax(in_lungs)) if any(in_lungs) else 2] if lungs_known else None
     return row

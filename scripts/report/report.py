@@ -1,4 +1,4 @@
-"""The report of one scan for programs: everything that was found, with what it was found."""
+"""Assemble report.json: everything that was found in one scan, and with which model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DIGITS = 6
 
 
 def describe_model(segmenter: Segmenter) -> dict[str, Any]:
-    """Says which weights made the result, and at which operating point; of their path only the name.
+    """Describes the weights and the operating point; of the weights' path only the name.
 
     Returns:
         {"version", "weights", "weights_sha256", "network", "preprocessing", "operating_point",
@@ -66,15 +66,14 @@ def build_report(
         settings: what the user chose or left to its default: intensity, threshold, device, ...
         timings_s: seconds per step.
         notes: further findings, such as those about the anatomy.
-        familiarity: "distance" of the scan from the training data and the "limit" that is usual;
-            None where the metadata cannot tell.
+        familiarity: out-of-distribution score ("distance" from the training data) and its threshold
+            ("limit"); None where the checkpoint metadata has none.
 
     Returns:
         {"format", "created", "intended_use", "demonstration", "case", "notes", "measures",
-        "familiarity", "model", "settings", "timings_s"}; keys stay as they are while "format" is 1.
-        Only what JSON can
-        hold: numbers that are not finite are None, others have six digits. The input's folder is
-        left out, since it often names a person.
+        "familiarity", "model", "settings", "timings_s"}; the keys are stable while "format" is 1.
+        All values can be written as JSON: numbers have six digits, those that are not finite are
+        None. The input's folder is left out, since it often names a person.
     """
     findings = [*scan.notes, *notes]
     report = {
@@ -83,7 +82,7 @@ def build_report(
         "intended_use": RESEARCH_USE,
         "demonstration": DEMONSTRATION if model["synthetic"] else None,
         "case": _describe_case(scan),
-        "notes": [asdict(note) for note in dict.fromkeys(findings)],  # each one once
+        "notes": [asdict(note) for note in dict.fromkeys(findings)],  # without duplicates
         "measures": measures,
         "familiarity": familiarity,
         "model": model,
@@ -94,7 +93,7 @@ def build_report(
 
 
 def _describe_case(scan: Scan) -> dict[str, Any]:
-    """The scan as it was stored; sizes in mm only where they are known."""
+    """Describes the scan as it was stored; sizes in mm only where they are known."""
     case: dict[str, Any] = {
         "name": scan.name,
         "input": scan.path.name,
@@ -112,7 +111,7 @@ def _describe_case(scan: Scan) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The same with nothing but what JSON can hold."""
+    """Converts a value to what JSON can hold."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, np.ndarray | list | tuple | set | frozenset):

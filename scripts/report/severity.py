@@ -1,4 +1,4 @@
-"""A grade for the share of lung that is affected."""
+"""Grade the percentage of the lungs that is infected."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _GRADES = ("none", "minimal", "mild", "moderate", "severe", "critical")
 
 
 def grade(percent: float) -> dict[str, Any]:
-    """Grades the share of a lung, or of both, that is affected.
+    """Grades the infected percentage of a lung, or of both.
 
     Args:
-        percent: affected share, in [0, 100].
+        percent: in [0, 100].
 
     Returns:
         {"grade_of_5": 0 to 5, "category": in a word}.
 
-    >>> [grade(share)["grade_of_5"] for share in (0, 0.01, 5, 25, 25.1, 49.9, 50, 75, 75.1, 100)]
+    >>> [grade(percent)["grade_of_5"] for percent in (0, 0.01, 5, 25, 25.1, 49.9, 50, 75, 75.1, 100)]
     [0, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     """
     reached = (percent > 0, percent >= 5, percent > 25, percent >= 50, percent > 75)
@@ -35,11 +35,10 @@ def grade(percent: float) -> dict[str, Any]:
 
 
 def severity(percents: Mapping[str, float | None], reason: str | None) -> dict[str, Any]:
-    """Grades the whole lung and each lung.
+    """Grades both lungs together and each lung.
 
     Args:
-        percents: affected share per part, "total", "right", "left", in percent; None where it is
-            unknown.
+        percents: infected percentage per part, "total", "right", "left"; None where it is unknown.
         reason: why nothing can be graded; None if it can.
 
     Returns:
@@ -47,5 +46,5 @@ def severity(percents: Mapping[str, float | None], reason: str | None) -> dict[s
     """
     grades = None
     if reason is None:
-        grades = {part: None if share is None else grade(share) for part, share in percents.items()}
+        grades = {part: None if percent is None else grade(percent) for part, percent in percents.items()}
     return {"scale": SCALE, "source": SOURCE, "caution": CAUTION, "grades": grades, "reason": reason}
