@@ -1,1 +1,1 @@
-"""Find lungs, body, field of view and orientation in an array with spacing; nothing here reads a file."""
+"""Find lungs, body, field of view and orientation in an array with spacing; read no file."""

@@ -17,7 +17,7 @@ WALL = 10.0  # mm: no lung lies closer to the skin; air does, between arm and ch
 
 
 def find_aerated(scan: DownsampledScan, body: Mask) -> tuple[Mask, Mask]:
-    """Finds aerated lung and the airways that were taken out of it.
+    """Find aerated lung and the airways that were taken out of it.
 
     Args:
         scan: the downsampled scan.
@@ -34,7 +34,7 @@ def find_aerated(scan: DownsampledScan, body: Mask) -> tuple[Mask, Mask]:
 
 
 def _choose(scan: DownsampledScan, air: Mask, deep: Mask) -> Mask:
-    """Returns the components of air that are lung.
+    """Return the components of air that are lung.
 
     Lung holds tissue, bowel gas does not, and it lies deep in the body. The largest component is
     lung; a large one beside it is the other lung, a small one is lung where it does not lie below

@@ -19,7 +19,7 @@ _WALL = 2.6  # mm: the wall, and voxels that hold some of it
 
 
 def find_airways(scan: DownsampledScan, air: Mask, midline: float) -> Mask:
-    """Finds the trachea with the main bronchi: what is connected to it in air much darker than lung.
+    """Find the trachea with the main bronchi: what is connected to it in air much darker than lung.
 
     The higher the threshold, the more of the airways is found, until the region leaks into the
     lung. The last threshold before that is taken, and what is narrow is left to the lung.
@@ -47,7 +47,7 @@ def find_airways(scan: DownsampledScan, air: Mask, midline: float) -> Mask:
 
 
 def _find_trachea(scan: DownsampledScan, gas: Mask, midline: float) -> Mask:
-    """Returns the component of gas that is a trachea and reaches highest; empty if none is."""
+    """Return the component of gas that is a trachea and reaches highest; empty if none is."""
     parts, _ = ndimage.label(gas)
     volumes = np.bincount(parts.ravel()) * scan.ml
     low, high = _VOLUME

@@ -18,7 +18,9 @@ _HUGGED = 0.3  # of such a lung lies in the convex hull of the body, of the tabl
 
 
 def find_body(scan: DownsampledScan) -> Mask:
-    """Finds the body with everything inside of it, lungs that the field of view cuts included; without the table.
+    """Find the body with everything inside of it, without the table.
+
+    Lungs that the field of view cuts are included.
 
     Tissue whose core survives an erosion, so that a table or a blanket that touches the skin falls
     away; then holes are filled in each axial slice, because the airways open to the room only along
@@ -36,7 +38,7 @@ def find_body(scan: DownsampledScan) -> Mask:
 
 
 def _fill(body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]) -> Mask:
-    """Fills the holes of a slice and what lies open to its border only because the field of view ends there."""
+    """Fill the holes of a slice, and what is open only at the border of the field of view."""
     parts, _ = ndimage.label(~body)
     outside = _at_the_border(parts)
     areas = np.bincount(parts.ravel()) * spacing[0] * spacing[1]
@@ -50,7 +52,9 @@ def _fill(body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]
 
 
 def _lungs_open_to_the_room(room: Mask, body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]) -> Mask:
-    """Lung that is one with the room's air in a slice: the field of view cuts the chest wall between two ribs.
+    """Find lung that is connected to the room's air in a slice.
+
+    The field of view cuts the chest wall there, between two ribs.
 
     The convex hull of the body parts them, as the wall would.
     """
@@ -70,14 +74,16 @@ def _lungs_open_to_the_room(room: Mask, body: Mask, hu: NDArray[np.int16], spaci
 
 
 def _at_the_border(parts: NDArray[np.int32], width: int = 1) -> set[int]:
-    """The numbered parts of a slice that come within so many pixels of a side of the field of view."""
+    """Return the labelled parts of a slice that come close to a side of the field of view."""
     sides = (parts[:width], parts[-width:], parts[:, :width], parts[:, -width:])
     frame = np.concatenate([side.ravel() for side in sides])
     return set(np.unique(frame[frame > 0]).tolist())
 
 
 def _is_hugged(part: Mask, body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]) -> bool:
-    """Whether a part lies within the convex hull of the body, as a cut lung does and the table does not.
+    """Return whether a part lies within the convex hull of the body.
+
+    A truncated lung does, the table does not.
 
     What lies beyond the hull must not be the room's air, which makes the median of a part with a
     large lung no room's.

@@ -39,7 +39,7 @@ class Examination:
 
 
 def examine(seen: Tissues) -> Examination:
-    """Checks whether there are a body and lungs."""
+    """Check whether there are a body and lungs."""
     scan, body = seen.scan, seen.body
     litres = float(np.count_nonzero(body)) * scan.ml / 1000
     if litres < _BODY and np.count_nonzero(body) < 0.1 * body.size:

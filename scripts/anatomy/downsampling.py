@@ -1,4 +1,4 @@
-"""Downsample a scan to about 2 mm, slab by slab, so that memory stays bounded; distances and morphology on masks."""
+"""Downsample a scan to about 2 mm slab by slab; distances and morphology on masks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class DownsampledScan:
 
 
 def choose_steps(spacing: Spacing) -> tuple[int, int, int]:
-    """Returns how many voxels are joined along x, y, z; thick slices stay as they are.
+    """Return how many voxels are joined along x, y, z; thick slices stay as they are.
 
     >>> choose_steps((0.7, 0.7, 1.0)), choose_steps((1.5, 1.5, 8.0))
     ((3, 3, 2), (2, 2, 1))
@@ -51,7 +51,7 @@ def choose_steps(spacing: Spacing) -> tuple[int, int, int]:
 
 
 def downsample(hu: NDArray[Any], spacing: Spacing) -> DownsampledScan:
-    """Averages blocks of voxels; what is not a number counts as air.
+    """Average blocks of voxels; what is not a number counts as air.
 
     Args:
         hu: HU (X, Y, Z) in LPS order, int16 or float32.
@@ -85,14 +85,17 @@ def _average(slab: NDArray[Any], steps: tuple[int, int, int]) -> NDArray[np.int1
 
 
 def enlarge(plane: NDArray[Any], steps: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Enlarges an axial plane of the downsampled grid (X', Y') to full resolution (X, Y), by its nearest block."""
+    """Enlarge an axial plane of the downsampled grid (X', Y') to full resolution (X, Y)."""
     for axis in (0, 1):
         plane = plane.repeat(steps[axis], axis)
     return plane[: shape[0], : shape[1]]
 
 
 def distance(mask: Mask, spacing: Spacing) -> NDArray[np.float32]:
-    """Returns each voxel's distance in mm to the nearest one outside the mask; the array's border is no outside."""
+    """Return each voxel's distance in mm to the nearest one outside of the mask.
+
+    The array's border is no outside.
+    """
     if mask.all():
         return np.full(mask.shape, np.inf, np.float32)
     outside = sitk.GetImageFromArray((~mask).astype(np.uint8))
@@ -102,7 +105,7 @@ def distance(mask: Mask, spacing: Spacing) -> NDArray[np.float32]:
 
 
 def erode(mask: Mask, radius: float, spacing: Spacing) -> Mask:
-    """Erodes by a ball of `radius` mm."""
+    """Erode by a ball of `radius` mm."""
     return distance(mask, spacing) > radius
 
 
@@ -112,7 +115,7 @@ def dilate(mask: Mask, radius: float, spacing: Spacing) -> Mask:
 
 
 def close(mask: Mask, radius: float, spacing: Spacing) -> Mask:
-    """Closes by a ball of `radius` mm, beyond the array's border as well."""
+    """Close by a ball of `radius` mm, beyond the array's border as well."""
     margin = [int(np.ceil(radius / size)) + 1 for size in spacing]
     framed = np.pad(mask, [(width, width) for width in margin])
     closed = erode(dilate(framed, radius, spacing), radius, spacing)
@@ -121,7 +124,7 @@ def close(mask: Mask, radius: float, spacing: Spacing) -> Mask:
 
 
 def box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
-    """Returns the bounding box of a mask that is not empty, `margin` voxels wider."""
+    """Return the bounding box of a mask that is not empty, `margin` voxels wider."""
     sides = []
     for axis, size in enumerate(mask.shape):
         others = tuple(other for other in range(mask.ndim) if other != axis)
@@ -131,6 +134,6 @@ def box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
 
 
 def largest(mask: Mask) -> Mask:
-    """Returns the largest component, connected by faces."""
+    """Return the largest component, connected by faces."""
     parts, count = ndimage.label(mask)
     return mask if count < 2 else parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())

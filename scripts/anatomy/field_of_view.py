@@ -1,4 +1,4 @@
-"""Find the part of a scan that a network sees: a box around the lungs, so that its pixels are spent on them."""
+"""Find the part of a scan that a network sees: the box around the lungs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Box = tuple[slice, slice, slice]
 
 
 def whole(shape: tuple[int, int, int]) -> Box:
-    """Returns the box that leaves nothing out."""
+    """Return the box that leaves nothing out."""
     x, y, z = shape
     return slice(0, x), slice(0, y), slice(0, z)
 
 
 def find_box(seen: Tissues, lungs: Lungs) -> Box:
-    """Finds the box around both lungs, or around the body where the lungs are not plausible.
+    """Find the box around both lungs, or around the body where the lungs are not plausible.
 
     Args:
         seen: the tissues of the scan.

@@ -15,7 +15,7 @@ _EXPECTED = "expected: 1 (right) and 2 (left), or one value for both lungs"
 
 
 def read_codes(mask: NDArray[Any], spacing: Spacing) -> tuple[NDArray[np.uint8], list[str]]:
-    """Returns a lung mask with 1 for the right and 2 for the left lung.
+    """Return a lung mask with 1 for the right and 2 for the left lung.
 
     Args:
         mask: (X, Y, Z), LPS, 1 for the right and 2 for the left lung, or one other value for both.
@@ -42,7 +42,7 @@ def read_codes(mask: NDArray[Any], spacing: Spacing) -> tuple[NDArray[np.uint8],
 
 
 def _exchange(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[str]]:
-    """Makes 1 the lung at the patient's right."""
+    """Make 1 the lung at the patient's right."""
     areas = np.array([[np.count_nonzero(plane == code) for plane in codes] for code in (RIGHT, LEFT)])
     right, left = areas @ np.arange(codes.shape[0]) / areas.sum(axis=1)
     if right < left:

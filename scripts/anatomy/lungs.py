@@ -68,7 +68,7 @@ class Lungs:
         return enlarge(self.mask[:, :, z // self.steps[2]], self.steps, self.shape)
 
     def _ml(self, code: int) -> float:
-        """Volume of one lung in ml; a block at the end of an axis counts with the voxels that it holds."""
+        """Return the volume of one lung in ml; a block at an axis' end counts with its voxels."""
         x, y, z = (
             np.diff(np.append(np.arange(0, length, step), length)) * size
             for length, step, size in zip(self.shape, self.steps, self.spacing, strict=True)
@@ -101,7 +101,7 @@ class Lungs:
 
 
 def segment_lungs(seen: Tissues) -> Lungs:
-    """Finds both lungs in a chest CT of an adult by thresholds and shapes.
+    """Find both lungs in a chest CT of an adult by thresholds and shapes.
 
     Aerated lung is air inside the body that is neither airway nor bowel (after Hu, Hoffman and
     Reinhardt, IEEE TMI 2001;20:490); it is then closed and filled up to the chest wall, so that

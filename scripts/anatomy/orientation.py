@@ -30,12 +30,15 @@ _NEAR = 45.0  # mm from the midline: spine, sternum
 
 @dataclass(frozen=True)
 class Evidence:
-    """Holds what the anatomy says; NaN where it says nothing. In brackets: nine whole chests, correctly oriented.
+    """Evidence of the anatomy; NaN where there is none.
+
+    In brackets: nine whole chests in the right orientation.
 
     Attributes:
         width: width of the lungs near their lower end over that near their upper end (1.4 to 1.7).
         abdomen: homogeneous soft tissue within the breadth of the lungs, around their lower
-            quarter, as a fraction of that around their lower and their upper quarter (0.79 to 0.90).
+            quarter, as a fraction of that around their lower and their upper quarter (0.79 to
+            0.90).
         spine: fraction of the midline's bone that lies in the posterior third of the chest, not the
             anterior (0.97 to 1).
         liver: fraction of homogeneous tissue of the upper abdomen that lies at the patient's right
@@ -54,7 +57,7 @@ class Evidence:
 
 
 def orientation_findings(scan: DownsampledScan, lungs: Lungs) -> list[str]:
-    """Says where the anatomy contradicts the orientation in which the scan is presented.
+    """Say where the anatomy contradicts the orientation in which the scan is presented.
 
     Args:
         scan: the downsampled scan, in what is claimed to be LPS order.
@@ -109,7 +112,7 @@ def _mirrored(evidence: Evidence, confidence: str) -> str:
 
 
 def weigh(scan: DownsampledScan, mask: NDArray[np.uint8]) -> Evidence:
-    """Measures the evidence.
+    """Measure the evidence.
 
     Args:
         scan: the downsampled scan.
@@ -149,7 +152,7 @@ class _Chest:
         return float(np.ptp(across) + 1) * self.spacing[0] if across.size else float("nan")
 
     def soft(self, lowest: float, highest: float) -> Mask:
-        """Homogeneous soft tissue beside and between the lungs, for a part of their height: liver and the like."""
+        """Find homogeneous soft tissue beside and between the lungs over a part of their height."""
         part = self.hu[:, self.front : self.back + 1, self.level(lowest) : self.level(highest) + 1].astype(np.float32)
         mean = ndimage.uniform_filter(part, 3)
         spread = ndimage.uniform_filter(part**2, 3) - mean**2
@@ -157,7 +160,7 @@ class _Chest:
         return soft
 
     def abdomen(self) -> float:
-        """Fraction of the lower quarter in the soft tissue that lies within the breadth of the lungs at both ends."""
+        """Return the fraction of soft tissue in the lower quarter within the lungs' breadth."""
         amounts = []
         for lowest, highest in ((0.0, 0.25), (0.75, 1.0)):
             lungs = np.asarray(self.lungs[:, :, self.level(lowest) : self.level(highest) + 1].any(axis=1))
@@ -166,10 +169,10 @@ class _Chest:
         return amounts[0] / sum(amounts) if sum(amounts) > _LEAST else float("nan")
 
     def spine(self) -> tuple[float, float]:
-        """Bone of the midline at the back over that at the back and in front, and the x of that at the back.
+        """Compare bone of the midline at the back with that in front; return the x at the back.
 
-        Bone is weighted by the square of the fraction of slices in which it is found at a place: the
-        spine runs through all of them, ribs and vessels full of contrast medium do not.
+        Bone is weighted by the square of the fraction of slices in which it is found at a place:
+        the spine runs through all of them, ribs and vessels full of contrast medium do not.
         """
         steady = ndimage.uniform_filter((self.hu[:, :, self.low : self.high + 1] > _BONE).mean(axis=2), 3) ** 2
         steady[np.abs(np.arange(len(steady)) - self.middle) > _NEAR / self.spacing[0]] = 0
@@ -182,7 +185,7 @@ class _Chest:
         return float(back.sum() / (back.sum() + front.sum())), float(x)
 
     def liver(self, spine_x: float) -> float:
-        """Fraction of soft tissue around the lower quarter of the lungs that lies at the right of the spine."""
+        """Return the fraction of soft tissue around the lungs' lower quarter right of the spine."""
         amount = self.soft(0.0, 0.25).sum(axis=(1, 2)) * self.ml
         apart = 15 / self.spacing[0]
         places = np.arange(len(amount))
@@ -190,7 +193,7 @@ class _Chest:
         return float(right / (right + left)) if right + left > _LEAST else float("nan")
 
     def heart(self, spine_x: float) -> float:
-        """How far soft tissue between the lungs, at the middle of their height, lies to the left of the spine, mm."""
+        """Return how far soft tissue between the lungs, at mid-height, lies left of the spine."""
         depth = self.front + int(0.6 * (self.back - self.front))
         amount = np.zeros(len(self.hu))
         for z in range(self.level(0.4), self.level(0.6) + 1):

@@ -20,7 +20,7 @@ _FEW = 6  # slices
 
 
 def find_cuts(mask: NDArray[np.uint8], spacing: Spacing) -> list[str]:
-    """Says where the scan ends within the lungs.
+    """Say where the scan ends within the lungs.
 
     Args:
         mask: 0 none, 1 right, 2 left, (X, Y, Z), LPS.
@@ -33,7 +33,7 @@ def find_cuts(mask: NDArray[np.uint8], spacing: Spacing) -> list[str]:
 
 
 def find_doubts(slices: int, right_ml: float, left_ml: float, cut: bool) -> list[str]:
-    """Says what speaks against a lung mask of an adult.
+    """Say what speaks against a lung mask of an adult.
 
     Args:
         slices: how many slices the scan has.

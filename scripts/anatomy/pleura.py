@@ -31,7 +31,7 @@ class Polar:
 
     @classmethod
     def around(cls, centre: tuple[float, float], shape: tuple[int, ...], spacing: Spacing) -> Polar:
-        """Returns polar coordinates around `centre`, in voxels."""
+        """Return polar coordinates around `centre`, in voxels."""
         x = ((np.arange(shape[0]) - centre[0]) * spacing[0])[:, None]
         y = ((np.arange(shape[1]) - centre[1]) * spacing[1])[None]
         angle = np.rint(np.degrees(np.arctan2(y, x))).astype(np.intp) % _ANGLES
@@ -39,7 +39,7 @@ class Polar:
 
 
 def close_lung(lung: Mask, room: Mask, spacing: Spacing, centre: tuple[float, float]) -> Mask:
-    """Completes one lung.
+    """Complete one lung.
 
     A closing by a ball fills vessels and opacities up to 20 mm thick. Then the pleura is taken to
     run along the chest wall as a surface without dents, and opacities that reach it, or that it
@@ -74,7 +74,7 @@ def _fill_to_the_wall(closed: Mask, room: Mask, polar: Polar, spacing: Spacing) 
 
 
 def _smooth(outermost: NDArray[np.float64], spacing: Spacing) -> NDArray[np.float64]:
-    """Distance in mm of the chest wall in each direction and slice, (360, Z'); 0 where no lung is seen."""
+    """Return the chest wall's distance in mm by direction and slice, (360, Z'); 0 without lung."""
     reach = max(_NEAREST, float(np.quantile(outermost, 0.9)))
     arc, height = int(np.degrees(_ARC / reach)), int(_HEIGHT / spacing[2])
     around = np.pad(outermost, [(arc, arc), (0, 0)], mode="wrap")
@@ -83,7 +83,7 @@ def _smooth(outermost: NDArray[np.float64], spacing: Spacing) -> NDArray[np.floa
 
 
 def _outermost(lung: Mask, polar: Polar) -> NDArray[np.float64]:
-    """Distance in mm of the outermost lung in each direction and slice, (360, Z'); 0 where there is none."""
+    """Return the outermost lung's distance in mm by direction and slice, (360, Z'); or 0."""
     x, y, z = np.nonzero(lung)
     outermost = np.zeros((_ANGLES, lung.shape[2]))
     np.maximum.at(outermost, (polar.angle[x, y], z), polar.radius[x, y])

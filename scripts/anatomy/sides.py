@@ -50,7 +50,7 @@ def split_sides(lungs: Mask, spacing: Spacing, middle: float | None = None) -> t
 
 
 def _find_seeds(lungs: Mask, spacing: Spacing) -> tuple[NDArray[np.uint8] | None, str]:
-    """A part of each lung, coded as the lungs are, by the least erosion that parts them; None if none does."""
+    """Part the lungs by the least erosion that does, coded as the lungs are; else None."""
     depth = distance(lungs, spacing)
     for radius in _RADII:
         seeds = _two_lungs(depth > radius, spacing)
@@ -74,7 +74,7 @@ def _two_lungs(mask: Mask, spacing: Spacing) -> NDArray[np.uint8] | None:
 
 
 def _find_plane(lungs: Mask, spacing: Spacing, middle: float) -> int:
-    """The sagittal plane at which the left begins: where there is least lung around the middle of the body.
+    """Find the sagittal plane at which the left begins: least lung near the body's middle.
 
     A single lung bulges over the middle and is not cut: it is the lung of the side that holds most
     of it.

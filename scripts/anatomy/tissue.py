@@ -1,4 +1,4 @@
-"""Segment body, aerated lung and airways of a downsampled scan; lungs, checks and orientation start from them."""
+"""Segment body, aerated lung and airways of a downsampled scan."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Tissues:
 
 
 def segment_tissue(hu: NDArray[Any], spacing: Spacing) -> Tissues:
-    """Segments body, aerated lung and airways.
+    """Segment body, aerated lung and airways.
 
     Args:
         hu: HU (X, Y, Z), int16 or float32, in LPS order: x to the patient's left, y to posterior, z

@@ -1,4 +1,4 @@
-"""Slices with an infection map and the classes inside of it: what the network of classes trains on."""
+"""Slices with an infection map and its classes, to train the multi-class network."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ClassSliceDataset(SliceDataset):
         self._priors = [label for _, label in self._stacks] if own else stacks(priors)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns slice `index` of this epoch as the transform makes it."""
+        """Return slice `index` of this epoch as the transform makes it."""
         case, position = self._table[self._served[index]]
         planes = {
             IMAGE: self._stacks[case][0][position],
@@ -77,7 +77,7 @@ class ClassSliceDataset(SliceDataset):
 
 
 def _codes_as_label(case: Mapping[str, Any]) -> dict[str, Any]:
-    """The case with its multi-class label as label, so scaled that every code is kept as its level."""
+    """Return the case with its multi-class label as label, scaled so that codes stay levels."""
     return {**case, LABEL: case["classes"], "label_codes": None, "label_scale": LEVELS}
 
 

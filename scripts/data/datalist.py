@@ -1,4 +1,4 @@
-"""The list of cases of a data set: made from folders, read from datalist.json, chosen by split and fold.
+"""The list of cases of a data set: from folders or datalist.json, by split and fold.
 
 datalist.json lies in the data set's folder and its paths are relative to that folder. A folder
 without one that a layout recognises gives the same list, made in memory.
@@ -46,7 +46,7 @@ _logger = logging.getLogger(__name__)
 
 
 def read_datalist(dataset_dir: str | os.PathLike[str]) -> Datalist:
-    """Reads and checks the list of a data set; its warnings are logged.
+    """Read and check the list of a data set; its warnings are logged.
 
     Args:
         dataset_dir: folder with datalist.json, or a data set as it unzips (then with the defaults
@@ -83,7 +83,7 @@ def select_cases(
     masks: bool = True,
     may_be_empty: bool = False,
 ) -> list[Case]:
-    """Chooses the cases of a split, with absolute paths.
+    """Choose the cases of a split, with absolute paths.
 
     Args:
         dataset_dir: see `read_datalist`.

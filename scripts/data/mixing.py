@@ -12,7 +12,7 @@ from .slices import SliceDataset, mix_seed
 
 
 class PairedSlices(Dataset[list[dict[str, Any]]]):
-    """Serves a labelled slice together with a pseudo-labelled one, so that every batch holds as many of both.
+    """Serve a labelled and a pseudo-labelled slice together, so that batches hold as many of both.
 
     An epoch is one pass over the labelled slices. The pseudo-labelled ones go round: every one of
     them comes once before any comes again, in an order that is drawn anew for every round. The data
@@ -38,17 +38,17 @@ class PairedSlices(Dataset[list[dict[str, Any]]]):
         self.epoch = 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes what is served that of an epoch, counted from 1."""
+        """Make what is served that of an epoch, counted from 1."""
         self.epoch = epoch
         for dataset in (self.labelled, self.pseudo):
             dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
-        """Returns the number of pairs an epoch serves."""
+        """Return the number of pairs an epoch serves."""
         return len(self.labelled)
 
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        """Returns [labelled slice, pseudo-labelled slice]."""
+        """Return [labelled slice, pseudo-labelled slice]."""
         turn, place = divmod((self.epoch - 1) * len(self) + index, len(self.pseudo))
         order = np.random.default_rng(mix_seed(self.seed, turn)).permutation(len(self.pseudo))
         return [self.labelled[index], self.pseudo[int(order[place])]]

@@ -61,11 +61,11 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
         return sum(len(image) for image, _ in self._stacks)
 
     def __len__(self) -> int:
-        """Returns the number of volumes."""
+        """Return the number of volumes."""
         return len(self._stacks)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Returns volume `index`: "image" and "label", (1, H, W, D)."""
+        """Return volume `index`: "image" and "label", (1, H, W, D)."""
         image, label = self._stacks[index]
         stacks = {IMAGE: torch.from_numpy(image)[None], LABEL: torch.from_numpy(label)[None]}
         return transformed(_slices_last(stacks), self.transform, seed=0)
@@ -119,15 +119,15 @@ class PatchDataset(VolumeDataset):
         self._padded = [_padded(image, label, stack_size) for image, label in self._stacks]
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the patches those of an epoch."""
+        """Make the patches those of an epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Returns the number of patches an epoch serves."""
+        """Return the number of patches an epoch serves."""
         return len(self._padded) * self.patches_per_volume
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Returns patch `index` of this epoch: "image" and "label", (1, columns, rows, slices)."""
+        """Return patch `index` of this epoch: "image" and "label", (1, columns, rows, slices)."""
         seed = mix_seed(self.seed, self.epoch, index)
         self.crop.set_random_state(seed=seed)
         (patch,) = self.crop(self._padded[index // self.patches_per_volume])
@@ -135,7 +135,7 @@ class PatchDataset(VolumeDataset):
 
 
 def _slices_last(stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The order that networks and preprocessing know: (1, D, H, W) to (1, H, W, D), labels in [0, 1]."""
+    """Reorder (1, D, H, W) to (1, H, W, D), as networks expect; labels in [0, 1]."""
     turned = {key: torch.movedim(stacks[key].as_subclass(Tensor), 1, -1).float().contiguous() for key in (IMAGE, LABEL)}
     return {**turned, LABEL: turned[LABEL] / LEVELS}
 

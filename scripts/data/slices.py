@@ -105,16 +105,16 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             raise UserError(f"no slice is left by sampling {sampling!r} of {len(self.data)} cases without lesion")
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes what is served that of an epoch: augmentation, and the draw of balanced sampling."""
+        """Make what is served that of an epoch: augmentation, and the draw of balanced sampling."""
         self.epoch = epoch
         self._served = self._select()
 
     def __len__(self) -> int:
-        """Returns the number of slices an epoch serves."""
+        """Return the number of slices an epoch serves."""
         return len(self._served)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns slice `index` of this epoch: "image" (1, H, W), "label" as the transform makes it."""
+        """Return slice `index` of this epoch: "image" (1, H, W), "label" as transformed."""
         case, position = self._table[self._served[index]]
         image, label = self._stacks[case]
         item: dict[str, Any] = {
@@ -126,7 +126,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         return transformed(item, self.transform, self._seed(index))
 
     def _seed(self, index: int) -> int:
-        """Seed of what is random about slice `index` of this epoch; another one each time a slice is served."""
+        """Return the seed of slice `index` in this epoch, another one each time it is served."""
         served = int(self._served[index])
         turn = index - int(np.searchsorted(self._served, served))  # `_served` is sorted
         return mix_seed(self.seed, self.epoch, served + turn * len(self._table))
@@ -167,7 +167,7 @@ def mix_seed(*numbers: int) -> int:
 
 
 def transformed(item: dict[str, Any], transform: Callable[[dict[str, Any]], Any], seed: int) -> dict[str, Any]:
-    """Runs a transform of plain tensors whose randomness comes from a seed alone; the result holds plain tensors."""
+    """Run a transform of plain tensors whose randomness comes from a seed alone."""
     if hasattr(transform, "set_random_state"):
         transform.set_random_state(seed=seed)
     tracked = get_track_meta()
@@ -181,7 +181,7 @@ def transformed(item: dict[str, Any], transform: Callable[[dict[str, Any]], Any]
 def load_stacks(
     data: Sequence[Mapping[str, Any]], grid: NetworkGrid, cache_dir: str | None = None, progress: bool = True
 ) -> list[Stack]:
-    """Runs the deterministic part of the preprocessing on cases, or finds what an earlier run kept on disk.
+    """Run the deterministic preprocessing on cases, or find what an earlier run kept on disk.
 
     Args:
         data: see `SliceDataset`.
@@ -226,7 +226,7 @@ def _build_stack(case: Mapping[str, Any], grid: NetworkGrid) -> Stack:
 
 
 def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp]:
-    """Indices along the canonical z axis for a case's "slices", which count the stored third axis."""
+    """Return indices along the canonical z axis for "slices" along the stored third axis."""
     depth = image.shape[-1]
     if case.get("slices") is None:
         return np.arange(depth)
@@ -241,7 +241,7 @@ def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp
 
 
 def _cache_key(case: Mapping[str, Any], grid: NetworkGrid) -> str:
-    """Changes with the files (path, size, time of change), the case's own settings, preprocessing and version."""
+    """Return a key that changes with files, the case's settings, preprocessing and version."""
     keys = (IMAGE, LABEL, LUNG) if grid.lung_only else (IMAGE, LABEL)
     files = [Path(case[key]).resolve() for key in keys if case.get(key)]
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]

@@ -1,4 +1,4 @@
-"""Cross-validation folds: by patient, or by slice as in Hu et al. 2022 (section 4.1), and the check for leakage."""
+"""Cross-validation folds by patient, or by slice as in Hu et al. 2022; leakage check."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ONE_PATIENT_WARNING = "one patient: there are no folds and nothing to validate o
 
 
 def assign_folds(cases: Sequence[Case], folds: int, seed: int, split: str = "patient") -> tuple[list[Case], list[str]]:
-    """Gives every case its fold; the result depends on names and `seed`, not on the order of `cases`.
+    """Give every case its fold, by names and `seed`, not by the order of `cases`.
 
     Split "patient": the cases of a patient share a fold, folds are balanced by number of cases, a
         case of an
@@ -60,7 +60,7 @@ def assign_folds(cases: Sequence[Case], folds: int, seed: int, split: str = "pat
 def check_patient_disjoint(
     left: Iterable[Case], right: Iterable[Case], left_name: str = "training", right_name: str = "validation"
 ) -> None:
-    """Makes sure that no known patient is on both sides; unknown patients (None) cannot be checked.
+    """Make sure that no known patient is on both sides; unknown patients (None) cannot be checked.
 
     Raises:
         UserError: names the patients that are on both sides.
@@ -106,7 +106,7 @@ def _is_divided(case: Case, split: str) -> bool:
 
 
 def _assign_groups(cases: Sequence[Case], folds: int, seed: int, by_patient: bool) -> list[Case]:
-    """Largest group first, each to the fold that has the fewest cases; equal sizes in random order."""
+    """Put the largest group first, each into the fold with the fewest cases; ties at random."""
     groups: dict[tuple[bool, str], list[Case]] = defaultdict(list)
     for case in cases:
         patient = case["patient"] if by_patient else None
@@ -125,7 +125,7 @@ def _assign_groups(cases: Sequence[Case], folds: int, seed: int, by_patient: boo
 
 
 def _divide_slices(case: Case, folds: int, seed: int) -> list[Case]:
-    """Deals the slices of a volume at random to the folds, starting at a random fold."""
+    """Deal the slices of a volume at random to the folds, starting at a random fold."""
     slices = case["slices"] if "slices" in case else list(range(read_header(Path(case["image"])).slices))
     random = np.random.default_rng([seed, zlib.crc32(case["name"].encode())])
     shuffled, first = random.permutation(slices).tolist(), int(random.integers(folds))

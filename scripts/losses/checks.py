@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def check_maps(logits: Tensor, label: Tensor, heads: int) -> None:
-    """Refuses maps that are neither the main map nor the main map with its heads, and labels that are no mask and edge.
+    """Refuse maps other than the main map, with or without its heads, and labels without edge.
 
     Args:
         logits: (B, 1, H, W) or (B, 1 + heads, H, W).
@@ -25,7 +25,7 @@ def check_maps(logits: Tensor, label: Tensor, heads: int) -> None:
 
 
 def check_sizes(logits: Tensor, label: Tensor) -> None:
-    """Refuses maps and labels of different batches or sizes.
+    """Refuse maps and labels of different batches or sizes.
 
     Raises:
         ValueError: with both shapes.

@@ -95,7 +95,7 @@ class CoSupervisionLoss(nn.Module):
         self.register_buffer("omega", omega, persistent=False)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Returns the loss as a float32 scalar, whatever the type of the logits.
+        """Return the loss as a float32 scalar, whatever the type of the logits.
 
         Args:
             logits: (B, 1 + edge_heads + mask_heads, H, W) from training mode, or (B, 1, H, W), of
@@ -123,7 +123,7 @@ class CoSupervisionLoss(nn.Module):
             return loss
 
     def _collect(self, dice: Tensor, weights: Tensor) -> Tensor:
-        """L_edge or L_semantic from the coefficients (heads,) of its heads; 0 where there are none."""
+        """Return L_edge or L_semantic from its heads' coefficients (heads,); 0 without heads."""
         if dice.numel() == 0:
             return dice.new_zeros(())
         if self.loss_form == "paper_literal":

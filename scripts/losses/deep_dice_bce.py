@@ -1,4 +1,4 @@
-"""Binary cross entropy and Dice with deep supervision: the loss of the 3-D network with FV and PASPP."""
+"""Binary cross entropy and Dice with deep supervision, for the 3-D network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ MAIN_WEIGHT = 0.5
 
 
 class DeepDiceBCELoss(nn.Module):
-    """L = 0.5 BCE + Dice loss of the main map and of each head; weight 0.5 for the main map, 0.5 over all heads.
+    """L = 0.5 BCE + Dice loss, of the main map and of each head.
+
+    The main map has the weight 0.5, all heads together 0.5.
 
     The Dice loss is soft, 1 - (2 sum(p g) + 1e-5) / (sum(p) + sum(g) + 1e-5) with sums over the
     batch of this process (a Dice that is summed over several processes is that of
@@ -30,7 +32,7 @@ class DeepDiceBCELoss(nn.Module):
         self.loss = DeepSupervisionLoss(loss, weights=[MAIN_WEIGHT, *[share] * mask_heads])
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Returns the loss as a float32 scalar, whatever the type of the logits.
+        """Return the loss as a float32 scalar, whatever the type of the logits.
 
         Args:
             logits: (B, 1 + mask_heads, ...) from training mode, or (B, 1, ...), whose loss has the

@@ -29,7 +29,7 @@ class DiceCrossEntropyLoss(nn.Module):
         self.loss = DiceCELoss(softmax=True, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Returns the loss as a float32 scalar, whatever the type of the logits.
+        """Return the loss as a float32 scalar, whatever the type of the logits.
 
         Args:
             logits: (B, 1, H, W), lesion - background.

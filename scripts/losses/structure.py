@@ -1,4 +1,4 @@
-"""The loss of Inf-Net: cross-entropy and IoU that weigh pixels by how their neighbourhood differs from them.
+"""The loss of Inf-Net: cross-entropy and IoU that weigh pixels by their neighbourhood.
 
 Fan et al. 2020 (arXiv 2004.14133), section III-D; the weights are those of Wei, Wang, Huang:
 "F3Net: Fusion, feedback and focus for salient object detection", AAAI 2020 (arXiv 1911.11445),
@@ -21,8 +21,8 @@ BOUNDARY_WEIGHT = 5.0
 def structure_loss(logits: Tensor, target: Tensor, legacy_bce: bool = False) -> Tensor:
     """Weighted binary cross-entropy plus weighted IoU loss, the mean over images and channels.
 
-    A pixel's weight is 1 + 5 * |mean of the target in the 31 x 31 pixels around it - target|, 0 outside the image: 1
-    inside large areas, up to 6 at boundaries. Sums run over each image alone.
+    A pixel's weight is 1 + 5 * |mean of the target in the 31 x 31 pixels around it - target|, 0
+    outside the image: 1 inside large areas, up to 6 at boundaries. Sums run over each image alone.
 
     Args:
         logits: (B, C, H, W), float32.
@@ -67,7 +67,7 @@ class InfNetLoss(nn.Module):
         self.legacy_bce = flag(legacy_bce)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Returns the loss as a float32 scalar, whatever the type of the logits.
+        """Return the loss as a float32 scalar, whatever the type of the logits.
 
         Args:
             logits: (B, 1 + edge_heads + mask_heads, H, W) from training mode, or (B, 1, H, W), of

@@ -1,4 +1,4 @@
-"""What a prediction is worth: the measures of Hu et al. 2022 as functions, as MONAI metrics and as tables."""
+"""The measures of Hu et al. 2022 as functions, as MONAI metrics and as tables."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ Pairs = tuple[list[Tensor], list[Tensor]]
 
 
 def class_maps(classes: Sequence[int]) -> Callable[[Sequence[Mapping[str, Any]]], Pairs]:
-    """Makes the `output_transform` of a metric's handler that looks at some classes.
+    """Make the `output_transform` of a metric's handler that looks at some classes.
 
     Args:
         classes: their numbers. A mean over what several classes give is the mean of the classes'

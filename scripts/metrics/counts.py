@@ -1,4 +1,4 @@
-"""Overlap of a thresholded probability map with its target: the counts and the ratios made of them."""
+"""Overlap of a thresholded probability map with its target: counts and their ratios."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Counts(NamedTuple):
         return value.masked_fill(self.predicted + self.actual == 0, 1.0)
 
     def iou(self) -> Tensor:
-        """Intersection over union tp / (predicted + actual - tp); 1 where both are empty, 0 where one is."""
+        """Return tp / (predicted + actual - tp); 1 where both are empty, 0 where one is."""
         union = self.predicted + self.actual - self.tp
         return _ratio(self.tp, union).masked_fill(union == 0, 1.0)
 
@@ -51,7 +51,7 @@ class Counts(NamedTuple):
         return _ratio(self.size - self.predicted - self.actual + self.tp, self.size - self.actual)
 
     def precision(self) -> Tensor:
-        """Positive predictive value tp / predicted (Hu et al. 2022, Eq. 10); NaN for an empty prediction."""
+        """Return the precision tp / predicted (Hu et al. 2022, Eq. 10); NaN if predicted is 0."""
         return _ratio(self.tp, self.predicted)
 
 
@@ -69,23 +69,23 @@ WITHOUT_FLOAT64 = {"mps"}
 
 
 def working_dtype(device: torch.device) -> torch.dtype:
-    """Returns the type in which measures are computed: float64, or float32 on devices without it."""
+    """Return the type in which measures are computed: float64, or float32 on devices without it."""
     return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
 
 def check_rules(rules: str) -> None:
-    """Raises ValueError for a name that is not a preset."""
+    """Raise ValueError for a name that is not a preset."""
     if rules not in get_args(Rules):
         raise ValueError(f"rules is {rules!r}; expected: {', '.join(get_args(Rules))}")
 
 
 def check_probabilities(prob: Tensor) -> None:
-    """Raises ValueError for values outside [0, 1], NaN included; it waits for the device."""
+    """Raise ValueError for values outside [0, 1], NaN included; it waits for the device."""
     check_range(*torch.aminmax(prob))
 
 
 def check_range(low: Tensor, high: Tensor) -> None:
-    """Raises ValueError where the smallest and the largest prediction are not in [0, 1]; it waits for the device."""
+    """Raise ValueError if a prediction is outside of [0, 1]; it waits for the device."""
     if not bool((low >= 0) & (high <= 1)):
         raise ValueError(
             f"predictions range from {low:.4g} to {high:.4g}; expected: probabilities in [0, 1], after the sigmoid"
@@ -126,7 +126,7 @@ def min_max_stretch(prob: Tensor) -> Tensor:
 
 
 def counts_at(prob: Tensor, target: Tensor, threshold: float = 0.5) -> Counts:
-    """Counts (B,) of prepared maps at one threshold, prob >= threshold being lesion."""
+    """Return the counts (B,) of prepared maps at one threshold, prob >= threshold being lesion."""
     predicted = prob >= threshold
     axes = (1, 2, 3)
     actual = target.sum(axes)
@@ -139,7 +139,7 @@ def counts_at(prob: Tensor, target: Tensor, threshold: float = 0.5) -> Counts:
 
 
 def counts_over_thresholds(prob: Tensor, target: Tensor) -> Counts:
-    """Counts (B, 256) of prepared maps at prob >= k / 255, k = 0..255.
+    """Return the counts (B, 256) of prepared maps at prob >= k / 255, k = 0..255.
 
     One histogram of the maps and its cumulative sum from above: work and memory grow with the
     pixels, not with 256 times as many.

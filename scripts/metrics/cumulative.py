@@ -42,7 +42,7 @@ class _MapMetric(CumulativeIterationMetric):
     """
 
     def reset(self) -> None:
-        """Forgets what was seen."""
+        """Forget what was seen."""
         super().reset()
         self._range: tuple[Tensor, Tensor] | None = None
 
@@ -54,7 +54,7 @@ class _MapMetric(CumulativeIterationMetric):
         return self._compute_tensor(*maps, **kwargs)
 
     def _maps(self, y_pred: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The probabilities and the mask channel of the label, plain tensors of one shape (B, 1, ...)."""
+        """Return probabilities and the mask channel of the label as tensors (B, 1, ...)."""
         prob, target = _main_maps(y_pred, y)
         low, high = torch.aminmax(prob)
         if self._range is not None:
@@ -97,7 +97,7 @@ class SegmentationMeasures(_MapMetric):
     >>> metric = SegmentationMeasures(["dice", "mae"])
     >>> empty = torch.zeros(1, 2, 2)
     >>> _ = metric(y_pred=[torch.ones(1, 2, 2), empty], y=[torch.eye(2)[None], empty])
-    >>> {name: value.item() for name, value in metric.aggregate().items()}  # (2/3 + 1) / 2, (1/2 + 0) / 2
+    >>> {name: value.item() for name, value in metric.aggregate().items()}
     {'dice': 0.8333333333333333, 'mae': 0.25}
     """
 
@@ -133,7 +133,7 @@ class SegmentationMeasures(_MapMetric):
         return self._case_values(cases, values, *slices) if self.aggregation == "case" else values
 
     def aggregate(self) -> Any:
-        """The measures by name, scalars on the device of what was seen; NaN where no value is defined.
+        """Return the measures by name, scalars on the device; NaN where no value is defined.
 
         Raises:
             ValueError: before the first call, and for predictions outside [0, 1].
@@ -145,7 +145,7 @@ class SegmentationMeasures(_MapMetric):
         return dict(zip(self.names, rows.nanmean(0), strict=True))
 
     def _values(self, prob: Tensor, target: Tensor) -> Tensor:
-        """The measures of slices (B, 1, H, W), (B, names); NaN for what the aggregation leaves out."""
+        """Return the measures of slices (B, 1, H, W) as (B, names); NaN for those left out."""
         found = measure_all(prob, target, names=self.names, threshold=self.threshold, rules=self.rules)
         values = torch.stack(list(found.values()), dim=1)
         if self.aggregation == "positive_slice":
@@ -207,7 +207,7 @@ class SegmentationMetric(SegmentationMeasures):
 
     @property
     def count(self) -> int:
-        """How many slices or cases the figure rests on, undefined ones left out ("pooled": all cases)."""
+        """Return the number of slices or cases, undefined ones left out ("pooled": all cases)."""
         return int((~self._rows()[:, 0].isnan()).sum())
 
 
@@ -253,7 +253,7 @@ class DiceOverThresholds(_MapMetric):
 
 
 class SoftDiceLossMetric(_MapMetric):
-    """1 - soft Dice over everything seen as one batch: L_fusion of the paper for the whole validation set.
+    """1 - soft Dice over everything seen as one batch: L_fusion of a whole validation set.
 
     A mean of batch losses depends on the batch size; this does not, so that a schedule may watch
     it. The denominator is clamped at 1e-5, as in the training loss. Inputs as `SegmentationMetric`.
@@ -281,7 +281,7 @@ class SoftDiceLossMetric(_MapMetric):
 
 
 def _main_maps(y_pred: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The probabilities and the mask channel of the label, plain tensors of one shape (B, 1, ...)."""
+    """Return probabilities and the mask channel of the label as tensors (B, 1, ...)."""
     if y is None:
         raise ValueError("y is missing; expected: the mask, or mask and edge")
     prob, target = y_pred.as_subclass(Tensor), y.as_subclass(Tensor)[:, :1]

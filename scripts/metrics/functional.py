@@ -1,4 +1,4 @@
-"""The measures of Hu et al. 2022 (section 4.2) as functions: (B, 1, H, W) in, (B,) out, on the same device.
+"""The measures of Hu et al. 2022 (section 4.2) as functions: (B, 1, H, W) to (B,).
 
 Nothing here waits for the device or copies to the CPU, and nothing loops over pixels, images or
 thresholds.
@@ -60,22 +60,22 @@ def sensitivity(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: 
 
 
 def specificity(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
-    """Specificity of each map, NaN where the target fills it; arguments, result and errors as `dice`."""
+    """Return the specificity of each map, NaN where the target fills it; otherwise as `dice`."""
     return measure("specificity", prob, target, threshold=threshold, rules=rules)
 
 
 def precision(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
-    """Precision of each map, NaN for an empty prediction; arguments, result and errors as `dice`."""
+    """Return the precision of each map, NaN for an empty prediction; otherwise as `dice`."""
     return measure("precision", prob, target, threshold=threshold, rules=rules)
 
 
 def mean_absolute_error(prob: Tensor, target: Tensor, *, rules: Rules = "plain") -> Tensor:
-    """Mean of |prob - target| over the pixels of each soft map; arguments, result and errors as `dice`."""
+    """Return the mean of |prob - target| over the pixels of each map; otherwise as `dice`."""
     return _absolute_error(*prepare_maps(prob, target, rules))
 
 
 def iou(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
-    """Intersection over union (Jaccard index) of each map; empty masks, arguments, result and errors as `dice`."""
+    """Return the intersection over union (Jaccard index) of each map; otherwise as `dice`."""
     return measure("iou", prob, target, threshold=threshold, rules=rules)
 
 
@@ -120,7 +120,7 @@ def measure_all(
     threshold: float = 0.5,
     rules: Rules = "plain",
 ) -> dict[str, Tensor]:
-    """Returns the measures `names` in that order, each (B,); one histogram serves all that need it.
+    """Return the measures `names` in that order, each (B,); one histogram serves all that need it.
 
     The other arguments and errors as `dice`.
 
@@ -143,7 +143,7 @@ def measure_all(
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raises ValueError for a name that is not in `MEASURES`."""
+    """Raise ValueError for a name that is not in `MEASURES`."""
     for name in names:
         if name not in MEASURES:
             raise ValueError(f"measure is {name!r}; expected: {', '.join(MEASURES)}")

@@ -50,7 +50,7 @@ def case_to_slices(case: Tensor) -> Tensor:
 def per_slice(
     function: Callable[[Tensor, Tensor], Tensor], prob: Tensor, target: Tensor, max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """`function(prob, target)` of slices (B, 1, H, W), at most `max_pixels` (or one slice) at a time.
+    """Apply `function(prob, target)` to slices (B, 1, H, W), `max_pixels` or one at a time.
 
     Args:
         function: returns a tensor whose first axis is that of the slices.

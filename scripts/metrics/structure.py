@@ -48,7 +48,7 @@ def _object_part(x: Tensor, g: Tensor, mean_target: Tensor) -> Tensor:
 
 
 def _uniformity(x: Tensor, region: Tensor) -> Tensor:
-    """O = 2 m / (m^2 + 1 + s + eps) with mean m and sample deviation s of x (B, H, W) over the region."""
+    """Return O = 2 m / (m^2 + 1 + s + eps) with mean m and sample deviation s of x (B, H, W)."""
     n = region.sum((1, 2)).to(x.dtype)
     mean = x.where(region, 0).sum((1, 2)) / n.clamp(min=1)
     squares = (x - mean[:, None, None]).square().where(region, 0).sum((1, 2))
@@ -57,7 +57,7 @@ def _uniformity(x: Tensor, region: Tensor) -> Tensor:
 
 
 def _region_part(x: Tensor, g: Tensor) -> Tensor:
-    """S_region: similarity of the four blocks around the target's centroid, weighted by their areas."""
+    """Return S_region: the similarity of four blocks around the centroid, weighted by area."""
     below, right = _beyond_centroid(g.sum(2)), _beyond_centroid(g.sum(1))  # (B, H), (B, W)
     y = g.to(x.dtype)
     n = _block_sums(torch.ones_like(x), below, right)
@@ -85,7 +85,7 @@ def _beyond_centroid(profile: Tensor) -> Tensor:
 
 
 def _block_sums(values: Tensor, below: Tensor, right: Tensor) -> Tensor:
-    """Sums of (B, H, W) over the four blocks, (B, 2, 2)."""
+    """Return the sums of (B, H, W) over the four blocks, (B, 2, 2)."""
     columns = torch.stack([values.where(side, 0).sum(2) for side in (~right[:, None], right[:, None])], 1)
     return torch.stack([columns.where(side, 0).sum(2) for side in (~below[:, None], below[:, None])], 1)
 

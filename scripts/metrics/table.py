@@ -39,7 +39,7 @@ def score_case(
     surface: bool = False,
     rules: Rules = "plain",
 ) -> tuple[Row, list[Row]]:
-    """The row of one case and the rows of its slices, plain Python numbers, NaN where a figure is undefined.
+    """Return the row of one case and the rows of its slices; NaN where undefined.
 
     Overlap measures of the case come from the counts of the whole case, `mae`, `e_measure` and
     `s_measure` are means over its slices. Under "infnet_toolbox" rules, which know images only, all
@@ -84,7 +84,7 @@ def score_case(
 
 
 def summarise(case_rows: Sequence[Row], slice_rows: Sequence[Row]) -> dict[str, Any]:
-    """The figures of a set, with n beside each; undefined values (NaN, infinite) are left out and counted.
+    """Return the figures of a set with n; undefined values are left out and counted.
 
     Args:
         case_rows: of `score_case`, one a case.

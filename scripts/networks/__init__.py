@@ -1,1 +1,1 @@
-"""Segmentation networks and their shared blocks; nothing here reads files or knows about data or training."""
+"""Segmentation networks and their shared blocks; they know neither files nor training."""

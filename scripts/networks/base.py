@@ -1,4 +1,4 @@
-"""What every network here promises to training, inference and export, and the checks of arguments and sizes."""
+"""The contract of every network here, and the checks of arguments and sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def check_choice(name: str, value: str, expected: Sequence[str]) -> None:
-    """Refuses a value that is not one of those expected.
+    """Refuse a value that is not one of those expected.
 
     Raises:
         ValueError: with the argument's name, the value and the values expected.
@@ -18,7 +18,7 @@ def check_choice(name: str, value: str, expected: Sequence[str]) -> None:
 
 
 def check_width(base_width: int, multiple: int = 1) -> None:
-    """Refuses a base width that is not a positive multiple of `multiple`.
+    """Refuse a base width that is not a positive multiple of `multiple`.
 
     Raises:
         ValueError: with the width found.
@@ -29,7 +29,7 @@ def check_width(base_width: int, multiple: int = 1) -> None:
 
 
 def check_size(image: Tensor, multiple: int, smallest: int = 0) -> None:
-    """Refuses images (B, C, H, W) and volumes (B, C, H, W, D) whose slices a network cannot divide.
+    """Refuse images (B, C, H, W) and volumes (B, C, H, W, D) whose slices a network cannot divide.
 
     Args:
         image: what the network is given.
@@ -53,15 +53,16 @@ class SegmentationNetwork(nn.Module):
 
     * in_channels: channels of the image.
     * out_channels: channels of the main map.
-    * base_width: channels of the finest level; the channels of the other levels are multiples of it.
+    * base_width: channels of the finest level; the channels of the other levels are multiples of
+      it.
     * dropout: probability of dropping a channel before the last convolution while training. The
       papers have none; repeated passes in training mode estimate epistemic uncertainty by it.
     * deep_supervision: whether training mode returns the maps of the heads too. The parameters are
       the same either way.
 
     A network maps images (B, in_channels, H, W) to logits (B, out_channels, H, W), the main map. In
-    training mode with `deep_supervision` it returns (B, out_channels + edge_heads + mask_heads, H, W):
-    main map, edge heads, mask heads.
+    training mode with `deep_supervision` it returns (B, out_channels + edge_heads + mask_heads, H,
+    W): main map, edge heads, mask heads.
 
     Args:
         base_width: see above.

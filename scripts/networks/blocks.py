@@ -10,12 +10,12 @@ from .base import check_choice
 
 
 def resize_like(features: Tensor, other: Tensor) -> Tensor:
-    """Resizes (B, C, h, w) to the height and width of `other` (..., H, W), bilinear, half-pixel centres."""
+    """Resize (B, C, h, w) bilinearly to height and width of `other` (..., H, W)."""
     return F.interpolate(features, size=other.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def initialise_convolutions(network: nn.Module) -> None:
-    """Draws the weights of all 2-D convolutions anew, by He et al. 2015 ("fan out")."""
+    """Draw the weights of all 2-D convolutions anew, by He et al. 2015 ("fan out")."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -120,7 +120,7 @@ class ResidualBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), values >= 0."""
+        """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), values >= 0."""
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
@@ -128,7 +128,7 @@ UPSAMPLINGS = ("transposed", "bilinear")
 
 
 def make_upsampling(name: str, in_channels: int, out_channels: int) -> nn.Module:
-    """Builds what doubles height and width: (B, in_channels, H, W) to (B, out_channels, 2H, 2W).
+    """Build what doubles height and width: (B, in_channels, H, W) to (B, out_channels, 2H, 2W).
 
     Args:
         name: "transposed", a 2x2 transposed convolution, or "bilinear", interpolation and a 1x1
@@ -174,5 +174,5 @@ class UpBlock(nn.Module):
         self.body = DoubleConv(up_channels + skip_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Maps x (B, in_channels, H, W) and skip (B, skip_channels, 2H, 2W) to (B, out_channels, 2H, 2W)."""
+        """Map x (B, in_channels, H, W) and skip (B, skip_channels, 2H, 2W) to (B, out, 2H, 2W)."""
         return self.body(torch.cat([self.up(x), skip], dim=1))

@@ -15,7 +15,7 @@ imported."""
 
 
 def register(name: str) -> Callable[[Constructor], Constructor]:
-    """Makes a network known by name, to configurations and to the metadata of checkpoints.
+    """Make a network known by name, to configurations and to the metadata of checkpoints.
 
     A module of `scripts/networks/` is found by itself; nothing else has to be changed.
 

@@ -28,7 +28,7 @@ them."""
 
 
 def create_network(name: str, **arguments: Any) -> nn.Module:
-    """Builds a network and keeps its name and arguments with it, as `spec`, for the metadata of its checkpoints.
+    """Build a network and keep its name and arguments as `spec`, for checkpoint metadata.
 
     Args:
         name: a name of `NETWORKS`, or "monai.networks.nets." and a class.
@@ -49,7 +49,7 @@ def create_network(name: str, **arguments: Any) -> nn.Module:
 
 
 def constructor(name: str) -> Callable[..., nn.Module]:
-    """Returns what builds the network of that name.
+    """Return what builds the network of that name.
 
     Raises:
         UserError: for a name that is neither registered nor a class of `monai.networks.nets`.
@@ -65,7 +65,7 @@ def constructor(name: str) -> Callable[..., nn.Module]:
 
 
 def name_of(network: Callable[..., nn.Module]) -> str:
-    """Returns the name by which `constructor` finds a class.
+    """Return the name by which `constructor` finds a class.
 
     Raises:
         UserError: if it is neither registered nor a class of `monai.networks.nets`.
@@ -83,7 +83,7 @@ def name_of(network: Callable[..., nn.Module]) -> str:
 
 
 def checked_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a spec that is safe to build and to write into a configuration.
+    """Return a spec that is safe to build and to write into a configuration.
 
     Args:
         spec: {"name": ..., "arguments": {...}}.
@@ -108,7 +108,7 @@ def checked_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_data(value: Any) -> bool:
-    """Whether JSON holds a value and no configuration evaluates it: "$...", "@..." and "%..." would be."""
+    """Return whether JSON holds a value and no config evaluates it ("$...", "@...", "%...")."""
     if isinstance(value, str):
         return not value.lstrip().startswith(("$", "@", "%"))
     if isinstance(value, Mapping):
@@ -139,7 +139,7 @@ def _completed(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_text(value: Any) -> Any:
-    """A switch given on the command line arrives as the text "false", which Python takes for true."""
+    """Refuse a switch that arrives as text: Python takes "false" for true."""
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""ResNet-34 and ResNet-50 (He et al. 2016) as encoders, by MONAI, with dilation in place of stride where asked."""
+"""ResNet-34 and ResNet-50 (He et al. 2016) as encoders, with dilation where wanted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ResNetEncoder(nn.Module):
                 _dilate(stage, dilation)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps the image (B, in_channels, H, W) to five maps, finest first: stem (H / 2, W / 2), stages from H / 4.
+        """Map the image (B, in_channels, H, W) to five maps, finest first: H / 2, then from H / 4.
 
         Sizes that do not divide are rounded up.
         """

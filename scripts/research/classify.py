@@ -116,7 +116,7 @@ class Classifier:
 
 
 def given_infection(path: Path, scan: Scan) -> Segmentation:
-    """Reads an infection mask that belongs to a scan: a person's, or that of any network.
+    """Read an infection mask that belongs to a scan: a person's, or that of any network.
 
     Args:
         path: the mask, infection above 0.
@@ -133,7 +133,7 @@ def given_infection(path: Path, scan: Scan) -> Segmentation:
 
 
 def measure_classes(classes: NDArray[np.uint8], mask: NDArray[np.uint8], voxel_ml: float | None) -> dict[str, Any]:
-    """Says how much of the infection is of which class.
+    """Say how much of the infection is of which class.
 
     Args:
         classes: values in {0, 1, 2}, 0 outside of the mask.

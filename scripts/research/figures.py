@@ -32,7 +32,7 @@ _CORRECT, _MISSED, _WRONG = (0.2, 0.8, 0.3), (1.0, 0.6, 0.1), (0.9, 0.2, 0.8)  #
 
 
 def stage_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
-    """Returns the probability maps of the supervised stages, those under edge supervision first.
+    """Return the probability maps of the supervised stages, those under edge supervision first.
 
     Args:
         network: in evaluation mode; its heads are asked although evaluation does without them.
@@ -58,7 +58,7 @@ def stage_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
 
 
 def fusion_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
-    """Returns P_1, 1 - P_1, Y_1 (mean over its channels) and S_p of the attention fusion.
+    """Return P_1, 1 - P_1, Y_1 (mean over its channels) and S_p of the attention fusion.
 
     Args:
         network: in evaluation mode, with attention fusion.
@@ -78,7 +78,7 @@ def fusion_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
 
 
 def agreement(hu: Picture, mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> Picture:
-    """Colours a mask over a slice: what is right, missed and wrong where the truth is known.
+    """Colour a mask over a slice: what is right, missed and wrong where the truth is known.
 
     Args:
         hu: (X, Y).
@@ -106,7 +106,7 @@ def figure_files(
     device: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes `comparison.png` and, for weights of a ResUNet, `stages.png` and `fusion.png`.
+    """Write `comparison.png` and, for weights of a ResUNet, `stages.png` and `fusion.png`.
 
     Args:
         scan_path: any scan or picture that `segment` takes, but DICOM.
@@ -162,7 +162,7 @@ def figure_files(
 
 
 def tell_apart(paths: Sequence[Path]) -> list[str]:
-    """Names files by what of their paths the others do not share, at the beginning or at the end.
+    """Name files by what of their paths the others do not share, at the beginning or at the end.
 
     >>> tell_apart([Path("out/unet/run/model.pt"), Path("out/resunet/run/model.pt")])
     ['unet', 'resunet']
@@ -193,7 +193,7 @@ def _draw_inside(
 
 
 def _draw(panels: Sequence[tuple[str, Picture]], title: str, path: Path) -> None:
-    """A row of pictures, radiological: (X, Y) maps in grey with their own scale, (Y, X, 3) in colour."""
+    """Draw a row of pictures, radiological: (X, Y) maps in grey, (Y, X, 3) in colour."""
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.6 * columns, 3.9 * rows + 0.6), layout="constrained")

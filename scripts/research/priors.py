@@ -31,7 +31,7 @@ def class_cases(
     device: str | torch.device,
     may_be_empty: bool = False,
 ) -> list[Case]:
-    """Chooses the cases of a split that have a multi-class label, and gives each its prior.
+    """Choose the cases of a split that have a multi-class label, and give each its prior.
 
     Args:
         dataset_dir: see `select_cases`.
@@ -81,7 +81,7 @@ def with_classes_as_label(cases: list[Case]) -> list[dict[str, Any]]:
 
 
 def describe_prior(prior: str) -> str:
-    """What checkpoint metadata says about the prior: "truth", "file", or the SHA-256 of the weights that made it."""
+    """Return the prior for checkpoint metadata: "truth", "file", or the weights' SHA-256."""
     return prior if prior in (TRUTH, FILE) else str(read_metadata(prior)["sha256"])
 
 
@@ -100,7 +100,7 @@ def _with_map(case: Case, path: Path) -> Case:
 
 
 def _key(weights: str, cases: list[Case]) -> str:
-    """Changes with the weights and the images (path, size, time of change), so that no stale map is taken."""
+    """Return a key that changes with weights and images, so that no stale map is taken."""
     stats = [(case["name"], case["image"], Path(case["image"]).stat()) for case in cases]
     stamps = [(name, image, stat.st_size, stat.st_mtime_ns) for name, image, stat in stats]
     text = json.dumps([read_metadata(weights)["sha256"], stamps])

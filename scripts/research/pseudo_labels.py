@@ -31,7 +31,7 @@ DOUBTFUL = 0.1
 
 
 def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, device: torch.device) -> list[Path]:
-    """Writes a network's probabilities for cases, on their own grids; files that are there already are kept.
+    """Write a network's probabilities for cases on their own grids; keep existing files.
 
     Args:
         checkpoint: weights with their metadata.
@@ -75,7 +75,7 @@ def _write(levels: NDArray[np.uint8], image: str, path: Path) -> None:
 def pseudo_labelled(
     cases: Sequence[Case], labels: Sequence[Path], soft: bool, threshold: float = 0.5, confidence: float = 0.0
 ) -> list[Case]:
-    """Turns cases and their probabilities into training cases that are in no validation fold.
+    """Turn cases and their probabilities into training cases that are in no validation fold.
 
     The confidence of a slice is the mean of max(p, 1 - p) over its pixels with p >= 0.1, and 1
     where there are none: a network that is sure that there is no lesion.

@@ -1,4 +1,4 @@
-"""A frontal radiograph out of a CT, with its lesions: projections along the patient's front-back axis."""
+"""Digitally reconstructed radiographs (DRR) of a CT and its lesions, from the front."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LEAST_HEIGHT = 300
 
 
 class Radiograph(NamedTuple):
-    """A projection, seen from the front: rows from head to feet, columns from the patient's right to the left.
+    """A projection seen from the front: rows from head to feet, columns from right to left.
 
     Attributes:
         picture: 8 bits, (rows, columns); bright is dense.
@@ -47,7 +47,7 @@ class Radiograph(NamedTuple):
 def project_attenuation(
     hu: NDArray[np.int16], mask: NDArray[np.uint8], spacing: tuple[float, float, float]
 ) -> Radiograph:
-    """Projects as X-rays are: the line integral of the attenuation along parallel rays.
+    """Project as X-rays are: the line integral of the attenuation along parallel rays.
 
     Attenuation is that of water times 1 + HU / 1000. The picture is the integral, which is the
     logarithm of the intensity, between its 0.5 and 99.5 percentiles, at square pixels of the CT's
@@ -71,7 +71,7 @@ def project_attenuation(
 
 
 def project_sum(hu: NDArray[np.int16], mask: NDArray[np.uint8]) -> Radiograph:
-    """Projects as CT2Xray does: the plain sum of 8-bit grey values, in which lesions have the value 255.
+    """Project as CT2Xray does: the plain sum of 8-bit grey values, lesions as 255.
 
     Rows are slices; fewer than 300 are stretched to 300.
 
@@ -92,7 +92,7 @@ def project_sum(hu: NDArray[np.int16], mask: NDArray[np.uint8]) -> Radiograph:
 
 
 def _frontal(projection: NDArray[np.float32], rows: int, mode: str = "bilinear") -> NDArray[np.float32]:
-    """(X, Z) as (rows, columns) with the head at the top; lesions do not spread to the slices beside theirs."""
+    """Turn (X, Z) into (rows, columns), head at the top; lesions stay in their slices."""
     seen = torch.from_numpy(projection[:, ::-1].T.copy().astype(np.float32))
     resized: NDArray[np.float32] = F.interpolate(seen[None, None], (rows, projection.shape[0]), mode=mode)[0, 0].numpy()
     return resized
@@ -101,7 +101,7 @@ def _frontal(projection: NDArray[np.float32], rows: int, mode: str = "bilinear")
 def radiograph_files(
     scan_path: str | Path, mask_path: str | Path, out: str | Path, method: str = "attenuation", overwrite: bool = False
 ) -> Path:
-    """Writes `radiograph.png`, `lesion.png` (0, 255) and `lesion_tenths_of_mm.png` (16 bits) into a folder.
+    """Write `radiograph.png`, `lesion.png` (0, 255) and `lesion_tenths_of_mm.png` (16 bits).
 
     Args:
         scan_path: a scan in HU.

@@ -38,7 +38,7 @@ class Findings:
     synthetic: bool = False
 
     def cases(self, name: ListName) -> list[Case]:
-        """Gives one of the three lists by its name."""
+        """Give one of the three lists by its name."""
         return {"training": self.training, "test": self.test, "unlabeled": self.unlabeled}[name]
 
 
@@ -67,7 +67,7 @@ def listing_error(headline: str, lines: Sequence[str]) -> UserError:
 def pair(
     images: Mapping[str, Path], partners: Mapping[str, Path], what: str, folder: Path, problems: list[str]
 ) -> list[str]:
-    """Names that are on both sides, sorted; one line in `problems` for each that is on one side only.
+    """Return names that are on both sides, sorted; add a line to `problems` for each other.
 
     Args:
         images: images by name.

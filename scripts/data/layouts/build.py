@@ -19,7 +19,7 @@ DEFAULT_SPLIT = "patient"
 def build_datalist(
     sources: Sequence[Path], folds: int = DEFAULT_FOLDS, seed: int = DEFAULT_SEED, split: str = DEFAULT_SPLIT
 ) -> tuple[Datalist, Facts]:
-    """Recognises, pairs, checks and splits one or several data sets as they unzip.
+    """Recognise, pair, check and split one or several data sets as they unzip.
 
     Args:
         sources: folders, each one data set.

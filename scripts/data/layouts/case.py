@@ -1,4 +1,4 @@
-"""What a case and a list of cases are: plain dictionaries that go straight into MONAI transforms and JSON."""
+"""Cases and lists of cases: plain dictionaries for MONAI transforms and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks what a layout found: every file is complete, partners lie on their image, labels hold what they may."""
+"""Check what a layout found: complete files, partners on their image, valid labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Facts:
 
 
 def check_findings(found: Findings, title: str) -> Facts:
-    """Reads every header and every label of what a layout found.
+    """Read every header and every label of what a layout found.
 
     Args:
         found: the cases; one line for each offender is added to `found.problems`.
@@ -74,7 +74,7 @@ def _read_headers(case: Case) -> tuple[dict[FileKey, Header], list[str]]:
 
 
 def _check_values(case: Case, label_values: frozenset[int], headers: dict[FileKey, Header], facts: Facts) -> list[str]:
-    """Reads the label and the multi-class label of a case whose files all have a readable header."""
+    """Read the label and the multi-class label of a case whose files all have a readable header."""
     problems: list[str] = []
     for key, expected in (("label", label_values), ("classes", CLASSES)):
         if key not in case:
@@ -93,7 +93,7 @@ def _check_values(case: Case, label_values: frozenset[int], headers: dict[FileKe
 
 
 def _in_order_of_image(values: NDArray[Any], label: Header, image: Header) -> NDArray[Any]:
-    """Turns a label to the stored order of its image's axes, by which slices are counted."""
+    """Turn a label to the stored order of its image's axes, by which slices are counted."""
     if label.affine is None or image.affine is None:
         return values
     turn = nib.orientations.ornt_transform(nib.io_orientation(label.affine), nib.io_orientation(image.affine))
@@ -101,7 +101,7 @@ def _in_order_of_image(values: NDArray[Any], label: Header, image: Header) -> ND
 
 
 def as_codes(values: NDArray[Any]) -> NDArray[Any]:
-    """Takes values within `CODE_TOLERANCE` of a whole number for that number; the others stay as they are."""
+    """Round values within `CODE_TOLERANCE` of a whole number; leave the others."""
     if values.dtype.kind in "uib":
         return values
     with np.errstate(invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Reads just as much of an image file as recognising and checking need: names, headers, label values."""
+"""Read what recognising and checking an image file needs: names, headers, label values."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Header:
 
 
 def suffix_of(path: Path, suffixes: tuple[str, ...] = VOLUMES + PICTURES) -> str | None:
-    """Finds which of `suffixes` a file name ends with, in any case; None when it is none of them."""
+    """Find which of `suffixes` a file name ends with, in any case; None when it is none of them."""
     return next((suffix for suffix in suffixes if path.name.lower().endswith(suffix)), None)
 
 
 def stem_of(path: Path) -> str:
-    """Takes the extension off a file name, `.nii.gz` as a whole.
+    """Take the extension off a file name, `.nii.gz` as a whole.
 
     >>> stem_of(Path("labels/case.01.nii.gz"))
     'case.01'
@@ -58,18 +58,18 @@ def stem_of(path: Path) -> str:
 
 
 def is_picture(path: Path) -> bool:
-    """Tells a slice (PNG, JPG) from a volume by its name."""
+    """Tell a slice (PNG, JPG) from a volume by its name."""
     return suffix_of(path, PICTURES) is not None
 
 
 def file_at(path: Path) -> Path:
-    """Steps into a folder with the name of the file in it, as some mirrors unzip: `x.nii/x.nii`."""
+    """Step into a folder with the name of the file in it, as some mirrors unzip: `x.nii/x.nii`."""
     inner = path / path.name
     return inner if path.is_dir() and inner.is_file() else path
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict[str, Path]:
-    """Lists the image files directly in a folder by their names without extension, sorted.
+    """List the image files directly in a folder by their names without extension, sorted.
 
     Args:
         folder: folder to list; a missing one gives an empty result.
@@ -95,7 +95,7 @@ def list_files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> 
 
 
 def other_images(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
-    """Lists what `list_files` passes over although it is named as an image.
+    """List what `list_files` passes over although it is named as an image.
 
     Returns:
         Files of other formats; hidden files, such as the `._a.nii.gz` that macOS leaves beside
@@ -108,7 +108,7 @@ def other_images(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], l
 
 
 def read_header(path: Path) -> Header:
-    """Reads size and affine, and makes sure that the file is complete.
+    """Read size and affine, and make sure that the file is complete.
 
     A picture is decoded. Of a volume in gzip the length that gzip wrote behind the data is
     compared; the data themselves are only read when that disagrees.
@@ -124,7 +124,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_size(path: Path) -> Header:
-    """Reads size and affine as `read_header` does, of a picture without decoding it.
+    """Read size and affine as `read_header` does, of a picture without decoding it.
 
     Raises:
         UserError: see `read_header`.
@@ -139,7 +139,7 @@ def read_size(path: Path) -> Header:
 
 
 def read_values(path: Path) -> NDArray[np.generic]:
-    """Reads the stored values of a label, (height, width) of a picture, (x, y, z) of a volume.
+    """Read the stored values of a label, (height, width) of a picture, (x, y, z) of a volume.
 
     Raises:
         UserError: unreadable or truncated.

@@ -16,7 +16,7 @@ def _matches(root: Path) -> bool:
 
 
 def _collect(root: Path) -> Findings:
-    """A volume is a patient of its own unless its name tells more; the patient of a picture is unknown."""
+    """Take a volume for a patient of its own unless its name tells more; images have none."""
     found = Findings(label_values=PICTURE_BINARY)
     images, labels = (_list(root / name, found) for name in ("images", "labels"))
     if not images and not labels and not found.problems:
@@ -29,7 +29,7 @@ def _collect(root: Path) -> Findings:
 
 
 def _list(folder: Path, found: Findings) -> dict[str, Path]:
-    """Lists a folder's images; what is left out is told."""
+    """List a folder's images; what is left out is told."""
     others, hidden = other_images(folder, VOLUMES + PICTURES)
     found.problems += [f"{path}: a format that is not read here; expected: {_SUFFIXES}" for path in others]
     if hidden:

@@ -15,7 +15,7 @@ _IMAGES, _LABELS, _LUNGS = "rp_im", "rp_msk", "rp_lung_msk"
 
 
 def _stack(name: str, image: Path, problems: list[str], label: Path | None = None) -> Case:
-    """A case that names its slices: a stack of independent slices, which may go to different folds."""
+    """A case that names its slices: a stack of independent slices, in different folds."""
     case = new_case(name, image, None, label)
     try:
         case["slices"] = list(range(read_header(image).slices))

@@ -1,4 +1,4 @@
-"""Whether the label and the masks of a case belong to its image: by sizes and affines, no voxel is read."""
+"""Check by sizes and affines that the label and the masks of a case belong to its image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .files import Header, read_size
 
 
 def grid_problems(case: Case, headers: Mapping[FileKey, Header]) -> list[str]:
-    """Returns one line for each file of a case that does not belong to its image.
+    """Return one line for each file of a case that does not belong to its image.
 
     Args:
         case: what the files are called.
@@ -31,7 +31,7 @@ def grid_problems(case: Case, headers: Mapping[FileKey, Header]) -> list[str]:
 
 
 def check_partners(cases: Iterable[Case], source: str) -> None:
-    """Makes sure, before any work, that every label and mask of some cases belongs to its image.
+    """Make sure, before any work, that every label and mask of some cases belongs to its image.
 
     Args:
         cases: with paths that can be opened; one without label or mask is not looked at.

@@ -1,4 +1,4 @@
-"""Patients from file names: the same scan has several names in the data sets that copied Zenodo 3757476."""
+"""Patients from file names: copies of Zenodo 3757476 name the same scan differently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COVID_19_20 = re.compile(r"(?P<patient>volume-covid19-[A-Z]-\d+)(?:_.+)?")
 
 
 def scan_name(stem: str) -> str:
-    """Gives a scan of Zenodo 3757476 the name it has there, whatever copy or slice of it a file is.
+    """Give a scan of Zenodo 3757476 the name it has there, whatever copy or slice of it a file is.
 
     Args:
         stem: file name without its extension.
@@ -40,7 +40,7 @@ def scan_name(stem: str) -> str:
 
 
 def patient_of_scan(stem: str) -> str:
-    """Names the patient of a scan: a patient's own number where the file name has one, else the scan itself.
+    """Name the patient of a scan: the number in the file name, else the scan itself.
 
     A radiopaedia case is one patient, with one or several studies and series:
     radiopaedia_<case>_<study>_<series>.
@@ -62,7 +62,7 @@ def patient_of_scan(stem: str) -> str:
 
 
 def patient_of_slice(stem: str) -> str | None:
-    """Names the patient of a picture from its file name; None when the name tells nothing.
+    """Name the patient of a picture from its file name; None when the name tells nothing.
 
     >>> patient_of_slice("Data-1_radiopaedia_org_covid-19-pneumonia-10_85902_3-dcm_7")
     'radiopaedia_10'

@@ -1,4 +1,4 @@
-"""Data sets of slices as pictures: COVID-SemiSeg (Inf-Net, 2020) and the prepared tree of Hu et al. 2022."""
+"""Data sets of 2-D images: COVID-SemiSeg (2020) and the prepared tree of Hu et al. 2022."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEST_CLASSES = Path("TestingSet/MultiClassInfection-Test")
 
 
 def _labelled(root: Path, images: str, labels: str, prefix: str, problems: list[str]) -> list[Case]:
-    """Pairs pictures of two folders by name; edge folders are left, edges come from the mask after resizing."""
+    """Pair images of two folders by name; edge folders are left out."""
     pictures = list_files(root / images, PICTURES, problems)
     masks = list_files(root / labels, PICTURES, problems)
     return [
@@ -27,7 +27,7 @@ def _labelled(root: Path, images: str, labels: str, prefix: str, problems: list[
 
 
 def _attach_classes(cases: list[Case], root: Path, problems: list[str]) -> None:
-    """Adds the multi-class label and the prior of the same picture, where the tree has them."""
+    """Add the multi-class label and the prior of the same picture, where the tree has them."""
     classes = list_files(root / "GT", PICTURES, problems)
     priors = list_files(root / "Prior", PICTURES, problems)
     for case in cases:
@@ -63,7 +63,7 @@ def _matches_paper(root: Path) -> bool:
 
 
 def _collect_paper(root: Path) -> Findings:
-    """The official code selects its model on `val`, which is its test set as well: here it is `test` only."""
+    """The tree of the official code, whose `val` is its test set as well: here `test` only."""
     found = Findings(label_values=PICTURE_BINARY)
     found.training = _labelled(root / "train", "image", "mask", "train_", found.problems)
     found.test = _labelled(root / "val", "image", "mask", "val_", found.problems)

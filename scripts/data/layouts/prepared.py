@@ -1,4 +1,4 @@
-"""Writes a prepared data set: datalist.json beside images/, labels/ and so on, as links or as copies.
+"""Write a prepared data set: datalist.json beside images/, labels/, ... as links or copies.
 
 Links are relative: the prepared folder and its sources may be moved or mounted elsewhere together,
 not one without the other; with copies the prepared folder stands alone. `prepared.json` records
@@ -34,7 +34,7 @@ _FOLDERS: dict[FileKey, str] = {
 
 
 def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
-    """Makes sure, before any work, that writing to a folder harms nothing of the user's.
+    """Make sure, before any work, that writing to a folder harms nothing of the user's.
 
     Args:
         out: folder to write.
@@ -61,7 +61,7 @@ def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
 
 
 def write_prepared(datalist: Datalist, out: Path, copy: bool) -> None:
-    """Writes the list and its files beside `out` first and renames the whole then.
+    """Write the list and its files beside `out`, then rename the whole.
 
     Args:
         datalist: with absolute paths.
@@ -130,7 +130,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _state(path: Path) -> list[int] | str:
-    """What tells a file that the user changed or put in place of ours: target of a link, size and time else."""
+    """Return what reveals that the user changed a file: link target, or size and time."""
     if path.is_symlink():
         return os.readlink(path)
     return [path.stat().st_size, path.stat().st_mtime_ns]

@@ -37,7 +37,7 @@ OVERLAPS: dict[frozenset[str], str] = {
 
 
 def recognise(folder: Path) -> tuple[Layout, Path]:
-    """Finds the layout of a folder and the root of its tree, which may lie up to three folders deeper.
+    """Find the layout of a folder and its tree's root, up to three folders deeper.
 
     Raises:
         UserError: no folder, no layout matches, several do, or the folder is the output of
@@ -58,7 +58,7 @@ def recognise(folder: Path) -> tuple[Layout, Path]:
 
 
 def _matches(folder: Path, depth: int) -> list[tuple[Layout, Path]]:
-    """Matches at the folder, else those below it; nothing is looked for inside a match."""
+    """Match at the folder, else those below it; nothing is looked for inside a match."""
     if (folder / DATALIST).is_file():
         raise UserError(f"{folder}: is prepared already ({DATALIST}); name the data set it was made from")
     here = [(layout, folder) for layout in LAYOUTS if layout.matches(folder)]

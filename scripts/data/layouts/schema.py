@@ -17,7 +17,7 @@ _INDEX_KEYS = ("slices", "label_codes")
 
 
 def parse_datalist(path: Path) -> Datalist:
-    """Reads a list of cases. Only `image`, and `label` unless unlabelled, are required of a case.
+    """Read a list of cases. Only `image`, and `label` unless unlabelled, are required of a case.
 
     Raises:
         UserError: no JSON, or every entry that is not as it should be.
@@ -102,7 +102,7 @@ def _with_defaults(content: dict[str, Any], folder: Path) -> Datalist:
 
 
 def _case_with_defaults(entry: dict[str, Any], folder: Path) -> Case:
-    """A case with all that is required; backslashes of Windows in paths become slashes, but in a name that is there."""
+    """Check a case; backslashes in paths become slashes unless such a name exists."""
     windows = {
         key: entry[key] for key in FILE_KEYS if "\\" in entry.get(key, "") and not (folder / entry[key]).exists()
     }

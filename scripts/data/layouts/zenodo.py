@@ -1,4 +1,4 @@
-"""COVID-19-CT-Seg (Ma et al., Medical Physics 2021): Zenodo 3757476 and its Kaggle copy, 20 volumes."""
+"""COVID-19-CT-Seg (Ma et al. 2021): Zenodo 3757476 and its Kaggle copy, 20 volumes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _below_zero(image: Path) -> bool:
 
 
 def _unpacked(root: Path, name: str) -> Path:
-    """The folder `name`, or the one of that name inside it when the zip was extracted to a folder of its own."""
+    """Return the folder `name`, or the one of that name inside it, as some archives unzip."""
     inner = root / name / name
     return inner if inner.is_dir() else root / name
 
@@ -83,7 +83,7 @@ def _matches_kaggle(root: Path) -> bool:
 
 
 def _kaggle_file(root: Path, cell: object) -> Path | None:
-    """The file that a cell such as ../input/covid19-ct-scans/ct_scans/x.nii names; None for an empty cell."""
+    """Return the file that a cell such as ../input/ct_scans/x.nii names; None if empty."""
     if not isinstance(cell, str) or not cell.strip():
         return None
     return file_at(root.joinpath(*PurePosixPath(cell.strip()).parts[-2:]))

@@ -1,4 +1,4 @@
-"""The healthy thorax of the phantom without the lungs' contents: surfaces as level functions, tissues in HU.
+"""The healthy thorax of the phantom without lungs: surfaces as level functions, in HU.
 
 Typical HU are those of radiology textbooks: air -1000, lung about -850, fat -100, blood 40, muscle
 55, bone above 150. Coordinates are those of `Grid`: mm, x to the left, y to posterior, z to
@@ -36,7 +36,7 @@ class Surfaces:
 
 
 def draw_surfaces(grid: Grid, rng: np.random.Generator) -> Surfaces:
-    """Draws one patient's shape."""
+    """Draw one patient's shape."""
     cavity = _cavity(grid, rng)
     centre = (float(rng.uniform(18, 28)), -28.0, float(rng.uniform(-58, -45)))
     radii = (float(rng.uniform(54, 64)), float(rng.uniform(38, 45)), 52.0)
@@ -59,7 +59,7 @@ def _cavity(grid: Grid, rng: np.random.Generator) -> Floats:
 
 
 def _mediastinum(grid: Grid, half_width: float) -> Floats:
-    """Half the width of the mediastinum in mm, shape (1, Y, Z): slender in front, thickest at the hila."""
+    """Return half the width of the mediastinum in mm, (1, Y, Z), thickest at the hila."""
     hila = 10 * np.exp(-(((grid.z - 8) / 26) ** 2) - ((grid.y - 2) / 22) ** 2)
     return 5 + half_width * np.exp(-(((grid.y - 4) / 42) ** 2)) + hila
 
@@ -74,7 +74,7 @@ def _diaphragm(grid: Grid, rng: np.random.Generator) -> Floats:
 
 
 def paint_body(grid: Grid, surfaces: Surfaces, rng: np.random.Generator) -> Floats:
-    """Everything but the lungs' contents: table, skin, fat, muscle, bones, mediastinum and abdomen, in HU."""
+    """Draw table, skin, fat, muscle, bones, mediastinum and abdomen in HU, without lungs."""
     image = np.full(grid.shape, AIR, np.float32)
     half_x, half_y, fat = rng.uniform(150, 158), rng.uniform(106, 112), rng.uniform(8, 16)
     norm = (np.abs(grid.x / half_x) ** 2.6 + np.abs(grid.y / half_y) ** 2.6) ** (1 / 2.6)
@@ -90,7 +90,7 @@ def paint_body(grid: Grid, surfaces: Surfaces, rng: np.random.Generator) -> Floa
 
 
 def _paint_table(grid: Grid, image: Floats, half_y: float, rng: np.random.Generator) -> None:
-    """Mattress (foam), carbon shell of the table and, on some patients, a blanket: greys outside the body."""
+    """Draw mattress, carbon shell of the table and, on some patients, a blanket."""
     under = grid.y - half_y - 0.0006 * grid.x**2 + 6
     paint(image, rng.uniform(-750, -450), coverage(np.abs(under - 8) - 8))
     paint(image, -150, coverage(np.abs(under - 20) - 2))
@@ -125,7 +125,7 @@ def _paint_bones(grid: Grid, image: Floats, cavity: Floats, rng: np.random.Gener
 
 
 def _paint_inside(grid: Grid, image: Floats, surfaces: Surfaces, rng: np.random.Generator) -> None:
-    """The cavity but for the lungs: fat, heart, great vessels, liver, spleen, air in the stomach."""
+    """Draw the cavity without lungs: fat, heart, great vessels, liver, spleen, stomach air."""
     spine = cylinder(grid, (0, 66), (21, 18))
     paint(image, FAT + 10, coverage(np.maximum(surfaces.cavity, -spine)))
     below = np.maximum(-surfaces.diaphragm, surfaces.cavity)

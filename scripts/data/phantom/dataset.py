@@ -78,7 +78,7 @@ def write_phantom_dataset(
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[Case]:
-    """Writes phantoms as `OUT/{COVID-19-CT-Seg_20cases,Infection_Mask,Lung_Mask}/phantom_NNN.nii.gz`.
+    """Write phantoms in the layout of Zenodo 3757476.
 
     `OUT/phantom.json` says that they are synthetic and how each was made. The files are built
     beside OUT and moved there at the end, so that an interrupted run leaves no OUT.

@@ -1,4 +1,4 @@
-"""How the phantom is put on a voxel grid: coordinates, partial volume, tubes and correlated noise."""
+"""Put the phantom on a voxel grid: coordinates, partial volume, tubes, correlated noise."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def coverage(level: Floats) -> Floats:
 
 
 def smooth_max(first: Floats, second: Floats, radius: float = 8.0) -> Floats:
-    """Maximum of two level functions with edges rounded over about `radius` mm: a rounded intersection."""
+    """Return the maximum of two level functions, edges rounded over about `radius` mm."""
     return 0.5 * (first + second + np.sqrt((first - second) ** 2 + radius**2))
 
 
@@ -100,18 +100,18 @@ def ellipsoid(
 
 
 def cylinder(grid: Grid, centre: tuple[float, float], radii: tuple[float, float]) -> Floats:
-    """Level function (X, Y, 1), in about mm, of an upright cylinder with an ellipse for its base."""
+    """Return the level function (X, Y, 1), in about mm, of an upright elliptic cylinder."""
     norm = np.hypot((grid.x - centre[0]) / radii[0], (grid.y - centre[1]) / radii[1])
     return ((norm - 1) * min(radii)).astype(np.float32)
 
 
 def paint(image: Floats, hu: float | Floats, share: Floats) -> None:
-    """Replaces `share` of every voxel by material of `hu`, in place."""
+    """Replace `share` of every voxel by material of `hu`, in place."""
     image += share * (hu - image)
 
 
 def noise(rng: np.random.Generator, grid: Grid, length: float) -> Floats:
-    """Gaussian noise of standard deviation 1, smoothed by a Gaussian with a sigma of `length` mm."""
+    """Draw Gaussian noise of standard deviation 1, smoothed with a sigma of `length` mm."""
     field = rng.standard_normal(grid.shape, dtype=np.float32)
     field = ndimage.gaussian_filter(field, length / np.asarray(grid.spacing), mode="wrap", truncate=3)
     return field / max(float(field.std()), 1e-6)

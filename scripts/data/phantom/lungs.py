@@ -25,7 +25,7 @@ def parenchyma(grid: Grid, surfaces: Surfaces, rng: np.random.Generator) -> Floa
 
 
 def _dependent(grid: Grid, surfaces: Surfaces, rng: np.random.Generator) -> Floats:
-    """Dependent atelectasis: a band along the posterior pleura that fades evenly with depth, in HU to add."""
+    """Add dependent atelectasis in HU: a band along the posterior pleura that fades."""
     depth = np.maximum(-surfaces.cavity, 0)
     band = np.exp(-((depth / rng.uniform(10, 20)) ** 2)) / (1 + np.exp(-(grid.y - rng.uniform(35, 55)) / 6))
     sides = np.where(grid.x > 0, rng.uniform(0.5, 1), rng.uniform(0.5, 1))
@@ -41,7 +41,7 @@ def _motion(surfaces: Surfaces, rng: np.random.Generator) -> Floats:
 
 
 def _fissures(grid: Grid) -> Floats:
-    """The oblique fissures: sheets about 1 mm thick from high behind to low in front, in HU to add."""
+    """Add the oblique fissures in HU: sheets about 1 mm thick from high behind to low in front."""
     sheet = grid.z + 4 - 0.9 * grid.y + 0.0016 * grid.x**2
     blur = 0.5 * float(grid.step[2]) + 1
     share: Floats = np.clip(1 - np.abs(sheet) / blur, 0, 1) / blur
@@ -65,7 +65,7 @@ class Infection:
     consolidation_hu: Floats
 
     def paint(self, tissue: Floats) -> None:
-        """Puts the infection into lung tissue, in place."""
+        """Put the infection into lung tissue, in place."""
         paint(tissue, self.ground_glass_hu, self.ground_glass)
         paint(tissue, self.consolidation_hu, self.consolidation)
 
@@ -76,7 +76,7 @@ class Infection:
 
 
 def grow_infection(grid: Grid, surfaces: Surfaces, lungs: NDArray[np.uint8], rng: np.random.Generator) -> Infection:
-    """Grows patches of ground-glass, some consolidated, that take about 1 to 35 percent of the lungs."""
+    """Grow patches of ground glass, some consolidated, over about 1 to 35 % of the lungs."""
     share = float(np.exp(rng.uniform(np.log(0.01), np.log(0.35))))
     count = int(rng.integers(2, 6) + 20 * share)
     volumes = 1.5 * share * (lungs > 0).sum() * np.prod(grid.step) * rng.dirichlet(np.full(count, 1.5))
@@ -106,7 +106,7 @@ def _ground_glass_hu(grid: Grid, rng: np.random.Generator) -> Floats:
 def _centres(
     grid: Grid, surfaces: Surfaces, lungs: NDArray[np.uint8], count: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Draws centres (N, 3) in the lungs: rather near the pleura, behind and below."""
+    """Draw centres (N, 3) in the lungs: rather near the pleura, behind and below."""
     inside = lungs > 0
     points = grid.points(inside)
     odds = np.exp(surfaces.cavity[inside] / 16 + points[:, 1] / 60 - points[:, 2] / 120)
@@ -114,7 +114,7 @@ def _centres(
 
 
 def _patch(grid: Grid, centre: NDArray[np.float64], radius: float, rng: np.random.Generator) -> Floats:
-    """Positive inside an ellipsoid of the volume of a ball of `radius` mm, in about mm from its surface."""
+    """Return a level function of an ellipsoid of the volume of a ball of `radius` mm."""
     stretch = np.exp(rng.normal(0, 0.2, 3))
     radii = radius * stretch / np.cbrt(stretch.prod())
     x, y, z = (float(value) for value in centre)

@@ -23,7 +23,9 @@ from .vessels import LEFT, RIGHT, paint_airways, paint_vessels
 
 @dataclass(frozen=True)
 class Phantom:
-    """One synthetic case; arrays are [x, y, z], LPS: x to the patient's left, y to posterior, z to superior.
+    """One synthetic case; arrays are [x, y, z] in LPS.
+
+    x points to the patient's left, y to posterior, z to superior.
 
     Attributes:
         image: HU, int16, in [-1024, 3071].
@@ -44,7 +46,7 @@ def make_phantom(
     spacing: tuple[float, float, float] = (2.2, 2.2, 8.0),
     infected: bool = True,
 ) -> Phantom:
-    """Draws one patient. The same arguments give the same arrays.
+    """Draw one patient. The same arguments give the same arrays.
 
     Shape times spacing is the field of view; the thorax is about 310 x 220 x 240 mm, and what does
     not fit is cut off as in a real scan. With `infected=False` the same patient is drawn without
@@ -83,7 +85,7 @@ def make_phantom(
 
 
 def _without_specks(grid: Grid, mask: NDArray[np.bool_], smallest: float = 300.0) -> NDArray[np.bool_]:
-    """Drops what no radiologist would outline: connected parts below `smallest` mm^3."""
+    """Drop what no radiologist would outline: connected parts below `smallest` mm^3."""
     parts, _ = ndimage.label(mask)
     volumes = np.bincount(parts.ravel()) * np.prod(grid.spacing)
     volumes[0] = 0
@@ -91,7 +93,7 @@ def _without_specks(grid: Grid, mask: NDArray[np.bool_], smallest: float = 300.0
 
 
 def _scan(grid: Grid, image: Floats, rng: np.random.Generator) -> NDArray[np.int16]:
-    """What the scanner adds: the blur of its kernel and correlated noise of 12 to 30 HU, air included."""
+    """Add what the scanner adds: blur of its kernel, correlated noise of 12 to 30 HU."""
     in_plane = np.array([1, 1, 0]) / grid.spacing
     image = ndimage.gaussian_filter(image, 1.1 * in_plane)
     grain = ndimage.gaussian_filter(rng.standard_normal(grid.shape, dtype=np.float32), 0.9 * in_plane)

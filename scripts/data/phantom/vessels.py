@@ -49,7 +49,7 @@ def grow_tree(root: NDArray[np.float64], targets: NDArray[np.float64], twig: flo
 
 
 def paint_airways(grid: Grid, image: Floats, lungs: NDArray[np.uint8], rng: np.random.Generator) -> None:
-    """Trachea, main bronchi and, within the lungs, a few segmental bronchi, walls and lumen, in place."""
+    """Draw trachea, main bronchi and a few segmental bronchi, walls and lumen, in place."""
     carina = (0.0, 12.0, 34.0)
     trunk = Tree(
         starts=np.array([(0, 4, 150), carina, carina]),

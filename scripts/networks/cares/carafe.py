@@ -15,7 +15,7 @@ PREDICTION_SIZE = 3  # k_encoder: the neighbourhood that its weights are predict
 
 
 class CARAFE(nn.Module):
-    """Doubles the size of a map: every output pixel is a weighted mean of the 5 x 5 pixels around its source.
+    """Double the size of a map: an output pixel is a weighted mean of 5 x 5 source pixels.
 
     The weights are a softmax over these 25 pixels, predicted from the map and the same for all
     channels; beyond the border the map is zero. A 1x1 convolution to `out_channels` follows.
@@ -46,7 +46,7 @@ class CARAFE(nn.Module):
         self.project = nn.Conv2d(in_channels, out_channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
+        """Map (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
         batch, height, width = x.shape[0], x.shape[2], x.shape[3]
         # The 4 output pixels of a source pixel share its neighbours and have an axis of their own,
         # behind the channels, where a pixel shuffle expects it. Contiguous, because with the

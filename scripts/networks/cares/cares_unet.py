@@ -47,7 +47,7 @@ def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Modul
 
 
 class CARAFEUpBlock(nn.Module):
-    """One decoder level: CARAFE to half the channels, concatenation behind the skip, a `conv_block`.
+    """Decoder level: CARAFE to half the channels, concatenation behind the skip, `conv_block`.
 
     Args:
         in_channels: channels of the coarser decoder map.
@@ -61,7 +61,7 @@ class CARAFEUpBlock(nn.Module):
         self.body = conv_block(2 * out_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Maps x (B, in_channels, H, W) and skip (B, out_channels, 2H, 2W) to (B, out_channels, 2H, 2W)."""
+        """Map x (B, in_channels, H, W) and skip (B, out, 2H, 2W) to (B, out, 2H, 2W)."""
         return self.body(torch.cat([skip, self.up(x)], dim=1))
 
 
@@ -79,7 +79,8 @@ class CAResUNet(SegmentationNetwork):
     mask at 0.5 is the same, and the loss loses its zero (see `DiceCrossEntropyLoss`). Nor are the
     1x1 shortcuts that its residual blocks have and never use (2,100,864 parameters).
 
-    Arguments and errors: see `SegmentationNetwork`; the levels have 1, 2, 4, 8 and 16 times the base width.
+    Arguments and errors: see `SegmentationNetwork`; the levels have 1, 2, 4, 8 and 16 times the
+    base width.
     """
 
     def __init__(self, in_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
@@ -94,7 +95,7 @@ class CAResUNet(SegmentationNetwork):
         self.out = nn.Conv2d(base_width, 2, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps images to logits.
+        """Map images to logits.
 
         Args:
             image: (B, in_channels, H, W); H and W are multiples of 16.
@@ -110,7 +111,7 @@ class CAResUNet(SegmentationNetwork):
         return lesion - background
 
     def class_logits(self, image: Tensor) -> Tensor:
-        """Maps images (B, in_channels, H, W) to the paper's two maps (B, 2, H, W): background, lesion."""
+        """Map images (B, in_channels, H, W) to maps (B, 2, H, W): background, lesion."""
         levels = [self.first(image)]
         for stage in self.stages:
             levels.append(stage(levels[-1]))

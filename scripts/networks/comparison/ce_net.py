@@ -1,4 +1,4 @@
-"""CE-Net: a U-shaped network with dense atrous convolution (DAC) and residual multi-kernel pooling (RMP).
+"""CE-Net: a U-Net with dense atrous convolution (DAC) and multi-kernel pooling (RMP).
 
 Gu et al.: "CE-Net: Context encoder network for 2D medical image segmentation", IEEE TMI 2019.
 Written from the paper; that the convolutions of the DAC's branches are shared follows the authors'
@@ -36,7 +36,7 @@ class DenseAtrousConvolution(nn.Module):
         self.point = nn.Conv2d(channels, channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, channels, h, w) to the same shape."""
+        """Map (B, channels, h, w) to the same shape."""
         near = self.near(x)
         middle = self.middle(near)
         first = torch.relu(near)
@@ -47,7 +47,7 @@ class DenseAtrousConvolution(nn.Module):
 
 
 class ResidualMultiKernelPooling(nn.Module):
-    """RMP: the map and one channel for each of its max-pools of 2, 3, 5 and 6 pixels, by a shared 1x1 convolution.
+    """RMP: the map and one channel per max-pool of 2, 3, 5, 6 pixels, by one 1x1 convolution.
 
     Args:
         channels: channels of the input.
@@ -59,7 +59,7 @@ class ResidualMultiKernelPooling(nn.Module):
         self.project = nn.Conv2d(channels, 1, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, channels, h, w), h and w from 6 on, to (B, channels + 4, h, w)."""
+        """Map (B, channels, h, w), h and w from 6 on, to (B, channels + 4, h, w)."""
         maps: list[Tensor] = []
         for pool in self.pools:
             maps.append(resize_like(self.project(pool(x)), x))
@@ -68,7 +68,7 @@ class ResidualMultiKernelPooling(nn.Module):
 
 
 class DecoderBlock(nn.Sequential):
-    """1x1 convolution to a quarter of the channels, 3x3 transposed convolution of stride 2, 1x1 convolution.
+    """1x1 convolution to a quarter of the channels, 3x3 transposed of stride 2, 1x1.
 
     Args:
         in_channels: channels of the input (B, in_channels, h, w).
@@ -117,7 +117,7 @@ class CENet(SegmentationNetwork):
         self.out = nn.Conv2d(base_width // 2, out_channels, kernel_size=3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
         Raises:
             ValueError: if H or W is not a multiple of 32, or below 192: the RMP's largest kernel

@@ -1,4 +1,4 @@
-"""CPFNet: global pyramid guidance (GPG) of the skips and scale-aware pyramid fusion (SAPF) of the deepest map.
+"""CPFNet: global pyramid guidance (GPG) of skips, scale-aware pyramid fusion (SAPF).
 
 Feng et al.: "CPFNet: Context pyramid fusion network for medical image segmentation", IEEE TMI 2020.
 Written from the paper.
@@ -19,7 +19,7 @@ SCALES = (1, 2, 4)  # dilations of the SAPF
 
 
 class GlobalPyramidGuidance(nn.Module):
-    """GPG: a level and all coarser ones, united, seen by parallel dilated separable convolutions, one for each level.
+    """GPG: a level united with all coarser ones, through one dilated convolution per level.
 
     Args:
         in_channels: channels of the levels, finest first.
@@ -33,7 +33,7 @@ class GlobalPyramidGuidance(nn.Module):
         self.merge = ConvBlock(levels * width, width, kernel_size=1, bias=False)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        """Maps levels (B, c_i, h_i, w_i), finest first, to (B, c_1, h_1, w_1)."""
+        """Map levels (B, c_i, h_i, w_i), finest first, to (B, c_1, h_1, w_1)."""
         reduced: list[Tensor] = []
         for index, reduce in enumerate(self.reduce):
             reduced.append(resize_like(reduce(levels[index]), levels[0]))
@@ -42,7 +42,7 @@ class GlobalPyramidGuidance(nn.Module):
 
 
 class ScaleSelection(nn.Module):
-    """a * x + (1 - a) * y, where a (B, 1, h, w) is a softmax over two maps that x and y give together.
+    """a * x + (1 - a) * y, where a (B, 1, h, w) is a softmax over two maps of x and y.
 
     Args:
         channels: channels of x and y.
@@ -55,13 +55,13 @@ class ScaleSelection(nn.Module):
         self.attention = nn.Conv2d(channels, 2, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Maps x and y (B, channels, h, w) to the same shape."""
+        """Map x and y (B, channels, h, w) to the same shape."""
         weights = torch.softmax(self.attention(torch.cat([self.first(x), self.second(y)], dim=1)), dim=1)
         return weights[:, :1] * x + weights[:, 1:] * y
 
 
 class ScaleAwarePyramidFusion(nn.Module):
-    """SAPF: one 3x3 convolution at three dilations, whose results are selected from pixel by pixel, in two stages.
+    """SAPF: a 3x3 convolution at three dilations, whose results are selected pixel by pixel.
 
     The result is gamma * selected + (1 - gamma) * x, gamma from 0 on.
 
@@ -79,7 +79,7 @@ class ScaleAwarePyramidFusion(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, channels, h, w) to the same shape, values >= 0."""
+        """Map (B, channels, h, w) to the same shape, values >= 0."""
         scales: list[Tensor] = []
         for index, norm in enumerate(self.norms):
             dilation = self.scales[index]
@@ -124,7 +124,7 @@ class CPFNet(SegmentationNetwork):
         self.out = nn.Conv2d(base_width // 2, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
         features = self.encoder(image)
         x = self.fusion(features[4])
         for index, (guidance, block) in enumerate(zip(self.guidance, self.decoder)):  # noqa: B905, TorchScript

@@ -16,7 +16,7 @@ from ..resnet import ResNetEncoder
 
 
 class PositionAttention(nn.Module):
-    """PAM: x + gamma * (sum over all positions of their values, weighted by softmax(query . key)); gamma from 0 on.
+    """PAM: x + gamma * (sum over positions, weighted by softmax(query . key)); gamma from 0.
 
     Args:
         channels: channels of input and output; queries and keys have an eighth.
@@ -30,14 +30,14 @@ class PositionAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, channels, h, w) to the same shape."""
+        """Map (B, channels, h, w) to the same shape."""
         query, key, value = self.query(x).flatten(2), self.key(x).flatten(2), self.value(x).flatten(2)
         weights = torch.softmax(query.transpose(1, 2) @ key, dim=-1)  # (B, h * w, h * w), sum 1 over the last
         return x + self.gamma * (value @ weights.transpose(1, 2)).reshape(x.shape)
 
 
 class ChannelAttention(nn.Module):
-    """CAM: x + gamma * (sum over all channels, weighted by softmax(-E)), E the channels' inner products.
+    """CAM: x + gamma * (sum over channels, weighted by softmax(-E)), E their inner products.
 
     The paper prints softmax(E). The authors' model has softmax(max E - E), which is softmax(-E): a
     channel attends to those least like it. The published figures are of that model, and it is what
@@ -49,7 +49,7 @@ class ChannelAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, channels, h, w) to the same shape."""
+        """Map (B, channels, h, w) to the same shape."""
         flat = x.flatten(2)
         weights = torch.softmax(-(flat @ flat.transpose(1, 2)), dim=-1)  # (B, channels, channels)
         return x + self.gamma * (weights @ flat).reshape(x.shape)
@@ -86,7 +86,7 @@ class DANet(SegmentationNetwork):
         self.channel_head = nn.Conv2d(width, 1, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
         In training mode with `deep_supervision` (B, out_channels + 2, H, W): the map of the sum of
             both attentions,

@@ -18,7 +18,7 @@ RATES = (6, 12, 18)  # for output stride 16
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: 1x1, three dilated separable convolutions, the image's mean; merged by 1x1.
+    """Atrous spatial pyramid pooling: 1x1, three dilated separable convolutions, image mean.
 
     Args:
         in_channels: channels of the input.
@@ -42,7 +42,7 @@ class ASPP(nn.Module):
         self.merge = ConvBlock(len(self.branches) * out_channels, out_channels, kernel_size=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, h, w) to (B, out_channels, h, w)."""
+        """Map (B, in_channels, h, w) to (B, out_channels, h, w)."""
         maps: list[Tensor] = []
         for branch in self.branches:
             maps.append(resize_like(branch(x), x))
@@ -53,8 +53,8 @@ class ASPP(nn.Module):
 class DeepLabV3Plus(SegmentationNetwork):
     """DeepLabv3+ with ResNet-50 at output stride 16; 26,671,057 parameters. Images of any size.
 
-    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4. Pyramid and decoder have 4
-    times as many channels, the low-level features 3/4 (48 of 64 in the paper).
+    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4. Pyramid and
+    decoder have 4 times as many channels, the low-level features 3/4 (48 of 64 in the paper).
     """
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
@@ -68,7 +68,7 @@ class DeepLabV3Plus(SegmentationNetwork):
         self.out = nn.Conv2d(width, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
         features = self.encoder(image)
         low = self.low(features[1])  # at H / 4
         merged = self.decoder(torch.cat([resize_like(self.aspp(features[4]), low), low], dim=1))

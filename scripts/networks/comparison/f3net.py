@@ -43,7 +43,7 @@ class CrossFeatureModule(nn.Module):
         self.coarse = Branch(channels)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps fine (B, C, h, w) and coarse (B, C, h', w') to two maps (B, C, h, w)."""
+        """Map fine (B, C, h, w) and coarse (B, C, h', w') to two maps (B, C, h, w)."""
         fine = self.fine.first(fine)
         coarse = self.coarse.first(resize_like(coarse, fine))
         fused = self.fine.second(fine) * self.coarse.second(coarse)
@@ -64,7 +64,7 @@ class Decoder(nn.Module):
         self.cross = nn.ModuleList(CrossFeatureModule(channels) for _ in range(3))
 
     def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Maps levels 2 to 5, finest first, to the same levels refined (the coarsest at level 4) and the result."""
+        """Map levels 2 to 5, finest first, to the refined levels (coarsest: 4) and the result."""
         coarse = levels[3]
         refined: list[Tensor] = []  # level 4 down to 2, after the coarsest
         for index, module in enumerate(self.cross):
@@ -103,7 +103,7 @@ class F3Net(SegmentationNetwork):
         self.level_heads = nn.ModuleList(nn.Conv2d(base_width, 1, kernel_size=3, padding=1) for _ in range(4))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
         In training mode with `deep_supervision` (B, out_channels + 5, H, W): the map of the second
             decoder, that of

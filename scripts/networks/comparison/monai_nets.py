@@ -1,4 +1,4 @@
-"""U-Net, UNet++ and Attention U-Net: MONAI's networks under the arguments and the output of this bundle's."""
+"""MONAI's U-Net, UNet++ and Attention U-Net with this bundle's arguments and output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEVELS = (1, 2, 4, 8, 16)  # channels of the five levels over the base width
 
 @register("unet")
 class UNet(BasicUNet):
-    """U-Net (Ronneberger et al. 2015) by MONAI; 31,112,065 parameters. Images of any size from 32 x 32 on.
+    """U-Net (Ronneberger et al. 2015) by MONAI; 31,112,065 parameters. Images from 32 x 32 on.
 
     Args:
         in_channels: channels of the image.
@@ -74,7 +74,7 @@ class UNetPlusPlus(SegmentationNetwork):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
         In training mode with `deep_supervision` (B, 4, H, W): the main map, which is the deepest
             decoder's, then
@@ -114,7 +114,7 @@ class AttentionUNet(AttentionUnet):
         self.size_multiple = 16  # here and not in the class, where TorchScript does not see it
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
         Raises:
             ValueError: if H or W is not a multiple of 16.

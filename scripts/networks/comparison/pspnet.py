@@ -17,7 +17,7 @@ BINS = (1, 2, 3, 6)
 
 
 class PyramidPooling(nn.Module):
-    """The map and its means over 1, 2 x 2, 3 x 3 and 6 x 6 regions, these reduced by 1x1 convolutions and resized.
+    """The map and its means over 1, 2 x 2, 3 x 3 and 6 x 6 regions, reduced and resized.
 
     Args:
         in_channels: channels of the map.
@@ -39,7 +39,7 @@ class PyramidPooling(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, h, w) to (B, in_channels + 4 * out_channels, h, w)."""
+        """Map (B, in_channels, h, w) to (B, in_channels + 4 * out_channels, h, w)."""
         maps = [x]
         for branch in self.branches:
             maps.append(resize_like(branch(x), x))
@@ -75,7 +75,7 @@ class PSPNet(SegmentationNetwork):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
         In training mode with `deep_supervision` (B, out_channels + 1, H, W): main map, auxiliary
             map.

@@ -1,4 +1,4 @@
-"""SCRN: features of the region and of its edge refine each other, in a stack of cross refinement units.
+"""SCRN: features of region and edge refine each other in cross refinement units.
 
 Wu, Su, Huang: "Stacked cross refinement network for edge-aware salient object detection", ICCV
 2019. Written from the paper.
@@ -35,7 +35,7 @@ class Reduction(nn.ModuleList):
         )
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
-        """Maps levels (B, c_i, h_i, w_i) to (B, channels, h_i, w_i)."""
+        """Map levels (B, c_i, h_i, w_i) to (B, channels, h_i, w_i)."""
         reduced: list[Tensor] = []
         for index, reduce in enumerate(self):
             reduced.append(reduce(levels[index]))
@@ -62,7 +62,7 @@ class LevelRefinement(nn.Module):
         self.edge = nn.Sequential(ConvNorm(channels, channels), ConvNorm(channels, channels))
 
     def forward(self, region: list[Tensor], edge: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Maps s_j and e_j, j >= k, each (B, channels, h_j, w_j), to s_k and e_k refined."""
+        """Map s_j and e_j, j >= k, each (B, channels, h_j, w_j), to s_k and e_k refined."""
         united = [region[0], edge[0]]
         for index, up in enumerate(self.edge_up):
             united.append(up(resize_like(edge[index + 1], edge[0])))
@@ -83,7 +83,7 @@ class CrossRefinementUnit(nn.ModuleList):
         super().__init__(LevelRefinement(channels, LEVELS - 1 - level) for level in range(LEVELS))
 
     def forward(self, region: list[Tensor], edge: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Maps the four levels of region and edge, finest first, to the same refined."""
+        """Map the four levels of region and edge, finest first, to the same refined."""
         regions: list[Tensor] = []
         edges: list[Tensor] = []
         for index, level in enumerate(self):
@@ -114,7 +114,7 @@ class Head(nn.Module):
         )
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        """Maps the four levels (B, channels, h_i, w_i), finest first, to (B, out_channels, h_1, w_1)."""
+        """Map four levels (B, channels, h_i, w_i), finest first, to (B, out_channels, h_1, w_1)."""
         x = levels[3]
         for index, (up, merge) in enumerate(zip(self.up, self.merge)):  # noqa: B905, TorchScript has no strict
             fine = levels[2 - index]
@@ -124,10 +124,10 @@ class Head(nn.Module):
 
 @register("scrn")
 class SCRN(SegmentationNetwork):
-    """SCRN with ResNet-50 and four cross refinement units; 25,220,226 parameters. Images of any size.
+    """SCRN with ResNet-50 and four cross refinement units; 25,220,226 parameters.
 
-    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4, and the features of region
-    and edge have half as many channels.
+    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4, and the
+    features of region and edge have half as many channels.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class SCRN(SegmentationNetwork):
         self.edge_head = Head(channels, 1, dropout)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
 
         In training mode with `deep_supervision` (B, out_channels + 1, H, W): main map, map of the
             edge.

@@ -7,7 +7,7 @@ from torch import nn
 
 
 def conv_block_3d(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Module:
-    """Returns convolution, batch normalisation and ReLU ("CBR") for (B, in_channels, H, W, D); the size stays.
+    """Build convolution, batch normalisation and ReLU for (B, in_channels, H, W, D).
 
     Args:
         in_channels: channels of the input.

@@ -43,7 +43,7 @@ class FeatureVariation(nn.Module):
         self.merge = conv_block_3d(3 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, channels, H, W, D) to the same shape."""
+        """Map (B, channels, H, W, D) to the same shape."""
         entered = self.enter(x)
         gain = self.channel_gate(entered.mean(dim=(2, 3, 4)))[:, :, None, None, None]  # (B, channels or 1, 1, 1, 1)
         varied = [entered, gain * entered, self.spatial_gate(entered) * entered]

@@ -1,4 +1,4 @@
-"""Progressive atrous spatial pyramid pooling (PASPP) of COVID-SegNet (Yan et al. 2020, arXiv 2004.10987)."""
+"""Progressive atrous spatial pyramid pooling (PASPP; Yan et al. 2020, arXiv 2004.10987)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ProgressiveASPP(nn.Module):
         self.merge = conv_block_3d(channels, channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, channels, H, W, D) to the same shape, values >= 0."""
+        """Map (B, channels, H, W, D) to the same shape, values >= 0."""
         projected = [project(x) for project in self.project]
         dilated: list[Tensor] = []
         for index, dilate in enumerate(self.dilate):  # TorchScript does not zip a list with modules

@@ -1,4 +1,4 @@
-"""A 3-D U-Net with feature variation (FV), progressive atrous pyramid pooling (PASPP) and deep supervision.
+"""A 3-D U-Net with feature variation (FV), PASPP and deep supervision.
 
 The blocks are those of COVID-SegNet (Yan et al. 2020, arXiv 2004.10987), the U-Net is that of Cicek
 et al. 2016 (arXiv 1606.06650). CT volumes have few, thick slices, so pooling halves the slices in
@@ -86,7 +86,7 @@ class FvPasppUNet3d(SegmentationNetwork):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps volumes to logits.
+        """Map volumes to logits.
 
         Args:
             image: (B, in_channels, H, W, D); H and W are multiples of 16, D is any number of

@@ -45,7 +45,7 @@ class ReceptiveFieldBlock(nn.Module):
         self.shortcut = ConvNorm(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) to (B, out_channels, H, W), values >= 0."""
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W), values >= 0."""
         seen = torch.cat([branch(x) for branch in self.branches], dim=1)
         return torch.relu(self.merge(seen) + self.shortcut(x))
 
@@ -70,7 +70,7 @@ class ParallelPartialDecoder(nn.Module):
         self.out = nn.Sequential(ConvNorm(3 * channels, 3 * channels, 3), nn.Conv2d(3 * channels, 1, kernel_size=1))
 
     def forward(self, r3: Tensor, r4: Tensor, r5: Tensor) -> Tensor:
-        """Maps r3 (B, C, H, W), r4 (B, C, H / 2, W / 2) and r5 (B, C, H / 4, W / 4) to S_g (B, 1, H, W), logits."""
+        """Map r3 (B, C, H, W), r4 and r5, each half as large, to the logits S_g (B, 1, H, W)."""
         r5_up = self.up(r5)
         level_4 = self.gate_5_on_4(r5_up) * r4
         level_3 = self.gate_5_on_3(self.up(r5_up)) * self.gate_4_on_3(self.up(r4)) * r3
@@ -80,7 +80,7 @@ class ParallelPartialDecoder(nn.Module):
 
 
 class ReverseAttention(nn.Module):
-    """Looks at what the coarser map leaves out, with the edge features beside it: S_k = R_k + S_{k+1}.
+    """Refine what the coarser map leaves out, with edge features: S_k = R_k + S_{k+1}.
 
     Args:
         in_channels: channels of the feature f_k.
@@ -131,10 +131,10 @@ class ReverseAttention(nn.Module):
 
 @register("infnet")
 class InfNet(SegmentationNetwork):
-    """Inf-Net of Fan et al. 2020 (31,072,721 parameters; the published 33.122 M count a classifier that is not used).
+    """Inf-Net of Fan et al. 2020 (31,072,721 parameters; 33.122 M with an unused classifier).
 
-    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4. One channel of
-    the image is repeated to the three of the ImageNet weights; dropout acts on S_3.
+    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4. One channel
+    of the image is repeated to the three of the ImageNet weights; dropout acts on S_3.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class InfNet(SegmentationNetwork):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps images to logits.
+        """Map images to logits.
 
         Args:
             image: (B, in_channels, H, W); H and W are multiples of 32.

@@ -1,4 +1,4 @@
-"""The multi-class U-Net of Semi-Inf-Net: ground-glass opacity and consolidation inside a given infection map.
+"""The multi-class U-Net of Semi-Inf-Net: ground glass and consolidation in a given map.
 
 Fan et al. 2020 (arXiv 2004.14133, "Semi-Inf-Net & MC"): a U-Net (Ronneberger et al. 2015) with
 batch normalisation and bilinear upsampling that sees the image and, as a prior, the map of the
@@ -53,7 +53,7 @@ class MultiClassUNet(SegmentationNetwork):
         self.out = nn.Conv2d(base_width, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps images with their prior to logits of the classes.
+        """Map images with their prior to logits of the classes.
 
         Args:
             image: (B, in_channels, H, W); H and W are multiples of 16. With two channels the image

@@ -25,7 +25,7 @@ SCALE_CHANNELS = 26  # of each scale in a block of 64 planes
 
 
 class Res2NetBlock(nn.Module):
-    """A bottleneck whose 3x3 convolution is split into four scales, each but the last seeing more than the one before.
+    """A bottleneck whose 3x3 convolution is split into four scales with growing fields of view.
 
     The first block of a layer handles its scales independently, because the strided ones differ in
     size from the others, and pools the last one, which has no convolution.
@@ -62,7 +62,7 @@ class Res2NetBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) to (B, 4 * planes, H / stride, W / stride), values >= 0."""
+        """Map (B, in_channels, H, W) to (B, 4 * planes, H / stride, W / stride), values >= 0."""
         parts = torch.split(torch.relu(self.bn1(self.conv1(x))), self.scale_channels, dim=1)
         scales: list[Tensor] = []
         for index, (conv, bn) in enumerate(zip(self.convs, self.bns, strict=True)):
@@ -75,7 +75,7 @@ class Res2NetBlock(nn.Module):
 
 
 class Res2Net(nn.Module):
-    """The features of Res2Net-50 v1b 26w x 4s, without its classifier (23,669,352 parameters at full width).
+    """The features of Res2Net-50 v1b 26w x 4s (23,669,352 parameters at full width).
 
     Args:
         in_channels: channels of the image; 3 in the released weights.
@@ -108,7 +108,7 @@ class Res2Net(nn.Module):
         initialise_convolutions(self)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps the image (B, in_channels, H, W) to the outputs of layer1 ... layer4.
+        """Map the image (B, in_channels, H, W) to the outputs of layer1 ... layer4.
 
         They have `channels` channels, 4, 8, 16 and 32 times the base width, at 1/4, 1/8, 1/16 and
         1/32 of the size.
@@ -127,7 +127,7 @@ def _layer(in_channels: int, planes: int, blocks: int, stride: int) -> nn.Sequen
 
 
 def load_imagenet_weights(network: Res2Net, path: str | Path) -> None:
-    """Loads the released ImageNet weights into the backbone; the classifier in them (fc) is left out.
+    """Load the released ImageNet weights into the backbone, without their classifier (fc).
 
     Args:
         network: the backbone, three input channels and full width.

@@ -20,7 +20,7 @@ RESIDUALS = ("raw", "projected")
 
 
 class LevelProjection(nn.Module):
-    """X_i -> X_i^u: every level to `width` channels by its own 1x1 convolution, then to the finest size.
+    """X_i -> X_i^u: each level to `width` channels by a 1x1 convolution, then to full size.
 
     Args:
         in_channels: channels of X_1 ... X_5, finest first.
@@ -32,7 +32,7 @@ class LevelProjection(nn.Module):
         self.project = nn.ModuleList(nn.Conv2d(channels, width, kernel_size=1) for channels in in_channels)
 
     def upsampled(self, features: list[Tensor]) -> list[Tensor]:
-        """Maps X_i (B, c_i, H_i, W_i) to X_i^u (B, width, H_1, W_1)."""
+        """Map X_i (B, c_i, H_i, W_i) to X_i^u (B, width, H_1, W_1)."""
         maps: list[Tensor] = []
         for index, project in enumerate(self.project):  # TorchScript does not zip a list with modules
             maps.append(resize_like(project(features[index]), features[0]))
@@ -40,7 +40,9 @@ class LevelProjection(nn.Module):
 
 
 class AttentionFusion(LevelProjection):
-    """AFM: F = X_1 + Y_1 + (1 - P_1) * sum_{i=2..5} Y_i; Y_i = P_i * X_i^u, P_i = sigmoid(gate_i(X_i^u)).
+    """AFM: F = X_1 + Y_1 + (1 - P_1) * sum_{i=2..5} Y_i; Y_i = P_i * X_i^u.
+
+    P_i = sigmoid(gate_i(X_i^u)).
 
     Args:
         in_channels: channels of X_1 ... X_5, finest first.
@@ -80,7 +82,7 @@ class AttentionFusion(LevelProjection):
         )
 
     def attend(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Maps X_1 ... X_5 to X_i^u, P_i (B, 1 or width, H_1, W_1), range (0, 1), and Y_i (B, width, H_1, W_1)."""
+        """Map X_1 ... X_5 to X_i^u, P_i (B, 1 or width, H_1, W_1) in (0, 1), and Y_i."""
         projected = self.upsampled(features)
         attention: list[Tensor] = []
         attended: list[Tensor] = []
@@ -90,7 +92,7 @@ class AttentionFusion(LevelProjection):
         return projected, attention, attended
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps X_1 ... X_5 (B, c_i, H_i, W_i) to F (B, width, H_1, W_1)."""
+        """Map X_1 ... X_5 (B, c_i, H_i, W_i) to F (B, width, H_1, W_1)."""
         projected, attention, attended = self.attend(features)
         coarse = attended[1]
         for level in attended[2:]:
@@ -105,7 +107,7 @@ class AddFusion(LevelProjection):
     """F = sum_{i=1..5} X_i^u ("Add" of table 5)."""
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps X_1 ... X_5 (B, c_i, H_i, W_i) to F (B, width, H_1, W_1)."""
+        """Map X_1 ... X_5 (B, c_i, H_i, W_i) to F (B, width, H_1, W_1)."""
         return torch.stack(self.upsampled(features)).sum(dim=0)
 
 
@@ -117,7 +119,7 @@ class ConcatFusion(LevelProjection):
         self.merge = nn.Conv2d(width * len(in_channels), width, kernel_size=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps X_1 ... X_5 (B, c_i, H_i, W_i) to F (B, width, H_1, W_1)."""
+        """Map X_1 ... X_5 (B, c_i, H_i, W_i) to F (B, width, H_1, W_1)."""
         return self.merge(torch.cat(self.upsampled(features), dim=1))
 
 
@@ -125,5 +127,5 @@ class NoFusion(nn.Module):
     """F = X_1, the finest decoder level alone (the paper's baseline "ResUNet")."""
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Returns X_1 (B, c_1, H_1, W_1)."""
+        """Return X_1 (B, c_1, H_1, W_1)."""
         return features[0]

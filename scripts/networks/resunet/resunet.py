@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         initialise_convolutions(self)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps the image (B, in_channels, H, W) to S_1 ... S_5, finest first."""
+        """Map the image (B, in_channels, H, W) to S_1 ... S_5, finest first."""
         features = [self.stem(image)]
         x = self.pool(features[0])
         for stage in self.stages:
@@ -79,7 +79,7 @@ class Decoder(nn.Module):
         self.ups = nn.ModuleList(ups)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Maps S_1 ... S_5 to X_1 ... X_5, finest first."""
+        """Map S_1 ... S_5 to X_1 ... X_5, finest first."""
         levels = [self.bridge(features[4])]
         for index, up in enumerate(self.ups):
             levels.append(up(levels[-1], features[3 - index]))
@@ -88,7 +88,7 @@ class Decoder(nn.Module):
 
 @register("resunet")
 class ResUNet(SegmentationNetwork):
-    """ResUNet_CiF of Hu et al. 2022; the defaults are the paper's best variant, C_2F (29,189,355 parameters).
+    """ResUNet_CiF of Hu et al. 2022; the defaults are C_2F (29,189,355 parameters).
 
     Args:
         in_channels: see `SegmentationNetwork`.
@@ -161,7 +161,7 @@ class ResUNet(SegmentationNetwork):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps images to logits.
+        """Map images to logits.
 
         Args:
             image: (B, in_channels, H, W); H and W are multiples of 16.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class SupervisionHeads(nn.Module):
-    """One 1x1 convolution to a single channel per supervised stage, brought to the size of the input.
+    """One 1x1 convolution to one channel per supervised stage, resized to the input.
 
     The paper resizes a stage to the size of the input and then reduces it to one channel. Both
     steps are linear and the weights of bilinear interpolation sum to one, so they can change
@@ -33,7 +33,7 @@ class SupervisionHeads(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(in_channels[stage - 1], 1, kernel_size=1) for stage in stages)
 
     def forward(self, features: list[Tensor], size: list[int]) -> Tensor:
-        """Maps the five stages (B, c_i, H_i, W_i), finest first, to logits (B, len(stages), *size)."""
+        """Map five stages (B, c_i, H_i, W_i), finest first, to logits (B, len(stages), *size)."""
         maps: list[Tensor] = []
         for index, head in enumerate(self.heads):  # TorchScript does not zip a list with modules
             logits = head(features[self.stages[index] - 1])  # (B, 1, H_i, W_i)
