@@ -16,21 +16,18 @@ from monai.bundle import ConfigParser
 
 from scripts.errors import UserError, find_user_error
 from scripts.files import sha256
-from scripts.inference.metadata import (
-    inferer_from_metadata,
-    metadata_path,
-    preprocessing_from_metadata,
-    read_metadata,
-    trained_network,
-)
-from scripts.inference.segmenter import HounsfieldSlices, Segmenter
-from scripts.inference.whole_scan import scan_logits
+from scripts.inference.building import preprocessing_from_metadata, trained_network
+from scripts.inference.hounsfield import HounsfieldSlices
+from scripts.inference.metadata import metadata_path, read_metadata
+from scripts.inference.predictor import Predictor
+from scripts.inference.segmenter import Segmenter
 from scripts.io.reading import read_scan
 from scripts.pipeline.batch import exit_code, segment_cases
 from scripts.pipeline.case import CaseSegmenter
 from scripts.pipeline.inputs import expand_inputs
 from scripts.research.classify import Classifier
 from scripts.training.checkpoint import RunCheckpoint, StartWeights
+from scripts.transforms.slice_input import SliceInput
 from scripts.version import BUNDLE
 
 CPU = torch.device("cpu")
@@ -190,7 +187,7 @@ def test_a_map_that_is_not_finite_refuses_its_case_and_the_others_go_on(
     good, bad = make_scan("good", shape=(40, 36, 6))[0], make_scan("bad", shape=(40, 36, 7))[0]
     segmenter = Segmenter(weights, "cpu")
     network = segmenter.network
-    segmenter.network = lambda x: network(x) * (math.nan if len(x) == 7 else 1)  # type: ignore[assignment]
+    segmenter.predictor.network = lambda x: network(x) * (math.nan if len(x) == 7 else 1)  # type: ignore[assignment]
     out = tmp_path / "out"
     manifest = segment_cases(CaseSegmenter(segmenter), expand_inputs([good.parent], out), out)
     status = {entry["name"]: entry for entry in manifest["cases"]}
@@ -215,20 +212,21 @@ def test_run_inference_names_the_scan_and_writes_no_mask(
 
 def test_whole_scans_name_the_scan(overflowing: Path, make_scan: MakeScan) -> None:
     scan = make_scan()[0]
-    network, metadata = trained_network(overflowing, CPU)
-    item = preprocessing_from_metadata(metadata)({"image": str(scan)})
+    predictor = Predictor.load(overflowing, CPU)
+    item = preprocessing_from_metadata(predictor.metadata)({"image": str(scan)})
     with pytest.raises(UserError, match=r"scan\.nii\.gz: the network's output is not finite"):
-        scan_logits(item, network, inferer_from_metadata(metadata, 8), CPU)
+        predictor.scan_logits(item)
 
 
 def test_classify_names_the_scan(weights: Path, make_scan: MakeScan) -> None:
     scan = read_scan(make_scan()[0])
     slices = HounsfieldSlices(scan)
     found = Segmenter(weights, "cpu", threshold=0.01).segment(scan, slices, probability=True)
-    classifier = Classifier.__new__(Classifier)
-    classifier.device, classifier.size, classifier.window = CPU, 32, (-1250.0, 250.0)
-    classifier.network = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1))
-    torch.nn.init.constant_(classifier.network[0].bias, math.nan)
+    network = torch.nn.Conv2d(2, 3, 1)
+    torch.nn.init.constant_(network.bias, math.nan)
+    classifier, metadata = Classifier.__new__(Classifier), {"preprocessing": {"size": 32, "window": [-1250, 250]}}
+    classifier.predictor = Predictor(network, metadata, CPU)
+    classifier.slice_input = SliceInput.from_metadata(metadata)
     with pytest.raises(UserError, match=r"scan\.nii\.gz: the network's output is not finite"):
         classifier.classify(scan, slices, found)
     assert found.mask.any()

@@ -12,9 +12,9 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
+from scripts.inference import inferer
+from scripts.inference.inferer import NetworkInferer
 from scripts.inference.ood import FeatureMeans
-from scripts.training import precision
-from scripts.training.precision import AutocastInferer
 from tests import refusing_device
 
 pytestmark = pytest.mark.parametrize("device", [f"{refusing_device.NAME}:0"], indirect=True)
@@ -116,7 +116,7 @@ def test_feature_means_are_those_of_the_cpu_where_there_is_no_float64(device: st
 
 def test_mixed_precision_of_the_device_reaches_the_network(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """MONAI's trainer turns the autocast of CUDA on around the inferer, which has to leave it on."""
-    monkeypatch.setattr(precision, "has_bfloat16", lambda _: True)
+    monkeypatch.setattr(inferer, "computes_in_bfloat16", lambda: True)
     seen, image = [], torch.zeros(1, device=device)
 
     def network(image: torch.Tensor) -> torch.Tensor:
@@ -124,6 +124,6 @@ def test_mixed_precision_of_the_device_reaches_the_network(device: str, monkeypa
         return image
 
     with torch.autocast(refusing_device.NAME, dtype=torch.bfloat16):
-        AutocastInferer(True)(image, network)
-    AutocastInferer(True)(torch.zeros(1), network)
+        NetworkInferer(True)(image, network)
+    NetworkInferer(True)(torch.zeros(1), network)
     assert seen == [(True, False), (False, True)]

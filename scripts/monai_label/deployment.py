@@ -23,7 +23,8 @@ from monai.bundle import ConfigParser
 from ..data.phantom.dataset import write_phantom_dataset
 from ..errors import UserError
 from ..files import replace_folder, unfinished_folder, write_json
-from ..inference.metadata import read_metadata, require_slices
+from ..inference.building import require_slices
+from ..inference.metadata import read_metadata
 from ..networks.registry import checked_spec
 from ..version import BUNDLE
 from . import checkpoints

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.tissue import Tissues, segment_tissue
-from ..inference.segmenter import HounsfieldSlices, Segmenter
+from ..inference.hounsfield import HounsfieldSlices
+from ..inference.segmenter import Segmenter
 from ..io.dicom.archive import unpacked
 from ..io.output_names import KEY, read_report, walk_files
 from ..io.reading import read_scan, scan_files
@@ -179,7 +180,7 @@ class CaseSegmenter:
             measures = measure_infection(hu_slices, mask, spacing, lungs, self.segmenter.least_slice_share)
             notes += _outside(measures)
         refuse_warnings(scan, notes, strict)
-        familiar = self.segmenter.familiarity
+        ood = self.segmenter.ood
         return Result(
             scan,
             done.mask,
@@ -187,7 +188,7 @@ class CaseSegmenter:
             hu,
             measures,
             notes,
-            ood={"distance": done.distance, "limit": familiar.limit} if familiar else None,
+            ood={"distance": done.ood_score, "limit": ood.threshold} if ood else None,
             model=self.model,
             settings={"intensity": self.settings.intensity, "device": str(self.segmenter.device)},
             strict=strict,

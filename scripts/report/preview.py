@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import write_atomic
-from ..inference.segmenter import HounsfieldSlices
+from ..inference.hounsfield import HounsfieldSlices
 from ..io.geometry_checks import check_same_grid
 from ..io.reading import read_scan
 

@@ -13,16 +13,11 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import replace_folder, sha256, unfinished_folder, write_json
-from ..finite import check_maps
-from ..inference.metadata import class_preprocessing_from_metadata, trained_network
-from ..inference.segmenter import (
-    PROBABILITY_STEPS,
-    SLICES_AT_ONCE,
-    HounsfieldSlices,
-    Segmentation,
-    Segmenter,
-    slice_input,
-)
+from ..inference.building import class_preprocessing_from_metadata
+from ..inference.hounsfield import HounsfieldSlices
+from ..inference.inferer import BATCH_SIZE
+from ..inference.predictor import Predictor
+from ..inference.segmenter import PROBABILITY_STEPS, Segmentation, Segmenter
 from ..io.geometry_checks import check_same_grid
 from ..io.masks import classes_path, write_classes
 from ..io.reading import read_scan
@@ -32,8 +27,8 @@ from ..pipeline.inputs import expand_inputs
 from ..pipeline.result import StageTimer
 from ..report.report import build_report, describe_model
 from ..settings import usable_device
-from ..transforms.geometry import resize_slice
 from ..transforms.labels import CLASSES
+from ..transforms.slice_input import SliceInput, resize_slice
 from ..version import bundle_version
 
 REPORT = "classes.json"
@@ -41,7 +36,7 @@ WRITTEN = {REPORT, "classes.nii.gz", "classes.nrrd", "classes.mha", "classes.png
 
 
 class Classifier:
-    """A network of classes, loaded once, that classifies the infection of any number of scans.
+    """A multi-class network, loaded once, that classifies the infection of any number of scans.
 
     Args:
         weights: weights of configs/multiclass.yaml with their metadata beside them.
@@ -61,14 +56,13 @@ class Classifier:
     def __init__(self, weights: str | Path, device: str | None = None) -> None:
         self.weights = Path(weights)
         self.device = usable_device(device)
-        self.network, self.metadata = trained_network(weights, self.device)
+        self.predictor = Predictor.load(weights, self.device)
+        self.metadata = self.predictor.metadata
         try:
             class_preprocessing_from_metadata(self.metadata)
         except UserError as error:
             raise UserError(f"{weights}: {error}") from None
-        self.size = int(self.metadata["preprocessing"]["size"])
-        low, high = self.metadata["preprocessing"]["window"]
-        self.window = float(low), float(high)
+        self.slice_input = SliceInput.from_metadata(self.metadata)
 
     def classify(self, scan: Scan, slices: HounsfieldSlices, infection: Segmentation) -> NDArray[np.uint8]:
         """Classifies the infection of one scan.
@@ -86,7 +80,7 @@ class Classifier:
             (X, Y, Z) in the scan's stored orientation, values in {0, 1, 2}.
 
         Raises:
-            UserError: if a probability is not finite.
+            UserError: if the network's output is not finite.
             ValueError: if the probability is missing.
         """
         if infection.probability is None:
@@ -95,24 +89,20 @@ class Classifier:
         turned, mask = canonical(classes, scan.affine), canonical(infection.mask, scan.affine)
         prior = canonical(infection.probability, scan.affine)
         infected = [index for index in range(len(slices)) if mask[..., index].any()]
-        for start in range(0, len(infected), SLICES_AT_ONCE):
-            chosen = infected[start : start + SLICES_AT_ONCE]
-            maps = self._probabilities(torch.stack([self._input(slices[z], prior[..., z]) for z in chosen]))
-            check_maps(maps, scan.path)
-            for index, one in zip(chosen, maps, strict=True):
-                back = torch.stack([resize_slice(plane.contiguous(), slices.shape[:2]) for plane in one])
+        for start in range(0, len(infected), BATCH_SIZE):
+            chosen = infected[start : start + BATCH_SIZE]
+            inputs = torch.stack([self._input(slices[z], prior[..., z]) for z in chosen], dim=-1)
+            maps = torch.sigmoid(self.predictor(inputs[None], scan.path))[0]
+            for place, index in enumerate(chosen):
+                back = torch.stack([resize_slice(one[..., place].contiguous(), slices.shape[:2]) for one in maps])
                 turned[..., index] = back.argmax(dim=0).to(torch.uint8).numpy() * mask[..., index]
         return classes
 
     def _input(self, hu: torch.Tensor, levels: NDArray[np.uint8]) -> torch.Tensor:
-        """One slice and its prior as `ClassPreprocessing` makes them, (2, size, size)."""
+        """Returns one slice and its prior as `ClassPreprocessing` makes them, (2, size, size)."""
         prior = torch.from_numpy(np.ascontiguousarray(levels)).float() / PROBABILITY_STEPS
-        resized = F.interpolate(prior[None, None], size=(self.size, self.size), mode="nearest-exact")[0, 0]
-        return torch.stack([slice_input(hu, self.size, self.window), resized])
-
-    def _probabilities(self, inputs: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            return torch.sigmoid(self.network(inputs.to(self.device)).float()).cpu()
+        size = (self.slice_input.size, self.slice_input.size)
+        return torch.stack([self.slice_input(hu), F.interpolate(prior[None, None], size, mode="nearest-exact")[0, 0]])
 
 
 def given_infection(path: Path, scan: Scan) -> Segmentation:
@@ -142,7 +132,7 @@ def measure_classes(classes: NDArray[np.uint8], mask: NDArray[np.uint8], voxel_m
 
     Returns:
         For "infection", "ground_glass", "consolidation" and "unclassified" (infection that the
-        network of classes takes for background): voxels, "ml" where known, and
+        network takes for background): voxels, "ml" where known, and
         "percent_of_infection" (None without infection).
     """
     infection = int(np.count_nonzero(mask))
@@ -200,7 +190,7 @@ def classify_file(
             scan = read_case(cases[0], stack, volume, series)
             slices = HounsfieldSlices(scan, intensity)
         if isinstance(infection, Segmenter):
-            found = infection.segment(scan, slices, probability=True, watch=watch)
+            found = infection.segment(scan, slices, probability=True, stage=watch)
         else:
             found = given_infection(infection, scan)
         with watch("classes"):
@@ -222,7 +212,7 @@ def classify_file(
 
 
 def _describe_models(infection: Segmenter | Path, classifier: Classifier) -> dict[str, Any]:
-    """Which weights made the result; demonstration weights if one of them is."""
+    """Says which weights made the result; demonstration weights if one of them is."""
     metadata = classifier.metadata
     if isinstance(infection, Segmenter):
         given = describe_model(infection)

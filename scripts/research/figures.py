@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import check_results_folder, results_folder
-from ..inference.segmenter import HounsfieldSlices, Segmenter
+from ..inference.hounsfield import HounsfieldSlices
+from ..inference.segmenter import Segmenter
 from ..io.geometry_checks import check_same_grid
 from ..io.reading import read_scan
 from ..io.volume import Scan, canonical
@@ -184,7 +185,7 @@ def _draw_inside(
     network = model.network
     assert isinstance(network, ResUNet)
     x, y, _ = model.looked_at(scan, slices)
-    image = model.network_input(slices[index][x, y])[None, None].to(model.device)
+    image = model.slice_input(slices[index][x, y])[None, None].to(model.device)
     seen = [("input", image[0, 0].cpu().numpy())]
     if network.heads:
         _draw([*seen, *stage_maps(network, image).items()], f"Supervised stages, {title}", folder / "stages.png")

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from ..data.layouts.case import Case
 from ..files import fit_name, write_atomic
-from ..inference.metadata import inferer_from_metadata, preprocessing_from_metadata, trained_network
-from ..inference.whole_scan import scan_logits
+from ..inference.building import preprocessing_from_metadata
+from ..inference.predictor import Predictor
 from ..io.images import is_picture
 from ..io.nifti.writing import header_from_affine, write_bytes
 from ..io.reading import read_grid, read_voxels
@@ -55,12 +55,12 @@ def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, d
 
 def _predict(checkpoint: Path, cases: Sequence[Case], device: torch.device) -> Iterator[NDArray[np.uint8]]:
     """Levels (X, Y, Z) of each case, in its stored orientation."""
-    network, metadata = trained_network(checkpoint, device)
-    preprocessing, inferer = preprocessing_from_metadata(metadata), inferer_from_metadata(metadata, at_once=8)
+    predictor = Predictor.load(checkpoint, device)
+    preprocessing = preprocessing_from_metadata(predictor.metadata)
     back = ScanProbabilities(preprocessing)
     for case in cases:
         item = preprocessing(dict(case))
-        item[PRED] = MetaTensor(scan_logits(item, network, inferer, device), meta=dict(item[IMAGE].meta))
+        item[PRED] = MetaTensor(predictor.scan_logits(item), meta=dict(item[IMAGE].meta))
         yield (back(item)[PRED][0] * SCALE).round().to(torch.uint8).numpy()
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import check_results_folder, results_folder
-from ..inference.segmenter import HounsfieldSlices
+from ..inference.hounsfield import HounsfieldSlices
 from ..io.geometry_checks import check_same_grid
 from ..io.reading import read_scan
 from ..transforms.intensity import DEFAULT_WINDOW

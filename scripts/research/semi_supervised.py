@@ -21,7 +21,8 @@ from ..data.datalist import Case, Fold, describe, read_datalist, select_cases
 from ..data.layouts.registry import DATALIST
 from ..errors import UserError
 from ..files import unfinished_folder, write_json
-from ..inference.metadata import metadata_path, read_metadata, require_slices
+from ..inference.building import require_slices
+from ..inference.metadata import metadata_path, read_metadata
 from ..settings import count, flag, number, optional, usable_device
 from ..training.run_folder import BEST, claim_folder
 from .pseudo_labels import pseudo_labelled, write_pseudo_labels

@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
-from monai.utils import convert_to_dst_type, convert_to_numpy
+from monai.utils import convert_to_numpy
 from torch import Tensor
 
 from ..errors import UserError
 from ..io.grids import Grid, check_belongs
 from ..io.images import is_picture
 from ..io.volume import LPS_TO_RAS
-
-
-def each_slice(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Applies a change to every slice (X, Y) by itself, each contiguous in memory.
-
-    A slice's result must not depend on how many slices there are or how they lie: then a scan that
-    is streamed gives the same bits as a scan that is held as a whole.
-
-    Args:
-        image: (C, X, Y) or (C, X, Y, Z).
-        change: from (X, Y) to (X', Y').
-
-    Returns:
-        (C, X', Y') or (C, X', Y', Z); metadata are those of the image.
-    """
-    plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-    stack = plain[..., None] if plain.ndim == 3 else plain
-    channels = [
-        torch.stack([change(channel[..., z].contiguous()) for z in range(stack.shape[-1])], dim=-1) for channel in stack
-    ]
-    changed = torch.stack(channels)
-    changed = changed[..., 0] if plain.ndim == 3 else changed
-    return convert_to_dst_type(changed, image)[0] if isinstance(image, MetaTensor) else changed
-
-
-def resize_slice(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Resizes one slice (X, Y) bilinearly, without anti-aliasing."""
-    return F.interpolate(image[None, None], size=tuple(size), mode="bilinear", align_corners=False)[0, 0]
+from .slice_input import each_slice, resize_slice
 
 
 class ResizeSlicesd(MapTransform, InvertibleTransform):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..io.padding import Padding, find_padding
-from .geometry import each_slice
+from .slice_input import each_slice, scale_window, z_score
 
 logger = logging.getLogger(__name__)
 
@@ -270,17 +270,6 @@ class SliceZScored(MapTransform):
         for key in self.key_iterator(item):
             item[key] = each_slice(item[key], z_score)
         return item
-
-
-def z_score(image: Tensor) -> Tensor:
-    """(x - mean) / (std + 1e-8) of one slice (X, Y), with the population standard deviation."""
-    std, mean = torch.std_mean(image, correction=0)
-    return (image - mean) / (std + 1e-8)
-
-
-def scale_window(image: Tensor, low: float, high: float) -> Tensor:
-    """Scales HU from [low, high] to [0, 1] and clips."""
-    return ((image - low) / (high - low)).clamp(0, 1)
 
 
 class RandWindowd(MapTransform, RandomizableTransform):

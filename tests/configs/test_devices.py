@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
+from scripts.inference import inferer
 from scripts.networks.resunet.resunet import ResUNet
 from scripts.research.workflows import run_workflow
-from scripts.training import precision
 
 TRAIN = "configs/train.yaml"
 INFERENCE = "configs/inference.yaml"
@@ -103,7 +103,7 @@ def test_mixed_precision_of_inference_on_a_cpu_is_bfloat16(
     able: bool, make_dataset: MakeDataset, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In `run inference` and in `run evaluation`; a CPU that would emulate it stays at float32."""
-    monkeypatch.setattr(precision, "has_bfloat16", lambda _: able)
+    monkeypatch.setattr(inferer, "computes_in_bfloat16", lambda: able)
     seen, forward = set(), ResUNet.forward
 
     def watched(self: ResUNet, image: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser, create_workflow
 from torch import nn
 
-from scripts.inference.metadata import trained_network
+from scripts.inference.building import trained_network
 
 
 def test_the_json_is_the_yaml(bundle_root: Path) -> None:

@@ -18,7 +18,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from scripts.errors import UserError
-from scripts.inference.metadata import trained_network
+from scripts.inference.building import trained_network
 from scripts.research.workflows import run_workflow
 
 TRAIN = "configs/train.yaml"

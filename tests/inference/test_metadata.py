@@ -7,15 +7,8 @@ import pytest
 import torch
 
 from scripts.errors import UserError
-from scripts.inference.metadata import (
-    inferer_from_metadata,
-    metadata_path,
-    network_from_metadata,
-    preprocessing_from_metadata,
-    read_metadata,
-    require_slices,
-    write_metadata,
-)
+from scripts.inference.building import network_from_metadata, preprocessing_from_metadata, require_slices
+from scripts.inference.metadata import metadata_path, read_metadata, write_metadata
 from scripts.networks.registry import create_network, same_network
 from scripts.training.checkpoint import StartWeights
 
@@ -128,22 +121,6 @@ def test_preprocessing_is_what_the_metadata_states(make_scan) -> None:
     assert torch.equal(other.as_tensor(), windowed.as_tensor())
     with pytest.raises(UserError, match="the metadata's preprocessing has equalise; expected: size, window"):
         preprocessing_from_metadata({"preprocessing": {**SLICES["preprocessing"], "equalise": True}})
-
-
-def test_a_scan_goes_to_the_network_as_the_metadata_states() -> None:
-    """The stand-in network returns its input, so that the blended patches are the scan again."""
-    scan, seen = torch.rand(1, 1, 32, 32, 5), []
-
-    def network(image: torch.Tensor) -> torch.Tensor:
-        seen.append(tuple(image.shape))
-        return image
-
-    torch.testing.assert_close(inferer_from_metadata(SLICES, 8)(scan, network), scan)
-    assert {shape[1:] for shape in seen} == {(1, 32, 32)}
-    seen.clear()
-    torch.testing.assert_close(inferer_from_metadata(VOLUMES, 8)(scan, network), scan)
-    assert {shape[1:] for shape in seen} == {(1, 16, 16, 4)}
-    assert sum(shape[0] for shape in seen) == 3 * 3 * 2  # steps of 8, 8 and 2
 
 
 def test_what_streams_slices_refuses_a_network_for_volumes() -> None:

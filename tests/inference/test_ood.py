@@ -1,4 +1,4 @@
-"""Familiarity: distances by hand, the layer that is looked at, and that strange images are far."""
+"""Out-of-distribution score: by hand, and the layer whose features are compared."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import pytest
 import torch
 from torch import nn
 
-from scripts.inference.ood import Familiarity, FeatureMeans, deepest_layer
+from scripts.inference.ood import FeatureMeans, OODScore, deepest_layer
 from scripts.networks.registry import create_network
 
 
-def test_distance_by_hand() -> None:
-    learnt = Familiarity.of("layer", torch.tensor([[0.0, 10.0], [2.0, 14.0]], dtype=torch.float64), limit=2)
+def test_score_by_hand() -> None:
+    learnt = OODScore.of("layer", torch.tensor([[0.0, 10.0], [2.0, 14.0]], dtype=torch.float64), threshold=2)
     assert learnt.mean == (1, 12)
     assert learnt.sd == (1, 2)
     rows = torch.tensor([[1.0, 12.0], [4.0, 12.0], [2.0, 14.0]], dtype=torch.float64)
-    torch.testing.assert_close(learnt.distances(rows), torch.tensor([0, (9 / 2) ** 0.5, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(learnt(rows), torch.tensor([0, (9 / 2) ** 0.5, 1.0], dtype=torch.float64))
 
 
 def test_a_channel_without_deviation_is_no_division_by_zero() -> None:
-    learnt = Familiarity.of("layer", torch.tensor([[0.0, 5.0], [2.0, 5.0]], dtype=torch.float64), limit=2)
+    learnt = OODScore.of("layer", torch.tensor([[0.0, 5.0], [2.0, 5.0]], dtype=torch.float64), threshold=2)
     assert learnt.sd[1] == pytest.approx(1e-3)
-    assert torch.isfinite(learnt.distances(torch.tensor([[0.0, 6.0]], dtype=torch.float64))).all()
+    assert torch.isfinite(learnt(torch.tensor([[0.0, 6.0]], dtype=torch.float64))).all()
 
 
 def test_the_metadata_gives_back_what_it_was_given() -> None:
-    learnt = Familiarity.of("layer", torch.rand(9, 5, dtype=torch.float64), limit=1.23456)
-    assert Familiarity.from_metadata({"familiarity": learnt.as_metadata()}) == learnt
-    assert Familiarity.from_metadata({}) is None
+    learnt = OODScore.of("layer", torch.rand(9, 5, dtype=torch.float64), threshold=1.23456)
+    assert OODScore.from_metadata({"familiarity": learnt.as_metadata()}) == learnt
+    assert OODScore.from_metadata({}) is None
 
 
 def test_the_deepest_layer_has_the_fewest_pixels_then_the_most_channels_then_comes_last() -> None:

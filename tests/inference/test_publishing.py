@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from scripts.errors import UserError
+from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.metadata import read_metadata, write_checkpoint
 from scripts.inference.publishing import publish
-from scripts.inference.segmenter import HounsfieldSlices, Segmenter
+from scripts.inference.segmenter import Segmenter
 from scripts.io.reading import read_scan
 from scripts.research.workflows import train_once
 

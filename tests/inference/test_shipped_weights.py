@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 import torch
 
-from scripts.inference.metadata import read_metadata, trained_network
+from scripts.inference.building import trained_network
+from scripts.inference.metadata import read_metadata
 
 SHIPPED = Path("models/model.pt")
 

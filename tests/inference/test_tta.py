@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from monai.inferers import SliceInferer
 from torch import nn
 
-from scripts.errors import UserError
-from scripts.inference.metadata import inferer_from_metadata
-from scripts.inference.tta import FlipInferer, average_over_flips
+from scripts.inference.tta import average_over_flips
 
 
 @pytest.fixture
@@ -39,21 +36,3 @@ def test_a_mirrored_image_gets_the_mirrored_answer(network: nn.Module) -> None:
         torch.testing.assert_close(
             average_over_flips(network, images.flip(3)), average_over_flips(network, images).flip(3)
         )
-
-
-def test_the_inferer_flips_every_slice(network: nn.Module) -> None:
-    volume = torch.randn(1, 1, 8, 8, 5)
-    with torch.inference_mode():
-        found = FlipInferer(SliceInferer(roi_size=(8, 8), sw_batch_size=2, spatial_dim=2))(volume, network)
-        expected = torch.stack([average_over_flips(network, volume[..., z]) for z in range(5)], dim=-1)
-    torch.testing.assert_close(found, expected)
-
-
-def test_the_metadata_says_whether_unless_the_user_does() -> None:
-    metadata = {"preprocessing": {"size": 32}, "operating_point": {"test_time_flips": True}}
-    assert isinstance(inferer_from_metadata(metadata, 4), FlipInferer)
-    assert isinstance(inferer_from_metadata(metadata, 4, "null"), FlipInferer)
-    assert isinstance(inferer_from_metadata(metadata, 4, "false"), SliceInferer)
-    assert isinstance(inferer_from_metadata({"preprocessing": {"size": 32}}, 4), SliceInferer)
-    with pytest.raises(UserError, match="test_time_flips is 'maybe'; expected: true or false"):
-        inferer_from_metadata(metadata, 4, "maybe")

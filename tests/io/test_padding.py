@@ -9,7 +9,7 @@ import torch
 from pydicom import Dataset
 
 from scripts.errors import UserError
-from scripts.inference.segmenter import HounsfieldSlices
+from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.io.dicom.reading import named_padding
 from scripts.io.padding import Padding, find_padding
 from scripts.io.reading import read_scan

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.errors import UserError
-from scripts.inference.metadata import network_from_metadata
+from scripts.inference.building import network_from_metadata
 from scripts.networks.registration import NETWORKS, register
 from scripts.networks.registry import checked_spec, create_network, name_of, same_network
 from scripts.networks.resunet.resunet import ResUNet

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.inference.hounsfield import HounsfieldSlices
+from scripts.inference.inferer import BATCH_SIZE
 from scripts.inference.metadata import write_checkpoint
-from scripts.inference.segmenter import SLICES_AT_ONCE, HounsfieldSlices, Segmentation, Segmenter
+from scripts.inference.segmenter import Segmentation, Segmenter
 from scripts.io.reading import read_scan
 from scripts.networks.registry import create_network
 from scripts.research.classify import Classifier
 from tests import refusing_device
 
-FAMILIAR = {"familiarity": {"layer": "out", "mean": [0.0], "sd": [1.0], "limit": 1e9}}
+OOD = {"familiarity": {"layer": "out", "mean": [0.0], "sd": [1.0], "limit": 1e9}}
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +42,15 @@ def segmented(weights: Path, path: Path, device: str) -> Segmentation:
 
 def test_segment(device: str, make_checkpoint: Callable[..., Path], make_scan, tmp_path: Path) -> None:
     path, _ = make_scan()
-    weights = make_checkpoint(tmp_path / "model.pt", **FAMILIAR)
+    weights = make_checkpoint(tmp_path / "model.pt", **OOD)
     expected = segmented(weights, path, "cpu")
     assert 0 < expected.mask.mean() < 1
     with refusing_device.counting() as reads:
         found = segmented(weights, path, device)
     assert np.mean(found.mask != expected.mask) < 5e-4
     assert np.abs(found.probability.astype(int) - expected.probability).max() <= 1
-    assert found.distance == pytest.approx(expected.distance, rel=1e-4)
-    batches = -(-found.mask.shape[2] // SLICES_AT_ONCE)
+    assert found.ood_score == pytest.approx(expected.ood_score, rel=1e-4)
+    batches = -(-found.mask.shape[2] // BATCH_SIZE)
     assert reads["values"] == 0
     assert reads["copies"] <= 2 * batches  # probabilities and features, once a batch
 

@@ -15,8 +15,11 @@ from PIL import Image
 
 from scripts.commands.classify import classify
 from scripts.errors import UserError
-from scripts.inference.metadata import class_preprocessing_from_metadata, inferer_from_metadata, write_checkpoint
-from scripts.inference.segmenter import HounsfieldSlices, Segmentation, Segmenter
+from scripts.inference.building import class_preprocessing_from_metadata
+from scripts.inference.hounsfield import HounsfieldSlices
+from scripts.inference.inferer import ScanInferer
+from scripts.inference.metadata import write_checkpoint
+from scripts.inference.segmenter import Segmentation, Segmenter
 from scripts.io.reading import read_scan
 from scripts.networks.registry import create_network
 from scripts.research.classify import Classifier, classify_file, measure_classes
@@ -67,7 +70,7 @@ def test_classes_are_those_of_the_evaluation_within_the_mask(
     item = steps({**case, "prior": str(prior), "prior_scale": SCALE})
     assert item["image"].shape == (2, 32, 32, 6)
     with torch.inference_mode():
-        logits = inferer_from_metadata(classifier.metadata, 8)(item["image"][None].as_tensor(), classifier.network)
+        logits = ScanInferer(classifier.metadata)(item["image"][None].as_tensor(), classifier.predictor.network)
     item[PRED] = MetaTensor(logits[0], meta=dict(item["image"].meta))
     maps = ClassMaps(ScanProbabilities(steps))(item)[PRED].numpy()
     np.testing.assert_array_equal(maps.sum(0), 1)

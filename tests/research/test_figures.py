@@ -13,7 +13,8 @@ from matplotlib.image import imread
 
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError
-from scripts.inference.metadata import preprocessing_from_metadata, read_metadata
+from scripts.inference.building import preprocessing_from_metadata
+from scripts.inference.metadata import read_metadata
 from scripts.networks.registry import create_network
 from scripts.research.figures import agreement, figure_files, fusion_maps, stage_maps, tell_apart
 

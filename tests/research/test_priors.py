@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from scripts.errors import UserError
-from scripts.inference.segmenter import HounsfieldSlices, Segmenter
+from scripts.inference.hounsfield import HounsfieldSlices
+from scripts.inference.segmenter import Segmenter
 from scripts.io.reading import read_scan
 from scripts.research.priors import class_cases, describe_prior, with_classes_as_label
 

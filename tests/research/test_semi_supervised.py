@@ -197,7 +197,7 @@ def test_labels_are_the_networks_probabilities_on_the_pictures_own_grid(
     Image.fromarray(pixels).save(tmp_path / "slice.png")
     case = Case(name="slice", image=str(tmp_path / "slice.png"), patient=None, fold=None)
     (path,) = write_pseudo_labels(weights, [case], tmp_path / "labels", torch.device("cpu"))
-    from scripts.inference.metadata import network_from_metadata  # the oracle is the bare network
+    from scripts.inference.building import network_from_metadata  # the oracle is the bare network
 
     network = network_from_metadata(read_metadata(weights)).eval()
     network.load_state_dict(torch.load(weights, weights_only=True))

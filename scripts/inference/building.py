@@ -1,0 +1,138 @@
+"""Network and preprocessing as checkpoint metadata state them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import UserError
+from ..networks.registry import checked_spec, constructor, create_network
+from ..settings import memory_format
+from ..transforms.preprocessing import ClassPreprocessing, Preprocessing
+from .metadata import read_checkpoint
+
+
+def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+    """Loads a checkpoint to apply it.
+
+    Args:
+        checkpoint: the weights, with their metadata beside them.
+        device: where the network goes.
+
+    Returns:
+        The network in evaluation mode, without deep supervision, in the fastest memory layout; and
+        its metadata.
+
+    Raises:
+        UserError: if weights or metadata cannot be used.
+    """
+    metadata, weights = read_checkpoint(checkpoint)
+    network = network_from_metadata(metadata, deep_supervision=False)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError:  # keys or shapes of another network
+        raise UserError(
+            f"{checkpoint}: no plain state dict of the metadata's network; expected: weights that training wrote"
+        ) from None
+    layout = memory_format(True, device, network)
+    network.eval().to(device)
+    network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+    return network, metadata
+
+
+def network_from_metadata(metadata: Mapping[str, Any], **overrides: Any) -> nn.Module:
+    """Builds the network that checkpoint metadata names, without its weights.
+
+    Args:
+        metadata: see `read_metadata`.
+        **overrides: arguments in place of the metadata's, as far as the network knows them: MONAI
+            Label sets `dropout`, inference sets `deep_supervision`. None leaves the metadata's
+            value.
+
+    Returns:
+        The network as its constructor initialises it.
+
+    Raises:
+        UserError: if the metadata names an unknown network, or arguments that it cannot be built
+            with.
+    """
+    spec = checked_spec(metadata["network"])
+    known = inspect.signature(constructor(spec["name"])).parameters
+    chosen = {key: value for key, value in overrides.items() if key in known and value is not None}
+    try:
+        return create_network(spec["name"], **{**spec["arguments"], **chosen})
+    except (TypeError, ValueError) as error:
+        found = str(error).splitlines()[0]
+        raise UserError(f"network {spec['name']}: {found}; expected: arguments that it can be built with") from None
+
+
+def preprocessing_from_metadata(
+    metadata: Mapping[str, Any], intensity: str | None = None, label_grid: str = "network"
+) -> Preprocessing:
+    """Builds the preprocessing that checkpoint metadata states.
+
+    Args:
+        metadata: see `read_metadata`.
+        intensity: in place of the metadata's.
+        label_grid: see `Preprocessing`.
+
+    Raises:
+        UserError: if the metadata states a step that this version does not know.
+    """
+    settings = _settings(metadata, Preprocessing, "patch_size")
+    settings["intensity"] = intensity or settings["intensity"]
+    return Preprocessing(**settings, label_grid=label_grid)
+
+
+def class_preprocessing_from_metadata(metadata: Mapping[str, Any], label_grid: str = "network") -> ClassPreprocessing:
+    """Builds the preprocessing of a network of classes.
+
+    Args:
+        metadata: see `read_metadata`; its preprocessing says what the "prior" was in training.
+        label_grid: see `Preprocessing`.
+
+    Raises:
+        UserError: if the metadata's network sees no prior, or the metadata states a step that this
+            version does not know.
+    """
+    if "prior" not in metadata["preprocessing"]:
+        name = metadata["network"]["name"]
+        raise UserError(
+            f"the metadata's {name} sees no infection map; expected: weights trained with configs/multiclass.yaml"
+        )
+    return ClassPreprocessing(**_settings(metadata, ClassPreprocessing, "prior"), label_grid=label_grid)
+
+
+def _settings(metadata: Mapping[str, Any], steps: type, beside: str) -> dict[str, Any]:
+    """The metadata's arguments of a preprocessing, without the one that is none of its steps."""
+    settings = {key: value for key, value in metadata["preprocessing"].items() if key != beside}
+    known = inspect.signature(steps).parameters
+    if unknown := sorted(set(settings) - set(known)):
+        raise UserError(
+            f"the metadata's preprocessing has {', '.join(unknown)}; expected: {', '.join(known)}, {beside}"
+        )
+    return settings
+
+
+def require_slices(metadata: Mapping[str, Any], weights: str | Path) -> None:
+    """Stops where only networks that find infection in slices can be applied.
+
+    Raises:
+        UserError: if the metadata's network sees patches of volumes, or wants an infection map
+            beside the slice.
+    """
+    if "prior" in metadata["preprocessing"]:
+        raise UserError(
+            f"{weights}: tells ground glass from consolidation in a given infection map; expected here: weights that "
+            "find infection (`classify` applies both)"
+        )
+    if "patch_size" in metadata["preprocessing"]:
+        name = metadata["network"]["name"]
+        raise UserError(
+            f"{weights}: {name} sees volumes; expected here: a network for slices (`run inference` applies both)"
+        )

@@ -1,0 +1,86 @@
+"""The weights of one training, applied to the cases that they learnt from and to those they did not see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..data.datalist import select_cases
+from ..data.layouts.case import Case
+from ..data.slices import chosen_slices
+from ..errors import UserError
+from ..io.images import is_picture
+from ..networks.registry import same_network
+from ..transforms.preprocessing import IMAGE, LABEL
+from .building import preprocessing_from_metadata, trained_network
+from .ood import FeatureMeans, OODScore, deepest_layer
+from .operating_point import CaseCounts, count_levels
+from .predictor import Predictor, slices_in_view
+from .unseen_cases import check_data, predict_cases, unseen_cases
+
+
+class CalibrationRun:
+    """The weights of a training and its data; the arguments are those of `calibrate`."""
+
+    def __init__(
+        self, weights: Path, data: str, flips: bool, slices_of_training: int, device: torch.device, size: int
+    ) -> None:
+        self.weights, self.data, self.slices_of_training = weights, data, slices_of_training
+        network, metadata = trained_network(weights, device)
+        trained = {"size": metadata.get("training", metadata["preprocessing"])["size"]}
+        self.metadata = {**metadata, "preprocessing": {**metadata["preprocessing"], "size": size}, "training": trained}
+        self.predictor = Predictor(network, self.metadata, device, flips)
+        self.fold = metadata["data"].get("fold")
+
+    def check(self, expected: Mapping[str, Any]) -> None:
+        """Refuses another recipe than that of checkpoint metadata, and a fold that is not one of the data."""
+        differs = [] if same_network(self.metadata["network"], expected["network"]) else ["network"]
+        differs += [key for key in ("preprocessing", "training") if self.metadata[key] != expected[key]]
+        if differs:
+            found = " and ".join(differs)
+            raise UserError(f"{self.weights}: another {found}; expected: trainings with the recipe of the weights")
+        check_data(self.weights, self.metadata, self.data)
+
+    @cached_property
+    def unseen(self) -> list[Case]:
+        """The cases of the validation fold."""
+        return unseen_cases(self.data, self.metadata)
+
+    @cached_property
+    def layer(self) -> str:
+        """The layer whose features are compared."""
+        return deepest_layer(self.predictor.network, int(self.metadata["preprocessing"]["size"]))
+
+    @cached_property
+    def _means(self) -> FeatureMeans:
+        return FeatureMeans(self.predictor.network, self.layer)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Feature means (N, C) of evenly chosen slices of the training's own cases."""
+        self._means.take()
+        preprocessing = preprocessing_from_metadata(self.metadata)
+        cases = select_cases(self.data, "training", self.fold, labelled=True)
+        images = sum(is_picture(case["image"]) for case in cases)
+        each = max((self.slices_of_training - images) // max(len(cases) - images, 1), 1)
+        for case in tqdm(cases, desc="training slices", unit="case"):
+            item = preprocessing({key: value for key, value in case.items() if key != LABEL})
+            inside = np.intersect1d(slices_in_view(item), chosen_slices(case, item[IMAGE]))
+            chosen = inside[np.unique(np.linspace(0, len(inside) - 1, min(each, len(inside))).round().astype(int))]
+            self.predictor.scan_logits(item, chosen)
+        return self._means.take()
+
+    def count_unseen(self) -> Iterator[CaseCounts]:
+        """Yields what calibration keeps of each case of the validation fold."""
+        ood = OODScore.of(self.layer, self.features, threshold=0.0)
+        for case, (probability,), label in predict_cases(self.unseen, [self.predictor]):
+            voxels, lesion = count_levels(probability.numpy(), label.numpy())
+            score = float(ood(self._means.take()).mean())
+            yield CaseCounts(case["name"], is_picture(case["image"]), voxels, lesion, score)

@@ -1,0 +1,103 @@
+"""The one place that applies a network: batches of slices or patches, mixed precision, flips.
+
+Configs name these classes as MONAI inferers; `Predictor` calls them outside of a workflow.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
+from torch import Tensor
+
+from ..settings import flag, optional
+from .metadata import OPERATING_POINT
+from .tta import average_over_flips
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 8
+"""Slices or patches in a batch, as in configs/inference.yaml: the same batch gives the same bits."""
+
+
+class NetworkInferer(Inferer):
+    """Applies a network to a batch, with mixed precision and test-time augmentation where wanted.
+
+    Args:
+        amp: whether a CPU computes in bfloat16 by autocast, which needs no gradient scaler. A CPU
+            that would emulate bfloat16, many times slower than float32, computes in float32. On
+            CUDA MONAI's engines turn mixed precision on with their own `amp=True`.
+        tta: whether the logits are the mean over flips, see `average_over_flips`.
+    """
+
+    def __init__(self, amp: bool | str = False, tta: bool | str = False) -> None:
+        super().__init__()
+        self.amp, self.tta = flag(amp, "amp"), flag(tta, "test_time_flips")
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Maps images (B, C, ...) to logits (B, K, ...), bfloat16 under autocast."""
+        enabled = self.amp and inputs.device.type == "cpu" and computes_in_bfloat16()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            if self.tta:
+                return average_over_flips(network, inputs, *args, **kwargs)
+            return network(inputs, *args, **kwargs)
+
+
+class ScanInferer(NetworkInferer):
+    """Applies a network to whole scans (B, C, size, size, Z) as its checkpoint metadata state.
+
+    A network for slices sees them in batches. A network for volumes sees patches that overlap by
+    half and are blended by a Gaussian; scans smaller than a patch are padded with 0.
+
+    Args:
+        metadata: see `read_metadata`.
+        batch_size: slices or patches in a batch.
+        test_time_flips: in place of the operating point's; None or "null": as the metadata state.
+        amp: see `NetworkInferer`.
+    """
+
+    def __init__(
+        self,
+        metadata: Mapping[str, Any],
+        batch_size: int = BATCH_SIZE,
+        test_time_flips: bool | str | None = None,
+        amp: bool | str = False,
+    ) -> None:
+        point = metadata.get("operating_point", OPERATING_POINT)  # while training there is none
+        flips = optional(test_time_flips)
+        super().__init__(amp, point["test_time_flips"] if flips is None else flips)
+        settings = metadata["preprocessing"]
+        self.windows: Inferer
+        if "patch_size" in settings:
+            self.windows = SlidingWindowInferer(settings["patch_size"], batch_size, overlap=0.5, mode="gaussian")
+        else:
+            self.windows = SliceInferer(roi_size=[settings["size"]] * 2, sw_batch_size=batch_size, spatial_dim=2)
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Maps scans (B, C, X, Y, Z) to logits (B, K, X, Y, Z)."""
+        apply = super().__call__
+        logits: Tensor = self.windows(inputs, lambda images: apply(images, network, *args, **kwargs))
+        return logits
+
+
+@cache
+def computes_in_bfloat16() -> bool:
+    """Returns whether this CPU has bfloat16 instructions, and logs once if it has not."""
+    able = has_bfloat16(torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {})
+    if not able:
+        logger.info("amp: this CPU has no bfloat16 instructions, float32 is used")
+    return able
+
+
+def has_bfloat16(capabilities: Mapping[str, Any]) -> bool:
+    """Returns whether a CPU computes in bfloat16; torch before 2.13 does not tell, and is trusted.
+
+    So are other architectures than x86.
+    """
+    if not str(capabilities.get("architecture", "")).startswith("x86"):
+        return True
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

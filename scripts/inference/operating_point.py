@@ -1,0 +1,113 @@
+"""Choose the decision threshold and the slice rule from counts of voxels by probability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVELS = 256
+"""Probabilities are counted by floor(256 p): p >= k / 256 is level k or more."""
+
+CANDIDATES = range(LEVELS // 10, LEVELS * 9 // 10)
+"""Levels that may become the threshold: 0.1 to 0.9."""
+
+FLAT = 0.002
+"""Dice within this of the highest is as good: the optimum is flat, and the cases that choose are few."""
+
+KINDS = (("volumes", False), ("pictures", True))
+"""Kinds of cases that are averaged apart, and whether their cases are 2-D images."""
+
+
+@dataclass(frozen=True)
+class CaseCounts:
+    """What calibration keeps of a case.
+
+    Attributes:
+        name: the case.
+        picture: whether it is a single 2-D image and not a volume.
+        voxels: (Z, LEVELS) voxels of each slice by level.
+        lesion: (Z, LEVELS), those of them that are lesion.
+        ood_score: mean out-of-distribution score of its slices, by the weights that saw it.
+    """
+
+    name: str
+    picture: bool
+    voxels: NDArray[np.int64]
+    lesion: NDArray[np.int64]
+    ood_score: float
+
+
+def count_levels(probability: NDArray[np.float32], label: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Counts the voxels of each slice, and those with lesion, by their level of probability.
+
+    Args:
+        probability: (X, Y, Z) in [0, 1].
+        label: (X, Y, Z), lesion from 0.5 on.
+
+    Returns:
+        Two arrays (Z, LEVELS).
+    """
+    levels = np.minimum(np.floor(probability * LEVELS), LEVELS - 1).astype(np.int64)
+    offset = levels + LEVELS * np.arange(levels.shape[2])
+    lesion = label >= 0.5
+    size = LEVELS * levels.shape[2]
+    counted = [np.bincount(values, minlength=size).reshape(-1, LEVELS) for values in (offset.ravel(), offset[lesion])]
+    return counted[0], counted[1]
+
+
+def dice_by_level(case: CaseCounts) -> NDArray[np.float64]:
+    """Returns the Dice of a case with each level as the threshold, (LEVELS,); 1 where neither side has lesion."""
+    predicted, found = (_from_level_on(counts.sum(axis=0)) for counts in (case.voxels, case.lesion))
+    both = predicted + found[0]
+    return np.divide(2.0 * found, both, out=np.ones(LEVELS), where=both > 0)
+
+
+def _from_level_on(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the number of voxels of each level or higher."""
+    return np.cumsum(counts[::-1])[::-1]
+
+
+def dice_of_kinds(cases: Sequence[CaseCounts]) -> dict[str, tuple[NDArray[np.float64], int]]:
+    """Returns the mean Dice by level, (LEVELS,), and the number of cases, of each of `KINDS` that has cases."""
+    kinds = {kind: [dice_by_level(case) for case in cases if case.picture == picture] for kind, picture in KINDS}
+    return {kind: (np.mean(own, axis=0), len(own)) for kind, own in kinds.items() if own}
+
+
+def choose_threshold(cases: Sequence[CaseCounts]) -> float:
+    """Returns the threshold with the highest Dice, volumes and 2-D images weighing the same.
+
+    Of those whose Dice is within `FLAT` of it the one nearest to 0.5 is taken.
+    """
+    curve = np.mean([dice for dice, _ in dice_of_kinds(cases).values()], axis=0)
+    highest = max(curve[level] for level in CANDIDATES)
+    good = [level for level in CANDIDATES if curve[level] >= highest - FLAT]
+    return min(good, key=lambda level: abs(level - LEVELS // 2)) / LEVELS
+
+
+def choose_slice_fraction(cases: Sequence[CaseCounts], threshold: float) -> dict[str, float] | None:
+    """Returns the minimum positive fraction of a slice with infection.
+
+    It maximises the sum of sensitivity and specificity over the slices of volumes; of several
+    optima the smallest is taken.
+
+    Returns:
+        {"least_share", "sensitivity", "specificity"}; None where volumes do not have slices of both
+        kinds, or nothing is marked.
+    """
+    level = round(threshold * LEVELS)
+    volumes = [case for case in cases if not case.picture]
+    if not volumes:
+        return None
+    marked = np.concatenate([case.voxels[:, level:].sum(axis=1) / case.voxels.sum(axis=1) for case in volumes])
+    lesion = np.concatenate([case.lesion.sum(axis=1) > 0 for case in volumes])
+    bounds = np.unique(marked[marked > 0])
+    if lesion.all() or not lesion.any() or not len(bounds):
+        return None
+    rates = [((marked[lesion] >= bound).mean(), (marked[~lesion] < bound).mean()) for bound in bounds]
+    best = int(np.argmax([sum(pair) for pair in rates]))
+    names = ("least_share", "sensitivity", "specificity")
+    return dict(zip(names, (float(bounds[best]), *map(float, rates[best])), strict=True))

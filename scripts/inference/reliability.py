@@ -1,0 +1,52 @@
+"""Measure and draw how far probabilities can be trusted: reliability curve and calibration error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .operating_point import LEVELS, CaseCounts
+
+BIN = 16
+"""Levels in a bin of the reliability curve."""
+
+
+def reliability(cases: Iterable[CaseCounts]) -> list[dict[str, float]]:
+    """Compares probabilities with what is lesion: a row for each bin of `BIN` levels that has voxels.
+
+    Returns:
+        {"probability": mean of the bin, "observed": fraction of lesion, "voxels": n}.
+    """
+    cases = list(cases)
+    voxels, lesion = (sum(getattr(case, name).sum(axis=0) for case in cases) for name in ("voxels", "lesion"))
+    centres = (np.arange(LEVELS) + 0.5) / LEVELS
+    rows = []
+    for start in range(0, LEVELS, BIN):
+        part = slice(start, start + BIN)
+        if number := int(voxels[part].sum()):
+            mean = float((centres[part] * voxels[part]).sum() / number)
+            rows.append({"probability": mean, "observed": float(lesion[part].sum() / number), "voxels": number})
+    return rows
+
+
+def calibration_error(curve: Sequence[Mapping[str, float]]) -> float:
+    """Returns the mean of |observed - probability| over the voxels beyond the first bin, nearly all background."""
+    rows = [row for row in curve if row["probability"] >= BIN / LEVELS]
+    number = sum(row["voxels"] for row in rows)
+    return sum(abs(row["observed"] - row["probability"]) * row["voxels"] for row in rows) / number if number else 0.0
+
+
+def draw_reliability(curve: Sequence[Mapping[str, float]], error: float, path: Path) -> None:
+    """Draws the reliability curve against the diagonal, and how many voxels each point stands for, as PNG."""
+    figure = Figure(figsize=(5, 5.5), layout="constrained")
+    axis, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    axis.plot((0, 1), (0, 1), color="grey", linestyle=":")
+    points = [row["probability"] for row in curve]
+    axis.plot(points, [row["observed"] for row in curve], marker="o")
+    axis.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of voxels with infection", title=f"calibration error {error:.3f}")
+    below.bar(points, [row["voxels"] for row in curve], width=0.8 * BIN / LEVELS)
+    below.set(yscale="log", xlabel="probability", ylabel="voxels")
+    figure.savefig(path, format="png")

@@ -1,0 +1,60 @@
+"""What a checkpoint says of labelled cases that it did not see, those of its validation fold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from ..data.datalist import describe, select_cases
+from ..data.layouts.case import Case
+from ..data.slices import chosen_slices
+from ..errors import UserError
+from ..transforms.postprocessing import PRED, EvaluationOutput
+from ..transforms.preprocessing import IMAGE, LABEL
+from .building import preprocessing_from_metadata
+from .predictor import Predictor, slices_in_view
+
+
+def unseen_cases(data: str, metadata: Mapping[str, Any]) -> list[Case]:
+    """Returns the cases of a data set that lie in the validation fold of checkpoint metadata."""
+    return select_cases(data, "validation", metadata["data"].get("fold"), labelled=True)
+
+
+def predict_cases(
+    cases: Sequence[Case], predictors: Sequence[Predictor]
+) -> Iterator[tuple[Case, list[Tensor], Tensor]]:
+    """Applies networks with the same preprocessing to labelled cases.
+
+    Yields:
+        Each case, the probabilities of each network and the label, (X, Y, Z) on the scan's own
+        grid. Z is the number of the case's own "slices" where it has some: the networks may have
+        been trained on the others.
+    """
+    preprocessing = preprocessing_from_metadata(predictors[0].metadata, label_grid="scan")
+    output = EvaluationOutput(preprocessing, "scan")
+    for case in tqdm(cases, desc="unseen cases", unit="case"):
+        item = preprocessing(dict(case))
+        own = chosen_slices(case, item[IMAGE])
+        seen = np.intersect1d(slices_in_view(item), own)
+        logits = [predictor.scan_logits(item, seen) for predictor in predictors]
+        maps = [output({**item, PRED: one})[PRED].as_tensor()[0][..., own] for one in logits]
+        yield case, maps, item[LABEL].as_tensor()[0][..., own]
+
+
+def check_data(weights: Path, metadata: Mapping[str, Any], data: str) -> None:
+    """Refuses data of which the weights' validation fold is not one: what they did not see could not be told.
+
+    Raises:
+        UserError: if the weights were trained on other data, or on all of them.
+    """
+    stated = metadata["data"]
+    fold = stated.get("fold")
+    described = describe(data, fold)
+    same = ("name", "split", "seed", "validation_cases", "validation_patients")
+    if fold is None or any(stated.get(key) != described[key] for key in same):
+        raise UserError(f"{weights}: was validated on fold {fold} of other data; expected: trainings on {data}")

@@ -1,0 +1,83 @@
+"""The one definition of a network's input: resize a slice, apply the HU window, z-score it.
+
+Workflows apply these functions through MONAI transforms, with augmentation between them while
+training. `segment` and `classify` stream slices through `SliceInput`, which applies all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from monai.utils import convert_to_dst_type
+from torch import Tensor
+
+
+def resize_slice(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes one slice (X, Y) bilinearly, without anti-aliasing."""
+    return F.interpolate(image[None, None], size=tuple(size), mode="bilinear", align_corners=False)[0, 0]
+
+
+def scale_window(image: Tensor, low: float, high: float) -> Tensor:
+    """Scales HU from [low, high] to [0, 1] and clips."""
+    return ((image - low) / (high - low)).clamp(0, 1)
+
+
+def z_score(image: Tensor) -> Tensor:
+    """Returns (x - mean) / (std + 1e-8) of one slice (X, Y), with the population standard deviation."""
+    std, mean = torch.std_mean(image, correction=0)
+    return (image - mean) / (std + 1e-8)
+
+
+@dataclass(frozen=True)
+class SliceInput:
+    """What makes a network's input of one slice, a function from HU (X, Y) to (size, size).
+
+    Attributes:
+        size: edge length of the network's input in pixels.
+        window: (LO, HI) in HU.
+        z_score: false leaves the z-score out.
+    """
+
+    size: int
+    window: tuple[float, float]
+    z_score: bool = True
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> SliceInput:
+        """Returns what checkpoint metadata states."""
+        stated = metadata["preprocessing"]
+        low, high = stated["window"]
+        return cls(int(stated["size"]), (float(low), float(high)), bool(stated.get("z_score", True)))
+
+    def __call__(self, hu: Tensor) -> Tensor:
+        """Returns the input (size, size) of a slice (X, Y)."""
+        windowed = scale_window(resize_slice(hu, (self.size, self.size)), *self.window)
+        return z_score(windowed) if self.z_score else windowed
+
+
+def each_slice(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Applies a change to every slice (X, Y) by itself, each contiguous in memory.
+
+    A slice's result must not depend on how many slices there are or how they lie. Then a streamed
+    scan gives the same bits as a scan that is held as a whole.
+
+    Args:
+        image: (C, X, Y) or (C, X, Y, Z).
+        change: from (X, Y) to (X', Y').
+
+    Returns:
+        (C, X', Y') or (C, X', Y', Z); metadata are those of the image.
+    """
+    plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+    stack = plain[..., None] if plain.ndim == 3 else plain
+    channels = [
+        torch.stack([change(channel[..., z].contiguous()) for z in range(stack.shape[-1])], dim=-1) for channel in stack
+    ]
+    changed = torch.stack(channels)
+    changed = changed[..., 0] if plain.ndim == 3 else changed
+    return convert_to_dst_type(changed, image)[0] if isinstance(image, MetaTensor) else changed

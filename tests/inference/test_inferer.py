@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from scripts.errors import UserError
+from scripts.inference import inferer
+from scripts.inference.inferer import NetworkInferer, ScanInferer, has_bfloat16
+from scripts.inference.tta import average_over_flips
+
+SLICES = {"preprocessing": {"size": 32}}
+VOLUMES = {"preprocessing": {"size": 32, "patch_size": [16, 16, 4]}}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_bf16": True}, True),
+        ({"architecture": "x86_64", "amx_bf16": True}, True),
+        ({"architecture": "aarch64"}, True),
+        ({}, True),
+    ],
+)
+def test_which_cpus_compute_in_bfloat16(capabilities: dict[str, object], expected: bool) -> None:
+    assert has_bfloat16(capabilities) is expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on CUDA MONAI's own autocast is used")
+@pytest.mark.parametrize(
+    ("amp", "able", "expected"),
+    [("true", True, torch.bfloat16), ("true", False, torch.float32), ("false", True, torch.float32)],
+)
+def test_a_cpu_that_would_emulate_bfloat16_computes_in_float32(
+    amp: str, able: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inferer, "computes_in_bfloat16", lambda: able)
+    assert NetworkInferer(amp)(torch.zeros(1, 1, 4, 4), nn.Conv2d(1, 1, 1)).dtype == expected
+
+
+def test_a_scan_goes_to_the_network_as_the_metadata_states() -> None:
+    """The stand-in network returns its input, so that the blended patches are the scan again."""
+    scan, seen = torch.rand(1, 1, 32, 32, 5), []
+
+    def network(image: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(image.shape))
+        return image
+
+    torch.testing.assert_close(ScanInferer(SLICES)(scan, network), scan)
+    assert {shape[1:] for shape in seen} == {(1, 32, 32)}
+    seen.clear()
+    torch.testing.assert_close(ScanInferer(VOLUMES)(scan, network), scan)
+    assert {shape[1:] for shape in seen} == {(1, 16, 16, 4)}
+    assert sum(shape[0] for shape in seen) == 3 * 3 * 2  # steps of 8, 8 and 2
+
+
+def test_every_slice_is_flipped() -> None:
+    torch.manual_seed(0)
+    network, volume = nn.Conv2d(1, 1, 3, padding=1), torch.randn(1, 1, 32, 32, 5)
+    with torch.inference_mode():
+        found = ScanInferer(SLICES, 2, test_time_flips=True)(volume, network)
+        expected = torch.stack([average_over_flips(network, volume[..., z]) for z in range(5)], dim=-1)
+        assert not torch.allclose(found[..., 0], network(volume[..., 0]), atol=1e-2)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_metadata_says_whether_to_flip_unless_the_user_does() -> None:
+    metadata = {**SLICES, "operating_point": {"test_time_flips": True}}
+    assert [ScanInferer(metadata, 4, flips).tta for flips in (None, "null", "false")] == [True, True, False]
+    assert not ScanInferer(SLICES, 4).tta
+    with pytest.raises(UserError, match="test_time_flips is 'maybe'; expected: true or false"):
+        ScanInferer(metadata, 4, "maybe")
