@@ -11,7 +11,9 @@ from functools import cache
 from typing import Any
 
 import torch
-from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
+from monai.data import MetaTensor
+from monai.inferers import Inferer, SlidingWindowInferer
+from monai.utils import convert_to_dst_type
 from torch import Tensor
 
 from ..settings import flag, optional
@@ -70,18 +72,20 @@ class ScanInferer(NetworkInferer):
         point = metadata.get("operating_point", OPERATING_POINT)  # while training there is none
         flips = optional(test_time_flips)
         super().__init__(amp, point["test_time_flips"] if flips is None else flips)
-        settings = metadata["preprocessing"]
-        self.windows: Inferer
-        if "patch_size" in settings:
-            self.windows = SlidingWindowInferer(settings["patch_size"], batch_size, overlap=0.5, mode="gaussian")
-        else:
-            self.windows = SliceInferer(roi_size=[settings["size"]] * 2, sw_batch_size=batch_size, spatial_dim=2)
+        self.batch_size = batch_size
+        patch_size = metadata["preprocessing"].get("patch_size")
+        self.patches = patch_size and SlidingWindowInferer(patch_size, batch_size, overlap=0.5, mode="gaussian")
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Maps scans (B, C, X, Y, Z) to logits (B, K, X, Y, Z)."""
+        """Maps scans (B, C, X, Y, Z) to logits (B, K, X, Y, Z) of the same type."""
         apply = super().__call__
-        logits: Tensor = self.windows(inputs, lambda images: apply(images, network, *args, **kwargs))
-        return logits
+        if self.patches:
+            logits: Tensor = self.patches(inputs, lambda images: apply(images, network, *args, **kwargs))
+            return logits
+        plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        batches = plain.movedim(-1, 1).flatten(0, 1).split(self.batch_size)
+        maps = torch.cat([apply(batch, network, *args, **kwargs) for batch in batches])
+        return convert_to_dst_type(maps.unflatten(0, (len(inputs), -1)).movedim(1, -1), inputs)[0]
 
 
 @cache
