@@ -29,7 +29,7 @@ from .predictor import Predictor
 PROBABILITY_STEPS = 255
 """A probability map holds round(255 p) in one byte a voxel."""
 
-Stage = Callable[[str], AbstractContextManager[object]]
+Timer = Callable[[str], AbstractContextManager[object]]
 """Opens a context that takes the time of a stage by its name."""
 
 
@@ -105,7 +105,7 @@ class Segmenter:
         probability: bool = False,
         anatomy: tuple[Tissues, Lungs] | None = None,
         progress: Callable[[int], Any] | None = None,
-        stage: Stage = nullcontext,
+        timer: Timer = nullcontext,
     ) -> Segmentation:
         """Segments one scan.
 
@@ -116,7 +116,7 @@ class Segmenter:
             anatomy: tissue and lungs of the scan, where the caller knows them; weights that see the
                 box around the lungs find them otherwise.
             progress: called with the number of slices that were done.
-            stage: takes the time of "network" and of "back to grid".
+            timer: takes the time of "network" and of "back to grid".
 
         Returns:
             The mask, in the scan's stored orientation.
@@ -135,10 +135,10 @@ class Segmenter:
             batch = range(start, min(start + BATCH_SIZE, len(slices)))
             seen = range(max(batch.start, z.start), min(batch.stop, z.stop))
             if seen:  # the whole batch then: the same batch gives the same bits
-                with stage("network"):
+                with timer("network"):
                     maps = self._probabilities(scan, slices, batch, box)
                     features += self._features(batch, seen)
-                with stage("back to grid"):
+                with timer("back to grid"):
                     for index in seen:
                         back = resize_slice(maps[..., index - start].contiguous(), size)
                         turned[x, y, index] = (back >= self.threshold).numpy()
@@ -146,7 +146,7 @@ class Segmenter:
                             turned_kept[x, y, index] = (back * PROBABILITY_STEPS).round().to(torch.uint8).numpy()
             if progress is not None:
                 progress(len(batch))
-        with stage("back to grid"):
+        with timer("back to grid"):
             mask, notes = self._without_small_lesions(mask, scan)
         score = float(self.ood(torch.cat(features)).mean()) if self.ood and features else None
         return Segmentation(mask, kept, notes + self._ood_warning(score), score)

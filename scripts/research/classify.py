@@ -184,18 +184,18 @@ def classify_file(
     if len(cases) != 1:
         raise UserError(f"{path}: {len(cases)} scans; expected: one")
     with unfinished_folder(target.parent) as folder, ExitStack() as stack:
-        built, watch = folder / "results", StageTimer()
+        built, timer = folder / "results", StageTimer()
         built.mkdir()
-        with watch("read"):
+        with timer("read"):
             scan = read_case(cases[0], stack, volume, series)
             slices = HounsfieldSlices(scan, intensity)
         if isinstance(infection, Segmenter):
-            found = infection.segment(scan, slices, probability=True, stage=watch)
+            found = infection.segment(scan, slices, probability=True, timer=timer)
         else:
             found = given_infection(infection, scan)
-        with watch("classes"):
+        with timer("classes"):
             classes = classifier.classify(scan, slices, found)
-        with watch("write"):
+        with timer("write"):
             write_classes(classes, scan, classes_path(built, scan))
         notes = [*found.notes, *(Note("intensity", remark, "assumption") for remark in slices.map.remarks)]
         report = build_report(
@@ -203,7 +203,7 @@ def classify_file(
             measure_classes(classes, found.mask, scan.voxel_mm3 / 1000 if scan.voxel_size_known else None),
             _describe_models(infection, classifier),
             {"intensity": intensity, "device": str(classifier.device)},
-            watch.seconds,
+            timer.seconds,
             notes,
         )
         write_json(built / REPORT, report)
