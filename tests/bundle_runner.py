@@ -84,6 +84,14 @@ def run_bundle(run_id: str, config: str, ok: bool = True, cwd: Path = ROOT, **se
     return Done(int(failed is not None), out.getvalue(), err.getvalue())
 
 
+def run_inference(scan: Path, weights: Path, out: Path, **settings: object) -> Path:
+    """Segments one scan by `run inference` on the CPU; returns the path of the mask."""
+    paths = {"dataset_dir": scan, "checkpoint": weights, "output_dir": out}
+    run_bundle("inference", "configs/inference.yaml", device="cpu", **paths, **settings)
+    (mask,) = out.iterdir()
+    return mask
+
+
 def run_command(*words: object, ok: bool = True) -> Done:
     """Runs `python -m scripts` in this process; fails unless told that it may fail."""
     out, err = io.StringIO(), io.StringIO()

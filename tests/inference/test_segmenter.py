@@ -21,7 +21,7 @@ from scripts.inference.predictor import Predictor, slices_in_view
 from scripts.inference.segmenter import Segmenter
 from scripts.io.reading import read_scan
 from scripts.io.volume import Scan, canonical
-from tests.bundle_runner import run_bundle
+from tests.bundle_runner import run_inference
 
 MakeScan = Callable[..., tuple[Path, Path]]
 Turned = Callable[[nib.Nifti1Image, str], nib.Nifti1Image]
@@ -59,10 +59,9 @@ def test_the_mask_is_that_of_run_inference(weights: Path, tmp_path: Path) -> Non
     image = nib.Nifti1Image(image.dataobj, affine, image.header)
     nib.save(image, tmp_path / "scan.nii.gz")
     _, found, threshold = segment(Segmenter(weights, device="cpu", test_time_flips=True), tmp_path / "scan.nii.gz")
-    paths = {"dataset_dir": tmp_path / "scan.nii.gz", "checkpoint": weights, "output_dir": tmp_path / "out"}
-    settings = {"device": "cpu", "threshold": threshold, "test_time_flips": True}
-    run_bundle("inference", "configs/inference.yaml", **settings, **paths)
-    expected = np.asarray(nib.load(tmp_path / "out" / "scan_infection.nii.gz").dataobj)
+    settings = {"threshold": threshold, "test_time_flips": True}
+    mask = run_inference(tmp_path / "scan.nii.gz", weights, tmp_path / "out", **settings)
+    expected = np.asarray(nib.load(mask).dataobj)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -74,9 +73,8 @@ def test_around_the_lungs_the_mask_is_that_of_run_inference(
     weights = make_checkpoint(tmp_path / "model.pt", steps={"field_of_view": "lungs", "z_score": False})
     segmenter = Segmenter(weights, device="cpu")
     scan, found, threshold = segment(segmenter, tmp_path / "scan.nii.gz")
-    paths = {"dataset_dir": tmp_path / "scan.nii.gz", "checkpoint": weights, "output_dir": tmp_path / "out"}
-    run_bundle("inference", "configs/inference.yaml", device="cpu", threshold=threshold, **paths)
-    expected = np.asarray(nib.load(tmp_path / "out" / "scan_infection.nii.gz").dataobj)
+    mask = run_inference(tmp_path / "scan.nii.gz", weights, tmp_path / "out", threshold=threshold)
+    expected = np.asarray(nib.load(mask).dataobj)
     np.testing.assert_array_equal(found, expected)
     lungs = np.argwhere(phantom.lungs > 0)
     low, high = lungs.min(axis=0), lungs.max(axis=0) + 1

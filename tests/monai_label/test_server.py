@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import SimpleITK as sitk  # noqa: N813
 from scripts.inference.metadata import read_metadata
 from scripts.monai_label import checkpoints
 from scripts.monai_label.deployment import NAME
+from tests.bundle_runner import run_command, run_inference
 
 Server = Any  # tests/monai_label/conftest.py
 
@@ -28,18 +27,6 @@ pytestmark = [pytest.mark.monailabel, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = f"{NAME}_demo"
-
-
-def run_inference(scan: Path, weights: Path, out: Path, **settings: object) -> Path:
-    """The mask of `run inference`, in the main environment."""
-    words = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml"]
-    settings = {"dataset_dir": scan, "checkpoint": weights, "output_dir": out, "device": "cpu", **settings}
-    words += [str(text) for key, value in settings.items() for text in (f"--{key}", value)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (mask,) = out.iterdir()
-    return mask
 
 
 def assert_same(answer: requests.Response, expected: Path, folder: Path) -> np.ndarray:
@@ -303,7 +290,4 @@ def wait_for_training(server: Server, request: dict[str, object]) -> str:
 
 def command(server: Server, *words: str) -> str:
     """One of the commands for people, in the main environment."""
-    line = [sys.executable, "-m", "scripts", "monai_label", *words, "--deployment", str(server.deployment)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_command("monai_label", *words, "--deployment", server.deployment).stdout

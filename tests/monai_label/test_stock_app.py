@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import requests
 
 from scripts.data.phantom.dataset import write_phantom_dataset
 from scripts.monai_label.deployment import NAME
+from tests.bundle_runner import run_inference
 
 Server = Any  # tests/monai_label/conftest.py
 
@@ -64,15 +62,10 @@ def test_info_says_what_the_model_segments(stock: Server) -> None:
 def test_the_mask_is_that_of_run_inference(upload: bool, stock: Server, tmp_path: Path) -> None:
     scan = stock.deployment.parent / "studies" / "phantom_001.nii.gz"
     weights = stock.deployment / "model" / NAME / "models" / "model.pt"
-    words = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml"]
-    words += ["--dataset_dir", scan, "--checkpoint", weights, "--output_dir", tmp_path / "out", "--device", "cpu"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    expected = run_inference(scan, weights, tmp_path / "out")
     answer = stock.infer(upload=scan) if upload else stock.infer("phantom_001")
     assert answer.status_code == 200, answer.text
     (tmp_path / "answer.nii.gz").write_bytes(answer.content)
-    (expected,) = (tmp_path / "out").iterdir()
     found, wanted = nib.load(tmp_path / "answer.nii.gz"), nib.load(expected)
     np.testing.assert_array_equal(found.get_fdata(), wanted.get_fdata())
     np.testing.assert_allclose(found.affine, wanted.affine, atol=1e-4)
