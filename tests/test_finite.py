@@ -160,7 +160,7 @@ def test_training_neither_writes_nor_resumes_such_weights(tmp_path: Path) -> Non
 )
 def test_numbers_of_the_metadata_are_finite(section: str, value: object, named: str, checkpoint: Path) -> None:
     change_metadata(checkpoint, **{section: value})
-    with pytest.raises(UserError, match=rf"model\.json: {named}; expected: a finite number"):
+    with pytest.raises(UserError, match=rf"model\.json: {named}"):
         read_metadata(checkpoint)
 
 

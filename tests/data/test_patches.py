@@ -150,5 +150,5 @@ def test_a_patch_that_the_networks_cannot_take_is_refused(size: tuple[int, ...],
 def test_slices_with_gaps_are_no_volume(make_dataset: MakeDataset) -> None:
     (case,) = select_cases(make_dataset(cases=1, folds=1), "all")
     VolumeDataset([{**case, "slices": [3, 1, 2]}], NetworkGrid(size=48), INPUT)
-    with pytest.raises(UserError, match=r"3 slices with gaps between them; expected: whole volumes"):
+    with pytest.raises(UserError, match="3 slices with gaps between them"):
         VolumeDataset([{**case, "slices": [1, 2, 4]}], NetworkGrid(size=48), INPUT)

@@ -139,7 +139,7 @@ def test_an_epoch_may_serve_a_part_that_is_drawn_anew(make_dataset: MakeDataset)
     assert set().union(*seen) == every
     assert equal(whole, SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=1000))
     for wrong in (0, 20.5, "many"):
-        with pytest.raises(UserError, match=r"slices_per_epoch is .*; expected: a whole number from 1 on, or null"):
+        with pytest.raises(UserError, match="slices_per_epoch is"):
             SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=wrong)  # type: ignore[arg-type]
 
 

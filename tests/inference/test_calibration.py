@@ -46,7 +46,7 @@ def test_the_command_completes_the_metadata_and_segment_obeys(
         with pytest.raises(UserError, match=message):
             calibrate(weights, str(data), [other], False, 10, torch.device("cpu"))
     write_metadata(other, **{**stated, "preprocessing": {**stated["preprocessing"], "patch_size": [16, 16, 4]}})
-    with pytest.raises(UserError, match="sees volumes; expected here: a network for slices"):
+    with pytest.raises(UserError, match="sees volumes"):
         calibrate(other, str(data), [], False, 10, torch.device("cpu"))
     with pytest.raises(UserError, match="size is 50; expected: multiples of 16"):
         calibrate(weights, str(data), [], False, 10, torch.device("cpu"), size=50)

@@ -95,7 +95,7 @@ def test_broken_metadata_are_refused(checkpoint: Path) -> None:
 
 def test_a_metadata_cannot_ask_for_code(checkpoint: Path) -> None:
     change(checkpoint, network={"name": "os.system", "arguments": {"command": "true"}})
-    with pytest.raises(UserError, match=r"network is 'os\.system'; expected: .*resunet"):
+    with pytest.raises(UserError, match=r"network is 'os\.system'"):
         network_from_metadata(read_metadata(checkpoint))
 
 
@@ -119,15 +119,13 @@ def test_preprocessing_is_what_the_metadata_states(make_scan) -> None:
     assert (windowed.min(), windowed.max()) == (0, 1)
     other = preprocessing_from_metadata(VOLUMES, intensity="auto")(dict(item))["image"]
     assert torch.equal(other.as_tensor(), windowed.as_tensor())
-    with pytest.raises(UserError, match="the metadata's preprocessing has equalise; expected: size, window"):
+    with pytest.raises(UserError, match="the metadata's preprocessing has equalise"):
         preprocessing_from_metadata({"preprocessing": {**SLICES["preprocessing"], "equalise": True}})
 
 
 def test_what_streams_slices_refuses_a_network_for_volumes() -> None:
     require_slices(SLICES, "model.pt")
-    with pytest.raises(
-        UserError, match=r"model\.pt: fv_paspp_unet3d sees volumes; expected here: a network for slices"
-    ):
+    with pytest.raises(UserError, match=r"model\.pt: fv_paspp_unet3d sees volumes"):
         require_slices(VOLUMES, "model.pt")
 
 

@@ -254,5 +254,5 @@ def test_a_few_values_that_are_no_numbers_are_air_and_said(segmenter: Segmenter,
     assert any("NaN or infinite and are taken for air" in remark for remark in slices.map.remarks)
     values[:8] = np.nan
     nib.save(nib.Nifti1Image(values, affine), tmp_path / "more.nii")
-    with pytest.raises(UserError, match=r"more\.nii: 20\.\d% of the values are NaN or infinite; expected"):
+    with pytest.raises(UserError, match=r"more\.nii: 20\.\d% of the values are NaN or infinite"):
         HounsfieldSlices(read_scan(tmp_path / "more.nii"))

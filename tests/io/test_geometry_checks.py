@@ -58,7 +58,7 @@ def test_axes_are_found_in_any_stored_order(order):
     ],
 )
 def test_what_is_no_grid_of_slices_is_refused(affine, found):
-    with pytest.raises(UserError, match=rf"^scan\.nii: .*{found}.*; expected: ") as caught:
+    with pytest.raises(UserError, match=rf"^scan\.nii: .*{found}") as caught:
         check_geometry("scan.nii", CHEST, affine)
     assert "\n" not in str(caught.value)
 

@@ -115,9 +115,9 @@ def test_a_checkpoint_is_never_replaced(deployment: Path, make_checkpoint: Make)
 
 
 def test_unknown_names_and_folders_are_said(deployment: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no checkpoint 'x'; expected: \d{8}-\d{6}_start-[0-9a-f]{6}"):
+    with pytest.raises(UserError, match="no checkpoint 'x'"):
         checkpoints.use(deployment, "x")
-    with pytest.raises(UserError, match="no MONAI Label deployment; expected: a folder that `make monailabel` made"):
+    with pytest.raises(UserError, match="no MONAI Label deployment"):
         checkpoints.table(tmp_path)
 
 

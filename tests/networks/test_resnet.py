@@ -39,5 +39,5 @@ def test_a_stage_that_keeps_the_size_is_dilated(output_stride: int, dilations: l
 
 @pytest.mark.parametrize("base_width", [0, 2, 6, -4])
 def test_bad_width_is_refused(base_width: int) -> None:
-    with pytest.raises(ValueError, match=f"base_width is {base_width}; expected: multiples of 4"):
+    with pytest.raises(ValueError, match=f"base_width is {base_width}"):
         ResNetEncoder(34, 1, base_width)

@@ -174,14 +174,12 @@ def test_weights_in_each_others_place_are_refused(weights: Path, class_weights: 
         UserError, match=r"classes\.pt: tells ground glass .* expected here: weights that find infection"
     ):
         Segmenter(class_weights, "cpu")
-    with pytest.raises(
-        UserError, match=r"model\.pt: the metadata's resunet sees no infection map; expected: weights trained"
-    ):
+    with pytest.raises(UserError, match=r"model\.pt: the metadata's resunet sees no infection map"):
         Classifier(weights, "cpu")
 
 
 def test_several_scans_are_refused(models: tuple[Segmenter, Classifier], make_scan: MakeScan, tmp_path: Path) -> None:
     make_scan("a"), make_scan("b")
-    with pytest.raises(UserError, match="scans: 2 scans; expected: one"):
+    with pytest.raises(UserError, match="scans: 2 scans"):
         classify_file(tmp_path / "scans", tmp_path / "out", *models)
     assert not (tmp_path / "out").exists()

@@ -192,7 +192,7 @@ def test_steps_replace_those_of_the_budget(
     loader, epochs = (parser.get_parsed_content(id_) for id_ in ("train#dataloader", "max_epochs"))
     assert 20 <= epochs * len(loader) < 20 + 4 * len(loader)
     for name, steps in (("fv", 20), ("table3", 0)):
-        with pytest.raises(UserError, match=rf"--steps {steps} with .*; expected: 1 or more"):
+        with pytest.raises(UserError, match=f"--steps {steps} with"):
             run_experiment(read_experiment(name), data, str(tmp_path / "other"), steps=steps)
     assert not (tmp_path / "other").exists()
 

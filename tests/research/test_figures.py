@@ -75,7 +75,7 @@ def test_files(
     before = (out / "comparison.png").read_bytes()
     figure_files(scan, out, weights[:1], truth, slice_from_inferior=1, device="cpu", overwrite=True)
     assert (out / "comparison.png").read_bytes() != before
-    with pytest.raises(UserError, match="--slice 7 of 6; expected: 1 to 6"):
+    with pytest.raises(UserError, match="--slice 7 of 6"):
         figure_files(scan, tmp_path / "new", weights, slice_from_inferior=7)
     assert not (tmp_path / "new").exists()
 

@@ -75,7 +75,7 @@ def test_files(tmp_path: Path) -> None:
     (out / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="out: exists"):
         radiograph_files(*files, out, overwrite=True)
-    with pytest.raises(UserError, match="method is 'magic'; expected: attenuation, sum"):
+    with pytest.raises(UserError, match="method is 'magic'"):
         radiograph_files(*files, tmp_path / "new", method="magic")
     assert not (tmp_path / "new").exists()
 
@@ -85,6 +85,6 @@ def test_line_integrals_need_a_voxel_size(tmp_path: Path) -> None:
     for name, array in (("scan", hu), ("mask", mask)):
         nib.save(nib.Nifti1Image(array, np.diag([-1.0, -1, 1, 1])), tmp_path / f"{name}.nii.gz")
     files = tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz"
-    with pytest.raises(UserError, match="voxel size is unknown; expected: a scan with one, or --method sum"):
+    with pytest.raises(UserError, match="voxel size is unknown"):
         radiograph_files(*files, tmp_path / "out")
     radiograph_files(*files, tmp_path / "out", method="sum")

@@ -64,7 +64,7 @@ def test_few_values_that_are_not_finite_become_air_and_many_are_refused() -> Non
     values[:3] = torch.tensor([float("nan"), float("inf"), float("-inf")])
     assert to_hounsfield(values)[:4].tolist() == [-1024.0, -1024.0, -1024.0, -500.0]
     values[:20] = float("nan")
-    with pytest.raises(UserError, match=r"2\.0% of the values are NaN or infinite; expected: at most 1 %"):
+    with pytest.raises(UserError, match=r"2\.0% of the values are NaN or infinite"):
         to_hounsfield(values)
 
 

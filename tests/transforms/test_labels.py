@@ -80,5 +80,5 @@ def test_codes_of_any_key() -> None:
 
 def test_class_numbers_of_indices_and_of_greys() -> None:
     assert class_numbers(torch.tensor([0.0, 1.0, 2.0, 38.0, 75.0]), "a.png").tolist() == [0, 1, 2, 1, 2]
-    with pytest.raises(UserError, match=r"a\.png: holds the values 3, 255; expected: 0 background, 1 or 38 ground"):
+    with pytest.raises(UserError, match=r"a\.png: holds the values 3, 255"):
         class_numbers(torch.tensor([1.0, 255.0, 3.0]), "a.png")

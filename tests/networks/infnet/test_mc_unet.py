@@ -89,7 +89,7 @@ def test_contract() -> None:
     assert (model.edge_heads, model.mask_heads, model.size_multiple, model.deep_supervision) == (0, 0, 16, False)
     for mode in (True, False):
         assert model.train(mode)(torch.empty(2, 2, 48, 32, device="meta")).shape == (2, 3, 48, 32)
-        with pytest.raises(ValueError, match="40 x 32 pixels; expected: multiples of 16"):
+        with pytest.raises(ValueError, match="40 x 32 pixels"):
             model(torch.empty(2, 2, 40, 32, device="meta"))
     assert isinstance(create_network("mc_unet", base_width=4), MultiClassUNet)
 

@@ -183,7 +183,7 @@ def test_entries_that_do_not_fit_are_refused(tmp_path: Path, change, said: str) 
     content = weights(narrow(seed=1))
     change(content)
     torch.save(content, path)
-    with pytest.raises(UserError, match=rf"weights\.pth: entries do not fit: {said}; expected: .*res2net50_v1b_26w_4s"):
+    with pytest.raises(UserError, match=rf"weights\.pth: entries do not fit: {said}"):
         load_imagenet_weights(network, path)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -220,7 +220,7 @@ def test_a_network_starts_from_them_and_its_metadata_does_not_ask_for_them(tmp_p
     assert network.spec == {"name": "infnet", "arguments": {"base_width": 16}}
     with pytest.raises(UserError, match=r"of another shape"):
         create_pretrained("infnet", imagenet_weights=str(tmp_path / "weights.pth"), base_width=8)
-    with pytest.raises(UserError, match=r"network unet; expected"):
+    with pytest.raises(UserError, match="network unet"):
         create_pretrained("unet", imagenet_weights=str(tmp_path / "weights.pth"), base_width=4)
 
 
