@@ -3,6 +3,7 @@ SHELL := /bin/bash
 # make install packages into .venv, nothing else
 # make demo    train on synthetic scans and segment one that was not seen, in minutes, on a CPU
 # make test    lint, types, tests; TESTS="not slow" chooses among them by their marks
+# make coverage   the same tests, slower, with the lines that none of them reaches
 # make monailabel [WEIGHTS=path]   build MONAI Label's environment and an app around the bundle, print how to start it
 # make clean   remove what these made, but not results under out/
 #
@@ -12,6 +13,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 LABEL_PYTHON ?= $(PYTHON)
 TESTS ?=
+COVERAGE ?=
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,7 +28,7 @@ LABEL_BIN := $(LABEL_VENV)/bin
 LABEL_INSTALL := $(LABEL_BIN)/python -m pip install --quiet --constraint constraints-monailabel.txt
 WEIGHTS ?= $(firstword $(wildcard models/model.pt) $(DEMO)/model/model.pt)
 
-.PHONY: install demo test lint types pytest monailabel clean
+.PHONY: install demo test lint types pytest coverage monailabel clean
 
 # torch goes first and alone: what comes after finds it and does not bring another build.
 $(VENV)/ready: requirements.txt requirements-core.txt constraints.txt
@@ -88,7 +90,10 @@ types: $(VENV)/ready-dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "$(TESTS)" --cov --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "$(TESTS)" $(COVERAGE)
+
+coverage:
+	$(MAKE) pytest COVERAGE="--cov --cov-report=term-missing:skip-covered"
 
 clean:
 	rm -rf $(VENV) $(LABEL_VENV) .coverage .mypy_cache .pytest_cache .ruff_cache
