@@ -61,7 +61,7 @@ def _find_trachea(scan: DownsampledScan, gas: Mask, midline: float) -> Mask:
 
 
 def _is_trachea(part: Mask, place: tuple[slice, ...], scan: DownsampledScan, midline: float) -> bool:
-    """Whether a component is a long, slender tube that begins near the midline."""
+    """Return whether a component is a long, slender tube that begins near the midline."""
     areas: NDArray[np.int64] = part.sum(axis=(0, 1))
     top = ndimage.center_of_mass(part[:, :, -1])[0] + place[0].start
     dx, dy, dz = scan.spacing

@@ -20,7 +20,7 @@ _SLAB = 16  # slices read at once: whole cache lines of an array whose last axis
 
 @dataclass(frozen=True)
 class DownsampledScan:
-    """Holds a scan averaged over blocks of whole voxels.
+    """Hold a scan averaged over blocks of whole voxels.
 
     Attributes:
         hu: mean of each block, int16, in [-1024, 1500], (X', Y', Z').
@@ -74,7 +74,7 @@ def downsample(hu: NDArray[Any], spacing: Spacing) -> DownsampledScan:
 
 
 def _average(slab: NDArray[Any], steps: tuple[int, int, int]) -> NDArray[np.int16]:
-    """Mean of each block of a slab; blocks at the end hold what is left."""
+    """Return the mean of each block of a slab; blocks at the end hold what is left."""
     mean = np.nan_to_num(slab.astype(np.float32), nan=_LOWEST).clip(_LOWEST, _HIGHEST)
     for axis, step in enumerate(steps):
         starts = np.arange(0, slab.shape[axis], step)
@@ -110,7 +110,7 @@ def erode(mask: Mask, radius: float, spacing: Spacing) -> Mask:
 
 
 def dilate(mask: Mask, radius: float, spacing: Spacing) -> Mask:
-    """Dilates by a ball of `radius` mm."""
+    """Dilate by a ball of `radius` mm."""
     return distance(~mask, spacing) <= radius if mask.any() else mask
 
 

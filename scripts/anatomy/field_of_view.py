@@ -43,7 +43,7 @@ def find_box(seen: Tissues, lungs: Lungs) -> Box:
 
 
 def _around(mask: Mask, steps: tuple[int, int, int], spacing: Spacing, shape: tuple[int, int, int]) -> Box:
-    """The box of a mask on a grid of blocks, `MARGIN_MM` wider, in voxels."""
+    """Return the box of a mask on a grid of blocks, `MARGIN_MM` wider, in voxels."""
     sides = []
     for found, step, size, length in zip(box(mask), steps, spacing, shape, strict=True):
         margin = ceil(MARGIN_MM / size)

@@ -52,7 +52,7 @@ def _exchange(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[str]]:
 
 
 def _part(mask: NDArray[Any], spacing: Spacing) -> tuple[NDArray[np.uint8], list[str]]:
-    """Separates both lungs of a mask; where they meet is found on a downsampled grid."""
+    """Separate both lungs of a mask; where they meet is found on a downsampled grid."""
     steps = choose_steps(spacing)
     x, y, z = steps
     block = (spacing[0] * x, spacing[1] * y, spacing[2] * z)

@@ -20,7 +20,7 @@ from .tissue import Tissues
 
 @dataclass(frozen=True)
 class Lungs:
-    """Holds both lungs, on a grid of blocks of voxels.
+    """Hold both lungs, on a grid of blocks of voxels.
 
     Attributes:
         mask: 0 none, 1 right, 2 left, uint8 (X', Y', Z'), LPS.
@@ -119,7 +119,7 @@ def segment_lungs(seen: Tissues) -> Lungs:
 
 
 def _complete(aerated: Mask, room: Mask, airways: Mask, spacing: Spacing) -> NDArray[np.uint8]:
-    """Right and left lung, each with the opacities that lie in its room."""
+    """Return right and left lung, each with the opacities that lie in its room."""
     mask = np.zeros(aerated.shape, np.uint8)
     if not aerated.any():
         return mask
@@ -137,7 +137,7 @@ def _complete(aerated: Mask, room: Mask, airways: Mask, spacing: Spacing) -> NDA
 
 
 def _judge(lungs: Lungs) -> Lungs:
-    """The same lungs with what speaks against them."""
+    """Return the same lungs with what speaks against them."""
     x, y, z = (size * step for size, step in zip(lungs.spacing, lungs.steps, strict=True))
     cuts = find_cuts(lungs.mask, (x, y, z))
     return replace(lungs, cuts=cuts, doubts=find_doubts(lungs.shape[2], lungs.right_ml, lungs.left_ml, bool(cuts)))

@@ -143,11 +143,11 @@ class _Chest:
         )
 
     def level(self, fraction: float) -> int:
-        """The slice at a fraction of the lungs' height, from below."""
+        """Return the slice at a fraction of the lungs' height, from below."""
         return self.low + int(fraction * (self.high - self.low))
 
     def width(self, fraction: float) -> float:
-        """Width of both lungs in mm."""
+        """Return the width of both lungs in mm."""
         across = np.flatnonzero(self.lungs[:, :, self.level(fraction)].any(axis=1))
         return float(np.ptp(across) + 1) * self.spacing[0] if across.size else float("nan")
 

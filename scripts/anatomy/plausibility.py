@@ -51,7 +51,7 @@ def find_doubts(slices: int, right_ml: float, left_ml: float, cut: bool) -> list
 
 
 def _cut_ends(mask: NDArray[np.uint8]) -> list[str]:
-    """Whether lung goes on beyond the first or the last slice."""
+    """Return whether lung goes on beyond the first or the last slice."""
     areas = np.array([np.count_nonzero(mask[:, :, z]) for z in range(mask.shape[2])])
     ends = [name for name, z in (("lowest", 0), ("highest", -1)) if areas[z] > _CUT_END * areas.max()]
     if not ends:
@@ -63,7 +63,7 @@ def _cut_ends(mask: NDArray[np.uint8]) -> list[str]:
 
 
 def _cut_sides(mask: NDArray[np.uint8], spacing: Spacing) -> list[str]:
-    """Whether lung goes on beyond a side of the field of view."""
+    """Return whether lung goes on beyond a side of the field of view."""
     sides = {
         "right": (mask[0], spacing[1]),
         "left": (mask[-1], spacing[1]),

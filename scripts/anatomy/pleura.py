@@ -19,7 +19,7 @@ _THICKEST = 45.0  # mm of opacity between aerated lung and chest wall
 
 @dataclass(frozen=True)
 class Polar:
-    """Holds where each voxel of an axial slice lies as seen from the middle of the chest.
+    """Hold where each voxel of an axial slice lies as seen from the middle of the chest.
 
     Attributes:
         angle: direction in degrees, int (X, Y), in [0, 360).
@@ -64,7 +64,7 @@ def close_lung(lung: Mask, room: Mask, spacing: Spacing, centre: tuple[float, fl
 
 
 def _fill_to_the_wall(closed: Mask, room: Mask, polar: Polar, spacing: Spacing) -> Mask:
-    """A lung with the opacities between it and the chest wall."""
+    """Return a lung with the opacities between it and the chest wall."""
     outermost = _outermost(closed, polar)
     wall = _smooth(outermost, spacing)[polar.angle]
     inside = polar.radius[:, :, None] <= wall  # never where no lung is seen

@@ -17,7 +17,7 @@ _APART = 50.0  # mm between the middles of both lungs along x, at least
 
 
 def split_sides(lungs: Mask, spacing: Spacing, middle: float | None = None) -> tuple[NDArray[np.uint8], str]:
-    """Assigns every voxel of the grid to the nearest lung.
+    """Assign every voxel of the grid to the nearest lung.
 
     The lungs touch in front of the heart and behind it in a sheet of a voxel or two. The mask is
     eroded, by as little as it takes, until its two largest parts are a lung each; every voxel then

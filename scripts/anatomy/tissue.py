@@ -14,7 +14,7 @@ from .downsampling import DownsampledScan, Mask, Spacing, downsample
 
 @dataclass(frozen=True)
 class Tissues:
-    """Holds a downsampled scan with its body, aerated lung and airways.
+    """Hold a downsampled scan with its body, aerated lung and airways.
 
     Attributes:
         scan: the scan in blocks of about 2 mm.

@@ -15,7 +15,7 @@ LOSS_FORMS = ("sum", "paper_literal", "mean")
 
 
 def soft_dice(probability: Tensor, target: Tensor, batch: bool = True) -> Tensor:
-    """Soft Dice coefficient 2 * sum(p * g) / (sum(p) + sum(g)) of every channel.
+    """Return the soft Dice coefficient 2 * sum(p * g) / (sum(p) + sum(g)) of every channel.
 
     The denominator is clamped at 1e-5 and nothing is added to the numerator: an empty target gives
     0 whatever is predicted. With `batch` the sums run over the whole batch, in distributed training

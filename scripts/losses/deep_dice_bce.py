@@ -28,8 +28,8 @@ class DeepDiceBCELoss(nn.Module):
         super().__init__()
         self.mask_heads = mask_heads
         loss = DiceCELoss(sigmoid=True, batch=True, lambda_dice=1.0, lambda_ce=0.5, smooth_nr=1e-5, smooth_dr=1e-5)
-        share = (1 - MAIN_WEIGHT) / max(mask_heads, 1)
-        self.loss = DeepSupervisionLoss(loss, weights=[MAIN_WEIGHT, *[share] * mask_heads])
+        weight = (1 - MAIN_WEIGHT) / max(mask_heads, 1)
+        self.loss = DeepSupervisionLoss(loss, weights=[MAIN_WEIGHT, *[weight] * mask_heads])
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the loss as a float32 scalar, whatever the type of the logits.

@@ -93,7 +93,7 @@ def check_range(low: Tensor, high: Tensor) -> None:
 
 
 def prepare_maps(prob: Tensor, target: Tensor, rules: Rules = "plain") -> tuple[Tensor, Tensor]:
-    """What every measure starts with.
+    """Prepare maps for every measure.
 
     Args:
         prob: (B, 1, H, W), range [0, 1], any floating type.
@@ -115,7 +115,7 @@ def prepare_maps(prob: Tensor, target: Tensor, rules: Rules = "plain") -> tuple[
 
 
 def min_max_stretch(prob: Tensor) -> Tensor:
-    """Each map of (B, 1, H, W) scaled to reach 0 and 1, as the Inf-Net toolbox does.
+    """Return each map of (B, 1, H, W) scaled to reach 0 and 1, as the Inf-Net toolbox does.
 
     A constant map stays as it is, as with MATLAB's mapminmax. A healthy slice is forced to reach 1
     by this: use it to compare with figures that were made so, for nothing else.
@@ -156,6 +156,6 @@ def counts_over_thresholds(prob: Tensor, target: Tensor) -> Counts:
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, NaN (0 / 0) where there is nothing to divide by."""
+    """Return the quotient, NaN (0 / 0) where there is nothing to divide by."""
     dtype = working_dtype(numerator.device)
     return numerator.to(dtype) / denominator.to(dtype)

@@ -47,7 +47,7 @@ class _MapMetric(CumulativeIterationMetric):
         self._range: tuple[Tensor, Tensor] | None = None
 
     def _compute_list(self, y_pred: Any, y: Any = None, **kwargs: Any) -> Any:
-        """The rows of a list; items of one size are one batch."""
+        """Return the rows of a list; items of one size are one batch."""
         if y is None or len({(*p.shape, *t.shape) for p, t in zip(y_pred, y, strict=True)}) > 1:
             return super()._compute_list(y_pred, y, **kwargs)
         maps = (torch.stack([one.detach().as_subclass(Tensor) for one in items]) for items in (y_pred, y))
@@ -124,7 +124,7 @@ class SegmentationMeasures(_MapMetric):
         self.rules = rules
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """The rows of a batch: values (n, names), or counts (B, 4) for "pooled"."""
+        """Return the rows of a batch: values (n, names), or counts (B, 4) for "pooled"."""
         prob, target = self._maps(y_pred, y)
         cases, slices = len(prob), (batch_to_slices(prob), batch_to_slices(target))
         if self.aggregation == "pooled":
@@ -153,7 +153,7 @@ class SegmentationMeasures(_MapMetric):
         return values
 
     def _case_values(self, cases: int, values: Tensor, prob: Tensor, target: Tensor) -> Tensor:
-        """The measures of cases (B, names), given those of their slices."""
+        """Return the measures of cases (B, names), given those of their slices."""
         values = values.view(cases, -1, len(self.names)).nanmean(1)
         if self.rules != "plain" or not set(self.names) & set(OVERLAP_RATIOS):
             return values
@@ -164,7 +164,7 @@ class SegmentationMeasures(_MapMetric):
         return values
 
     def _case_counts(self, cases: int, prob: Tensor, target: Tensor) -> Tensor:
-        """The counts (B, 4) of cases whose slices are (B * Z, 1, H, W)."""
+        """Return the counts (B, 4) of cases whose slices are (B * Z, 1, H, W)."""
 
         def counts(p: Tensor, t: Tensor) -> Tensor:
             return torch.stack(counts_at(*prepare_maps(p, t), self.threshold), dim=1)
@@ -197,7 +197,7 @@ class SegmentationMetric(SegmentationMeasures):
         self.name = name
 
     def aggregate(self) -> Tensor:
-        """The measure, a scalar; NaN where no value is defined.
+        """Return the measure, a scalar; NaN where no value is defined.
 
         Raises:
             ValueError: as `SegmentationMeasures`.
@@ -233,12 +233,12 @@ class DiceOverThresholds(_MapMetric):
         self.rules = rules
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """The curves of a batch, (slices, 256)."""
+        """Return the curves of a batch, (slices, 256)."""
         prob, target = (batch_to_slices(maps) for maps in self._maps(y_pred, y))
         return per_slice(lambda p, t: dice_over_thresholds(p, t, rules=self.rules), prob, target)
 
     def aggregate(self) -> Tensor:
-        """The statistic, a scalar.
+        """Return the statistic, a scalar.
 
         Raises:
             ValueError: before the first call.
@@ -260,13 +260,13 @@ class SoftDiceLossMetric(_MapMetric):
     """
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """The sums of p g, p and g of each case, (B, 3)."""
+        """Return the sums of p g, p and g of each case, (B, 3)."""
         prob, target = self._maps(y_pred, y)
         sums = per_slice(_soft_sums, batch_to_slices(prob), batch_to_slices(target))
         return sums.view(len(prob), -1, 3).sum(1)
 
     def aggregate(self) -> Tensor:
-        """The loss, a scalar in [0, 1].
+        """Return the loss, a scalar in [0, 1].
 
         Raises:
             ValueError: before the first call.

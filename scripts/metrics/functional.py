@@ -98,7 +98,7 @@ def dice_over_thresholds(prob: Tensor, target: Tensor, *, rules: Rules = "plain"
 
 
 def mean_and_max_dice(curves: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean Dice and max Dice of a set as the Inf-Net toolbox defines them.
+    """Return the mean Dice and max Dice of a set as the Inf-Net toolbox defines them.
 
     Both belong to the mean curve of the set: one threshold for all images, not the best of each.
 
@@ -150,7 +150,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def measure(name: str, prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
-    """The measure of that name, (B,); the other arguments as `dice`.
+    """Return the measure of that name, (B,); the other arguments as `dice`.
 
     Raises:
         ValueError: for a name not in `MEASURES`, other shapes or unknown rules.
@@ -159,7 +159,7 @@ def measure(name: str, prob: Tensor, target: Tensor, *, threshold: float = 0.5, 
 
 
 def _ratio_by_rules(name: str, counts: Counts, rules: Rules) -> Tensor:
-    """The ratio; under the toolbox's rules 0 where no pixel agrees, whatever the target."""
+    """Return the ratio; under the toolbox's rules 0 where no pixel agrees, whatever the target."""
     value = OVERLAP_RATIOS[name](counts)
     return value if rules == "plain" else value.masked_fill(counts.tp == 0, 0.0)
 

@@ -11,7 +11,7 @@ MAX_PIXELS = 2**21  # eight slices of 512 x 512: all measures at once then need 
 
 
 def batch_to_slices(batch: Tensor) -> Tensor:
-    """The slices of a batch, without a copy for a single volume.
+    """Return the slices of a batch, without a copy for a single volume.
 
     Args:
         batch: (B, C, H, W), which is returned as it is, or (B, C, X, Y, Z), whose last axis counts
@@ -31,7 +31,7 @@ def batch_to_slices(batch: Tensor) -> Tensor:
 
 
 def case_to_slices(case: Tensor) -> Tensor:
-    """The slices (Z, 1, X, Y) of one case, plain tensor without a copy.
+    """Return the slices (Z, 1, X, Y) of one case, plain tensor without a copy.
 
     Args:
         case: (1, H, W) or (1, 1, H, W), a slice; (1, X, Y, Z) or (1, 1, X, Y, Z), a volume.

@@ -91,6 +91,6 @@ def _block_sums(values: Tensor, below: Tensor, right: Tensor) -> Tensor:
 
 
 def _spread(blocks: Tensor, below: Tensor, right: Tensor) -> Tensor:
-    """Each pixel's block value, (B, 2, 2) to (B, H, W)."""
+    """Return each pixel's block value, (B, 2, 2) to (B, H, W)."""
     top, bottom = (torch.where(right, row[:, 1:], row[:, :1])[:, None] for row in blocks.unbind(1))
     return torch.where(below[:, :, None], bottom, top)

@@ -12,7 +12,7 @@ TOLERANCE_MM = 1.0
 
 
 def surface_measures(predicted: Tensor, actual: Tensor, spacing: Sequence[float]) -> dict[str, float]:
-    """95th percentile Hausdorff distance and surface Dice at 1 mm of one case.
+    """Return the 95th percentile Hausdorff distance and surface Dice at 1 mm of one case.
 
     The field's convention for empty masks: there is no distance to a surface that is not there, so
     `hd95_mm` is NaN where either mask is empty; `surface_dice_1mm` is NaN where both are, 0 where

@@ -134,7 +134,7 @@ def json_ready(value: Any) -> Any:
 
 
 def _slice_table(prob: Tensor, target: Tensor, threshold: float, rules: Rules) -> pd.DataFrame:
-    """Index, counts and measures of slices (Z, 1, X, Y); the one transfer to the CPU."""
+    """Return the index, counts and measures of slices (Z, 1, X, Y); the one transfer to the CPU."""
 
     def columns(p: Tensor, t: Tensor) -> Tensor:
         measures = measure_all(p, t, threshold=threshold, rules=rules)
@@ -165,7 +165,7 @@ def _case_figures(slices: pd.DataFrame, rules: Rules) -> Row:
 
 
 def _ratios(counts: dict[str, int]) -> Row:
-    """The overlap measures of summed counts."""
+    """Return the overlap measures of summed counts."""
     tensors = Counts(**{field: torch.tensor(n) for field, n in counts.items()})
     return {name: float(OVERLAP_RATIOS[name](tensors)) for name in OVERLAP_MEASURES}
 
@@ -179,7 +179,7 @@ def _voxel_ml(spacing: Sequence[float] | None) -> float | None:
 
 
 def _volumes(case: Row, voxel_ml: float) -> Row:
-    """Lesion volumes; the error is signed, predicted - actual."""
+    """Return lesion volumes; the error is signed, predicted - actual."""
     return {
         "volume_ml": case["actual"] * voxel_ml,
         "predicted_volume_ml": case["predicted"] * voxel_ml,
@@ -189,7 +189,7 @@ def _volumes(case: Row, voxel_ml: float) -> Row:
 
 
 def _masks(prob: Tensor, target: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Predicted and actual mask (X, Y, Z) of slices (Z, 1, X, Y)."""
+    """Return predicted and actual mask (X, Y, Z) of slices (Z, 1, X, Y)."""
 
     def masks(p: Tensor, t: Tensor) -> Tensor:
         prob, actual = prepare_maps(p, t)
@@ -215,7 +215,7 @@ def _pooled(slices: pd.DataFrame) -> Row:
 
 
 def _false_positives(lesion_free: pd.DataFrame, ml_column: str) -> Row:
-    """False positives on cases or slices without lesion: there, all that is predicted."""
+    """Return false positives on cases or slices without lesion: there, all that is predicted."""
     ml = lesion_free[ml_column].dropna() if ml_column in lesion_free else pd.Series(dtype=float)
     return {
         "n": len(lesion_free),

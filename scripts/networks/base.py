@@ -47,7 +47,7 @@ def check_size(image: Tensor, multiple: int, smallest: int = 0) -> None:
 
 
 class SegmentationNetwork(nn.Module):
-    """Checks the arguments that all networks share and holds what is asked of every network.
+    """Check the arguments that all networks share and hold what is asked of every network.
 
     The docstrings of the networks leave out the arguments that mean the same in all of them:
 

@@ -105,8 +105,8 @@ def _paint_bones(grid: Grid, image: Floats, cavity: Floats, rng: np.random.Gener
     pitch = rng.uniform(25, 29)
     phase = 2 * np.pi * (grid.z - 0.5 * grid.y + rng.uniform(0, pitch)) / pitch
     ribs = np.maximum(np.abs(cavity - 6) - 4.5, (0.1 - np.cos(phase)) * pitch / (2 * np.pi))
-    share = coverage(np.maximum(ribs, 18 - np.abs(grid.x)))
-    paint(image, np.where(grid.y < -60, 110, rng.uniform(280, 420)), share)
+    fraction = coverage(np.maximum(ribs, 18 - np.abs(grid.x)))
+    paint(image, np.where(grid.y < -60, 110, rng.uniform(280, 420)), fraction)
     for side in SIDES:
         blade = coverage(ellipsoid(grid, (side * 98, 74, 58), (34, 5, 48), turn=-side * 0.75))
         paint(image, 300, blade)

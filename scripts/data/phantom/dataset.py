@@ -47,7 +47,7 @@ class Case:
 
 
 def plan_case(number: int, seed: int = 0, size: int = 160, slices: int = 32) -> Case:
-    """Settles case `number` (from 1); it does not depend on how many cases there are.
+    """Plan case `number` (from 1); it does not depend on how many cases there are.
 
     Of every five cases one is healthy, one oblique, one not square; in the plane two are stored
     other than LPS, and one is stored from head to foot.
@@ -121,7 +121,7 @@ def _check_numbers(**numbers: tuple[Any, int, int]) -> None:
 
 
 def _files(cases: list[Case]) -> list[Path]:
-    """Everything a call writes, relative to OUT, the record first."""
+    """Return everything a call writes, relative to OUT, the record first."""
     return [Path(RECORD), *(Path(folder, f"{case.name}.nii.gz") for folder in FOLDERS for case in cases)]
 
 
@@ -174,7 +174,7 @@ def _write_case(folder: Path, case: Case) -> None:
 
 
 def _nifti(array: NDArray[Any], phantom: Phantom, case: Case) -> nib.Nifti1Image:
-    """The array as its case is stored: axes, tilt, both transforms, mm."""
+    """Return the array as its case is stored: axes, tilt, both transforms, mm."""
     turn = np.deg2rad(case.tilt)
     tilt = np.eye(4)
     tilt[1:3, 1:3] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]

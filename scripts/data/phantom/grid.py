@@ -37,7 +37,7 @@ class Grid:
 
     @cached_property
     def step(self) -> NDArray[np.float64]:
-        """Voxel size in mm of the standard thorax."""
+        """Return the voxel size in mm of the standard thorax."""
         return np.asarray(self.spacing) / np.asarray(self.scale)
 
     def _axis(self, axis: int) -> Floats:
@@ -47,32 +47,32 @@ class Grid:
 
     @cached_property
     def x(self) -> Floats:
-        """Position to the left, shape (X, 1, 1)."""
+        """Return the position to the left, shape (X, 1, 1)."""
         return self._axis(0)
 
     @cached_property
     def y(self) -> Floats:
-        """Position to posterior, shape (1, Y, 1)."""
+        """Return the position to posterior, shape (1, Y, 1)."""
         return self._axis(1)
 
     @cached_property
     def z(self) -> Floats:
-        """Position to superior, shape (1, 1, Z)."""
+        """Return the position to superior, shape (1, 1, Z)."""
         return self._axis(2)
 
     def index(self, points: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Nearest voxel of each point (N, 3); may lie outside the grid."""
+        """Return the nearest voxel of each point (N, 3); may lie outside the grid."""
         centre = (np.asarray(self.shape) - 1) / 2
         return np.rint((points - self.offset) / self.step + centre).astype(np.intp)
 
     def points(self, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Coordinates (N, 3) of the voxels in a mask."""
+        """Return the coordinates (N, 3) of the voxels in a mask."""
         centre = (np.asarray(self.shape) - 1) / 2
         return (np.argwhere(mask) - centre) * self.step + self.offset
 
 
 def coverage(level: Floats) -> Floats:
-    """Share of each voxel inside the surface `level = 0` (negative inside), in [0, 1].
+    """Return the fraction of each voxel inside the surface `level = 0` (negative inside), in [0, 1].
 
     The surface is taken as a plane within the voxel, so that thick slices blur slanted surfaces and
     leave upright ones sharp, as in a real scan.
@@ -105,9 +105,9 @@ def cylinder(grid: Grid, centre: tuple[float, float], radii: tuple[float, float]
     return ((norm - 1) * min(radii)).astype(np.float32)
 
 
-def paint(image: Floats, hu: float | Floats, share: Floats) -> None:
-    """Replace `share` of every voxel by material of `hu`, in place."""
-    image += share * (hu - image)
+def paint(image: Floats, hu: float | Floats, fraction: Floats) -> None:
+    """Replace `fraction` of every voxel by material of `hu`, in place."""
+    image += fraction * (hu - image)
 
 
 def noise(rng: np.random.Generator, grid: Grid, length: float) -> Floats:
@@ -118,7 +118,7 @@ def noise(rng: np.random.Generator, grid: Grid, length: float) -> Floats:
 
 
 def tubes(grid: Grid, starts: NDArray[np.float64], ends: NDArray[np.float64], radii: NDArray[np.float64]) -> Floats:
-    """Share of each voxel inside a set of straight tubes, in [0, 1].
+    """Return the fraction of each voxel inside a set of straight tubes, in [0, 1].
 
     The tubes are filled evenly with points and the points are counted in voxels, so that a vessel
     thinner than a voxel has the right partial volume.
@@ -143,7 +143,7 @@ def tubes(grid: Grid, starts: NDArray[np.float64], ends: NDArray[np.float64], ra
 
 
 def _frame(axis: NDArray[np.float64]) -> tuple[Floats, Floats]:
-    """Two unit vectors across each axis (N, 3)."""
+    """Return two unit vectors across each axis (N, 3)."""
     helper = np.where(np.abs(axis[:, :1]) < 0.7, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
     side = np.cross(axis, helper)
     side /= np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-6)
@@ -151,7 +151,7 @@ def _frame(axis: NDArray[np.float64]) -> tuple[Floats, Floats]:
 
 
 def _count(grid: Grid, points: NDArray[np.float64]) -> Floats:
-    """Share of each voxel that its points stand for; points outside the grid are left out."""
+    """Fraction of each voxel that its points stand for; points outside the grid are left out."""
     index = grid.index(points)
     index = index[((index >= 0) & (index < grid.shape)).all(axis=1)]
     counts = np.bincount(np.ravel_multi_index(tuple(index.T), grid.shape), minlength=int(np.prod(grid.shape)))

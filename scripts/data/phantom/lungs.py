@@ -44,8 +44,8 @@ def _fissures(grid: Grid) -> Floats:
     """Add the oblique fissures in HU: sheets about 1 mm thick from high behind to low in front."""
     sheet = grid.z + 4 - 0.9 * grid.y + 0.0016 * grid.x**2
     blur = 0.5 * float(grid.step[2]) + 1
-    share: Floats = np.clip(1 - np.abs(sheet) / blur, 0, 1) / blur
-    return 500 * share
+    fraction: Floats = np.clip(1 - np.abs(sheet) / blur, 0, 1) / blur
+    return 500 * fraction
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Infection:
     """Infection on the grid.
 
     Attributes:
-        ground_glass: share of ground-glass in each voxel of lung, in [0, 1].
+        ground_glass: fraction of ground-glass in each voxel of lung, in [0, 1].
         consolidation: the same for consolidation, painted over the ground-glass.
         ground_glass_hu: HU of the ground-glass.
         consolidation_hu: HU of the consolidation.
@@ -77,9 +77,9 @@ class Infection:
 
 def grow_infection(grid: Grid, surfaces: Surfaces, lungs: NDArray[np.uint8], rng: np.random.Generator) -> Infection:
     """Grow patches of ground glass, some consolidated, over about 1 to 35 % of the lungs."""
-    share = float(np.exp(rng.uniform(np.log(0.01), np.log(0.35))))
-    count = int(rng.integers(2, 6) + 20 * share)
-    volumes = 1.5 * share * (lungs > 0).sum() * np.prod(grid.step) * rng.dirichlet(np.full(count, 1.5))
+    fraction = float(np.exp(rng.uniform(np.log(0.01), np.log(0.35))))
+    count = int(rng.integers(2, 6) + 20 * fraction)
+    volumes = 1.5 * fraction * (lungs > 0).sum() * np.prod(grid.step) * rng.dirichlet(np.full(count, 1.5))
     rough = 5 * noise(rng, grid, 11) + 2.5 * noise(rng, grid, 4)
     haze = np.full(grid.shape, -np.inf, np.float32)
     solid = haze.copy()

@@ -67,8 +67,8 @@ def make_phantom(
     dx, dy, dz = rng.uniform(-6, 6, 3)
     grid = Grid(shape, spacing, scale=(sx, sy, sz), offset=(dx, dy, dz))
     surfaces = draw_surfaces(grid, rng)
-    lung_share = coverage(surfaces.lungs)
-    lungs = np.where(lung_share >= 0.5, np.where(grid.x > 0, LEFT, RIGHT), 0).astype(np.uint8)
+    lung_fraction = coverage(surfaces.lungs)
+    lungs = np.where(lung_fraction >= 0.5, np.where(grid.x > 0, LEFT, RIGHT), 0).astype(np.uint8)
     if not lungs.any():
         raise ValueError(f"no lung in the field of view of shape {shape} and spacing {spacing} mm")
     image = paint_body(grid, surfaces, rng)
@@ -78,7 +78,7 @@ def make_phantom(
         infection = grow_infection(grid, surfaces, lungs, infection_rng)
         infection.paint(tissue)
         mask = _without_specks(grid, infection.mask & (lungs > 0))
-    paint(image, tissue, lung_share)
+    paint(image, tissue, lung_fraction)
     paint_vessels(grid, image, lungs, rng)
     paint_airways(grid, image, lungs, rng)
     return Phantom(_scan(grid, image, rng), mask.astype(np.uint8), lungs, _affine(grid))
@@ -102,7 +102,7 @@ def _scan(grid: Grid, image: Floats, rng: np.random.Generator) -> NDArray[np.int
 
 
 def _affine(grid: Grid) -> NDArray[np.float64]:
-    """Centre of the volume at the world's origin; LPS voxels in RAS+ coordinates."""
+    """Return the centre of the volume at the world's origin; LPS voxels in RAS+ coordinates."""
     affine = np.diag([-grid.spacing[0], -grid.spacing[1], grid.spacing[2], 1.0])
     affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(grid.shape) - 1) / 2)
     return affine

@@ -23,7 +23,7 @@ class Tree:
 
 
 def grow_tree(root: NDArray[np.float64], targets: NDArray[np.float64], twig: float, thrift: float = 0.35) -> Tree:
-    """Grows a tree from `root` through all `targets` (N, 3).
+    """Grow a tree from `root` through all `targets` (N, 3).
 
     Targets join in the order of their distance from the root, each where the added length plus
     `thrift` times the way to the root is least. Radii follow Murray's law, r^3 summed over the
@@ -68,13 +68,13 @@ def paint_airways(grid: Grid, image: Floats, lungs: NDArray[np.uint8], rng: np.r
 
 def paint_vessels(grid: Grid, image: Floats, lungs: NDArray[np.uint8], rng: np.random.Generator) -> None:
     """Arteries and veins of both lungs, of blood's HU, in place."""
-    share = np.zeros(grid.shape, np.float32)
+    fraction = np.zeros(grid.shape, np.float32)
     for side, code in zip(SIDES, (LEFT, RIGHT), strict=True):
         for height in (14.0, -6.0):  # arteries enter above the veins
             targets = _targets(grid, lungs == code, 170, rng)
             tree = grow_tree(np.array([side * 36, 2.0, height]), targets, twig=float(rng.uniform(0.8, 1.05)))
-            share = np.maximum(share, tubes(grid, tree.starts, tree.ends, tree.radii))
-    paint(image, BLOOD, share)
+            fraction = np.maximum(fraction, tubes(grid, tree.starts, tree.ends, tree.radii))
+    paint(image, BLOOD, fraction)
 
 
 def _targets(grid: Grid, lung: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -51,7 +51,7 @@ class ReceptiveFieldBlock(nn.Module):
 
 
 class ParallelPartialDecoder(nn.Module):
-    """Multiplies finer features by coarser ones and sums all up in the global map S_g.
+    """Multiply finer features by coarser ones and sum all up in the global map S_g.
 
     Args:
         channels: channels of each of the three inputs.
