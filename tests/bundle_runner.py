@@ -1,4 +1,5 @@
-"""`monai.bundle run` for the tests: in this process, or in one of its own where the process is what is tested."""
+"""`monai.bundle run` for the tests: in this process,
+or in one of its own where the process is what is tested."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def run_process(command: Sequence[object], cwd: Path = ROOT, ok: bool = True) ->
 
 
 def run_bundle(run_id: str, config: str, ok: bool = True, cwd: Path = ROOT, **settings: object) -> Done:
-    """Does what the command line does, without the six seconds that a process takes to import its packages.
+    """Does what the command line does,
+    without the six seconds that a process takes to import its packages.
 
     Values are read as the runner reads the words of a command line. A user's mistake ends the
     captured standard error, as the runner's last line would.
@@ -107,7 +109,8 @@ def run_command(*words: object, ok: bool = True) -> Done:
 
 
 def _run(run_id: str, config: object, values: dict[str, object]) -> None:
-    """`monai.bundle.run`, which keeps its workflow to itself; TensorBoard's writer has a thread until it is closed."""
+    """`monai.bundle.run`, which keeps its workflow to itself;
+    TensorBoard's writer has a thread until it is closed."""
     workflow = create_workflow(config_file=config, run_id=run_id, **values)
     assert isinstance(workflow, ConfigWorkflow)
     try:
@@ -121,7 +124,8 @@ def _run(run_id: str, config: object, values: dict[str, object]) -> None:
 
 @contextmanager
 def unchanged_process() -> Iterator[None]:
-    """One thread for torch; logging, random states and torch's switches are afterwards what they were."""
+    """One thread for torch; logging,
+    random states and torch's switches are afterwards what they were."""
     threads, log = torch.get_num_threads(), logging.getLogger()
     handlers, level = list(log.handlers), log.level
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002, MONAI seeds it

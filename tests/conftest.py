@@ -49,7 +49,8 @@ def lung_ct_data() -> Path:
 
 @pytest.fixture(scope="session")
 def sealed() -> set[str]:
-    """Patients that are kept for the final measurement: nothing may be trained or chosen on them."""
+    """Patients that are kept for the final measurement:
+    nothing may be trained or chosen on them."""
     return {"coronacases_003", "coronacases_006", "coronacases_009"}
 
 
@@ -91,7 +92,8 @@ def turned() -> Callable[..., nib.Nifti1Image]:
 
 
 def small_scan(seed: int = 0, shape: tuple[int, int, int] = (40, 36, 6)) -> tuple[np.ndarray, np.ndarray]:
-    """A scan without any symmetry: HU (X, Y, Z) in LPS with a soft-tissue body, air and one bright lesion."""
+    """A scan without any symmetry: HU (X, Y, Z) in LPS with a soft-tissue body,
+    air and one bright lesion."""
     rng = np.random.default_rng(seed)
     hu = rng.normal(-850, 40, shape)
     hu[:3], hu[:, -5:] = -1000, 60
@@ -151,7 +153,8 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_class_dataset(make_dataset: Callable[..., Path]) -> Callable[..., Path]:
-    """Writes `make_dataset`'s data set with multi-class labels: within every lesion left of the middle 1, right 2."""
+    """Writes `make_dataset`'s data set with multi-class labels:
+    within every lesion left of the middle 1, right 2."""
 
     def make(**kwargs: object) -> Path:
         folder = make_dataset(**kwargs)

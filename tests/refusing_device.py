@@ -76,7 +76,8 @@ class _Backend:
 
 
 def _compute(op: Any, *args: Any, **kwargs: Any) -> Any:
-    """Runs an operator on the host's views of its tensors and puts what it returns on the device."""
+    """Runs an operator on the host's views of its tensors and puts what it returns on the
+    device."""
     if op is aten._copy_from.default:
         return _copy(*args)
     if op is aten.as_strided.default or op is aten.view.dtype:

@@ -69,7 +69,8 @@ def save(ds: Dataset, path: Path, syntax: str = ExplicitVRLittleEndian) -> Path:
 
 @pytest.fixture
 def write_series() -> Callable[..., np.ndarray]:
-    """Writes a series whose file names do not tell the order; returns its stored values (Z, Y, X)."""
+    """Writes a series whose file names do not tell the order; returns its stored values (Z, Y,
+    X)."""
 
     def write(
         folder: Path,

@@ -66,7 +66,8 @@ def test_every_form_gives_the_mask_of_the_file(
 
 
 def test_results_are_those_of_the_command(model: InfectionSegmenter, weights: Path, scan: Path, tmp_path: Path) -> None:
-    """`save` writes what `segment` writes; only times, and what the command needs to resume, differ."""
+    """`save` writes what `segment` writes; only times, and what the command needs to resume,
+    differ."""
     command = CaseSegmenter(Segmenter(weights, "cpu", threshold=0.53), Settings(probability=True))
     segment_cases(command, expand_inputs([scan]), tmp_path / "out")
     written = tmp_path / "out" / "scan"
@@ -179,7 +180,8 @@ def test_files_but_dicom_need_no_extra(
 def test_the_snippets_of_the_documents_run(
     model: InfectionSegmenter, weights: Path, scan: Path, bundle_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the README and the first of docs/python.md, with the name that the package has here."""
+    """Those of the README and the first of docs/python.md,
+    with the name that the package has here."""
     monkeypatch.setattr("scripts.api.WEIGHTS", weights)
     for document in ("README.md", "docs/python.md"):
         snippet = re.findall(r"```python\n(.*?)```", (bundle_root / document).read_text(), re.DOTALL)[0]

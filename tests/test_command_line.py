@@ -135,7 +135,8 @@ def test_wrong_use_ends_in_one_line_and_code_2(words: str, monkeypatch, tmp_path
 
 
 def commands_of(text: str) -> list[list[str]]:
-    """Returns the words of every command line, in blocks and in running text, that has more than the command's name."""
+    """Returns the words of every command line, in blocks and in running text,
+    that has more than the command's name."""
     text = re.sub(r"\\\n\s*", " ", text)
     blocks = re.findall(r"^[^\S\n]*(?:#\s+)?(?:\S*/)?python -m scripts (.*)", text, re.MULTILINE)
     inline = [" ".join(one.split()) for one in re.findall(r"`python -m scripts ([^`]+)`", text)]

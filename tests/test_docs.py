@@ -56,7 +56,8 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def test_files_of_the_bundle_exist(document: Path) -> None:
-    """Configs of commands and files that texts name, relative to the bundle, to scripts/ or to configs/."""
+    """Configs of commands and files that texts name, relative to the bundle,
+    to scripts/ or to configs/."""
     text = document.read_text(encoding="utf-8")
     named = set(re.findall(r"(?<![\w/.])((?:configs|scripts|tests)/[\w/.-]*\w\.(?:yaml|json|py|conf))", text))
     named |= set(re.findall(r"`([a-z]\w*(?:/\w+)*/\w+\.(?:py|yaml))`", text))

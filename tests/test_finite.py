@@ -57,7 +57,8 @@ def checkpoint(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: MakeCheckpoint) -> list[str]:
-    """Entries of the network's weights: a weight, a running variance, and the bias of the last convolution."""
+    """Entries of the network's weights: a weight, a running variance,
+    and the bias of the last convolution."""
     state = torch.load(make_checkpoint(tmp_path_factory.mktemp("names") / "model.pt"), weights_only=True)
     first = next(key for key in state if key.endswith(".weight"))
     variance = next(key for key in state if key.endswith("running_var"))
@@ -71,7 +72,8 @@ def encoded(key: str) -> str:
 
 
 def mistake(call: Callable[[], object]) -> str:
-    """The user's mistake that a call ends with, below what MONAI and ignite wrap around it; empty without one."""
+    """The user's mistake that a call ends with, below what MONAI and ignite wrap around it;
+    empty without one."""
     try:
         call()
     except Exception as error:

@@ -29,7 +29,8 @@ MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE
 
 
 def name_of(file: str) -> str:
-    """`io/dicom/reading.py` to `io.dicom.reading`, `io/__init__.py` to `io`, `__init__.py` to ``."""
+    """`io/dicom/reading.py` to `io.dicom.reading`, `io/__init__.py` to `io`,
+    `__init__.py` to ``."""
     return file.removesuffix(".py").removesuffix("__init__").rstrip("/").replace("/", ".")
 
 
@@ -73,7 +74,8 @@ def test_no_circle_of_imports() -> None:
 
 
 def test_imports_within_the_package_are_relative() -> None:
-    """So that the same files are `scripts` in the bundle and `lung_infection_ct` where they are installed."""
+    """So that the same files are `scripts` in the bundle and `lung_infection_ct` where they are
+    installed."""
     absolute = {
         f"{file}:{node.lineno}"
         for file in MODULES.keys() - COPIED

@@ -55,7 +55,8 @@ def test_trachea_and_stomach_do_not(phantom, phantom_lungs):
 
 @pytest.mark.parametrize("depth", [12, 30])
 def test_consolidation_at_the_chest_wall_is_filled(phantom, phantom_lungs, depth):
-    """An opacity of muscle's HU that spans 45 mm along the wall and reaches `depth` mm into the lung."""
+    """An opacity of muscle's HU that spans 45 mm along the wall and reaches `depth` mm into the
+    lung."""
     right = phantom.lungs == TRUTH_RIGHT
     _, y, z = (int(v) for v in ndimage.center_of_mass(right))
     wall = int(np.flatnonzero(right[:, y, z]).min())
@@ -176,7 +177,8 @@ def test_normal001(normal001):
 @pytest.mark.parametrize("part", [slice(8, 28), slice(8, 40), slice(30, 60)], ids=["lower", "middle", "upper"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_lung_that_is_one_with_the_room_where_the_field_of_view_cuts_the_wall(phantom, part, side):
-    """The first columns of the field of view hold a cut rib with air of the room and of the lung around it."""
+    """The first columns of the field of view hold a cut rib with air of the room and of the lung
+    around it."""
     image, truth = phantom.image[:, :, part].copy(), phantom.lungs[:, :, part]
     if side == "left":
         image, truth = image[::-1], truth[::-1]
@@ -199,7 +201,8 @@ def test_a_lung_that_is_one_with_the_room_where_the_field_of_view_cuts_the_wall(
 
 
 def test_a_rim_of_cushion_away_from_the_border_is_no_part_of_the_body():
-    """A body with a hollow back on foam of lung's HU: within the convex hull, large, and open to the room."""
+    """A body with a hollow back on foam of lung's HU: within the convex hull, large,
+    and open to the room."""
     x, y = np.mgrid[:120, :120] * 2.25 - 135.0
     slice_ = np.full((120, 120), -1000, np.int16)
     slice_[(x / 100) ** 2 + (y / 80) ** 2 < 1] = 40
@@ -212,7 +215,8 @@ def test_a_rim_of_cushion_away_from_the_border_is_no_part_of_the_body():
 
 @pytest.mark.real_data
 def test_the_lower_part_of_a_chest_whose_wall_the_field_of_view_cuts(lung_ct_data):
-    """No lung of the right side was found here, because the room's air reaches it between two cut ribs."""
+    """No lung of the right side was found here,
+    because the room's air reaches it between two cut ribs."""
     path = lung_ct_data / "negatives" / "volumes" / "nodule_ge_standard_lower.nii.gz"
     image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
     hu = sitk.GetArrayFromImage(image).transpose(2, 1, 0).astype(np.int16)

@@ -1,4 +1,5 @@
-"""`segment` on real scans as they are (docs/data.md); the weights are random, files and lungs do not mind."""
+"""`segment` on real scans as they are (docs/data.md); the weights are random,
+files and lungs do not mind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Runs the training workflow for a few steps with BatchNorm in eval mode; records losses and gradients."""
+"""Runs the training workflow for a few steps with BatchNorm in eval mode;
+records losses and gradients."""
 
 import sys
 
@@ -16,7 +17,8 @@ def freeze(network: torch.nn.Module, _: object) -> None:
 
 
 def record(dataset: str, folder: str, *overlays: str) -> None:
-    """Writes `record.pt` into the folder: the loss of every step, and the gradients (steps, parameters)."""
+    """Writes `record.pt` into the folder: the loss of every step, and the gradients (steps,
+    parameters)."""
     flow = ConfigWorkflow(
         config_file=["configs/train.yaml", *overlays],
         workflow_type="train",

@@ -24,7 +24,8 @@ Parse = Callable[..., ConfigParser]
 
 @pytest.fixture
 def parse(bundle_root: Path, make_dataset: Callable[..., Path], tmp_path: Path) -> Parse:
-    """Reads configuration files as `monai.bundle run` does, with a small data set and settings on top."""
+    """Reads configuration files as `monai.bundle run` does,
+    with a small data set and settings on top."""
 
     def read(files: list[str], **settings: object) -> ConfigParser:
         parser = ConfigParser()

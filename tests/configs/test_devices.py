@@ -1,4 +1,5 @@
-"""Every workflow of the bundle on a device that cannot be read from the host, and on CUDA where there is one."""
+"""Every workflow of the bundle on a device that cannot be read from the host,
+and on CUDA where there is one."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def evaluated(device: str, dataset: Path, weights: Path, out: Path, *layers: str
 
 
 def assert_same_masks(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
-    """Kernels of another device may round otherwise; of some voxels in ten thousand the side may change."""
+    """Kernels of another device may round otherwise;
+    of some voxels in ten thousand the side may change."""
     assert len(found) == len(expected) > 0
     for one, other in zip(found, expected, strict=True):
         assert 0 < other.mean() < 1

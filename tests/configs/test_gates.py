@@ -1,4 +1,5 @@
-"""The gates of the model zoo: metadata, network in and out, exports, properties of the workflows."""
+"""The gates of the model zoo: metadata, network in and out, exports,
+properties of the workflows."""
 
 from __future__ import annotations
 

@@ -55,7 +55,8 @@ def test_parts(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("at_root")
 def test_learning_rate_is_cut_once_in_a_hundred_epochs(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
-    """The published code multiplies the current rate by 0.1 at every epoch from the 50th on: 1e-10 at the 55th."""
+    """The published code multiplies the current rate by 0.1 at every epoch from the 50th on:
+    1e-10 at the 55th."""
     found = parser(make_dataset(), tmp_path)
     optimizer, handler = found.get_parsed_content("optimizer"), found.get_parsed_content("train#schedule")
     rates = []

@@ -1,4 +1,5 @@
-"""What the model zoo's verification does with a bundle, on the files that git tracks, zipped and unpacked elsewhere."""
+"""What the model zoo's verification does with a bundle, on the files that git tracks,
+zipped and unpacked elsewhere."""
 
 from __future__ import annotations
 

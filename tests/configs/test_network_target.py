@@ -1,4 +1,5 @@
-"""Networks that a configuration names by `_target_`: trained, evaluated, applied and published like any other."""
+"""Networks that a configuration names by `_target_`: trained, evaluated,
+applied and published like any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every network's overlay, with the CPU preset after it: the network it names, and a loss that takes its maps."""
+"""Every network's overlay, with the CPU preset after it: the network it names,
+and a loss that takes its maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The workflows on real CT (docs/data.md says which); the weights are random, geometry does not mind."""
+"""The workflows on real CT (docs/data.md says which); the weights are random,
+geometry does not mind."""
 
 from __future__ import annotations
 

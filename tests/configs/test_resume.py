@@ -25,7 +25,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def train_and_kill(command: list[str], bundle_root: Path, env: dict[str, str], folder: Path, epochs: int) -> None:
-    """Starts training and kills it without warning at some moment after `epochs` epochs are on the disk."""
+    """Starts training and kills it without warning at some moment after `epochs` epochs are on the
+    disk."""
     process = subprocess.Popen(
         command, cwd=bundle_root, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )

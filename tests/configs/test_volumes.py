@@ -1,4 +1,5 @@
-"""The network for volumes by the commands of the contract: the same ones, its metadata says the rest."""
+"""The network for volumes by the commands of the contract: the same ones,
+its metadata says the rest."""
 
 from __future__ import annotations
 

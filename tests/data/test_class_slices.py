@@ -20,7 +20,8 @@ PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]
 
 
 def picture_case(folder: Path, codes: np.ndarray, grey: bool = False) -> dict[str, object]:
-    """A picture with its multi-class label, as palette or turned to grey, whose prior is not the mask."""
+    """A picture with its multi-class label, as palette or turned to grey,
+    whose prior is not the mask."""
     Image.fromarray(np.random.default_rng(0).integers(0, 256, codes.shape, dtype=np.uint8)).save(folder / "image.png")
     label = Image.fromarray(codes)
     label.putpalette(PALETTE)
@@ -35,7 +36,8 @@ def picture_case(folder: Path, codes: np.ndarray, grey: bool = False) -> dict[st
 
 @pytest.mark.parametrize("grey", [False, True])
 def test_codes_keep_their_place_and_value(grey: bool, tmp_path: Path) -> None:
-    """A label of 8 x 8 stretched to 16 x 16: every code twice in each direction and none between, as bilinear has."""
+    """A label of 8 x 8 stretched to 16 x 16: every code twice in each direction and none between,
+    as bilinear has."""
     codes = np.random.default_rng(1).integers(0, 3, (8, 8)).astype(np.uint8)
     dataset = ClassSliceDataset([picture_case(tmp_path, codes, grey)], NetworkGrid(size=16))
     expected = codes.T.repeat(2, 0).repeat(2, 1)  # x first

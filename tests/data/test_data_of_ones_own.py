@@ -1,4 +1,5 @@
-"""Data of one's own: lists from Windows, labels near their codes, other formats, one case, folds of other data."""
+"""Data of one's own: lists from Windows, labels near their codes, other formats, one case,
+folds of other data."""
 
 from __future__ import annotations
 

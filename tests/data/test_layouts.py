@@ -306,7 +306,8 @@ def test_real_covid_semiseg():
     ("name", "window"), [("radiopaedia_7_85703_0", "-1400,171"), ("radiopaedia_4_85506_1", "-1350,150")]
 )
 def test_windows_of_radiopaedia_volumes_are_those_that_were_measured(name, window):
-    """Recovered from air, fat and muscle; [-1250, 250] puts lung about 100 HU too high (docs/data.md)."""
+    """Recovered from air, fat and muscle; [-1250,
+    250] puts lung about 100 HU too high (docs/data.md)."""
     case = _case(name, Path(f"{name}.nii.gz"), Path("label.nii.gz"), None, False)
     assert case["intensity"] == f"window:{window}"
     assert "1250" not in case["intensity"]

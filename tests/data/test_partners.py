@@ -1,4 +1,5 @@
-"""A label belongs to its image wherever cases are read: stored in any order, refused elsewhere or of another size."""
+"""A label belongs to its image wherever cases are read: stored in any order,
+refused elsewhere or of another size."""
 
 from __future__ import annotations
 

@@ -70,7 +70,8 @@ def test_a_patch_is_a_part_of_its_volume(make_dataset: MakeDataset) -> None:
 
 
 def test_half_of_the_patches_lie_around_infection(make_dataset: MakeDataset) -> None:
-    """The share of infected voxels in the volume is far below; at a border a patch is moved inwards."""
+    """The share of infected voxels in the volume is far below;
+    at a border a patch is moved inwards."""
     dataset = patches(
         select_cases(make_dataset(cases=1, folds=1, shape=(40, 36, 16)), "all"),
         patch_size=(16, 16, 4),

@@ -80,7 +80,8 @@ def test_the_command_completes_the_metadata_and_segment_obeys(
 def test_only_slices_of_the_own_fold_are_judged_and_learnt_from(
     make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Split by slice, and with a picture among them: both halves of a volume are cases of their own."""
+    """Split by slice, and with a picture among them:
+    both halves of a volume are cases of their own."""
     folder = make_dataset(cases=2, folds=2, shape=(40, 36, 12))
     content = json.loads((folder / "datalist.json").read_text())
     parts = [list(range(0, 12, 2)), list(range(1, 12, 2))]

@@ -33,7 +33,8 @@ def segmenter(weights: Path) -> Segmenter:
 
 
 def segment(segmenter: Segmenter, path: Path, threshold: float | None = None) -> tuple[Scan, np.ndarray, float]:
-    """The scan, its mask, and the threshold: unless given, what about half of the voxels reach that the network saw."""
+    """The scan, its mask, and the threshold: unless given,
+    what about half of the voxels reach that the network saw."""
     scan = read_scan(path)
     slices = HounsfieldSlices(scan)
     kept = segmenter.threshold

@@ -1,4 +1,5 @@
-"""One reader for all entries: what a header says of itself is judged by the file, and everywhere alike."""
+"""One reader for all entries: what a header says of itself is judged by the file,
+and everywhere alike."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def write(path: Path, offset: float, between: bytes = bytes(4), behind: bytes = 
 
 
 def through_monai(path: Path) -> np.ndarray:
-    """The scan as training, evaluation, `run inference` and MONAI Label load it, turned back to its stored axes."""
+    """The scan as training, evaluation, `run inference` and MONAI Label load it,
+    turned back to its stored axes."""
     item = {"image": str(path)}
     for step in load_image()[:2]:
         item = step(item)
@@ -127,7 +129,8 @@ def test_a_quaternion_far_from_a_rotation_is_refused_by_every_entry(tmp_path):
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> Path:
-    """A folder with one case of its own, links to two elsewhere, one of them twice, and two loops."""
+    """A folder with one case of its own, links to two elsewhere, one of them twice,
+    and two loops."""
     folder = tmp_path / "cohort"
     write(folder / "case_a" / "a.nii.gz", 352)
     for name in "bc":

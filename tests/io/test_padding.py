@@ -1,4 +1,5 @@
-"""Padding of any value outside of the reconstruction circle is air for every entry; air stays as it is."""
+"""Padding of any value outside of the reconstruction circle is air for every entry;
+air stays as it is."""
 
 from __future__ import annotations
 

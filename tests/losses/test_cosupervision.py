@@ -17,7 +17,8 @@ THETA, BETA = 0.8, 0.4
 
 
 def halves() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Left half, top half and left quarter of a 4 x 4 image, as (1, 1, 4, 4) masks of 8, 8 and 4 pixels."""
+    """Left half, top half and left quarter of a 4 x 4 image, as (1, 1, 4, 4) masks of 8,
+    8 and 4 pixels."""
     left, top, quarter = (torch.zeros(1, 1, 4, 4) for _ in range(3))
     left[..., :2] = 1
     top[..., :2, :] = 1
@@ -31,7 +32,8 @@ def sure(mask: torch.Tensor) -> torch.Tensor:
 
 
 def batch(seed: int = 0, heads: int = 5, size: int = 8, n: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random logits (n, 1 + heads, size, size) and labels (n, 2, size, size) with unlike mask and edge."""
+    """Random logits (n, 1 + heads, size, size) and labels (n, 2, size,
+    size) with unlike mask and edge."""
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(n, 1 + heads, size, size, generator=generator)
     label = torch.rand(n, 2, size, size, generator=generator) < torch.tensor([0.4, 0.15]).view(1, 2, 1, 1)
@@ -101,7 +103,8 @@ def test_batch_dice_pools_the_batch() -> None:
 @pytest.mark.parametrize("batch_dice", [True, False])
 @pytest.mark.parametrize("logit", [-SURE, -120.0, 0.0, SURE])
 def test_empty_masks(batch_dice: bool, logit: float) -> None:
-    """Nothing to find: every Dice is 0 whatever is predicted, so the loss is 1 + 2*0.8 + 3*0.4, flat."""
+    """Nothing to find: every Dice is 0 whatever is predicted, so the loss is 1 + 2*0.8 + 3*0.4,
+    flat."""
     logits = torch.full((2, 6, 8, 8), logit, requires_grad=True)
     loss = CoSupervisionLoss(batch_dice=batch_dice)(logits, torch.zeros(2, 2, 8, 8))
     loss.backward()
@@ -122,7 +125,8 @@ def test_empty_edge_with_a_mask_is_finite() -> None:
 
 
 def test_denominator_is_clamped_at_1e_5() -> None:
-    """Where p = g = 1e-6 the slope is -2g/1e-5 * p(1-p); added, not clamped, it would be 0.76 of that."""
+    """Where p = g = 1e-6 the slope is -2g/1e-5 * p(1-p); added, not clamped,
+    it would be 0.76 of that."""
     logits = torch.full((1, 1, 1, 1), float(np.log(1e-6)), requires_grad=True)
     CoSupervisionLoss()(logits, torch.full((1, 2, 1, 1), 1e-6)).backward()
     assert logits.grad.item() == pytest.approx(-0.2e-6, rel=1e-3)

@@ -1,4 +1,5 @@
-"""The loss in several processes: together they optimise what one process with the whole batch would.
+"""The loss in several processes:
+together they optimise what one process with the whole batch would.
 
 The file is also the program of each process (`python test_cosupervision_distributed.py RANK
 FOLDER`).
@@ -21,7 +22,8 @@ WORLD = 2
 
 
 def ddp_batch() -> tuple[torch.Tensor, torch.Tensor]:
-    """Four images; the second half, which is the second process's share, has hardly any infection."""
+    """Four images; the second half, which is the second process's share,
+    has hardly any infection."""
     generator = torch.Generator().manual_seed(11)
     label = (torch.rand(4, 2, 8, 8, generator=generator) < 0.4).float()
     label[2:] = 0
@@ -35,7 +37,8 @@ def small_network() -> nn.Module:
 
 
 def worker(rank: int, folder: Path) -> None:
-    """One process of the group: its share of the batch, forward, backward under DDP, results to a file."""
+    """One process of the group: its share of the batch, forward, backward under DDP,
+    results to a file."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD)
     image, label = (part.chunk(WORLD)[rank] for part in ddp_batch())

@@ -29,7 +29,8 @@ TRUTH = [1.0, 0.0, 0.0, 0.0]
 
 
 def test_one_map_by_hand() -> None:
-    """p = 3/4, 1/4, 1/4, 1/2: overlap 3/4, sums 7/4 and 1, so the Dice loss is 1 - (3/2) / (11/4) = 5/11."""
+    """p = 3/4, 1/4, 1/4, 1/2: overlap 3/4, sums 7/4 and 1,
+    so the Dice loss is 1 - (3/2) / (11/4) = 5/11."""
     loss = DeepDiceBCELoss()(maps(LOG3, -LOG3, -LOG3, 0.0), LABEL).item()
     bce = -(3 * math.log(0.75) + math.log(0.5)) / 4
     assert loss == pytest.approx(5 / 11 + 0.5 * bce, abs=1e-5)
@@ -48,7 +49,8 @@ def test_heads_share_the_other_half() -> None:
 
 
 def test_dice_is_that_of_the_batch() -> None:
-    """The second volume has no lesion: alone its Dice loss would be 1, here it only adds to the sums."""
+    """The second volume has no lesion: alone its Dice loss would be 1,
+    here it only adds to the sums."""
     loss = DeepDiceBCELoss()(maps(20.0, -20.0, -20.0, -20.0), LABEL).item()
     assert loss == pytest.approx(0.0, abs=1e-6)
 

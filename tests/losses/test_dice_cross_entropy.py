@@ -1,4 +1,5 @@
-"""Dice and cross entropy of two classes from one logit: by hand, the formulas in float64, the published floor."""
+"""Dice and cross entropy of two classes from one logit: by hand, the formulas in float64,
+the published floor."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def formula(maps: np.ndarray, mask: np.ndarray, activation: bool = False) -> tuple[float, float]:
-    """Dice loss and cross entropy of two maps (B, 2, H, W), class by class and image by image, in float64.
+    """Dice loss and cross entropy of two maps (B, 2, H, W), class by class and image by image,
+    in float64.
 
     With `activation` the maps go through a sigmoid before the softmax, as in the published code.
     """
@@ -55,7 +57,8 @@ def formula(maps: np.ndarray, mask: np.ndarray, activation: bool = False) -> tup
 
 
 def test_undecided_by_hand() -> None:
-    """p = 1/2 everywhere and 8 of 16 pixels lesion: Dice is (2 * 4 + s) / (8 + 8 + s) for both classes, CE is ln 2."""
+    """p = 1/2 everywhere and 8 of 16 pixels lesion:
+    Dice is (2 * 4 + s) / (8 + 8 + s) for both classes, CE is ln 2."""
     loss = DiceCrossEntropyLoss()(torch.zeros(1, 1, 4, 4), label_of(2))
     assert loss.shape == ()
     assert loss.dtype == torch.float32
@@ -79,7 +82,8 @@ def test_a_column_too_many_by_hand() -> None:
 
 
 def test_images_count_one_by_one() -> None:
-    """Dice is that of an image, not of the batch: right (1), and a lesion of one column missed (0 and 24 / 28)."""
+    """Dice is that of an image, not of the batch: right (1),
+    and a lesion of one column missed (0 and 24 / 28)."""
     logits, label = logits_of(2, 0, size=30.0), label_of(2, 1)
     dice = (1 + 1 + SMOOTH / (4 + SMOOTH) + (24 + SMOOTH) / (28 + SMOOTH)) / 4
     entropy = (0 + 30 * 4 / 16) / 2
@@ -93,7 +97,8 @@ def test_perfect_prediction_is_zero(columns: int) -> None:
 
 
 def test_the_published_floor_is_not_ours() -> None:
-    """Sigmoid and softmax keep p below 1 / (1 + 1/e) = 0.731, however sure the network is: 0.3133 + 0.2689 remain."""
+    """Sigmoid and softmax keep p below 1 / (1 + 1/e) = 0.731, however sure the network is:
+    0.3133 + 0.2689 remain."""
     label, sure = label_of(2, 2), logits_of(2, 2)
     maps = np.concatenate([-sure.numpy(), sure.numpy()], axis=1)
     dice, entropy = formula(maps, label.numpy(), activation=True)

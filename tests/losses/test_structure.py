@@ -1,4 +1,5 @@
-"""Inf-Net's loss against numpy loops in float64 written from the equations, and against figures by hand."""
+"""Inf-Net's loss against numpy loops in float64 written from the equations,
+and against figures by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from scripts.losses.structure import InfNetLoss, structure_loss
 
 
 def batch(seed: int = 0, channels: int = 5, size: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and soft labels, mask and edge, larger than the neighbourhood; the images differ in infection."""
+    """Logits and soft labels, mask and edge, larger than the neighbourhood;
+    the images differ in infection."""
     generator = torch.Generator().manual_seed(seed)
     label = torch.zeros(3, 2, size, size)
     label[0, 0, 5:30, 8:20] = 1
@@ -74,7 +76,8 @@ def test_main_map_alone(legacy: bool) -> None:
 
 
 def test_weights_of_one_pixel_by_hand() -> None:
-    """One infected pixel in 3 x 3: it weighs 1 + 5 * 960/961, the others 1 + 5/961; p = 1/2 everywhere."""
+    """One infected pixel in 3 x 3: it weighs 1 + 5 * 960/961, the others 1 + 5/961;
+    p = 1/2 everywhere."""
     target = torch.zeros(1, 1, 3, 3)
     target[0, 0, 1, 1] = 1
     inside, outside = 1 + 5 * 960 / 961, 1 + 5 / 961
@@ -85,7 +88,8 @@ def test_weights_of_one_pixel_by_hand() -> None:
 
 
 def test_a_miss_costs_by_its_weight_unlike_in_the_published_code() -> None:
-    """Cross-entropy log(1 + e^4) at the infected pixel, log(1 + e^-4) at the 8 others, weights as above.
+    """Cross-entropy log(1 + e^4) at the infected pixel, log(1 + e^-4) at the 8 others,
+    weights as above.
 
     In the published code the weights cancel: a wrong pixel costs the same inside an area and at its
         boundary.

@@ -177,7 +177,8 @@ def test_ratios_computed_together_are_pooled(four_slices):
 
 
 class NothingRead(TorchDispatchMode):
-    """Refuses what waits for the device: `item`, `bool` and what else reads the value of a tensor."""
+    """Refuses what waits for the device: `item`,
+    `bool` and what else reads the value of a tensor."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert func is not torch.ops.aten._local_scalar_dense.default, "a value was read from the device"
@@ -216,7 +217,8 @@ def test_soft_dice_loss_of_nothing_is_1():
 
 
 def test_under_ignite(four_slices):
-    """As in an evaluator: the figure in state.metrics, a row a slice in metric_details, reset every epoch."""
+    """As in an evaluator: the figure in state.metrics, a row a slice in metric_details,
+    reset every epoch."""
     prob, target = four_slices
 
     def step(engine, index):

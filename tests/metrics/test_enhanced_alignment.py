@@ -59,7 +59,8 @@ def test_toolbox_rules_agree_with_pysodmetrics_normalisation(random_maps):
 
 
 def test_by_hand():
-    """A perfect binary map: all 256 thresholds give 16 / 15, but 0, which makes everything lesion: 4 / 15."""
+    """A perfect binary map: all 256 thresholds give 16 / 15, but 0, which makes everything lesion:
+    4 / 15."""
     target = torch.zeros(1, 1, 4, 4)
     target[..., :2] = 1
     assert e_measure(target, target).item() == pytest.approx((255 * 16 / 15 + 4 / 15) / 256)

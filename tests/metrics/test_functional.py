@@ -56,7 +56,8 @@ def test_mae_agrees_with_pysodmetrics(random_maps):
 
 
 def test_dice_curve_by_hand(four_by_four):
-    """Thresholds 0: 16 pixels; 1..63: 4; 64..127: 3; 128..191: 2; 192..255: 1 (0.25 is 63.75 / 255)."""
+    """Thresholds 0: 16 pixels; 1..63: 4; 64..127: 3; 128..191: 2; 192..255:
+    1 (0.25 is 63.75 / 255)."""
     curve = dice_over_thresholds(*four_by_four)[0]
     expected = [4 / 18] + 63 * [4 / 6] + 64 * [4 / 5] + 64 * [1] + 64 * [2 / 3]
     torch.testing.assert_close(curve, torch.tensor(expected, dtype=torch.float64))
@@ -78,7 +79,8 @@ def test_toolbox_gives_0_to_whatever_has_no_common_pixel():
 
 
 def test_toolbox_gives_0_to_a_lesion_that_is_missed():
-    """Prediction and lesion, a pixel each, apart: they meet at threshold 0 only, where all is lesion."""
+    """Prediction and lesion, a pixel each, apart: they meet at threshold 0 only,
+    where all is lesion."""
     prob, target = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
     prob[..., 0, 0] = target[..., 3, 3] = 1
     expected = {"dice": 2 / 17 / 256, "sensitivity": 1 / 256, "specificity": 0, "precision": 1 / 16 / 256}

@@ -128,7 +128,8 @@ def server(
 
 
 def assembled(folder: Path, make_checkpoint: Callable[..., Path]) -> tuple[list[str], Path, str]:
-    """Assembles an app as `make monailabel` does; returns the command line that it prints, on a free port."""
+    """Assembles an app as `make monailabel` does; returns the command line that it prints,
+    on a free port."""
     if not (PYTHON.parents[1] / "ready").exists():
         pytest.skip("MONAI Label's environment is absent; `make .venv-monailabel/ready` builds it in a few minutes")
     deployment = folder / "deployment"

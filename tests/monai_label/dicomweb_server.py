@@ -1,4 +1,5 @@
-"""A small DICOMweb server over a dictionary of data sets: what MONAI Label asks of one (PS3.18 section 10)."""
+"""A small DICOMweb server over a dictionary of data sets:
+what MONAI Label asks of one (PS3.18 section 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a request must not be able to do to the MONAI Label server: run code, change weights, serve a foreign page."""
+"""What a request must not be able to do to the MONAI Label server: run code, change weights,
+serve a foreign page."""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ def test_every_task_refuses_expressions(path: str, name: str, server: Server, pr
 
 
 def test_an_upload_cannot_become_code_of_a_task(server: Server, proof: Path) -> None:
-    """The bundle's path of a request used to go on the path of the task's process, where Python starts a file."""
+    """The bundle's path of a request used to go on the path of the task's process,
+    where Python starts a file."""
     start = f"open({str(proof)!r}, 'w').write('x')\n"
     answer = requests.put(
         f"{server.url}/datastore/image",
@@ -280,7 +282,8 @@ def test_a_training_takes_nrrd_and_names_labels_that_cannot_be_used_or_mark_noth
 
 
 def wait_for_labels(server: Server, expected: set[str]) -> None:
-    """The server watches its folder; it has seen what was changed there by hand when it lists it."""
+    """The server watches its folder;
+    it has seen what was changed there by hand when it lists it."""
     for _ in range(120):
         objects = requests.get(f"{server.url}/datastore/?output=all", timeout=60).json()["objects"]
         if {name for name, entry in objects.items() if entry["labels"].get("final")} == expected:

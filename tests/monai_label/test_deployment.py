@@ -27,7 +27,8 @@ def app(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def studies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Phantoms are made once in `test_phantoms_are_there_to_begin_with`; elsewhere the folder stays empty."""
+    """Phantoms are made once in `test_phantoms_are_there_to_begin_with`;
+    elsewhere the folder stays empty."""
     monkeypatch.setattr(deployment, "_write_phantoms", lambda folder: folder.mkdir())
 
 

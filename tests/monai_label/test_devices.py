@@ -1,4 +1,5 @@
-"""What MONAI Label does with the bundle's configs, on a device that cannot be read from the host."""
+"""What MONAI Label does with the bundle's configs,
+on a device that cannot be read from the host."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from scripts.version import BUNDLE
 
 
 def inferred(weights: Path, scan: Path, device: str, train_mode: bool = False, **settings: Any) -> torch.Tensor:
-    """The steps of MONAI Label's `BundleInferTask`; epistemic scoring, with dropout, stops at probabilities."""
+    """The steps of MONAI Label's `BundleInferTask`; epistemic scoring, with dropout,
+    stops at probabilities."""
     parser = ConfigParser()
     parser.read_config(str(BUNDLE / "configs/inference.yaml"))
     parser.update({"bundle_root": str(BUNDLE), "checkpoint": str(weights), "device": device, **settings})

@@ -118,7 +118,8 @@ def in_ras(image: nib.Nifti1Image) -> nib.Nifti1Image:
 
 
 def voxels(seg: Dataset, series: list[Dataset], shape: tuple[int, ...]) -> np.ndarray:
-    """The mask (X, Y, Z) of a SEG, by the slices that its frames refer to; Z as InstanceNumber counts."""
+    """The mask (X, Y, Z) of a SEG, by the slices that its frames refer to;
+    Z as InstanceNumber counts."""
     numbers = {str(one.SOPInstanceUID): int(one.InstanceNumber) - 1 for one in series}
     mask = np.zeros(shape, np.uint8)
     frames = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)

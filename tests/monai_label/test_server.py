@@ -1,4 +1,5 @@
-"""The real MONAI Label server on loopback, around a narrow network, in MONAI Label's own environment."""
+"""The real MONAI Label server on loopback, around a narrow network,
+in MONAI Label's own environment."""
 
 from __future__ import annotations
 
@@ -269,7 +270,8 @@ def test_the_curl_lines_of_the_documents_work_as_written(server: Server, tmp_pat
 
 
 def telling_threshold(server: Server, image: str, folder: Path) -> float:
-    """A threshold that some voxels reach: a network trained for seconds may put all of them above one half."""
+    """A threshold that some voxels reach:
+    a network trained for seconds may put all of them above one half."""
     for threshold in np.linspace(0.05, 0.95, 37).round(3).tolist():
         (folder / "try.nii.gz").write_bytes(server.infer(image, threshold=threshold).content)
         if 0.05 < nib.load(folder / "try.nii.gz").get_fdata().mean() < 0.95:

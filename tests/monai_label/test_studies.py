@@ -1,4 +1,5 @@
-"""Labels in MONAI Label's folder of scans: taken, replaced and checked before a training; in its own environment."""
+"""Labels in MONAI Label's folder of scans: taken, replaced and checked before a training;
+in its own environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Slow, obvious float64 arithmetic that the network tests compare against, and one thread to run them on."""
+"""Slow, obvious float64 arithmetic that the network tests compare against,
+and one thread to run them on."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import pytest
 
 
 def _sources(n_in: int, n_out: int) -> list[tuple[int, int, float]]:
-    """For each output index its two input indices and the weight of the second (half-pixel centres)."""
+    """For each output index its two input indices and the weight of the second (half-pixel
+    centres)."""
     sources = []
     for k in range(n_out):
         position = max((k + 0.5) * n_in / n_out - 0.5, 0.0)
@@ -19,7 +21,8 @@ def _sources(n_in: int, n_out: int) -> list[tuple[int, int, float]]:
 
 
 def _upsample(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear resize of (B, C, h, w) to (B, C, *size), align_corners=False, one output pixel at a time."""
+    """Bilinear resize of (B, C, h, w) to (B, C, *size), align_corners=False,
+    one output pixel at a time."""
     out = np.empty((*array.shape[:2], *size))
     rows, columns = _sources(array.shape[2], size[0]), _sources(array.shape[3], size[1])
     for i, (top, bottom, u) in enumerate(rows):
@@ -31,7 +34,8 @@ def _upsample(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _conv(array: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Stride-1 "same" convolution of (B, C, H, W) by (O, C, k, k), zero padding, one pixel at a time."""
+    """Stride-1 "same" convolution of (B, C, H, W) by (O, C, k, k), zero padding,
+    one pixel at a time."""
     reach = weight.shape[-1] // 2
     padded = np.pad(array, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
     out = np.empty((array.shape[0], weight.shape[0], *array.shape[2:]))
@@ -44,7 +48,8 @@ def _conv(array: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray
 
 @pytest.fixture(scope="module", autouse=True)
 def narrow(one_thread: None) -> None:
-    """Narrow networks on small images are faster on one thread, by far where the cores are shared."""
+    """Narrow networks on small images are faster on one thread,
+    by far where the cores are shared."""
 
 
 @pytest.fixture(scope="session")

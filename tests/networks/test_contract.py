@@ -1,4 +1,5 @@
-"""What every network of the registry promises to training, inference and deployment, on one table of small examples.
+"""What every network of the registry promises to training, inference and deployment,
+on one table of small examples.
 
 A new network is one line in `CASES`.
 """
@@ -76,7 +77,8 @@ def images(name: str, batch: int, seed: int = 1) -> torch.Tensor:
 
 
 def network(name: str, seed: int = 0, **arguments: Any) -> nn.Module:
-    """A network off its initial values, where zeros may hide a branch, whose norms have seen a batch."""
+    """A network off its initial values, where zeros may hide a branch,
+    whose norms have seen a batch."""
     torch.manual_seed(seed)
     model = create_network(name, **{**CASES[name].arguments, **arguments})
     with torch.no_grad():

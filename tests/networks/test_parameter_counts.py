@@ -1,4 +1,5 @@
-"""Parameters of the comparison networks at full width, added up layer by layer from the papers' tables."""
+"""Parameters of the comparison networks at full width,
+added up layer by layer from the papers' tables."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from scripts.networks.resnet import ResNetEncoder
 
 @pytest.mark.parametrize(("depth", "count"), [(34, 21_284_672), (50, 23_508_032)])
 def test_parameters_are_the_papers(depth: int, count: int) -> None:
-    """ResNet-34 and -50 have 21,797,672 and 25,557,032 with their classifiers of 512 and 2048 by 1000 classes."""
+    """ResNet-34 and -50 have 21,797,672 and 25,557,032 with their classifiers of 512 and 2048 by
+    1000 classes."""
     with torch.device("meta"):
         encoder = ResNetEncoder(depth, 3, 64)
     assert sum(p.numel() for p in encoder.parameters()) == count

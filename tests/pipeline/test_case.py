@@ -1,4 +1,5 @@
-"""From a scan to a folder of results and back to the same results: nothing of the user's is lost or taken for other."""
+"""From a scan to a folder of results and back to the same results:
+nothing of the user's is lost or taken for other."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ def report_of(folder: Path) -> dict[str, Any]:
 def test_a_dicom_series_gets_the_mask_of_its_voxels_as_nifti_and_as_seg(
     segmenter: Segmenter, phantom: Phantom, chest: Path, dicom_chest: Path, tmp_path: Path
 ) -> None:
-    """The same voxels give the same mask however they are stored; the SEG's frames lie on their source slices."""
+    """The same voxels give the same mask however they are stored;
+    the SEG's frames lie on their source slices."""
     assert run(segmenter, dicom_chest, tmp_path / "out")["status"] == "done"
     assert run(segmenter, chest, tmp_path / "plain")["status"] == "done"
     folder = tmp_path / "out" / "study"
@@ -209,7 +211,8 @@ def test_voxels_in_a_second_file_belong_to_the_input(
 def test_ones_own_lungs_give_shares_where_the_voxel_size_is_unknown(
     segmenter: Segmenter, phantom: Phantom, tmp_path: Path
 ) -> None:
-    """A share needs no millimetres: lungs are not judged by their volume in voxels of a placeholder's size."""
+    """A share needs no millimetres:
+    lungs are not judged by their volume in voxels of a placeholder's size."""
     for name, values in (("scan", phantom.image), ("lungs", (phantom.lungs > 0).astype(np.uint8))):
         nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])), tmp_path / f"{name}.nii.gz")
     run(segmenter, tmp_path / "scan.nii.gz", tmp_path / "out", lungs=tmp_path / "lungs.nii.gz")

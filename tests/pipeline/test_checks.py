@@ -54,7 +54,8 @@ def test_a_whole_body_without_lungs_is_refused_with_file_finding_and_remedy() ->
 
 
 def test_where_evidence_is_lacking_it_is_a_warning_only() -> None:
-    """A body that the field of view cuts, a short piece of one, and no body at all may still be of use."""
+    """A body that the field of view cuts, a short piece of one,
+    and no body at all may still be of use."""
     for hu, said in (
         (pelvis()[20:], "No lung is seen"),
         (pelvis()[:, :, :20], "No lung is seen"),

@@ -1,4 +1,5 @@
-"""The commands for scans on a device that cannot be read from the host, and on CUDA where there is one."""
+"""The commands for scans on a device that cannot be read from the host,
+and on CUDA where there is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A disk that cannot be written ends a command in one line; jobs that share an output folder keep all entries."""
+"""A disk that cannot be written ends a command in one line;
+jobs that share an output folder keep all entries."""
 
 from __future__ import annotations
 

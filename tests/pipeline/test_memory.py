@@ -1,4 +1,5 @@
-"""Peak memory of `segment` on the largest scan that a lab may have, against the formula of docs/segment.md."""
+"""Peak memory of `segment` on the largest scan that a lab may have,
+against the formula of docs/segment.md."""
 
 from __future__ import annotations
 

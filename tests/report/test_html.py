@@ -1,4 +1,5 @@
-"""The page for people: self-contained, well formed, hostile names escaped, no unit that is not known."""
+"""The page for people: self-contained, well formed, hostile names escaped,
+no unit that is not known."""
 
 from __future__ import annotations
 

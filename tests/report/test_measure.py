@@ -31,7 +31,8 @@ def lungs_of(codes, doubts=(), cuts=()):
 
 @pytest.fixture
 def case():
-    """Right lung of 6 x 10 x 8, left of 5 x 10 x 7 voxels; three lesions and a voxel outside of the lungs."""
+    """Right lung of 6 x 10 x 8, left of 5 x 10 x 7 voxels;
+    three lesions and a voxel outside of the lungs."""
     codes = np.zeros(SHAPE, np.uint8)
     codes[2:8, 3:13, 1:9] = 1
     codes[11:16, 3:13, 1:8] = 2

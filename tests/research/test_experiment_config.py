@@ -41,7 +41,8 @@ def test_published_figures_are_those_of_the_paper() -> None:
 
 @pytest.mark.parametrize("name", ["table4", "paper"])
 def test_modules_supervise_the_stages_that_the_paper_gives_them(name: str) -> None:
-    """ESM: edges on S1 and S2, ASSM: masks on S3 to S5 (sections 3.1, 4.3, 4.4); starred ones on the decoder."""
+    """ESM: edges on S1 and S2, ASSM: masks on S3 to S5 (sections 3.1, 4.3, 4.4);
+    starred ones on the decoder."""
     for variant in read_experiment(name).variants:
         modules = variant.name.split(" + ")
         if variant.name.startswith("ResUNet_C") or "network_def#edge_stages_dec" not in variant.settings:

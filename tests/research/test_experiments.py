@@ -1,4 +1,5 @@
-"""Experiments: the table's figures against a hand calculation, and one small set end to end with a stop in between."""
+"""Experiments: the table's figures against a hand calculation,
+and one small set end to end with a stop in between."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from scripts.research.radiograph import WATER, project_attenuation, project_sum,
 
 
 def chest() -> tuple[np.ndarray, np.ndarray]:
-    """Air with a block of water, 10 voxels deep, at the patient's right and near the head; a lesion in it."""
+    """Air with a block of water, 10 voxels deep, at the patient's right and near the head;
+    a lesion in it."""
     hu = np.full((40, 30, 20), -1000, np.int16)
     hu[4:14, 5:15, 12:18] = 0
     mask = np.zeros(hu.shape, np.uint8)

@@ -1,4 +1,5 @@
-"""The tables that the documents quote: they follow from the rows beside them, of patients that were not trained on."""
+"""The tables that the documents quote: they follow from the rows beside them,
+of patients that were not trained on."""
 
 from __future__ import annotations
 

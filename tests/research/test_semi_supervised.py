@@ -1,4 +1,5 @@
-"""Semi-supervised training on small scans: what is labelled, mixed, left out, and what a stopped run goes on with."""
+"""Semi-supervised training on small scans: what is labelled, mixed, left out,
+and what a stopped run goes on with."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ SMALL = {
 
 @pytest.fixture
 def dataset(make_dataset: Callable[..., Path]) -> Path:
-    """Two labelled cases in two folds, four unlabelled ones, one of them of a validation patient."""
+    """Two labelled cases in two folds, four unlabelled ones,
+    one of them of a validation patient."""
     folder = make_dataset(cases=6, folds=2)
     path = folder / "datalist.json"
     datalist = json.loads(path.read_text())
@@ -191,7 +193,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], said:
 def test_labels_are_the_networks_probabilities_on_the_pictures_own_grid(
     make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Against the logits of the same network on the same input, where the size needs no resizing."""
+    """Against the logits of the same network on the same input,
+    where the size needs no resizing."""
     weights = make_checkpoint(tmp_path / "model.pt", size=32)
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "slice.png")

@@ -28,7 +28,8 @@ def run(
     broken: int | None = None,
     **settings: Any,
 ) -> tuple[float, dict[str, Any]]:
-    """A network whose one weight is the number of the epoch; returns the weight that was kept, and the metadata.
+    """A network whose one weight is the number of the epoch; returns the weight that was kept,
+    and the metadata.
 
     An error is raised in the middle of the last epoch; "broken" names an epoch whose last step
     leaves NaN.
@@ -91,7 +92,8 @@ def test_how_often_the_state_is_written(
 
 
 def test_weights_that_wait_are_those_of_their_epoch(tmp_path: Path) -> None:
-    """The best epoch is the third of four, and none but the first and the last is written when it ends."""
+    """The best epoch is the third of four,
+    and none but the first and the last is written when it ends."""
     weight, figures = run(tmp_path / "run", 4, metrics={1: 0.1, 2: 0.5, 3: 0.8, 4: 0.6}, save_interval=600)
     assert weight == figures["epoch"] == 3
     assert figures["validation"] == {"val_mean_dice": 0.8}

@@ -1,4 +1,5 @@
-"""What trains many times or applies trained weights, on a device that cannot be read from the host."""
+"""What trains many times or applies trained weights,
+on a device that cannot be read from the host."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def test_experiment(device: str, make_dataset: Callable[..., Path], tmp_path: Pa
 
 
 def test_a_step_reads_few_values(device: str, make_dataset: Callable[..., Path], tmp_path: Path) -> None:
-    """The loss, for TensorBoard and the check that it is finite; a resumed optimizer counts its steps on the host."""
+    """The loss, for TensorBoard and the check that it is finite;
+    a resumed optimizer counts its steps on the host."""
     settings = {**SMALL, "dataset_dir": str(make_dataset()), "validate#dataset#data": [], "device": device}
     for epochs in (1, 2):  # the second resumes
         with refusing_device.counting() as reads:

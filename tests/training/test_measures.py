@@ -100,7 +100,8 @@ def test_the_number_of_slices_does_not_change_how_often_the_device_is_read() -> 
 
 
 def worker(rank: int, folder: Path) -> None:
-    """One process of the group: its part of the slices, one more than the other's; the figures to a file."""
+    """One process of the group: its part of the slices, one more than the other's;
+    the figures to a file."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD)
     found = run(handler(), *(one[rank::WORLD] for one in maps())).state.metrics

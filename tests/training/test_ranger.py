@@ -1,4 +1,5 @@
-"""Ranger: its formulas in plain float64, and that a run goes on from its state as if it had not been stopped."""
+"""Ranger: its formulas in plain float64,
+and that a run goes on from its state as if it had not been stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ PAPER = {"lr": 5e-4, "beta1": 0.95, "beta2": 0.999, "eps": 1e-5, "k": 6, "alpha"
 
 
 class Plain:
-    """Ranger of one parameter, one formula after the other; `rates` is the learning rate of every step."""
+    """Ranger of one parameter, one formula after the other;
+    `rates` is the learning rate of every step."""
 
     def __init__(self, weights: np.ndarray, **settings: float) -> None:
         self.theta = weights.astype(np.float64)
@@ -81,7 +83,8 @@ def assert_close(parameters: Sequence[Tensor], plain: Sequence[Plain]) -> None:
 
 @pytest.mark.parametrize("steps", [1, 5, 6, 7, 60])
 def test_steps_are_those_of_the_formulas(steps: int) -> None:
-    """Steps 1 to 5 come before the variance is known well enough; the sixth is the first of both other kinds."""
+    """Steps 1 to 5 come before the variance is known well enough;
+    the sixth is the first of both other kinds."""
     parameters = weights()
     plain = [Plain(p.detach().numpy()) for p in parameters]
     run(Ranger(parameters), parameters, range(steps))
@@ -92,7 +95,8 @@ def test_steps_are_those_of_the_formulas(steps: int) -> None:
 
 
 def test_first_steps_by_hand() -> None:
-    """A vector with gradient 1: mean 1, so each step is lr; after the second (k = 2) half of the way is taken back."""
+    """A vector with gradient 1: mean 1, so each step is lr;
+    after the second (k = 2) half of the way is taken back."""
     parameter = nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
     optimizer, seen = Ranger([parameter], lr=0.1, k=2), []
     for _ in range(4):
@@ -107,7 +111,8 @@ def test_defaults_are_the_papers() -> None:
 
 
 def test_a_row_keeps_its_mean() -> None:
-    """A centralised gradient moves no row's mean while every weight has the same rate (steps 1 to 5)."""
+    """A centralised gradient moves no row's mean while every weight has the same rate (steps 1 to
+    5)."""
     parameters = weights()
     before = [p.detach().clone() for p in parameters]
     run(Ranger(parameters, lr=0.1), parameters, range(5))

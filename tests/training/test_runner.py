@@ -1,4 +1,5 @@
-"""What the runner says of mistakes, of an interruption and of missing packages, and ids that no config knows."""
+"""What the runner says of mistakes, of an interruption and of missing packages,
+and ids that no config knows."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ import pytest
 
 @pytest.fixture
 def resize_weights() -> Callable[[int, int], np.ndarray]:
-    """Matrix (new, old): sample positions (i + 0.5) * old / new - 0.5, clamped, weights of the two neighbours."""
+    """Matrix (new, old): sample positions (i + 0.5) * old / new - 0.5, clamped,
+    weights of the two neighbours."""
 
     def weights(new: int, old: int) -> np.ndarray:
         position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)

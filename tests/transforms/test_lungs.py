@@ -1,4 +1,5 @@
-"""Lung-only preprocessing and the box around the lungs: what the network sees, and how its answer comes back."""
+"""Lung-only preprocessing and the box around the lungs: what the network sees,
+and how its answer comes back."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ MakeScan = Callable[..., tuple[Path, Path]]
 
 @pytest.fixture
 def scan(make_scan: MakeScan, tmp_path: Path, turned) -> dict[str, str]:
-    """A scan of 40 x 36 x 6 voxels with its label and a lung mask, the mask stored in another order of axes."""
+    """A scan of 40 x 36 x 6 voxels with its label and a lung mask,
+    the mask stored in another order of axes."""
     image, label = make_scan()
     lung = np.zeros((40, 36, 6), np.uint8)
     lung[10:20, 4:32, 1:5], lung[20:30, 4:32, 1:5] = 1, 2

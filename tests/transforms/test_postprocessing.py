@@ -19,7 +19,8 @@ SIZE = 32
 
 @pytest.fixture(params=["LPS", "RAS", "SAR", "PIL"])
 def predicted(request, resize_weights, make_scan: Callable[..., tuple[Path, Path]], turned, tmp_path: Path):
-    """A stored scan, the item after the network with known logits, and the probability expected on the scan's grid."""
+    """A stored scan, the item after the network with known logits,
+    and the probability expected on the scan's grid."""
     path, _ = make_scan(affine=np.diag([-0.7, -0.7, 5.0, 1.0]))
     stored = tmp_path / "stored.nii.gz"
     scan = nib.load(path)
@@ -70,7 +71,8 @@ def test_slices_beyond_the_field_of_view_hold_no_prediction_on_either_grid(tmp_p
 
 
 def lesions(picture: bool = False) -> MetaTensor:
-    """Voxels of 0.5 x 2 x 3 = 3 mm3: one lesion of one voxel, one of two that touch at a corner, one of three."""
+    """Voxels of 0.5 x 2 x 3 = 3 mm3: one lesion of one voxel, one of two that touch at a corner,
+    one of three."""
     mask = torch.zeros((1, 8, 8, 4), dtype=torch.uint8)
     mask[0, 0, 0, 0] = 1
     mask[0, 4, 4, 1] = mask[0, 5, 5, 2] = 1

@@ -1,4 +1,5 @@
-"""Whether a file is DICOM is decided in one place: the search, the archive, the reader and the DICOM SEG agree."""
+"""Whether a file is DICOM is decided in one place: the search, the archive,
+the reader and the DICOM SEG agree."""
 
 from __future__ import annotations
 

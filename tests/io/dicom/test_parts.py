@@ -1,4 +1,5 @@
-"""A DICOM series is not one acquisition: what is refused, separated, joined and left out, in any order of the files."""
+"""A DICOM series is not one acquisition: what is refused, separated, joined and left out,
+in any order of the files."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def refusal(folder: Path, series: str | None = None) -> str:
 
 
 def outcome(folder: Path) -> tuple[object, ...]:
-    """What the reader makes of a folder: the refusal without names of files, or voxels and codes of notes."""
+    """What the reader makes of a folder: the refusal without names of files,
+    or voxels and codes of notes."""
     try:
         scan = read_dicom(folder)
     except UserError as error:

@@ -26,7 +26,8 @@ def make_mask(scan: Scan, *slices: int, seed: int = 5) -> np.ndarray:
 
 
 def frames_of(seg: Dataset) -> np.ndarray:
-    """(frames, rows, columns); bits are packed from the least significant one, frames without gaps (PS3.5 8.1.1)."""
+    """(frames, rows, columns); bits are packed from the least significant one,
+    frames without gaps (PS3.5 8.1.1)."""
     bits = np.unpackbits(np.frombuffer(seg.PixelData, np.uint8), bitorder="little")
     count = int(seg.NumberOfFrames)
     return bits[: count * seg.Rows * seg.Columns].reshape(count, seg.Rows, seg.Columns)
@@ -37,7 +38,8 @@ def source_of(item: Dataset) -> Dataset:
 
 
 def lay_on_sources(seg: Dataset, scan: Scan) -> np.ndarray:
-    """The mask (X, Y, Z) that a viewer shows: each frame on the slice that it names, at the place of both."""
+    """The mask (X, Y, Z) that a viewer shows: each frame on the slice that it names,
+    at the place of both."""
     sources = {dcmread(file).SOPInstanceUID: (z, dcmread(file)) for z, file in enumerate(scan.files)}
     shared = seg.SharedFunctionalGroupsSequence[0]
     mask = np.zeros(scan.values.shape, np.uint8)

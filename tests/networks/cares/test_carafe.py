@@ -1,4 +1,5 @@
-"""CARAFE: its formula with every neighbour in memory, taps by hand, and what the lean form saves."""
+"""CARAFE: its formula with every neighbour in memory, taps by hand,
+and what the lean form saves."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from scripts.networks.cares.carafe import CARAFE
 
 
 def unfolded(module: CARAFE, x: torch.Tensor) -> torch.Tensor:
-    """The paper's steps in the paper's order, with a copy of the map for each of the 25 neighbours."""
+    """The paper's steps in the paper's order,
+    with a copy of the map for each of the 25 neighbours."""
     batch, channels, height, width = x.shape
     kernels = F.pixel_shuffle(module.predict(module.compress(x)), 2).softmax(dim=1)
     neighbours = F.unfold(x, kernel_size=5, padding=2).view(batch, channels, 25, height, width)
@@ -40,7 +42,8 @@ def constant(out: torch.Tensor, value: float) -> torch.Tensor:
 
 
 def with_taps(chosen: list[int]) -> CARAFE:
-    """One channel, identity projection; output pixel s of every source pixel is its neighbour chosen[s]."""
+    """One channel, identity projection;
+    output pixel s of every source pixel is its neighbour chosen[s]."""
     module = make(1, 1, 1)
     with torch.no_grad():
         module.predict.weight.zero_()
@@ -72,7 +75,8 @@ def test_values_and_gradients_are_those_of_the_unfolded_form(
 
 
 def test_parameters_by_hand() -> None:
-    """C_m = 64: compression 1x1 with bias, 3x3 to 4 * 25 kernels with bias, projection 1x1 with bias."""
+    """C_m = 64: compression 1x1 with bias, 3x3 to 4 * 25 kernels with bias,
+    projection 1x1 with bias."""
     with torch.device("meta"):
         module = CARAFE(128, 64)
     expected = (128 * 64 + 64) + (64 * 9 * 100 + 100) + (128 * 64 + 64)
@@ -80,7 +84,8 @@ def test_parameters_by_hand() -> None:
 
 
 def test_each_output_pixel_has_its_own_neighbour() -> None:
-    """Taps count rows first, from the top left neighbour (-2, -2) to (2, 2); beyond the border is zero."""
+    """Taps count rows first, from the top left neighbour (-2, -2) to (2, 2);
+    beyond the border is zero."""
     x = torch.arange(1, 13, dtype=torch.float64).view(1, 1, 3, 4)
     out = with_taps([12, 0, 13, 22])(x)[0, 0]
     torch.testing.assert_close(out[0::2, 0::2], x[0, 0])  # itself
@@ -94,7 +99,8 @@ def test_each_output_pixel_has_its_own_neighbour() -> None:
 
 
 def test_weights_are_a_mean_and_the_border_is_zero() -> None:
-    """Equal weights on a map of ones, 25 times: 9, 12 or 15 ... of 25 neighbours lie inside near the border."""
+    """Equal weights on a map of ones, 25 times: 9, 12 or 15 ...
+    of 25 neighbours lie inside near the border."""
     module = with_taps([])
     inside = torch.tensor([3, 3, 4, 4, 5, 5, 5, 5, 4, 4, 3, 3], dtype=torch.float64)
     out = 25 * module(torch.ones(1, 1, 6, 6, dtype=torch.float64))[0, 0]
@@ -139,7 +145,8 @@ def peak(work: Callable[[], object], folder: Path) -> int:
 
 @pytest.mark.parametrize(("backward", "outputs"), [(False, 4.0), (True, 6.5)])
 def test_peak_memory_is_a_few_outputs(backward: bool, outputs: float, tmp_path: Path) -> None:
-    """Unfolded, 25 * 64 channels at a quarter of the pixels alone are 12.5 times the 32 channels of the output.
+    """Unfolded, 25 * 64 channels at a quarter of the pixels alone are 12.5 times the 32 channels
+    of the output.
 
     Measured: 3.4 outputs with the graph that training keeps and 5.5 with the backward pass;
         unfolded 19 and 39.

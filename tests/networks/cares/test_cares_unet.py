@@ -1,4 +1,5 @@
-"""CARes-UNet: its contract, its size, and its layers against the table of the paper in plain functions."""
+"""CARes-UNet: its contract, its size,
+and its layers against the table of the paper in plain functions."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def meta_network(**arguments: Any) -> CAResUNet:
 
 
 def network(seed: int = 0, base_width: int = 4, **arguments: Any) -> CAResUNet:
-    """A narrow network in float64 that has seen one batch, so that its norms have statistics of their own."""
+    """A narrow network in float64 that has seen one batch,
+    so that its norms have statistics of their own."""
     torch.manual_seed(seed)
     model = CAResUNet(base_width=base_width, **arguments).double().train()
     with torch.no_grad():
@@ -47,7 +49,8 @@ def test_parameters_of_the_paper() -> None:
 
 
 def test_the_published_dead_shortcuts_are_not_there() -> None:
-    """Published, each of the 13 residual blocks has a 1x1 convolution (c * c) and norm (2 * c) beside its identity."""
+    """Published, each of the 13 residual blocks has a 1x1 convolution (c * c) and norm (2 * c)
+    beside its identity."""
     model = meta_network()
     widths = [block.conv1.in_channels for block in model.modules() if isinstance(block, ResNetBlock)]
     assert sorted(widths) == [64] * 3 + [128] * 3 + [256] * 3 + [512] * 3 + [1024]
@@ -117,7 +120,8 @@ def test_the_logit_is_that_of_the_softmax() -> None:
 
 
 def test_probabilities_are_not_squeezed() -> None:
-    """The published sigmoid before the softmax keeps every probability within [0.269, 0.731]; its mask is ours."""
+    """The published sigmoid before the softmax keeps every probability within [0.269, 0.731];
+    its mask is ours."""
     model, x = network().eval(), image(1, 1, 32, 32)
     with torch.no_grad():
         model.out.weight.mul_(500)

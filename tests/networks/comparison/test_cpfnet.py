@@ -30,7 +30,8 @@ def test_fusion_selects_pixel_by_pixel_among_three_dilations_of_one_kernel() -> 
 
 
 def test_second_stage_has_an_attention_of_its_own() -> None:
-    """Forced to the second of its maps it gives the widest dilation alone, whatever the first stage selects."""
+    """Forced to the second of its maps it gives the widest dilation alone,
+    whatever the first stage selects."""
     module, x = fusion()
     nn.init.constant_(module.gamma, 1.0)
     with torch.no_grad():

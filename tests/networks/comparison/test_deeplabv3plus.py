@@ -10,7 +10,8 @@ from scripts.networks.comparison.deeplabv3plus import ASPP, DeepLabV3Plus
 
 
 def test_aspp_looks_as_far_as_its_rates() -> None:
-    """Of a single bright pixel the branches see the centre, 9 pixels at 6, 12 and 18, and the whole image."""
+    """Of a single bright pixel the branches see the centre, 9 pixels at 6, 12 and 18,
+    and the whole image."""
     torch.manual_seed(0)
     module, x = ASPP(1, 2).double().eval(), torch.zeros(1, 1, 41, 41, dtype=torch.float64)
     x[0, 0, 20, 20] = 1

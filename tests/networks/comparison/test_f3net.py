@@ -41,7 +41,8 @@ def test_level_heads_see_their_level() -> None:
 
 
 def test_first_decoder_feeds_the_second() -> None:
-    """The main map's gradient reaches the first decoder's last module on the side that only feedback uses."""
+    """The main map's gradient reaches the first decoder's last module on the side that only
+    feedback uses."""
     torch.manual_seed(0)
     model = F3Net(base_width=4).train()
     model(torch.randn(2, 1, 64, 64))[:, 0].square().sum().backward()

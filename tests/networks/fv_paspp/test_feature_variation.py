@@ -58,7 +58,8 @@ def test_parameters(channels: int, se: int, ce: int) -> None:
 
 @pytest.mark.parametrize("variation", ["se", "ce"])
 def test_the_first_spatial_convolution_is_alive(variation: str) -> None:
-    """In published code the second convolution sees the block's input, so that the first changes nothing."""
+    """In published code the second convolution sees the block's input,
+    so that the first changes nothing."""
     module, x = block(variation), torch.randn(1, 4, 4, 4, 2, dtype=torch.float64)
     before = module(x)
     module.train()(x).square().sum().backward()

@@ -46,7 +46,8 @@ def test_parameters() -> None:
 
 
 def test_no_convolution_is_shared() -> None:
-    """Published code projects with one convolution for all branches and merges both pairs with another."""
+    """Published code projects with one convolution for all branches and merges both pairs with
+    another."""
     convolutions = [m for m in module().modules() if isinstance(m, nn.Conv3d)]
     assert len(convolutions) == 4 + 4 + 2 + 1  # `modules` gives a shared one once
     assert len({m.weight.data_ptr() for m in convolutions}) == 11

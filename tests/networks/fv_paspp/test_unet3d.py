@@ -88,7 +88,8 @@ def test_bad_argument_is_refused(arguments: dict[str, Any]) -> None:
 
 
 def test_blocks_stand_where_the_paper_draws_them() -> None:
-    """FV on 64, 128 and 256 channels at 1/4, 1/8 and 1/16 of the size; PASPP on 512; slices keep their number."""
+    """FV on 64, 128 and 256 channels at 1/4, 1/8 and 1/16 of the size; PASPP on 512;
+    slices keep their number."""
     seen: list[tuple[str, torch.Size]] = []
     with torch.device("meta"):
         model = FvPasppUNet3d()

@@ -1,4 +1,5 @@
-"""Inf-Net: the published counts, its maps by the formula, and what a network of the bundle promises."""
+"""Inf-Net: the published counts, its maps by the formula,
+and what a network of the bundle promises."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def receptive_field(x: torch.Tensor, state: State, name: str) -> torch.Tensor:
 
 
 def corner_up(x: torch.Tensor) -> torch.Tensor:
-    """Doubles height and width, corners on corners: output k of 2n lies at k * (n - 1) / (2n - 1)."""
+    """Doubles height and width, corners on corners:
+    output k of 2n lies at k * (n - 1) / (2n - 1)."""
 
     def matrix(n: int) -> torch.Tensor:
         out = torch.zeros(2 * n, n, dtype=x.dtype)

@@ -1,4 +1,5 @@
-"""The multi-class U-Net: the published count, its map by the formula, and what a network of the bundle promises."""
+"""The multi-class U-Net: the published count, its map by the formula,
+and what a network of the bundle promises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Res2Net against the released weights' names and shapes and against its formula, functional and by these names."""
+"""Res2Net against the released weights' names and shapes and against its formula,
+functional and by these names."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def released() -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def test_parameters_without_the_dead_classifier() -> None:
-    """25,718,352 are published; 2048 * 1000 + 1000 of them are a classifier that no feature needs."""
+    """25,718,352 are published; 2048 * 1000 + 1000 of them are a classifier that no feature
+    needs."""
     with torch.device("meta"):
         network = Res2Net()
     assert sum(p.numel() for p in network.parameters()) == 25_718_352 - 2_049_000 == 23_669_352
@@ -133,7 +135,8 @@ def test_features_are_the_formulas_by_the_released_names() -> None:
 
 
 def test_scales_hand_on_except_in_first_blocks() -> None:
-    """How far a block sees: 7 pixels through the third scale of a normal block, 3 in a first one."""
+    """How far a block sees: 7 pixels through the third scale of a normal block,
+    3 in a first one."""
     for first, reach in ((False, 7), (True, 3)):
         torch.manual_seed(0)
         one = Res2NetBlock(64, 16, first=first).double().eval()
@@ -144,7 +147,8 @@ def test_scales_hand_on_except_in_first_blocks() -> None:
 
 
 def test_an_odd_size_keeps_its_border() -> None:
-    """Strided shortcuts pool with ceil mode, so that they are as large as the strided convolutions."""
+    """Strided shortcuts pool with ceil mode,
+    so that they are as large as the strided convolutions."""
     with torch.no_grad():
         sizes = [tuple(x.shape[2:]) for x in narrow()(torch.zeros(1, 3, 70, 90, dtype=torch.float64))]
     assert sizes == [(18, 23), (9, 12), (5, 6), (3, 3)]

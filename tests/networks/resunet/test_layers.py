@@ -366,7 +366,8 @@ def test_forward_is_the_specifications(variant: dict[str, Any]) -> None:
     ],
 )
 def test_channels_after_the_first_are_the_heads_in_order(stages: dict[str, Any]) -> None:
-    """Main map, edge heads (encoder, decoder), mask heads (encoder, decoder): each on its own stage."""
+    """Main map, edge heads (encoder, decoder), mask heads (encoder, decoder):
+    each on its own stage."""
     model, x = frozen_statistics(network(**stages)), image(2, 1, 32, 48)
     logits, trace = calls(model, x)
     asked = {

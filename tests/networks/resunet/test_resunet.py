@@ -40,7 +40,8 @@ def meta_network(**arguments: Any) -> ResUNet:
 
 
 def network(seed: int = 0, base_width: int = 8, **arguments: Any) -> ResUNet:
-    """A narrow network in float64 that has seen one batch, so that its norms have statistics of their own."""
+    """A narrow network in float64 that has seen one batch,
+    so that its norms have statistics of their own."""
     torch.manual_seed(seed)
     model = ResUNet(base_width=base_width, **arguments).double().train()
     with torch.no_grad():
@@ -160,7 +161,8 @@ def test_every_parameter_is_trained(variant: dict[str, Any]) -> None:
 
 
 def test_gradient_is_the_derivative() -> None:
-    """Along a random direction of all parameters, for main map and heads at once: nothing is cut off."""
+    """Along a random direction of all parameters, for main map and heads at once:
+    nothing is cut off."""
     model, x = network().train(), image(2, 1, 32, 32)
     weight = image(2, 6, 32, 32, seed=6)
     parameters = list(model.parameters())
@@ -178,7 +180,8 @@ def test_gradient_is_the_derivative() -> None:
 
 
 def test_each_head_trains_its_own_stage_only() -> None:
-    """The gradient of the first edge channel stops at S1: nothing deeper than the stem learns from it."""
+    """The gradient of the first edge channel stops at S1:
+    nothing deeper than the stem learns from it."""
     model = network().train()
     model(image(2, 1, 32, 32))[:, 1].sum().backward()
     reached = [p for p in model.parameters() if p.grad is not None and p.grad.any()]
@@ -191,7 +194,8 @@ def test_each_head_trains_its_own_stage_only() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=VARIANT_IDS)
 def test_saved_weights_predict_the_same(variant: dict[str, Any]) -> None:
-    """The official code keeps heads and attention in plain lists: reloading changes its predictions."""
+    """The official code keeps heads and attention in plain lists:
+    reloading changes its predictions."""
     first, second, x = network(seed=0, **variant), network(seed=1, **variant), image(2, 1, 32, 32)
     assert not torch.equal(first.eval()(x), second.eval()(x))
     file = io.BytesIO()
@@ -218,7 +222,8 @@ def test_torchscript_is_eager(variant: dict[str, Any]) -> None:
 def test_bilinear_upsampling_interpolates_and_then_projects(
     numpy_upsample: Callable[..., np.ndarray], numpy_conv: Callable[..., np.ndarray]
 ) -> None:
-    """Section 4.4 of the paper; the order of the two linear steps is free, so the oracle has the paper's."""
+    """Section 4.4 of the paper; the order of the two linear steps is free,
+    so the oracle has the paper's."""
     model, coarse = network(upsampling="bilinear"), image(2, 16, 4, 3)
     up = model.decoder.ups[2].up
     with torch.no_grad():
