@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -82,3 +85,93 @@ def test_packed_configs_name_the_package(contents: dict[str, bytes], bundle_root
         assert packed.replace("lung_infection_ct.", "scripts.") == path.read_text()
         if path.suffix == ".yaml":
             assert not re.search(r"\bscripts\.[a-z]", str(yaml.safe_load(packed)))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the installed wheel and nothing else."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(folder)]
+    done = subprocess.run([*command, str(wheel)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+@pytest.fixture
+def run(installed: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python where the package is installed and nothing of the repository is in sight."""
+    (tmp_path / "empty").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(command, cwd=tmp_path / "empty", env=environment, capture_output=True, text=True)
+
+    return run
+
+
+FORMS = """
+import sys
+import nibabel, numpy, SimpleITK
+from lung_infection_ct import InfectionSegmenter
+scan, weights, written = sys.argv[1:]
+image = nibabel.load(scan)
+forms = {"path": scan, "nibabel": image, "SimpleITK": SimpleITK.ReadImage(scan)}
+forms["array"] = numpy.asarray(image.dataobj), image.affine
+segmenter = InfectionSegmenter(weights, device="cpu", threshold=0.53)
+expected = numpy.asarray(nibabel.load(written).dataobj)
+equal = [name for name, form in forms.items() if (segmenter.predict(form).mask == expected).all()]
+print(*equal, 0 < expected.mean() < 1, "scripts" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_the_installed_package_segments_in_every_form(
+    run: Callable[..., subprocess.CompletedProcess[str]],
+    make_scan: Callable[..., tuple[Path, Path]],
+    weights: Path,
+    tmp_path: Path,
+) -> None:
+    scan, _ = make_scan(affine=np.diag([-2.0, -2.0, 5.0, 1.0]))
+    options = ("--weights", weights, "--threshold", "0.53", "--device", "cpu")
+    done = run("-m", "lung_infection_ct", "segment", scan, tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    done = run("-c", FORMS, scan, weights, tmp_path / "out" / "scan" / "infection.nii.gz")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["path", "nibabel", "SimpleITK", "array", "True", "False"]
+
+
+@pytest.mark.slow
+def test_the_installed_configs_run(
+    run: Callable[..., subprocess.CompletedProcess[str]],
+    installed: Path,
+    make_scan: Callable[..., tuple[Path, Path]],
+    weights: Path,
+    tmp_path: Path,
+) -> None:
+    scan, _ = make_scan()
+    config = installed / "lung_infection_ct/configs/inference.yaml"
+    words = ("--dataset_dir", scan.parent, "--checkpoint", weights, "--output_dir", tmp_path / "masks")
+    done = run("-m", "monai.bundle", "run", "inference", "--config_file", config, *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "masks" / "scan_infection.nii.gz").is_file()
+
+
+@pytest.mark.slow
+def test_a_program_that_uses_the_package_is_type_checked(installed: Path, tmp_path: Path) -> None:
+    """`py.typed` lets mypy see the types; without it the wrong argument would pass."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    (packages / "installed.pth").write_text(str(installed))
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from lung_infection_ct import InfectionSegmenter, Result\n"
+        'result: Result = InfectionSegmenter().predict("scan.nii.gz")\n'
+        "warnings: list[str] = result.warnings\n"
+        "InfectionSegmenter(device=1)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--python-executable", str(venv / "bin/python"), "--config-file", ""]
+    done = subprocess.run([*command, str(program)], cwd=tmp_path, capture_output=True, text=True)
+    (error,) = [line for line in done.stdout.splitlines() if "error:" in line]
+    assert error.startswith("program.py:4:") or "program.py:4: error" in error, done.stdout
