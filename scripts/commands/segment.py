@@ -49,7 +49,7 @@ def segment(
     from ..pipeline.inputs import expand_inputs
     from ..report.report import DEMONSTRATION
     from ..transforms.intensity import parse_intensity
-    from ..version import BUNDLE
+    from ..version import WEIGHTS
     from .progress import CaseProgress
 
     if output.exists() and not output.is_dir():
@@ -58,7 +58,7 @@ def segment(
     if lungs and not lungs.exists():
         raise UserError(f"{lungs}: no such lung mask or folder of lung masks")
     cases = expand_inputs(inputs, output)
-    segmenter = Segmenter(weights or BUNDLE / "models/model.pt", device, threshold, smallest_lesion_mm3, flips)
+    segmenter = Segmenter(weights or WEIGHTS, device, threshold, smallest_lesion_mm3, flips)
     settings = Settings(
         intensity=intensity, probability=probability, lungs=lungs, series=series, volume=volume, strict=strict
     )
