@@ -75,17 +75,17 @@ def draw_preview(
 
 
 def _binary(mask: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where the mask is above 0; the very memory of a mask of zeros and ones, which may be a large one."""
+    """Returns where the mask is above 0; a mask of zeros and ones is not copied, it may be large."""
     if mask.dtype.itemsize == 1 and mask.dtype.kind in "bu" and (mask.dtype.kind == "b" or mask.max() <= 1):
         return mask.view(np.bool_)
     return np.asarray(mask > 0)
 
 
 def choose_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
-    """Indices of at most `count` axial slices, from superior to inferior.
+    """Chooses at most `count` axial slices; returns their indices from superior to inferior.
 
-    The most affected ones, but neighbours only where the infection spans few slices; evenly spaced
-    ones without infection.
+    These are the most affected slices, neighbours only where the infection spans few of them.
+    Without infection they are evenly spaced.
 
     >>> mask = np.zeros((4, 4, 9), bool)
     >>> choose_slices(mask, 3)
@@ -107,7 +107,7 @@ def choose_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
 
 
 def describe(mask: NDArray[np.bool_], chosen: Sequence[int], spacing: Sequence[float] | None) -> str:
-    """The line under the picture: extent of the mask, slices shown, what is unknown."""
+    """Writes the lines under the picture: extent of the mask, slices shown, what is unknown."""
     depth = mask.shape[2]
     affected = int(mask.any(axis=(0, 1)).sum())
     extent = f"infection in {affected} of {depth} slices, {100 * mask.mean():.2g} % of the scan's voxels"
@@ -122,7 +122,7 @@ def describe(mask: NDArray[np.bool_], chosen: Sequence[int], spacing: Sequence[f
 def _lay_out(
     scan: NDArray[Any], outlines: list[NDArray[np.bool_]], chosen: list[int], spacing: Sequence[float] | None
 ) -> Figure:
-    """Axial slices in rows; beside them, for a volume, the coronal and the sagittal view through the infection."""
+    """Lays out axial slices in rows; beside them, for a volume, the coronal and the sagittal view."""
     from matplotlib.figure import Figure
 
     deep = scan.shape[2] > 1
@@ -147,7 +147,7 @@ def _lay_out(
 
 
 def _middle(mask: NDArray[np.bool_], axis: int) -> int:
-    """Index along `axis` with the most infection; the centre without any."""
+    """Returns the index along `axis` with the most infection; the centre without any."""
     others = tuple(other for other in range(3) if other != axis)
     areas = mask.sum(axis=others)
     return int(areas.argmax()) if areas.any() else mask.shape[axis] // 2

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 NOT_STATED = "not stated"
+_GAP = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit."""
 LABELS = {
     "distance": "distance from the training data",
     "file_count": "files",
+    "kvp": "tube voltage in kV",
     "least_slice_share": "minimum positive fraction of a slice",
     "limit": "threshold",
+    "series_id": "series ID",
     "shape_voxels": "shape in voxels",
     "slice_thickness_mm": "slice thickness in mm",
     "smallest_lesion_mm3": "smallest lesion in mm³",
@@ -42,7 +46,7 @@ def percent(value: float | None) -> str:
     """Writes a percentage; small ones are not rounded to nothing."""
     if value is None:
         return NOT_STATED
-    return "below 0.1 %" if 0 < value < 0.1 else f"{value:.1f} %"
+    return f"below 0.1{_GAP}%" if 0 < value < 0.1 else f"{value:.1f}{_GAP}%"
 
 
 def size(found: Mapping[str, Any], name: str, ml: str = "") -> str:
@@ -55,8 +59,10 @@ def size(found: Mapping[str, Any], name: str, ml: str = "") -> str:
     """
     volume = found.get(ml or f"{name}_ml")
     if volume is None:
-        return f"{found[f'{name}_voxels']:,} voxels"
-    return "below 0.01 ml" if 0 < volume < 0.01 else f"{volume:,.2f} ml" if volume < 10 else f"{volume:,.1f} ml"
+        return f"{found[f'{name}_voxels']:,}{_GAP}voxels"
+    if 0 < volume < 0.01:
+        return f"below 0.01{_GAP}ml"
+    return f"{volume:,.{2 if volume < 10 else 1}f}{_GAP}ml"
 
 
 def grade(measures: Mapping[str, Any], part: str) -> str:

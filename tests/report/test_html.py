@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import base64
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +26,11 @@ PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR4
 HOSTILE = "<script>alert(1)</script>\"'&${title}"
 
 
+def plain(text):
+    """Any white space as one space, that between a number and its unit too."""
+    return " ".join(text.split())
+
+
 class Page(HTMLParser):
     """Text, tags and links of a page; checks that tags are closed in order."""
 
@@ -33,7 +40,7 @@ class Page(HTMLParser):
         self.feed(text)
         self.close()
         assert self.open == []
-        self.text = " ".join(" ".join(self.texts).split())
+        self.text = plain(" ".join(self.texts))
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
@@ -144,10 +151,10 @@ def test_warnings_come_first(small_report):
 
 def test_the_finding_is_one_sentence(small_report):
     report = small_report()
-    assert finding(report["measures"]) == (
+    assert plain(finding(report["measures"])) == (
         "Infection of 0.03 ml was outlined in 2 of 6 slices: 1.7 % of the lungs, severity grade 1 of 5, minimal."
     )
-    assert "voxels was outlined" in finding(small_report(known=False)["measures"])
+    assert "12 voxels was outlined" in plain(finding(small_report(known=False)["measures"]))
     assert finding(small_report(infected=False)["measures"]) == "No infection was outlined in 6 slices."
     assert "not stated" in finding(small_report(lungs=False)["measures"])
     report["measures"]["lungs"]["cuts"] = ["The lungs go on."]
@@ -165,16 +172,12 @@ def test_shares_of_a_part_are_called_so_and_not_graded(small_report):
 
 
 def test_small_numbers_are_not_rounded_to_nothing():
-    assert [percent(share) for share in (None, 0, 0.04, 0.1, 12.34)] == [
-        "not stated",
-        "0.0 %",
-        "below 0.1 %",
-        "0.1 %",
-        "12.3 %",
-    ]
-    sizes = [size({"a_voxels": 1, "a_ml": volume}, "a") for volume in (0.0, 0.001, 3.456, 1234.56)]
-    assert sizes == ["0.00 ml", "below 0.01 ml", "3.46 ml", "1,234.6 ml"]
-    assert size({"a_voxels": 1234}, "a") == "1,234 voxels"
+    written = [percent(number) for number in (None, 0, 0.04, 0.1, 12.34)]
+    written += [size({"a_voxels": 1, "a_ml": volume}, "a") for volume in (0.0, 0.001, 3.456, 1234.56)]
+    written += [size({"a_voxels": 1234}, "a")]
+    assert plain("; ".join(written)) == (
+        "not stated; 0.0 %; below 0.1 %; 0.1 %; 12.3 %; 0.00 ml; below 0.01 ml; 3.46 ml; 1,234.6 ml; 1,234 voxels"
+    )
 
 
 def draw(profile):
@@ -215,6 +218,14 @@ def test_profile_leaves_matplotlib_as_it_was():
         assert draw_profile(profile) in drawings  # a user's style does not show
 
 
+def test_matplotlib_is_imported_where_it_draws_and_without_pyplot():
+    code = (
+        "import sys; from scripts.report import html, profile; assert 'matplotlib' not in sys.modules; "
+        "profile.draw_profile({'infection_voxels': [1]}); assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_equal_reports_give_equal_pages(small_report):
     report = small_report()
     assert render_report_html(report, {}) == render_report_html(report, {})
@@ -242,6 +253,12 @@ def luminance(colour):
     channels = np.array([int(digits[k : k + 2], 16) / 255 for k in (0, 2, 4)])
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def test_print_is_light_and_breaks_no_picture_and_no_row():
+    assert STYLES.count("prefers-color-scheme") == STYLES.count("@media screen and (prefers-color-scheme: dark)") == 1
+    unbroken = re.findall(r"^([^{\n]+) \{[^}]*break-inside: avoid", STYLES, flags=re.MULTILINE)
+    assert {"figure", "tr", ".profile", ".warnings", ".numbers > div"} <= set(unbroken)
 
 
 @pytest.mark.parametrize("theme", THEMES)
