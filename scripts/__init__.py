@@ -1,7 +1,7 @@
 """COVID-19 infection on chest CT: networks, training, and the way of a scan from file to report.
 
-Importing the package changes nothing and imports nothing heavy: `InfectionSegmenter` and `Result` are
-loaded when they are first asked for.
+Importing the package changes nothing and imports nothing heavy: `InfectionSegmenter` and `Result`
+are loaded when they are first asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["InfectionSegmenter", "Result", "UserError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name (PEP 562)."""
+    """Load a public name (PEP 562)."""
     if name == "__version__":
         from .version import bundle_version
 

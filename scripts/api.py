@@ -66,7 +66,7 @@ class InfectionSegmenter:
         name: str = "scan",
         progress: Callable[[int, int], Any] | None = None,
     ) -> Result:
-        """Segments one scan; no file is written.
+        """Segment one scan; no file is written.
 
         Args:
             image: a path (NIfTI, NRRD, MetaImage, PNG, JPG, a DICOM folder, file or .zip), a

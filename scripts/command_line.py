@@ -1,4 +1,4 @@
-"""Spellings of a command line beside typer's own: those of `monai.bundle`, and of versions before 0.11."""
+"""Spellings of a command line beside typer's own: `monai.bundle`'s and earlier versions'."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Command(TyperCommand):
 def respell(parameters: Sequence[Any], words: Sequence[str]) -> list[str]:
     """Spell options as typer expects them.
 
-    Taken are `--a_b` and `--a-b`; `--switch false`, `--switch=false` and `--noswitch`; `--option none`
-    for its default; `-o` for the only option that begins so; and `--ARGUMENT value`.
+    Taken are `--a_b` and `--a-b`; `--switch false`, `--switch=false` and `--noswitch`;
+    `--option none` for its default; `-o` for the only option that begins so; and `--ARGUMENT value`.
 
     Args:
         parameters: arguments and options of the command.
@@ -76,7 +76,7 @@ def respell(parameters: Sequence[Any], words: Sequence[str]) -> list[str]:
 
 
 def _find(parameters: Sequence[Any], name: str) -> Any:
-    """Return the option, switch or argument of a name, `noNAME` too, or the only option with this initial."""
+    """Return the parameter of a name, of `noNAME` too, or the only option with this initial."""
     for one in parameters:
         negations = (f"no{one.name}", f"no_{one.name}") if getattr(one, "is_flag", False) else ()
         if one.nargs == 1 and name in (one.name, *negations):

@@ -17,8 +17,8 @@ class UserError(Exception):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
-        # Not at import, which must change nothing, and not in `training.runner.begin` alone: configs
-        # are parsed before it, and MONAI's other commands have no `run`.
+        # Not at import, which must change nothing, and not in `training.runner.begin` alone:
+        # configs are parsed before it, and MONAI's other commands have no `run`.
         if in_bundle_runner() and sys.excepthook is sys.__excepthook__:
             sys.excepthook = _end_traceback_with_user_error
 
@@ -36,7 +36,7 @@ EXTRAS = {"pydicom": "dicom", "highdicom": "dicom", "ignite": "train", "fire": "
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:
-    """Returns the user's mistake at the root of a chain of exceptions, or None.
+    """Return the user's mistake at the root of a chain of exceptions, or None.
 
     A disk that cannot be written and a package of an extra that is not installed are mistakes, too.
     """
@@ -75,7 +75,7 @@ def in_bundle_runner() -> bool:
 def _end_traceback_with_user_error(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Repeats the user's mistake below the traceback: the runner wraps an exception several times on its way out."""
+    """Repeat the user's mistake below the traceback of MONAI's runner."""
     sys.__excepthook__(kind, error, traceback)
     mistake = find_user_error(error)
     if mistake is not None and mistake is not error:

@@ -28,7 +28,7 @@ follow."""
 
 @contextmanager
 def unfinished_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary folder on the disk of what is made in it, so that it takes its name in one step.
+    """Give a temporary folder beside the target, which then takes its name in one step.
 
     The folder is removed at the end, however that comes. A process that is killed leaves its folder
     behind: the next one on this machine that makes something in `parent` removes it.
@@ -51,7 +51,7 @@ def unfinished_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _process_namespace() -> str:
-    """Tells containers of one machine apart, whose processes have numbers of their own; empty where it cannot."""
+    """Tell apart the containers of one machine, which number processes alike; may be empty."""
     try:
         return f"{Path('/proc/self/ns/pid').stat().st_ino}-"
     except OSError:
@@ -71,7 +71,7 @@ def _is_running(process: int) -> bool:
 
 
 def replace_folder(built: Path, target: Path) -> None:
-    """Puts a folder made in an `unfinished_folder` in its place; an earlier one comes back when that fails."""
+    """Put an `unfinished_folder` in its place; restore an earlier one when that fails."""
     earlier = built.with_name("earlier")
     if target.exists():
         target.rename(earlier)
@@ -84,7 +84,7 @@ def replace_folder(built: Path, target: Path) -> None:
 
 
 def check_results_folder(target: Path, names: Collection[str], overwrite: bool) -> None:
-    """Refuses a folder for results that holds anything, but for files of these names when they may be replaced.
+    """Refuse a results folder that holds anything but replaceable files of these names.
 
     Raises:
         UserError: if it does.
@@ -96,7 +96,7 @@ def check_results_folder(target: Path, names: Collection[str], overwrite: bool) 
 
 @contextmanager
 def results_folder(target: Path, names: Collection[str], overwrite: bool) -> Iterator[Path]:
-    """Gives a folder that takes the name `target` when the block has ended without an error.
+    """Give a folder that takes the name `target` when the block has ended without an error.
 
     Args:
         target: see `check_results_folder`, like the others.
@@ -115,7 +115,7 @@ def results_folder(target: Path, names: Collection[str], overwrite: bool) -> Ite
 
 
 def fit_name(stem: str, suffix: str = "") -> str:
-    """Returns `stem + suffix`, shortened where a file system would not take it: 255 bytes of UTF-8, not characters.
+    """Return `stem + suffix`, shortened to the 255 bytes of UTF-8 that file systems take.
 
     A shortened stem ends in eight digits of its SHA-256, so that different stems get different
     names and the same stem always gets the same.
@@ -136,7 +136,7 @@ def fit_name(stem: str, suffix: str = "") -> str:
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:
-    """Calls `write` with a temporary path beside `path` and renames the result to `path`.
+    """Call `write` with a temporary path beside `path` and rename the result to `path`.
 
     A process that is killed at any moment leaves the old file or the new one, never a part of one.
     The temporary name keeps the suffixes of `path`, which many writers look at.
@@ -159,14 +159,14 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> 
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:
-    """Writes `content` as indented JSON, atomically; NaN is refused because it is not JSON."""
+    """Write `content` as indented JSON, atomically; NaN is refused because it is not JSON."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 @contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Lets one process or thread after another into a block that reads and writes a file of a folder.
+    """Lock a folder: let one process or thread after another read and write its files.
 
     The lock is on the folder itself, so that no file stays behind. Where there are no such locks
     (Windows, some network disks) the block is entered at once.
@@ -189,6 +189,6 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Returns the SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Weights, maps and checkpoint metadata must hold finite numbers: what does not is refused where it arrives.
+"""Refuse weights, maps and checkpoint metadata with numbers that are not finite.
 
 A network with one weight that is NaN answers NaN, and NaN compared with a threshold is no
 infection. Without these checks a damaged checkpoint ends in a finished report of a healthy lung.
@@ -21,7 +21,7 @@ VARIANCE = "running_var"
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Loads a state dict onto the CPU and checks its numbers; nothing in the file is evaluated.
+    """Load a state dict onto the CPU and check its numbers; nothing in the file is evaluated.
 
     Args:
         path: the weights.
@@ -46,7 +46,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def check_weights(weights: Mapping[str, Tensor], name: str | Path) -> None:
-    """Refuses a state dict with NaN, infinity or a negative running variance.
+    """Refuse a state dict with NaN, infinity or a negative running variance.
 
     Args:
         weights: the state dict, on any device.
@@ -71,7 +71,7 @@ def _fault(key: str, value: Tensor) -> str | None:
 
 
 def check_maps(maps: Tensor, name: str | Path) -> None:
-    """Refuses what a network gave for a scan where any number of it is NaN or infinite.
+    """Refuse what a network gave for a scan where any number of it is NaN or infinite.
 
     Args:
         maps: logits or probabilities of any shape, on any device.
@@ -88,7 +88,7 @@ def check_maps(maps: Tensor, name: str | Path) -> None:
 
 
 def check_numbers(content: Any, name: str | Path) -> None:
-    """Refuses NaN and infinity anywhere in what was read from JSON.
+    """Refuse NaN and infinity anywhere in what was read from JSON.
 
     Args:
         content: mappings, sequences and values.

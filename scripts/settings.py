@@ -14,7 +14,7 @@ from .errors import UserError
 
 
 def flag(value: Any, name: str = "a switch") -> bool:
-    """Reads a switch: the bundle runner passes `--resume false` on as the text "false", which Python takes for true.
+    """Read a switch: the bundle runner passes `--resume false` on as the text "false".
 
     Args:
         value: the switch or its text.
@@ -33,7 +33,7 @@ def flag(value: Any, name: str = "a switch") -> bool:
 
 
 def optional(value: Any) -> Any:
-    """Reads a setting that may be absent: `--cache_dir null` arrives as the text "null".
+    """Read a setting that may be absent: `--cache_dir null` arrives as the text "null".
 
     >>> optional("null") is None, optional("folder")
     (True, 'folder')
@@ -42,7 +42,7 @@ def optional(value: Any) -> Any:
 
 
 def number(name: str, value: Any, expected: str, accept: Callable[[float], bool] = math.isfinite) -> float:
-    """Reads a number that may arrive as a text, from a command line or from a form of 3D Slicer.
+    """Read a number that may arrive as a text, from a command line or from a form of 3D Slicer.
 
     Args:
         name: what the message calls it.
@@ -66,7 +66,7 @@ def number(name: str, value: Any, expected: str, accept: Callable[[float], bool]
 
 
 def count(name: str, value: Any, expected: str = "a whole number from 1") -> int:
-    """Reads how many: 1 or more; see `number`.
+    """Read how many: 1 or more; see `number`.
 
     >>> count("rounds", "3")
     3
@@ -75,7 +75,7 @@ def count(name: str, value: Any, expected: str = "a whole number from 1") -> int
 
 
 def per_process(batch_size: int, world_size: int) -> int:
-    """Returns each process's part of a batch.
+    """Return each process's part of a batch.
 
     Raises:
         UserError: if the batch cannot be divided, because another batch size would be another
@@ -87,14 +87,14 @@ def per_process(batch_size: int, world_size: int) -> int:
 
 
 def default_device() -> torch.device:
-    """Returns the first CUDA device, else Apple's, else the CPU."""
+    """Return the first CUDA device, else Apple's, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda:0")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Returns what a result depends on beside the bundle: platform, torch, device, threads."""
+    """Return what a result depends on beside the bundle: platform, torch, device, threads."""
     on_gpu = device.type == "cuda"
     return {
         "platform": platform.platform(),
@@ -105,7 +105,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def usable_device(name: str | None) -> torch.device:
-    """Returns the device that a user named, or the default.
+    """Return the device that a user named, or the default.
 
     Raises:
         UserError: if torch does not know it or cannot use it here.
@@ -122,7 +122,7 @@ def usable_device(name: str | None) -> torch.device:
 
 
 def memory_format(channels_last: bool | str, device: str | torch.device, network: nn.Module) -> torch.memory_format:
-    """Returns how the network's tensors lie in memory.
+    """Return how the network's tensors lie in memory.
 
     Channels last is not used on MPS, where it is untried, on a CPU for a network in which it would
     corrupt memory, nor for a network for volumes, whose weights have five dimensions where torch

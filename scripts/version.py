@@ -13,10 +13,10 @@ WEIGHTS = BUNDLE / "models/model.pt"
 
 
 def bundle_root() -> str:
-    """Returns the bundle's folder, which the configs start from whatever folder a command is run in."""
+    """Return the bundle's folder, from which the configs start in any working directory."""
     return str(BUNDLE)
 
 
 def bundle_version() -> str:
-    """Returns the version that metadata.json gives."""
+    """Return the version that metadata.json gives."""
     return str(json.loads((BUNDLE / "configs/metadata.json").read_text(encoding="utf-8"))["version"])

@@ -1,1 +1,1 @@
-"""One thin module a command: arguments in, a call to the code that does the work, an exit code out."""
+"""Commands, one thin module each: arguments in, a call to the code, an exit code out."""

@@ -1,4 +1,4 @@
-"""`python -m scripts classify SCAN OUT --class_weights ... --weights ...`: ground glass and consolidation."""
+"""`python -m scripts classify SCAN OUT ...`: ground glass and consolidation."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ def experiment(
 ) -> None:
     """Train and evaluate the variants of a published table.
 
-    Writes the table with its spread. All variants get one budget. A run that was stopped resumes with the same command.
+    Writes the table with its spread. All variants get one budget. A run that was stopped resumes
+    with the same command.
     """
     try:
         chosen = None if folds == "all" else [int(fold) for fold in folds.split(",")]

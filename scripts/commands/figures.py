@@ -1,4 +1,4 @@
-"""`python -m scripts figures SCAN OUT --weights ...`: what networks make of a slice, and how ResUNet comes to it."""
+"""`python -m scripts figures SCAN OUT --weights ...`: masks, stages and fusion of a slice."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ def assemble(
 ) -> None:
     """Make or renew the app around trained weights.
 
-    Prints the command that starts the server. Needs MONAI Label's interpreter, see `make monailabel`.
-    Checkpoints and studies stay.
+    Prints the command that starts the server. Checkpoints and studies stay.
+    Needs MONAI Label's interpreter, see `make monailabel`.
     """
     from ..monai_label.checkpoints import active
     from ..monai_label.deployment import assemble as assemble_app

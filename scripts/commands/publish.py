@@ -1,4 +1,4 @@
-"""`python -m scripts publish WEIGHTS TARGET DATA`: weights for a repository, halved if masks stay the same."""
+"""`python -m scripts publish WEIGHTS TARGET DATA`: weights to distribute, halved if faithful."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m scripts radiograph SCAN MASK OUT`: a digitally reconstructed radiograph (DRR) with its lesions."""
+"""`python -m scripts radiograph SCAN MASK OUT`: a digitally reconstructed radiograph (DRR)."""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ def segment(
 ) -> None:
     """Find COVID-19 infection on chest CT: masks, reports, pictures.
 
-    Each scan gets a folder in OUTPUT with all of them. A run that was stopped resumes with the same command.
+    Each scan gets a folder in OUTPUT with all of them. A run that was stopped resumes with the same
+    command.
     """
     from ..errors import UserError
     from ..inference.segmenter import Segmenter

@@ -27,7 +27,7 @@ SMALLEST_FIELD_OF_VIEW = 150.0  # mm
 def check_geometry(
     source: str | Path, shape: Sequence[int], affine: Affine, voxel_size_known: bool = True, picture: bool = False
 ) -> list[Note]:
-    """Checks the grid of one scan.
+    """Check the grid of one scan.
 
     Args:
         source: what an error names, the file or folder.
@@ -49,7 +49,7 @@ def check_geometry(
 
 
 def check_directions(source: str | Path, affine: Affine) -> list[Note]:
-    """Refuses an affine that spans no volume or is sheared; notes a gantry tilt.
+    """Refuse an affine that spans no volume or is sheared; note a gantry tilt.
 
     In-plane axes must be orthogonal, because the network sees slices as they are stored. Slices
     that are only shifted against each other, as a tilted gantry leaves them, are usable.
@@ -87,7 +87,7 @@ def _check_tilt(source: str | Path, x: Affine, y: Affine, z: Affine) -> list[Not
 
 
 def check_size(source: str | Path, shape: Sequence[int], affine: Affine, picture: bool = False) -> list[Note]:
-    """Refuses slices too small to hold a lung; notes a scan of few slices."""
+    """Refuse slices too small to hold a lung; note a scan of few slices."""
     x, y, z = (shape[axis] for axis in axial_axes(affine))
     if min(x, y) < SMALLEST_SLICE:
         raise UserError(
@@ -119,7 +119,7 @@ def check_extent(shape: Sequence[int], affine: Affine) -> list[Note]:
 
 
 def check_same_grid(other: Scan, scan: Scan) -> None:
-    """Refuses a mask whose voxels do not lie on those of its scan, stored in whatever order.
+    """Refuse a mask whose voxels do not lie on those of its scan, stored in whatever order.
 
     Half a voxel off is fine: other programs round what they write, and every voxel still finds its
         own.

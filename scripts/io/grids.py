@@ -1,4 +1,4 @@
-"""Whether a label belongs to its image: the same voxels at the same places, stored in whatever order."""
+"""Check that a label has its image's voxels at the same places, in any stored order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Grid:
 
 
 def check_belongs(label: Grid, image: Grid, tolerance_mm: float = TOLERANCE_MM) -> None:
-    """Refuses a label whose voxels are not those of its image; another stored order of axes is fine.
+    """Refuse a label whose voxels are not those of its image; any axis order is fine.
 
     Args:
         label: the label's grid.
@@ -61,7 +61,7 @@ def check_belongs(label: Grid, image: Grid, tolerance_mm: float = TOLERANCE_MM) 
 
 
 def _check_kind(label: Grid, image: Grid) -> None:
-    """Lets a picture through that has the size of its picture, and nothing else."""
+    """Let a picture through that has the size of its picture, and nothing else."""
     if label.affine is None and image.affine is None and label.shape == image.shape:
         return
     found, wanted = (f"{'picture' if one.affine is None else 'volume'} of {_size(one.shape)}" for one in (label, image))
@@ -80,7 +80,7 @@ def _turned(shape: tuple[int, ...], affine: NDArray[np.float64]) -> tuple[tuple[
 
 
 def corner_distance(shape: Sequence[int], first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Returns the largest distance in mm between the corner voxels of a volume under two affines.
+    """Return the largest distance in mm between the corner voxels of a volume under two affines.
 
     >>> shifted = np.eye(4)
     >>> shifted[:3, 3] = 3.0, 4.0, 0.0

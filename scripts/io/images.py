@@ -20,7 +20,7 @@ def is_picture(path: str) -> bool:
 
 
 def grey_values(picture: Image.Image) -> Image.Image:
-    """Reads an 8-bit picture as grey (PIL converter for images).
+    """Read an 8-bit picture as grey (PIL converter for images).
 
     Raises:
         UserError: for more than 8 bits, which PIL would cut off at 255.
@@ -32,12 +32,12 @@ def grey_values(picture: Image.Image) -> Image.Image:
 
 
 def label_values(picture: Image.Image) -> Image.Image:
-    """Reads the codes of a label picture: palette indices as they are, colour as grey (PIL converter)."""
+    """Read the codes of a label image: palette indices as they are, colour as grey."""
     return picture if picture.mode in ("P", "L", "1", "I;16") else picture.convert("L")
 
 
 def read_picture(path: Path) -> Scan:
-    """Reads a picture as one slice (columns, rows, 1) of grey values 0 to 255.
+    """Read a picture as one slice (columns, rows, 1) of grey values 0 to 255.
 
     Raises:
         UserError: for a file that is damaged, no picture, animated or of more than 8 bits a pixel.

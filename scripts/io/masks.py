@@ -31,7 +31,7 @@ _PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]  # black, dark red, dark green, as in
 
 
 def write_mask(mask: NDArray[np.uint8], scan: str | Path, path: str | Path) -> Path:
-    """Writes a mask with the geometry of the file that it belongs to.
+    """Write a mask with the geometry of the file that it belongs to.
 
     A NIfTI mask has the scan's shape, affine, sform and qform with their codes, and units; MONAI's
     own writer changes the codes and squeezes a one-slice volume. Text fields and extensions of the
@@ -62,7 +62,7 @@ def write_mask(mask: NDArray[np.uint8], scan: str | Path, path: str | Path) -> P
 
 
 def write_scan_mask(mask: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
-    """Writes a mask as `write_mask` does; for a DICOM series as NIfTI in scanner coordinates.
+    """Write a mask as `write_mask` does; for a DICOM series as NIfTI in scanner coordinates.
 
     Args:
         mask: (X, Y, Z) in the scan's stored orientation, values in {0, 1}.
@@ -79,7 +79,7 @@ def write_scan_mask(mask: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
 
 
 def write_probability(levels: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
-    """Writes probabilities in 256 steps beside the mask, with its geometry: a byte a voxel instead of four.
+    """Write probabilities in 256 steps beside the mask, one byte per voxel.
 
     NIfTI gets the slope 1/255, so that its readers give 0 to 1, off by 1/510 at most. NRRD,
     MetaImage and PNG have no slope: there the values are 0 to 255. See `write_scan_mask` for what
@@ -94,7 +94,7 @@ def write_probability(levels: NDArray[np.uint8], scan: Scan, path: Path) -> Path
 
 
 def write_classes(classes: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
-    """Writes classes as `write_scan_mask` writes masks; a picture's become a palette PNG with the indices 0, 1, 2.
+    """Write classes as `write_scan_mask` writes masks; for 2-D images a palette PNG 0, 1, 2.
 
     Args:
         classes: (X, Y, Z) in the scan's stored orientation, values in {0, 1, 2}.
@@ -127,12 +127,12 @@ def _write_on_grid(
 
 
 def mask_path(folder: Path, scan: Scan) -> Path:
-    """Where the mask of a scan goes: the scan's format, PNG for pictures, NIfTI for DICOM and for a scan in memory."""
+    """Return a mask's path: the scan's format, PNG for 2-D images, else NIfTI."""
     return folder / f"infection{'.nii.gz' if scan.kind in ('dicom', 'memory') else mask_suffix(scan.path)}"
 
 
 def mask_suffix(scan: Path) -> str:
-    """How the name of a file's mask ends: NRRD for NRRD, MHA for MetaImage, PNG for pictures, else NIfTI."""
+    """Return the extension of a file's mask: .nrrd, .mha, .png or .nii.gz."""
     suffix = scan.suffix.lower()
     if suffix in ITK_SUFFIXES:
         return ".nrrd" if suffix in NRRD_SUFFIXES else ".mha"
@@ -150,7 +150,7 @@ def classes_path(folder: Path, scan: Scan) -> Path:
 
 
 def _write_picture(values: NDArray[np.uint8], path: Path, palette: Sequence[int] | None = None) -> Path:
-    """Writes (columns, rows) as a grey picture, or as indices of a palette."""
+    """Write (columns, rows) as a grey picture, or as indices of a palette."""
     pixels = Image.fromarray(np.ascontiguousarray(values.T))
     if palette is not None:
         pixels.putpalette(palette)
@@ -170,21 +170,21 @@ class MaskWriter(ImageWriter):
         self._scan = ""
 
     def set_data_array(self, data_array: Any, channel_dim: int | None = 0, **_: Any) -> None:
-        """Takes the mask (1, X, Y, Z), on whatever device it lies."""
+        """Take the mask (1, X, Y, Z), on whatever device it lies."""
         self.data_obj = convert_to_numpy(data_array, dtype=np.uint8)[0]
 
     def set_metadata(self, meta_dict: Mapping[str, Any] | None = None, resample: bool = False, **_: Any) -> None:
-        """Takes the name of the scan; its header is read again when the mask is written."""
+        """Take the name of the scan; its header is read again when the mask is written."""
         self._scan = str((meta_dict or {})["filename_or_obj"])
 
     def write(self, filename: str, verbose: bool = False, **_: Any) -> None:
-        """Writes the mask to `filename`, with the ending of the scan's format."""
+        """Write the mask to `filename`, with the ending of the scan's format."""
         path = self._place(Path(filename))
         write_mask(self.data_obj, self._scan, path)
         logger.info(f"{self._scan}: mask {path}, {int(self.data_obj.sum())} voxels of infection")
 
     def _place(self, path: Path) -> Path:
-        """The path that MONAI composed with the mask's own ending, the scan's name short enough for what follows it."""
+        """Return MONAI's path with the mask's extension, shortened to a valid name."""
         name = path.name.removesuffix(".nii.gz") + mask_suffix(Path(self._scan))
         stem = scan_name(Path(self._scan))
         stem = stem if name.startswith(stem) else name.split(".")[0]

@@ -1,4 +1,4 @@
-"""A scan that lies in memory already: a nibabel image, a SimpleITK image, or an array with its affine."""
+"""A scan in memory: a nibabel image, a SimpleITK image, or an array with its affine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXPECTED = "a nibabel image, a SimpleITK image, or (array, affine)"
 
 
 def scan_from_memory(image: Any, affine: Any = None, *, name: str = "scan", volume: int | None = None) -> Scan:
-    """Turns an image in memory into a scan, with the findings that its file would give.
+    """Turn an image in memory into a scan, with the findings that its file would give.
 
     Args:
         image: a nibabel image, a SimpleITK image, an array (X, Y, Z) in HU, or a pair of an array
@@ -35,8 +35,8 @@ def scan_from_memory(image: Any, affine: Any = None, *, name: str = "scan", volu
         The scan, with its axes in the order of the image; a SimpleITK image as (X, Y, Z), too.
 
     Raises:
-        UserError: for another type, values that are no real numbers, an array without an affine, and
-            for a grid that `read_scan` would refuse.
+        UserError: for another type, values that are no real numbers, an array without an affine,
+            and for a grid that `read_scan` would refuse.
     """
     path = Path(name)
     if isinstance(image, tuple) and len(image) == 2:
@@ -57,7 +57,7 @@ def scan_from_memory(image: Any, affine: Any = None, *, name: str = "scan", volu
 
 
 def _from_nibabel(image: SpatialImage, path: Path, volume: int | None) -> Scan:
-    """Takes stored values with their slope, as `read_scan` does, where the image still holds them."""
+    """Take stored values with their slope, as `read_scan` does, if the image holds them."""
     header, data = image.header, image.dataobj
     stored = hasattr(data, "get_unscaled") and getattr(data, "slope", None) is not None
     scan = _from_array(data.get_unscaled() if stored else np.asanyarray(data), image.affine, path, volume)

@@ -1,4 +1,4 @@
-"""`read_scan` for MONAI's `LoadImaged`: every workflow reads a scan, a label, a lung mask as `segment` reads a scan."""
+"""`read_scan` for MONAI's `LoadImaged`, so that every workflow reads as `segment` does."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ of `segment`."""
 
 
 class ScanReader(ImageReader):
-    """Reads NIfTI, NRRD and MetaImage as (X, Y, Z), slope and intercept applied, with an affine in mm (RAS)."""
+    """Read NIfTI, NRRD and MetaImage as (X, Y, Z) in HU with an affine in mm (RAS)."""
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Whether all names end as scans do."""
         return all(str(name).lower().endswith(VOLUME_SUFFIXES) for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[PathLike] | PathLike, **_: Any) -> Scan:
-        """Reads one file.
+        """Read one file.
 
         Raises:
             UserError: if it cannot be used, see `read_scan`; for several files.
@@ -48,7 +48,7 @@ class ScanReader(ImageReader):
         return scan
 
     def get_data(self, img: Scan) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Returns the values (X, Y, Z) and the metadata that MONAI's transforms look at."""
+        """Return the values (X, Y, Z) and the metadata that MONAI's transforms look at."""
         meta = {
             MetaKeys.AFFINE: img.affine.copy(),
             MetaKeys.ORIGINAL_AFFINE: img.affine.copy(),

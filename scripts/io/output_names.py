@@ -1,4 +1,4 @@
-"""What `segment` leaves in its output folder: names by which results are known, passed over and kept from harm."""
+"""Names of the results of `segment`, by which they are recognised and protected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WRITTEN = re.compile(
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
-    """Returns the report of an earlier run in a case's folder; None if there is none."""
+    """Return the report of an earlier run in a case's folder; None if there is none."""
     try:
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -30,13 +30,16 @@ def read_report(folder: Path) -> dict[str, Any] | None:
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Names in a case's folder that `segment` did not write, sorted; all of them if no report of it is there."""
+    """Return names in a case's folder that `segment` did not write, sorted.
+
+    Without a report these are all names.
+    """
     ours = read_report(folder) is not None
     return sorted(path.name for path in folder.iterdir() if not (ours and _WRITTEN.fullmatch(path.name)))
 
 
 def walk_files(root: Path, output: Path | None = None) -> Iterator[tuple[Path, list[Path]]]:
-    """Goes through a folder and its subfolders, sorted, without what is hidden and without results of earlier runs.
+    """Walk a folder and its subfolders, sorted, without hidden files and earlier results.
 
     Links to folders are followed. A folder is entered once, by the path that comes first, so that
     loops end.
@@ -61,7 +64,7 @@ def walk_files(root: Path, output: Path | None = None) -> Iterator[tuple[Path, l
 
 
 def _to_enter(inside: Path, folders: list[str], entered: set[Path], left_out: Path | None) -> list[str]:
-    """Names of subfolders that no other path has led to; folders before links, so that a folder keeps its own path."""
+    """Return subfolders that no other path has led to; folders before links."""
     chosen = []
     for name in sorted(folders, key=lambda name: ((inside / name).is_symlink(), name)):
         place = (inside / name).resolve()
@@ -73,7 +76,7 @@ def _to_enter(inside: Path, folders: list[str], entered: set[Path], left_out: Pa
 
 
 def describe_passed_over(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Says what `walk_files` passes over although it is named as a scan: broken links and hidden files.
+    """Report what `walk_files` passes over: broken links and hidden files.
 
     Args:
         root: the folder, or a file, of which nothing is passed over.

@@ -1,4 +1,4 @@
-"""What fills a slice outside of the reconstruction circle, where it is not air: found by its shape, or named by DICOM.
+"""Find the padding outside of the reconstruction circle, by its shape or DICOM's value.
 
 A scanner reconstructs a circle and writes one value around it: -1024 HU, -2000, -3024, 0 or 3071.
 Whatever it is, there is no patient.
@@ -57,7 +57,7 @@ class Padding:
 
 
 def find_padding(slice_at: Callable[[int], Tensor], count: int) -> Padding | None:
-    """Finds one value that fills the outside of a circle around the middle of the slices.
+    """Find one value that fills the outside of a circle around the middle of the slices.
 
     Slices in even distances are looked at; more than half of them must show the same value around a
     circle. All four corners hold it, so that a scan with air in a corner is done with at once.

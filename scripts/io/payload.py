@@ -1,4 +1,4 @@
-"""The voxels' bytes of a file: mapped where they are plain, unpacked and verified where they are compressed."""
+"""The bytes of a file's voxels: mapped if plain, unpacked and verified if compressed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def is_gzipped(path: Path) -> bool:
 
 
 def open_payload(path: Path) -> IO[bytes]:
-    """Opens a file for reading, unpacking gzip by content."""
+    """Open a file for reading, unpacking gzip by content."""
     return gzip.open(path, "rb") if is_gzipped(path) else path.open("rb")  # type: ignore[return-value]
 
 
 def unpacked_length(path: Path, expected: int) -> int:
-    """Returns how many bytes a file unpacks to.
+    """Return how many bytes a file unpacks to.
 
     The length that gzip wrote behind the data is believed where it is the expected one. Otherwise
     the stream is unpacked: it may have several members, be cut off, or hold more than 4 GiB.
@@ -60,7 +60,7 @@ def unpacked_length(path: Path, expected: int) -> int:
 
 
 def read_array(path: Path, dtype: np.dtype[Any], count: int, offset: int, total: int) -> NDArray[Any]:
-    """Reads `count` numbers that start at byte `offset`.
+    """Read `count` numbers that start at byte `offset`.
 
     A plain file is memory-mapped. A gzip stream is read to its end, because only there its checksum
     is compared.
@@ -101,7 +101,7 @@ def damaged(path: Path, read: int, error: Exception) -> UserError:
 
 
 def _fill(path: Path, values: NDArray[Any], offset: int) -> int:
-    """Fills `values` from a gzip stream and drains it; returns how many bytes were good (a broken end: none)."""
+    """Fill `values` from a gzip stream; return the number of good bytes, 0 for a broken end."""
     target = values.view(np.uint8).data
     read = 0
     try:
@@ -117,7 +117,7 @@ def _fill(path: Path, values: NDArray[Any], offset: int) -> int:
 
 
 def verify_compressed(path: Path, offset: int, expected: int) -> None:
-    """Unpacks a zlib or gzip stream to nowhere and compares its length and checksum.
+    """Unpack a zlib or gzip stream to nowhere and compare its length and checksum.
 
     ITK reads on past a damaged stream and leaves the rest of the voxels as they are.
 

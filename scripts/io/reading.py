@@ -1,4 +1,4 @@
-"""Reading one scan from a file, of any format but DICOM, with everything that its header gives away."""
+"""Read one scan from a file of any format but DICOM, with the facts of its header."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILE_SUFFIXES = VOLUME_SUFFIXES + PICTURE_SUFFIXES
 
 
 def read_scan(path: Path, volume: int | None = None) -> Scan:
-    """Reads and checks one scan.
+    """Read and check one scan.
 
     Args:
         path: NIfTI (.nii, .nii.gz, a pair .hdr/.img), NRRD, MetaImage, or a picture (PNG, JPG,
@@ -45,7 +45,7 @@ def read_scan(path: Path, volume: int | None = None) -> Scan:
 
 
 def checked(scan: Scan) -> Scan:
-    """Returns a scan with the findings on its grid and with what a report repeats of how it was stored.
+    """Return a scan with findings on its grid and with facts for the report.
 
     Raises:
         UserError: see `check_geometry`.
@@ -57,7 +57,7 @@ def checked(scan: Scan) -> Scan:
 
 
 def read_voxels(path: Path) -> NDArray[Any]:
-    """Reads the values (X, Y, Z) of a file as `read_scan` does, slope and intercept applied, without judging its grid.
+    """Read the values (X, Y, Z) of a file as `read_scan` does, without judging its grid.
 
     Raises:
         UserError: for a file that is missing, empty, damaged or of another kind.
@@ -66,7 +66,7 @@ def read_voxels(path: Path) -> NDArray[Any]:
 
 
 def read_grid(path: Path) -> tuple[tuple[int, int, int], Affine]:
-    """Reads where a scan lies, and makes sure that its file is complete; voxels are unpacked only if that takes it.
+    """Read where a scan lies, and check that its file is complete.
 
     Args:
         path: NIfTI, NRRD or MetaImage.
@@ -139,8 +139,8 @@ def file_suffix(path: Path) -> str:
 def scan_name(path: Path) -> str:
     """A file's name without the ending that says how it is stored.
 
-    >>> scan_name(Path("in/1.2.840.nii.gz")), scan_name(Path("slice.v2.PNG")), scan_name(Path("in/P001"))
-    ('1.2.840', 'slice.v2', 'P001')
+    >>> [scan_name(Path(name)) for name in ("in/1.2.840.nii.gz", "slice.v2.PNG", "in/P001")]
+    ['1.2.840', 'slice.v2', 'P001']
     """
     suffix = file_suffix(path)
     return path.name[: len(path.name) - len(suffix)] or path.name

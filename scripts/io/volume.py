@@ -37,7 +37,7 @@ def axial_axes(affine: Affine) -> tuple[int, int, int]:
 
 
 def canonical(array: NDArray[Any], affine: Affine) -> NDArray[Any]:
-    """Returns a view of a stored array with its axes turned to LPS: writing into it writes into the array."""
+    """Return a view of a stored array with axes turned to LPS; writes go into the array."""
     return nib.orientations.apply_orientation(array, _turn(affine))
 
 
@@ -123,7 +123,7 @@ class Scan:
         return x, y, self.voxel_mm3 / (x * y)
 
     def real(self, stored: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Returns stored values, all of them unless some are given, with slope and intercept applied."""
+        """Return stored values, all or those given, with slope and intercept applied."""
         values: NDArray[Any] = apply_read_scaling(
             np.asarray(self.values if stored is None else stored), self.slope, self.intercept
         )

@@ -1,4 +1,4 @@
-"""Many scans with one loaded model: a bad one does not stop the others, a stopped run goes on where it was."""
+"""Segment many scans with one loaded model: a bad one stops no other, a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def segment_cases(
     progress: Progress | None = None,
     finished: Callable[[Case, dict[str, Any]], Any] | None = None,
 ) -> dict[str, Any]:
-    """Segments cases one after another and keeps `OUTPUT/manifest.json` up to date.
+    """Segment cases one after another and keep `OUTPUT/manifest.json` up to date.
 
     A case whose results are there, made from the same input with the same weights and settings, is
     not done again.
@@ -74,7 +74,7 @@ def segment_cases(
 
 
 def exit_code(manifest: dict[str, Any]) -> int:
-    """Returns 0 if every case is done, 2 if none is, 3 if some are."""
+    """Return 0 if every case is done, 2 if none is, 3 if some are."""
     done = [entry["status"] in ("done", "found done") for entry in manifest["cases"]]
     return 0 if all(done) else 3 if any(done) else 2
 
@@ -107,7 +107,7 @@ def _entry(status: Status, report: dict[str, Any], folder: Path) -> dict[str, An
 
 
 def _save(output: Path, manifest: dict[str, Any]) -> None:
-    """Writes the manifest with the entries that other runs have made in it meanwhile."""
+    """Write the manifest with the entries that other runs have made in it meanwhile."""
     folders = {entry["folder"] for entry in manifest["cases"]}
     with locked(output):
         manifest["earlier"] = _earlier_entries(output, folders, manifest["created"])

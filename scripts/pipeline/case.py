@@ -75,7 +75,7 @@ class CaseSegmenter:
         self.model = describe_model(segmenter)
 
     def key(self, case: Case) -> str:
-        """Returns what the result of a case depends on, as a hash: input files, weights, settings, version.
+        """Return a hash of what a case depends on: input files, weights, settings, version.
 
         Raises:
             UserError: if a file that belongs to the input is missing.
@@ -93,14 +93,14 @@ class CaseSegmenter:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def finished(self, case: Case, folder: Path) -> dict[str, Any] | None:
-        """Returns the report of an earlier run with this very input, weights and settings, or None."""
+        """Return an earlier run's report for the same input, weights and settings, or None."""
         report = read_report(folder)
         return report if report is not None and report[KEY] == self.key(case) else None
 
     def run(
         self, case: Case, folder: Path, overwrite: bool = False, progress: Progress | None = None
     ) -> dict[str, Any]:
-        """Segments a case and writes its results.
+        """Segment a case and write its results.
 
         Args:
             case: the input, see `expand_inputs`.
@@ -120,7 +120,7 @@ class CaseSegmenter:
             return self.predict(case, stack, progress).save(folder, overwrite, key)
 
     def predict(self, case: Case, stack: ExitStack, progress: Progress | None = None) -> Result:
-        """Reads and segments a case; nothing is written.
+        """Read and segment a case; nothing is written.
 
         Args:
             case: the input, see `expand_inputs`.
@@ -143,7 +143,7 @@ class CaseSegmenter:
         progress: Progress | None = None,
         timer: StageTimer | None = None,
     ) -> Result:
-        """Checks, segments and measures a scan; nothing is written.
+        """Check, segment and measure a scan; nothing is written.
 
         Args:
             scan: the scan; DICOM files must stay until the result is saved.
@@ -208,7 +208,7 @@ def _lungs(scan: Scan, seen: Tissues | None, mask: Path | None) -> tuple[Lungs |
 
 
 def read_case(case: Case, stack: ExitStack, volume: int | None = None, series: str | None = None) -> Scan:
-    """Reads the scan of a case, of any format.
+    """Read the scan of a case, of any format.
 
     Args:
         case: the input.
@@ -230,7 +230,7 @@ def read_case(case: Case, stack: ExitStack, volume: int | None = None, series: s
 
 
 def _outside(measures: Mapping[str, Any]) -> list[Note]:
-    """Warns where much of what was outlined lies outside of the lungs: bowel, soft tissue, or lungs found wrongly."""
+    """Warn where a large part of the infection lies outside of the lungs."""
     percent = measures["infection"].get("outside_lungs_percent") or 0.0
     if percent < MUCH_OUTSIDE_PERCENT:
         return []

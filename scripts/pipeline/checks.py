@@ -14,7 +14,7 @@ WHOLE_CHEST_MM = 100.0
 
 
 def check_anatomy(seen: Tissues, scan: Scan, lungs: Lungs) -> list[Note]:
-    """Judges body, lungs and the way up.
+    """Judge body, lungs and the way up.
 
     A scan is refused on positive evidence only: a body that is shown whole, over a length that a
     chest fills with lung, and no lung in it. Else what is missing is a warning.

@@ -21,7 +21,7 @@ SEARCHED = tuple(suffix for suffix in FILE_SUFFIXES if suffix != ".img")
 
 
 def find_scans(path: str) -> list[dict[str, str]]:
-    """Lists the scans and pictures below a folder, or the one that `path` names.
+    """List the scans and pictures below a folder, or the one that `path` names.
 
     Args:
         path: a folder with datalist.json, whose images are meant; another folder, which is searched
@@ -57,7 +57,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def scans_root(path: str) -> str:
-    """Returns the folder whose subfolders the results repeat: `path`, or the folder of a file."""
+    """Return the folder whose subfolders the results repeat: `path`, or the folder of a file."""
     root = Path(path)
     return str(root.parent if root.is_file() else root)
 

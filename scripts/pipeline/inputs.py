@@ -1,4 +1,4 @@
-"""What `segment` was asked to segment: every INPUT as a list of cases, each with an output folder of its own."""
+"""Turn every INPUT of `segment` into a list of cases with an output folder each."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Case:
 
 
 def expand_inputs(paths: Sequence[str | Path], output: str | Path | None = None) -> list[Case]:
-    """Lists the scans that the inputs stand for.
+    """List the scans that the inputs stand for.
 
     An input is a scan file, a DICOM file, a .zip of DICOM, or a folder, which is searched with its
     subfolders. A DICOMDIR stands for the folder that it lies in. DICOM files of one study make one
@@ -146,7 +146,7 @@ def _may_be_dicom(path: Path) -> bool:
 
 
 def _study_of(files: Sequence[Path]) -> str | None:
-    """The study of a folder's DICOM files: that of a CT image, or of any object where there is none.
+    """Return the study of a folder's DICOM files: a CT image's, else any object's.
 
     Returns:
         StudyInstanceUID; "" where all objects belong to no study, None without DICOM.
@@ -225,7 +225,7 @@ def _name(source: Path) -> str:
 
 
 def _unique_names(sources: list[Path]) -> dict[Path, str]:
-    """Names that differ also without upper and lower case: twins get their parents put before them.
+    """Name that differ also without upper and lower case: twins get their parents put before them.
 
     Raises:
         UserError: for files of one folder whose names differ in upper and lower case only.

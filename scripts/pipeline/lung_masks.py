@@ -13,7 +13,7 @@ from ..io.volume import Scan
 
 
 def find_lung_mask(path: Path, name: str) -> Path:
-    """Finds the lung mask of a case.
+    """Find the lung mask of a case.
 
     Args:
         path: the mask, or a folder with a mask called `name`.
@@ -32,7 +32,7 @@ def find_lung_mask(path: Path, name: str) -> Path:
 
 
 def read_lung_mask(file: Path, scan: Scan) -> Lungs:
-    """Reads a lung mask that belongs to a scan.
+    """Read a lung mask that belongs to a scan.
 
     Args:
         file: the mask.

@@ -1,4 +1,4 @@
-"""What was found in one scan: in memory, and as the folder that `segment` writes, all of it or nothing."""
+"""The result of one scan, in memory and as the folder that `segment` writes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StageTimer:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Adds the time that the block takes to a stage."""
+        """Add the time that the block takes to a stage."""
         started = time.perf_counter()
         try:
             yield
@@ -77,7 +77,7 @@ class Result:
 
     @property
     def probability(self) -> NDArray[np.float32] | None:
-        """Probability of infection, (X, Y, Z) float32 from 0 to 1 in 255 steps; None unless asked for."""
+        """Probability of infection, (X, Y, Z) float32 in 255 steps; None unless asked for."""
         return None if self.levels is None else np.divide(self.levels, PROBABILITY_STEPS, dtype=np.float32)
 
     @property
@@ -86,13 +86,13 @@ class Result:
         return list(dict.fromkeys(note.text for note in [*self.scan.notes, *self.notes] if note.kind == "warning"))
 
     def report(self) -> dict[str, Any]:
-        """Returns what `report.json` holds, see `build_report`."""
+        """Return what `report.json` holds, see `build_report`."""
         return build_report(
             self.scan, self.measures, self.model, self.settings, self.timer.seconds, self.notes, self.ood
         )
 
     def save(self, folder: str | Path, overwrite: bool = False, key: str | None = None) -> dict[str, Any]:
-        """Writes mask, report and preview, for DICOM a DICOM SEG; the folder appears when all are complete.
+        """Write mask, report, preview and, for DICOM, DICOM SEG; all of them or none.
 
         Args:
             folder: where the results go.
@@ -151,7 +151,7 @@ class Result:
 
 
 def refuse_warnings(scan: Scan, notes: list[Note], strict: bool) -> None:
-    """Refuses a scan with warnings where `strict` is set.
+    """Refuse a scan with warnings where `strict` is set.
 
     Raises:
         UserError: holds the warnings.
@@ -162,7 +162,7 @@ def refuse_warnings(scan: Scan, notes: list[Note], strict: bool) -> None:
 
 
 def check_results(folder: Path, overwrite: bool) -> None:
-    """Refuses a folder that holds more than results of earlier runs, and these unless they may be replaced.
+    """Refuse a folder with other files than results, and results unless to be replaced.
 
     Raises:
         UserError: names what is there.

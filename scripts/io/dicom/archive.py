@@ -23,7 +23,7 @@ does not know."""
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """Yields the folder to read: `path` itself, or for a .zip a temporary folder with its content.
+    """Yield the folder to read: `path` itself, or for a .zip a temporary folder with its content.
 
     The temporary folder bears the archive's name and is gone when the context ends, so whatever
     needs the files (`read_dicom`, `write_dicom_seg`) belongs inside. A `UserError` that leaves the

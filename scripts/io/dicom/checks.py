@@ -13,7 +13,7 @@ _PARALLEL = 1e-3  # direction cosines; scanners round to six digits, exporters t
 
 
 def check_alike(slices: list[Slice]) -> None:
-    """Refuses scout views, slices whose pixels cannot be read, and those that differ in size, spacing or orientation.
+    """Refuse scout views, unreadable pixels, and slices of other size or orientation.
 
     Raises:
         UserError: naming the files.
@@ -42,7 +42,7 @@ def _refuse_unknown_syntax(slices: list[Slice]) -> None:
 def _refuse_others(
     slices: list[Slice], what: str, values: Sequence[tuple[float, ...] | None], tolerance: float
 ) -> None:
-    """Refuses slices that differ from most of their series, and names them."""
+    """Refuse slices that differ from most of their series, and name them."""
     usual = Counter(values).most_common(1)[0][0]
     others = [k for k, value in enumerate(values) if not _alike(value, usual, tolerance)]
     if others:
@@ -58,11 +58,11 @@ def _alike(one: tuple[float, ...] | None, other: tuple[float, ...] | None, toler
 
 
 def numbers_in_words(value: tuple[float, ...] | None) -> str:
-    """Returns '0.7 x 0.7', or 'no' for None."""
+    """Return '0.7 x 0.7', or 'no' for None."""
     return "no" if value is None else " x ".join(f"{one:g}" for one in value)
 
 
 def some(names: list[str]) -> str:
-    """Returns the first three names and how many more."""
+    """Return the first three names and how many more."""
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(sorted(names)[:3])}{rest}"

@@ -33,7 +33,7 @@ _SOP_CLASS, _SOP_INSTANCE = Tag("SOPClassUID"), Tag("SOPInstanceUID")
 
 
 def read_sop_class(head: bytes) -> str:
-    """Returns the SOP class that the start of a file states; empty where there is none."""
+    """Return the SOP class that the start of a file states; empty where there is none."""
     try:
         with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")
@@ -49,7 +49,7 @@ def _is_behind_class(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def read_header(file: BinaryIO, tags: Sequence[str] | None = None) -> Dataset:
-    """Reads the attributes of a DICOM file up to its pixels, where the file is left.
+    """Read the attributes of a DICOM file up to its pixels, where the file is left.
 
     A file without meta header gets the transfer syntax that its data set is written in, so that
     whatever needs it finds it where it belongs.

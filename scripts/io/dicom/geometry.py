@@ -36,7 +36,7 @@ class Stack:
 
 
 def stack_slices(slices: list[Slice]) -> Stack:
-    """Sorts slices by their position along the normal and derives the affine (PS3.3 C.7.6.2.1.1).
+    """Sort slices by their position along the normal and derive the affine (PS3.3 C.7.6.2.1.1).
 
     The third column of the affine is the step from slice to slice exactly as the positions say, so
     that a tilted gantry gives a sheared affine. Where slices are missing it is the median step.
@@ -146,7 +146,7 @@ def _note_tilt(stack: Stack, direction: NDArray[np.float64], normal: NDArray[np.
 
 
 def _regular_step(stack: Stack, distances: NDArray[np.float64]) -> float:
-    """Distance from slice to slice along the normal, mm: the mean, or the median where some are missing."""
+    """Return the distance between slices in mm: the mean, or the median if some are missing."""
     steps = np.diff(distances)
     if np.abs(steps - steps.mean()).max() <= _tolerance(steps.mean()):
         return float(steps.mean())
@@ -171,7 +171,7 @@ def _regular_step(stack: Stack, distances: NDArray[np.float64]) -> float:
 
 
 def _tolerance(step: float) -> float:
-    """Positions are rounded, to a tenth of a millimetre by some; 1 % of thick slices is nothing either."""
+    """Tolerance of positions, which some round to 0.1 mm; 1 % of thick slices is no error."""
     return max(0.01 * step, min(0.1, 0.1 * step))
 
 

@@ -122,12 +122,12 @@ class Slice:
 
     @property
     def ct(self) -> bool:
-        """Whether the object is a CT image, not a picture, report or display setting that lies beside CT images."""
+        """Return whether the object is a CT image, not a picture, report or display setting."""
         return self.header.SOPClassUID in CT_CLASSES
 
 
 def read_slices(path: Path) -> list[Slice]:
-    """Reads the headers of one file.
+    """Read the headers of one file.
 
     Returns:
         One slice, or one for each frame of a multi-frame file; none where the file is not DICOM or
@@ -158,7 +158,7 @@ def read_slices(path: Path) -> list[Slice]:
 
 
 def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Returns `count` finite numbers, or None where the attribute is absent, empty or holds something else."""
+    """Return `count` finite numbers, or None where the attribute holds anything else."""
     try:
         with disable_value_validation():
             value = header.get(keyword)
@@ -169,13 +169,13 @@ def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | No
 
 
 def number(header: Dataset, keyword: str) -> float | None:
-    """Returns one finite number or None."""
+    """Return one finite number or None."""
     found = numbers(header, keyword, 1)
     return found[0] if found else None
 
 
 def text(header: Dataset, keyword: str) -> str:
-    """Returns an attribute as one short printable line, several values joined by backslashes; empty where absent."""
+    """Return an attribute as one short printable line; empty where it is absent."""
     try:
         with disable_value_validation():
             value: Any = header.get(keyword)

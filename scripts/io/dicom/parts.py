@@ -58,7 +58,7 @@ class Part:
 
 
 def set_aside(slices: list[Slice]) -> tuple[list[Slice], list[Note]]:
-    """Leaves out of a CT series what is no slice of the scan: other objects, colour pictures, scout views.
+    """Leave out of a CT series what is no slice: other objects, colour images, scout views.
 
     Returns:
         The slices that are left, all if none would be; and a note for each kind that was left out.
@@ -95,7 +95,7 @@ def _files(slices: list[Slice]) -> str:
 
 
 def _is_screen(one: Slice) -> bool:
-    """Whether an image shows colours, or is a picture made on a console that has no place in the patient."""
+    """Return whether an image is in colour or a console's picture without a place."""
     colour = text(one.header, "PhotometricInterpretation")
     if (number(one.header, "SamplesPerPixel") or 1) != 1 or (colour and not colour.startswith("MONOCHROME")):
         return True
@@ -142,7 +142,7 @@ def _values(slices: list[Slice], keywords: Sequence[str]) -> list[str]:
 
 
 def _without_rounding(values: list[str]) -> list[str]:
-    """Numbers that differ by their rounding or their form alone ("1.25", "1.2500001") as one text."""
+    """Return one text for numbers that differ by rounding or form ("1.25", "1.2500001")."""
     found = {value: _as_number(value) for value in set(values)}
     same: dict[str, str] = {}
     before = -np.inf
@@ -198,7 +198,7 @@ def _are_apart(slices: list[Slice], groups: dict[str, list[Slice]], keyword: str
 
 
 def _complete_each_other(slices: list[Slice], groups: list[list[Slice]]) -> bool:
-    """Whether groups of slices make one stack, in which no place comes twice, and are no stacks that alternate."""
+    """Return whether groups of slices make one stack without doubled places."""
     heights = _heights(slices)
     if heights is None:
         return False
@@ -210,7 +210,10 @@ def _complete_each_other(slices: list[Slice], groups: list[list[Slice]]) -> bool
 
 
 def _overlap(slices: list[Slice], groups: list[list[Slice]]) -> bool:
-    """Whether a group has slices at or between the places of another; unknown places: whether any has several."""
+    """Return whether a group has slices at or between the places of another.
+
+    Where places are unknown: whether any group has several slices.
+    """
     heights = _heights(slices)
     if heights is None:
         return any(len(group) > 1 for group in groups)
@@ -233,7 +236,7 @@ def _heights(slices: list[Slice]) -> dict[int, float] | None:
 
 
 def _joined(keyword: str, values: list[str]) -> list[Note]:
-    """Tells of a scan that was put together from several acquisitions, but for one of each slice."""
+    """Report a scan that was joined from acquisitions of several slices each."""
     counts = Counter(values)
     if len(counts) == 1 or max(counts.values()) == 1 or (counts[""] and len(counts) == 2):
         return []

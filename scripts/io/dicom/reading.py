@@ -23,7 +23,7 @@ from .series import Series, choose_series, list_series
 
 
 def read_dicom(path: Path, series: str | None = None) -> Scan:
-    """Reads one CT series.
+    """Read one CT series.
 
     Args:
         path: a folder, searched with its subfolders, or one file; a .zip is opened with `unpacked`
@@ -65,7 +65,7 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
 
 
 def named_padding(header: Dataset, rescale: tuple[float, float]) -> Padding | None:
-    """Returns what PixelPaddingValue and PixelPaddingRangeLimit name (PS3.3 C.7.5.1.1.2), in HU.
+    """Return what PixelPaddingValue and PixelPaddingRangeLimit name (PS3.3 C.7.5.1.1.2), in HU.
 
     Args:
         header: of a slice.
@@ -84,14 +84,14 @@ def named_padding(header: Dataset, rescale: tuple[float, float]) -> Padding | No
 
 
 def _as_stored(value: float, signed: bool) -> float:
-    """A value whose sign got lost, because some writers store the attribute as the other type, with 16 bits."""
+    """Restore the sign of a value stored in the other 16-bit type."""
     if signed:
         return value - 65536 if value > 32767 else value
     return value + 65536 if value < 0 else value
 
 
 def _check_values(series: Series) -> None:
-    """Refuses what is no grey-scale CT image."""
+    """Refuse what is no grey-scale CT image."""
     for one in series.slices:
         photometric, samples = text(one.header, "PhotometricInterpretation"), number(one.header, "SamplesPerPixel")
         if photometric not in ("MONOCHROME2", "") or (samples or 1) != 1:
@@ -104,7 +104,7 @@ def _check_values(series: Series) -> None:
 
 
 def _check_rescaling(series: Series) -> None:
-    """Refuses a series of which some slices alone say how their values become HU."""
+    """Refuse a series of which some slices alone say how their values become HU."""
     silent = [one.path.name for one in series.slices if one.rescale is None]
     if silent and len(silent) < len(series.slices):
         found = f"{some(silent)}: no RescaleSlope and RescaleIntercept, the other slices have them"
@@ -129,7 +129,7 @@ def _value_notes(series: Series) -> list[Note]:
 
 
 def _read_values(stack: Stack) -> NDArray[Any]:
-    """Decodes slice by slice into one array (X, Y, Z), whose axial slices are contiguous in memory."""
+    """Decode slice by slice into one array (X, Y, Z) with contiguous axial slices."""
     planes = stack.planes
     rescales = np.array([one.rescale or (1.0, 0.0) for plane in planes for one in plane])
     dtype = np.int16 if np.array_equal(rescales, np.round(rescales)) else np.float32
@@ -156,7 +156,7 @@ def _frame(decode: Callable[[Path, str], NDArray[Any]], one: Slice) -> NDArray[A
 
 
 def _put(hu: NDArray[Any], target: NDArray[Any]) -> int:
-    """Stores one slice in the volume's type; returns how many values did not fit."""
+    """Store one slice in the volume's type; return how many values did not fit."""
     if hu.dtype == target.dtype or target.dtype.kind == "f":
         target[:] = hu
         return 0
@@ -174,7 +174,7 @@ def _check_twin(one: Slice, twin: Slice, same_pixels: bool) -> None:
 
 
 def _decode(path: Path, syntax: str) -> NDArray[Any]:
-    """HU of a file's frames, (frames, rows, columns), through GDCM, which also applies slope and intercept."""
+    """Return the HU of a file's frames, (frames, rows, columns), through GDCM."""
     try:
         return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
     except RuntimeError as error:

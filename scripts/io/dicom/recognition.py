@@ -18,7 +18,7 @@ _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # 0002 and 0008, the la
 
 
 def recognize(head: bytes, name: str = "") -> Content:
-    """Tells what a file is from its first bytes, with or without the preamble and the meta header of part 10.
+    """Recognise a file by its first bytes, with or without DICOM's preamble and meta header.
 
     Old archives, modalities and toolkits write the bare data set (PS3.5), whose first element lies
     in group 0008.
@@ -45,6 +45,6 @@ def recognize(head: bytes, name: str = "") -> Content:
 
 
 def recognize_file(path: Path) -> Content:
-    """Tells what a file is, see `recognize`; raises OSError if it cannot be read."""
+    """Tell what a file is, see `recognize`; raise OSError if it cannot be read."""
     with path.open("rb") as file:
         return recognize(file.read(HEAD), path.name)

@@ -52,7 +52,7 @@ _DEFAULT_SET, _UTF8 = "ISO 2022 IR 6", "ISO_IR 192"
 def write_dicom_seg(
     mask: NDArray[np.uint8], scan: Scan, path: Path, *, algorithm: str, version: str, description: str
 ) -> Path:
-    """Writes a binary DICOM SEG (PS3.3 A.51) with one segment, a new series in the scan's study.
+    """Write a binary DICOM SEG (PS3.3 A.51) with one segment, a new series in the scan's study.
 
     Slices with infection become frames that name their source slice and repeat its position; the
     patient's and the study's attributes are those of the scan, as a SEG must have them. Of an empty
@@ -129,7 +129,7 @@ def _segmentation(
 
 
 def _series_number(source: Dataset) -> int:
-    """A number by which a person knows which series the SEG belongs to: 1000 above it, below it where none is."""
+    """Return a series number for the SEG: 1000 above that of its series."""
     found = min(max(int(number(source, "SeriesNumber") or 0), 0), _HIGHEST_NUMBER)
     return found + 1000 if found <= _HIGHEST_NUMBER - 1000 else found - 1000
 
@@ -155,7 +155,7 @@ def _read_sources(scan: Scan) -> list[Dataset]:
 
 
 def _check_identity(scan: Scan, sources: list[Dataset]) -> None:
-    """Refuses slices that a reference cannot tell apart, or that it cannot name together."""
+    """Refuse slices that a reference cannot tell apart, or that it cannot name together."""
     instances, series = ({str(one[keyword].value) for one in sources} for keyword in ("SOPInstanceUID", _SERIES))
     if len(instances) < len(sources):
         found = f"duplicate SOPInstanceUID ({len(sources)} slices, {len(instances)} distinct)"
@@ -176,7 +176,7 @@ def _check_source(file: Path, source: Dataset, multi_frame: bool) -> None:
 
 
 def _mend(sources: list[Dataset], scan: Scan) -> None:
-    """Makes headers uniform where the standard lets them vary and highdicom does not.
+    """Make headers uniform where the standard lets them vary and highdicom does not.
 
     Attributes that may be empty become so where they are absent or invalid. Orientations, which the
     reader found equal within rounding, become those of the first. SpacingBetweenSlices, which
@@ -197,7 +197,7 @@ def _mend(sources: list[Dataset], scan: Scan) -> None:
 
 
 def _mend_character_set(source: Dataset) -> None:
-    """Writes the character set of a header in the form that highdicom knows; the texts stay as they are.
+    """Write a header's character set in highdicom's form; the texts stay.
 
     An empty first value of several is the default repertoire (PS3.3 C.12.1.1.2), as all Japanese
     headers have it. What is no value of the standard, or no combination that highdicom writes,
@@ -217,7 +217,7 @@ def _mend_character_set(source: Dataset) -> None:
 
 
 def _in_order_of_frames(planes: NDArray[np.uint8], scan: Scan, count: int) -> NDArray[np.uint8]:
-    """Planes of a multi-frame file, sorted along the normal, in the order of its frames; others stay empty."""
+    """Return the planes of a multi-frame file, sorted along the normal."""
     frames = np.zeros((count, *planes.shape[1:]), np.uint8)
     frames[scan.frames] = planes
     return frames

@@ -23,7 +23,7 @@ _FEWEST_JOINED = 3  # slices with a SeriesInstanceUID each that are taken for on
 
 @dataclass(frozen=True)
 class Series:
-    """Slices that share a SeriesInstanceUID and make one volume; or, where they do not, one part of such a series.
+    """Slices that share a SeriesInstanceUID and make one volume, or a part of such a series.
 
     Attributes:
         uid: SeriesInstanceUID; empty for objects that belong to no series.
@@ -47,7 +47,7 @@ class Series:
 
     @property
     def id(self) -> str:
-        """Eight digits that tell it from others without naming anybody: the start of the UID's SHA-256."""
+        """Eight digits of the UID's SHA-256, an identifier that names nobody."""
         return hashlib.sha256((self.uid + self.part.label).encode()).hexdigest()[:8]
 
     @property
@@ -82,7 +82,7 @@ class Series:
 
 
 def list_series(folder: Path) -> list[Series]:
-    """Lists the DICOM series in a folder and its subfolders, or the one of a file; reads no pixels.
+    """List the DICOM series in a folder and its subfolders, or the one of a file; read no pixels.
 
     Hidden files, DICOMDIR, results of earlier runs and files that are not DICOM are passed over;
     names and extensions do not matter. A CT series whose slices were not made together comes in
@@ -108,7 +108,7 @@ def list_series(folder: Path) -> list[Series]:
 
 
 def _join_single(found: dict[str, list[Slice]]) -> dict[str, list[Slice]]:
-    """Joins CT images whose SeriesInstanceUID some anonymizer renewed for every file.
+    """Join CT images whose SeriesInstanceUID some anonymizer renewed for every file.
 
     They must agree in patient, study, frame of reference, series number, size, spacing and
     orientation, and all CT images with that study and series number must be such single ones.
@@ -142,7 +142,7 @@ def _are_of_one_scan(slices: list[Slice]) -> bool:
 
 
 def _series(uid: str, slices: list[Slice]) -> list[Series]:
-    """The series, or its parts; what it says of itself depends on its slices, not on the names of their files."""
+    """Return the series or its parts, whatever the names of their files."""
     ordered = sorted(slices, key=_in_order)
     images = [one for one in ordered if one.ct]
     modality = _most(text(one.header, "Modality") for one in images or ordered)
@@ -174,7 +174,7 @@ def _most(values: Iterable[str]) -> str:
 
 
 def choose_series(folder: Path, found: list[Series], wanted: str | None = None) -> tuple[Series, list[Note]]:
-    """Chooses the CT scan among the series of a folder.
+    """Choose the CT scan among the series of a folder.
 
     Args:
         folder: where they were found, for messages.

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage through SimpleITK: reading a scan, and writing bytes in its format on its grid."""
+"""Read NRRD and MetaImage through SimpleITK, and write bytes in their format and grid."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _VERBATIM = ("space", "space dimension", "space directions", "space origin", "sp
 
 
 def read_itk(path: Path, volume: int | None = None) -> Scan:
-    """Reads one volume, values as they are stored.
+    """Read one volume, values as they are stored.
 
     Args:
         path: .nrrd, .nhdr, .mha or .mhd.
@@ -63,7 +63,7 @@ def read_itk(path: Path, volume: int | None = None) -> Scan:
 
 
 def inspect_itk(path: Path) -> tuple[tuple[int, int, int], Affine]:
-    """Returns the size (X, Y, Z) and the affine (RAS, mm) of a file of one volume, and makes sure that it is complete.
+    """Return size (X, Y, Z) and affine (RAS, mm) of a file of one complete volume.
 
     Raises:
         UserError: see `read_itk`.
@@ -108,7 +108,7 @@ def _values(path: Path, reader: sitk.ImageFileReader, index: int) -> NDArray[np.
 
 
 def affine_of(reader: sitk.ImageFileReader | sitk.Image) -> Affine:
-    """Gives ITK's origin, spacing and direction (LPS) as an affine to RAS; missing axes are unit axes."""
+    """Return ITK's origin, spacing and direction (LPS) as an affine to RAS."""
     dimension = reader.GetDimension()
     shared = min(dimension, 3)
     direction, affine = np.eye(3), np.eye(4)
@@ -125,7 +125,7 @@ def _note_orientation(text: TextHeader) -> list[Note]:
 
 
 def judge_voxel_size(dimension: int, affine: Affine, sized: bool = True) -> tuple[bool, list[Note]]:
-    """Returns whether an affine holds millimetres, and a warning where it does not.
+    """Return whether an affine holds millimetres, and a warning where it does not.
 
     Args:
         dimension: number of stored axes.
@@ -155,7 +155,7 @@ def _reason(error: RuntimeError) -> str:
 
 
 def write_itk_bytes(values: NDArray[np.uint8], scan: Path, path: Path) -> Path:
-    """Writes a compressed file of bytes whose origin, spacing and direction read back bit for bit as the scan's.
+    """Write a compressed file of bytes with exactly the scan's origin, spacing and direction.
 
     Args:
         values: (X, Y, Z) in the scan's stored order.
@@ -182,7 +182,7 @@ def write_itk_bytes(values: NDArray[np.uint8], scan: Path, path: Path) -> Path:
 
 
 def _repeat_geometry(path: Path, source: TextHeader) -> None:
-    """Gives a NRRD file the source's geometry lines.
+    """Give a NRRD file the source's geometry lines.
 
     NRRD stores spacing times direction; ITK's way there and back is off by a rounding now and then.
     """

@@ -1,4 +1,4 @@
-"""The text headers of NRRD and MetaImage: what ITK does not tell, and whether the voxels are all there.
+"""The text headers of NRRD and MetaImage: what ITK does not tell, completeness of voxels.
 
 After the format definitions of NRRD (teem.sourceforge.net/nrrd/format.html) and MetaImage
 (itk.org/Wiki/MetaIO).
@@ -63,7 +63,7 @@ class TextHeader:
 
 
 def read_text_header(path: Path) -> TextHeader:
-    """Reads the header of .nrrd, .nhdr, .mha or .mhd.
+    """Read the header of .nrrd, .nhdr, .mha or .mhd.
 
     Raises:
         UserError: for a file that does not begin as its format does.
@@ -101,7 +101,7 @@ def find_data(path: Path, header: TextHeader) -> Path | None:
 
 
 def check_data(data: Path | None, path: Path, header: TextHeader, expected: int) -> None:
-    """Refuses voxels that are cut off or damaged.
+    """Refuse voxels that are cut off or damaged.
 
     Text and bzip2 are left to ITK, as are headers that skip bytes.
 

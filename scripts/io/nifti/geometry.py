@@ -28,7 +28,7 @@ _MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 def read_geometry(
     path: Path, header: nib.Nifti1Header, pixdim: Sequence[float], shape: tuple[int, int, int]
 ) -> tuple[Affine, bool, list[Note]]:
-    """Gives the affine of a NIfTI header in mm.
+    """Give the affine of a NIfTI header in mm.
 
     Args:
         path: what an error names.
@@ -55,7 +55,7 @@ def read_geometry(
 def _choose_form(
     path: Path, header: nib.Nifti1Header, pixdim: Sequence[float], shape: tuple[int, int, int]
 ) -> tuple[Affine, list[Note]]:
-    """The form that holds: the sform before the qform, but for a sform that spans no volume beside a good qform."""
+    """Return the valid form: sform before qform, unless the sform spans no volume."""
     sform, qform = header.get_sform(), header["qform_code"] > 0
     if header["sform_code"] > 0 and (_spans(sform) or not qform):
         return sform, _compare_forms(header, pixdim, shape)
@@ -83,7 +83,7 @@ def _broken_sform(header: nib.Nifti1Header) -> list[Note]:
 
 
 def _rotated(header: nib.Nifti1Header) -> tuple[Affine, list[Note]]:
-    """The qform; a quaternion that rounding made longer than 1 is scaled to 1, as the standard's own library does.
+    """Return the qform; scale a quaternion longer than 1 to 1, as nifti1_io does.
 
     Raises:
         ValueError: for a quaternion that is no rotation.
@@ -123,7 +123,7 @@ def _compare_forms(header: nib.Nifti1Header, pixdim: Sequence[float], shape: tup
 
 
 def _unit(header: nib.Nifti1Header, affine: Affine) -> tuple[float, list[Note]]:
-    """The factor to millimetres; a unit that would give impossible voxels is taken for a wrong code."""
+    """Return the factor to millimetres; replace a unit that gives impossible voxels."""
     unit = _unit_name(header)
     if unit == "mm":
         return 1.0, []

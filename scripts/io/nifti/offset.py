@@ -22,7 +22,7 @@ _FLAG = 4
 
 
 def locate_voxels(data: Path, header: nib.Nifti1Header, said: float, payload: int) -> tuple[int, list[Note]]:
-    """Finds the byte at which the voxels start.
+    """Find the byte at which the voxels start.
 
     Args:
         data: the file of the voxels; for a pair the .img.
@@ -65,7 +65,7 @@ def locate_voxels(data: Path, header: nib.Nifti1Header, said: float, payload: in
 
 
 def _fits(data: Path, header: nib.Nifti1Header, said: float, found: int) -> bool:
-    """Whether voxels may start there: right behind a bare header that says so, or behind a chain of extensions."""
+    """Return whether voxels may start there: behind a bare header or behind extensions."""
     if not header.is_single:
         return False
     size = int(header.sizeof_hdr)

@@ -69,7 +69,7 @@ class Inspected(NamedTuple):
 
 
 def read_nifti(path: Path, volume: int | None = None) -> Scan:
-    """Reads one volume, values as they are stored.
+    """Read one volume, values as they are stored.
 
     Args:
         path: .nii, .nii.gz or either file of a pair .hdr/.img; gzip is recognised by content.
@@ -97,7 +97,7 @@ def read_nifti(path: Path, volume: int | None = None) -> Scan:
 
 
 def inspect_nifti(path: Path, volume: int | None = None) -> Inspected:
-    """Reads the header of a file, decides what holds where it contradicts itself, and checks the file's length.
+    """Read the header of a file, resolve its contradictions, and check the file's length.
 
     Args:
         path: see `read_nifti`.
@@ -120,7 +120,7 @@ def inspect_nifti(path: Path, volume: int | None = None) -> Inspected:
 
 
 def read_header(path: Path) -> Stored:
-    """Reads and checks the header.
+    """Read and check the header.
 
     Raises:
         UserError: for a file that is no NIfTI, whose header is broken or whose partner is missing.
@@ -152,7 +152,7 @@ def one_line(error: BaseException) -> str:
 
 
 def choose_volume(path: Path, stored: tuple[int, ...], volume: int | None) -> tuple[int, list[Note]]:
-    """Chooses one volume of a file.
+    """Choose one volume of a file.
 
     Args:
         path: what an error names.

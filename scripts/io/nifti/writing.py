@@ -22,7 +22,7 @@ _GRID = (
 
 
 def header_like(path: Path, shape: tuple[int, int, int]) -> nib.Nifti1Header:
-    """The grid of a NIfTI scan: its affine, sform and qform with their codes, its units, its number of axes.
+    """The grid of a NIfTI scan: affine, sform and qform with codes, units, number of axes.
 
     Nothing else is taken over: text fields and extensions may name a patient.
 
@@ -64,7 +64,7 @@ def write_bytes(
     slope: float = 1.0,
     highest: float = 1.0,
 ) -> Path:
-    """Writes uint8 voxels slice by slice, atomically.
+    """Write uint8 voxels slice by slice, atomically.
 
     Args:
         header: the grid.
