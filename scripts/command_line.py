@@ -37,7 +37,7 @@ def respell(parameters: Sequence[Any], words: Sequence[str]) -> list[str]:
     """Spell options as typer expects them.
 
     Taken are `--a_b` and `--a-b`; `--switch false`, `--switch=false` and `--noswitch`;
-    `--option none` for its default; `-o` for the only option that begins so; and `--ARGUMENT value`.
+    `--option none` for its default; `-o` for the only option that begins so; `--ARGUMENT value`.
 
     Args:
         parameters: arguments and options of the command.

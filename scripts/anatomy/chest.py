@@ -66,7 +66,7 @@ def _is_lung(scan: DownsampledScan, aerated: Mask) -> bool:
 
 
 def _cut_sides(body: Mask) -> list[str]:
-    """Return the sides on which the body continues beyond the field of view in most of its slices."""
+    """Return the sides on which the body leaves the field of view in most of its slices."""
     slices = np.count_nonzero(body.any(axis=(0, 1)))
     sides = {"right": body[0], "left": body[-1], "front": body[:, 0], "back": body[:, -1]}
     return [name for name, plane in sides.items() if plane.any(axis=0).sum() > _LONG_CUT * slices]

@@ -11,7 +11,7 @@ EPSILON = 2.0**-52  # MATLAB's eps, whatever the type in use
 
 
 def e_measure(prob: Tensor, target: Tensor, *, rules: Rules = "plain") -> Tensor:
-    """Return the mean E-measure of each map over the 256 thresholds k / 255 (Fan et al., IJCAI 2018).
+    """Return the mean E-measure of each map over 256 thresholds (Fan et al., IJCAI 2018).
 
     At one threshold, with b the thresholded map, g the target and both centred at 0 by their means,
     xi = 2 b g / (b^2 + g^2 + eps) and E = sum((xi + 1)^2 / 4) / (HW - 1); 1 - b stands for the

@@ -72,7 +72,7 @@ class Grid:
 
 
 def coverage(level: Floats) -> Floats:
-    """Return the fraction of each voxel inside the surface `level = 0` (negative inside), in [0, 1].
+    """Return each voxel's fraction inside of the surface `level = 0` (negative inside).
 
     The surface is taken as a plane within the voxel, so that thick slices blur slanted surfaces and
     leave upright ones sharp, as in a real scan.
