@@ -138,16 +138,17 @@ def commands_of(text: str) -> list[list[str]]:
     """Returns the words of every command line, in blocks and in running text,
     that has more than the command's name."""
     text = re.sub(r"\\\n\s*", " ", text)
-    blocks = re.findall(r"^[^\S\n]*(?:#\s+)?(?:\S*/)?python -m scripts (.*)", text, re.MULTILINE)
-    inline = [" ".join(one.split()) for one in re.findall(r"`python -m scripts ([^`]+)`", text)]
+    blocks = re.findall(r"^[^\S\n]*(?:#\s+)?(?:\S*/)?(?:python -m scripts|lung-infection) (.*)", text, re.MULTILINE)
+    inline = [" ".join(one.split()) for one in re.findall(r"`(?:python -m scripts|lung-infection) ([^`]+)`", text)]
     return [words for words in (shlex.split(one, comments=True) for one in blocks + inline) if len(words) > 1]
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md"))]
-)
-def test_commands_of_the_documentation_parse(page: str) -> None:
-    for words in commands_of((ROOT / page).read_text(encoding="utf-8")):
+PAGES = sorted(path for pattern in ("*.md", "docs/*.md", "configs/experiments/*.yaml") for path in ROOT.glob(pattern))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_of_the_documentation_parse(page: Path) -> None:
+    for words in commands_of(page.read_text(encoding="utf-8")):
         parse(*words)
 
 
