@@ -41,7 +41,7 @@ class HuHistogram:
         self._counts: NDArray[np.int64] = np.zeros(HIGHEST_HU - LOWEST_HU + 1, np.int64)
 
     def add(self, hu: NDArray[Any]) -> None:
-        """Counts voxels, each rounded to 1 HU.
+        """Count voxels, each rounded to 1 HU.
 
         Args:
             hu: finite values in HU, (N,).
@@ -55,13 +55,13 @@ class HuHistogram:
         return int(self._counts.sum())
 
     def count(self, low: int | None, high: int | None) -> int:
-        """Counts the voxels with low <= HU < high; None means no limit."""
+        """Count the voxels with low <= HU < high; None means no limit."""
         start = 0 if low is None else low - LOWEST_HU
         stop = None if high is None else high - LOWEST_HU
         return int(self._counts[start:stop].sum())
 
     def statistics(self) -> dict[str, float] | None:
-        """Returns mean, population SD, percentiles (linear between ranks) and range in HU; None without voxels."""
+        """Return mean, population SD, percentiles (linear between ranks), range in HU, or None."""
         if not self.total:
             return None
         present = np.flatnonzero(self._counts)
@@ -72,7 +72,7 @@ class HuHistogram:
         return {"mean_hu": mean, "sd_hu": spread, "min_hu": float(hu[0]), "max_hu": float(hu[-1]), **percentiles}
 
     def _percentile(self, percent: float) -> float:
-        """Gives the percentile as `numpy.percentile` defines it by default."""
+        """Give the percentile as `numpy.percentile` defines it by default."""
         rank = (self.total - 1) * percent / 100
         ranks = [math.floor(rank), math.ceil(rank)]
         below, above = np.searchsorted(self._counts.cumsum(), ranks, side="right").tolist()
@@ -80,7 +80,7 @@ class HuHistogram:
 
 
 def density(histogram: HuHistogram, voxel_ml: float | None) -> dict[str, Any]:
-    """Describes the density of the infection.
+    """Describe the density of the infection.
 
     Args:
         histogram: HU of the infection's voxels.

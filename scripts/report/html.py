@@ -26,7 +26,7 @@ PAGES.filters |= {"grade": grade, "label": label, "percent": percent, "size": si
 
 
 def write_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path], path: str | os.PathLike[str]) -> Path:
-    """Writes the page, complete or not at all.
+    """Write the page, complete or not at all.
 
     Args:
         report: what `build_report` gives.

@@ -18,7 +18,7 @@ Plane = NDArray[np.integer[Any]]
 
 
 class LesionFinder:
-    """Joins the connected components of consecutive axial slices; holds two slices, no label volume.
+    """Join connected components of consecutive axial slices, holding two slices at a time.
 
     Two voxels of neighbouring slices are 26-connected if their positions in the plane differ by at
     most one along either axis. The components of each slice are the nodes of a graph and such
@@ -32,7 +32,7 @@ class LesionFinder:
         self._rows: list[NDArray[np.int64]] = []
 
     def add(self, z: int, infected: NDArray[np.bool_], lung: NDArray[np.uint8] | None) -> None:
-        """Adds the next slice with infection.
+        """Add the next slice with infection.
 
         Args:
             z: index of the slice, larger than that of the slice before.
@@ -53,7 +53,7 @@ class LesionFinder:
         self._nodes += count
 
     def _contacts(self, below: Plane, parts: Plane, x: Counts, y: Counts) -> NDArray[np.int64]:
-        """Returns the pairs of nodes that touch, one of the slice before and one of this slice, (N, 2)."""
+        """Return pairs of touching nodes of the slice before and this one, (N, 2)."""
         framed = np.pad(below, 1).astype(np.int64)
         part, radix = parts[x, y], int(parts.max()) + 1
         around = [(dx, dy) for dx in range(3) for dy in range(3)]
@@ -63,7 +63,7 @@ class LesionFinder:
         return np.stack([node, part + self._nodes], axis=1)[touching] - 1
 
     def table(self) -> dict[str, Counts]:
-        """Returns one entry per lesion, the largest first.
+        """Return one entry per lesion, the largest first.
 
         Returns:
             Columns "voxels", "sum_x", "sum_y", "sum_z" (sums of indices), "right", "left" (voxels
@@ -84,7 +84,7 @@ class LesionFinder:
 
 
 def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, lungs_known: bool) -> dict[str, Any]:
-    """Describes the lesions that were found.
+    """Describe the lesions that were found.
 
     Args:
         finder: every slice with infection was added to it.
@@ -94,8 +94,8 @@ def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, l
 
     Returns:
         {"connectivity", "lesion_count", "listed_count", "largest_voxels", "largest_ml", "lesions"},
-        the lesions from large to small. The centroid is an index along left, posterior, superior from
-        0; the first and the last slice are counted from 1.
+        the lesions from large to small. The centroid is an index along left, posterior, superior
+        from 0; the first and the last slice are counted from 1.
     """
     table = finder.table()
     sizes = table["voxels"]
@@ -109,7 +109,7 @@ def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, l
 
 
 def _describe(one: dict[str, int], total: int, depth: int, voxel_ml: float | None, lungs_known: bool) -> dict[str, Any]:
-    """Describes one lesion; its side is that with most of its voxels."""
+    """Describe one lesion; its side is that with most of its voxels."""
     voxels = one["voxels"]
     row: dict[str, Any] = {"infection_voxels": voxels, "infection_percent": 100 * voxels / total}
     if voxel_ml is not None:

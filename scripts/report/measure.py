@@ -27,7 +27,7 @@ _PARTS = {"total": [RIGHT, LEFT], "right": [RIGHT], "left": [LEFT]}
 
 @dataclass
 class _Counts:
-    """Counts of one pass over the slices; voxels are (slices, 3): outside of the lungs, right, left."""
+    """Counts of one pass over the slices; (slices, 3): outside, right lung, left lung."""
 
     infected: NDArray[np.int64]
     lung: NDArray[np.int64]
@@ -42,7 +42,7 @@ def measure_infection(
     lungs: Lungs | None,
     least_slice_share: float = 0.0,
 ) -> dict[str, Any]:
-    """Measures the infection of one scan.
+    """Measure the infection of one scan.
 
     The percentage of a lung is its infected voxels divided by all of its voxels, on the scan's own
     grid. Infection outside of the lungs is counted apart. Without plausible lungs there are no
@@ -138,7 +138,7 @@ def _lungs(counts: _Counts, voxel_ml: float | None) -> dict[str, Any]:
 
 
 def _profile(counts: _Counts, spacing: Sequence[float] | None, lungs_known: bool) -> dict[str, Any]:
-    """Makes columns with one entry per axial slice, from the most superior to the most inferior one."""
+    """Return columns with an entry per axial slice, from superior to inferior."""
     infected, lung = counts.infected[::-1], counts.lung[::-1, 1:].sum(axis=1).tolist()
     depth = len(infected)
     columns: dict[str, Any] = {

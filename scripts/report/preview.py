@@ -36,7 +36,7 @@ def draw_preview(
     spacing: Sequence[float] | None = None,
     title: str = "",
 ) -> Path:
-    """Draws axial slices, a coronal and a sagittal view with outlines into a PNG file.
+    """Draw axial slices, a coronal and a sagittal view with outlines into a PNG file.
 
     Axial slices are shown the radiological way: the patient's right at the left, anterior at the
     top.
@@ -75,14 +75,14 @@ def draw_preview(
 
 
 def _binary(mask: NDArray[Any]) -> NDArray[np.bool_]:
-    """Returns where the mask is above 0; a mask of zeros and ones is not copied, it may be large."""
+    """Return where the mask is above 0; a mask of zeros and ones is not copied, it may be large."""
     if mask.dtype.itemsize == 1 and mask.dtype.kind in "bu" and (mask.dtype.kind == "b" or mask.max() <= 1):
         return mask.view(np.bool_)
     return np.asarray(mask > 0)
 
 
 def choose_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
-    """Chooses at most `count` axial slices; returns their indices from superior to inferior.
+    """Choose at most `count` axial slices; return their indices from superior to inferior.
 
     These are the most affected slices, neighbours only where the infection spans few of them.
     Without infection they are evenly spaced.
@@ -107,7 +107,7 @@ def choose_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
 
 
 def describe(mask: NDArray[np.bool_], chosen: Sequence[int], spacing: Sequence[float] | None) -> str:
-    """Writes the lines under the picture: extent of the mask, slices shown, what is unknown."""
+    """Write the lines under the picture: extent of the mask, slices shown, what is unknown."""
     depth = mask.shape[2]
     affected = int(mask.any(axis=(0, 1)).sum())
     extent = f"infection in {affected} of {depth} slices, {100 * mask.mean():.2g} % of the scan's voxels"
@@ -122,7 +122,7 @@ def describe(mask: NDArray[np.bool_], chosen: Sequence[int], spacing: Sequence[f
 def _lay_out(
     scan: NDArray[Any], outlines: list[NDArray[np.bool_]], chosen: list[int], spacing: Sequence[float] | None
 ) -> Figure:
-    """Lays out axial slices in rows; beside them, for a volume, the coronal and the sagittal view."""
+    """Lay out axial slices in rows, beside them the coronal and sagittal views of a volume."""
     from matplotlib.figure import Figure
 
     deep = scan.shape[2] > 1
@@ -147,14 +147,14 @@ def _lay_out(
 
 
 def _middle(mask: NDArray[np.bool_], axis: int) -> int:
-    """Returns the index along `axis` with the most infection; the centre without any."""
+    """Return the index along `axis` with the most infection; the centre without any."""
     others = tuple(other for other in range(3) if other != axis)
     areas = mask.sum(axis=others)
     return int(areas.argmax()) if areas.any() else mask.shape[axis] // 2
 
 
 def _show(axes: Axes, views: list[NDArray[Any]], letters: str, aspect: float, name: str) -> None:
-    """Shows one plane: its first index runs to the right, its second downwards."""
+    """Show one plane: its first index runs to the right, its second downwards."""
     from matplotlib.patheffects import withStroke
 
     picture, *outlines = views
@@ -180,7 +180,7 @@ def preview_files(
     truth_path: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Draws the preview of a scan and its mask, in any format of `read_scan` and any orientation.
+    """Draw the preview of a scan and its mask, in any format of `read_scan` and any orientation.
 
     Raises:
         UserError: if a file cannot be read, is not one volume, does not lie on the scan's grid, the

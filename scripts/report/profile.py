@@ -23,14 +23,15 @@ _STYLE_LOCK = Lock()  # matplotlib's settings are those of the whole process
 
 
 def draw_profile(profile: Mapping[str, Any]) -> str:
-    """Draws infected area, and lung area behind it where it is known, per axial slice.
+    """Draw infected area, and lung area behind it where it is known, per axial slice.
 
     Args:
         profile: the slice profile that `measure_infection` gives; area in square centimetres where
             the voxel size is known, else in voxels.
 
     Returns:
-        The element <svg>: text is text, colours are those of the page, equal profiles give equal drawings.
+        The element <svg>: text is text, colours are those of the page, equal profiles give equal
+        drawings.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -55,7 +56,7 @@ def draw_profile(profile: Mapping[str, Any]) -> str:
 
 
 def _draw(axes: Axes, areas: Mapping[str, list[float]], unit: str) -> None:
-    """Draws one step a slice; both axes name their ends."""
+    """Draw one step a slice; both axes name their ends."""
     from matplotlib.ticker import MaxNLocator
 
     depth = len(areas["infection"])

@@ -23,7 +23,7 @@ _DIGITS = 6
 
 
 def describe_model(segmenter: Segmenter) -> dict[str, Any]:
-    """Describes the weights and the operating point; of the weights' path only the name.
+    """Describe the weights and the operating point; of the weights' path only the name.
 
     Returns:
         {"version", "weights", "weights_sha256", "network", "preprocessing", "operating_point",
@@ -57,7 +57,7 @@ def build_report(
     notes: Iterable[Note] = (),
     familiarity: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
-    """Assembles the report of one scan.
+    """Assemble the report of one scan.
 
     Args:
         scan: the scan, with the findings of its reader.
@@ -93,7 +93,7 @@ def build_report(
 
 
 def _describe_case(scan: Scan) -> dict[str, Any]:
-    """Describes the scan as it was stored; sizes in mm only where they are known."""
+    """Describe the scan as it was stored; sizes in mm only where they are known."""
     case: dict[str, Any] = {
         "name": scan.name,
         "input": scan.path.name,
@@ -111,7 +111,7 @@ def _describe_case(scan: Scan) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Converts a value to what JSON can hold."""
+    """Convert a value to what JSON can hold."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, np.ndarray | list | tuple | set | frozenset):

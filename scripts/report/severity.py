@@ -27,7 +27,7 @@ def grade(percent: float) -> dict[str, Any]:
     Returns:
         {"grade_of_5": 0 to 5, "category": in a word}.
 
-    >>> [grade(percent)["grade_of_5"] for percent in (0, 0.01, 5, 25, 25.1, 49.9, 50, 75, 75.1, 100)]
+    >>> [grade(value)["grade_of_5"] for value in (0, 0.01, 5, 25, 25.1, 49.9, 50, 75, 75.1, 100)]
     [0, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     """
     reached = (percent > 0, percent >= 5, percent > 25, percent >= 50, percent > 75)

@@ -1,4 +1,4 @@
-"""The words of the HTML report: numbers with their units, names of fields, the finding in one sentence."""
+"""Words of the HTML report: numbers with units, names of fields, the finding."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ LABELS = {
 
 
 def label(name: str) -> str:
-    """Names a field of report.json in words."""
+    """Name a field of report.json in words."""
     return LABELS.get(name, name.replace("_", " "))
 
 
 def words(value: Any) -> str:
-    """Writes a value of report.json as text."""
+    """Write a value of report.json as text."""
     if isinstance(value, Mapping):
         return "; ".join(f"{label(name)}: {words(one)}" for name, one in value.items())
     if isinstance(value, list | tuple):
@@ -43,14 +43,14 @@ def words(value: Any) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Writes a percentage; small ones are not rounded to nothing."""
+    """Write a percentage; small ones are not rounded to nothing."""
     if value is None:
         return NOT_STATED
     return f"below 0.1{_GAP}%" if 0 < value < 0.1 else f"{value:.1f}{_GAP}%"
 
 
 def size(found: Mapping[str, Any], name: str, ml: str = "") -> str:
-    """Writes a volume in ml where it is known, else in voxels.
+    """Write a volume in ml where it is known, else in voxels.
 
     Args:
         found: holds the key `name`_voxels and, where the volume is known, `ml`.
@@ -66,13 +66,13 @@ def size(found: Mapping[str, Any], name: str, ml: str = "") -> str:
 
 
 def grade(measures: Mapping[str, Any], part: str) -> str:
-    """Writes the severity grade of both lungs ("total") or of one."""
+    """Write the severity grade of both lungs ("total") or of one."""
     found = (measures["severity"]["grades"] or {}).get(part)
     return NOT_STATED if found is None else f"{found['grade_of_5']} of 5, {found['category']}"
 
 
 def finding(measures: Mapping[str, Any]) -> str:
-    """Says in one sentence what was found."""
+    """Say in one sentence what was found."""
     infection, lungs = measures["infection"], measures["lungs"]
     slices = f"{infection['slice_count']} slice" + ("s" if infection["slice_count"] != 1 else "")
     if not infection["present"]:
