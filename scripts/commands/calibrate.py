@@ -47,4 +47,4 @@ def calibrate(
             f"{found['slices']['sensitivity']:.3f}, specificity {found['slices']['specificity']:.3f}"
         )
     print(f"calibration error {found['calibration_error']:.3f}")
-    print(f"familiar up to a distance of {stated['familiarity']['limit']:.2f}")
+    print(f"out of distribution above a score of {stated['familiarity']['limit']:.2f}")

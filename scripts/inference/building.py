@@ -1,4 +1,4 @@
-"""Network and preprocessing as checkpoint metadata state them."""
+"""Build network and preprocessing as checkpoint metadata state them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .metadata import read_checkpoint
 
 
 def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
-    """Loads a checkpoint to apply it.
+    """Load a checkpoint to apply it.
 
     Args:
         checkpoint: the weights, with their metadata beside them.
@@ -46,7 +46,7 @@ def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Mo
 
 
 def network_from_metadata(metadata: Mapping[str, Any], **overrides: Any) -> nn.Module:
-    """Builds the network that checkpoint metadata names, without its weights.
+    """Build the network that checkpoint metadata names, without its weights.
 
     Args:
         metadata: see `read_metadata`.
@@ -74,7 +74,7 @@ def network_from_metadata(metadata: Mapping[str, Any], **overrides: Any) -> nn.M
 def preprocessing_from_metadata(
     metadata: Mapping[str, Any], intensity: str | None = None, label_grid: str = "network"
 ) -> Preprocessing:
-    """Builds the preprocessing that checkpoint metadata states.
+    """Build the preprocessing that checkpoint metadata states.
 
     Args:
         metadata: see `read_metadata`.
@@ -90,7 +90,7 @@ def preprocessing_from_metadata(
 
 
 def class_preprocessing_from_metadata(metadata: Mapping[str, Any], label_grid: str = "network") -> ClassPreprocessing:
-    """Builds the preprocessing of a network of classes.
+    """Build the preprocessing of a multi-class network.
 
     Args:
         metadata: see `read_metadata`; its preprocessing says what the "prior" was in training.
@@ -109,7 +109,7 @@ def class_preprocessing_from_metadata(metadata: Mapping[str, Any], label_grid: s
 
 
 def _settings(metadata: Mapping[str, Any], steps: type, beside: str) -> dict[str, Any]:
-    """The metadata's arguments of a preprocessing, without the one that is none of its steps."""
+    """Return the metadata's arguments of a preprocessing, without `beside`."""
     settings = {key: value for key, value in metadata["preprocessing"].items() if key != beside}
     known = inspect.signature(steps).parameters
     if unknown := sorted(set(settings) - set(known)):
@@ -120,7 +120,7 @@ def _settings(metadata: Mapping[str, Any], steps: type, beside: str) -> dict[str
 
 
 def require_slices(metadata: Mapping[str, Any], weights: str | Path) -> None:
-    """Stops where only networks that find infection in slices can be applied.
+    """Refuse networks that do not find infection in slices.
 
     Raises:
         UserError: if the metadata's network sees patches of volumes, or wants an infection map

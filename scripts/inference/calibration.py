@@ -45,7 +45,7 @@ def calibrate(
     device: torch.device,
     size: int | None = None,
 ) -> dict[str, Any]:
-    """Measures operating point, reliability and out-of-distribution threshold, and writes them into the metadata.
+    """Measure operating point, reliability and OOD threshold, and write them into the metadata.
 
     Beside the metadata it draws the reliability curve (`.calibration.png`) and lists the cases
     (`.calibration.csv`).
@@ -116,7 +116,7 @@ def calibrate(
 
 
 def _check_recipes(own: CalibrationRun, trainings: Sequence[CalibrationRun]) -> None:
-    """Refuses trainings of another recipe, and cases that lie in several validation folds."""
+    """Refuse trainings of another recipe, and cases that lie in several validation folds."""
     for training in [own, *trainings]:
         training.check(own.metadata)
     counted = Counter(case["name"] for training in trainings for case in training.unseen)
@@ -137,7 +137,7 @@ def _dice(cases: Sequence[CaseCounts], threshold: float) -> dict[str, dict[str, 
 
 
 def _row(case: CaseCounts, threshold: float) -> dict[str, Any]:
-    """Returns the case's row of `.calibration.csv`."""
+    """Return the case's row of `.calibration.csv`."""
     kind = next(kind for kind, picture in KINDS if picture == case.picture)
     dice = dice_by_level(case)[round(threshold * LEVELS)]
     return {"case": case.name, "kind": kind, "dice": dice, "distance": case.ood_score}

@@ -1,4 +1,4 @@
-"""The weights of one training, applied to the cases that they learnt from and to those they did not see."""
+"""Apply the weights of one training to its training cases and to those of its validation fold."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CalibrationRun:
         self.fold = metadata["data"].get("fold")
 
     def check(self, expected: Mapping[str, Any]) -> None:
-        """Refuses another recipe than that of checkpoint metadata, and a fold that is not one of the data."""
+        """Refuse another recipe than that of checkpoint metadata, and a fold of other data."""
         differs = [] if same_network(self.metadata["network"], expected["network"]) else ["network"]
         differs += [key for key in ("preprocessing", "training") if self.metadata[key] != expected[key]]
         if differs:
@@ -78,7 +78,7 @@ class CalibrationRun:
         return self._means.take()
 
     def count_unseen(self) -> Iterator[CaseCounts]:
-        """Yields what calibration keeps of each case of the validation fold."""
+        """Yield what calibration keeps of each case of the validation fold."""
         ood = OODScore.of(self.layer, self.features, threshold=0.0)
         for case, (probability,), label in predict_cases(self.unseen, [self.predictor]):
             voxels, lesion = count_levels(probability.numpy(), label.numpy())

@@ -1,4 +1,4 @@
-"""The axial slices of a scan in HU, one by one, so that no float copy of the scan is ever held."""
+"""Make the axial slices of a scan in HU one by one, without a float copy of the scan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..transforms.intensity import AIR_HU, HounsfieldMap, parse_intensity, plan_
 
 
 class HounsfieldSlices:
-    """The axial slices of a scan in HU, in canonical orientation, made one by one from the stored values.
+    """The axial slices of a scan in HU, in canonical orientation, from the stored values.
 
     Args:
         scan: the scan.
@@ -31,15 +31,18 @@ class HounsfieldSlices:
         self.map: HounsfieldMap = plan_hounsfield(self.range, intensity, scan.picture, str(scan.path), padding)
 
     def __len__(self) -> int:
-        """Returns the number of axial slices."""
+        """Return the number of axial slices."""
         return self.shape[2]
 
     def __getitem__(self, index: int) -> Tensor:
-        """Returns slice `index`, counted from inferior: (X, Y) float32 in HU, contiguous."""
+        """Return slice `index`, counted from inferior: (X, Y) float32 in HU, contiguous."""
         return self.map(self._real(index))
 
     def rounded(self) -> NDArray[np.int16]:
-        """Returns all of them rounded to int16, for what is measured and drawn; no copy where they are stored so."""
+        """Return all slices rounded to int16, as measures and previews need them.
+
+        There is no copy where the scan is stored so.
+        """
         scaling = self._scan.slope, self._scan.intercept
         hounsfield = self._stored.dtype == np.int16 and scaling == (1.0, 0.0) and self.map.window is None
         hounsfield = hounsfield and self.map.padding is None

@@ -23,11 +23,11 @@ from .tta import average_over_flips
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 8
-"""Slices or patches in a batch, as in configs/inference.yaml: the same batch gives the same bits."""
+"""Slices or patches in a batch, as in configs/inference.yaml; bits may depend on it."""
 
 
 class NetworkInferer(Inferer):
-    """Applies a network to a batch, with mixed precision and test-time augmentation where wanted.
+    """Apply a network to a batch, with mixed precision and test-time augmentation where wanted.
 
     Args:
         amp: whether a CPU computes in bfloat16 by autocast, which needs no gradient scaler. A CPU
@@ -41,7 +41,7 @@ class NetworkInferer(Inferer):
         self.amp, self.tta = flag(amp, "amp"), flag(tta, "test_time_flips")
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Maps images (B, C, ...) to logits (B, K, ...), bfloat16 under autocast."""
+        """Map images (B, C, ...) to logits (B, K, ...), bfloat16 under autocast."""
         enabled = self.amp and inputs.device.type == "cpu" and computes_in_bfloat16()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             if self.tta:
@@ -50,7 +50,7 @@ class NetworkInferer(Inferer):
 
 
 class ScanInferer(NetworkInferer):
-    """Applies a network to whole scans (B, C, size, size, Z) as its checkpoint metadata state.
+    """Apply a network to whole scans (B, C, size, size, Z) as its checkpoint metadata state.
 
     A network for slices sees them in batches. A network for volumes sees patches that overlap by
     half and are blended by a Gaussian; scans smaller than a patch are padded with 0.
@@ -77,7 +77,7 @@ class ScanInferer(NetworkInferer):
         self.patches = patch_size and SlidingWindowInferer(patch_size, batch_size, overlap=0.5, mode="gaussian")
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Maps scans (B, C, X, Y, Z) to logits (B, K, X, Y, Z) of the same type."""
+        """Map scans (B, C, X, Y, Z) to logits (B, K, X, Y, Z) of the same type."""
         apply = super().__call__
         if self.patches:
             logits: Tensor = self.patches(inputs, lambda images: apply(images, network, *args, **kwargs))
@@ -90,7 +90,7 @@ class ScanInferer(NetworkInferer):
 
 @cache
 def computes_in_bfloat16() -> bool:
-    """Returns whether this CPU has bfloat16 instructions, and logs once if it has not."""
+    """Return whether this CPU has bfloat16 instructions, and log once if it has not."""
     able = has_bfloat16(torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {})
     if not able:
         logger.info("amp: this CPU has no bfloat16 instructions, float32 is used")
@@ -98,9 +98,9 @@ def computes_in_bfloat16() -> bool:
 
 
 def has_bfloat16(capabilities: Mapping[str, Any]) -> bool:
-    """Returns whether a CPU computes in bfloat16; torch before 2.13 does not tell, and is trusted.
+    """Return whether a CPU computes in bfloat16; unknown and other CPUs than x86 are trusted to.
 
-    So are other architectures than x86.
+    Torch before 2.13 does not tell.
     """
     if not str(capabilities.get("architecture", "")).startswith("x86"):
         return True

@@ -30,12 +30,12 @@ MAY_BE_UNDEFINED = ("figures", "data")
 
 
 def metadata_path(checkpoint: str | Path) -> Path:
-    """Returns where the metadata of a checkpoint lies: the same name with the suffix .json."""
+    """Return where the metadata of a checkpoint lies: the same name with the suffix .json."""
     return Path(checkpoint).with_suffix(".json")
 
 
 def write_checkpoint(checkpoint: str | Path, weights: Mapping[str, torch.Tensor], **metadata: Any) -> None:
-    """Writes weights and their metadata; both are complete before either takes its name.
+    """Write weights and their metadata; both are complete before either appears.
 
     Args:
         checkpoint: the weights' file; the metadata lies beside it.
@@ -64,7 +64,7 @@ def write_metadata(
     operating_point: Mapping[str, Any] = OPERATING_POINT,
     **further: Mapping[str, Any] | None,
 ) -> None:
-    """Writes the metadata of a checkpoint that lies on the disk.
+    """Write the metadata of a checkpoint that lies on the disk.
 
     Args:
         checkpoint: the weights.
@@ -75,12 +75,12 @@ def write_metadata(
             beside the image.
         data: what it was trained on: name, split, fold, synthetic and what else is known.
         figures: validation figures, each with what it was measured on.
-        operating_point: "threshold", probability from which on a voxel is infection;
-            "smallest_lesion_mm3", volume below which a connected lesion is left out of a scan's
-            mask; "test_time_flips", see `average_over_flips`; "least_slice_share", share of a slice
-            from which on it counts as one with infection.
-        **further: what else is known: "training", the "size" of its slices where they are shown at
-            another one since; "calibration" and "familiarity"; see `calibrate` for all of them.
+        operating_point: "threshold", the decision threshold; "smallest_lesion_mm3", volume below
+            which a connected lesion is left out of a scan's mask; "test_time_flips", see
+            `average_over_flips`; "least_slice_share", minimum positive fraction of a slice with
+            infection.
+        **further: what else is known, see `calibrate`: "training", the "size" of its slices where
+            it has changed since; "calibration"; "familiarity", see `OODScore`.
     """
     metadata = {
         "format": METADATA_FORMAT,
@@ -96,16 +96,13 @@ def write_metadata(
 
 
 def read_metadata(checkpoint: str | Path) -> dict[str, Any]:
-    """Reads the metadata of a checkpoint and checks that it belongs to these very weights, and that these can be used.
-
-    Every entry that applies or trains on weights reads their metadata first, so that the check
-    stands here alone.
+    """Read the metadata of a checkpoint, and check that they belong to its weights.
 
     Args:
         checkpoint: path of the weights.
 
     Returns:
-        The metadata.
+        The metadata, with defaults for what an earlier version left out.
 
     Raises:
         UserError: if the weights or the metadata are absent, unreadable, do not belong together, or
@@ -115,7 +112,7 @@ def read_metadata(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The metadata and the weights."""
+    """Read the metadata and the state dict of a checkpoint, see `read_metadata`."""
     weights, path = Path(checkpoint), metadata_path(checkpoint)
     if not weights.is_file():
         raise UserError(
@@ -126,6 +123,19 @@ def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, t
         raise UserError(
             f"{weights}: its metadata {path.name} is missing; expected: weights with the metadata beside them"
         )
+    metadata = _read_json(path)
+    found = sha256(weights)
+    if found != metadata["sha256"]:
+        raise UserError(
+            f"{weights}: sha256 is {found[:12]}..., its metadata says {str(metadata['sha256'])[:12]}...; expected: the "
+            "weights that the metadata was written for (copy both files again, or resume the run that was killed)"
+        )
+    metadata["operating_point"] = {**OPERATING_POINT, **metadata["operating_point"]}
+    metadata["preprocessing"] = {**_defaults(metadata["preprocessing"]), **metadata["preprocessing"]}
+    return metadata, load_weights(weights)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -136,20 +146,12 @@ def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, t
             f"{path}: lacks {missing or 'a known format'}; expected: checkpoint metadata of format {METADATA_FORMAT}"
         )
     _check_entries(metadata, path)
-    found = sha256(weights)
-    if found != metadata["sha256"]:
-        raise UserError(
-            f"{weights}: sha256 is {found[:12]}..., its metadata says {str(metadata['sha256'])[:12]}...; expected: the "
-            "weights that the metadata was written for (copy both files again, or resume the run that was killed)"
-        )
     check_numbers({key: value for key, value in metadata.items() if key not in MAY_BE_UNDEFINED}, path)
-    metadata["operating_point"] = {**OPERATING_POINT, **metadata["operating_point"]}
-    metadata["preprocessing"] = {**_defaults(metadata["preprocessing"]), **metadata["preprocessing"]}
-    return metadata, load_weights(weights)
+    return dict(metadata)
 
 
 def _check_entries(metadata: Mapping[str, Any], path: Path) -> None:
-    """Refuses entries that are no names and values, and those that a configuration made from them would evaluate."""
+    """Refuse entries that are no names and values, and text that a config would evaluate."""
     for key in ("network", "preprocessing", "operating_point", "data"):
         if not isinstance(metadata[key], dict):
             raise UserError(f"{path}: {key} is {metadata[key]!r}; expected: names and values")
@@ -161,12 +163,12 @@ def _check_entries(metadata: Mapping[str, Any], path: Path) -> None:
 
 
 def completed_preprocessing(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the steps with every default, as JSON would hold them, to compare with those of other metadata."""
+    """Return the preprocessing with every default as JSON holds it, to compare metadata."""
     completed: dict[str, Any] = json.loads(json.dumps({**_defaults(preprocessing), **preprocessing}))
     return completed
 
 
 def _defaults(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """What metadata of an earlier version leave unsaid: the defaults that the training settled."""
+    """Return the defaults of the preprocessing, for metadata of an earlier version."""
     parameters = inspect.signature(ClassPreprocessing if "prior" in preprocessing else Preprocessing).parameters
     return {name: one.default for name, one in parameters.items() if name != "label_grid"}

@@ -42,7 +42,7 @@ class OODScore:
 
     @classmethod
     def of(cls, layer: str, features: Tensor, threshold: float) -> OODScore:
-        """Measures the features (N, C) of training slices; six digits are kept."""
+        """Measure the features (N, C) of training slices; six digits are kept."""
         sd, mean = torch.std_mean(features, dim=0, correction=0)
         sd = sd.clamp(min=SMALLEST_SD * float(sd.max()))
         kept = [tuple(float(f"{value:.6g}") for value in row.tolist()) for row in (mean, sd)]
@@ -50,16 +50,16 @@ class OODScore:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> OODScore | None:
-        """Returns what checkpoint metadata state; None where they state nothing."""
+        """Return what checkpoint metadata state; None where they state nothing."""
         stated = metadata.get(KEY)
         return stated and cls(stated["layer"], tuple(stated["mean"]), tuple(stated["sd"]), float(stated["limit"]))
 
     def as_metadata(self) -> dict[str, Any]:
-        """Returns what checkpoint metadata hold under `KEY`."""
+        """Return what checkpoint metadata hold under `KEY`."""
         return {"layer": self.layer, "mean": self.mean, "sd": self.sd, "limit": self.threshold}
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Scores features (N, C): root mean square over the channels of their z-scores, (N,).
+        """Score features (N, C): root mean square over the channels of their z-scores, (N,).
 
         It is about 1 for training slices.
         """
@@ -68,7 +68,7 @@ class OODScore:
 
 
 class FeatureMeans:
-    """Collects the channel means of a layer while a network works.
+    """Collect the channel means of a layer while a network works.
 
     Args:
         network: the network.
@@ -80,7 +80,7 @@ class FeatureMeans:
         network.get_submodule(layer).register_forward_hook(self._keep)
 
     def take(self) -> Tensor:
-        """Returns the means since the last call, (N, C) float64, one row an image that the network saw."""
+        """Return the means since the last call, (N, C) float64, one row per image."""
         rows = torch.cat(self._rows) if self._rows else torch.zeros(0, 0, dtype=torch.float64)
         self._rows = []
         return rows
@@ -90,7 +90,7 @@ class FeatureMeans:
 
 
 def deepest_layer(network: nn.Module, size: int) -> str:
-    """Finds the layer with the smallest maps; of several the one with most channels, and of these the last.
+    """Find the layer with the smallest maps, then the most channels, then the last place.
 
     Args:
         network: a network for slices, in evaluation mode.
@@ -115,7 +115,7 @@ def deepest_layer(network: nn.Module, size: int) -> str:
 
 
 def _note_rank(ranks: dict[str, tuple[int, int]], name: str, output: Any) -> None:
-    """Notes how many pixels and channels a layer's output has, unless it has a single pixel."""
+    """Note how many pixels and channels a layer's output has, unless it has a single pixel."""
     if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] * output.shape[-2] > 1:
         ranks.pop(name, None)  # one that works twice counts where it works last
         ranks[name] = output.shape[-1] * output.shape[-2], -output.shape[1]

@@ -16,7 +16,7 @@ CANDIDATES = range(LEVELS // 10, LEVELS * 9 // 10)
 """Levels that may become the threshold: 0.1 to 0.9."""
 
 FLAT = 0.002
-"""Dice within this of the highest is as good: the optimum is flat, and the cases that choose are few."""
+"""Dice within this of the highest is as good: the optimum is flat, and the cases are few."""
 
 KINDS = (("volumes", False), ("pictures", True))
 """Kinds of cases that are averaged apart, and whether their cases are 2-D images."""
@@ -42,7 +42,7 @@ class CaseCounts:
 
 
 def count_levels(probability: NDArray[np.float32], label: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Counts the voxels of each slice, and those with lesion, by their level of probability.
+    """Count the voxels of each slice, and those with lesion, by their level of probability.
 
     Args:
         probability: (X, Y, Z) in [0, 1].
@@ -60,25 +60,25 @@ def count_levels(probability: NDArray[np.float32], label: NDArray[Any]) -> tuple
 
 
 def dice_by_level(case: CaseCounts) -> NDArray[np.float64]:
-    """Returns the Dice of a case with each level as the threshold, (LEVELS,); 1 where neither side has lesion."""
+    """Return the Dice of a case by threshold, (LEVELS,); 1 where neither side has lesion."""
     predicted, found = (_from_level_on(counts.sum(axis=0)) for counts in (case.voxels, case.lesion))
     both = predicted + found[0]
     return np.divide(2.0 * found, both, out=np.ones(LEVELS), where=both > 0)
 
 
 def _from_level_on(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns the number of voxels of each level or higher."""
+    """Return the number of voxels of each level or higher."""
     return np.cumsum(counts[::-1])[::-1]
 
 
 def dice_of_kinds(cases: Sequence[CaseCounts]) -> dict[str, tuple[NDArray[np.float64], int]]:
-    """Returns the mean Dice by level, (LEVELS,), and the number of cases, of each of `KINDS` that has cases."""
+    """Return mean Dice by threshold, (LEVELS,), and number of cases of each kind that has cases."""
     kinds = {kind: [dice_by_level(case) for case in cases if case.picture == picture] for kind, picture in KINDS}
     return {kind: (np.mean(own, axis=0), len(own)) for kind, own in kinds.items() if own}
 
 
 def choose_threshold(cases: Sequence[CaseCounts]) -> float:
-    """Returns the threshold with the highest Dice, volumes and 2-D images weighing the same.
+    """Return the threshold with the highest Dice, volumes and 2-D images weighing the same.
 
     Of those whose Dice is within `FLAT` of it the one nearest to 0.5 is taken.
     """
@@ -89,7 +89,7 @@ def choose_threshold(cases: Sequence[CaseCounts]) -> float:
 
 
 def choose_slice_fraction(cases: Sequence[CaseCounts], threshold: float) -> dict[str, float] | None:
-    """Returns the minimum positive fraction of a slice with infection.
+    """Return the minimum positive fraction of a slice with infection.
 
     It maximises the sum of sensitivity and specificity over the slices of volumes; of several
     optima the smallest is taken.

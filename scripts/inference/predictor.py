@@ -40,11 +40,11 @@ class Predictor:
 
     @classmethod
     def load(cls, checkpoint: str | Path, device: torch.device, test_time_flips: bool | None = None) -> Predictor:
-        """Loads a checkpoint, see `trained_network`."""
+        """Load a checkpoint, see `trained_network`."""
         return cls(*trained_network(checkpoint, device), device, test_time_flips)
 
     def __call__(self, images: Tensor, name: str | Path) -> Tensor:
-        """Applies the network.
+        """Apply the network.
 
         Args:
             images: (B, C, size, size, Z), on any device.
@@ -62,7 +62,7 @@ class Predictor:
         return logits
 
     def scan_logits(self, item: Mapping[str, Any], positions: NDArray[np.intp] | None = None) -> Tensor:
-        """Applies the network to a scan that `Preprocessing` has prepared.
+        """Apply the network to a scan that `Preprocessing` has prepared.
 
         Args:
             item: holds (1, X, Y, Z) under "image".
@@ -82,6 +82,6 @@ class Predictor:
 
 
 def slices_in_view(item: Mapping[str, Any]) -> NDArray[np.intp]:
-    """Returns which slices of a prepared scan lie in the network's field of view."""
+    """Return which slices of a prepared scan lie in the network's field of view."""
     low, high = item[BOX][2, :2].tolist() if BOX in item else (0, item[IMAGE].shape[-1])
     return np.arange(low, high)

@@ -21,7 +21,7 @@ MOST_CHANGED_DICE = 1e-3
 
 
 def publish(weights: Path, target: Path, data: str, device: torch.device) -> dict[str, float]:
-    """Writes weights with their metadata, in half precision if that is faithful (`is_faithful`), else as they are.
+    """Write weights with their metadata, in half precision if `is_faithful`, else as they are.
 
     Convolutions are halved; biases and normalisation, which are small and shift whole maps, are
     not.
@@ -60,7 +60,7 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
 
 
 def _compare(whole: Predictor, halved: Predictor, data: str) -> dict[str, float]:
-    """Returns the largest changes of an unseen case."""
+    """Return the largest changes of an unseen case."""
     changed = {"voxels": 0.0, "dice": 0.0}
     threshold = whole.metadata["operating_point"]["threshold"]
     for _, maps, label in predict_cases(unseen_cases(data, whole.metadata), [whole, halved]):
@@ -73,7 +73,7 @@ def _compare(whole: Predictor, halved: Predictor, data: str) -> dict[str, float]
 
 
 def is_faithful(changed: dict[str, float]) -> bool:
-    """Returns whether half precision changes so little that weights are written in it."""
+    """Return whether half precision changes so little that weights are written in it."""
     return changed["voxels"] <= MOST_CHANGED_VOXELS and changed["dice"] <= MOST_CHANGED_DICE
 
 

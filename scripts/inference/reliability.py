@@ -1,4 +1,4 @@
-"""Measure and draw how far probabilities can be trusted: reliability curve and calibration error."""
+"""Measure and draw the calibration of probabilities: reliability curve and error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BIN = 16
 
 
 def reliability(cases: Iterable[CaseCounts]) -> list[dict[str, float]]:
-    """Compares probabilities with what is lesion: a row for each bin of `BIN` levels that has voxels.
+    """Compare probabilities with the fraction of lesion, in bins of `BIN` levels that have voxels.
 
     Returns:
         {"probability": mean of the bin, "observed": fraction of lesion, "voxels": n}.
@@ -33,14 +33,14 @@ def reliability(cases: Iterable[CaseCounts]) -> list[dict[str, float]]:
 
 
 def calibration_error(curve: Sequence[Mapping[str, float]]) -> float:
-    """Returns the mean of |observed - probability| over the voxels beyond the first bin, nearly all background."""
+    """Return the mean |observed - probability| of voxels beyond the first bin, all background."""
     rows = [row for row in curve if row["probability"] >= BIN / LEVELS]
     number = sum(row["voxels"] for row in rows)
     return sum(abs(row["observed"] - row["probability"]) * row["voxels"] for row in rows) / number if number else 0.0
 
 
 def draw_reliability(curve: Sequence[Mapping[str, float]], error: float, path: Path) -> None:
-    """Draws the reliability curve against the diagonal, and how many voxels each point stands for, as PNG."""
+    """Draw the reliability curve and the number of voxels of each of its points as PNG."""
     figure = Figure(figsize=(5, 5.5), layout="constrained")
     axis, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axis.plot((0, 1), (0, 1), color="grey", linestyle=":")

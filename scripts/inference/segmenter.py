@@ -1,4 +1,4 @@
-"""A network on one scan, batch by batch of slices; the mask is that of `run inference`."""
+"""Segment one scan, batch by batch of slices; the mask is that of `run inference`."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Segmenter:
         progress: Callable[[int], Any] | None = None,
         timer: Timer = nullcontext,
     ) -> Segmentation:
-        """Segments one scan.
+        """Segment one scan.
 
         Args:
             scan: the scan.
@@ -152,7 +152,7 @@ class Segmenter:
         return Segmentation(mask, kept, notes + self._ood_warning(score), score)
 
     def looked_at(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Tissues, Lungs] | None = None) -> Box:
-        """Returns what of a scan the network sees, as `FindBoxd` finds it; the arguments are those of `segment`."""
+        """Return the box of a scan that the network sees; the arguments are those of `segment`."""
         if self.field_of_view == "scan" or scan.picture:
             return whole(slices.shape)
         if anatomy is None:
@@ -161,14 +161,14 @@ class Segmenter:
         return find_box(*anatomy)
 
     def _probabilities(self, scan: Scan, slices: HounsfieldSlices, batch: range, box: Box) -> Tensor:
-        """Returns probabilities (size, size, n) of a batch of slices."""
+        """Return probabilities (size, size, n) of a batch of slices."""
         if self._means is not None:
             self._means.take()  # what a scan that failed half-way has left
         inputs = torch.stack([self.slice_input(slices[index][box[:2]]) for index in batch], dim=-1)
         return torch.sigmoid(self.predictor(inputs[None, None], scan.path))[0, 0]
 
     def _features(self, batch: range, seen: range) -> list[Tensor]:
-        """Returns the feature means of the slices in the box, (n, C); several rows a slice with flips."""
+        """Return the feature means (n, C) of the slices in the box, four rows each with flips."""
         if self._means is None:
             return []
         rows = self._means.take().unflatten(0, (-1, len(batch)))

@@ -13,7 +13,7 @@ FLIPPED_AXES = ((2,), (3,), (2, 3))
 
 
 def average_over_flips(network: Callable[..., Tensor], images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Averages the logits of the image and of its three flips in plane, each flipped back.
+    """Average the logits of the image and of its three flips in plane, each flipped back.
 
     Args:
         network: from images to logits of the same size.

@@ -1,4 +1,4 @@
-"""What a checkpoint says of labelled cases that it did not see, those of its validation fold."""
+"""Apply checkpoints to labelled cases that they did not see, those of the validation fold."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .predictor import Predictor, slices_in_view
 
 
 def unseen_cases(data: str, metadata: Mapping[str, Any]) -> list[Case]:
-    """Returns the cases of a data set that lie in the validation fold of checkpoint metadata."""
+    """Return the cases of a data set that lie in the validation fold of checkpoint metadata."""
     return select_cases(data, "validation", metadata["data"].get("fold"), labelled=True)
 
 
 def predict_cases(
     cases: Sequence[Case], predictors: Sequence[Predictor]
 ) -> Iterator[tuple[Case, list[Tensor], Tensor]]:
-    """Applies networks with the same preprocessing to labelled cases.
+    """Apply networks with the same preprocessing to labelled cases.
 
     Yields:
         Each case, the probabilities of each network and the label, (X, Y, Z) on the scan's own
@@ -47,7 +47,7 @@ def predict_cases(
 
 
 def check_data(weights: Path, metadata: Mapping[str, Any], data: str) -> None:
-    """Refuses data of which the weights' validation fold is not one: what they did not see could not be told.
+    """Refuse data to which the weights' validation fold does not belong.
 
     Raises:
         UserError: if the weights were trained on other data, or on all of them.

@@ -1,4 +1,4 @@
-"""Ground glass and consolidation inside the infection of one scan."""
+"""Tell ground glass from consolidation inside the infection of one scan."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Classifier:
         self.slice_input = SliceInput.from_metadata(self.metadata)
 
     def classify(self, scan: Scan, slices: HounsfieldSlices, infection: Segmentation) -> NDArray[np.uint8]:
-        """Classifies the infection of one scan.
+        """Classify the infection of one scan.
 
         The prior is the probability of infection. A voxel gets the class of the largest of the
         three maps, on the scan's own grid; what lies outside of the infection mask is background.
@@ -99,7 +99,7 @@ class Classifier:
         return classes
 
     def _input(self, hu: torch.Tensor, levels: NDArray[np.uint8]) -> torch.Tensor:
-        """Returns one slice and its prior as `ClassPreprocessing` makes them, (2, size, size)."""
+        """Return one slice and its prior as `ClassPreprocessing` makes them, (2, size, size)."""
         prior = torch.from_numpy(np.ascontiguousarray(levels)).float() / PROBABILITY_STEPS
         size = (self.slice_input.size, self.slice_input.size)
         return torch.stack([self.slice_input(hu), F.interpolate(prior[None, None], size, mode="nearest-exact")[0, 0]])
@@ -158,7 +158,7 @@ def classify_file(
     series: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Classifies the infection of a scan and writes the classes and `classes.json` into a folder.
+    """Classify the infection of a scan, and write the classes and `classes.json` into a folder.
 
     Args:
         path: one scan, as `expand_inputs` takes it.
@@ -212,7 +212,7 @@ def classify_file(
 
 
 def _describe_models(infection: Segmenter | Path, classifier: Classifier) -> dict[str, Any]:
-    """Says which weights made the result; demonstration weights if one of them is."""
+    """Say which weights made the result; demonstration weights if one of them is."""
     metadata = classifier.metadata
     if isinstance(infection, Segmenter):
         given = describe_model(infection)

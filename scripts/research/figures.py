@@ -1,4 +1,4 @@
-"""Pictures of what a network sees on the way to its answer, as the paper of ResUNet shows them.
+"""Draw what a network computes on the way to its mask, as the ResUNet paper shows it.
 
 Figure 7: the maps of the supervised stages. Figure 8: the attention fusion, P_1, 1 - P_1, Y_1 and
 S_p. Figure 6: the masks of several networks on one slice.
@@ -178,7 +178,7 @@ def tell_apart(paths: Sequence[Path]) -> list[str]:
 def _draw_inside(
     models: Sequence[Segmenter], scan: Scan, slices: HounsfieldSlices, index: int, title: str, folder: Path
 ) -> None:
-    """Stages and fusion of the first ResUNet, as the network sees the slice."""
+    """Draw stages and fusion of the first ResUNet."""
     model = next((one for one in models if isinstance(one.network, ResUNet)), None)
     if model is None:
         return

@@ -1,4 +1,4 @@
-"""Cases for the network of classes, each with the infection map that is its prior."""
+"""Choose cases for the multi-class network, each with the infection map that is its prior."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def class_cases(
 
 
 def with_classes_as_label(cases: list[Case]) -> list[dict[str, Any]]:
-    """The cases for an evaluation: their label is the multi-class one."""
+    """Return the cases of an evaluation, whose label is the multi-class one."""
     return [{**case, "label": case["classes"]} for case in cases]
 
 

@@ -1,4 +1,4 @@
-"""Labels that a trained network makes for unlabelled cases."""
+"""Make labels for unlabelled cases by a trained network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..transforms.preprocessing import IMAGE
 SCALE = 255
 """Probabilities are stored in a byte; this value is 1."""
 DOUBTFUL = 0.1
-"""Probability from which on a pixel may be lesion: of those the confidence of a slice is taken."""
+"""Lowest probability of the pixels that a slice's confidence is measured on."""
 
 
 def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, device: torch.device) -> list[Path]:
@@ -54,7 +54,7 @@ def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, d
 
 
 def _predict(checkpoint: Path, cases: Sequence[Case], device: torch.device) -> Iterator[NDArray[np.uint8]]:
-    """Levels (X, Y, Z) of each case, in its stored orientation."""
+    """Yield the levels (X, Y, Z) of each case, in its stored orientation."""
     predictor = Predictor.load(checkpoint, device)
     preprocessing = preprocessing_from_metadata(predictor.metadata)
     back = ScanProbabilities(preprocessing)
@@ -106,7 +106,7 @@ def pseudo_labelled(
 
 
 def _confident_slices(label: Path, confidence: float) -> NDArray[np.bool_]:
-    """Whether each slice along the stored third axis is confident."""
+    """Return whether each slice along the stored third axis is confident."""
     stack = np.asarray(Image.open(label))[..., None] if is_picture(str(label)) else read_voxels(label)
     probability = stack.reshape(-1, stack.shape[2]) / SCALE
     doubtful = probability >= DOUBTFUL

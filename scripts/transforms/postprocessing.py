@@ -1,4 +1,4 @@
-"""From the network's logits back to the scan: probabilities, the scan's own grid, the mask."""
+"""Bring logits back to the scan: probabilities, the scan's own grid, the mask."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ PRED = "pred"
 
 
 def scan_name(item: Mapping[Any, Any]) -> str:
-    """Returns the file that an item of a workflow was read from, or what the data list calls it."""
+    """Return the file that an item of a workflow was read from, or what the data list calls it."""
     meta = getattr(item.get(IMAGE), "meta", {})
     return str(meta.get("filename_or_obj") or item.get("name") or "a case")
 
 
 class FiniteMapd(MapTransform):
-    """Refuses an item whose map is not finite, see `check_maps`; the item stays as it is."""
+    """Refuse an item whose map is not finite, see `check_maps`."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item."""
+        """Return the item."""
         item = dict(data)
         for key in self.key_iterator(item):
             check_maps(item[key], scan_name(item))
@@ -55,7 +55,7 @@ class FiniteMapd(MapTransform):
 
 
 class Probabilities(Compose):
-    """Logits to probabilities in float32, on the grid that the network saw; logits that are not finite are refused."""
+    """Turn finite logits into probabilities in float32, on the network's grid."""
 
     def __init__(self) -> None:
         steps = [FiniteMapd(PRED), EnsureTyped(PRED, dtype=torch.float32), Activationsd(PRED, sigmoid=True)]
@@ -63,7 +63,7 @@ class Probabilities(Compose):
 
 
 class ScanProbabilities(Compose):
-    """Logits to probabilities (1, X, Y, Z) on the scan's own grid, in its stored orientation.
+    """Turn logits into probabilities (1, X, Y, Z) on the scan's grid, in its stored orientation.
 
     The resize is inverted bilinearly, slice by slice because the slices keep their number.
 
@@ -77,12 +77,12 @@ class ScanProbabilities(Compose):
 
 
 class EvaluationOutput(Compose):
-    """Probabilities on the grid on which metrics are taken, in the label's canonical orientation.
+    """Turn logits into probabilities on the grid of the metrics, in canonical orientation.
 
     Args:
         preprocessing: what made the network's input from the scan.
-        grid: "scan", or "network" for the paper's 256 x 256. What lies beyond the field of view in
-            plane is judged on the scan's grid only; slices beyond it hold no prediction on either.
+        grid: "scan", or "network" for the paper's 256 x 256. Voxels beyond the field of view in
+            plane exist on the scan's grid only; slices beyond it hold no prediction on either.
     """
 
     def __init__(self, preprocessing: InvertibleTransform, grid: str) -> None:
@@ -94,10 +94,10 @@ class EvaluationOutput(Compose):
 
 
 class ClassMaps(Compose):
-    """Logits of classes (3, ...) to one binary map a class: where its probability is the largest of all.
+    """Turn multi-class logits (3, ...) into one binary map per class, by the largest probability.
 
     Args:
-        probabilities: from logits to probabilities, on the grid on which the largest is looked for.
+        probabilities: from logits to probabilities, on the grid on which they are compared.
     """
 
     def __init__(self, probabilities: Transform) -> None:
@@ -105,7 +105,7 @@ class ClassMaps(Compose):
 
 
 def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm3: float) -> NDArray[np.uint8]:
-    """Removes connected lesions of less than a volume; voxels that touch at a corner belong together.
+    """Remove connected lesions below a volume; voxels that touch at a corner are connected.
 
     Works within the box around the infection, so a large scan with little infection needs little
     memory.
@@ -114,9 +114,6 @@ def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm
         mask: (X, Y, Z) in {0, 1}; stays as it is.
         voxel_mm3: volume of a voxel.
         smallest_mm3: the smallest volume that stays; 0 keeps every lesion.
-
-    Returns:
-        The mask without them.
     """
     if smallest_mm3 <= 0 or not mask.any():
         return mask
@@ -128,9 +125,9 @@ def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm
 
 
 class SmallLesionsRemovedd(MapTransform):
-    """`without_small_lesions` for masks (1, X, Y, Z) on the scan's grid, with its affine.
+    """Apply `without_small_lesions` to masks (1, X, Y, Z) on the scan's grid.
 
-    A picture has no voxel size, and its mask stays as it is.
+    A 2-D image has no voxel size, and its mask stays as it is.
 
     Args:
         keys: the masks.
@@ -142,7 +139,7 @@ class SmallLesionsRemovedd(MapTransform):
         self.smallest_mm3 = smallest_mm3
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with the masks cleaned."""
+        """Return the item with the masks cleaned."""
         item = dict(data)
         for key in self.key_iterator(item):
             mask = item[key]
@@ -154,15 +151,13 @@ class SmallLesionsRemovedd(MapTransform):
 
 
 class InfectionMask(Compose):
-    """Probabilities on the scan's grid to the mask, uint8 in {0, 1}, on the host.
+    """Turn logits into the mask on the scan's grid, uint8 in {0, 1}, on the CPU.
 
-    What follows is lesion labelling and writing, MONAI Label's own writers among them, and these
-    work on the host.
+    Lesion labelling and all writers, MONAI Label's too, work there.
 
     Args:
         preprocessing: what made the network's input from the scan.
-        threshold: probability from which on a voxel is infection, in (0, 1); a text from a form is
-            read as well.
+        threshold: decision threshold in (0, 1); text from a form is read as well.
         smallest_lesion_mm3: see `SmallLesionsRemovedd`.
 
     Raises:

@@ -18,17 +18,17 @@ from torch import Tensor
 
 
 def resize_slice(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Resizes one slice (X, Y) bilinearly, without anti-aliasing."""
+    """Resize one slice (X, Y) bilinearly, without anti-aliasing."""
     return F.interpolate(image[None, None], size=tuple(size), mode="bilinear", align_corners=False)[0, 0]
 
 
 def scale_window(image: Tensor, low: float, high: float) -> Tensor:
-    """Scales HU from [low, high] to [0, 1] and clips."""
+    """Scale HU from [low, high] to [0, 1], and clip."""
     return ((image - low) / (high - low)).clamp(0, 1)
 
 
 def z_score(image: Tensor) -> Tensor:
-    """Returns (x - mean) / (std + 1e-8) of one slice (X, Y), with the population standard deviation."""
+    """Return (x - mean) / (std + 1e-8) of one slice (X, Y); std is that of the population."""
     std, mean = torch.std_mean(image, correction=0)
     return (image - mean) / (std + 1e-8)
 
@@ -49,19 +49,19 @@ class SliceInput:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> SliceInput:
-        """Returns what checkpoint metadata states."""
+        """Return what checkpoint metadata states."""
         stated = metadata["preprocessing"]
         low, high = stated["window"]
         return cls(int(stated["size"]), (float(low), float(high)), bool(stated.get("z_score", True)))
 
     def __call__(self, hu: Tensor) -> Tensor:
-        """Returns the input (size, size) of a slice (X, Y)."""
+        """Return the input (size, size) of a slice (X, Y)."""
         windowed = scale_window(resize_slice(hu, (self.size, self.size)), *self.window)
         return z_score(windowed) if self.z_score else windowed
 
 
 def each_slice(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Applies a change to every slice (X, Y) by itself, each contiguous in memory.
+    """Apply a change to every slice (X, Y) by itself, each contiguous in memory.
 
     A slice's result must not depend on how many slices there are or how they lie. Then a streamed
     scan gives the same bits as a scan that is held as a whole.
