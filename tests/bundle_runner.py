@@ -65,6 +65,11 @@ def run_process(command: Sequence[object], cwd: Path = ROOT, ok: bool = True) ->
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+def run_bundle_process(run_id: str, config: str, ok: bool = True, cwd: Path = ROOT, **settings: object) -> Done:
+    """Runs `python -m monai.bundle run` in a process of its own."""
+    return run_process(bundle_command(run_id, config, **settings), cwd, ok)
+
+
 def run_bundle(run_id: str, config: str, ok: bool = True, cwd: Path = ROOT, **settings: object) -> Done:
     """Does what the command line does,
     without the six seconds that a process takes to import its packages.

@@ -23,6 +23,7 @@ pytest_plugins = ("tests.scan_fixtures",)
 ROOT = Path(__file__).resolve().parent.parent
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+OBLIQUE = np.array([[-0.68, 0.14, 0.3, 90.0], [-0.14, -0.68, 0.4, 110.0], [0.03, 0.0, 4.9, -200.0], [0, 0, 0, 1.0]])
 AXES = ["".join(codes) for order in itertools.permutations(("RL", "AP", "SI")) for codes in itertools.product(*order)]
 
 

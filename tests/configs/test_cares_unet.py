@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 from scripts.losses.dice_cross_entropy import DiceCrossEntropyLoss
 from scripts.networks.cares.cares_unet import CAResUNet
 from scripts.training.ranger import Ranger
+from tests.bundle_runner import NARROW, run_bundle
 
 OVERLAYS = ["configs/train.yaml", "configs/networks/cares_unet.yaml"]
 CPU = [*OVERLAYS, "configs/presets/cpu.yaml"]
@@ -85,11 +86,9 @@ def test_a_preset_replaces_width_and_schedule_and_keeps_the_rest(parse: Parse) -
     assert parser.get_parsed_content("train#checkpoint").objects["optimizer"] is optimizer
 
 
-def test_training_under_the_cpu_preset(
-    run_bundle, bundle_tools, make_dataset: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_training_under_the_cpu_preset(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    run_bundle("training", str(CPU), dataset_dir=make_dataset(), output_dir=run, **bundle_tools.narrow)
+    run_bundle("training", str(CPU), dataset_dir=make_dataset(), output_dir=run, **NARROW)
     rows = list(csv.DictReader((run / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(float(row["train_loss"]) > 0 for row in rows)

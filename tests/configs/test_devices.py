@@ -16,10 +16,10 @@ import torch
 from scripts.inference import inferer
 from scripts.networks.resunet.resunet import ResUNet
 from scripts.research.workflows import run_workflow
+from tests.bundle_runner import NARROW
 
 TRAIN = "configs/train.yaml"
 INFERENCE = "configs/inference.yaml"
-NARROW = {"network_def#base_width": 4, "spatial_size": 32, "batch_size": 4, "max_epochs": 2, "learning_rate": 0.01}
 
 MakeDataset = Callable[..., Path]
 

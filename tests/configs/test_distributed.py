@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import chdir
@@ -10,36 +9,28 @@ from pathlib import Path
 
 import torch
 
-from tests.bundle_runner import unchanged_process
+from tests.bundle_runner import NARROW, run_bundle, run_process, unchanged_process
 from tests.configs import record_training
 
 TRAIN = "configs/train.yaml"
 
 
-def torchrun(bundle_root: Path, tools, program: str, *arguments: str, processes: int) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    done = subprocess.run(
-        [*command, program, *arguments],
-        cwd=bundle_root,
-        env=tools.environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def torchrun(*arguments: str) -> None:
+    """Runs a program in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *arguments]
+    done = run_process(command, ok=False)
     # Once in about twenty runs gloo aborted a process while it was torn down, after its work was
     # done; what the run leaves is judged by the tests.
     torn_down = "terminate called without an active exception" in done.stderr
     assert done.returncode == 0 or torn_down, done.stdout[-2000:] + done.stderr[-4000:]
 
 
-def test_two_processes_equal_one(
-    make_dataset: Callable[..., Path], bundle_root: Path, bundle_tools, tmp_path: Path
-) -> None:
+def test_two_processes_equal_one(make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path) -> None:
     dataset = make_dataset(cases=4, shape=(40, 36, 8))
     with unchanged_process(), chdir(bundle_root):
         record_training.record(str(dataset), str(tmp_path / "one"))
     program = [record_training.__file__, str(dataset), str(tmp_path / "two"), "configs/multi_gpu_train.yaml"]
-    torchrun(bundle_root, bundle_tools, *program, processes=2)
+    torchrun(*program)
     one, two = (torch.load(tmp_path / name / "record.pt", weights_only=True) for name in ("one", "two"))
     assert len(one["losses"]) == len(two["losses"]) == 4
     torch.testing.assert_close(torch.tensor(two["losses"]), torch.tensor(one["losses"]), rtol=0, atol=1e-5)
@@ -48,17 +39,15 @@ def test_two_processes_equal_one(
 
 
 def test_torchrun_trains_and_its_checkpoint_is_that_of_one_process(
-    make_dataset: Callable[..., Path], bundle_root: Path, bundle_tools, run_bundle, tmp_path: Path
+    make_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:
     dataset, out = make_dataset(), tmp_path / "run"
     config = f"['{TRAIN}','configs/multi_gpu_train.yaml']"
     # `python -m monai.bundle` under torchrun: -m goes to torchrun, which starts the module.
-    settings = {"dataset_dir": dataset, "output_dir": out, **bundle_tools.narrow}
+    settings = {"dataset_dir": dataset, "output_dir": out, **NARROW}
     settings.pop("device")
     words = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    torchrun(
-        bundle_root, bundle_tools, "-m", "monai.bundle", "run", "training", "--config_file", config, *words, processes=2
-    )
+    torchrun("-m", "monai.bundle", "run", "training", "--config_file", config, *words)
     assert {path.name for path in out.iterdir()} >= {"model.pt", "model.json", "last.pt", "history.csv", "curve.png"}
     weights = torch.load(out / "model.pt", weights_only=True)
     assert not any(key.startswith("module.") for key in weights)

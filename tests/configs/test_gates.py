@@ -14,7 +14,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from tests.bundle_runner import unchanged_process
+from tests.bundle_runner import NARROW, unchanged_process
 
 MakeDataset = Callable[..., Path]
 
@@ -107,10 +107,8 @@ def workflow(config: str | list[str], kind: str, **settings: object) -> ConfigWo
     )
 
 
-def test_the_training_workflow_has_the_properties(make_dataset: MakeDataset, tmp_path: Path, bundle_tools) -> None:
-    flow = workflow(
-        "configs/train.yaml", "train", dataset_dir=str(make_dataset()), output_dir=str(tmp_path), **bundle_tools.narrow
-    )
+def test_the_training_workflow_has_the_properties(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    flow = workflow("configs/train.yaml", "train", dataset_dir=str(make_dataset()), output_dir=str(tmp_path), **NARROW)
     flow.initialize()
     assert flow.check_properties() == []
     assert len(flow.train_dataset_data) == 2

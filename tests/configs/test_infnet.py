@@ -15,6 +15,7 @@ from scripts.errors import find_user_error
 from scripts.losses.structure import InfNetLoss
 from scripts.networks.infnet.infnet import InfNet
 from scripts.training.multi_scale import MultiScaleTrainer
+from tests.bundle_runner import run_bundle
 
 OVERLAY = "configs/networks/infnet.yaml"
 CONFIG = f"['configs/train.yaml','{OVERLAY}']"
@@ -79,7 +80,7 @@ def test_the_preset_for_a_cpu_goes_on_top(make_dataset: Callable[..., Path], tmp
 
 
 @pytest.mark.slow
-def test_resumed_equals_uninterrupted(run_bundle, make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+def test_resumed_equals_uninterrupted(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     settings = {**SMALL, "dataset_dir": make_dataset(), "augment": "true", "network_def#dropout": 0.2}
     run_bundle("training", CONFIG, output_dir=tmp_path / "whole", max_epochs=3, **settings)
     run_bundle("training", CONFIG, output_dir=tmp_path / "broken", max_epochs=1, **settings)

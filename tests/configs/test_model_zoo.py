@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.bundle_runner import bundle_command, environment, run_process
+
 NAME = "lung_infection_ct_segmentation"
 NECESSARY = ("configs/metadata.json", "LICENSE")
 PREFERRED = ("models/model.pt", "configs/inference.json", "docs/README.md", "docs/data_license.txt")
@@ -98,17 +100,17 @@ def test_the_metadata_name_version_and_applications(
 
 
 def test_the_zoos_verification_passes_from_another_folder(
-    zoo: Path, bundle: Path, bundle_root: Path, bundle_tools, make_dataset: Callable[..., Path]
+    zoo: Path, bundle: Path, bundle_root: Path, make_dataset: Callable[..., Path]
 ) -> None:
     (bundle / "eval").mkdir()
     schema = (bundle_root / "tests/configs/meta_schema_20240725.json").read_bytes()
     (bundle / "eval/schema.json").write_bytes(schema)  # the zoo downloads it
-    environment = {key: value for key, value in bundle_tools.environment().items() if key != "PYTHONPATH"}
+    plain = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
     relative = os.path.join("models", NAME)  # as the zoo names it
     done = subprocess.run(
         [sys.executable, "-c", VERIFY, relative, str(make_dataset())],
         cwd=zoo,
-        env=environment,
+        env=plain,
         capture_output=True,
         text=True,
         timeout=600,
@@ -125,11 +127,10 @@ def test_the_zoos_verification_passes_from_another_folder(
 
 
 def test_the_unpacked_bundle_segments_from_another_folder(
-    zoo: Path, bundle: Path, bundle_tools, make_scan: Callable[..., tuple[Path, Path]], tmp_path: Path
+    zoo: Path, bundle: Path, make_scan: Callable[..., tuple[Path, Path]], tmp_path: Path
 ) -> None:
     scan, _ = make_scan()
     settings = {"dataset_dir": scan, "output_dir": tmp_path / "masks", "device": "cpu"}
-    command = bundle_tools.command("inference", str(bundle / "configs/inference.yaml"), **settings)
-    done = subprocess.run(command, cwd=tmp_path, env=bundle_tools.environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    command = bundle_command("inference", str(bundle / "configs/inference.yaml"), **settings)
+    run_process(command, cwd=tmp_path)
     assert [path.name for path in (tmp_path / "masks").iterdir()] == ["scan_infection.nii.gz"]

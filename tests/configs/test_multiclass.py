@@ -13,7 +13,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from tests.bundle_runner import run_command
+from tests.bundle_runner import run_bundle, run_command
 
 TRAIN = "['configs/train.yaml','configs/multiclass.yaml']"
 EVALUATE = "['configs/train.yaml','configs/evaluate.yaml','configs/evaluate_multiclass.yaml']"
@@ -76,9 +76,7 @@ def test_without_a_fold_nothing_validates(
     assert "validation" not in json.loads((tmp_path / "model.json").read_text())["figures"]
 
 
-def test_train_evaluate_classify(
-    run_bundle, make_class_dataset: Callable[..., Path], make_checkpoint, tmp_path: Path
-) -> None:
+def test_train_evaluate_classify(make_class_dataset: Callable[..., Path], make_checkpoint, tmp_path: Path) -> None:
     dataset = make_class_dataset()
     settings = {**SMALL, "dataset_dir": dataset}
     run_bundle("training", TRAIN, output_dir=tmp_path / "run", max_epochs=2, **settings)
@@ -122,9 +120,7 @@ def test_train_evaluate_classify(
 
 
 @pytest.mark.slow
-def test_resumed_equals_uninterrupted(
-    run_bundle, make_class_dataset: Callable[..., Path], make_checkpoint, tmp_path: Path
-) -> None:
+def test_resumed_equals_uninterrupted(make_class_dataset: Callable[..., Path], make_checkpoint, tmp_path: Path) -> None:
     """With predictions for a prior, augmentation and dropout."""
     infection = make_checkpoint(tmp_path / "infection.pt", size=32)
     settings = {**SMALL, "dataset_dir": make_class_dataset(), "augment": "true", "network_def#dropout": 0.2}

@@ -21,6 +21,7 @@ from monai.bundle import ConfigParser
 from scripts.errors import UserError
 from scripts.inference.building import trained_network
 from scripts.research.workflows import run_workflow
+from tests.bundle_runner import run_bundle_process
 
 TRAIN = "configs/train.yaml"
 RESUNET = {"_target_": "scripts.networks.resunet.resunet.ResUNet", "base_width": 4, "edge_stages": [1], "dropout": 0.1}
@@ -79,9 +80,7 @@ def test_train_evaluate_infer(definition: dict[str, Any], make_dataset: Callable
     assert json.loads((tables / "summary.json").read_text())["network"] == metadata["network"]
 
 
-def test_the_documented_network(
-    run_bundle_process, make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path
-) -> None:
+def test_the_documented_network(make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path) -> None:
     """The example of docs/training.md, in a copy of the bundle: a file, an overlay, a training."""
     text = (bundle_root / "docs/training.md").read_text(encoding="utf-8")
     section = text[text.index("### A network of your own") :]

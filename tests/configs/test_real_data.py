@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
+from tests.bundle_runner import NARROW, run_bundle
+
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 INFERENCE = "configs/inference.yaml"
-Run = Callable[..., object]
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def checkpoint(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
     return make_checkpoint(tmp_path / "model.pt", size=256)
 
 
-def segment(run_bundle: Run, scan: Path, checkpoint: Path, out: Path) -> nib.Nifti1Image:
+def segment(scan: Path, checkpoint: Path, out: Path) -> nib.Nifti1Image:
     run_bundle("inference", INFERENCE, dataset_dir=scan, checkpoint=checkpoint, output_dir=out, device="cpu")
     (mask,) = out.iterdir()
     return nib.load(mask)
@@ -46,18 +47,14 @@ def assert_geometry(mask: nib.Nifti1Image, scan: nib.Nifti1Image) -> None:
         "covid_ct_md/normal001_ct_256.nii.gz",
     ],
 )
-def test_masks_have_the_scans_geometry(
-    name: str, run_bundle: Run, checkpoint: Path, lung_ct_data: Path, tmp_path: Path
-) -> None:
+def test_masks_have_the_scans_geometry(name: str, checkpoint: Path, lung_ct_data: Path, tmp_path: Path) -> None:
     scan = nib.load(lung_ct_data / name)
-    mask = segment(run_bundle, lung_ct_data / name, checkpoint, tmp_path / "masks")
+    mask = segment(lung_ct_data / name, checkpoint, tmp_path / "masks")
     assert_geometry(mask, scan)
     assert set(np.unique(np.asarray(mask.dataobj))) == {0, 1}
 
 
-def test_a_dicom_series_converted_by_simpleitk(
-    run_bundle: Run, checkpoint: Path, lung_ct_data: Path, tmp_path: Path
-) -> None:
+def test_a_dicom_series_converted_by_simpleitk(checkpoint: Path, lung_ct_data: Path, tmp_path: Path) -> None:
     folder = str(lung_ct_data / "covid_ct_md" / "P001")
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(folder, reader.GetGDCMSeriesIDs(folder)[0]))
@@ -66,11 +63,11 @@ def test_a_dicom_series_converted_by_simpleitk(
     sitk.WriteImage(reader.Execute(), str(path))
     scan = nib.load(path)
     assert scan.shape == (512, 512, 148)
-    assert_geometry(segment(run_bundle, path, checkpoint, tmp_path / "masks"), scan)
+    assert_geometry(segment(path, checkpoint, tmp_path / "masks"), scan)
 
 
 def test_another_orientation_and_an_oblique_affine_give_the_same_mask(
-    run_bundle: Run, checkpoint: Path, turned: Callable[..., nib.Nifti1Image], lung_ct_data: Path, tmp_path: Path
+    checkpoint: Path, turned: Callable[..., nib.Nifti1Image], lung_ct_data: Path, tmp_path: Path
 ) -> None:
     scan = nib.load(lung_ct_data / "totalsegmentator_chest" / "chest_a.nii.gz")
     masks = {}
@@ -89,7 +86,7 @@ def test_another_orientation_and_an_oblique_affine_give_the_same_mask(
         path = tmp_path / "scans" / f"{name}.nii.gz"
         path.parent.mkdir(exist_ok=True)
         nib.save(image, path)
-        mask = segment(run_bundle, path, checkpoint, tmp_path / name)
+        mask = segment(path, checkpoint, tmp_path / name)
         assert_geometry(mask, nib.load(path))
         masks[name] = np.asarray(mask.dataobj)
     assert 0 < masks["as_is"].mean() < 1
@@ -97,10 +94,8 @@ def test_another_orientation_and_an_oblique_affine_give_the_same_mask(
     np.testing.assert_array_equal(nib.orientations.apply_orientation(masks["turned"], back), masks["as_is"])
 
 
-def test_training_and_evaluation_on_real_slices_and_volumes(
-    run_bundle: Run, bundle_tools, lung_ct_data: Path, tmp_path: Path
-) -> None:
-    settings = {**bundle_tools.narrow, "max_epochs": 1, "spatial_size": 64, "sampling": "infected"}
+def test_training_and_evaluation_on_real_slices_and_volumes(lung_ct_data: Path, tmp_path: Path) -> None:
+    settings = {**NARROW, "max_epochs": 1, "spatial_size": 64, "sampling": "infected"}
     evaluate = "['configs/train.yaml','configs/evaluate.yaml']"
     for name, cases in (("covid_semiseg", 10), ("covid19_ct_seg", 1)):
         dataset, out = lung_ct_data / name, tmp_path / name

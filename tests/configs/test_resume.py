@@ -15,6 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.inference.metadata import read_metadata
+from tests.bundle_runner import NARROW, bundle_command, environment, run_bundle
 
 TRAIN = "configs/train.yaml"
 
@@ -61,14 +62,12 @@ def curves(folder: Path) -> dict[str, list[int]]:
 def test_killed_twice_and_resumed_equals_uninterrupted(
     config: str,
     save_interval: int,
-    run_bundle,
-    bundle_tools,
     make_dataset: Callable[..., Path],
     bundle_root: Path,
     tmp_path: Path,
 ) -> None:
     settings = {
-        **bundle_tools.narrow,
+        **NARROW,
         "dataset_dir": make_dataset(cases=4, shape=(40, 36, 12)),
         "max_epochs": 9,
         "augment": "true",
@@ -81,9 +80,9 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
     }
     run_bundle("training", config, output_dir=tmp_path / "whole", **settings)
     broken = tmp_path / "broken"
-    command = bundle_tools.command("training", config, output_dir=broken, resume="true", **settings)
+    command = bundle_command("training", config, output_dir=broken, resume="true", **settings)
     for processes, epochs in enumerate((2, 5), start=1):
-        train_and_kill(command, bundle_root, bundle_tools.environment(), broken, epochs)
+        train_and_kill(command, bundle_root, environment(), broken, epochs)
         state = torch.load(broken / "last.pt", weights_only=True)  # complete at whatever moment it was killed
         if save_interval:
             assert state["epoch"] == processes
@@ -107,11 +106,11 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
     assert (broken / "last.pt").read_bytes() == before
 
 
-def test_a_run_is_resumed_with_the_settings_that_it_began_with(run_bundle, trained: Path, bundle_tools) -> None:
+def test_a_run_is_resumed_with_the_settings_that_it_began_with(trained: Path) -> None:
     dataset = trained.parent.parent / "dataset"
     before = (trained.parent / "last.pt").read_bytes()
     for change, named in (({"fold": 1}, "data"), ({"seed": 5}, "seed"), ({"spatial_size": 48}, "preprocessing")):
-        settings = {**bundle_tools.narrow, "max_epochs": 3, **change}
+        settings = {**NARROW, "max_epochs": 3, **change}
         done = run_bundle(
             "training", TRAIN, ok=False, dataset_dir=dataset, output_dir=trained.parent, resume="true", **settings
         )

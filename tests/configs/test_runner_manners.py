@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.bundle_runner import NARROW, bundle_command, environment, run_bundle, run_bundle_process
+
 TRAIN = "configs/train.yaml"
 CPU = f"['{TRAIN}','configs/presets/cpu.yaml']"
 MakeDataset = Callable[..., Path]
@@ -23,7 +25,7 @@ def epochs(run: Path, column: str) -> list[str]:
     return [row["epoch"] for row in csv.DictReader((run / "history.csv").open()) if row[column]]
 
 
-def test_training_without_data_ends_in_one_line_and_leaves_nothing(run_bundle_process, tmp_path: Path) -> None:
+def test_training_without_data_ends_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     data, out = tmp_path / "none", tmp_path / "run"
     done = run_bundle_process("training", TRAIN, ok=False, dataset_dir=data, output_dir=out, device="cpu")
     assert done.returncode != 0
@@ -32,18 +34,16 @@ def test_training_without_data_ends_in_one_line_and_leaves_nothing(run_bundle_pr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_replacement_that_cannot_start_removes_nothing(run_bundle, trained: Path, tmp_path: Path) -> None:
+def test_a_replacement_that_cannot_start_removes_nothing(trained: Path, tmp_path: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in trained.parent.iterdir()}
     settings = {"output_dir": trained.parent, "overwrite": "true", "device": "cpu"}
     run_bundle("training", TRAIN, ok=False, dataset_dir=tmp_path / "none", **settings)
     assert {path.name: path.stat().st_mtime_ns for path in trained.parent.iterdir()} == before
 
 
-def test_the_last_epoch_is_validated_and_a_training_can_be_prolonged(
-    run_bundle, bundle_tools, make_dataset: MakeDataset, tmp_path: Path
-) -> None:
+def test_the_last_epoch_is_validated_and_a_training_can_be_prolonged(make_dataset: MakeDataset, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    settings = {**bundle_tools.narrow, "dataset_dir": make_dataset(), "output_dir": run, "val_interval": 2}
+    settings = {**NARROW, "dataset_dir": make_dataset(), "output_dir": run, "val_interval": 2}
     run_bundle("training", TRAIN, **{**settings, "max_epochs": 3})
     assert epochs(run, "val_mean_dice") == ["2", "3"]
     run_bundle("training", TRAIN, **{**settings, "max_epochs": 5}, resume="true")
@@ -52,10 +52,8 @@ def test_the_last_epoch_is_validated_and_a_training_can_be_prolonged(
     assert torch.load(run / "last.pt", weights_only=True)["epoch"] == 5
 
 
-def test_a_cycle_of_the_learning_rate_cannot_be_prolonged(
-    run_bundle, bundle_tools, make_dataset: MakeDataset, tmp_path: Path
-) -> None:
-    settings = {**bundle_tools.narrow, "dataset_dir": make_dataset(), "output_dir": tmp_path / "run", "amp": "false"}
+def test_a_cycle_of_the_learning_rate_cannot_be_prolonged(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    settings = {**NARROW, "dataset_dir": make_dataset(), "output_dir": tmp_path / "run", "amp": "false"}
     run_bundle("training", CPU, **{**settings, "max_epochs": 1})
     before = (tmp_path / "run" / "last.pt").read_bytes()
     done = run_bundle("training", CPU, ok=False, **{**settings, "max_epochs": 2}, resume="true")
@@ -66,13 +64,13 @@ def test_a_cycle_of_the_learning_rate_cannot_be_prolonged(
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
 
 
-def test_ctrl_c_says_what_is_kept(bundle_tools, make_dataset: MakeDataset, bundle_root: Path, tmp_path: Path) -> None:
+def test_ctrl_c_says_what_is_kept(make_dataset: MakeDataset, bundle_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    settings = {**bundle_tools.narrow, "max_epochs": 500, "dataset_dir": make_dataset(), "output_dir": run}
+    settings = {**NARROW, "max_epochs": 500, "dataset_dir": make_dataset(), "output_dir": run}
     process = subprocess.Popen(
-        bundle_tools.command("training", TRAIN, **settings),
+        bundle_command("training", TRAIN, **settings),
         cwd=bundle_root,
-        env=bundle_tools.environment(),
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -119,7 +117,6 @@ COMMANDS = {  # verify_metadata without jsonschema ends in a TypeError of MONAI'
 @pytest.mark.parametrize("package", COMMANDS)
 def test_a_missing_optional_package_is_named_in_the_last_line(
     package: str,
-    bundle_tools,
     make_dataset: MakeDataset,
     bundle_root: Path,
     tmp_path: Path,
@@ -129,9 +126,15 @@ def test_a_missing_optional_package_is_named_in_the_last_line(
     (hidden / "sitecustomize.py").write_text(HIDE.format(package=package))
     command = [sys.executable, "-m", "monai.bundle", *COMMANDS[package].replace("OUT", str(tmp_path)).split()]
     if package == "mlflow":
-        settings = {**bundle_tools.narrow, "dataset_dir": make_dataset(), "output_dir": tmp_path / "run"}
+        settings = {**NARROW, "dataset_dir": make_dataset(), "output_dir": tmp_path / "run"}
         command += [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    environment = {**bundle_tools.environment(), "PYTHONPATH": str(hidden)}
-    done = subprocess.run(command, cwd=bundle_root, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command,
+        cwd=bundle_root,
+        env={**environment(), "PYTHONPATH": str(hidden)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode != 0, done.stdout[-500:]
     assert package in done.stderr.splitlines()[-1], done.stderr[-1500:]

@@ -9,11 +9,12 @@ from pathlib import Path
 from monai.bundle import ConfigParser
 
 from scripts.research.semi_supervised import SemiSupervised
+from tests.bundle_runner import run_bundle
 
 SEMI = "configs/semi_supervised.yaml"
 
 
-def test_by_the_runner(run_bundle, make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+def test_by_the_runner(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_dataset(cases=4)
     path = folder / "datalist.json"
     datalist = json.loads(path.read_text())

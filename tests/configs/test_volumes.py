@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.bundle_runner import NARROW, run_bundle
+from tests.conftest import OBLIQUE
+
 TRAIN = "['configs/train.yaml','configs/networks/fv_paspp_unet3d.yaml']"
 EVALUATE = "['configs/train.yaml','configs/evaluate.yaml']"
-OBLIQUE = np.array([[-0.68, 0.14, 0.3, 90.0], [-0.14, -0.68, 0.4, 110.0], [0.03, 0.0, 4.9, -200.0], [0, 0, 0, 1.0]])
 SMALL = {"patch_size": "[16,16,4]", "patches_per_volume": 4, "val_interval": 1}
 
 
@@ -25,11 +27,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-def test_training_evaluation_and_inference(
-    run_bundle, bundle_tools, turned, make_dataset: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_training_evaluation_and_inference(turned, make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     dataset, weights = make_dataset(), tmp_path / "run" / "model.pt"
-    run_bundle("training", TRAIN, dataset_dir=dataset, output_dir=weights.parent, **{**bundle_tools.narrow, **SMALL})
+    run_bundle("training", TRAIN, dataset_dir=dataset, output_dir=weights.parent, **{**NARROW, **SMALL})
     metadata = json.loads(weights.with_suffix(".json").read_text())
     assert metadata["network"]["name"] == "fv_paspp_unet3d"
     assert metadata["preprocessing"] == {
@@ -76,10 +76,8 @@ def test_training_evaluation_and_inference(
 
 
 @pytest.mark.slow
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    run_bundle, bundle_tools, make_dataset: Callable[..., Path], tmp_path: Path
-) -> None:
-    settings = {**bundle_tools.narrow, **SMALL, "dataset_dir": make_dataset(), "network_def#dropout": 0.2}
+def test_a_resumed_run_equals_an_uninterrupted_one(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    settings = {**NARROW, **SMALL, "dataset_dir": make_dataset(), "network_def#dropout": 0.2}
     settings |= {"lung_only": "false", "amp": "false"}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run_bundle("training", TRAIN, output_dir=whole, **{**settings, "max_epochs": 4})

@@ -16,6 +16,9 @@ from monai.bundle import ConfigWorkflow
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.bundle_runner import NARROW, run_bundle
+from tests.conftest import OBLIQUE
+
 MakeDataset = Callable[..., Path]
 TRAIN = "configs/train.yaml"
 EVALUATE = f"['{TRAIN}','configs/evaluate.yaml']"
@@ -44,19 +47,17 @@ def test_training_leaves_weights_metadata_state_history_and_curve(trained: Path)
     assert last["epoch"] == 2
 
 
-def test_a_used_output_folder_is_refused_in_the_last_line(
-    run_bundle, bundle_tools, trained: Path, tmp_path: Path
-) -> None:
+def test_a_used_output_folder_is_refused_in_the_last_line(trained: Path, tmp_path: Path) -> None:
     before = trained.read_bytes()
     done = run_bundle(
-        "training", TRAIN, ok=False, dataset_dir=tmp_path / "dataset", output_dir=trained.parent, **bundle_tools.narrow
+        "training", TRAIN, ok=False, dataset_dir=tmp_path / "dataset", output_dir=trained.parent, **NARROW
     )
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].startswith(f"error: {trained.parent}: holds results already (curve.png")
     assert trained.read_bytes() == before
 
 
-def test_missing_data_is_said_in_the_last_line(run_bundle, bundle_tools, tmp_path: Path) -> None:
+def test_missing_data_is_said_in_the_last_line(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     done = run_bundle(
         "training",
@@ -64,7 +65,7 @@ def test_missing_data_is_said_in_the_last_line(run_bundle, bundle_tools, tmp_pat
         ok=False,
         dataset_dir=tmp_path / "nothing",
         output_dir=tmp_path / "run",
-        **bundle_tools.narrow,
+        **NARROW,
     )
     # A list of everything that is expected follows, so the message has several lines.
     message = done.stderr[done.stderr.rindex("error: ") :]
@@ -72,7 +73,7 @@ def test_missing_data_is_said_in_the_last_line(run_bundle, bundle_tools, tmp_pat
     assert "Traceback" not in message
 
 
-def test_evaluation_writes_a_row_a_case_and_a_row_a_slice(run_bundle, trained: Path, tmp_path: Path) -> None:
+def test_evaluation_writes_a_row_a_case_and_a_row_a_slice(trained: Path, tmp_path: Path) -> None:
     tables = tmp_path / "tables"
     run_bundle(
         "evaluation",
@@ -136,14 +137,14 @@ def test_evaluation_has_the_figures_of_its_tables_in_state_metrics(
     assert state.metrics["pooled_iou"] == figures["pooled"]["iou"]
 
 
-def test_evaluation_on_the_network_grid(run_bundle, trained: Path, tmp_path: Path) -> None:
+def test_evaluation_on_the_network_grid(trained: Path, tmp_path: Path) -> None:
     tables = tmp_path / "tables"
     settings = {"dataset_dir": tmp_path / "dataset", "checkpoint": trained, "output_dir": tables, "device": "cpu"}
     run_bundle("evaluation", EVALUATE, metric_grid="network", **settings)
     assert set(pd.read_csv(tables / "slices.csv")["size"]) == {32 * 32}
 
 
-def test_entries_without_weights_stop_with_one_line(run_bundle, tmp_path: Path) -> None:
+def test_entries_without_weights_stop_with_one_line(tmp_path: Path) -> None:
     scan = tmp_path / "scan.nii.gz"
     nib.save(nib.Nifti1Image(np.full((8, 8, 2), -500, np.int16), np.eye(4)), scan)
     done = run_bundle(
@@ -155,12 +156,7 @@ def test_entries_without_weights_stop_with_one_line(run_bundle, tmp_path: Path) 
     assert "make demo" in last
 
 
-OBLIQUE = np.array([[-0.68, 0.14, 0.3, 90.0], [-0.14, -0.68, 0.4, 110.0], [0.03, 0.0, 4.9, -200.0], [0, 0, 0, 1.0]])
-
-
-def test_masks_follow_the_scan_through_every_way_of_storing_it(
-    run_bundle, turned, trained: Path, tmp_path: Path
-) -> None:
+def test_masks_follow_the_scan_through_every_way_of_storing_it(turned, trained: Path, tmp_path: Path) -> None:
     image = nib.load(tmp_path / "dataset" / "images" / "case_00.nii.gz")
     array = np.asarray(image.dataobj)
     scans = tmp_path / "stored"
@@ -204,15 +200,13 @@ def test_masks_follow_the_scan_through_every_way_of_storing_it(
 
 
 @pytest.mark.slow
-def test_all_work_from_another_folder(
-    run_bundle, bundle_tools, trained: Path, tmp_path: Path, bundle_root: Path
-) -> None:
+def test_all_work_from_another_folder(trained: Path, tmp_path: Path, bundle_root: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     common = {"bundle_root": bundle_root, "dataset_dir": tmp_path / "dataset", "cwd": elsewhere}
     train = str(bundle_root / TRAIN)
     evaluate = f"['{train}','{bundle_root / 'configs/evaluate.yaml'}']"
-    run_bundle("training", train, output_dir=tmp_path / "run2", **common, **bundle_tools.narrow)
+    run_bundle("training", train, output_dir=tmp_path / "run2", **common, **NARROW)
     checkpoint = {"checkpoint": tmp_path / "run2" / "model.pt", "device": "cpu"}
     run_bundle("evaluation", evaluate, output_dir=tmp_path / "tables2", **checkpoint, **common)
     common["dataset_dir"] = tmp_path / "dataset" / "images"
@@ -222,10 +216,10 @@ def test_all_work_from_another_folder(
 
 
 def test_evaluation_takes_the_fold_that_the_checkpoint_did_not_train_on(
-    run_bundle, bundle_tools, make_dataset: MakeDataset, tmp_path: Path
+    make_dataset: MakeDataset, tmp_path: Path
 ) -> None:
     # Fewer epochs than the validation interval: the last one is validated all the same.
-    settings = {**bundle_tools.narrow, "max_epochs": 1, "val_interval": 5, "network_def#include_top": "false"}
+    settings = {**NARROW, "max_epochs": 1, "val_interval": 5, "network_def#include_top": "false"}
     run, dataset = tmp_path / "run", make_dataset()
     run_bundle("training", TRAIN, dataset_dir=dataset, output_dir=run, fold=1, **settings)
     metadata = json.loads((run / "model.json").read_text())
@@ -238,8 +232,8 @@ def test_evaluation_takes_the_fold_that_the_checkpoint_did_not_train_on(
     assert sorted(pd.read_csv(tables / "metrics.csv")["case"]) == ["case_01", "case_03"]
 
 
-def test_fine_tuning_starts_from_weights(run_bundle, bundle_tools, trained: Path, tmp_path: Path) -> None:
-    settings = {**bundle_tools.narrow, "learning_rate": 1e-12, "max_epochs": 1}
+def test_fine_tuning_starts_from_weights(trained: Path, tmp_path: Path) -> None:
+    settings = {**NARROW, "learning_rate": 1e-12, "max_epochs": 1}
     out = tmp_path / "tuned"
     done = run_bundle(
         "training", TRAIN, dataset_dir=tmp_path / "dataset", output_dir=out, checkpoint=trained, **settings
@@ -250,7 +244,7 @@ def test_fine_tuning_starts_from_weights(run_bundle, bundle_tools, trained: Path
 
 
 @pytest.mark.slow
-def test_mlflow_tracking_by_monais_switch(run_bundle, bundle_tools, make_dataset: MakeDataset, tmp_path: Path) -> None:
+def test_mlflow_tracking_by_monais_switch(make_dataset: MakeDataset, tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     run_bundle(
         "training",
@@ -258,15 +252,13 @@ def test_mlflow_tracking_by_monais_switch(run_bundle, bundle_tools, make_dataset
         dataset_dir=make_dataset(),
         output_dir=tmp_path / "run",
         tracking="mlflow",
-        **bundle_tools.narrow,
+        **NARROW,
     )
     assert (tmp_path / "run" / "mlruns.db").exists()
 
 
-def test_training_without_validation_cases_keeps_the_last_weights(
-    run_bundle, bundle_tools, make_dataset: MakeDataset, tmp_path: Path
-) -> None:
-    settings = {**bundle_tools.narrow, "validate#dataset#data": "[]"}
+def test_training_without_validation_cases_keeps_the_last_weights(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    settings = {**NARROW, "validate#dataset#data": "[]"}
     run_bundle("training", TRAIN, dataset_dir=make_dataset(), output_dir=tmp_path / "run", **settings)
     assert json.loads((tmp_path / "run" / "model.json").read_text())["figures"] == {"epoch": 2}
     best = torch.load(tmp_path / "run" / "model.pt", weights_only=True)

@@ -21,8 +21,7 @@ from scripts.io.masks import (
 )
 from scripts.io.reading import read_scan
 from scripts.io.volume import Scan
-
-OBLIQUE = np.array([[-0.68, 0.14, 0.3, 90.0], [-0.14, -0.68, 0.4, 110.0], [0.03, 0.0, 4.9, -200.0], [0, 0, 0, 1.0]])
+from tests.conftest import OBLIQUE
 
 
 def scan_file(path: Path, shape: tuple[int, ...], sform: int, qform: int, kind: type = nib.Nifti1Image) -> Path:

@@ -20,11 +20,11 @@ import pytest
 import requests
 
 from scripts.monai_label.deployment import NAME
+from tests.conftest import OBLIQUE
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-monailabel/bin/python"
 MODEL = f"{NAME}_demo"
-OBLIQUE = np.array([[-0.68, 0.14, 0.3, 90.0], [-0.14, -0.68, 0.4, 110.0], [0.03, 0.0, 4.9, -200.0], [0, 0, 0, 1.0]])
 
 
 @dataclass
