@@ -1,4 +1,4 @@
-"""Labels: from a data set's codes to a binary mask or to classes, and from the mask to the edge that ESM learns."""
+"""Labels: from codes to a binary mask or to classes, and from the mask to its edge."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_code(values: Tensor, codes: Sequence[int]) -> Tensor:
 
 
 class InfectionMaskd(MapTransform):
-    """Mask of infection from codes: every value above 0, or an item's "KEY_codes", such as "label_codes".
+    """Make the mask of infection from codes: all above 0, or an item's "KEY_codes".
 
     An item with "KEY_scale" has a soft mask, such as a network's probabilities: its values over
     that scale.
@@ -46,7 +46,7 @@ class InfectionMaskd(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with float32 labels in {0, 1}, or in [0, 1] if soft."""
+        """Return the item with float32 labels in {0, 1}, or in [0, 1] if soft."""
         item = dict(data)
         for key in self.key_iterator(item):
             label, codes, scale = item[key], item.get(f"{key}_codes"), item.get(f"{key}_scale")
@@ -59,7 +59,7 @@ class InfectionMaskd(MapTransform):
 
 
 def class_numbers(codes: Tensor, name: str) -> Tensor:
-    """Returns the classes 0, 1, 2 of stored codes, with the type and shape of these.
+    """Return the classes 0, 1, 2 of stored codes, with the type and shape of these.
 
     Args:
         codes: values of a multi-class label, any shape.
@@ -85,7 +85,7 @@ class ClassNumbersd(MapTransform):
     """`class_numbers` of multi-class labels as they were loaded."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with float32 classes in place of codes."""
+        """Return the item with float32 classes in place of codes."""
         item = dict(data)
         for key in self.key_iterator(item):
             name = getattr(item[key], "meta", {}).get("filename_or_obj", key)
@@ -108,7 +108,7 @@ def inner_edge(mask: Tensor) -> Tensor:
 
 
 def gradient_edge(mask: Tensor) -> Tensor:
-    """Morphological gradient, dilation - erosion by 3x3: two pixels wide (shapes as `inner_edge`)."""
+    """Return the morphological gradient, dilation - erosion by 3x3, two pixels wide."""
     return F.max_pool2d(mask, kernel_size=3, stride=1, padding=1) - _erode(mask)
 
 
@@ -164,7 +164,7 @@ class EdgeLabeld(MapTransform):
         self.edge = EDGE_METHODS[method]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with labels (2, H, W): mask, edge."""
+        """Return the item with labels (2, H, W): mask, edge."""
         item = dict(data)
         for key in self.key_iterator(item):
             mask = torch.as_tensor(item[key]).float()

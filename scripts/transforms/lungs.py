@@ -1,4 +1,4 @@
-"""Nothing but the lungs, or the box around them: what networks see that are trained on such a part of a scan."""
+"""Restrict a scan to the lungs, or to the box around them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ network."""
 
 
 class FindLungsd(MapTransform):
-    """Makes sure that a scan has a lung mask on its own grid: the one that came with it, or what thresholds find.
+    """Give a scan a lung mask on its own grid: a given one, or one from thresholds.
 
     Where the lungs that are found are not plausible (a picture, a part of a chest), the mask covers
     the whole scan and the log says why: infection that is masked away cannot be found any more.
@@ -48,7 +48,7 @@ class FindLungsd(MapTransform):
         self.lung_key = lung_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with the mask (1, X, Y, Z), float32 in {0, 1}.
+        """Return the item with the mask (1, X, Y, Z), float32 in {0, 1}.
 
         Raises:
             UserError: if a given mask is empty or lies on another grid.
@@ -73,7 +73,7 @@ class LungsOnlyd(MapTransform):
         self.lung_key = lung_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item without the mask."""
+        """Return the item without the mask."""
         item = dict(data)
         outside = item.pop(self.lung_key).as_tensor() == 0
         for key in self.key_iterator(item):
@@ -103,7 +103,7 @@ class FindBoxd(MapTransform):
         self.box_key = box_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with the box."""
+        """Return the item with the box."""
         item = dict(data)
         for key in self.key_iterator(item):
             image = item[key]
@@ -129,7 +129,7 @@ class FindBoxd(MapTransform):
 
 
 class CropToBoxd(MapTransform, InvertibleTransform):
-    """Crops slices to a box. They keep their number: the inverse sets slices beyond the box to 0, as all else there.
+    """Crop slices to a box; the inverse sets everything beyond the box to 0.
 
     Args:
         keys: volumes (1, X, Y, Z), canonical orientation.
@@ -142,7 +142,7 @@ class CropToBoxd(MapTransform, InvertibleTransform):
         self.box_key = box_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with the slices cropped.
+        """Return the item with the slices cropped.
 
         Raises:
             UserError: if a volume does not lie on the scan's grid.
@@ -159,7 +159,7 @@ class CropToBoxd(MapTransform, InvertibleTransform):
         return item
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with slices of the size that they had."""
+        """Return the item with slices of the size that they had."""
         item = dict(data)
         for key in self.key_iterator(item):
             cropped = item[key]
@@ -185,7 +185,7 @@ class EmptyBeyondBoxd(MapTransform):
         self.box_key = box_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with the slices emptied."""
+        """Return the item with the slices emptied."""
         item = dict(data)
         if self.box_key in item:
             low, high, _ = np.asarray(item[self.box_key])[2].tolist()
@@ -220,7 +220,7 @@ def _check_grid(mask: MetaTensor, shape: tuple[int, ...], what: str) -> None:
 
 
 def _looked_over(image: MetaTensor, scan: tuple[NDArray[np.int16], Spacing], instead: str) -> tuple[Tissues, Lungs]:
-    """What is seen of a scan and its lungs; the log says what is used instead of lungs that are not plausible."""
+    """Return the seen part of a scan and its lungs; log a fallback for implausible lungs."""
     seen = segment_tissue(*scan)
     lungs = segment_lungs(seen)
     if not lungs.plausible:
