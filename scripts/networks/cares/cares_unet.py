@@ -95,13 +95,7 @@ class CAResUNet(SegmentationNetwork):
         self.out = nn.Conv2d(base_width, 2, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images to logits.
-
-        Args:
-            image: (B, in_channels, H, W); H and W are multiples of 16.
-
-        Returns:
-            The main map (B, 1, H, W), in both modes.
+        """Map the image (B, in_channels, H, W) to logits (B, 1, H, W), in both modes.
 
         Raises:
             ValueError: if H or W is not a multiple of 16.

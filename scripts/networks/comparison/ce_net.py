@@ -117,11 +117,10 @@ class CENet(SegmentationNetwork):
         self.out = nn.Conv2d(base_width // 2, out_channels, kernel_size=3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+        """Map the image (B, in_channels, H, W) to logits; the RMP's largest kernel has to fit.
 
         Raises:
-            ValueError: if H or W is not a multiple of 32, or below 192: the RMP's largest kernel
-                has to fit.
+            ValueError: if H or W is not a multiple of 32, or below 192.
         """
         check_size(image, self.size_multiple, self.smallest)
         features = self.encoder(image)

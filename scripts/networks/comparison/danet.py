@@ -86,11 +86,9 @@ class DANet(SegmentationNetwork):
         self.channel_head = nn.Conv2d(width, 1, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+        """Map the image (B, in_channels, H, W) to logits.
 
-        In training mode with `deep_supervision` (B, out_channels + 2, H, W): the map of the sum of
-            both attentions,
-        then that of the positions and that of the channels.
+        The heads of training mode: the map of the positions, then that of the channels.
         """
         features = self.encoder(image)[4]
         position, channel = self.position(features), self.channel(features)

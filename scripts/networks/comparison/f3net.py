@@ -103,11 +103,9 @@ class F3Net(SegmentationNetwork):
         self.level_heads = nn.ModuleList(nn.Conv2d(base_width, 1, kernel_size=3, padding=1) for _ in range(4))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+        """Map the image (B, in_channels, H, W) to logits.
 
-        In training mode with `deep_supervision` (B, out_channels + 5, H, W): the map of the second
-            decoder, that of
-        the first, then those of the second's levels, finest first.
+        The heads of training mode: the map of the first decoder, then those of the second's levels, finest first.
         """
         features = self.encoder(image)
         levels: list[Tensor] = []

@@ -1,4 +1,8 @@
-"""MONAI's U-Net, UNet++ and Attention U-Net with this bundle's arguments and output."""
+"""MONAI's U-Net, UNet++ and Attention U-Net with this bundle's arguments and output.
+
+Their arguments are those of `SegmentationNetwork`, with dropout of single values after every
+convolution. The levels have 1, 2, 4, 8 and 16 times the base width.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,7 @@ LEVELS = (1, 2, 4, 8, 16)  # channels of the five levels over the base width
 class UNet(BasicUNet):
     """U-Net (Ronneberger et al. 2015) by MONAI; 31,112,065 parameters. Images from 32 x 32 on.
 
-    Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
-        base_width: channels of the finest level; the others are 2, 4, 8 and 16 times as many.
-        dropout: probability of dropping a value after every convolution while training.
+    Arguments: see the module.
     """
 
     edge_heads = 0
@@ -39,14 +39,8 @@ class UNet(BasicUNet):
 class UNetPlusPlus(SegmentationNetwork):
     """UNet++ (Zhou et al. 2018) by MONAI; 9,118,756 parameters. Images of any size from 32 x 32 on.
 
-    Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
-        base_width: channels of the finest level; the others are 2, 4, 8 and 16 times as many.
-        dropout: probability of dropping a value after every convolution while training.
-        deep_supervision: whether training mode returns the maps of the three shallower nested
-            decoders too, under supervision by the mask as in the paper. The parameters are the same
-            either way.
+    Arguments: see the module. The heads are the three shallower nested decoders, under supervision
+    by the mask as in the paper.
 
     Raises:
         ValueError: for deep supervision of more than one channel.
@@ -74,11 +68,9 @@ class UNetPlusPlus(SegmentationNetwork):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
+        """Map the image (B, in_channels, H, W) to logits, the map of the deepest nested decoder.
 
-        In training mode with `deep_supervision` (B, 4, H, W): the main map, which is the deepest
-            decoder's, then
-        those of the decoders of depth 1, 2 and 3.
+        The heads of training mode: the maps of the decoders of depth 1, 2 and 3.
         """
         maps = self.network(image)
         if not (self.training and self.deep_supervision):
@@ -90,12 +82,7 @@ class UNetPlusPlus(SegmentationNetwork):
 class AttentionUNet(AttentionUnet):
     """Attention U-Net (Oktay et al. 2018) by MONAI; 31,739,185 parameters.
 
-    Args:
-        in_channels: channels of the image.
-        out_channels: channels of the main map.
-        base_width: channels of the finest level; the others are 2, 4, 8 and 16 times as many.
-        dropout: probability of dropping a value after every convolution of encoder and decoder
-            while training.
+    Arguments: see the module; dropout acts in encoder and decoder.
     """
 
     edge_heads = 0

@@ -75,11 +75,7 @@ class PSPNet(SegmentationNetwork):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
-
-        In training mode with `deep_supervision` (B, out_channels + 1, H, W): main map, auxiliary
-            map.
-        """
+        """Map (B, in_channels, H, W) to logits; in training mode main map, auxiliary map."""
         features = self.encoder(image)
         main = resize_like(self.out(self.dropout(self.merge(self.pyramid(features[4])))), image)
         if not (self.training and self.deep_supervision):

@@ -148,11 +148,7 @@ class SCRN(SegmentationNetwork):
         self.edge_head = Head(channels, 1, dropout)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
-
-        In training mode with `deep_supervision` (B, out_channels + 1, H, W): main map, map of the
-            edge.
-        """
+        """Map (B, in_channels, H, W) to logits; in training mode main map, map of the edge."""
         levels = self.encoder(image)[1:]
         region, edge = self.region(levels), self.edge(levels)
         for unit in self.units:

@@ -86,16 +86,9 @@ class FvPasppUNet3d(SegmentationNetwork):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map volumes to logits.
+        """Map the volume (B, in_channels, H, W, D), any D, to logits (B, out_channels, H, W, D).
 
-        Args:
-            image: (B, in_channels, H, W, D); H and W are multiples of 16, D is any number of
-                slices.
-
-        Returns:
-            The main map (B, out_channels, H, W, D). In training mode with `deep_supervision` and
-            `heads`
-            (B, out_channels + 2, H, W, D): main map, then the heads, coarser first.
+        The heads of training mode: the coarser first.
 
         Raises:
             ValueError: if H or W is not a multiple of 16.

@@ -161,14 +161,7 @@ class InfNet(SegmentationNetwork):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images to logits.
-
-        Args:
-            image: (B, in_channels, H, W); H and W are multiples of 32.
-
-        Returns:
-            The main map S_3 (B, 1, H, W). In training mode with `deep_supervision` (B, 5, H, W):
-            S_3, S_e, S_g, S_5, S_4.
+        """Map (B, in_channels, H, W) to logits S_3; in training mode S_3, S_e, S_g, S_5, S_4.
 
         Raises:
             ValueError: if H or W is not a multiple of 32.

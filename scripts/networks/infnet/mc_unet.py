@@ -53,14 +53,7 @@ class MultiClassUNet(SegmentationNetwork):
         self.out = nn.Conv2d(base_width, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images with their prior to logits of the classes.
-
-        Args:
-            image: (B, in_channels, H, W); H and W are multiples of 16. With two channels the image
-                and its prior.
-
-        Returns:
-            (B, out_channels, H, W).
+        """Map images with priors (B, in_channels, H, W) to class logits (B, out_channels, H, W).
 
         Raises:
             ValueError: if H or W is not a multiple of 16.

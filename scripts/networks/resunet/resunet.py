@@ -161,16 +161,9 @@ class ResUNet(SegmentationNetwork):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images to logits.
+        """Map the image (B, in_channels, H, W) to logits.
 
-        Args:
-            image: (B, in_channels, H, W); H and W are multiples of 16.
-
-        Returns:
-            The main map (B, out_channels, H, W). In training mode with `deep_supervision` and K
-            supervised
-            stages (B, out_channels + K, H, W): main map, edge heads, mask heads; encoder before
-                decoder each.
+        The heads of training mode: edge heads, mask heads; encoder before decoder each.
 
         Raises:
             ValueError: if H or W is not a multiple of 16.
