@@ -1,4 +1,4 @@
-"""What the wheel takes from the bundle: requirements of its files, configs that name the installed package."""
+"""Build the wheel: requirements from the files, configs that name the installed package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXTRAS = ("dicom", "train")
 
 
 class Requirements(MetadataHookInterface):
-    """Reads dependencies from requirements-core.txt, those of an extra from requirements-EXTRA.txt."""
+    """Read dependencies from requirements-core.txt, an extra's from requirements-EXTRA.txt."""
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Adds them to the project's metadata."""

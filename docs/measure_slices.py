@@ -1,8 +1,8 @@
-"""Compares a report with slice labels: how many slices with infection are found, how many clean ones are marked.
+"""Compare a report with slice labels: infected slices that are found, clean ones that are marked.
 
 Run from the bundle root: python docs/measure_slices.py OUTPUT/CASE/report.json LABELS.csv
-LABELS has the columns slice_from_superior (from 0) and infected (0 or 1). A slice counts from the least share on that
-the metadata of the weights states (`python -m scripts calibrate`).
+LABELS has the columns slice_from_superior (from 0) and infected (0 or 1). A slice counts from the
+minimum positive fraction on that the checkpoint metadata states (`python -m scripts calibrate`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
-"""Times a training step and a forward pass by memory layout and precision: a table of docs/results.md.
+"""Time a training step and a forward pass by memory layout and precision (docs/results.md).
 
-Run from the bundle root: python docs/measure_step.py [--size 256] [--width 16] [--batch 8] [--device cuda]
-Synthetic input. A step is forward, loss, backward and Adam. Reduced precision is what autocast takes on the device, as
-the bundle's `amp` does: bfloat16 on a CPU, float16 on CUDA.
+Run from the bundle root:
+
+    python docs/measure_step.py [--size 256] [--width 16] [--batch 8] [--device cuda]
+
+Synthetic input. A step is forward, loss, backward and Adam. Reduced precision is what autocast
+takes on the device, as the bundle's `amp` does: bfloat16 on a CPU, float16 on CUDA.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from scripts.settings import describe_machine, usable_device
 
 
 def measure(network: torch.nn.Module, image: torch.Tensor, reduced: bool, repeats: int) -> str:
-    """Returns the time of a training step and of a slice's forward pass in words; on CUDA the peak memory as well."""
+    """Return the time of a training step and of a slice's forward pass; on CUDA the peak memory too."""
     device = image.device
     loss = CoSupervisionLoss(getattr(network, "edge_heads", 0), getattr(network, "mask_heads", 0))
     optimizer = torch.optim.Adam(network.parameters())
