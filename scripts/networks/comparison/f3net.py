@@ -105,7 +105,7 @@ class F3Net(SegmentationNetwork):
     def forward(self, image: Tensor) -> Tensor:
         """Map the image (B, in_channels, H, W) to logits.
 
-        The heads of training mode: the map of the first decoder, then those of the second's levels, finest first.
+        The heads of training mode: first decoder, then the levels of the second, finest first.
         """
         features = self.encoder(image)
         levels: list[Tensor] = []
