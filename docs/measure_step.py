@@ -27,7 +27,7 @@ from scripts.settings import describe_machine, usable_device
 
 
 def measure(network: torch.nn.Module, image: torch.Tensor, reduced: bool, repeats: int) -> str:
-    """Return the time of a training step and of a slice's forward pass, on CUDA with peak memory."""
+    """Return the time of a training step and of a forward pass per slice; on CUDA peak memory."""
     device = image.device
     loss = CoSupervisionLoss(getattr(network, "edge_heads", 0), getattr(network, "mask_heads", 0))
     optimizer = torch.optim.Adam(network.parameters())
