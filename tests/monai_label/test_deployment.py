@@ -132,3 +132,12 @@ def test_an_environment_without_monai_label_is_said(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     with pytest.raises(UserError, match="MONAI Label is not installed there"):
         deployment.sample_app()
+
+
+def test_the_installed_package_is_no_source_of_an_app(
+    tmp_path: Path, app: Path, make_checkpoint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "BUNDLE", tmp_path)
+    with pytest.raises(UserError, match="the installed package"):
+        deployment.assemble(tmp_path / "out", make_checkpoint(tmp_path / "model.pt"), app)
+    assert not (tmp_path / "out").exists()
