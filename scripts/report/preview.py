@@ -66,7 +66,7 @@ def draw_preview(
     chosen = choose_slices(reduce(np.logical_or, outlines), _COLUMNS * _ROWS)
     figure = _lay_out(scan, outlines, chosen, spacing)
     figure.suptitle(title, color="white", fontsize=15, parse_math=False)
-    figure.supxlabel(describe(outlines[0], chosen, spacing), color="white", fontsize=13, parse_math=False)
+    figure.supxlabel(describe(outlines[0], chosen, spacing), color="white", fontsize=11, parse_math=False)
     names = {_MASK_COLOUR: "infection", _TRUTH_COLOUR: "reference"}
     lines = [Line2D([], [], color=colour, label=name) for colour, name in names.items()][: len(outlines)]
     style: dict[str, Any] = {"facecolor": "black", "labelcolor": "white", "fontsize": 12, "ncols": 2}
