@@ -65,9 +65,11 @@ def _draw(axes: Axes, areas: Mapping[str, list[float]], unit: str) -> None:
         steps.set_gid(f"profile-{name}")
         if name == "lung":
             steps.set(edgecolor=COLOURS["lung-edge"], linewidth=1)
-    axes.set(xlim=(0, depth), ylim=(0, max(map(max, areas.values())) or 1))
+    top = max(map(max, areas.values()))
+    axes.set(xlim=(0, depth), ylim=(0, top or 1))
     axes.patch.set_visible(False)
-    axes.set_title(f"area, {unit}", loc="left", fontsize="medium")
+    largest = f"{top:,.0f}" if unit == "voxels" else f"{top:,.1f}"
+    axes.set_title(f"area, {unit}; largest {largest}", loc="left", fontsize="medium")
     axes.set_xticks([0, depth], ["slice 1, superior (head)", f"slice {depth}, inferior (feet)"])
     left, right = axes.get_xticklabels()
     left.set_horizontalalignment("left")

@@ -197,13 +197,20 @@ def test_profile_is_drawn_to_scale():
     assert heights["infection"] / heights["lung"].max() == pytest.approx([0, 0.5, 0.25], abs=1e-3)
     assert heights["lung"] / heights["lung"].max() == pytest.approx([1, 1, 0.5], abs=1e-3)
     texts = {text.text for text in svg.iter("text")}
-    assert {"20", "10", "0", "area, voxels", "slice 1, superior (head)", "slice 3, inferior (feet)"} <= texts
+    assert {
+        "20",
+        "10",
+        "0",
+        "area, voxels; largest 20",
+        "slice 1, superior (head)",
+        "slice 3, inferior (feet)",
+    } <= texts
     assert "in voxels" in svg.find("title").text
 
 
 def test_profile_is_in_square_centimetres_where_the_size_is_known():
     svg, _ = draw({"infection_voxels": [3], "infection_mm2": [400.0]})
-    assert {"4", "area, cm²", "slice 1, inferior (feet)"} <= {text.text for text in svg.iter("text")}
+    assert {"4", "area, cm²; largest 4.0", "slice 1, inferior (feet)"} <= {text.text for text in svg.iter("text")}
     assert "nan" not in draw_profile({"infection_voxels": [0, 0]})
 
 
