@@ -41,6 +41,15 @@ def optional(value: Any) -> Any:
     return None if str(value).strip().lower() in ("null", "none", "") else value
 
 
+def optional_flag(value: Any, name: str = "a switch") -> bool | None:
+    """Read a switch that may be absent; see `flag` and `optional`.
+
+    >>> optional_flag("null") is None, optional_flag("true")
+    (True, True)
+    """
+    return None if optional(value) is None else flag(value, name)
+
+
 def number(name: str, value: Any, expected: str, accept: Callable[[float], bool] = math.isfinite) -> float:
     """Read a number that may arrive as a text, from a command line or from a form of 3D Slicer.
 
@@ -121,7 +130,7 @@ def usable_device(name: str | None) -> torch.device:
     return device
 
 
-def memory_format(channels_last: bool | str, device: str | torch.device, network: nn.Module) -> torch.memory_format:
+def memory_format(channels_last: bool, device: str | torch.device, network: nn.Module) -> torch.memory_format:
     """Return how the network's tensors lie in memory.
 
     Channels last is not used on MPS, where it is untried, on a CPU for a network in which it would
@@ -131,7 +140,7 @@ def memory_format(channels_last: bool | str, device: str | torch.device, network
     kind = torch.device(device).type
     volumes = any(isinstance(layer, nn.Conv3d) for layer in network.modules())
     usable = kind != "mps" and not volumes and not (kind == "cpu" and _overruns_in_channels_last(network))
-    return torch.channels_last if flag(channels_last) and usable else torch.contiguous_format
+    return torch.channels_last if channels_last and usable else torch.contiguous_format
 
 
 def _overruns_in_channels_last(network: nn.Module) -> bool:
@@ -149,6 +158,6 @@ def _overruns_in_channels_last(network: nn.Module) -> bool:
     )
 
 
-def cuda_amp(amp: bool | str, device: str | torch.device) -> bool:
+def cuda_amp(amp: bool, device: str | torch.device) -> bool:
     """Whether MONAI's engines shall use mixed precision: theirs is bound to CUDA."""
-    return flag(amp) and torch.device(device).type == "cuda"
+    return amp and torch.device(device).type == "cuda"

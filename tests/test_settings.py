@@ -20,14 +20,14 @@ def test_anything_else_is_refused(value: object) -> None:
 
 
 def test_monais_mixed_precision_is_for_cuda_only() -> None:
-    assert cuda_amp("true", "cuda:0")
-    assert not cuda_amp("true", "cpu")
-    assert not cuda_amp("false", torch.device("cuda"))
+    assert cuda_amp(True, "cuda:0")
+    assert not cuda_amp(True, "cpu")
+    assert not cuda_amp(False, torch.device("cuda"))
 
 
 def test_memory_format() -> None:
     network = create_network("resunet", base_width=8)
-    assert memory_format("true", "cpu", network) is torch.channels_last
+    assert memory_format(True, "cpu", network) is torch.channels_last
     assert memory_format(False, "cpu", network) is torch.contiguous_format
     assert memory_format(True, "mps", network) is torch.contiguous_format
 

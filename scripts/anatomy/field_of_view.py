@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
+from ..errors import UserError
 from .downsampling import Mask, Spacing, box
 from .lungs import Lungs
 from .tissue import Tissues
@@ -15,6 +16,17 @@ MARGIN_MM = 10.0
 lies in it."""
 
 Box = tuple[slice, slice, slice]
+
+
+def is_cropped(field_of_view: str) -> bool:
+    """Whether a network is shown the box around the lungs and not the whole scan.
+
+    Raises:
+        UserError: if the setting is neither "scan" nor "lungs".
+    """
+    if field_of_view not in FIELDS_OF_VIEW:
+        raise UserError(f"field_of_view is {field_of_view!r}; expected: {', '.join(FIELDS_OF_VIEW)}")
+    return field_of_view == "lungs"
 
 
 def whole(shape: tuple[int, int, int]) -> Box:

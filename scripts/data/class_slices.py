@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..transforms.labels import class_numbers
-from ..transforms.preprocessing import IMAGE, LABEL, PRIOR, NetworkGrid
-from .slices import LEVELS, SliceDataset, load_stacks, transformed
+from ..transforms.preprocessing import IMAGE, LABEL, PRIOR
+from .slices import LEVELS, Grid, SliceDataset, load_stacks, transformed
 
 
 class ClassSliceDataset(SliceDataset):
@@ -40,7 +40,7 @@ class ClassSliceDataset(SliceDataset):
     def __init__(
         self,
         data: Sequence[Mapping[str, Any]],
-        grid: NetworkGrid,
+        grid: Grid,
         transform: Callable[[dict[str, Any]], Any] | None = None,
         sampling: str = "all",
         picture_share: float | None = None,

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import UserError
-from ..settings import optional
 from .layouts.base import listing_error
 from .layouts.build import build_datalist, relative_to
 from .layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, FileKey
@@ -109,7 +108,7 @@ def select_cases(
     if split not in get_args(Split):
         raise UserError(f"split: {split!r}, expected: {', '.join(get_args(Split))}")
     datalist = read_datalist(dataset_dir)
-    fold = None if split in ("all", "test") else optional(fold)
+    fold = None if split in ("all", "test") else fold
     validation = _fold_cases(datalist, fold, dataset_dir)
     left_out = {case["name"] for case in validation}
     training = [case for case in datalist["training"] if case["name"] not in left_out]
@@ -149,7 +148,6 @@ def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None, split: Spli
         UserError: see `read_datalist`; a fold or a case that does not exist.
     """
     datalist = read_datalist(dataset_dir)
-    fold = optional(fold)
     if split in ("all", "test") and not _known_fold(datalist, fold):
         fold = None
     validation = _fold_cases(datalist, fold, dataset_dir)

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from ..transforms.geometry import SIZE_STEP
 from ..transforms.lungs import OUTSIDE_HU
-from ..transforms.preprocessing import IMAGE, LABEL, SIZE_STEP, NetworkGrid
-from .slices import LEVELS, load_stacks, mix_seed, transformed
+from ..transforms.preprocessing import IMAGE, LABEL
+from .slices import LEVELS, Grid, load_stacks, mix_seed, transformed
 
 INFECTED, CLEAN = "infected_voxels", "clean_voxels"
 CENTRES = 2**18
@@ -39,7 +40,7 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         data: Sequence[Mapping[str, Any]],
-        grid: NetworkGrid,
+        grid: Grid,
         transform: Callable[[dict[str, Any]], Any],
         cache_dir: str | None = None,
         progress: bool = True,
@@ -95,7 +96,7 @@ class PatchDataset(VolumeDataset):
     def __init__(
         self,
         data: Sequence[Mapping[str, Any]],
-        grid: NetworkGrid,
+        grid: Grid,
         transform: Callable[[dict[str, Any]], Any],
         patch_size: Sequence[int],
         patches_per_volume: int = 1,

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import write_atomic
-from ..settings import count, number, optional
-from ..transforms.preprocessing import BOX, IMAGE, LABEL, LUNG, NetworkGrid
+from ..settings import count, number
+from ..transforms.preprocessing import BOX, IMAGE, LABEL, LUNG
+from ..transforms.steps import settings
 from ..version import bundle_version
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ SAMPLINGS = ("all", "infected", "balanced")
 
 LEVELS = 255
 """Masks are kept in a byte a pixel; this level is 1."""
+
+Grid = Callable[[dict[str, Any]], Any]
+"""From the paths of a case to {"image": HU, "label"}, (1, H, W, Z), at the network's size."""
 
 Stack = tuple[NDArray[np.float32], NDArray[np.uint8]]
 """The slices of one case at the network's size: HU (N, H, W) and mask (N, H, W) in levels."""
@@ -47,7 +51,8 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         data: cases with "image" and "label" paths; "slices" restricts a case to these slices
             (counted along the stored third axis), "label_codes", "label_scale" and "intensity" as
             in `datalist.json`.
-        grid: the deterministic part, from paths to (1, H, W, Z) in HU.
+        grid: the deterministic part, from paths to (1, H, W, Z) in HU (`network_grid` of
+            configs/train.yaml).
         transform: what runs on a slice {"image": (1, H, W) HU, "label": (1, H, W)} at every access;
             absent, slices are served in HU.
         sampling: "all" slices; "infected", those with lesion only; "balanced", those with lesion
@@ -70,7 +75,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
     def __init__(
         self,
         data: Sequence[Mapping[str, Any]],
-        grid: NetworkGrid,
+        grid: Grid,
         transform: Callable[[dict[str, Any]], Any] | None = None,
         sampling: str = "all",
         picture_share: float | None = None,
@@ -81,17 +86,16 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         if sampling not in SAMPLINGS:
             raise UserError(f"sampling is {sampling!r}; expected: {', '.join(SAMPLINGS)}")
-        share, most = optional(picture_share), optional(slices_per_epoch)
-        if share is not None:
+        if picture_share is not None:
             wanted = "more than 0, less than 1, or null"
-            share = number("picture_share", share, wanted, lambda value: 0 < value < 1)
-        if most is not None:
-            most = count("slices_per_epoch", most, "a whole number from 1 on, or null")
+            picture_share = number("picture_share", picture_share, wanted, lambda value: 0 < value < 1)
+        if slices_per_epoch is not None:
+            slices_per_epoch = count("slices_per_epoch", slices_per_epoch, "a whole number from 1 on, or null")
         self.data = list(data)  # MONAI Label and the bundle's properties look it up by this name
         self.transform = transform
         self.sampling = sampling
-        self.picture_share = share
-        self.slices_per_epoch = most
+        self.picture_share = picture_share
+        self.slices_per_epoch = slices_per_epoch
         self.seed = seed
         self.epoch = 0
         self._stacks = load_stacks(self.data, grid, cache_dir, progress)
@@ -179,7 +183,7 @@ def transformed(item: dict[str, Any], transform: Callable[[dict[str, Any]], Any]
 
 
 def load_stacks(
-    data: Sequence[Mapping[str, Any]], grid: NetworkGrid, cache_dir: str | None = None, progress: bool = True
+    data: Sequence[Mapping[str, Any]], grid: Grid, cache_dir: str | None = None, progress: bool = True
 ) -> list[Stack]:
     """Run the deterministic preprocessing on cases, or find what an earlier run kept on disk.
 
@@ -194,10 +198,10 @@ def load_stacks(
         be written to without changing the file.
     """
     bar = tqdm(data, desc="loading cases", unit="case", disable=not progress or len(data) < 2)
-    return [_load_stack(case, grid, optional(cache_dir)) for case in bar]
+    return [_load_stack(case, grid, cache_dir) for case in bar]
 
 
-def _load_stack(case: Mapping[str, Any], grid: NetworkGrid, cache_dir: str | None) -> Stack:
+def _load_stack(case: Mapping[str, Any], grid: Grid, cache_dir: str | None) -> Stack:
     if cache_dir is None:
         return _build_stack(case, grid)
     folder = Path(cache_dir)
@@ -210,7 +214,7 @@ def _load_stack(case: Mapping[str, Any], grid: NetworkGrid, cache_dir: str | Non
     return np.load(files[0], mmap_mode="c"), np.load(files[1], mmap_mode="c")
 
 
-def _build_stack(case: Mapping[str, Any], grid: NetworkGrid) -> Stack:
+def _build_stack(case: Mapping[str, Any], grid: Grid) -> Stack:
     item = grid(dict(case))
     image, label = item[IMAGE], item.get(LABEL)
     if label is None:
@@ -240,12 +244,11 @@ def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp
     return np.sort(stored if direction == "S" else depth - 1 - stored)
 
 
-def _cache_key(case: Mapping[str, Any], grid: NetworkGrid) -> str:
+def _cache_key(case: Mapping[str, Any], grid: Grid) -> str:
     """Return a key that changes with files, the case's settings, preprocessing and version."""
-    keys = (IMAGE, LABEL, LUNG) if grid.lung_only else (IMAGE, LABEL)
-    files = [Path(case[key]).resolve() for key in keys if case.get(key)]
+    files = [Path(case[key]).resolve() for key in (IMAGE, LABEL, LUNG) if case.get(key)]
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    settings = {key: case.get(key) for key in ("intensity", "label_codes", "label_scale", "slices")}
-    settings |= {"levels": LEVELS, "version": bundle_version()}  # another one may find other lungs
-    text = json.dumps([stamps, settings, grid.key], sort_keys=True)
+    own = {key: case.get(key) for key in ("intensity", "label_codes", "label_scale", "slices")}
+    own |= {"levels": LEVELS, "version": bundle_version()}  # another one may find other lungs
+    text = json.dumps([stamps, own, settings(grid)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -13,8 +13,8 @@ from torch import nn
 from ..errors import UserError
 from ..networks.registry import checked_spec, constructor, create_network
 from ..settings import memory_format
-from ..transforms.preprocessing import ClassPreprocessing, Preprocessing
-from .metadata import read_checkpoint
+from ..transforms.preprocessing import Preprocessing
+from .metadata import BESIDE_STEPS, read_checkpoint, read_metadata
 
 
 def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
@@ -80,43 +80,35 @@ def preprocessing_from_metadata(
         metadata: see `read_metadata`.
         intensity: in place of the metadata's.
         label_grid: see `Preprocessing`.
-
-    Raises:
-        UserError: if the metadata states a step that this version does not know.
     """
-    settings = _settings(metadata, Preprocessing, "patch_size")
+    settings = {key: value for key, value in metadata["preprocessing"].items() if key not in BESIDE_STEPS}
     settings["intensity"] = intensity or settings["intensity"]
     return Preprocessing(**settings, label_grid=label_grid)
 
 
-def class_preprocessing_from_metadata(metadata: Mapping[str, Any], label_grid: str = "network") -> ClassPreprocessing:
-    """Build the preprocessing of a multi-class network.
-
-    Args:
-        metadata: see `read_metadata`; its preprocessing says what the "prior" was in training.
-        label_grid: see `Preprocessing`.
+def read_class_metadata(checkpoint: str | Path) -> dict[str, Any]:
+    """Read the metadata of a multi-class network; see `read_metadata`.
 
     Raises:
-        UserError: if the metadata's network sees no prior, or the metadata states a step that this
-            version does not know.
+        UserError: as `read_metadata` does, and if the network sees no infection map.
+    """
+    metadata = read_metadata(checkpoint)
+    require_prior(metadata, checkpoint)
+    return metadata
+
+
+def require_prior(metadata: Mapping[str, Any], weights: str | Path) -> None:
+    """Stop where only a multi-class network can be applied.
+
+    Raises:
+        UserError: if the metadata's network sees no infection map.
     """
     if "prior" not in metadata["preprocessing"]:
         name = metadata["network"]["name"]
         raise UserError(
-            f"the metadata's {name} sees no infection map; expected: weights trained with configs/multiclass.yaml"
+            f"{weights}: the metadata's {name} sees no infection map; expected: weights trained with "
+            "configs/multiclass.yaml"
         )
-    return ClassPreprocessing(**_settings(metadata, ClassPreprocessing, "prior"), label_grid=label_grid)
-
-
-def _settings(metadata: Mapping[str, Any], steps: type, beside: str) -> dict[str, Any]:
-    """Return the metadata's arguments of a preprocessing, without `beside`."""
-    settings = {key: value for key, value in metadata["preprocessing"].items() if key != beside}
-    known = inspect.signature(steps).parameters
-    if unknown := sorted(set(settings) - set(known)):
-        raise UserError(
-            f"the metadata's preprocessing has {', '.join(unknown)}; expected: {', '.join(known)}, {beside}"
-        )
-    return settings
 
 
 def require_slices(metadata: Mapping[str, Any], weights: str | Path) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from ..errors import UserError
 from ..files import write_atomic, write_json
-from ..transforms.preprocessing import check_size
+from ..transforms.geometry import check_size
 from .building import require_slices
 from .calibration_run import CalibrationRun
 from .metadata import metadata_path, read_metadata

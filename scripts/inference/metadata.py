@@ -18,13 +18,15 @@ from ..errors import UserError
 from ..files import sha256, unfinished_folder, write_json
 from ..finite import check_numbers, check_weights, load_weights
 from ..networks.registry import is_data
-from ..transforms.preprocessing import ClassPreprocessing, Preprocessing
+from ..transforms.preprocessing import Preprocessing
 
 METADATA_FORMAT = 1
 OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flips": False, "least_slice_share": 0.0}
 """Defaults of checkpoint metadata: the decision threshold, the smallest lesion kept, whether logits
 are the mean over flips, and the fraction of a slice that must be marked for it to count."""
 REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
+BESIDE_STEPS = ("patch_size", "prior")
+"""What metadata say about a network's input that is no step of `Preprocessing`."""
 MAY_BE_UNDEFINED = ("figures", "data")
 """What may hold NaN in checkpoint metadata: a measure without a case that defines it."""
 
@@ -131,7 +133,7 @@ def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, t
             "weights that the metadata was written for (copy both files again, or resume the run that was killed)"
         )
     metadata["operating_point"] = {**OPERATING_POINT, **metadata["operating_point"]}
-    metadata["preprocessing"] = {**_defaults(metadata["preprocessing"]), **metadata["preprocessing"]}
+    metadata["preprocessing"] = {**_defaults(), **metadata["preprocessing"]}
     return metadata, load_weights(weights)
 
 
@@ -160,15 +162,18 @@ def _check_entries(metadata: Mapping[str, Any], path: Path) -> None:
             raise UserError(
                 f"{path}: {key} is {metadata[key]!r}; expected: values, and no text that begins with $, @ or %"
             )
+    known = (*_defaults(), *BESIDE_STEPS)
+    if unknown := sorted(set(metadata["preprocessing"]) - set(known)):
+        raise UserError(f"{path}: preprocessing has {', '.join(unknown)}; expected: {', '.join(known)}")
 
 
 def completed_preprocessing(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     """Return the preprocessing with every default as JSON holds it, to compare metadata."""
-    completed: dict[str, Any] = json.loads(json.dumps({**_defaults(preprocessing), **preprocessing}))
+    completed: dict[str, Any] = json.loads(json.dumps({**_defaults(), **preprocessing}))
     return completed
 
 
-def _defaults(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults() -> dict[str, Any]:
     """Return the defaults of the preprocessing, for metadata of an earlier version."""
-    parameters = inspect.signature(ClassPreprocessing if "prior" in preprocessing else Preprocessing).parameters
+    parameters = inspect.signature(Preprocessing).parameters
     return {name: one.default for name, one in parameters.items() if name != "label_grid"}

@@ -111,13 +111,9 @@ def resolved_training(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "name": network["name"],
         **network["arguments"],
     }
-    config.update(
-        spatial_size=metadata["preprocessing"]["size"],
-        window=metadata["preprocessing"]["window"],
-        intensity=metadata["preprocessing"]["intensity"],
-        field_of_view=metadata["preprocessing"]["field_of_view"],
-        z_score=metadata["preprocessing"]["z_score"],
-    )
+    preprocessing = metadata["preprocessing"]
+    config["spatial_size"] = preprocessing["size"]
+    config.update({key: preprocessing[key] for key in ("window", "intensity", "field_of_view", "z_score", "lung_only")})
     return config
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import replace_folder, sha256, unfinished_folder, write_json
-from ..inference.building import class_preprocessing_from_metadata
+from ..inference.building import require_prior
 from ..inference.hounsfield import HounsfieldSlices
 from ..inference.inferer import BATCH_SIZE
 from ..inference.predictor import Predictor
@@ -58,10 +58,7 @@ class Classifier:
         self.device = usable_device(device)
         self.predictor = Predictor.load(weights, self.device)
         self.metadata = self.predictor.metadata
-        try:
-            class_preprocessing_from_metadata(self.metadata)
-        except UserError as error:
-            raise UserError(f"{weights}: {error}") from None
+        require_prior(self.metadata, weights)
         self.slice_input = SliceInput.from_metadata(self.metadata)
 
     def classify(self, scan: Scan, slices: HounsfieldSlices, infection: Segmentation) -> NDArray[np.uint8]:

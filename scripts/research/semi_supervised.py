@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..files import unfinished_folder, write_json
 from ..inference.building import require_slices
 from ..inference.metadata import metadata_path, read_metadata
-from ..settings import count, flag, number, optional, usable_device
+from ..settings import count, number, usable_device
 from ..training.run_folder import BEST, claim_folder
 from .pseudo_labels import pseudo_labelled, write_pseudo_labels
 from .workflows import train_once
@@ -95,14 +95,13 @@ class SemiSupervised:
         round_settings: Mapping[str, Any] | None = None,
         final: Sequence[Mapping[str, Any]] = (),
         exclude_patients: str | Sequence[str] = (),
-        resume: bool | str = False,
-        overwrite: bool | str = False,
+        resume: bool = False,
+        overwrite: bool = False,
     ) -> None:
         choices = (("labels", labels, LABELS), ("start", start, STARTS), ("mixing", mixing, MIXINGS))
         for name, value, known in choices:
             if value not in known:
                 raise UserError(f"{name} is {value!r}; expected: {', '.join(known)}")
-        rounds, group_size, teacher = optional(rounds), optional(group_size), optional(teacher)
         if rounds is None and group_size is None:
             raise UserError("rounds and group_size are both null; expected: a number of rounds or a size of the groups")
         self.training_files = list(training_files)
@@ -110,7 +109,7 @@ class SemiSupervised:
         self.folder = Path(output_dir).resolve()
         self.fold = fold
         self.seed = int(seed)
-        self.device = usable_device(optional(device))
+        self.device = usable_device(device)
         self.teacher = teacher
         self.rounds = None if rounds is None else count("rounds", rounds)
         self.group_size = None if group_size is None else count("group_size", group_size)
@@ -133,8 +132,8 @@ class SemiSupervised:
         self.exclude_patients = (
             [exclude_patients] if isinstance(exclude_patients, str) else [*map(str, exclude_patients)]
         )
-        self.resume = flag(resume)
-        self.overwrite = flag(overwrite)
+        self.resume = resume
+        self.overwrite = overwrite
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite are both true; expected: one of them")
         left_out = ("folder", "device", "resume", "overwrite")

@@ -18,10 +18,10 @@ from torch.utils._pytree import tree_map_only
 from ..errors import UserError
 from ..files import write_atomic
 from ..finite import check_weights
-from ..inference.metadata import write_checkpoint
+from ..inference.metadata import completed_preprocessing, write_checkpoint
 from ..metrics import json_ready
 from ..networks.registry import same_network
-from ..settings import flag, number, optional
+from ..settings import number
 from .event_files import forget_after
 from .fine_tuning import check_same_as_parent
 from .processes import is_main_process
@@ -53,9 +53,9 @@ class StartWeights:
         checkpoint: str | None,
         network: nn.Module,
         metadata: Mapping[str, Any] | None = None,
-        allow_differences: bool | str = False,
+        allow_differences: bool = False,
     ) -> None:
-        self.checkpoint = optional(checkpoint)
+        self.checkpoint = checkpoint
         self.network = _unwrapped(network)
         if self.checkpoint is not None:
             described = metadata or {"network": getattr(self.network, "spec", None)}
@@ -119,7 +119,7 @@ class RunCheckpoint:
         evaluator: Engine,
         objects: Mapping[str, Any],
         metadata: Mapping[str, Any],
-        resume: bool | str = False,
+        resume: bool = False,
         seed: int = 0,
         keep: str = "best",
         save_interval: float | str = 0.0,
@@ -134,7 +134,7 @@ class RunCheckpoint:
         self.evaluator = evaluator
         self.objects = dict(objects)
         self.metadata = dict(metadata)
-        self.resume = flag(resume)
+        self.resume = resume
         self.identity = {**self.metadata, "seed": seed}
         self.save_interval = number("save_interval", save_interval, "seconds, 0 or more", lambda value: value >= 0)
         self._written: float | None = None
@@ -225,8 +225,8 @@ class RunCheckpoint:
 
     def _check_identity(self, content: Mapping[str, Any]) -> None:
         """Refuse to resume a run with other data, network, preprocessing, seed or cycle."""
-        before = content["identity"]
-        changed = [key for key, value in self.identity.items() if key != "network" and before.get(key) != value]
+        before, now = (_completed(one) for one in (content["identity"], self.identity))
+        changed = [key for key, value in now.items() if key != "network" and before.get(key) != value]
         changed += [] if same_network(before["network"], self.identity["network"]) else ["network"]
         changed += [
             f"total steps of the {name}"
@@ -251,6 +251,13 @@ class RunCheckpoint:
             "slices": slices,
             "validation": json_ready(metrics),  # undefined where no slice has lesion: null
         }
+
+
+def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity whose preprocessing has every setting: earlier versions recorded fewer."""
+    if "preprocessing" not in identity:
+        return dict(identity)
+    return {**identity, "preprocessing": completed_preprocessing(identity["preprocessing"])}
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:

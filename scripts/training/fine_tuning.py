@@ -8,7 +8,6 @@ from typing import Any
 from ..errors import UserError
 from ..inference.metadata import completed_preprocessing, read_metadata
 from ..networks.registry import same_network
-from ..settings import flag, optional
 
 FINE_TUNING = "\"['configs/train.yaml','configs/finetune.yaml']\""
 
@@ -22,10 +21,9 @@ def read_parent(checkpoint: str | None) -> dict[str, Any]:
     Raises:
         UserError: if none is named, or they cannot be used.
     """
-    path = optional(checkpoint)
-    if path is None:
+    if checkpoint is None:
         raise UserError("checkpoint is null; expected: the weights to fine-tune, such as --checkpoint models/model.pt")
-    return read_metadata(path)
+    return read_metadata(checkpoint)
 
 
 def describe_parent(checkpoint: str | None) -> dict[str, Any] | None:
@@ -38,10 +36,9 @@ def describe_parent(checkpoint: str | None) -> dict[str, Any] | None:
         "sha256" and "data" of the parent, "datasets", the names of its own and its ancestors', and
         "terms"; None without a checkpoint.
     """
-    path = optional(checkpoint)
-    if path is None:
+    if checkpoint is None:
         return None
-    metadata = read_metadata(path)
+    metadata = read_metadata(checkpoint)
     before = metadata.get("parent", {}).get("datasets", [])
     datasets = list(dict.fromkeys([*before, str(metadata["data"].get("name"))]))
     return {
@@ -56,7 +53,7 @@ def check_same_as_parent(
     checkpoint: str,
     network: Mapping[str, Any] | None,
     preprocessing: Mapping[str, Any] | None,
-    allow_differences: bool | str = False,
+    allow_differences: bool = False,
 ) -> None:
     """Refuse a training whose input or network differs from those of the start checkpoint.
 
@@ -76,7 +73,7 @@ def check_same_as_parent(
     if preprocessing is not None:
         theirs, ours = (completed_preprocessing(one) for one in (metadata["preprocessing"], preprocessing))
         found |= {key: (theirs.get(key), ours.get(key)) for key in theirs | ours if theirs.get(key) != ours.get(key)}
-    if found and not flag(allow_differences, "allow_differences"):
+    if found and not allow_differences:
         said = "; ".join(f"{key} {parent!r}, here {here!r}" for key, (parent, here) in found.items())
         raise UserError(
             f"{checkpoint}: was trained with {said}; expected: the same (--config_file {FINE_TUNING} takes them over), "

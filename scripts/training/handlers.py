@@ -1,7 +1,8 @@
-"""Handlers for training that MONAI lacks, and a way to list a handler that has its own id."""
+"""Handlers for training that MONAI lacks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,14 +16,23 @@ READ_EVERY = 50
 _LOSS = from_engine(["loss"], first=True)
 
 
-def named(handler: Any) -> Any:
-    """Return the handler itself.
+class InOrder:
+    """Ignite handler that attaches handlers which have ids of their own, in their order.
 
-    MONAI's check of the workflow's properties reads `train#handlers` as it is written and takes
-    every entry for a component with a `_target_`, so that a reference such as `@train#schedule`
-    cannot stand there alone.
+    MONAI's check of a workflow's properties takes every entry of a list of handlers for a component
+    with a `_target_`, so that a reference such as `@train#schedule` cannot stand there alone.
+
+    Args:
+        handlers: handlers with a method `attach`.
     """
-    return handler
+
+    def __init__(self, handlers: Sequence[Any]) -> None:
+        self.handlers = handlers
+
+    def attach(self, engine: Engine) -> None:
+        """Attach all of them."""
+        for handler in self.handlers:
+            handler.attach(engine)
 
 
 class StopAtNonFiniteLoss:

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from ..errors import UserError
-from ..settings import flag, optional
 
 LAST = "last.pt"
 BEST = "model.pt"
@@ -23,7 +22,7 @@ CURVES = "tensorboard"
 
 
 def claim_run_folder(
-    output_dir: str, resume: bool | str, overwrite: bool | str, rank: int = 0, checkpoint: str | None = None
+    output_dir: str, resume: bool, overwrite: bool, rank: int = 0, checkpoint: str | None = None
 ) -> None:
     """Refuse a folder that holds a training run, unless that run is to be resumed or replaced.
 
@@ -38,16 +37,15 @@ def claim_run_folder(
         UserError: if the folder holds a run and neither is set, or both are, if the weights to
             start from are those of the run that would be replaced, or the folder cannot be written.
     """
-    if flag(resume) and flag(overwrite):
+    if resume and overwrite:
         raise UserError("resume and overwrite are both true; expected: one of them")
-    start = optional(checkpoint)
-    if flag(overwrite) and start is not None and Path(start).resolve().parent == Path(output_dir).resolve():
-        raise UserError(f"{start}: lies in the run that --overwrite would remove; expected: another --output_dir")
-    files = () if flag(resume) else RUN_FILES
+    if overwrite and checkpoint is not None and Path(checkpoint).resolve().parent == Path(output_dir).resolve():
+        raise UserError(f"{checkpoint}: lies in the run that --overwrite would remove; expected: another --output_dir")
+    files = () if resume else RUN_FILES
     claim_folder(output_dir, files, overwrite, rank, ", --resume true to go on with it")
 
 
-def clear_run_folder(output_dir: str, overwrite: bool | str, rank: int = 0) -> None:
+def clear_run_folder(output_dir: str, overwrite: bool, rank: int = 0) -> None:
     """Remove an earlier run that is to be replaced.
 
     A killed run must not resume from its state. The call belongs right before the training, when
@@ -58,15 +56,13 @@ def clear_run_folder(output_dir: str, overwrite: bool | str, rank: int = 0) -> N
         overwrite: whether to remove it.
         rank: process of a distributed training; only rank 0 removes.
     """
-    if flag(overwrite) and rank == 0:
+    if overwrite and rank == 0:
         for name in RUN_FILES:
             (Path(output_dir) / name).unlink(missing_ok=True)
         shutil.rmtree(Path(output_dir) / CURVES, ignore_errors=True)
 
 
-def claim_folder(
-    output_dir: str, files: Sequence[str] | None, overwrite: bool | str, rank: int = 0, hint: str = ""
-) -> None:
+def claim_folder(output_dir: str, files: Sequence[str] | None, overwrite: bool, rank: int = 0, hint: str = "") -> None:
     """Refuse a folder that holds results, unless they are to be replaced, file by file.
 
     Args:
@@ -85,7 +81,7 @@ def claim_folder(
     _require_writable(folder)
     found = folder.iterdir() if folder.is_dir() else ()
     used = sorted(path.name for path in found if files is None or path.name in files)
-    if used and not flag(overwrite):
+    if used and not overwrite:
         raise UserError(
             f"{folder}: holds results already ({', '.join(used[:3])}{', ...' if len(used) > 3 else ''}); expected: "
             f"another --output_dir{hint}, or --overwrite true to replace them"

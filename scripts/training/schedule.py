@@ -27,6 +27,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 
 from ..errors import UserError
 
@@ -146,3 +147,20 @@ class PlateauSchedule:
         """Take over the counters of `state_dict`."""
         for name, value in state.items():
             setattr(self, name, value)
+
+
+class OneCycle(OneCycleLR):
+    """Ignite handler of the trainer that runs one cycle of the learning rate over a whole training.
+
+    Args:
+        optimizer: whose learning rates follow the cycle; the momentum follows it the other way.
+        peak: largest learning rate, after a fifth of the steps.
+        steps: steps of the optimizer in the whole training.
+    """
+
+    def __init__(self, optimizer: Optimizer, peak: float, steps: int) -> None:
+        super().__init__(optimizer, max_lr=peak, total_steps=steps, pct_start=0.2)
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with the trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.step())

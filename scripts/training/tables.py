@@ -17,7 +17,6 @@ from monai.data import MetaTensor
 from ..data.slices import chosen_slices
 from ..files import write_atomic, write_json
 from ..metrics import MEASURES, json_ready, score_case, summarise
-from ..settings import flag
 from .processes import is_distributed, is_main_process
 
 logger = logging.getLogger(__name__)
@@ -59,14 +58,14 @@ class CaseTables:
         threshold: float,
         context: Mapping[str, Any],
         rules: str = "plain",
-        voxel_size_known: bool | str = False,
+        voxel_size_known: bool = False,
     ) -> None:
         self.folder = Path(output_dir)
         self.cases = {case["name"]: case for case in cases}
         self.threshold = threshold
         self.context = dict(context)
         self.rules = rules
-        self.voxel_size_known = flag(voxel_size_known)
+        self.voxel_size_known = voxel_size_known
         self.case_rows: list[dict[str, Any]] = []
         self.slice_rows: list[dict[str, Any]] = []
         self._gathered = False
@@ -141,7 +140,7 @@ class CaseTables:
 
 
 class TableMetric(Metric):
-    """Ignite metric that puts the figures of an evaluation's tables into `state.metrics`.
+    """Ignite metric that attaches the tables and puts their figures into `state.metrics`.
 
     They are read from the rows of the tables, so that the two cannot differ and nothing is computed
     twice.
@@ -153,6 +152,11 @@ class TableMetric(Metric):
     def __init__(self, tables: CaseTables) -> None:
         self.tables = tables
         super().__init__()
+
+    def attach(self, engine: Engine, *arguments: Any, **options: Any) -> None:
+        """Register the tables and the metric with the evaluator."""
+        self.tables.attach(engine)
+        super().attach(engine, *arguments, **options)
 
     def reset(self) -> None:
         """Do nothing: the tables begin anew by themselves."""

@@ -21,18 +21,55 @@ from ..io.images import is_picture
 from ..io.volume import LPS_TO_RAS
 from .slice_input import each_slice, resize_slice
 
+SIZE_STEP = 16
+"""Networks halve the edge length of their input four times."""
+
+
+def check_size(size: int, name: str = "spatial_size") -> None:
+    """Refuses an edge length in pixels that networks cannot halve as often as they do.
+
+    Raises:
+        UserError: with what `name` is and what is expected.
+    """
+    if size < SIZE_STEP or size % SIZE_STEP:
+        raise UserError(f"{name} is {size}; expected: multiples of {SIZE_STEP}, which the networks can halve")
+
+
+def scale_range(augment_scale: Sequence[float]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Returns the `scale_range` of MONAI's affine augmentation, which counts from 1, along both axes.
+
+    Args:
+        augment_scale: smallest and largest part of the slice's edge length that augmentation shows;
+            below 1 it looks closer.
+
+    Raises:
+        UserError: if these are no such pair.
+
+    >>> scale_range([0.5, 1.25])
+    ((-0.5, 0.25), (-0.5, 0.25))
+    """
+    try:
+        low, high = (float(bound) - 1 for bound in augment_scale)
+    except (TypeError, ValueError):
+        low, high = 0.0, -1.0
+    if not -1 < low <= high:
+        expected = "[LOW, HIGH] with 0 < LOW <= HIGH, such as [0.8, 1.2]"
+        raise UserError(f"augment_scale is {augment_scale!r}; expected: {expected}")
+    return (low, high), (low, high)
+
 
 class ResizeSlicesd(MapTransform, InvertibleTransform):
     """Resizes slices bilinearly in plane, each by itself; can be inverted, bilinearly too.
 
     Args:
         keys: volumes (1, X, Y, Z), float.
-        size: columns and rows of the result.
+        size: edge length of the result in pixels, see `check_size`.
     """
 
-    def __init__(self, keys: KeysCollection, size: tuple[int, int]) -> None:
+    def __init__(self, keys: KeysCollection, size: int) -> None:
         super().__init__(keys)
-        self.size = size
+        check_size(size)
+        self.size = (size, size)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the item with slices of the new size; the affine follows."""

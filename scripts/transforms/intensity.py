@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.transforms import MapTransform, RandomizableTransform, ScaleIntensityRanged
 from torch import Tensor
 
 from ..errors import UserError
@@ -273,35 +273,44 @@ class SliceZScored(MapTransform):
 
 
 class RandWindowd(MapTransform, RandomizableTransform):
-    """Scales HU from a window to [0, 1] and clips; while training the window's bounds may be jittered.
+    """Scales HU from a window with jittered bounds to [0, 1] and clips.
 
-    Pictures in public data sets were windowed by unknown hands. A network that saw many windows is
-    less bound to one. With `jitter` 0 this is the deterministic step of the preprocessing.
+    2-D images in public data sets were windowed by unknown hands. A network that saw many windows
+    is less bound to one.
 
     Args:
         keys: images in HU.
         window: (LO, HI) in HU.
-        jitter: largest shift of either bound, as a share of the window's width, in [0, 0.5).
+        jitter: largest shift of either bound, as a fraction of the window's width, in [0, 0.5).
+        prob: probability of the jitter; `steady`, the step without it, runs otherwise.
 
     Raises:
         ValueError: if a jitter could turn the window round.
     """
 
-    def __init__(self, keys: KeysCollection, window: tuple[float, float] = DEFAULT_WINDOW, jitter: float = 0.0) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        window: Sequence[float] = DEFAULT_WINDOW,
+        jitter: float = 0.0,
+        prob: float = 1.0,
+    ) -> None:
         MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self, prob=1.0)
+        RandomizableTransform.__init__(self, prob=prob)
         if not 0 <= jitter < 0.5:
             raise ValueError(f"jitter is {jitter}; expected: 0 <= jitter < 0.5")
         self.window = (float(window[0]), float(window[1]))
         self.jitter = jitter
+        self.steady = ScaleIntensityRanged(keys, window[0], window[1], b_min=0.0, b_max=1.0, clip=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the item with values in [0, 1]."""
+        reach = self.jitter * (self.window[1] - self.window[0])
+        low, high = (bound + self.R.uniform(-reach, reach) for bound in self.window)
+        self.randomize(None)
+        if not (self.jitter and self._do_transform):
+            return dict(self.steady(dict(data)))
         item = dict(data)
-        low, high = self.window
-        if self.jitter:
-            reach = self.jitter * (high - low)
-            low, high = low + self.R.uniform(-reach, reach), high + self.R.uniform(-reach, reach)
         for key in self.key_iterator(item):
             item[key] = scale_window(item[key], low, high)
         return item

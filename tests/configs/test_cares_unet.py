@@ -77,11 +77,9 @@ def test_a_preset_replaces_width_and_schedule_and_keeps_the_rest(parse: Parse) -
     assert network.spec["arguments"]["base_width"] == 16
     assert isinstance(optimizer, Ranger)
     assert isinstance(parser.get_parsed_content("loss"), DiceCrossEntropyLoss)
-    scheduler = parser.get_parsed_content("lr_scheduler")
+    scheduler = parser.get_parsed_content("train#schedule")
     assert isinstance(scheduler, torch.optim.lr_scheduler.OneCycleLR)
     assert scheduler.total_steps == 3 * len(parser.get_parsed_content("train#dataloader"))
-    assert parser.get_parsed_content("train#schedule").lr_scheduler is scheduler
-    assert parser.get_parsed_content("train#schedule").epoch_level is False
     assert parser.get_parsed_content("train#checkpoint").objects["schedule"] is scheduler
     assert parser.get_parsed_content("train#checkpoint").objects["optimizer"] is optimizer
 

@@ -75,7 +75,7 @@ def test_learning_rate_is_cut_once_in_a_hundred_epochs(make_dataset: Callable[..
 @pytest.mark.usefixtures("at_root")
 def test_the_preset_for_a_cpu_goes_on_top(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     found = parser(make_dataset(), tmp_path, "configs/presets/cpu.yaml")
-    assert isinstance(found.get_parsed_content("lr_scheduler"), torch.optim.lr_scheduler.OneCycleLR)
+    assert isinstance(found.get_parsed_content("train#schedule"), torch.optim.lr_scheduler.OneCycleLR)
     assert isinstance(found.get_parsed_content("train#trainer"), MultiScaleTrainer)
 
 

@@ -57,7 +57,7 @@ def test_the_preset_for_a_cpu_goes_on_top(
     trainer = parser.get_parsed_content("train#trainer")
     assert (type(trainer.optimizer), trainer.state.max_epochs) == (torch.optim.SGD, 40)
     assert trainer.network.spec["arguments"]["base_width"] == 16
-    assert isinstance(parser.get_parsed_content("lr_scheduler"), torch.optim.lr_scheduler.OneCycleLR)
+    assert isinstance(parser.get_parsed_content("train#schedule"), torch.optim.lr_scheduler.OneCycleLR)
 
 
 def test_without_a_fold_nothing_validates(

@@ -39,8 +39,8 @@ def test_training_leaves_weights_metadata_state_history_and_curve(trained: Path)
     metadata = json.loads(trained.with_suffix(".json").read_text())
     assert measures <= set(metadata["figures"]["validation"])
     assert metadata["network"]["arguments"]["base_width"] == 4
-    expected = {"size": 32, "window": [-1250, 250], "intensity": "auto", "field_of_view": "scan", "z_score": True}
-    assert metadata["preprocessing"] == expected
+    expected = {"size": 32, "window": [-1250, 250], "intensity": "auto", "field_of_view": "scan"}
+    assert metadata["preprocessing"] == {**expected, "z_score": True, "lung_only": False}
     assert metadata["data"]["name"] == "small"
     assert metadata["data"]["training_cases"] == 2
     last = torch.load(trained.parent / "last.pt", weights_only=True)

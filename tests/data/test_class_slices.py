@@ -13,7 +13,7 @@ from scripts.data.class_slices import ClassSliceDataset
 from scripts.data.datalist import select_cases
 from scripts.errors import UserError
 from scripts.research.priors import class_cases
-from scripts.transforms.preprocessing import ClassTrainingInput, NetworkGrid
+from tests.chains import network_grid, training_input
 
 MakeDataset = Callable[..., Path]
 PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]
@@ -39,13 +39,15 @@ def test_codes_keep_their_place_and_value(grey: bool, tmp_path: Path) -> None:
     """A label of 8 x 8 stretched to 16 x 16: every code twice in each direction and none between,
     as bilinear has."""
     codes = np.random.default_rng(1).integers(0, 3, (8, 8)).astype(np.uint8)
-    dataset = ClassSliceDataset([picture_case(tmp_path, codes, grey)], NetworkGrid(size=16))
+    dataset = ClassSliceDataset([picture_case(tmp_path, codes, grey)], network_grid(size=16))
     expected = codes.T.repeat(2, 0).repeat(2, 1)  # x first
     item = dataset[0]
     np.testing.assert_array_equal(item["label"][0].numpy(), expected)
     np.testing.assert_allclose(item["prior"][0].numpy()[:2], 0.2, rtol=1e-6)  # 51 / 255
     assert not item["prior"][0].numpy()[2:].any()
-    served = ClassSliceDataset([picture_case(tmp_path, codes, grey)], NetworkGrid(size=16), ClassTrainingInput())[0]
+    served = ClassSliceDataset(
+        [picture_case(tmp_path, codes, grey)], network_grid(size=16), training_input("multiclass")
+    )[0]
     assert (served["image"].shape, served["label"].shape) == ((2, 16, 16), (3, 16, 16))
     assert torch.equal(served["image"][1], item["prior"][0])
     for number in range(3):  # one map a class, in the order of the classes
@@ -58,13 +60,13 @@ def test_an_unknown_code_is_refused(tmp_path: Path) -> None:
     codes[2, 3] = 3
     Image.fromarray(codes).save(tmp_path / "classes.png")
     with pytest.raises(UserError, match=r"classes\.png: holds the values 3"):
-        ClassSliceDataset([case], NetworkGrid(size=16))
+        ClassSliceDataset([case], network_grid(size=16))
 
 
 def test_volumes_with_the_mask_as_prior(make_class_dataset: MakeDataset, tmp_path: Path) -> None:
     folder = make_class_dataset(cases=2, shape=(32, 32, 6))
     cases = class_cases(str(folder), "all", None, "truth", str(tmp_path), "cpu")
-    dataset = ClassSliceDataset(cases, NetworkGrid(size=32), cache_dir=str(tmp_path / "cache"))
+    dataset = ClassSliceDataset(cases, network_grid(size=32), cache_dir=str(tmp_path / "cache"))
     assert len(dataset) == 12
     for number, case in enumerate(select_cases(folder, "all")):
         classes = np.asarray(nib.load(case["classes"]).dataobj)
@@ -73,15 +75,17 @@ def test_volumes_with_the_mask_as_prior(make_class_dataset: MakeDataset, tmp_pat
             item = dataset[6 * number + z]
             np.testing.assert_array_equal(item["label"][0].numpy(), classes[..., z])
             np.testing.assert_array_equal(item["prior"][0].numpy(), classes[..., z] > 0)
-    again = ClassSliceDataset(cases, NetworkGrid(size=32), cache_dir=str(tmp_path / "cache"))
+    again = ClassSliceDataset(cases, network_grid(size=32), cache_dir=str(tmp_path / "cache"))
     assert all(torch.equal(dataset[i][key], again[i][key]) for i in range(12) for key in ("image", "prior", "label"))
-    infected = ClassSliceDataset(cases, NetworkGrid(size=32), sampling="infected")
+    infected = ClassSliceDataset(cases, network_grid(size=32), sampling="infected")
     assert len(infected) == 8  # 4 of 6 slices each
 
 
 def test_an_epoch_is_a_function_of_seed_and_epoch(make_class_dataset: MakeDataset, tmp_path: Path) -> None:
     cases = class_cases(str(make_class_dataset(cases=1, folds=1)), "all", None, "truth", str(tmp_path), "cpu")
-    first, second = (ClassSliceDataset(cases, NetworkGrid(size=32), ClassTrainingInput(augment=True)) for _ in "ab")
+    first, second = (
+        ClassSliceDataset(cases, network_grid(size=32), training_input("multiclass", augment=True)) for _ in "ab"
+    )
     assert torch.equal(first[2]["image"], second[2]["image"])
     second.set_epoch(1)
     assert not torch.equal(first[2]["image"], second[2]["image"])

@@ -17,7 +17,7 @@ from scripts.data.datalist import describe, read_datalist, select_cases
 from scripts.data.slices import SliceDataset
 from scripts.errors import UserError
 from scripts.transforms.labels import InfectionMaskd
-from scripts.transforms.preprocessing import NetworkGrid
+from tests.chains import chain, network_grid
 
 SHAPE = (20, 18, 3)
 AFFINE = np.diag([-5.0, -5.0, 5.0, 1.0])
@@ -55,7 +55,7 @@ def test_formats_are_mixed_and_served_alike(tmp_path):
     prepare([source], tmp_path / "out", folds=2)
     cases = select_cases(tmp_path / "out")
     assert [case["name"] for case in cases] == ["a", "b", "d", "e"]
-    slices = SliceDataset(cases, NetworkGrid(size=32), progress=False)
+    slices = SliceDataset(cases, network_grid(size=32), progress=False)
     first, *others = (torch.stack([slices[3 * k + z]["image"] for z in range(3)]) for k in range(4))
     assert all(torch.equal(first, other) for other in others)
     masks = [torch.stack([slices[3 * k + z]["label"] for z in range(3)]) for k in range(4)]
@@ -89,7 +89,7 @@ def test_one_case_has_no_fold_and_a_way(tmp_path, capsys):
     prepare([own_data(tmp_path / "own", "a.nii.gz")], tmp_path / "out")
     assert "train with --fold null" in capsys.readouterr().out
     assert [case["fold"] for case in read_datalist(tmp_path / "out")["training"]] == [None]
-    assert [case["name"] for case in select_cases(tmp_path / "out", "training", "null")] == ["a"]
+    assert [case["name"] for case in select_cases(tmp_path / "out", "training", None)] == ["a"]
     with pytest.raises(UserError, match="null to train on all"):
         select_cases(tmp_path / "out", "training", 0)
 
@@ -106,9 +106,9 @@ def test_a_list_from_windows(tmp_path, separator, mark):
     assert all(Path(case["label"]).is_file() for case in found)
 
 
-@pytest.mark.parametrize("fold", [None, "null", "None"])
-def test_fold_null_trains_on_all(make_dataset, fold):
-    folder = make_dataset(cases=3)
+@pytest.mark.parametrize("text", [None, "null", "None"])
+def test_fold_null_trains_on_all(make_dataset, text):
+    folder, fold = make_dataset(cases=3), chain("given#fold", fold=text)
     assert len(select_cases(folder, "training", fold)) == 3
     assert describe(folder, fold)["fold"] is None
     assert select_cases(folder, "validation", fold, may_be_empty=True) == []
@@ -144,8 +144,8 @@ def test_labels_near_their_codes_count_as_them(tmp_path, kind):
     nib.save(stored, source / "labels" / "a.nii.gz")
     prepare([source], tmp_path / "out", folds=2)
     case = select_cases(tmp_path / "out")[0]
-    found = NetworkGrid(size=32)(dict(case))["label"]
-    clean = NetworkGrid(size=32)({**case, "label": str(source / "labels" / "b.nii.gz")})["label"]
+    found = network_grid(size=32)(dict(case))["label"]
+    clean = network_grid(size=32)({**case, "label": str(source / "labels" / "b.nii.gz")})["label"]
     assert torch.equal(torch.as_tensor(found), torch.as_tensor(clean))
     coded = InfectionMaskd("label")({"label": torch.tensor([0.0, 0.9999, 1.5, 2.0]), "label_codes": [1]})
     assert coded["label"].tolist() == [0, 1, 0, 0]

@@ -13,13 +13,13 @@ from scripts.data.datalist import select_cases
 from scripts.data.mixing import PairedSlices
 from scripts.data.slices import SliceDataset
 from scripts.errors import UserError
-from scripts.transforms.preprocessing import NetworkGrid, TrainingInput
+from tests.chains import network_grid, training_input
 
 
 @pytest.fixture
 def parts(make_dataset: Callable[..., Path]) -> tuple[SliceDataset, SliceDataset]:
     cases = select_cases(make_dataset(cases=3), "all")
-    grid, transform = NetworkGrid(size=32), TrainingInput()
+    grid, transform = network_grid(size=32), training_input()
     return SliceDataset(cases[:1], grid, transform), SliceDataset(cases[1:], grid, transform)
 
 
@@ -54,7 +54,7 @@ def test_every_pseudo_slice_comes_once_a_round_in_another_order(parts: tuple[Sli
 
 def test_both_kinds_must_be_there(parts: tuple[SliceDataset, SliceDataset]) -> None:
     with pytest.raises(UserError, match="no pseudo-labelled slices"):
-        PairedSlices(parts[0], SliceDataset([], NetworkGrid(size=32)))
+        PairedSlices(parts[0], SliceDataset([], network_grid(size=32)))
 
 
 def test_soft_labels_keep_their_levels_and_have_the_edge_of_one_half(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_soft_labels_keep_their_levels_and_have_the_edge_of_one_half(tmp_path: P
     Image.fromarray(np.full((32, 32), 100, np.uint8)).save(tmp_path / "image.png")
     Image.fromarray(levels).save(tmp_path / "label.png")
     case = {"image": str(tmp_path / "image.png"), "label": str(tmp_path / "label.png"), "label_scale": 255}
-    (item,) = SliceDataset([case], NetworkGrid(size=32), TrainingInput())
+    (item,) = SliceDataset([case], network_grid(size=32), training_input())
     np.testing.assert_allclose(item["label"][0].T.numpy(), levels / 255, atol=1e-6)
     edge = np.zeros((32, 32))
     edge[12:20, 12:20], edge[13:19, 13:19] = 1, 0

@@ -21,7 +21,8 @@ from scripts.data.slices import SliceDataset
 from scripts.errors import UserError, find_user_error
 from scripts.inference.calibration import calibrate
 from scripts.research.workflows import run_workflow
-from scripts.transforms.preprocessing import NetworkGrid, Preprocessing, TrainingInput
+from scripts.transforms.preprocessing import Preprocessing
+from tests.chains import network_grid, training_input
 
 MakeDataset = Callable[..., Path]
 OBLIQUE = np.array([[-0.7, 0.02, 0.1, 90.0], [-0.02, -0.7, 0.2, 110.0], [0.0, 0.0, 5.0, -200.0], [0, 0, 0, 1.0]])
@@ -60,7 +61,7 @@ def test_training_pairs_a_label_stored_in_another_order_voxel_by_voxel(order, ma
     image, label = make_scan(affine=OBLIQUE)
     stored = nib.load(label)
     case = {"name": "a", "image": str(image), "label": str(label)}
-    serve = lambda: SliceDataset([case], NetworkGrid(size=32), TrainingInput(augment=True), seed=1)  # noqa: E731
+    serve = lambda: SliceDataset([case], network_grid(size=32), training_input(augment=True), seed=1)  # noqa: E731
     expected, grid = serve(), Preprocessing(size=32, label_grid="scan")(case)
     nib.save(turned(stored, order), label)
     assert nib.load(label).shape != stored.shape or not np.allclose(nib.load(label).affine, stored.affine)
@@ -198,7 +199,7 @@ def test_an_item_that_no_list_has_checked_is_refused_as_well(make_scan) -> None:
     stored, shifted = nib.load(label), OBLIQUE.copy()
     shifted[0, 3] += 3
     nib.save(nib.Nifti1Image(np.asarray(stored.dataobj), shifted), label)
-    for preprocessing in (NetworkGrid(size=32), Preprocessing(size=32, label_grid="scan")):
+    for preprocessing in (network_grid(size=32), Preprocessing(size=32, label_grid="scan")):
         with pytest.raises(RuntimeError) as caught:
             preprocessing({"image": str(image), "label": str(label)})
         assert f"{label}: lies up to 3 mm off its image" in str(find_user_error(caught.value))

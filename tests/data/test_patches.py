@@ -15,16 +15,17 @@ import torch
 from scripts.data.datalist import select_cases
 from scripts.data.patches import PatchDataset, VolumeDataset
 from scripts.errors import UserError
-from scripts.transforms.preprocessing import NetworkGrid, NetworkInput, Preprocessing
+from scripts.transforms.preprocessing import Preprocessing
+from tests.chains import network_grid, network_input
 
 MakeDataset = Callable[..., Path]
 PATCH = (16, 32, 4)
-INPUT = NetworkInput(z_score=False)
+INPUT = network_input(z_score=False)
 
 
 def patches(cases: list[Any], lung_only: bool = False, **settings: Any) -> PatchDataset:
     arguments = {"patch_size": PATCH, "patches_per_volume": 6, **settings}
-    return PatchDataset(cases, NetworkGrid(size=48, lung_only=lung_only), INPUT, **arguments)
+    return PatchDataset(cases, network_grid(size=48, lung_only=lung_only), INPUT, **arguments)
 
 
 def add_lungs(folder: Path) -> np.ndarray:
@@ -48,7 +49,7 @@ def test_volumes_are_what_evaluation_and_inference_see(make_dataset: MakeDataset
     folder = make_dataset(cases=2)
     add_lungs(folder)
     cases = select_cases(folder, "all")
-    volumes = VolumeDataset(cases, NetworkGrid(size=48, lung_only=True), INPUT)
+    volumes = VolumeDataset(cases, network_grid(size=48, lung_only=True), INPUT)
     assert (len(volumes), volumes.slices) == (2, 12)
     for volume, case in zip((volumes[0], volumes[1]), cases, strict=True):
         expected = Preprocessing(size=48, z_score=False, lung_only=True)(dict(case))
@@ -58,7 +59,7 @@ def test_volumes_are_what_evaluation_and_inference_see(make_dataset: MakeDataset
 
 def test_a_patch_is_a_part_of_its_volume(make_dataset: MakeDataset) -> None:
     cases = select_cases(make_dataset(cases=2), "all")
-    dataset, volumes = patches(cases), VolumeDataset(cases, NetworkGrid(size=48), INPUT)
+    dataset, volumes = patches(cases), VolumeDataset(cases, network_grid(size=48), INPUT)
     assert len(dataset) == 12
     for index in range(12):
         patch, volume = dataset[index], volumes[index // 6]
@@ -106,7 +107,7 @@ def test_workers_do_not_change_what_is_served(make_dataset: MakeDataset) -> None
 def test_small_volumes_are_padded_with_what_is_no_lung(make_dataset: MakeDataset) -> None:
     cases = select_cases(make_dataset(cases=1, folds=1), "all")
     patch = patches(cases, patch_size=(64, 64, 10), patches_per_volume=1)[0]
-    volume = VolumeDataset(cases, NetworkGrid(size=48), INPUT)[0]
+    volume = VolumeDataset(cases, network_grid(size=48), INPUT)[0]
     for key in ("image", "label"):
         assert patch[key].shape == (1, 64, 64, 10)
         assert torch.equal(patch[key][:, 8:56, 8:56, 2:8], volume[key])
@@ -150,6 +151,6 @@ def test_a_patch_that_the_networks_cannot_take_is_refused(size: tuple[int, ...],
 
 def test_slices_with_gaps_are_no_volume(make_dataset: MakeDataset) -> None:
     (case,) = select_cases(make_dataset(cases=1, folds=1), "all")
-    VolumeDataset([{**case, "slices": [3, 1, 2]}], NetworkGrid(size=48), INPUT)
+    VolumeDataset([{**case, "slices": [3, 1, 2]}], network_grid(size=48), INPUT)
     with pytest.raises(UserError, match="3 slices with gaps between them"):
-        VolumeDataset([{**case, "slices": [1, 2, 4]}], NetworkGrid(size=48), INPUT)
+        VolumeDataset([{**case, "slices": [1, 2, 4]}], network_grid(size=48), INPUT)

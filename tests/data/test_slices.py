@@ -15,7 +15,7 @@ from scripts.data.datalist import select_cases
 from scripts.data.phantom.scan import make_phantom
 from scripts.data.slices import SliceDataset, transformed
 from scripts.errors import UserError, find_user_error
-from scripts.transforms.preprocessing import NetworkGrid, TrainingInput
+from tests.chains import network_grid, training_input
 
 MakeDataset = Callable[..., Path]
 
@@ -27,9 +27,9 @@ def equal(first: SliceDataset, second: SliceDataset) -> bool:
 
 def test_serves_every_slice_of_every_case_in_hu(make_dataset: MakeDataset) -> None:
     cases = select_cases(make_dataset(cases=2), "all")
-    dataset = SliceDataset(cases, NetworkGrid(size=32))
+    dataset = SliceDataset(cases, network_grid(size=32))
     assert len(dataset) == 12
-    volume = NetworkGrid(size=32)(dict(cases[1]))
+    volume = network_grid(size=32)(dict(cases[1]))
     for z in range(6):
         assert torch.equal(dataset[6 + z]["image"], volume["image"][..., z].as_tensor())
         assert torch.equal(dataset[6 + z]["label"], volume["label"][..., z].as_tensor())
@@ -37,7 +37,7 @@ def test_serves_every_slice_of_every_case_in_hu(make_dataset: MakeDataset) -> No
 
 def test_epochs_differ_and_repeat(make_dataset: MakeDataset) -> None:
     cases = select_cases(make_dataset(cases=2), "all")
-    make = lambda seed: SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True), seed=seed)  # noqa: E731
+    make = lambda seed: SliceDataset(cases, network_grid(size=32), training_input(augment=True), seed=seed)  # noqa: E731
     first, again, other_seed = make(0), make(0), make(1)
     for dataset in (first, again, other_seed):
         dataset.set_epoch(3)
@@ -50,7 +50,7 @@ def test_epochs_differ_and_repeat(make_dataset: MakeDataset) -> None:
 
 def test_workers_do_not_change_what_is_served(make_dataset: MakeDataset) -> None:
     cases = select_cases(make_dataset(cases=2), "all")
-    dataset = SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True))
+    dataset = SliceDataset(cases, network_grid(size=32), training_input(augment=True))
     loaders = [torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=workers) for workers in (0, 2)]
     for alone, together in zip(*loaders, strict=True):
         assert torch.equal(alone["image"], together["image"])
@@ -58,14 +58,14 @@ def test_workers_do_not_change_what_is_served(make_dataset: MakeDataset) -> None
 
 def test_sampling(make_dataset: MakeDataset) -> None:
     cases = select_cases(make_dataset(cases=2, shape=(40, 36, 10)), "all")  # 8 of 10 slices have lesion
-    infected = SliceDataset(cases, NetworkGrid(size=32), sampling="infected")
+    infected = SliceDataset(cases, network_grid(size=32), sampling="infected")
     assert len(infected) == 16
     assert all(infected[i]["label"].any() for i in range(16))
-    balanced = SliceDataset(cases, NetworkGrid(size=32), sampling="balanced")
+    balanced = SliceDataset(cases, network_grid(size=32), sampling="balanced")
     assert len(balanced) == 16 + 4
     assert sum(not balanced[i]["label"].any() for i in range(20)) == 4
     with pytest.raises(UserError, match="expected: all, infected, balanced"):
-        SliceDataset(cases, NetworkGrid(size=32), sampling="some")
+        SliceDataset(cases, network_grid(size=32), sampling="some")
 
 
 def test_balanced_sampling_draws_anew_every_epoch(make_dataset: MakeDataset) -> None:
@@ -75,7 +75,7 @@ def test_balanced_sampling_draws_anew_every_epoch(make_dataset: MakeDataset) -> 
     array = np.asarray(mask.dataobj).copy()
     array[..., 5:] = 0
     nib.save(nib.Nifti1Image(array, mask.affine), label)
-    dataset = SliceDataset(select_cases(folder, "all"), NetworkGrid(size=32), sampling="balanced")
+    dataset = SliceDataset(select_cases(folder, "all"), network_grid(size=32), sampling="balanced")
     drawn = []
     for epoch in range(6):
         dataset.set_epoch(epoch)
@@ -90,7 +90,7 @@ def test_pictures_make_up_their_share_each_time_another_way(make_dataset: MakeDa
     volume = select_cases(make_dataset(cases=1, shape=(40, 36, 10)), "all")[0]
     pictures = [{**volume, "slices": [z]} for z in (3, 4, 5)]
     dataset = SliceDataset(
-        [volume, *pictures], NetworkGrid(size=32), TrainingInput(augment=True), picture_share=share, seed=4
+        [volume, *pictures], network_grid(size=32), training_input(augment=True), picture_share=share, seed=4
     )
     expected = round(share / (1 - share) * 10)
     seen = []
@@ -112,7 +112,7 @@ def test_clean_pictures_leave_balanced_epochs_of_one_length(make_dataset: MakeDa
     nib.save(nib.Nifti1Image(array, mask.affine), volume["label"])
     pictures = [{**volume, "slices": [z]} for z in (*range(12), *range(20, 24))]
     cases = [{**volume, "slices": [*range(12), 30, 31]}, *pictures]
-    dataset = SliceDataset(cases, NetworkGrid(size=32), sampling="balanced", picture_share=0.8)
+    dataset = SliceDataset(cases, network_grid(size=32), sampling="balanced", picture_share=0.8)
     lengths, drawn = set(), set()
     for epoch in range(8):
         dataset.set_epoch(epoch)
@@ -126,8 +126,8 @@ def test_clean_pictures_leave_balanced_epochs_of_one_length(make_dataset: MakeDa
 
 def test_an_epoch_may_serve_a_part_that_is_drawn_anew(make_dataset: MakeDataset) -> None:
     cases = select_cases(make_dataset(cases=2), "all")
-    whole = SliceDataset(cases, NetworkGrid(size=32))
-    part = SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=5)
+    whole = SliceDataset(cases, network_grid(size=32))
+    part = SliceDataset(cases, network_grid(size=32), slices_per_epoch=5)
     every = {whole[i]["image"].numpy().tobytes() for i in range(len(whole))}
     seen = []
     for epoch in range(8):
@@ -137,19 +137,19 @@ def test_an_epoch_may_serve_a_part_that_is_drawn_anew(make_dataset: MakeDataset)
         assert len(seen[-1]) == 5
     assert len(set(seen)) > 4
     assert set().union(*seen) == every
-    assert equal(whole, SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=1000))
+    assert equal(whole, SliceDataset(cases, network_grid(size=32), slices_per_epoch=1000))
     for wrong in (0, 20.5, "many"):
         with pytest.raises(UserError, match="slices_per_epoch is"):
-            SliceDataset(cases, NetworkGrid(size=32), slices_per_epoch=wrong)  # type: ignore[arg-type]
+            SliceDataset(cases, network_grid(size=32), slices_per_epoch=wrong)  # type: ignore[arg-type]
 
 
 def test_picture_share_changes_nothing_without_both_kinds_and_refuses_other_numbers(make_dataset: MakeDataset) -> None:
     cases = select_cases(make_dataset(cases=2), "all")
-    plain = SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True))
-    assert equal(plain, SliceDataset(cases, NetworkGrid(size=32), TrainingInput(augment=True), picture_share=0.5))
+    plain = SliceDataset(cases, network_grid(size=32), training_input(augment=True))
+    assert equal(plain, SliceDataset(cases, network_grid(size=32), training_input(augment=True), picture_share=0.5))
     for share in (0, 1, -0.2, "half"):
         with pytest.raises(UserError, match="expected: more than 0, less than 1, or null"):
-            SliceDataset(cases, NetworkGrid(size=32), picture_share=share)
+            SliceDataset(cases, network_grid(size=32), picture_share=share)
 
 
 def test_sampling_that_leaves_nothing_is_an_error(make_dataset: MakeDataset) -> None:
@@ -157,24 +157,24 @@ def test_sampling_that_leaves_nothing_is_an_error(make_dataset: MakeDataset) -> 
     cases = select_cases(folder, "all")
     cases[0].pop("label")
     with pytest.raises(UserError, match="no slice is left by sampling 'infected'"):
-        SliceDataset(cases, NetworkGrid(size=32), sampling="infected")
+        SliceDataset(cases, network_grid(size=32), sampling="infected")
 
 
 def test_disk_cache_serves_the_same_and_notices_changes(make_dataset: MakeDataset, tmp_path: Path) -> None:
     folder = make_dataset(cases=2)
     cases = select_cases(folder, "all")
     cache = tmp_path / "cache"
-    memory = SliceDataset(cases, NetworkGrid(size=32))
-    assert equal(memory, SliceDataset(cases, NetworkGrid(size=32), cache_dir=str(cache)))
+    memory = SliceDataset(cases, network_grid(size=32))
+    assert equal(memory, SliceDataset(cases, network_grid(size=32), cache_dir=str(cache)))
     files = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
     assert len(files) == 4
-    assert equal(memory, SliceDataset(cases, NetworkGrid(size=32), cache_dir=str(cache)))
+    assert equal(memory, SliceDataset(cases, network_grid(size=32), cache_dir=str(cache)))
     assert files == {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}  # found again, not rewritten
-    SliceDataset(cases, NetworkGrid(size=48), cache_dir=str(cache))
+    SliceDataset(cases, network_grid(size=48), cache_dir=str(cache))
     assert len(list(cache.iterdir())) == 8
     image = nib.load(cases[0]["image"])
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 7, image.affine), cases[0]["image"])
-    changed = SliceDataset(cases, NetworkGrid(size=32), cache_dir=str(cache))
+    changed = SliceDataset(cases, network_grid(size=32), cache_dir=str(cache))
     assert not torch.equal(changed[0]["image"], memory[0]["image"])
 
 
@@ -187,10 +187,10 @@ def test_chosen_slices_count_the_stored_axis(axes: str, make_dataset: MakeDatase
         image = turned(nib.load(case[key]), axes)
         nib.save(image, case[key])
         stored[key] = image.get_fdata()
-    dataset = SliceDataset([{**case, "slices": [0, 1]}], NetworkGrid(size=48))
+    dataset = SliceDataset([{**case, "slices": [0, 1]}], network_grid(size=48))
     means = sorted(float(dataset[i]["label"].sum()) > 0 for i in range(2))
     assert means == sorted(bool(stored["label"][..., z].any()) for z in (0, 1))
-    whole = SliceDataset([case], NetworkGrid(size=48))
+    whole = SliceDataset([case], network_grid(size=48))
     expected = (0, 1) if axes == "LPS" else (4, 5)
     assert all(torch.equal(dataset[i]["image"], whole[z]["image"]) for i, z in enumerate(expected))
 
@@ -201,7 +201,7 @@ def test_a_label_of_another_depth_is_refused_with_both_files(make_dataset: MakeD
     label = nib.load(case["label"])
     nib.save(nib.Nifti1Image(np.asarray(label.dataobj)[..., :4], label.affine), case["label"])
     with pytest.raises(RuntimeError) as caught:
-        SliceDataset([case], NetworkGrid(size=32))
+        SliceDataset([case], network_grid(size=32))
     text = str(find_user_error(caught.value))
     assert re.match(r".*labels.case_00\.nii\.gz: has 40 x 36 x 4 voxels.*images.case_00.nii.gz, 40 x 36 x 6$", text)
 
@@ -210,8 +210,8 @@ def test_monai_label_may_hand_over_plain_pairs(make_dataset: MakeDataset) -> Non
     folder = make_dataset(cases=1)
     pair = json.loads((folder / "datalist.json").read_text())["training"][0]
     data = [{"image": str(folder / pair["image"]), "label": str(folder / pair["label"])}]
-    assert len(SliceDataset(data, NetworkGrid(size=32)).data) == 1
-    assert len(SliceDataset([], NetworkGrid(size=32))) == 0
+    assert len(SliceDataset(data, network_grid(size=32)).data) == 1
+    assert len(SliceDataset([], network_grid(size=32))) == 0
 
 
 def test_slices_beyond_the_field_of_view_are_not_served(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_slices_beyond_the_field_of_view_are_not_served(tmp_path: Path) -> None:
     image = tmp_path / "image.nii.gz"
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), image)
     case = {"image": str(image), "name": "phantom"}
-    grid = NetworkGrid(size=32, field_of_view="lungs")
+    grid = network_grid(size=32, field_of_view="lungs")
     item = grid(dict(case))
     low, high, depth = item["box"][2]
     assert 0 < low < high <= depth == 56
@@ -234,8 +234,8 @@ def test_slices_beyond_the_field_of_view_are_not_served(tmp_path: Path) -> None:
 
 def test_what_is_served_is_plain_and_what_others_track_stays_tracked() -> None:
     item = {"image": torch.full((1, 16, 16), -500.0), "label": torch.zeros(1, 16, 16)}
-    served = transformed(item, TrainingInput(augment=True), seed=3)
+    served = transformed(item, training_input(augment=True), seed=3)
     assert {type(value) for value in served.values()} == {torch.Tensor}
     with pytest.raises(RuntimeError):
-        transformed({"label": torch.zeros(1, 16, 16)}, TrainingInput(), seed=3)
+        transformed({"label": torch.zeros(1, 16, 16)}, training_input(), seed=3)
     assert get_track_meta()

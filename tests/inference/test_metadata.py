@@ -119,8 +119,12 @@ def test_preprocessing_is_what_the_metadata_states(make_scan) -> None:
     assert (windowed.min(), windowed.max()) == (0, 1)
     other = preprocessing_from_metadata(VOLUMES, intensity="auto")(dict(item))["image"]
     assert torch.equal(other.as_tensor(), windowed.as_tensor())
-    with pytest.raises(UserError, match="the metadata's preprocessing has equalise"):
-        preprocessing_from_metadata({"preprocessing": {**SLICES["preprocessing"], "equalise": True}})
+
+
+def test_a_step_that_this_version_does_not_know_is_refused(checkpoint: Path) -> None:
+    change(checkpoint, preprocessing={**SLICES["preprocessing"], "equalise": True})
+    with pytest.raises(UserError, match="preprocessing has equalise; expected: size, window"):
+        read_metadata(checkpoint)
 
 
 def test_what_streams_slices_refuses_a_network_for_volumes() -> None:

@@ -15,7 +15,7 @@ from scripts.io.dicom.reading import named_padding
 from scripts.io.padding import Padding, find_padding
 from scripts.io.reading import read_scan
 from scripts.transforms.intensity import AIR_HU, to_hounsfield
-from scripts.transforms.preprocessing import NetworkGrid
+from tests.chains import network_grid
 
 SIZE, DEPTH = 64, 5
 DISTANCE = np.hypot(*np.meshgrid(np.arange(SIZE) - 31.5, np.arange(SIZE) - 31.5))
@@ -83,7 +83,7 @@ def test_segment_and_the_workflows_see_the_same_air(tmp_path, turned, axes, padd
     path = tmp_path / "scan.nii.gz"
     nib.save(turned(image, axes), path)
     slices = HounsfieldSlices(read_scan(path))
-    grid = NetworkGrid(size=SIZE)({"image": str(path)})["image"]
+    grid = network_grid(size=SIZE)({"image": str(path)})["image"]
     for z in range(DEPTH):
         np.testing.assert_array_equal(slices[z].numpy(), grid[0, ..., z].numpy())
         np.testing.assert_array_equal(slices.rounded()[..., z], grid[0, ..., z].numpy())

@@ -15,7 +15,6 @@ from PIL import Image
 
 from scripts.commands.classify import classify
 from scripts.errors import UserError
-from scripts.inference.building import class_preprocessing_from_metadata
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.inferer import ScanInferer
 from scripts.inference.metadata import write_checkpoint
@@ -25,6 +24,7 @@ from scripts.networks.registry import create_network
 from scripts.research.classify import Classifier, classify_file, measure_classes
 from scripts.research.pseudo_labels import SCALE, write_pseudo_labels
 from scripts.transforms.postprocessing import PRED, ClassMaps, ScanProbabilities
+from tests.chains import chain
 
 MakeScan = Callable[..., tuple[Path, Path]]
 OBLIQUE = np.array([[0.0, 0.7, 0.1, 5.0], [0.8, 0.0, 0.0, -7.0], [0.0, 0.1, 4.0, 9.0], [0, 0, 0, 1.0]])
@@ -66,7 +66,8 @@ def test_classes_are_those_of_the_evaluation_within_the_mask(
 
     case = {"name": "scan", "image": str(image), "patient": None, "fold": None}
     (prior,) = write_pseudo_labels(weights, [case], tmp_path, torch.device("cpu"))
-    steps = class_preprocessing_from_metadata(classifier.metadata)
+    metadata = {"checkpoint_metadata": classifier.metadata, "metric_grid": "network"}
+    steps = chain("preprocessing", "evaluate", "evaluate_multiclass", **metadata)
     item = steps({**case, "prior": str(prior), "prior_scale": SCALE})
     assert item["image"].shape == (2, 32, 32, 6)
     with torch.inference_mode():

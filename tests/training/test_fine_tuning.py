@@ -83,5 +83,5 @@ def test_train_yaml_alone_does_not_train_another_input_silently(make_checkpoint,
 
 def test_without_a_checkpoint_there_is_nothing_to_fine_tune() -> None:
     with pytest.raises(UserError, match="expected: the weights to fine-tune"):
-        read_parent("null")
+        read_parent(None)
     assert describe_parent(None) is None

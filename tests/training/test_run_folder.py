@@ -11,7 +11,7 @@ from scripts.training.run_folder import claim_folder, claim_run_folder, clear_ru
 def test_a_used_folder_is_refused_with_the_ways_out(tmp_path: Path) -> None:
     (tmp_path / "last.pt").write_text("x")
     with pytest.raises(UserError, match=r"last\.pt.*another --output_dir, --resume true .*--overwrite true"):
-        claim_run_folder(str(tmp_path), resume="false", overwrite="false")
+        claim_run_folder(str(tmp_path), resume=False, overwrite=False)
     assert (tmp_path / "last.pt").exists()
 
 
@@ -19,12 +19,12 @@ def test_resume_keeps_and_overwrite_removes_the_run_only(tmp_path: Path) -> None
     for name in ("last.pt", "model.pt", "model.json", "notes.txt"):
         (tmp_path / name).write_text("x")
     (tmp_path / "tensorboard").mkdir()
-    claim_run_folder(str(tmp_path), resume="true", overwrite=False)
+    claim_run_folder(str(tmp_path), resume=True, overwrite=False)
     assert len(list(tmp_path.iterdir())) == 5
-    claim_run_folder(str(tmp_path), resume=False, overwrite="true")
-    clear_run_folder(str(tmp_path), overwrite="false")
+    claim_run_folder(str(tmp_path), resume=False, overwrite=True)
+    clear_run_folder(str(tmp_path), overwrite=False)
     assert len(list(tmp_path.iterdir())) == 5
-    clear_run_folder(str(tmp_path), overwrite="true")
+    clear_run_folder(str(tmp_path), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

@@ -14,12 +14,14 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from scripts.anatomy.field_of_view import is_cropped
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError, find_user_error
 from scripts.transforms import lungs
 from scripts.transforms.lungs import OUTSIDE_HU, CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd
 from scripts.transforms.postprocessing import ScanProbabilities
-from scripts.transforms.preprocessing import NetworkGrid, NetworkInput, Preprocessing
+from scripts.transforms.preprocessing import Preprocessing
+from tests.chains import network_grid, network_input
 
 MakeScan = Callable[..., tuple[Path, Path]]
 
@@ -37,8 +39,8 @@ def scan(make_scan: MakeScan, tmp_path: Path, turned) -> dict[str, str]:
 
 
 def test_what_lies_outside_of_a_given_mask_is_taken_out(scan: dict[str, str]) -> None:
-    whole = NetworkGrid(size=64)(dict(scan))["image"].numpy()[0]
-    found = NetworkGrid(size=64, lung_only=True)(dict(scan))
+    whole = network_grid(size=64)(dict(scan))["image"].numpy()[0]
+    found = network_grid(size=64, lung_only=True)(dict(scan))
     rows = np.floor((np.arange(64) + 0.5) * 40 / 64).astype(int)
     columns = np.floor((np.arange(64) + 0.5) * 36 / 64).astype(int)
     lung = np.zeros((40, 36, 6), bool)
@@ -50,13 +52,13 @@ def test_what_lies_outside_of_a_given_mask_is_taken_out(scan: dict[str, str]) ->
 
 
 def test_the_network_sees_zero_there_and_the_window_elsewhere(scan: dict[str, str]) -> None:
-    inside = NetworkGrid(size=64, lung_only=True)(dict(scan))["image"].as_tensor() > OUTSIDE_HU
-    hu = NetworkGrid(size=64)(dict(scan))["image"].as_tensor()
+    inside = network_grid(size=64, lung_only=True)(dict(scan))["image"].as_tensor() > OUTSIDE_HU
+    hu = network_grid(size=64)(dict(scan))["image"].as_tensor()
     seen = Preprocessing(size=64, z_score=False, lung_only=True)(dict(scan))["image"].as_tensor()
     assert not seen[~inside].any()
     torch.testing.assert_close(seen[inside], ((hu + 1250) / 1500).clamp(0, 1)[inside])
-    grid = NetworkGrid(size=64, lung_only=True)(dict(scan))
-    assert torch.equal(NetworkInput(z_score=False)(grid)["image"].as_tensor(), seen)
+    grid = network_grid(size=64, lung_only=True)(dict(scan))
+    assert torch.equal(network_input(z_score=False)(grid)["image"].as_tensor(), seen)
 
 
 def test_probabilities_return_to_the_scans_grid(scan: dict[str, str], turned) -> None:
@@ -74,7 +76,7 @@ def test_a_mask_that_does_not_fit_is_refused(fault: str, message: str, scan: dic
     mask = np.ones((40, 36, 5), np.uint8) if fault == "depth" else np.zeros((40, 36, 6), np.uint8)
     nib.save(nib.Nifti1Image(mask, nib.load(scan["image"]).affine), scan["lung"])
     with pytest.raises(RuntimeError) as caught:
-        NetworkGrid(size=32, lung_only=True)(dict(scan))
+        network_grid(size=32, lung_only=True)(dict(scan))
     assert message in str(find_user_error(caught.value))
 
 
@@ -93,8 +95,8 @@ def test_without_a_mask_the_lungs_are_found() -> None:
 def test_where_no_lungs_are_found_the_whole_scan_is_used(scan: dict[str, str], caplog) -> None:
     del scan["lung"]
     with caplog.at_level(logging.WARNING):
-        found = NetworkGrid(size=32, lung_only="true")(dict(scan))["image"]
-    assert torch.equal(found.as_tensor(), NetworkGrid(size=32)(dict(scan))["image"].as_tensor())
+        found = network_grid(size=32, lung_only="true")(dict(scan))["image"]
+    assert torch.equal(found.as_tensor(), network_grid(size=32)(dict(scan))["image"].as_tensor())
     assert "the whole scan is used" in caplog.text
 
 
@@ -138,7 +140,7 @@ def chest(tmp_path_factory: pytest.TempPathFactory, turned) -> dict[str, str]:
 
 
 def test_the_grid_around_the_lungs_shows_image_and_label_alike(chest: dict[str, str]) -> None:
-    whole, near = (NetworkGrid(size=128, field_of_view=field)(dict(chest)) for field in ("scan", "lungs"))
+    whole, near = (network_grid(size=128, field_of_view=field)(dict(chest)) for field in ("scan", "lungs"))
     (left, right, _), (front, back, _), _ = near["box"]
     assert (right - left) * (back - front) < 0.6 * 128 * 128
     for key, mode in (("image", "bilinear"), ("label", "nearest-exact")):
@@ -185,8 +187,8 @@ def test_a_picture_is_shown_whole() -> None:
 
 
 def test_a_field_of_view_that_is_unknown_is_refused() -> None:
-    with pytest.raises(UserError, match="field_of_view is 'chest'"):
-        NetworkGrid(field_of_view="chest")
+    with pytest.raises(UserError, match="field_of_view is 'chest'; expected: scan, lungs"):
+        is_cropped("chest")
 
 
 def test_the_boxes_that_a_process_remembers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

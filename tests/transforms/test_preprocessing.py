@@ -7,33 +7,53 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
 from PIL import Image
 
 from scripts.errors import UserError, find_user_error
-from scripts.transforms.preprocessing import (
-    ClassPreprocessing,
-    ClassTrainingInput,
-    NetworkGrid,
-    NetworkInput,
-    Preprocessing,
-    TrainingInput,
-)
+from scripts.inference.metadata import completed_preprocessing
+from scripts.transforms.geometry import scale_range
+from scripts.transforms.preprocessing import Preprocessing
+from tests.chains import CONFIGS, chain, network_grid, network_input, training_input
 
 MakeScan = Callable[..., tuple[Path, Path]]
 Turned = Callable[[nib.Nifti1Image, str], nib.Nifti1Image]
 
 
-def test_training_evaluation_and_inference_see_the_same_tensor(make_scan: MakeScan) -> None:
-    image, label = make_scan()
-    item = {"image": str(image), "label": str(label)}
-    inference = Preprocessing(size=32)({"image": str(image)})["image"]
-    evaluation = Preprocessing(size=32, label_grid="scan")(dict(item))["image"]
-    assert inference.shape == (1, 32, 32, 6)
-    assert torch.equal(inference.as_tensor(), evaluation.as_tensor())
-    grid = NetworkGrid(size=32)(dict(item))
-    for z in range(6):
-        training = TrainingInput()({"image": grid["image"][..., z], "label": grid["label"][..., z]})["image"]
-        assert torch.equal(inference.as_tensor()[..., z], torch.as_tensor(training))
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {"size": 32},
+        {"size": 48, "window": [-1000, 100], "field_of_view": "lungs", "z_score": False},
+        {"size": 32, "lung_only": True, "intensity": "hu"},
+    ],
+)
+def test_configs_and_metadata_give_the_same_tensor(steps: dict[str, object], make_scan: MakeScan) -> None:
+    image, label = (str(path) for path in make_scan())
+    expected = Preprocessing(**steps, label_grid="scan")({"image": image, "label": label})  # type: ignore[arg-type]
+    metadata = {"preprocessing": completed_preprocessing(steps)}
+
+    inference = ConfigParser(ConfigParser.load_config_file(CONFIGS / "inference.yaml"))
+    inference["checkpoint_metadata"] = metadata
+    listed = inference.get_parsed_content("preprocessing")
+    assert type(listed) is Compose  # MONAI Label takes its list of steps
+    found = {"inference": listed({"image": image})}
+    for grid in ("scan", "network"):
+        evaluation = chain("preprocessing", "evaluate", checkpoint_metadata=metadata, metric_grid=grid)
+        found[f"evaluation, {grid}"] = evaluation({"image": image, "label": label})
+    for name, item in found.items():
+        assert torch.equal(item["image"].as_tensor(), expected["image"].as_tensor()), name
+    assert torch.equal(found["evaluation, scan"]["label"].as_tensor(), expected["label"].as_tensor())
+
+    ids = {"spatial_size" if key == "size" else key: value for key, value in steps.items()}
+    kept = chain("network_grid", **ids)({"image": image, "label": label})
+    assert torch.equal(kept["label"].as_tensor(), found["evaluation, network"]["label"].as_tensor())
+    for part in ("train", "validate"):
+        transform = chain(f"{part}#preprocessing", **ids)
+        for z in range(kept["image"].shape[-1]):
+            seen = transform({"image": kept["image"][..., z], "label": kept["label"][..., z]})["image"]
+            assert torch.equal(torch.as_tensor(seen), expected["image"].as_tensor()[..., z]), part
 
 
 def test_every_stored_orientation_gives_the_same_tensor(
@@ -53,14 +73,14 @@ def test_every_stored_orientation_gives_the_same_tensor(
 def test_resize_is_bilinear_without_anti_aliasing_and_leaves_slices_alone(make_scan: MakeScan, resize_weights) -> None:
     image, _ = make_scan()
     hu = np.maximum(nib.load(image).get_fdata(dtype=np.float32), -1024)
-    grid = NetworkGrid(size=64)({"image": str(image)})["image"].numpy()[0]
+    grid = network_grid(size=64)({"image": str(image)})["image"].numpy()[0]
     expected = np.einsum("ia,jb,abz->ijz", resize_weights(64, 40), resize_weights(64, 36), hu)
     np.testing.assert_allclose(grid, expected, atol=0.01)
 
 
 def test_label_is_resized_to_the_nearest_voxel(make_scan: MakeScan) -> None:
     image, label = make_scan()
-    found = NetworkGrid(size=64)({"image": str(image), "label": str(label)})["label"].numpy()[0]
+    found = network_grid(size=64)({"image": str(image), "label": str(label)})["label"].numpy()[0]
     truth = nib.load(label).get_fdata()
     rows = np.floor((np.arange(64) + 0.5) * 40 / 64).astype(int)
     columns = np.floor((np.arange(64) + 0.5) * 36 / 64).astype(int)
@@ -69,7 +89,7 @@ def test_label_is_resized_to_the_nearest_voxel(make_scan: MakeScan) -> None:
 
 def test_window_and_z_score_follow_each_other() -> None:
     hu = torch.linspace(-1400, 400, 64).reshape(1, 8, 8)
-    found = NetworkInput((-1250, 250))({"image": hu})["image"].numpy()
+    found = network_input(window=[-1250, 250])({"image": hu})["image"].numpy()
     windowed = np.clip((hu.numpy() + 1250) / 1500, 0, 1)
     np.testing.assert_allclose(found, (windowed - windowed.mean()) / (windowed.std() + 1e-8), rtol=1e-5, atol=1e-6)
 
@@ -111,8 +131,8 @@ def test_a_picture_of_16_bits_is_refused(tmp_path: Path) -> None:
 
 
 def test_sizes_that_cannot_be_halved_four_times_are_refused() -> None:
-    with pytest.raises(UserError, match="spatial_size is 250"):
-        NetworkGrid(size=250)
+    with pytest.raises(UserError, match="spatial_size is 250; expected: multiples of 16"):
+        Preprocessing(size=250)
 
 
 def test_a_4d_scan_is_refused_by_name_and_size(tmp_path: Path) -> None:
@@ -124,8 +144,8 @@ def test_a_4d_scan_is_refused_by_name_and_size(tmp_path: Path) -> None:
 
 def test_augmentation_changes_slices_keeps_masks_binary_and_edges_last(make_scan: MakeScan) -> None:
     image, label = make_scan()
-    grid = NetworkGrid(size=32)({"image": str(image), "label": str(label)})
-    transform = TrainingInput(augment=True)
+    grid = network_grid(size=32)({"image": str(image), "label": str(label)})
+    transform = training_input(augment=True)
     changed = 0
     for seed in range(12):
         transform.set_random_state(seed=seed)
@@ -171,7 +191,13 @@ def test_a_scan_for_the_network_of_classes(make_scan: MakeScan, tmp_path: Path) 
     for name, array in (("classes", codes), ("prior", levels)):
         nib.save(nib.Nifti1Image(array, scan.affine), tmp_path / f"{name}.nii.gz")
     item = {"image": str(image), "label": str(tmp_path / "classes.nii.gz"), "prior": str(tmp_path / "prior.nii.gz")}
-    found = ClassPreprocessing(size=64, label_grid="scan")({**item, "prior_scale": 255})
+    settings = {"spatial_size": 64, "window": [-1250, 250], "intensity": "auto", "z_score": True}
+    settings |= {"lung_only": False, "field_of_view": "scan"}
+    on_scan, on_network = (
+        chain("preprocessing", "evaluate", "evaluate_multiclass", metric_grid=grid, **settings)
+        for grid in ("scan", "network")
+    )
+    found = on_scan({**item, "prior_scale": 255})
     assert "prior" not in found
     assert torch.equal(
         found["image"][:1].as_tensor(), Preprocessing(size=64)({"image": str(image)})["image"].as_tensor()
@@ -180,7 +206,7 @@ def test_a_scan_for_the_network_of_classes(make_scan: MakeScan, tmp_path: Path) 
     columns = np.floor((np.arange(64) + 0.5) * 36 / 64).astype(int)
     np.testing.assert_allclose(found["image"][1].numpy(), levels[np.ix_(rows, columns)] / 255, rtol=1e-6)
     np.testing.assert_array_equal(found["label"].numpy(), [codes == number for number in range(3)])
-    small = ClassPreprocessing(size=64)({**item, "prior_scale": 255})["label"].numpy()
+    small = on_network({**item, "prior_scale": 255})["label"].numpy()
     np.testing.assert_array_equal(small.argmax(0), codes[np.ix_(rows, columns)])
 
 
@@ -188,7 +214,7 @@ def test_augmentation_moves_image_prior_and_classes_together() -> None:
     label = torch.zeros(1, 48, 48)
     label[0, 8:20, 10:30], label[0, 20:30, 10:30] = 1, 2
     item = {"image": torch.where(label > 0, 0.0, -1000.0), "prior": (label > 0).float() / 2, "label": label}
-    transform = ClassTrainingInput(augment=True)
+    transform = training_input("multiclass", augment=True)
     moved = 0
     for seed in range(12):
         transform.set_random_state(seed=seed)
@@ -205,7 +231,7 @@ def test_augmentation_moves_image_prior_and_classes_together() -> None:
     assert moved >= 10
 
 
-def extents(transform: TrainingInput, seed: int) -> tuple[int, int]:
+def extents(transform: Compose, seed: int) -> tuple[int, int]:
     """Columns and rows that a disc of 9 pixels in the middle of 64 takes up after augmentation."""
     steps = torch.arange(64) - 32
     disc = (steps[:, None] ** 2 + steps**2 <= 16).float()[None]
@@ -215,11 +241,11 @@ def extents(transform: TrainingInput, seed: int) -> tuple[int, int]:
 
 
 def test_augmentation_scales_and_shifts_both_axes() -> None:
-    transform = TrainingInput(augment=True, augment_scale=(0.5, 0.5))
+    transform = training_input(augment=True, augment_scale=(0.5, 0.5))
     sizes = {extents(transform, seed) for seed in range(12)}
     assert all(abs(x - y) <= 2 for x, y in sizes), sizes  # a disc stays one
     assert {round(x / 9) for x, _ in sizes} == {1, 2}  # as it is, or from twice as close
-    sizes = {extents(TrainingInput(augment=True), seed) for seed in range(12)}
+    sizes = {extents(training_input(augment=True), seed) for seed in range(12)}
     assert len({x for x, _ in sizes}) > 1
     assert len({y for _, y in sizes}) > 1
 
@@ -228,7 +254,7 @@ def test_augmentation_scales_and_shifts_both_axes() -> None:
 def test_quarter_turns_can_be_left_out(turns: bool) -> None:
     bar = torch.zeros(1, 64, 64)
     bar[:, 20:44, 28:36] = 1
-    transform = TrainingInput(augment=True, augment_turns=turns)
+    transform = training_input(augment=True, augment_turns=turns)
     lying = []
     for seed in range(16):
         transform.set_random_state(seed=seed)
@@ -239,5 +265,5 @@ def test_quarter_turns_can_be_left_out(turns: bool) -> None:
 
 @pytest.mark.parametrize("scale", [(1.2, 0.8), (0, 1), 0.8, (0.8,), "wide"])
 def test_scales_that_make_no_sense_are_refused(scale: object) -> None:
-    with pytest.raises(UserError, match="augment_scale is"):
-        TrainingInput(augment=True, augment_scale=scale)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"augment_scale is .*; expected: .LOW, HIGH."):
+        scale_range(scale)  # type: ignore[arg-type]

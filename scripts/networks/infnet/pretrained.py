@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 
 from ...errors import UserError
-from ...settings import optional
 from ..registry import create_network
 from .res2net import Res2Net, load_imagenet_weights
 
@@ -32,10 +31,11 @@ def create_pretrained(name: str, imagenet_weights: str | None = None, **argument
         UserError: if the network has no such backbone or the weights do not fit.
     """
     network = create_network(name, **arguments)
-    path = optional(imagenet_weights)
-    if path is not None:
+    if imagenet_weights is not None:
         backbone = getattr(network, "backbone", None)
         if not isinstance(backbone, Res2Net):
-            raise UserError(f"imagenet_weights is {path} for the network {name}; expected: a network with a Res2Net")
-        load_imagenet_weights(backbone, path)
+            raise UserError(
+                f"imagenet_weights is {imagenet_weights} for the network {name}; expected: a network with a Res2Net"
+            )
+        load_imagenet_weights(backbone, imagenet_weights)
     return network
