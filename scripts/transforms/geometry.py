@@ -1,4 +1,4 @@
-"""Every input becomes a one-channel volume (1, X, Y, Z): scans as they are, pictures as one slice."""
+"""Bring every input to a one-channel volume (1, X, Y, Z); 2-D images become one slice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZE_STEP = 16
 
 
 def check_size(size: int, name: str = "spatial_size") -> None:
-    """Refuses an edge length in pixels that networks cannot halve as often as they do.
+    """Refuse an edge length in pixels that networks cannot halve as often as they do.
 
     Raises:
         UserError: with what `name` is and what is expected.
@@ -36,7 +36,7 @@ def check_size(size: int, name: str = "spatial_size") -> None:
 
 
 def scale_range(augment_scale: Sequence[float]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Returns the `scale_range` of MONAI's affine augmentation, which counts from 1, along both axes.
+    """Return the `scale_range` of MONAI's affine augmentation for both axes; it counts from 1.
 
     Args:
         augment_scale: smallest and largest part of the slice's edge length that augmentation shows;
@@ -72,7 +72,7 @@ class ResizeSlicesd(MapTransform, InvertibleTransform):
         self.size = (size, size)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with slices of the new size; the affine follows."""
+        """Return the item with slices of the new size; the affine follows."""
         item = dict(data)
         for key in self.key_iterator(item):
             before = tuple(item[key].shape[1:3])
@@ -81,7 +81,7 @@ class ResizeSlicesd(MapTransform, InvertibleTransform):
         return item
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with slices of the size that they had."""
+        """Return the item with slices of the size that they had."""
         item = dict(data)
         for key in self.key_iterator(item):
             before = self.pop_transform(item[key])["orig_size"]
@@ -116,7 +116,7 @@ class EnsureVolumed(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with volumes.
+        """Return the item with volumes.
 
         Raises:
             UserError: for several channels or time points, and for an empty image.
@@ -144,7 +144,7 @@ class BelongsToImaged(MapTransform):
         self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item as it is.
+        """Return the item as it is.
 
         Raises:
             UserError: see `check_belongs`.

@@ -34,7 +34,7 @@ ACCEPTED = "expected: HU, or --intensity window:LO,HI for values that an export 
 
 
 def parse_intensity(intensity: str) -> str | tuple[float, float]:
-    """Reads an intensity setting.
+    """Read an intensity setting.
 
     Args:
         intensity: "auto", "hu" or "window:LO,HI" with LO < HI in HU.
@@ -80,7 +80,7 @@ class ValueRange:
 
     @classmethod
     def of(cls, values: Tensor) -> ValueRange:
-        """Returns the range of some float values."""
+        """Return the range of some float values."""
         finite = torch.isfinite(values)
         whole = bool(finite.all())
         kept = values if whole else values[finite]
@@ -91,7 +91,7 @@ class ValueRange:
         return cls(low, high, above, values.numel() - kept.numel(), values.numel())
 
     def __or__(self, other: ValueRange) -> ValueRange:
-        """Returns the range of both parts."""
+        """Return the range of both parts."""
         return ValueRange(
             min(self.low, other.low),
             max(self.high, other.high),
@@ -119,7 +119,7 @@ class HounsfieldMap:
     padding: Padding | None = None
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Maps float values (X, Y), or volumes (C, X, Y, Z) slice by slice, to HU.
+        """Map float values (X, Y), or volumes (C, X, Y, Z) slice by slice, to HU.
 
         What is not finite becomes air, as does padding.
         """
@@ -146,7 +146,7 @@ def plan_hounsfield(
     name: str = "image",
     padding: Padding | None = None,
 ) -> HounsfieldMap:
-    """Decides how the stored values of a scan become HU, or stops where they cannot be HU.
+    """Decide how the stored values of a scan become HU; stop where they cannot be HU.
 
     Args:
         found: the range of the values, padding left out.
@@ -185,7 +185,7 @@ def plan_hounsfield(
 def watch_values(
     slice_at: Callable[[int], Tensor], count: int, look_for_padding: bool = True, named: Padding | None = None
 ) -> tuple[ValueRange, Padding | None]:
-    """Returns the range of a scan's values, slice by slice, and what lies around its reconstruction circle.
+    """Return the range of a scan's values and what surrounds its reconstruction circle.
 
     Args:
         slice_at: gives slice `index` as (X, Y), float.
@@ -210,7 +210,7 @@ def _check_finite(found: ValueRange, name: str) -> list[str]:
 
 
 def to_hounsfield(values: Tensor, intensity: str = "auto", picture: bool = False, name: str = "image") -> Tensor:
-    """Maps the stored values of a whole scan to HU; see `plan_hounsfield`, whose remarks are logged.
+    """Map the stored values of a whole scan to HU; log the remarks of `plan_hounsfield`.
 
     Returns:
         HU, float32, the same shape, >= -1024 unless a window says otherwise.
@@ -230,7 +230,7 @@ def to_hounsfield(values: Tensor, intensity: str = "auto", picture: bool = False
 
 
 class IntensityGuardd(MapTransform):
-    """`to_hounsfield` for dictionaries; an item's own "intensity" entry goes before the general setting.
+    """Apply `to_hounsfield` to dictionaries; an item's own "intensity" comes first.
 
     Args:
         keys: images to map to HU.
@@ -243,7 +243,7 @@ class IntensityGuardd(MapTransform):
         self.intensity = intensity
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with HU in place of stored values."""
+        """Return the item with HU in place of stored values."""
         item = dict(data)
         for key in self.key_iterator(item):
             meta = item[key].meta if isinstance(item[key], MetaTensor) else {}
@@ -257,7 +257,7 @@ class IntensityGuardd(MapTransform):
 
 
 class SliceZScored(MapTransform):
-    """Per-slice z-score (x - mean) / (std + 1e-8), population standard deviation, as the paper's code does.
+    """Apply the per-slice z-score (x - mean) / (std + 1e-8) with the population SD.
 
     Args:
         keys: images (C, X, Y) or (C, X, Y, Z); a slice is everything that shares a channel and a Z
@@ -265,7 +265,7 @@ class SliceZScored(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with slices of mean 0 and standard deviation 1; a constant slice becomes 0."""
+        """Return the item with slices of mean 0 and SD 1; a constant slice becomes 0."""
         item = dict(data)
         for key in self.key_iterator(item):
             item[key] = each_slice(item[key], z_score)
@@ -304,7 +304,7 @@ class RandWindowd(MapTransform, RandomizableTransform):
         self.steady = ScaleIntensityRanged(keys, window[0], window[1], b_min=0.0, b_max=1.0, clip=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with values in [0, 1]."""
+        """Return the item with values in [0, 1]."""
         reach = self.jitter * (self.window[1] - self.window[0])
         low, high = (bound + self.R.uniform(-reach, reach) for bound in self.window)
         self.randomize(None)
