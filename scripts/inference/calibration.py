@@ -137,7 +137,6 @@ def _dice(cases: Sequence[CaseCounts], threshold: float) -> dict[str, dict[str, 
 
 
 def _row(case: CaseCounts, threshold: float) -> dict[str, Any]:
-    """Return the case's row of `.calibration.csv`."""
     kind = next(kind for kind, picture in KINDS if picture == case.picture)
     dice = dice_by_level(case)[round(threshold * LEVELS)]
     return {"case": case.name, "kind": kind, "dice": dice, "distance": case.ood_score}

@@ -67,7 +67,6 @@ def dice_by_level(case: CaseCounts) -> NDArray[np.float64]:
 
 
 def _from_level_on(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the number of voxels of each level or higher."""
     return np.cumsum(counts[::-1])[::-1]
 
 

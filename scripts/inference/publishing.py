@@ -60,7 +60,6 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
 
 
 def _compare(whole: Predictor, halved: Predictor, data: str) -> dict[str, float]:
-    """Return the largest changes of an unseen case."""
     changed = {"voxels": 0.0, "dice": 0.0}
     threshold = whole.metadata["operating_point"]["threshold"]
     for _, maps, label in predict_cases(unseen_cases(data, whole.metadata), [whole, halved]):

@@ -160,8 +160,7 @@ class Segmenter:
             anatomy = seen, segment_lungs(seen)
         return find_box(*anatomy)
 
-    def _probabilities(self, scan: Scan, slices: HounsfieldSlices, batch: range, box: Box) -> Tensor:
-        """Return probabilities (size, size, n) of a batch of slices."""
+    def _probabilities(self, scan: Scan, slices: HounsfieldSlices, batch: range, box: Box) -> Tensor:  # (S, S, n)
         if self._means is not None:
             self._means.take()  # what a scan that failed half-way has left
         inputs = torch.stack([self.slice_input(slices[index][box[:2]]) for index in batch], dim=-1)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..files import replace_folder, sha256, unfinished_folder, write_json
+from ..files import check_results_folder, results_folder, sha256, write_json
 from ..inference.building import require_prior
 from ..inference.hounsfield import HounsfieldSlices
 from ..inference.inferer import BATCH_SIZE
@@ -174,15 +174,13 @@ def classify_file(
         UserError: if the scan cannot be used, there are several, or the folder holds other files.
     """
     target = Path(out)
-    present = {file.name for file in target.iterdir()} if target.is_dir() else set()
-    if target.is_file() or (present and not (overwrite and REPORT in present and present <= WRITTEN)):
-        raise UserError(f"{target}: exists; expected: a new folder, or --overwrite for one that this command wrote")
+    replace = overwrite and (target / REPORT).is_file()
+    check_results_folder(target, WRITTEN, replace)
     cases = expand_inputs([path], target)
     if len(cases) != 1:
         raise UserError(f"{path}: {len(cases)} scans; expected: one")
-    with unfinished_folder(target.parent) as folder, ExitStack() as stack:
-        built, timer = folder / "results", StageTimer()
-        built.mkdir()
+    timer = StageTimer()
+    with results_folder(target, WRITTEN, replace) as folder, ExitStack() as stack:
         with timer("read"):
             scan = read_case(cases[0], stack, volume, series)
             slices = HounsfieldSlices(scan, intensity)
@@ -193,7 +191,7 @@ def classify_file(
         with timer("classes"):
             classes = classifier.classify(scan, slices, found)
         with timer("write"):
-            write_classes(classes, scan, classes_path(built, scan))
+            write_classes(classes, scan, classes_path(folder, scan))
         notes = [*found.notes, *(Note("intensity", remark, "assumption") for remark in slices.map.remarks)]
         report = build_report(
             scan,
@@ -203,8 +201,7 @@ def classify_file(
             timer.seconds,
             notes,
         )
-        write_json(built / REPORT, report)
-        replace_folder(built, target)
+        write_json(folder / REPORT, report)
     return report
 
 
