@@ -33,8 +33,7 @@ def unfinished_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
     The folder is removed at the end, however that comes. A process that is killed leaves its folder
     behind: the next one on this machine that makes something in `parent` removes it.
 
-    Args:
-        parent: the folder that the result will lie in; it is made if absent.
+    The result will lie in `parent`, which is made if absent.
 
     Yields:
         The temporary folder.
@@ -98,10 +97,7 @@ def check_results_folder(target: Path, names: Collection[str], overwrite: bool) 
 def results_folder(target: Path, names: Collection[str], overwrite: bool) -> Iterator[Path]:
     """Give a folder that takes the name `target` when the block has ended without an error.
 
-    Args:
-        target: see `check_results_folder`, like the others.
-        names: files that the results consist of.
-        overwrite: whether earlier ones may be replaced.
+    Arguments and errors are those of `check_results_folder`.
 
     Yields:
         The folder to write into.
@@ -120,10 +116,6 @@ def fit_name(stem: str, suffix: str = "") -> str:
     A shortened stem ends in eight digits of its SHA-256, so that different stems get different
     names and the same stem always gets the same.
 
-    Args:
-        stem: what the name says.
-        suffix: its end, which is kept; a few characters.
-
     >>> fit_name("case", ".nii.gz")
     'case.nii.gz'
     """
@@ -141,12 +133,7 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> 
     A process that is killed at any moment leaves the old file or the new one, never a part of one.
     The temporary name keeps the suffixes of `path`, which many writers look at.
 
-    Args:
-        path: the file to write; its folder is made if absent.
-        write: writes the content to the path that it is given.
-
-    Returns:
-        The path written.
+    The folder of `path` is made if absent.
     """
     target = Path(path)
     with unfinished_folder(target.parent) as folder:
@@ -171,8 +158,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     The lock is on the folder itself, so that no file stays behind. Where there are no such locks
     (Windows, some network disks) the block is entered at once.
 
-    Args:
-        folder: the folder; it is made if absent.
+    The folder is made if absent.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)

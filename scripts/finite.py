@@ -23,12 +23,6 @@ VARIANCE = "running_var"
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """Load a state dict onto the CPU and check its numbers; nothing in the file is evaluated.
 
-    Args:
-        path: the weights.
-
-    Returns:
-        The state dict.
-
     Raises:
         UserError: if the file is no plain state dict, or a number in it makes no sense, see
             `check_weights`.
@@ -47,10 +41,6 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 def check_weights(weights: Mapping[str, Tensor], name: str | Path) -> None:
     """Refuse a state dict with NaN, infinity or a negative running variance.
-
-    Args:
-        weights: the state dict, on any device.
-        name: what the message calls it.
 
     Raises:
         UserError: names the first such entry and how many there are.
@@ -73,9 +63,7 @@ def _fault(key: str, value: Tensor) -> str | None:
 def check_maps(maps: Tensor, name: str | Path) -> None:
     """Refuse what a network gave for a scan where any number of it is NaN or infinite.
 
-    Args:
-        maps: logits or probabilities of any shape, on any device.
-        name: the scan's file.
+    Logits and probabilities may have any shape and live on any device.
 
     Raises:
         UserError: names the scan.
@@ -89,10 +77,6 @@ def check_maps(maps: Tensor, name: str | Path) -> None:
 
 def check_numbers(content: Any, name: str | Path) -> None:
     """Refuse NaN and infinity anywhere in what was read from JSON.
-
-    Args:
-        content: mappings, sequences and values.
-        name: what the message calls it.
 
     Raises:
         UserError: names the first such value by its keys.

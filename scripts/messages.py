@@ -1,4 +1,4 @@
-"""What the bundle says while it works, under the commands for people."""
+"""What the bundle says while it works, and how a message names many things."""
 
 from __future__ import annotations
 
@@ -19,3 +19,13 @@ def shown_messages() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def some(names: list[str]) -> str:
+    """Return the first three names in order of the alphabet and how many more.
+
+    >>> some(["b", "a"]), some(["1", "2", "3", "4", "5"])
+    ('a, b', '1, 2, 3 and 2 more')
+    """
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(sorted(names)[:3])}{rest}"

@@ -16,10 +16,6 @@ from .errors import UserError
 def flag(value: Any, name: str = "a switch") -> bool:
     """Read a switch: the bundle runner passes `--resume false` on as the text "false".
 
-    Args:
-        value: the switch or its text.
-        name: what the message calls it.
-
     Raises:
         UserError: if it is neither true nor false.
 
@@ -53,11 +49,7 @@ def optional_flag(value: Any, name: str = "a switch") -> bool | None:
 def number(name: str, value: Any, expected: str, accept: Callable[[float], bool] = math.isfinite) -> float:
     """Read a number that may arrive as a text, from a command line or from a form of 3D Slicer.
 
-    Args:
-        name: what the message calls it.
-        value: the number or its text.
-        expected: what the message says that is expected.
-        accept: whether a finite number is within bounds.
+    `accept` tells whether a finite number is within bounds; messages use `name` and `expected`.
 
     Raises:
         UserError: if it is no number or not expected.
@@ -126,7 +118,7 @@ def usable_device(name: str | None) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch says either
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"device is {name!r} ({reason}); expected here: cpu, {default_device()}") from None
+        raise UserError(f"device is {name!r} ({reason}); expected: cpu, {default_device()}") from None
     return device
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..pipeline.inputs import Case
+from ..pipeline.inputs import ScanInput
 
 
 class CaseProgress:
@@ -25,14 +25,14 @@ class CaseProgress:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def step(self, case: Case, done: int, of: int) -> None:
+    def step(self, case: ScanInput, done: int, of: int) -> None:
         """Advance the bar of a case by `done` of its `of` slices."""
         if self.bar is None:
             label = f"{case.folder} ({self.ended + 1}/{self.cases})"
             self.bar = tqdm(total=of, desc=label, unit="slice", leave=False, disable=self.quiet)
         self.bar.update(done)
 
-    def finish(self, case: Case, entry: dict[str, Any]) -> None:
+    def finish(self, case: ScanInput, entry: dict[str, Any]) -> None:
         """Print how a case ended."""
         self._close()
         self.ended += 1

@@ -16,24 +16,12 @@ from typing import Any, Literal, get_args
 
 from ..errors import UserError
 from .layouts.base import listing_error
-from .layouts.build import build_datalist, relative_to
-from .layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, FileKey
+from .layouts.build import build_datalist
+from .layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, all_cases, all_with_paths, with_paths
 from .layouts.partners import check_partners
 from .layouts.registry import DATALIST, recognise
 from .layouts.schema import parse_datalist
 from .splits import check_patient_disjoint, patients_of
-
-__all__ = [
-    "FILE_KEYS",
-    "LIST_NAMES",
-    "Case",
-    "Datalist",
-    "Fold",
-    "build_datalist",
-    "describe",
-    "read_datalist",
-    "select_cases",
-]
 
 Split = Literal["training", "validation", "test", "unlabeled", "all"]
 
@@ -60,7 +48,7 @@ def read_datalist(dataset_dir: str | os.PathLike[str]) -> Datalist:
     """
     folder = Path(dataset_dir)
     if not folder.is_dir():
-        raise UserError(f"{folder}: not a folder")
+        raise UserError(f"{folder}: no such folder; expected: the folder of a data set")
     if (folder / DATALIST).is_file():
         datalist = parse_datalist(folder / DATALIST)
         _check_files(folder, datalist)
@@ -106,7 +94,7 @@ def select_cases(
             (`check_belongs`).
     """
     if split not in get_args(Split):
-        raise UserError(f"split: {split!r}, expected: {', '.join(get_args(Split))}")
+        raise UserError(f"split: {split!r}; expected: {', '.join(get_args(Split))}")
     datalist = read_datalist(dataset_dir)
     fold = None if split in ("all", "test") else fold
     validation = _fold_cases(datalist, fold, dataset_dir)
@@ -120,7 +108,7 @@ def select_cases(
         "validation": validation,
         "test": datalist["test"],
         "unlabeled": _without_patients(datalist["unlabeled"], patients_of(validation + datalist["test"])),
-        "all": [case for name in LIST_NAMES for case in datalist[name]],
+        "all": all_cases(datalist),
     }
     chosen = _without_patients(lists[split], exclude_patients)
     if labelled:
@@ -129,7 +117,8 @@ def select_cases(
         chosen = [case for case in chosen if case.get("pseudo", False) == pseudo]
     if not chosen and not (may_be_empty and split == "validation" and fold is None):
         raise UserError(_nothing(dataset_dir, split, fold, datalist))
-    cases = [_with_folder(case, Path(dataset_dir).resolve()) for case in chosen]
+    folder = Path(dataset_dir).resolve()
+    cases = [with_paths(case, lambda _, path: str(folder / path)) for case in chosen]
     if masks:
         check_partners(cases, str(dataset_dir))
     return cases
@@ -183,7 +172,7 @@ def _fold_cases(datalist: Datalist, fold: Fold, dataset_dir: str | os.PathLike[s
         folds = sorted({case["fold"] for case in cases if case["fold"] is not None})
         numbers = ", ".join(map(str, folds)) or "no number, the cases have no folds"
         others = "names of training cases; null to train on all; --split all to evaluate weights on other data"
-        raise UserError(f"{dataset_dir}: fold {fold!r}, expected: {numbers}; or {others}")
+        raise UserError(f"{dataset_dir}: fold {fold!r}; expected: {numbers}; or {others}")
     return [case for case, value in zip(cases, values, strict=True) if value in wanted]
 
 
@@ -201,14 +190,8 @@ def _nothing(dataset_dir: str | os.PathLike[str], split: str, fold: Fold, datali
     return f"{dataset_dir}: no cases for split {split} with fold {fold}{hint}; there are: {counts}"
 
 
-def _with_folder(case: Case, folder: Path) -> Case:
-    absolute: dict[FileKey, str] = {key: str(folder / case[key]) for key in FILE_KEYS if key in case}
-    return Case(**{**case, **absolute})  # type: ignore[typeddict-item]
-
-
 def _check_files(folder: Path, datalist: Datalist) -> None:
-    cases = [case for name in LIST_NAMES for case in datalist[name]]
-    paths = dict.fromkeys(case[key] for case in cases for key in FILE_KEYS if key in case)
+    paths = dict.fromkeys(case[key] for case in all_cases(datalist) for key in FILE_KEYS if key in case)
     missing = [folder / path for path in paths if not (folder / path).is_file()]
     if missing:
         lines = [
@@ -228,4 +211,4 @@ def _fingerprint(folder: Path) -> int:
 def _prepare_in_memory(folder: Path, fingerprint: int) -> str:
     _logger.info("%s has no %s (state %x): reading all of it, `prepare` does so once", folder, DATALIST, fingerprint)
     datalist, _ = build_datalist([folder])
-    return json.dumps(relative_to(datalist, folder))
+    return json.dumps(all_with_paths(datalist, lambda _, path: Path(path).relative_to(folder).as_posix()))

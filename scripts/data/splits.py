@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..io.images import is_picture
+from ..io.reading import read_grid
 from .layouts.case import SPLITS, Case
-from .layouts.files import is_picture, read_header
 
 SLICE_WARNING = (
     "split by slice: slices of one scan are in training and in validation (the paper's protocol), "
@@ -68,7 +69,7 @@ def check_patient_disjoint(
     both = sorted(patients_of(left) & patients_of(right))
     if both:
         raise UserError(
-            f"patients {', '.join(both)} are in {left_name} and in {right_name}; expected is each patient on one side"
+            f"patients {', '.join(both)} are in {left_name} and in {right_name}; expected: each patient on one side"
         )
 
 
@@ -85,11 +86,11 @@ def unknown_patients_warning(cases: Sequence[Case], what: str) -> list[str]:
 
 def _check_arguments(folds: int, seed: int, split: str) -> None:
     if type(folds) is not int or folds < 2:
-        raise UserError(f"folds: {folds!r}, expected is a whole number from 2 on")
+        raise UserError(f"folds: {folds!r}; expected: a whole number from 2")
     if type(seed) is not int or seed < 0:
-        raise UserError(f"seed: {seed!r}, expected is a whole number from 0 on")
+        raise UserError(f"seed: {seed!r}; expected: a whole number from 0")
     if split not in SPLITS:
-        raise UserError(f"split: {split!r}, expected: {', '.join(SPLITS)}")
+        raise UserError(f"split: {split!r}; expected: {', '.join(SPLITS)}")
 
 
 def _stands_alone(cases: Sequence[Case], split: str) -> bool:
@@ -100,7 +101,7 @@ def _stands_alone(cases: Sequence[Case], split: str) -> bool:
 
 
 def _is_divided(case: Case, split: str) -> bool:
-    if is_picture(Path(case["image"])):
+    if is_picture(case["image"]):
         return False
     return split == "slice" or ("slices" in case and case["patient"] is None)
 
@@ -116,7 +117,7 @@ def _assign_groups(cases: Sequence[Case], folds: int, seed: int, by_patient: boo
     filled = [Counter[bool]() for _ in range(folds)]
     result: list[Case] = []
     for group in sorted(shuffled, key=len, reverse=True):
-        kinds = Counter(is_picture(Path(case["image"])) for case in group)
+        kinds = Counter(is_picture(case["image"]) for case in group)
         kind = kinds.most_common(1)[0][0]  # volumes and pictures are balanced each by themselves
         fold = min(range(folds), key=lambda fold: (filled[fold][kind], filled[fold][not kind]))
         filled[fold] += kinds
@@ -126,7 +127,7 @@ def _assign_groups(cases: Sequence[Case], folds: int, seed: int, by_patient: boo
 
 def _divide_slices(case: Case, folds: int, seed: int) -> list[Case]:
     """Deal the slices of a volume at random to the folds, starting at a random fold."""
-    slices = case["slices"] if "slices" in case else list(range(read_header(Path(case["image"])).slices))
+    slices = case["slices"] if "slices" in case else list(range(read_grid(Path(case["image"])).slices))
     random = np.random.default_rng([seed, zlib.crc32(case["name"].encode())])
     shuffled, first = random.permutation(slices).tolist(), int(random.integers(folds))
     parts = [sorted(shuffled[(fold - first) % folds :: folds]) for fold in range(folds)]
@@ -147,6 +148,6 @@ def _check_filled(cases: Sequence[Case], folds: int, split: str) -> None:
 
 
 def _warnings(cases: Sequence[Case], split: str) -> list[str]:
-    volumes = any(not is_picture(Path(case["image"])) for case in cases)
+    volumes = any(not is_picture(case["image"]) for case in cases)
     leaks = [SLICE_WARNING] if split == "slice" and volumes else []
     return leaks + unknown_patients_warning(cases, "training")

@@ -25,7 +25,12 @@ SMALLEST_FIELD_OF_VIEW = 150.0  # mm
 
 
 def check_geometry(
-    source: str | Path, shape: Sequence[int], affine: Affine, voxel_size_known: bool = True, picture: bool = False
+    source: str | Path,
+    shape: Sequence[int],
+    affine: Affine,
+    voxel_size_known: bool = True,
+    picture: bool = False,
+    tolerance: float = SHEAR_TOLERANCE,
 ) -> list[Note]:
     """Check the grid of one scan.
 
@@ -35,6 +40,7 @@ def check_geometry(
         affine: voxel index to mm, RAS, (4, 4).
         voxel_size_known: whether the affine holds real millimetres; sizes are judged only then.
         picture: whether it is one 8-bit picture, for which one slice is no finding.
+        tolerance: largest cosine between two axes that counts as a right angle.
 
     Returns:
         What a person should know, without the findings that leave nothing to segment.
@@ -43,37 +49,38 @@ def check_geometry(
         UserError: for an affine that is not a grid of axial slices (NaN, singular, sheared in
             plane, tilted by more than 30 degrees) and for slices below 16 x 16 voxels.
     """
-    notes = check_directions(source, affine)
-    notes += check_size(source, shape, affine, picture)
+    notes = check_directions(source, affine, tolerance)
+    notes += _check_slices(source, shape, affine, picture)
     return notes + (check_extent(shape, affine) if voxel_size_known else [])
 
 
-def check_directions(source: str | Path, affine: Affine) -> list[Note]:
+def check_directions(source: str | Path, affine: Affine, tolerance: float = SHEAR_TOLERANCE) -> list[Note]:
     """Refuse an affine that spans no volume or is sheared; note a gantry tilt.
 
     In-plane axes must be orthogonal, because the network sees slices as they are stored. Slices
     that are only shifted against each other, as a tilted gantry leaves them, are usable.
     """
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise UserError(f"{source}: the affine holds NaN or infinite numbers; expected: a valid orientation and origin")
+        found = "holds NaN or infinite numbers" if affine.shape == (4, 4) else f"has the shape {affine.shape}"
+        raise UserError(f"{source}: the affine {found}; expected: 4 x 4 numbers, a valid orientation and origin")
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if (sizes == 0).any() or abs(np.linalg.det(affine[:3, :3] / sizes)) < SHEAR_TOLERANCE:
         found = np.array2string(affine[:3, :3], precision=4, separator=", ").replace("\n", "")
         raise UserError(f"{source}: singular affine {found}; expected: three independent directions, none of length 0")
     x, y, z = (affine[:3, axis] / sizes[axis] for axis in axial_axes(affine))
-    if abs(x @ y) > SHEAR_TOLERANCE:
+    if abs(x @ y) > tolerance:
         angle = np.degrees(np.arccos(x @ y))
         raise UserError(
             f"{source}: in-plane axes at {angle:.2f} degrees (shear); expected: 90, resample the scan first"
         )
-    return _check_tilt(source, x, y, z)
+    return _check_tilt(source, x, y, z, tolerance)
 
 
-def _check_tilt(source: str | Path, x: Affine, y: Affine, z: Affine) -> list[Note]:
+def _check_tilt(source: str | Path, x: Affine, y: Affine, z: Affine, tolerance: float) -> list[Note]:
     normal = np.cross(x, y)
     beside = np.linalg.norm(z - (z @ normal) * normal / (normal @ normal))  # sine of the tilt
     tilt = float(np.degrees(np.arctan2(beside, abs(z @ normal))))
-    if beside <= SHEAR_TOLERANCE:
+    if beside <= tolerance:
         return []
     if tilt > LARGEST_TILT + 0.1:
         raise UserError(
@@ -86,8 +93,8 @@ def _check_tilt(source: str | Path, x: Affine, y: Affine, z: Affine) -> list[Not
     return [Note("gantry_tilt", text, "warning")]
 
 
-def check_size(source: str | Path, shape: Sequence[int], affine: Affine, picture: bool = False) -> list[Note]:
-    """Refuse slices too small to hold a lung; note a scan of few slices."""
+def _check_slices(source: str | Path, shape: Sequence[int], affine: Affine, picture: bool) -> list[Note]:
+    """Refuses slices too small to hold a lung; notes a scan of few slices."""
     x, y, z = (shape[axis] for axis in axial_axes(affine))
     if min(x, y) < SMALLEST_SLICE:
         raise UserError(
@@ -121,8 +128,7 @@ def check_extent(shape: Sequence[int], affine: Affine) -> list[Note]:
 def check_same_grid(other: Scan, scan: Scan) -> None:
     """Refuse a mask whose voxels do not lie on those of its scan, stored in whatever order.
 
-    Half a voxel off is fine: other programs round what they write, and every voxel still finds its
-        own.
+    Half a voxel off is fine: other programs round what they write.
 
     Raises:
         UserError: see `check_belongs`.

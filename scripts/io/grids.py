@@ -30,14 +30,16 @@ class Grid:
     shape: tuple[int, ...]
     affine: NDArray[np.float64] | None
 
+    @property
+    def slices(self) -> int:
+        """Number of slices along the stored third axis; 1 for a picture."""
+        return self.shape[2] if len(self.shape) > 2 else 1
+
 
 def check_belongs(label: Grid, image: Grid, tolerance_mm: float = TOLERANCE_MM) -> None:
     """Refuse a label whose voxels are not those of its image; any axis order is fine.
 
-    Args:
-        label: the label's grid.
-        image: the image's grid.
-        tolerance_mm: largest distance between corresponding corner voxels.
+    Corresponding corner voxels may lie `tolerance_mm` apart.
 
     Raises:
         UserError: with both sizes, or both affines and the distance.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
@@ -14,9 +17,9 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 _GREY_TOLERANCE = 16  # levels between channels that JPG compression may leave in a grey picture
 
 
-def is_picture(path: str) -> bool:
+def is_picture(path: str | Path) -> bool:
     """Whether a file is an 8-bit picture by its name, rather than a scan."""
-    return path.lower().endswith(PICTURE_SUFFIXES)
+    return str(path).lower().endswith(PICTURE_SUFFIXES)
 
 
 def grey_values(picture: Image.Image) -> Image.Image:
@@ -36,25 +39,50 @@ def label_values(picture: Image.Image) -> Image.Image:
     return picture if picture.mode in ("P", "L", "1", "I;16") else picture.convert("L")
 
 
+@contextmanager
+def open_picture(path: Path) -> Iterator[Image.Image]:
+    """Open a picture for a block.
+
+    Raises:
+        UserError: in place of what PIL raises within the block for a file that is damaged or no
+            picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        found = f"{path.stat().st_size} bytes, no whole picture ({' '.join(str(error).split())})"
+        raise UserError(f"{path}: {found}; expected: {', '.join(PICTURE_SUFFIXES)}") from None
+
+
+def read_codes(path: Path) -> NDArray[np.generic]:
+    """Read a label picture (height, width): grey values, or the indices of a palette.
+
+    Raises:
+        UserError: for a file that is damaged, no picture or in colour.
+    """
+    with open_picture(path) as picture:
+        values = np.asarray(picture)
+    if values.ndim == 2:
+        return values
+    grey, colours = values[..., :1], values.shape[-1] - (values.shape[-1] in (2, 4))  # without alpha
+    if (values[..., :colours] != grey).any():
+        raise UserError(f"{path}: a picture in colour; expected: a grey picture")
+    return grey[..., 0]
+
+
 def read_picture(path: Path) -> Scan:
     """Read a picture as one slice (columns, rows, 1) of grey values 0 to 255.
 
     Raises:
         UserError: for a file that is damaged, no picture, animated or of more than 8 bits a pixel.
     """
-    try:
-        with Image.open(path) as picture:
-            if (frames := getattr(picture, "n_frames", 1)) > 1:
-                raise UserError(f"{path}: {frames} frames; expected: one slice a picture")
-            values = np.asarray(grey_values(picture)).T[..., np.newaxis]
-            notes = _notes(picture)
-            facts = {"format": str(picture.format), "stored_mode": picture.mode}
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        expected = ", ".join(PICTURE_SUFFIXES)
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path}: {path.stat().st_size} bytes, no whole picture ({reason}); expected: {expected}"
-        ) from None
+    with open_picture(path) as picture:
+        if (frames := getattr(picture, "n_frames", 1)) > 1:
+            raise UserError(f"{path}: {frames} frames; expected: one slice a picture")
+        values = np.asarray(grey_values(picture)).T[..., np.newaxis]
+        notes = _notes(picture)
+        facts = {"format": str(picture.format), "stored_mode": picture.mode}
     return Scan(
         name="",
         path=path,

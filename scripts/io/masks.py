@@ -15,12 +15,13 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import fit_name, write_atomic
-from .images import is_picture
+from .dicom.recognition import is_dicom
+from .images import is_picture, open_picture
 from .itk.files import ITK_SUFFIXES, NRRD_SUFFIXES, itk_size, write_itk_bytes
 from .nifti.reading import read_header
 from .nifti.writing import header_from_affine, header_like, write_bytes
 from .reading import scan_name
-from .volume import Scan
+from .volume import Affine, Kind, Scan
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +31,19 @@ _CLASSES = "0 background, 1 ground glass, 2 consolidation"
 _PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]  # black, dark red, dark green, as in COVID-SemiSeg
 
 
-def write_mask(mask: NDArray[np.uint8], scan: str | Path, path: str | Path) -> Path:
-    """Write a mask with the geometry of the file that it belongs to.
+def write_mask(mask: NDArray[np.uint8], scan: Scan | str | Path, path: str | Path) -> Path:
+    """Write a mask with the geometry of the scan that it belongs to.
 
     A NIfTI mask has the scan's shape, affine, sform and qform with their codes, and units; MONAI's
     own writer changes the codes and squeezes a one-slice volume. Text fields and extensions of the
     header, which may hold a patient's name, are left out. A NRRD or MetaImage mask has the scan's
-    origin, spacing and direction, bit for bit.
+    origin, spacing and direction, bit for bit. The mask of a DICOM series, or of a scan in memory,
+    is NIfTI in scanner coordinates.
 
     Args:
         mask: (X, Y, Z) in the scan's stored orientation, values in {0, 1}.
-        scan: the file that was segmented: NIfTI, NRRD, MetaImage or a picture.
-        path: the mask; a picture's mask becomes PNG, 0 and 255.
+        scan: what was segmented, or its file: NIfTI, NRRD, MetaImage or a picture.
+        path: the mask, named as `mask_path` names it; a picture's mask becomes PNG, 0 and 255.
 
     Returns:
         The path written.
@@ -49,86 +51,77 @@ def write_mask(mask: NDArray[np.uint8], scan: str | Path, path: str | Path) -> P
     Raises:
         UserError: if the mask does not have the scan's size.
     """
-    source, target = Path(scan), Path(path)
-    if is_picture(source.name):
-        with Image.open(source) as picture:
-            _check_size(mask, (*picture.size, 1), source)
-        return _write_picture(mask[..., 0] * np.uint8(255), target)
-    if source.name.lower().endswith(ITK_SUFFIXES):
-        _check_size(mask, (*itk_size(source), 1)[:3], source)
-        return write_itk_bytes(mask, source, target)
-    _check_size(mask, (*read_header(source).header.get_data_shape(), 1)[:3], source)
-    return write_bytes(header_like(source, mask.shape), lambda k: mask[..., k], target, _MASK)
+    source = scan if isinstance(scan, Scan) else _unread(Path(scan))
+    return _write_on_grid(mask * np.uint8(255) if source.picture else mask, source, Path(path), _MASK)
 
 
-def write_scan_mask(mask: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
-    """Write a mask as `write_mask` does; for a DICOM series as NIfTI in scanner coordinates.
+def _unread(path: Path) -> Scan:
+    """Stand in for a scan of which only format and size are known."""
+    kind: Kind = "nifti"
+    size: tuple[int, ...]
+    if is_picture(path):
+        with open_picture(path) as picture:
+            kind, size = "picture", picture.size
+    elif path.name.lower().endswith(ITK_SUFFIXES):
+        kind, size = "itk", itk_size(path)
+    else:
+        size = read_header(path).header.get_data_shape()
+    return _sized(path, kind, size, np.eye(4))
 
-    Args:
-        mask: (X, Y, Z) in the scan's stored orientation, values in {0, 1}.
-        scan: what was segmented.
-        path: as `mask_path` gives it.
 
-    Returns:
-        The path written.
-
-    Raises:
-        UserError: if the mask does not have the scan's size.
-    """
-    return _write_on_grid(mask * np.uint8(255) if scan.picture else mask, scan, path, _MASK)
+def _sized(path: Path, kind: Kind, size: tuple[int, ...], affine: Affine) -> Scan:
+    return Scan("", path, kind, np.broadcast_to(np.uint8(0), (*size, 1)[:3]), affine)
 
 
 def write_probability(levels: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
     """Write probabilities in 256 steps beside the mask, one byte per voxel.
 
     NIfTI gets the slope 1/255, so that its readers give 0 to 1, off by 1/510 at most. NRRD,
-    MetaImage and PNG have no slope: there the values are 0 to 255. See `write_scan_mask` for what
-    is returned and raised.
+    MetaImage and PNG have no slope: there the values are 0 to 255. See `write_mask` for what is
+    returned and raised.
 
-    Args:
-        levels: (X, Y, Z) in the scan's stored orientation, 255 times the probability, rounded.
-        scan: what was segmented.
-        path: as `probability_path` gives it.
+    `levels` are 255 times the probability, rounded, (X, Y, Z) in the scan's stored orientation.
     """
     return _write_on_grid(levels, scan, path, _PROBABILITY, slope=1 / 255)
 
 
 def write_classes(classes: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
-    """Write classes as `write_scan_mask` writes masks; for 2-D images a palette PNG 0, 1, 2.
+    """Write classes as `write_mask` writes masks; a picture's become a palette PNG of 0, 1, 2.
 
-    Args:
-        classes: (X, Y, Z) in the scan's stored orientation, values in {0, 1, 2}.
-        scan: what was classified.
-        path: as `classes_path` gives it.
-
-    Returns:
-        The path written.
-
-    Raises:
-        UserError: if the classes do not have the scan's size.
+    The classes are (X, Y, Z) in the scan's stored orientation, values in {0, 1, 2}.
     """
-    if not scan.picture:
-        return _write_on_grid(classes, scan, path, _CLASSES, highest=2)
-    _check_size(classes, scan.values.shape, scan.path)
-    return _write_picture(classes[..., 0], path, _PALETTE)
+    return _write_on_grid(classes, scan, path, _CLASSES, highest=2, palette=_PALETTE)
 
 
 def _write_on_grid(
-    values: NDArray[np.uint8], scan: Scan, path: Path, purpose: str, slope: float = 1.0, highest: float = 1.0
+    values: NDArray[np.uint8],
+    scan: Scan,
+    path: Path,
+    purpose: str,
+    slope: float = 1.0,
+    highest: float = 1.0,
+    palette: Sequence[int] | None = None,
 ) -> Path:
     shape = scan.values.shape
-    _check_size(values, shape, scan.path)
+    if values.shape != shape:
+        raise UserError(f"{scan.path}: has {shape} voxels, its mask {values.shape}; expected: equal sizes")
     if scan.picture:
-        return _write_picture(values[..., 0], path)
+        pixels = Image.fromarray(np.ascontiguousarray(values[..., 0].T))
+        if palette is not None:
+            pixels.putpalette(palette)
+        return write_atomic(path, lambda temporary: pixels.save(temporary))
     if scan.kind == "itk":
         return write_itk_bytes(values, scan.path, path)
     header = header_like(scan.path, shape) if scan.kind == "nifti" else header_from_affine(scan.affine, shape)
     return write_bytes(header, lambda k: values[..., k], path, purpose, slope, highest)
 
 
-def mask_path(folder: Path, scan: Scan) -> Path:
-    """Return a mask's path: the scan's format, PNG for 2-D images, else NIfTI."""
-    return folder / f"infection{'.nii.gz' if scan.kind in ('dicom', 'memory') else mask_suffix(scan.path)}"
+def mask_path(folder: Path, scan: Scan, what: str = "infection") -> Path:
+    """Return where a mask goes: the scan's format, NIfTI for DICOM and for a scan in memory.
+
+    Other voxels go there, too: `what` is "infection", "probability" or "classes".
+    """
+    return folder / f"{what}{'.nii.gz' if scan.kind in ('dicom', 'memory') else mask_suffix(scan.path)}"
 
 
 def mask_suffix(scan: Path) -> str:
@@ -139,53 +132,35 @@ def mask_suffix(scan: Path) -> str:
     return ".png" if is_picture(scan.name) else ".nii.gz"
 
 
-def probability_path(folder: Path, scan: Scan) -> Path:
-    """Where the probabilities of a scan go: the format of its mask."""
-    return folder / mask_path(folder, scan).name.replace("infection", "probability")
-
-
-def classes_path(folder: Path, scan: Scan) -> Path:
-    """Where the classes of a scan go: the format of its mask."""
-    return folder / mask_path(folder, scan).name.replace("infection", "classes")
-
-
-def _write_picture(values: NDArray[np.uint8], path: Path, palette: Sequence[int] | None = None) -> Path:
-    """Write (columns, rows) as a grey picture, or as indices of a palette."""
-    pixels = Image.fromarray(np.ascontiguousarray(values.T))
-    if palette is not None:
-        pixels.putpalette(palette)
-    return write_atomic(path, lambda temporary: pixels.save(temporary))
-
-
-def _check_size(mask: NDArray[np.uint8], size: tuple[int, ...], scan: Path) -> None:
-    if mask.shape != size:
-        raise UserError(f"{scan}: has {size} voxels, its mask {mask.shape}; expected: equal sizes")
-
-
 class MaskWriter(ImageWriter):
     """`write_mask` for MONAI's `SaveImaged`."""
 
     def __init__(self, **_: Any) -> None:
         super().__init__()
-        self._scan = ""
+        self._scan = Path()
+        self._affine: Affine = np.eye(4)
 
     def set_data_array(self, data_array: Any, channel_dim: int | None = 0, **_: Any) -> None:
         """Take the mask (1, X, Y, Z), on whatever device it lies."""
         self.data_obj = convert_to_numpy(data_array, dtype=np.uint8)[0]
 
     def set_metadata(self, meta_dict: Mapping[str, Any] | None = None, resample: bool = False, **_: Any) -> None:
-        """Take the name of the scan; its header is read again when the mask is written."""
-        self._scan = str((meta_dict or {})["filename_or_obj"])
+        """Take name and affine of the scan; the mask is written with the header of its file."""
+        meta = meta_dict or {}
+        self._scan = Path(str(meta["filename_or_obj"]))
+        self._affine = convert_to_numpy(meta.get("original_affine", np.eye(4))).astype(np.float64)
 
     def write(self, filename: str, verbose: bool = False, **_: Any) -> None:
         """Write the mask to `filename`, with the ending of the scan's format."""
-        path = self._place(Path(filename))
-        write_mask(self.data_obj, self._scan, path)
-        logger.info(f"{self._scan}: mask {path}, {int(self.data_obj.sum())} voxels of infection")
+        path, mask = self._place(Path(filename)), self.data_obj
+        dicom = is_dicom(self._scan)
+        write_mask(mask, _sized(self._scan, "dicom", mask.shape, self._affine) if dicom else self._scan, path)
+        logger.info(f"{self._scan}: mask {path}, {int(mask.sum())} voxels of infection")
 
     def _place(self, path: Path) -> Path:
         """Return MONAI's path with the mask's extension, shortened to a valid name."""
-        name = path.name.removesuffix(".nii.gz") + mask_suffix(Path(self._scan))
-        stem = scan_name(Path(self._scan))
-        stem = stem if name.startswith(stem) else name.split(".")[0]
-        return path.with_name(fit_name(stem, name[len(stem) :]))
+        name = path.name.removesuffix(".nii.gz") + mask_suffix(self._scan)
+        stem = scan_name(self._scan)
+        given = stem if name.startswith(stem) else self._scan.stem  # MONAI takes the last part of a folder's name off
+        given = given if name.startswith(given) else name.split(".")[0]
+        return path.with_name(fit_name(stem, name[len(given) :]))

@@ -1,4 +1,4 @@
-"""`read_scan` for MONAI's `LoadImaged`, so that every workflow reads as `segment` does."""
+"""Scans for MONAI's `LoadImaged`: every workflow reads what `segment` reads, as it does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .dicom.recognition import is_dicom
 from .reading import VOLUME_SUFFIXES, read_scan
 from .volume import Scan
 
@@ -26,14 +27,15 @@ of `segment`."""
 
 
 class ScanReader(ImageReader):
-    """Read NIfTI, NRRD and MetaImage as (X, Y, Z) in HU with an affine in mm (RAS)."""
+    """Read NIfTI, NRRD, MetaImage and DICOM as (X, Y, Z) in HU, with an affine in mm (RAS)."""
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Whether all names end as scans do."""
-        return all(str(name).lower().endswith(VOLUME_SUFFIXES) for name in ensure_tuple(filename))
+        """Tell whether all names end as scans do, or stand for DICOM."""
+        paths = [Path(name) for name in ensure_tuple(filename)]
+        return all(path.name.lower().endswith(VOLUME_SUFFIXES) or is_dicom(path) for path in paths)
 
     def read(self, data: Sequence[PathLike] | PathLike, **_: Any) -> Scan:
-        """Read one file.
+        """Read one file, or one folder or .zip of DICOM.
 
         Raises:
             UserError: if it cannot be used, see `read_scan`; for several files.
@@ -41,9 +43,9 @@ class ScanReader(ImageReader):
         paths = [Path(name) for name in ensure_tuple(data)]
         if len(paths) != 1:
             raise UserError(f"{', '.join(map(str, paths))}: {len(paths)} files; expected: one scan in one file")
-        scan = read_scan(paths[0])
+        scan = _read_dicom(paths[0]) if is_dicom(paths[0]) else read_scan(paths[0])
         for note in scan.notes:
-            if note.code in _AGAINST_THE_HEADER:
+            if scan.kind == "dicom" or note.code in _AGAINST_THE_HEADER:
                 logger.warning(f"{paths[0]}: {note.text}")
         return scan
 
@@ -56,4 +58,13 @@ class ScanReader(ImageReader):
             MetaKeys.SPACE: SpaceKeys.RAS,
             MetaKeys.ORIGINAL_CHANNEL_DIM: math.nan,  # MONAI's word for "none"
         }
-        return img.real(), {str(key.value): value for key, value in meta.items()}
+        named = {"padding": (img.padding.low, img.padding.high)} if img.padding else {}
+        return img.real(), {str(key.value): value for key, value in meta.items()} | named
+
+
+def _read_dicom(path: Path) -> Scan:
+    from .dicom.archive import unpacked  # the environment of MONAI Label has an older pydicom
+    from .dicom.reading import read_dicom
+
+    with unpacked(path) as place:
+        return read_dicom(place)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..messages import some
+
 MANIFEST = "manifest.json"
 REPORT = "report.json"
 KEY = "run_key"
@@ -44,9 +46,7 @@ def walk_files(root: Path, output: Path | None = None) -> Iterator[tuple[Path, l
     Links to folders are followed. A folder is entered once, by the path that comes first, so that
     loops end.
 
-    Args:
-        root: the folder.
-        output: a folder that is passed over with all that it holds.
+    The folder `output` is passed over with all that it holds.
 
     Yields:
         A folder and its files: no broken links, no pipes.
@@ -78,13 +78,7 @@ def _to_enter(inside: Path, folders: list[str], entered: set[Path], left_out: Pa
 def describe_passed_over(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     """Report what `walk_files` passes over: broken links and hidden files.
 
-    Args:
-        root: the folder, or a file, of which nothing is passed over.
-        suffixes: endings of scans, in lower case.
-
-    Returns:
-        A line each with a count and the first names; links to nothing are told whatever they are
-        called.
+    Links to nothing are told whatever they are called.
     """
     broken: list[str] = []
     hidden: list[str] = []
@@ -95,8 +89,4 @@ def describe_passed_over(root: Path, suffixes: tuple[str, ...]) -> list[str]:
             elif path.name.startswith(".") and path.name.lower().endswith(suffixes) and path.is_file():
                 hidden.append(str(path.relative_to(root)))
     kinds = ((broken, "links to what is not there"), (hidden, "hidden files"))
-    return [f"{len(names)} {what} were passed over ({_first(names)})" for names, what in kinds if names]
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return [f"{len(names)} {what} were passed over ({some(names)})" for names, what in kinds if names]

@@ -62,9 +62,7 @@ def find_padding(slice_at: Callable[[int], Tensor], count: int) -> Padding | Non
     Slices in even distances are looked at; more than half of them must show the same value around a
     circle. All four corners hold it, so that a scan with air in a corner is done with at once.
 
-    Args:
-        slice_at: gives slice `index` as (X, Y), values in HU as they are stored.
-        count: number of slices.
+    `slice_at` gives the slice of an index as (X, Y), values in HU as they are stored.
 
     Returns:
         The padding; None where there is none, or where it is as dark as air.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,10 +33,6 @@ def unpacked_length(path: Path, expected: int) -> int:
 
     The length that gzip wrote behind the data is believed where it is the expected one. Otherwise
     the stream is unpacked: it may have several members, be cut off, or hold more than 4 GiB.
-
-    Args:
-        path: plain or gzip.
-        expected: bytes by the header.
 
     Raises:
         UserError: for a stream that is cut off or damaged.
@@ -126,8 +121,10 @@ def verify_compressed(path: Path, offset: int, expected: int) -> None:
     """
     engine, read = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0
     try:
-        for chunk in _chunks(path, offset):
-            read += len(engine.decompress(chunk))
+        with path.open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(1 << 20):
+                read += len(engine.decompress(chunk))
     except zlib.error as error:
         raise UserError(f"{path}: damaged after {read} unpacked bytes ({error}); expected: a complete file") from None
     if not engine.eof or read < expected:
@@ -136,10 +133,3 @@ def verify_compressed(path: Path, offset: int, expected: int) -> None:
             f"{path}: {size} bytes that unpack to {read}; expected: {expected} unpacked, as its header says; "
             "the file is cut off"
         )
-
-
-def _chunks(path: Path, offset: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(offset)
-        while chunk := file.read(1 << 20):
-            yield chunk

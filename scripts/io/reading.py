@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import nibabel as nib
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .dicom.recognition import recognize_file
-from .geometry_checks import Affine, check_directions, check_geometry
-from .images import PICTURE_SUFFIXES, read_picture
+from .dicom.recognition import DICOM_SUFFIXES, recognize_file
+from .geometry_checks import check_directions, check_geometry
+from .grids import Grid
+from .images import PICTURE_SUFFIXES, is_picture, open_picture, read_codes, read_picture
 from .itk.files import ITK_SUFFIXES, inspect_itk, read_itk
 from .itk.headers import find_data, read_text_header
 from .nifti.reading import NIFTI_SUFFIXES, inspect_nifti, partner, read_nifti
@@ -56,34 +59,55 @@ def checked(scan: Scan) -> Scan:
     return scan
 
 
-def read_voxels(path: Path) -> NDArray[Any]:
-    """Read the values (X, Y, Z) of a file as `read_scan` does, without judging its grid.
+def read_label(path: Path) -> NDArray[Any]:
+    """Read the values of a label: (height, width) of a picture, (X, Y, Z) of a volume.
 
     Raises:
         UserError: for a file that is missing, empty, damaged or of another kind.
     """
-    return _read(path, None).real()
+    with _in_one_line(path):
+        return read_codes(path) if is_picture(path) else _read(path, None).real()
 
 
-def read_grid(path: Path) -> tuple[tuple[int, int, int], Affine]:
-    """Read where a scan lies, and check that its file is complete.
+def read_grid(path: Path, decode: bool = True) -> Grid:
+    """Read where an image lies, and make sure that its file is complete.
+
+    Of a volume in gzip the length that gzip wrote behind the data is compared; the data themselves
+    are only read when that disagrees.
 
     Args:
-        path: NIfTI, NRRD or MetaImage.
+        path: NIfTI, NRRD, MetaImage or a picture.
+        decode: whether a picture is decoded, too, and refused in colour.
 
     Returns:
-        Size (X, Y, Z) and affine, voxel index to mm in RAS, (4, 4): those that `read_scan` gives.
+        The grid that `read_scan` gives.
 
     Raises:
         UserError: as `read_scan` does, but for slices too small for a network.
     """
-    if _checked_suffix(path) in NIFTI_SUFFIXES:
-        found = inspect_nifti(path)
-        shape, affine = found.shape, found.affine
-    else:
-        shape, affine = inspect_itk(path)
-    check_directions(path, affine)
-    return shape, affine
+    with _in_one_line(path):
+        suffix = _checked_suffix(path)
+        if is_picture(path):
+            with open_picture(path) as picture:
+                size = picture.size
+            return Grid(str(path), read_codes(path).shape[::-1] if decode else size, None)
+        if suffix in NIFTI_SUFFIXES:
+            found = inspect_nifti(path)
+            shape, affine = found.shape, found.affine
+        else:
+            shape, affine = inspect_itk(path)
+        check_directions(path, affine)
+        return Grid(str(path), shape, affine)
+
+
+@contextmanager
+def _in_one_line(path: Path) -> Iterator[None]:
+    """Say of every error which file cannot be read."""
+    try:
+        yield
+    except (UserError, OSError, EOFError, ValueError, SyntaxError) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(f"{path}: cannot be read, {reason.removeprefix(f'{path}: ')}") from error
 
 
 def _read(path: Path, volume: int | None) -> Scan:
@@ -142,5 +166,6 @@ def scan_name(path: Path) -> str:
     >>> [scan_name(Path(name)) for name in ("in/1.2.840.nii.gz", "slice.v2.PNG", "in/P001")]
     ['1.2.840', 'slice.v2', 'P001']
     """
-    suffix = file_suffix(path)
+    archive = path.suffix.lower() in (".zip", *DICOM_SUFFIXES) and not path.is_dir()
+    suffix = path.suffix if archive else file_suffix(path)
     return path.name[: len(path.name) - len(suffix)] or path.name

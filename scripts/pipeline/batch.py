@@ -17,7 +17,7 @@ from ..files import locked, write_json
 from ..io.output_names import MANIFEST, read_report
 from ..settings import describe_machine
 from .case import CaseSegmenter
-from .inputs import Case
+from .inputs import ScanInput
 
 logger = logging.getLogger(__name__)
 
@@ -25,16 +25,16 @@ FORMAT = 1
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pydicom", "highdicom")
 
 Status = Literal["done", "found done", "refused", "failed", "waiting"]
-Progress = Callable[[Case, int, int], Any]
+Progress = Callable[[ScanInput, int, int], Any]
 
 
 def segment_cases(
     model: CaseSegmenter,
-    cases: Sequence[Case],
+    cases: Sequence[ScanInput],
     output: Path,
     overwrite: bool = False,
     progress: Progress | None = None,
-    finished: Callable[[Case, dict[str, Any]], Any] | None = None,
+    finished: Callable[[ScanInput, dict[str, Any]], Any] | None = None,
 ) -> dict[str, Any]:
     """Segment cases one after another and keep `OUTPUT/manifest.json` up to date.
 
@@ -80,7 +80,7 @@ def exit_code(manifest: dict[str, Any]) -> int:
 
 
 def _segment_one(
-    model: CaseSegmenter, case: Case, folder: Path, overwrite: bool, progress: Progress | None
+    model: CaseSegmenter, case: ScanInput, folder: Path, overwrite: bool, progress: Progress | None
 ) -> dict[str, Any]:
     """The entry of a case: its status, and why it could not be done or how long it took."""
     try:
@@ -118,11 +118,6 @@ def _earlier_entries(output: Path, folders: set[str], since: str) -> list[dict[s
     """Entries of the manifest that is there, of cases which are not in this run.
 
     Kept are those whose results are there, and what a run beside this one has refused.
-
-    Args:
-        output: the folder of the run.
-        folders: of the cases of this run.
-        since: when this run began.
     """
     try:
         manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from ..io.volume import Note, Scan, canonical
 from ..report.measure import measure_infection
 from ..report.report import describe_model
 from .checks import check_anatomy
-from .inputs import Case
+from .inputs import ScanInput
 from .lung_masks import find_lung_mask, read_lung_mask
 from .result import Result, StageTimer, check_results, refuse_warnings
 
@@ -74,7 +74,7 @@ class CaseSegmenter:
         self.settings = settings or Settings()
         self.model = describe_model(segmenter)
 
-    def key(self, case: Case) -> str:
+    def key(self, case: ScanInput) -> str:
         """Return a hash of what a case depends on: input files, weights, settings, version.
 
         Raises:
@@ -92,13 +92,13 @@ class CaseSegmenter:
         text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def finished(self, case: Case, folder: Path) -> dict[str, Any] | None:
+    def finished(self, case: ScanInput, folder: Path) -> dict[str, Any] | None:
         """Return an earlier run's report for the same input, weights and settings, or None."""
         report = read_report(folder)
         return report if report is not None and report[KEY] == self.key(case) else None
 
     def run(
-        self, case: Case, folder: Path, overwrite: bool = False, progress: Progress | None = None
+        self, case: ScanInput, folder: Path, overwrite: bool = False, progress: Progress | None = None
     ) -> dict[str, Any]:
         """Segment a case and write its results.
 
@@ -119,7 +119,7 @@ class CaseSegmenter:
         with ExitStack() as stack:
             return self.predict(case, stack, progress).save(folder, overwrite, key)
 
-    def predict(self, case: Case, stack: ExitStack, progress: Progress | None = None) -> Result:
+    def predict(self, case: ScanInput, stack: ExitStack, progress: Progress | None = None) -> Result:
         """Read and segment a case; nothing is written.
 
         Args:
@@ -207,7 +207,7 @@ def _lungs(scan: Scan, seen: Tissues | None, mask: Path | None) -> tuple[Lungs |
     return lungs, notes + [Note("lungs", text, "warning") for text in (*lungs.doubts, *lungs.cuts)]
 
 
-def read_case(case: Case, stack: ExitStack, volume: int | None = None, series: str | None = None) -> Scan:
+def read_case(case: ScanInput, stack: ExitStack, volume: int | None = None, series: str | None = None) -> Scan:
     """Read the scan of a case, of any format.
 
     Args:

@@ -19,17 +19,12 @@ def check_anatomy(seen: Tissues, scan: Scan, lungs: Lungs) -> list[Note]:
     A scan is refused on positive evidence only: a body that is shown whole, over a length that a
     chest fills with lung, and no lung in it. Else what is missing is a warning.
 
-    Args:
-        seen: what the scan shows.
-        scan: where it comes from.
-        lungs: its lungs, for the orientation.
-
     Raises:
         UserError: if it is no chest.
     """
     found = examine(seen)
     length = seen.body.shape[2] * seen.scan.spacing[2]
     if found.body and not found.lungs and not found.body_cut and length >= WHOLE_CHEST_MM:
-        raise UserError(f"{scan.path}: {' '.join(found.findings)} Accepted: a CT of the chest in HU")
+        raise UserError(f"{scan.path}: {' '.join(found.findings)}; expected: a CT of the chest in HU")
     texts = found.findings + (orientation_findings(seen.scan, lungs) if found.lungs else [])
     return [Note("anatomy", text, "warning") for text in texts]

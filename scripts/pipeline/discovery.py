@@ -1,71 +1,209 @@
-"""Finding the scans below a folder."""
+"""Finding scans: what a path stands for, for `segment` and for `run inference`."""
 
 from __future__ import annotations
 
 import logging
+import os
+import zipfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from ..data.datalist import select_cases
 from ..data.layouts.registry import DATALIST
 from ..errors import UserError
-from ..io.dicom.recognition import recognize_file
+from ..io.dicom.archive import UNREADABLE_ZIP
+from ..io.dicom.recognition import HEAD, recognize, recognize_file
+from ..io.images import PICTURE_SUFFIXES
 from ..io.masks import mask_suffix
 from ..io.output_names import describe_passed_over, walk_files
-from ..io.reading import FILE_SUFFIXES, scan_name
+from ..io.reading import FILE_SUFFIXES, file_suffix, scan_name
 
 logger = logging.getLogger(__name__)
 
-SEARCHED = tuple(suffix for suffix in FILE_SUFFIXES if suffix != ".img")
-"""Endings of scans; the .hdr stands for a pair."""
+EXPECTED = f"{', '.join(FILE_SUFFIXES)}, a folder or .zip of DICOM files, a folder of these"
+_SEARCHED = tuple(suffix for suffix in FILE_SUFFIXES if suffix != ".img")  # the .hdr stands for the pair
+
+Kind = Literal["file", "dicom", "zip"]
+"""What reads a scan: `read_scan`, `read_dicom`, or `read_dicom` after `unpacked`."""
 
 
 def find_scans(path: str) -> list[dict[str, str]]:
-    """List the scans and pictures below a folder, or the one that `path` names.
-
-    Args:
-        path: a folder with datalist.json, whose images are meant; another folder, which is searched
-            with its subfolders; or a file.
-
-    Returns:
-        Items {"image": path}, sorted.
+    """List the scans that a path stands for, for MONAI's data sets.
 
     Raises:
-        UserError: if there is none, or if two would be given one mask.
+        UserError: see `discover`; if two scans would be given one mask.
     """
-    root = Path(path)
-    if (root / DATALIST).is_file():
-        return [{"image": case["image"]} for case in select_cases(root, "all", masks=False)]
-    files = [root] if root.is_file() else [file for _, found in walk_files(root) for file in found]
-    scans = sorted(file for file in files if file.name.lower().endswith(SEARCHED))
-    left_out = describe_passed_over(root, SEARCHED)
-    if not scans:
-        hint = "; DICOM is read by `python -m scripts segment`" if any(map(_is_dicom, files)) else ""
-        found = "; ".join([f"{len(files)} files and no scan", *left_out])
-        raise UserError(f"{root}: {found}; expected: {', '.join(SEARCHED)} (--dataset_dir){hint}")
-    for line in left_out:
-        logger.warning(f"{root}: {line}")
-    _check_collisions(scans)
-    return [{"image": str(scan)} for scan in scans]
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        return bool(recognize_file(path))
-    except OSError:
-        return False
-
-
-def scans_root(path: str) -> str:
-    """Return the folder whose subfolders the results repeat: `path`, or the folder of a file."""
-    root = Path(path)
-    return str(root.parent if root.is_file() else root)
-
-
-def _check_collisions(scans: list[Path]) -> None:
+    scans = [source for source, _ in discover(Path(path))]
     masks: dict[tuple[Path, str, str], list[Path]] = defaultdict(list)
     for scan in scans:
         masks[scan.parent, scan_name(scan), mask_suffix(scan)].append(scan)
     twins = [" and ".join(map(str, group)) for group in masks.values() if len(group) > 1]
     if twins:
         raise UserError(f"{'; '.join(twins)}: would be given the same mask; expected: names that differ before the dot")
+    return [{"image": str(scan)} for scan in scans]
+
+
+def scans_root(path: str) -> str:
+    """Return the folder whose subfolders the results repeat: `path`, or the folder of a scan."""
+    root = Path(path)
+    return str(root.parent if root.is_file() or _search(root)[0] == [(root, "dicom")] else root)
+
+
+def discover(path: Path, output: Path | None = None) -> list[tuple[Path, Kind]]:
+    """List the scans that a path stands for.
+
+    A path is a scan file, a DICOM file, a .zip of DICOM, or a folder, which is searched with its
+    subfolders. A DICOMDIR stands for the folder that it lies in; datalist.json for its images.
+    DICOM files of one study make one case; a folder that holds nothing but one study is itself the
+    case.
+    Hidden files, the output folder and the results of earlier runs are passed over, and so are
+    pictures among DICOM files.
+
+    Args:
+        path: the file or folder.
+        output: the folder of the results.
+
+    Returns:
+        The scans, sorted, each with what reads it.
+
+    Raises:
+        UserError: for a path that does not exist, holds no scan, or is the output folder.
+    """
+    if path.is_dir():
+        return _search_folder(path, output)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder; expected: {EXPECTED}")
+    try:
+        content = recognize_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected: a file that you may read") from None
+    if content == "directory":
+        return _search_folder(path.parent, output)
+    if file_suffix(path) and not (path.suffix.lower() == ".img" and content):
+        return [(path, "file")]
+    if path.suffix.lower() == ".zip":
+        return _archive(path)
+    if content:
+        return [(path, "dicom")]
+    raise UserError(f"{path}: {path.stat().st_size} bytes that are no scan; expected: {EXPECTED}")
+
+
+def _archive(path: Path) -> list[tuple[Path, Kind]]:
+    found = _look_into(path)
+    if found == "dicom":
+        return [(path, "zip")]
+    if found == "encrypted":
+        raise UserError(f"{path}: an encrypted .zip; expected: one without a password, or the unpacked folder")
+    raise UserError(f"{path}: no DICOM file inside, or no .zip; expected: {EXPECTED}")
+
+
+def _search_folder(root: Path, output: Path | None) -> list[tuple[Path, Kind]]:
+    if output is not None and output.resolve() == root.resolve():
+        raise UserError(f"{root}: is the output folder, too; expected: an output folder of its own")
+    if (root / DATALIST).is_file():
+        return [(Path(case["image"]), "file") for case in select_cases(root, "all", masks=False)]
+    found, count = _search(root, output)
+    left_out = describe_passed_over(root, _SEARCHED)
+    if not found:
+        raise UserError(f"{root}: {'; '.join([f'{count} files and no scan', *left_out])}; expected: {EXPECTED}")
+    for line in left_out:
+        logger.warning(f"{root}: {line}")
+    return found
+
+
+def _search(root: Path, output: Path | None = None) -> tuple[list[tuple[Path, Kind]], int]:
+    """Find the scans below a folder; count the files."""
+    found: list[tuple[Path, Kind]] = []
+    of_folders: dict[Path, str] = {}
+    count = 0
+    for folder, files in walk_files(root, output):
+        count += len(files)
+        study = _study_of(files)
+        if study is not None:
+            of_folders[folder] = study
+        passed_over = PICTURE_SUFFIXES if study is not None else ()
+        scans = [file for file in files if file.name.lower().endswith(_SEARCHED)]
+        found += [(file, "file") for file in scans if not file.name.lower().endswith(passed_over)]
+        found += [(file, "zip") for file in files if file.suffix.lower() == ".zip" and _look_into(file) == "dicom"]
+    studies = _studies(of_folders)
+    if len(studies) == 1 and not found:
+        return [(root, "dicom")], count
+    return sorted([*found, *((folder, "dicom") for folder in studies)]), count
+
+
+def _may_be_dicom(path: Path) -> bool:
+    if file_suffix(path) not in ("", ".img") or path.suffix.lower() == ".zip":
+        return False
+    try:
+        return recognize_file(path) == "object"
+    except OSError:
+        return False
+
+
+def _study_of(files: Sequence[Path]) -> str | None:
+    """Find the study of a folder's DICOM files: that of a CT image, else that of any object.
+
+    Returns:
+        StudyInstanceUID; "" where all objects belong to no study, None without DICOM.
+    """
+    found: str | None = None
+    for file in filter(_may_be_dicom, files):
+        study, ct = _study(file)
+        if ct:
+            return study
+        found = found or study
+    return found
+
+
+def _look_into(path: Path) -> Literal["dicom", "encrypted", ""]:
+    """Tell whether a .zip holds a DICOM file, or else an encrypted one."""
+    encrypted = False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.flag_bits & 1:
+                    encrypted = True
+                elif not entry.is_dir():
+                    with archive.open(entry) as file:
+                        if recognize(file.read(HEAD), entry.filename) == "object":
+                            return "dicom"
+    except UNREADABLE_ZIP:
+        pass
+    return "encrypted" if encrypted else ""
+
+
+def _studies(of_folders: dict[Path, str]) -> list[Path]:
+    """One folder for each DICOM study: the deepest that holds all of it.
+
+    Studies whose folders lie in each other cannot be told apart by a folder; they stay one case,
+    and the reader lists their series. A folder of objects that belong to no study, such as hanging
+    protocols, is no case beside others.
+    """
+    studies: dict[str, list[Path]] = defaultdict(list)
+    for folder, study in of_folders.items():
+        studies[study or str(folder)].append(folder)
+    named = {study for study in of_folders.values() if study}
+    tops = {Path(os.path.commonpath(studies[study])) for study in named or studies}
+    return sorted(top for top in tops if not any(parent in tops for parent in top.parents))
+
+
+def _study(path: Path) -> tuple[str, bool]:
+    """StudyInstanceUID of a DICOM file, and whether it is a CT image.
+
+    The study is "" for an object that belongs to none; what cannot be read has one of its own, so
+    that the reader gets to see it and refuses it by name.
+    """
+    from ..io.dicom.files import UNREADABLE_FILE, read_header  # pydicom
+    from ..io.dicom.header import CT_CLASSES, get_text
+
+    own = str(path.parent)
+    try:
+        with path.open("rb") as file:
+            header = read_header(file, ["SOPClassUID", "StudyInstanceUID"])
+        sop_class = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+    except UNREADABLE_FILE:
+        return own, False
+    ct = sop_class in CT_CLASSES
+    return get_text(header, "StudyInstanceUID") or (own if ct or not sop_class else ""), ct

@@ -15,9 +15,7 @@ from ..io.volume import Scan
 def find_lung_mask(path: Path, name: str) -> Path:
     """Find the lung mask of a case.
 
-    Args:
-        path: the mask, or a folder with a mask called `name`.
-        name: what the case is called.
+    `path` is the mask, or a folder with a mask called as the case.
 
     Raises:
         UserError: if there is no such mask.
@@ -33,10 +31,6 @@ def find_lung_mask(path: Path, name: str) -> Path:
 
 def read_lung_mask(file: Path, scan: Scan) -> Lungs:
     """Read a lung mask that belongs to a scan.
-
-    Args:
-        file: the mask.
-        scan: the scan.
 
     Raises:
         UserError: if it holds other values, or lies on another grid than the scan.

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import replace_folder, unfinished_folder, write_json
 from ..inference.segmenter import PROBABILITY_STEPS
-from ..io.masks import mask_path, probability_path, write_probability, write_scan_mask
+from ..io.masks import mask_path, write_mask, write_probability
 from ..io.output_names import KEY, REPORT, foreign_files
 from ..io.volume import Affine, Note, Scan, canonical
+from ..messages import some
 from ..report.html import write_report_html
 from ..report.preview import draw_preview
 from ..report.report import build_report
@@ -129,9 +130,9 @@ class Result:
         return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in self.timer.seconds.items()}}
 
     def _write_masks(self, target: Path) -> list[Note]:
-        write_scan_mask(self.mask, self.scan, mask_path(target, self.scan))
+        write_mask(self.mask, self.scan, mask_path(target, self.scan))
         if self.levels is not None:
-            write_probability(self.levels, self.scan, probability_path(target, self.scan))
+            write_probability(self.levels, self.scan, mask_path(target, self.scan, "probability"))
         if self.scan.kind != "dicom":
             return []
         from ..io.dicom.seg import write_dicom_seg  # highdicom
@@ -158,7 +159,7 @@ def refuse_warnings(scan: Scan, notes: list[Note], strict: bool) -> None:
     """
     warnings = [note.text for note in [*scan.notes, *notes] if note.kind == "warning"]
     if strict and warnings:
-        raise UserError(f"{scan.path}: {' '.join(warnings)} Accepted with --strict: a scan without warnings")
+        raise UserError(f"{scan.path}: {' '.join(warnings)}; expected with --strict: a scan without warnings")
 
 
 def check_results(folder: Path, overwrite: bool) -> None:
@@ -173,8 +174,7 @@ def check_results(folder: Path, overwrite: bool) -> None:
         return
     foreign = foreign_files(folder)
     if foreign:
-        names = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-        raise UserError(f"{folder}: holds other results or files ({names}); expected: another OUTPUT")
+        raise UserError(f"{folder}: holds other results or files ({some(foreign)}); expected: another OUTPUT")
     if not overwrite:
         found = "holds results of another input, other weights or settings"
         raise UserError(f"{folder}: {found}; expected: another OUTPUT, or --overwrite to replace them")

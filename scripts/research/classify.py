@@ -19,7 +19,7 @@ from ..inference.inferer import BATCH_SIZE
 from ..inference.predictor import Predictor
 from ..inference.segmenter import PROBABILITY_STEPS, Segmentation, Segmenter
 from ..io.geometry_checks import check_same_grid
-from ..io.masks import classes_path, write_classes
+from ..io.masks import mask_path, write_classes
 from ..io.reading import read_scan
 from ..io.volume import Note, Scan, canonical
 from ..pipeline.case import read_case
@@ -191,7 +191,7 @@ def classify_file(
         with timer("classes"):
             classes = classifier.classify(scan, slices, found)
         with timer("write"):
-            write_classes(classes, scan, classes_path(folder, scan))
+            write_classes(classes, scan, mask_path(folder, scan, "classes"))
         notes = [*found.notes, *(Note("intensity", remark, "assumption") for remark in slices.map.remarks)]
         report = build_report(
             scan,

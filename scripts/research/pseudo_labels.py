@@ -20,7 +20,7 @@ from ..inference.building import preprocessing_from_metadata
 from ..inference.predictor import Predictor
 from ..io.images import is_picture
 from ..io.nifti.writing import header_from_affine, write_bytes
-from ..io.reading import read_grid, read_voxels
+from ..io.reading import read_grid, read_label
 from ..transforms.postprocessing import PRED, ScanProbabilities
 from ..transforms.preprocessing import IMAGE
 
@@ -68,7 +68,9 @@ def _write(levels: NDArray[np.uint8], image: str, path: Path) -> None:
     if is_picture(image):
         Image.fromarray(np.ascontiguousarray(levels[..., 0].T)).save(path)
         return
-    header = header_from_affine(read_grid(Path(image))[1], (levels.shape[0], levels.shape[1], levels.shape[2]))
+    header = header_from_affine(
+        np.asarray(read_grid(Path(image)).affine), (levels.shape[0], levels.shape[1], levels.shape[2])
+    )
     write_bytes(header, lambda k: levels[..., k], path, "probability of infection times 255")
 
 
@@ -107,7 +109,8 @@ def pseudo_labelled(
 
 def _confident_slices(label: Path, confidence: float) -> NDArray[np.bool_]:
     """Return whether each slice along the stored third axis is confident."""
-    stack = np.asarray(Image.open(label))[..., None] if is_picture(str(label)) else read_voxels(label)
+    levels = read_label(label)
+    stack = levels if levels.ndim == 3 else levels[..., None]
     probability = stack.reshape(-1, stack.shape[2]) / SCALE
     doubtful = probability >= DOUBTFUL
     sure = np.maximum(probability, 1 - probability)

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.datalist import Case, Fold, describe, read_datalist, select_cases
+from ..data.datalist import Fold, describe, read_datalist, select_cases
+from ..data.layouts.case import Case
 from ..data.layouts.registry import DATALIST
 from ..errors import UserError
 from ..files import unfinished_folder, write_json

@@ -209,8 +209,16 @@ def _check_finite(found: ValueRange, name: str) -> list[str]:
     return [f"{share:.2%} of the values are NaN or infinite and are taken for air"] if share > 0 else []
 
 
-def to_hounsfield(values: Tensor, intensity: str = "auto", picture: bool = False, name: str = "image") -> Tensor:
-    """Map the stored values of a whole scan to HU; log the remarks of `plan_hounsfield`.
+def to_hounsfield(
+    values: Tensor,
+    intensity: str = "auto",
+    picture: bool = False,
+    name: str = "image",
+    named: Padding | None = None,
+) -> Tensor:
+    """Map the stored values of a whole scan to HU; see `plan_hounsfield`, whose remarks are logged.
+
+    Padding that the scan's header names is `named`.
 
     Returns:
         HU, float32, the same shape, >= -1024 unless a window says otherwise.
@@ -220,7 +228,7 @@ def to_hounsfield(values: Tensor, intensity: str = "auto", picture: bool = False
     if values.ndim == 4 and values.shape[0] == 1:
         volume = values.as_tensor()[0] if isinstance(values, MetaTensor) else values[0]
         hounsfield = not picture and isinstance(parse_intensity(intensity), str)
-        found, padding = watch_values(lambda index: volume[..., index], volume.shape[-1], hounsfield)
+        found, padding = watch_values(lambda index: volume[..., index], volume.shape[-1], hounsfield, named)
     else:
         found = ValueRange.of(values)
     plan = plan_hounsfield(found, intensity, picture, name, padding)
@@ -252,6 +260,7 @@ class IntensityGuardd(MapTransform):
                 item.get("intensity") or self.intensity,
                 picture=bool(meta.get("picture", False)),
                 name=str(meta.get("filename_or_obj", key)),
+                named=Padding(*map(float, meta["padding"])) if "padding" in meta else None,
             )
         return item
 

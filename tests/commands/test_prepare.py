@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from scripts.commands.prepare import prepare
-from scripts.data.datalist import build_datalist, read_datalist, select_cases
+from scripts.data.datalist import read_datalist, select_cases
 from scripts.data.layouts import prepared
+from scripts.data.layouts.build import build_datalist
 from scripts.errors import UserError
 from scripts.files import UNFINISHED
 
@@ -177,7 +178,7 @@ def siblings(out: Path) -> list[str]:
     return sorted(path.name for path in out.parent.iterdir()) if out.parent.exists() else []
 
 
-@pytest.mark.parametrize("step", ["_put", "_write_json", "replace_folder"])
+@pytest.mark.parametrize("step", ["_put", "write_json", "replace_folder"])
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
 def test_an_interrupted_run_leaves_nothing(source, out, monkeypatch, step, failure):
     def fail(*_args):
@@ -189,7 +190,7 @@ def test_an_interrupted_run_leaves_nothing(source, out, monkeypatch, step, failu
     assert siblings(out) == []
 
 
-@pytest.mark.parametrize("step", ["_put", "_write_json", "rename"])
+@pytest.mark.parametrize("step", ["_put", "write_json", "rename"])
 def test_an_interrupted_overwrite_leaves_the_earlier_output(source, out, monkeypatch, step):
     prepare([source], out, folds=2)
     before = content(out)
@@ -226,7 +227,7 @@ def test_where_links_are_not_possible_copying_is_named(source, out, monkeypatch)
         raise OSError("privilege not held")
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
-    with pytest.raises(UserError, match=r"privilege not held.*expected is --copy"):
+    with pytest.raises(UserError, match=r"privilege not held.*expected: --copy"):
         prepare([source], out, folds=2)
     assert siblings(out) == []
 

@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scripts.data.datalist import build_datalist, describe, read_datalist, select_cases
+from scripts.data.datalist import describe, read_datalist, select_cases
+from scripts.data.layouts.build import build_datalist
 from scripts.data.splits import SLICE_WARNING, check_patient_disjoint, patients_of
 from scripts.errors import UserError
 
@@ -102,7 +103,7 @@ def test_paths_do_not_depend_on_the_working_folder(by_hand, monkeypatch):
 
 @pytest.mark.parametrize("fold", [2, -1, "0", "t", ["a", "t"], []])
 def test_a_fold_that_does_not_exist(by_hand, fold):
-    with pytest.raises(UserError, match=r"fold .*, expected: 0, 1; or names of training cases"):
+    with pytest.raises(UserError, match=r"fold .*; expected: 0, 1; or names of training cases"):
         select_cases(by_hand, "training", fold)
 
 
@@ -121,7 +122,7 @@ def test_nothing_to_choose_says_what_there_is(by_hand):
     write(by_hand, **{**content, "test": []})
     with pytest.raises(UserError, match=r"no cases for split test .* training 4, test 0"):
         select_cases(by_hand, "test")
-    with pytest.raises(UserError, match="split: 'valid', expected: training, validation"):
+    with pytest.raises(UserError, match="split: 'valid'; expected: training, validation"):
         select_cases(by_hand, "valid")
 
 
@@ -167,11 +168,11 @@ def test_every_missing_file_is_listed(by_hand):
         ({"unlabelled": [{"image": "a.nii.gz"}]}, "unlabelled: not a list that is known"),
         ({"training": [{"image": "a.nii.gz"}]}, r"training\[0\]: no label"),
         ({"test": [{"label": "a.nii.gz"}]}, r"test\[0\]: no image"),
-        ({"unlabeled": ["a.nii.gz"]}, r"unlabeled\[0\]: 'a.nii.gz', expected is an object"),
-        ({"unlabeled": [{"image": 3}]}, "image 3, expected is text"),
-        ({"unlabeled": [{"image": "a.nii.gz", "fold": "0"}]}, "fold '0', expected is a whole number"),
+        ({"unlabeled": ["a.nii.gz"]}, r"unlabeled\[0\]: 'a.nii.gz'; expected: an object"),
+        ({"unlabeled": [{"image": 3}]}, "image 3; expected: text"),
+        ({"unlabeled": [{"image": "a.nii.gz", "fold": "0"}]}, "fold '0'; expected: a whole number"),
         ({"unlabeled": [{"image": "a.nii.gz", "fold": True}]}, "fold True"),
-        ({"unlabeled": [{"image": "a.nii.gz", "patient": 7}]}, "patient 7, expected is text or null"),
+        ({"unlabeled": [{"image": "a.nii.gz", "patient": 7}]}, "patient 7; expected: text or null"),
         ({"unlabeled": [{"image": "a.nii.gz", "slices": [1, -2]}]}, r"slices \[1, -2\]"),
         ({"unlabeled": [{"image": "a.nii.gz", "slices": []}]}, r"slices \[\]"),
         ({"unlabeled": [{"image": "a.nii.gz"}, {"image": "b/a.nii.gz"}]}, "duplicate case name 'a'"),
@@ -193,7 +194,7 @@ def test_what_is_no_json(tmp_path):
     (tmp_path / "datalist.json").write_text("[]")
     with pytest.raises(UserError, match="holds a list"):
         read_datalist(tmp_path)
-    with pytest.raises(UserError, match="not a folder"):
+    with pytest.raises(UserError, match="no such folder"):
         read_datalist(tmp_path / "absent")
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.data.datalist import build_datalist
-from scripts.data.layouts.files import read_values
-from scripts.data.layouts.patients import patient_of_scan, patient_of_slice, scan_name
+from scripts.data.layouts.base import new_case
+from scripts.data.layouts.build import build_datalist
+from scripts.data.layouts.patients import patient_of_scan, patient_of_slice, zenodo_name
 from scripts.data.layouts.registry import LAYOUTS, recognise
-from scripts.data.layouts.zenodo import _case
+from scripts.data.layouts.zenodo import _complete
 from scripts.errors import UserError
+from scripts.io.reading import read_label
 
 RADIOPAEDIA_PATIENTS = {f"radiopaedia_{case}" for case in (4, 7, 10, 14, 27, 29, 36, 40)}
 
@@ -35,9 +36,9 @@ def test_the_two_scans_of_a_radiopaedia_case_are_one_patient(trees):
 def test_copies_and_slices_have_the_names_and_patients_of_zenodo(trees):
     for name in trees.zenodo_names:
         copy = trees.kaggle_name(name)
-        assert scan_name(copy) == name
+        assert zenodo_name(copy) == name
         for slice_name in (f"Data-1_{copy}_1", f"Data-1_{copy}_117"):
-            assert scan_name(slice_name) == name
+            assert zenodo_name(slice_name) == name
             assert patient_of_slice(slice_name) == patient_of_scan(name)
 
 
@@ -181,7 +182,7 @@ def test_semiseg_lists_and_classes(trees):
     assert case["classes"] == str(training / "MultiClassInfection-Train/GT/3.png")
     assert case["prior"] == str(training / "MultiClassInfection-Train/Prior/3.png")
     assert case["patient"] is None
-    assert set(np.unique(read_values(Path(case["classes"])))) == {0, 1, 2}  # palette indices, not colours
+    assert set(np.unique(read_label(Path(case["classes"])))) == {0, 1, 2}  # palette indices, not colours
     assert [case["name"] for case in datalist["test"]] == ["semiseg_test_0", "semiseg_test_1"]
     assert "prior" not in datalist["test"][0]
     assert datalist["test"][1]["classes"].endswith("MultiClassInfection-Test/GT/1.png")
@@ -249,7 +250,7 @@ def test_an_unknown_tree_is_told_what_is_accepted(tmp_path):
     with pytest.raises(UserError) as error:
         recognise(tmp_path)
     assert all(f"{layout.name}: {layout.tree}" in str(error.value) for layout in LAYOUTS)
-    with pytest.raises(UserError, match="not a folder"):
+    with pytest.raises(UserError, match="no such folder"):
         recognise(tmp_path / "absent")
 
 
@@ -306,8 +307,7 @@ def test_real_covid_semiseg():
     ("name", "window"), [("radiopaedia_7_85703_0", "-1400,171"), ("radiopaedia_4_85506_1", "-1350,150")]
 )
 def test_windows_of_radiopaedia_volumes_are_those_that_were_measured(name, window):
-    """Recovered from air, fat and muscle; [-1250,
-    250] puts lung about 100 HU too high (docs/data.md)."""
-    case = _case(name, Path(f"{name}.nii.gz"), Path("label.nii.gz"), None, False)
+    """Recovered from air, fat and muscle; [-1250, 250] puts lung about 100 HU too high."""
+    case = _complete(new_case(name, Path(f"{name}.nii.gz"), None), False)
     assert case["intensity"] == f"window:{window}"
     assert "1250" not in case["intensity"]

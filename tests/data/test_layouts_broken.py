@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.data.datalist import build_datalist
-from scripts.data.layouts.files import read_header
+from scripts.data.layouts.build import build_datalist
 from scripts.errors import UserError
+from scripts.io.reading import read_grid
 
 
 def error_lines(folder: Path) -> list[str]:
@@ -54,7 +54,7 @@ def test_every_offender_is_listed_not_only_the_first(trees):
         (labels / "coronacases_002.nii.gz", "without an image"),
         (labels / "coronacases_003.nii.gz", "has 6 x 5 x 3 voxels .*those of .*003.nii.gz, 6 x 5 x 4"),
         (labels / "coronacases_004.nii.gz", "5 mm off its image"),
-        (labels / "coronacases_005.nii.gz", "label values 7, 9, expected: 0, 1$"),
+        (labels / "coronacases_005.nii.gz", "label values 7, 9; expected: 0, 1$"),
         (images / "coronacases_006.nii.gz", r"2 volumes \(6 x 5 x 4 x 2\)"),
         (images / "coronacases_007.nii.gz", "truncated|cannot be read"),
         (images / "coronacases_008.nii.gz", "cannot be read"),
@@ -115,7 +115,7 @@ def test_label_values_that_are_no_codes(trees):
     trees.volume(root / "labels" / "b.nii.gz", (1, 2, 3))
     lines = error_lines(root)
     assert "0.25, nan" in lines[0]
-    assert "label values 2, 3, expected: 0, 1, 255" in lines[1]
+    assert "label values 2, 3; expected: 0, 1, 255" in lines[1]
 
 
 def test_semiseg_class_codes_and_picture_sizes(trees):
@@ -127,7 +127,7 @@ def test_semiseg_class_codes_and_picture_sizes(trees):
     lines = error_lines(dataset.parent)
     assert len(lines) == 4
     joined = "\n".join(lines)
-    assert re.search(r"GT/1.png: label values 40, expected: 0, 1, 2, 38, 75$", joined, re.MULTILINE)
+    assert re.search(r"GT/1.png: label values 40; expected: 0, 1, 2, 38, 75$", joined, re.MULTILINE)
     assert re.search(r"Prior/2.png: a picture of 7 x 9; expected: a picture of 9 x 7 as .*2.jpg", joined)
     assert re.search(r"Doctor-label/GT/3.png: label values 128", joined)
     assert re.search(r"Imgs/4.jpg: no multi-class label '4'", joined)
@@ -147,7 +147,7 @@ def test_kaggle_table_and_disk_disagree(trees):
     (root / "metadata.csv").write_text("ct,mask\nx,y\n")
     assert "ct_scan" in error_lines(root)[0]
     (root / "metadata.csv").write_text("")
-    assert "metadata.csv: cannot be read" in error_lines(root)[0]
+    assert "metadata.csv: cannot be read (" in error_lines(root)[0]
 
 
 def test_medseg_without_its_labels(trees):
@@ -170,26 +170,26 @@ def test_mosmed_mask_without_a_study_and_a_study_in_two_groups(trees):
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.95, 0.999])
 def test_a_truncated_volume_is_found_wherever_it_ends(trees, suffix, share):
     path = trees.ct(trees.folder / f"scan{suffix}", shape=(40, 40, 30))
-    assert read_header(path).shape == (40, 40, 30)
+    assert read_grid(path).shape == (40, 40, 30)
     cut(path, share)
     with pytest.raises(UserError, match=re.escape(str(path))):
-        read_header(path)
+        read_grid(path)
 
 
 def test_how_much_of_a_truncated_volume_is_there_is_told(trees):
     path = trees.ct(trees.folder / "scan.nii", shape=(40, 40, 30))
     cut(path, 0.5)
     with pytest.raises(UserError, match=f"truncated, {path.stat().st_size} bytes of {352 + 40 * 40 * 30 * 2}"):
-        read_header(path)
+        read_grid(path)
 
 
 def test_gzip_in_several_members_or_with_more_behind_is_whole(trees):
     plain = trees.ct(trees.folder / "scan.nii", shape=(40, 40, 30)).read_bytes()
     path = trees.folder / "scan.nii.gz"
     path.write_bytes(gzip.compress(plain[:10000]) + gzip.compress(plain[10000:]))
-    assert read_header(path).slices == 30
+    assert read_grid(path).slices == 30
     path.write_bytes(gzip.compress(plain + b"behind"))
-    assert read_header(path).slices == 30
+    assert read_grid(path).slices == 30
 
 
 def test_a_damaged_label_of_full_length_is_found(trees):
@@ -205,10 +205,10 @@ def test_a_damaged_label_of_full_length_is_found(trees):
 def test_a_truncated_picture_is_found(trees, suffix):
     path = trees.folder / f"slice.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 48), dtype=np.uint8)).save(path)
-    assert read_header(path).shape == (48, 64)
+    assert read_grid(path).shape == (48, 64)
     cut(path, 0.6)
     with pytest.raises(UserError, match="cannot be read"):
-        read_header(path)
+        read_grid(path)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
@@ -216,13 +216,13 @@ def test_grey_saved_as_colour_is_grey_and_colour_is_refused(trees, mode):
     path = trees.folder / "slice.png"
     grey = Image.fromarray(np.arange(63, dtype=np.uint8).reshape(7, 9))
     grey.convert(mode).save(path)
-    assert read_header(path).shape == (9, 7)
+    assert read_grid(path).shape == (9, 7)
     if mode != "LA":
         coloured = grey.convert(mode)
         coloured.putpixel((2, 3), (10, 20, 30))
         coloured.save(path)
         with pytest.raises(UserError, match="in colour"):
-            read_header(path)
+            read_grid(path)
 
 
 def test_an_affine_that_maps_nothing(trees):
@@ -231,4 +231,4 @@ def test_an_affine_that_maps_nothing(trees):
     header.set_sform(np.diag([0, 1, 1, 1.0]), code=1)
     nib.save(nib.Nifti1Image(np.zeros(trees.shape, np.uint8), None, header), path)
     with pytest.raises(UserError, match="singular affine"):
-        read_header(path)
+        read_grid(path)

@@ -16,7 +16,8 @@ import torch
 from nibabel.affines import apply_affine
 from PIL import Image
 
-from scripts.data.datalist import build_datalist, describe, select_cases
+from scripts.data.datalist import describe, select_cases
+from scripts.data.layouts.build import build_datalist
 from scripts.data.slices import SliceDataset
 from scripts.errors import UserError, find_user_error
 from scripts.inference.calibration import calibrate

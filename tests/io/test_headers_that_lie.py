@@ -12,9 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scripts.data.layouts.files import read_header
 from scripts.errors import UserError
-from scripts.io.reading import read_scan
+from scripts.io.reading import read_grid, read_scan
 from scripts.pipeline.discovery import find_scans
 from scripts.pipeline.inputs import expand_inputs
 from scripts.transforms.preprocessing import load_image
@@ -70,7 +69,7 @@ def test_the_voxels_are_found_by_the_size_of_the_file(tmp_path, ending, offset, 
     scan = read_scan(path)
     np.testing.assert_array_equal(scan.values, voxels())
     np.testing.assert_array_equal(through_monai(path)[0].numpy(), voxels())
-    assert read_header(path).shape == SHAPE
+    assert read_grid(path).shape == SHAPE
     told = [note for note in scan.notes if note.code == "voxel_offset"]
     assert bool(told) == (offset != 348 + len(between))
     assert not told or f"byte {348 + len(between)}" in told[0].text
@@ -87,7 +86,7 @@ def test_what_cannot_be_is_refused_by_every_entry(tmp_path, ending, offset, behi
     if behind is None:
         content = path.read_bytes() if ending == "nii" else gzip.decompress(path.read_bytes())
         path.write_bytes(content[:-8] if ending == "nii" else gzip.compress(content[:-8]))
-    for read in (read_scan, through_monai, read_header):
+    for read in (read_scan, through_monai, read_grid):
         with pytest.raises(UserError, match="scan") as caught:
             read(path)
         assert found in str(caught.value)
@@ -112,16 +111,16 @@ def test_bytes_behind_the_voxels_warn(tmp_path):
 def test_every_entry_places_the_scan_alike(tmp_path, fields):
     path = write(tmp_path / "scan.nii.gz", 352, **fields)
     image = through_monai(path)
-    for affine in (read_scan(path).affine, read_header(path).affine, image.affine.numpy()):
+    for affine in (read_scan(path).affine, read_grid(path).affine, image.affine.numpy()):
         corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(SHAPE) - 1)
         placed = [corners @ one[:3, :3].T + one[:3, 3] for one in (affine, AFFINE)]
         np.testing.assert_allclose(*placed, atol=0.01)
-    assert tuple(image.shape[1:]) == SHAPE == read_header(path).shape
+    assert tuple(image.shape[1:]) == SHAPE == read_grid(path).shape
 
 
 def test_a_quaternion_far_from_a_rotation_is_refused_by_every_entry(tmp_path):
     path = write(tmp_path / "scan.nii.gz", 352, sform_code=0, quatern_b=0.9, quatern_c=0.9)
-    for read in (read_scan, through_monai, read_header):
+    for read in (read_scan, through_monai, read_grid):
         with pytest.raises(UserError, match="scan") as caught:
             read(path)
         assert "qform without a rotation" in str(caught.value)

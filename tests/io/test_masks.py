@@ -14,10 +14,8 @@ from scripts.errors import UserError
 from scripts.io.masks import (
     MaskWriter,
     mask_path,
-    probability_path,
     write_mask,
     write_probability,
-    write_scan_mask,
 )
 from scripts.io.reading import read_scan
 from scripts.io.volume import Scan
@@ -143,7 +141,7 @@ def test_every_orientation_comes_back(orientation: str, ending: str, tmp_path: P
     else:
         itk_scan(path, affine)
     scan, mask = read_scan(path), blob()
-    written = write_scan_mask(mask, scan, mask_path(tmp_path, scan))
+    written = write_mask(mask, scan, mask_path(tmp_path, scan))
     assert written.name == f"infection.{ending}"
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(written))).T, mask)
     np.testing.assert_allclose(places(written), places(path), atol=1e-5)
@@ -195,12 +193,12 @@ def test_slices_without_a_third_axis_and_chosen_volumes(ending: str, tmp_path: P
     whole.SetOrigin((10, 20, 30))
     sitk.WriteImage(sitk.JoinSeries([whole, whole]), str(series))
     scan = read_scan(flat)
-    written = write_scan_mask(blob((18, 20, 1)), scan, mask_path(tmp_path, scan))
+    written = write_mask(blob((18, 20, 1)), scan, mask_path(tmp_path, scan))
     found = sitk.ReadImage(str(written))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(found).T, blob((18, 20, 1))[..., 0])
     np.testing.assert_array_equal(places(written), places(flat))
     scan = read_scan(series, 2)
-    written = write_scan_mask(blob(), scan, mask_path(tmp_path, scan))
+    written = write_mask(blob(), scan, mask_path(tmp_path, scan))
     assert sitk.ReadImage(str(written)).GetSize() == SHAPE
     np.testing.assert_allclose(read_scan(written).affine, scan.affine)
     np.testing.assert_array_equal(read_scan(written).values, blob())
@@ -246,20 +244,20 @@ def test_the_mask_of_dicom_is_nifti_in_scanner_coordinates(tmp_path: Path) -> No
     affine[:3, 3] = 101.5, -20.25, -330.5
     scan = dicom_scan(affine)
     assert mask_path(tmp_path, scan).name == "infection.nii.gz"
-    found = nib.load(write_scan_mask(blob(), scan, mask_path(tmp_path, scan)))
+    found = nib.load(write_mask(blob(), scan, mask_path(tmp_path, scan)))
     header = found.header
     assert (int(header["sform_code"]), int(header["qform_code"]), header.get_xyzt_units()[0]) == (1, 1, "mm")
     np.testing.assert_allclose(found.get_sform(), affine, atol=1e-4)
     np.testing.assert_allclose(found.get_qform(), affine, atol=1e-3)
     np.testing.assert_array_equal(np.asarray(found.dataobj), blob())
     with pytest.raises(UserError, match="P001: has"):
-        write_scan_mask(blob((18, 20, 21)), scan, tmp_path / "other.nii.gz")
+        write_mask(blob((18, 20, 21)), scan, tmp_path / "other.nii.gz")
 
 
 def test_a_tilt_is_not_put_into_the_qform(tmp_path: Path) -> None:
     affine = np.diag([-0.7, -0.8, 5.0, 1.0])
     affine[1, 2] = 1.5
-    found = nib.load(write_scan_mask(blob(), dicom_scan(affine), tmp_path / "mask.nii.gz"))
+    found = nib.load(write_mask(blob(), dicom_scan(affine), tmp_path / "mask.nii.gz"))
     assert int(found.header["qform_code"]) == 0
     np.testing.assert_allclose(found.affine, affine, atol=1e-6)
 
@@ -272,7 +270,7 @@ def test_probabilities_are_bytes_with_a_slope(ending: str, tmp_path: Path) -> No
     affine = rigid(Rotation.from_euler("x", 5, degrees=True))
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), affine), tmp_path / "scan.nii.gz")
     scan = dicom_scan(affine) if ending == "dicom" else read_scan(tmp_path / "scan.nii.gz")
-    written = write_probability(levels, scan, probability_path(tmp_path, scan))
+    written = write_probability(levels, scan, mask_path(tmp_path, scan, "probability"))
     found = nib.load(written)
     assert written.name == "probability.nii.gz"
     assert found.get_data_dtype() == np.uint8
@@ -289,7 +287,7 @@ def test_probabilities_are_bytes_with_a_slope(ending: str, tmp_path: Path) -> No
 def test_probabilities_of_itk_files_are_levels(ending: str, tmp_path: Path) -> None:
     path = itk_scan(tmp_path / f"scan.{ending}", rigid(Rotation.identity()))
     scan, levels = read_scan(path), np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
-    written = write_probability(levels, scan, probability_path(tmp_path, scan))
+    written = write_probability(levels, scan, mask_path(tmp_path, scan, "probability"))
     assert written.name == f"probability.{ending}"
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(written))).T, levels)
     np.testing.assert_array_equal(places(written), places(path))
@@ -301,8 +299,8 @@ def test_a_pictures_results_are_pictures(tmp_path: Path) -> None:
     levels = np.zeros((24, 16, 1), np.uint8)
     levels[20, 3] = 128
     written = (
-        write_scan_mask(levels // 128, scan, mask_path(tmp_path, scan)),
-        write_probability(levels, scan, probability_path(tmp_path, scan)),
+        write_mask(levels // 128, scan, mask_path(tmp_path, scan)),
+        write_probability(levels, scan, mask_path(tmp_path, scan, "probability")),
     )
     assert [path.name for path in written] == ["infection.png", "probability.png"]
     for path, value in zip(written, (255, 128), strict=True):

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from scripts.errors import UserError
-from scripts.io.masks import mask_path, write_scan_mask
+from scripts.io.masks import mask_path, write_mask
 from scripts.io.memory import scan_from_memory
 from scripts.io.reading import read_scan
 
@@ -79,7 +79,7 @@ def test_one_of_several_volumes(flip: int) -> None:
         (np.zeros((20, 24, 6)), None, "without its affine"),
         ("scan.nii", None, "a str"),
         (np.zeros((20, 24, 6), complex), AFFINE, "complex128"),
-        (np.zeros((20, 24, 6)), np.eye(3), "NaN or infinite|4 x 4"),
+        (np.zeros((20, 24, 6)), np.eye(3), "shape"),
         (np.zeros((20, 24, 6)), np.zeros((4, 4)), "singular"),
         (sitk.Image([20, 24, 6], sitk.sitkVectorUInt8, 3), None, "3 values a voxel"),
     ],
@@ -97,6 +97,6 @@ def test_an_affine_without_a_voxel_size_measures_nothing() -> None:
 def test_its_mask_is_written_as_nifti(file: Path, tmp_path: Path) -> None:
     scan = scan_from_memory(sitk.ReadImage(str(file)))
     path = mask_path(tmp_path, scan)
-    written = nib.load(write_scan_mask(np.ones(scan.values.shape, np.uint8), scan, path))
+    written = nib.load(write_mask(np.ones(scan.values.shape, np.uint8), scan, path))
     assert path.name == "infection.nii.gz"
     np.testing.assert_allclose(written.affine, scan.affine, atol=1e-5)

@@ -49,7 +49,7 @@ def pelvis() -> np.ndarray:
 
 
 def test_a_whole_body_without_lungs_is_refused_with_file_finding_and_remedy() -> None:
-    with pytest.raises(UserError, match=r"^case\.nii\.gz: No lung is seen: .* Accepted: a CT of the chest in HU$"):
+    with pytest.raises(UserError, match=r"^case\.nii\.gz: No lung is seen: .*; expected: a CT of the chest in HU$"):
         check(pelvis())
 
 

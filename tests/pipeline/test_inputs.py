@@ -9,7 +9,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from scripts.errors import UserError
-from scripts.pipeline.inputs import Case, expand_inputs
+from scripts.pipeline.inputs import ScanInput, expand_inputs
 
 
 def touch(root: Path, *names: str) -> None:
@@ -32,7 +32,7 @@ def slices(folder: Path, study: str, names: tuple[str, ...] = ("IM1", "IM2")) ->
     return folder
 
 
-def listed(cases: list[Case], root: Path) -> list[tuple[str, str, str]]:
+def listed(cases: list[ScanInput], root: Path) -> list[tuple[str, str, str]]:
     return [(case.source.relative_to(root).as_posix(), case.kind, case.folder) for case in cases]
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from ...errors import UserError
 from ...transforms.labels import CLASS_CODES
 from .case import Case, ListName
+from .files import list_files
+from .patients import patient_of_scan
 
 BINARY = frozenset({0, 1})
 PICTURE_BINARY = frozenset({0, 1, 255})
@@ -67,15 +69,7 @@ def listing_error(headline: str, lines: Sequence[str]) -> UserError:
 def pair(
     images: Mapping[str, Path], partners: Mapping[str, Path], what: str, folder: Path, problems: list[str]
 ) -> list[str]:
-    """Return names that are on both sides, sorted; add a line to `problems` for each other.
-
-    Args:
-        images: images by name.
-        partners: labels or masks by the same names.
-        what: what the partner is called in the lines ("label").
-        folder: where the partner was looked for.
-        problems: gets the lines.
-    """
+    """Return names that are on both sides, sorted; add a line to `problems` for each other."""
     for name in sorted(images.keys() - partners.keys()):
         problems.append(f"{images[name]}: no {what} '{name}' in {folder}")
     for name in sorted(partners.keys() - images.keys()):
@@ -89,3 +83,35 @@ def new_case(name: str, image: Path, patient: str | None, label: Path | None = N
     if label is not None:
         case["label"] = str(label)
     return case
+
+
+def paired_cases(
+    images: Path,
+    labels: Path,
+    suffixes: tuple[str, ...],
+    problems: list[str],
+    prefix: str = "",
+    patient: Callable[[str], str | None] = patient_of_scan,
+    lungs: Path | None = None,
+) -> list[Case]:
+    """Pair the files of two folders by their names, and lung masks of a third where it is there.
+
+    Args:
+        images: folder of the images.
+        labels: folder of the labels.
+        suffixes: endings of both.
+        problems: gets one line for each file without its partner.
+        prefix: what the names of cases begin with.
+        patient: from a file's name to its patient.
+        lungs: folder of the lung masks.
+    """
+    found, marked = list_files(images, suffixes, problems), list_files(labels, suffixes, problems)
+    masks = list_files(lungs, suffixes, problems) if lungs else {}
+    if lungs and masks:
+        pair(found, masks, "lung mask", lungs, problems)
+    cases = []
+    for stem in pair(found, marked, "label", labels, problems):
+        cases.append(new_case(f"{prefix}{stem}", found[stem], patient(stem), marked[stem]))
+        if stem in masks:
+            cases[-1]["lung"] = str(masks[stem])
+    return cases

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..splits import assign_folds, check_patient_disjoint, unknown_patients_warning
 from .base import listing_error
-from .case import FILE_KEYS, LIST_NAMES, Case, Datalist
+from .case import LIST_NAMES, Case, Datalist, all_cases, new_datalist
 from .checks import Facts, check_findings
 from .registry import overlap_warnings, recognise
 
@@ -34,38 +34,21 @@ def build_datalist(
         UserError: a folder that is no known data set, or every offender of the trees, one line
             each.
     """
-    datalist = _empty(folds, seed, split)
+    datalist = new_datalist(split=split, folds=folds, seed=seed)
     facts, problems = Facts(), list[str]()
     for source in (path.resolve() for path in sources):
         problems += _add_source(datalist, facts, source)
-    problems += _duplicates([case for name in LIST_NAMES for case in datalist[name]])
+    problems += _duplicates(all_cases(datalist))
     if problems:
         raise listing_error(f"{len(problems)} problems in {', '.join(map(str, sources))}:", problems)
     _split(datalist, facts)
     return datalist, facts
 
 
-def _empty(folds: int, seed: int, split: str) -> Datalist:
-    return Datalist(
-        name="",
-        layout="",
-        split=split,
-        folds=folds,
-        seed=seed,
-        synthetic=False,
-        warnings=[],
-        training=[],
-        test=[],
-        unlabeled=[],
-    )
-
-
 def _add_source(datalist: Datalist, facts: Facts, source: Path) -> list[str]:
     layout, root = recognise(source)
     found = layout.collect(root)
-    learned = check_findings(found, source.name)
-    facts.slices |= learned.slices
-    facts.infected |= learned.infected
+    check_findings(found, source.name, facts)
     datalist["name"] = "+".join(filter(None, [datalist["name"], source.name]))
     datalist["layout"] = "+".join(filter(None, [datalist["layout"], layout.name]))
     datalist["synthetic"] |= found.synthetic
@@ -96,16 +79,3 @@ def _duplicates(cases: Sequence[Case]) -> list[str]:
             problems.append(f"{case['image']}: duplicate case name '{case['name']}', so has {first[case['name']]}")
         first.setdefault(case["name"], case["image"])
     return problems
-
-
-def relative_to(datalist: Datalist, folder: Path) -> Datalist:
-    """The same list with paths relative to a folder that holds the files."""
-    result = Datalist(**datalist)
-    for name in LIST_NAMES:
-        result[name] = [_relative_case(case, folder) for case in datalist[name]]
-    return result
-
-
-def _relative_case(case: Case, folder: Path) -> Case:
-    relative = {key: Path(case[key]).relative_to(folder).as_posix() for key in FILE_KEYS if key in case}
-    return Case(**{**case, **relative})  # type: ignore[typeddict-item]

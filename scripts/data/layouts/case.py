@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from collections.abc import Callable
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 ListName = Literal["training", "test", "unlabeled"]
 LIST_NAMES: tuple[ListName, ...] = ("training", "test", "unlabeled")
@@ -14,7 +15,7 @@ SPLITS = ("patient", "slice")
 
 
 class Case(TypedDict):
-    """One volume (NIfTI), a part of its slices, or one slice as a picture (PNG, JPG).
+    """One volume (NIfTI), a part of its slices, or one slice as a picture (PNG, JPG, BMP).
 
     Attributes:
         name: unique among all cases of a list; the name of its folder and of its row in tables.
@@ -80,3 +81,24 @@ class Datalist(TypedDict):
     training: list[Case]
     test: list[Case]
     unlabeled: list[Case]
+
+
+def new_datalist(**known: Any) -> Datalist:
+    """Return a list without cases, but for what is known."""
+    empty = {"name": "", "layout": "", "split": "patient", "folds": 0, "seed": 0, "synthetic": False, "warnings": []}
+    return cast(Datalist, {**empty, **{name: [] for name in LIST_NAMES}, **known})
+
+
+def all_cases(datalist: Datalist) -> list[Case]:
+    """Return the cases of all lists."""
+    return [case for name in LIST_NAMES for case in datalist[name]]
+
+
+def with_paths(case: Case, path: Callable[[FileKey, str], str]) -> Case:
+    """Return a case whose files lie elsewhere: `path` gives the new path of a key's file."""
+    return cast(Case, {**case, **{key: path(key, case[key]) for key in FILE_KEYS if key in case}})
+
+
+def all_with_paths(datalist: Datalist, path: Callable[[FileKey, str], str]) -> Datalist:
+    """Return the list with all files elsewhere, see `with_paths`."""
+    return cast(Datalist, {**datalist, **{name: [with_paths(c, path) for c in datalist[name]] for name in LIST_NAMES}})

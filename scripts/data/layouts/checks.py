@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...errors import UserError
+from ...io.grids import Grid
+from ...io.reading import read_grid, read_label
 from ...transforms.labels import CODE_TOLERANCE
 from .base import CLASSES, Findings
 from .case import FILE_KEYS, LIST_NAMES, Case, FileKey
-from .files import Header, read_header, read_values
 from .partners import grid_problems
 
 _SILENT_SECONDS = 2.0  # a progress bar only for what takes longer
@@ -23,57 +24,42 @@ _SILENT_SECONDS = 2.0  # a progress bar only for what takes longer
 
 @dataclass
 class Facts:
-    """What the checks learned on their way.
+    """What the checks learned on their way."""
 
-    Attributes:
-        slices: number of slices by image path.
-        infected: for each slice whether the label marks infection, by label path.
-    """
-
-    slices: dict[str, int] = field(default_factory=dict)
+    slices: dict[str, int] = field(default_factory=dict)  # number of slices by image path
+    # for each slice whether the label marks infection, by label path
     infected: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
-def check_findings(found: Findings, title: str) -> Facts:
+def check_findings(found: Findings, title: str, facts: Facts) -> None:
     """Read every header and every label of what a layout found.
 
-    Args:
-        found: the cases; one line for each offender is added to `found.problems`.
-        title: what the progress bar says.
+    One line for each offender is added to `found.problems`; `facts` gets what is learned.
     """
-    facts = Facts()
     cases = [case for name in LIST_NAMES for case in found.cases(name)]
     for case in tqdm(cases, desc=f"checking {title}", delay=_SILENT_SECONDS, leave=False, unit="case"):
         found.problems += _check_case(case, found.label_values, facts)
     found.problems[:] = dict.fromkeys(found.problems)  # a stack's file is read once for its slices already
-    return facts
 
 
 def _check_case(case: Case, label_values: frozenset[int], facts: Facts) -> list[str]:
-    headers, problems = _read_headers(case)
-    image = headers.get("image")
-    if image is not None:
-        facts.slices[case["image"]] = image.slices
-        problems += grid_problems(case, headers)
-    if len(headers) == sum(key in case for key in FILE_KEYS):
-        problems += _check_values(case, label_values, headers, facts)
+    grids: dict[FileKey, Grid] = {}
+    problems: list[str] = []
+    keys = [key for key in FILE_KEYS if key in case]
+    for key in keys:
+        try:
+            grids[key] = read_grid(Path(case[key]))
+        except UserError as error:
+            problems.append(str(error))
+    if "image" in grids:
+        facts.slices[case["image"]] = grids["image"].slices
+        problems += grid_problems(grids)
+    if len(grids) == len(keys):
+        problems += _check_values(case, label_values, grids, facts)
     return problems
 
 
-def _read_headers(case: Case) -> tuple[dict[FileKey, Header], list[str]]:
-    headers: dict[FileKey, Header] = {}
-    problems: list[str] = []
-    for key in FILE_KEYS:
-        if key not in case:
-            continue
-        try:
-            headers[key] = read_header(Path(case[key]))
-        except UserError as error:
-            problems.append(str(error))
-    return headers, problems
-
-
-def _check_values(case: Case, label_values: frozenset[int], headers: dict[FileKey, Header], facts: Facts) -> list[str]:
+def _check_values(case: Case, label_values: frozenset[int], grids: dict[FileKey, Grid], facts: Facts) -> list[str]:
     """Read the label and the multi-class label of a case whose files all have a readable header."""
     problems: list[str] = []
     for key, expected in (("label", label_values), ("classes", CLASSES)):
@@ -81,18 +67,18 @@ def _check_values(case: Case, label_values: frozenset[int], headers: dict[FileKe
             continue
         path = Path(case[key])  # type: ignore[literal-required]
         try:
-            values = read_values(path)
+            values = read_label(path)
         except UserError as error:
             problems.append(str(error))
             continue
         problems += _values_problem(path, values, expected)
         if key == "label":
-            stored = _in_order_of_image(values, headers["label"], headers["image"])
+            stored = _in_order_of_image(values, grids["label"], grids["image"])
             facts.infected[case["label"]] = _infected_slices(stored, case.get("label_codes"))
     return problems
 
 
-def _in_order_of_image(values: NDArray[Any], label: Header, image: Header) -> NDArray[Any]:
+def _in_order_of_image(values: NDArray[Any], label: Grid, image: Grid) -> NDArray[Any]:
     """Turn a label to the stored order of its image's axes, by which slices are counted."""
     if label.affine is None or image.affine is None:
         return values
@@ -119,4 +105,4 @@ def _values_problem(path: Path, values: NDArray[Any], expected: frozenset[int]) 
     if not others.size:
         return []
     found = ", ".join(f"{value:.9g}" for value in np.unique(others)[:10])
-    return [f"{path}: label values {found}, expected: {', '.join(map(str, sorted(expected)))}"]
+    return [f"{path}: label values {found}; expected: {', '.join(map(str, sorted(expected)))}"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .base import Findings, Layout, new_case, pair
+from .base import Findings, Layout, new_case, pair, paired_cases
+from .case import Case
 from .files import VOLUMES, list_files
 from .patients import patient_of_scan
 
@@ -48,14 +49,11 @@ def _matches_uestc(root: Path) -> bool:
     return _is_uestc_part(root) or any(_is_uestc_part(root / part) for part in ("part1", "part2"))
 
 
-def _collect_uestc_part(part: Path, found: Findings, labelled: bool) -> None:
-    images = list_files(part / "image", VOLUMES, found.problems)
-    labels = list_files(part / "label", VOLUMES, found.problems)
-    for stem in pair(images, labels, "label", part / "label", found.problems):
-        name = f"uestc_{part.name}_{stem}"
-        case = new_case(name, images[stem], name, labels[stem] if labelled else None)
-        case["intensity"] = _UESTC_WINDOW
-        (found.training if labelled else found.unlabeled).append(case)
+def _uestc_cases(part: Path, problems: list[str]) -> list[Case]:
+    cases = paired_cases(part / "image", part / "label", VOLUMES, problems, f"uestc_{part.name}_")
+    for case in cases:
+        case["patient"], case["intensity"] = case["name"], _UESTC_WINDOW
+    return cases
 
 
 def _collect_uestc(root: Path) -> Findings:
@@ -64,12 +62,14 @@ def _collect_uestc(root: Path) -> Findings:
     non_expert = "labels of UESTC part1 are by non-experts"
     if _is_uestc_part(root) or not _is_uestc_part(root / "part2"):
         part = root if _is_uestc_part(root) else root / "part1"
-        _collect_uestc_part(part, found, labelled=True)
+        found.training = _uestc_cases(part, found.problems)
         found.warnings += [non_expert] if part.name == "part1" else []
         return found
-    _collect_uestc_part(root / "part2", found, labelled=True)
+    found.training = _uestc_cases(root / "part2", found.problems)
     if _is_uestc_part(root / "part1"):
-        _collect_uestc_part(root / "part1", found, labelled=False)
+        found.unlabeled = _uestc_cases(root / "part1", found.problems)
+        for case in found.unlabeled:
+            del case["label"]
         found.warnings.append(f"{non_expert}: its volumes are listed as unlabeled; name part1 as a source to use them")
     return found
 

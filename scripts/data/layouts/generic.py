@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...io.images import PICTURE_SUFFIXES, is_picture
+from ...messages import some
 from .base import PICTURE_BINARY, Findings, Layout, new_case, pair
-from .files import PICTURES, VOLUMES, is_picture, list_files, other_images
+from .files import VOLUMES, list_files, other_images
 from .patients import patient_of_scan, patient_of_slice
 
-_SUFFIXES = ", ".join(VOLUMES + PICTURES)
+_SUFFIXES = ", ".join(VOLUMES + PICTURE_SUFFIXES)
 
 
 def _matches(root: Path) -> bool:
@@ -30,12 +32,14 @@ def _collect(root: Path) -> Findings:
 
 def _list(folder: Path, found: Findings) -> dict[str, Path]:
     """List a folder's images; what is left out is told."""
-    others, hidden = other_images(folder, VOLUMES + PICTURES)
+    others, hidden = other_images(folder, VOLUMES + PICTURE_SUFFIXES)
     found.problems += [f"{path}: a format that is not read here; expected: {_SUFFIXES}" for path in others]
     if hidden:
-        names = ", ".join(path.name for path in hidden[:3]) + (", ..." if len(hidden) > 3 else "")
+        names = some([path.name for path in hidden])
         found.warnings.append(f"{folder.name}/: {len(hidden)} hidden files were passed over ({names})")
-    return list_files(folder, VOLUMES + PICTURES, found.problems)
+    return list_files(folder, VOLUMES + PICTURE_SUFFIXES, found.problems)
 
 
-GENERIC = Layout("generic", "images/ with labels/, equal file names (NIfTI, NRRD, MHA, PNG, JPG)", _matches, _collect)
+GENERIC = Layout(
+    "generic", "images/ with labels/, equal file names (NIfTI, NRRD, MHA, PNG, JPG, BMP)", _matches, _collect
+)

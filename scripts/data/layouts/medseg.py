@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import UserError
-from .base import Findings, Layout, new_case, pair
+from ...io.reading import read_grid
+from .base import Findings, Layout, new_case, paired_cases
 from .case import Case
-from .files import VOLUMES, list_files, read_header
+from .files import VOLUMES, list_files
 
 _VALUES = frozenset({0, 1, 2, 3})  # 1 ground glass, 2 consolidation, 3 pleural effusion
 _STACK, _STACK_LABEL, _STACK_LUNGS, _UNLABELED = "tr_im", "tr_mask", "tr_lungmasks_updated", "val_im"
+_VOLUME = "medseg_rp_"
 _IMAGES, _LABELS, _LUNGS = "rp_im", "rp_msk", "rp_lung_msk"
 
 
@@ -18,7 +20,7 @@ def _stack(name: str, image: Path, problems: list[str], label: Path | None = Non
     """A case that names its slices: a stack of independent slices, in different folds."""
     case = new_case(name, image, None, label)
     try:
-        case["slices"] = list(range(read_header(image).slices))
+        case["slices"] = list(range(read_grid(image).slices))
     except UserError as error:
         problems.append(str(error))
     return case
@@ -49,15 +51,10 @@ def _matches_part2(root: Path) -> bool:
 
 def _collect_part2(root: Path) -> Findings:
     found = Findings(label_values=_VALUES)
-    images, labels, lungs = (list_files(root / name, VOLUMES, found.problems) for name in (_IMAGES, _LABELS, _LUNGS))
-    if lungs:
-        pair(images, lungs, "lung mask", root / _LUNGS, found.problems)
-    for stem in pair(images, labels, "label", root / _LABELS, found.problems):
-        name = f"medseg_rp_{stem}"
-        case = new_case(name, images[stem], name, labels[stem])
-        if stem in lungs:
-            case["lung"] = str(lungs[stem])
-        found.training.append(case)
+    images, labels, lungs = (root / name for name in (_IMAGES, _LABELS, _LUNGS))
+    found.training = paired_cases(images, labels, VOLUMES, found.problems, _VOLUME, lungs=lungs)
+    for case in found.training:
+        case["patient"] = case["name"]
     return found
 
 

@@ -6,25 +6,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ...errors import UserError
-from ...io.grids import check_belongs
+from ...io.grids import Grid, check_belongs
+from ...io.reading import read_grid
 from .base import listing_error
 from .case import FILE_KEYS, Case, FileKey
-from .files import Header, read_size
 
 
-def grid_problems(case: Case, headers: Mapping[FileKey, Header]) -> list[str]:
-    """Return one line for each file of a case that does not belong to its image.
-
-    Args:
-        case: what the files are called.
-        headers: of the image, and of the other files as far as they could be read.
-    """
+def grid_problems(grids: Mapping[FileKey, Grid]) -> list[str]:
+    """Return one line for each file of a case that does not belong to its image."""
     problems = []
-    image = headers["image"].grid(case["image"])
-    for key in FILE_KEYS:
-        if key != "image" and key in headers:
+    for key in FILE_KEYS[1:]:
+        if key in grids:
             try:
-                check_belongs(headers[key].grid(case[key]), image)
+                check_belongs(grids[key], grids["image"])
             except UserError as error:
                 problems.append(str(error))
     return problems
@@ -32,10 +26,6 @@ def grid_problems(case: Case, headers: Mapping[FileKey, Header]) -> list[str]:
 
 def check_partners(cases: Iterable[Case], source: str) -> None:
     """Make sure, before any work, that every label and mask of some cases belongs to its image.
-
-    Args:
-        cases: with paths that can be opened; one without label or mask is not looked at.
-        source: the data set, for the headline where there are several offenders.
 
     Raises:
         UserError: a file that cannot be read, or lies elsewhere than its image, or is of another
@@ -54,6 +44,6 @@ def _problems(case: Case) -> list[str]:
     if len(keys) < 2:
         return []
     try:
-        return grid_problems(case, {key: read_size(Path(case[key])) for key in keys})
+        return grid_problems({key: read_grid(Path(case[key]), decode=False) for key in keys})
     except UserError as error:
         return [str(error)]

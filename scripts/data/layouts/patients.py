@@ -16,20 +16,16 @@ _RADIOPAEDIA = re.compile(
 _COVID_19_20 = re.compile(r"(?P<patient>volume-covid19-[A-Z]-\d+)(?:_.+)?")
 
 
-def scan_name(stem: str) -> str:
-    """Give a scan of Zenodo 3757476 the name it has there, whatever copy or slice of it a file is.
+def zenodo_name(stem: str) -> str:
+    """Gives a scan of Zenodo 3757476 the name it has there, whatever copy or slice of it a file is.
 
-    Args:
-        stem: file name without its extension.
+    A name that is none of its copies stays as it is.
 
-    Returns:
-        The name in Zenodo 3757476; `stem` itself when the file is no copy of one of its scans.
-
-    >>> scan_name("Data-1_coronacases_org_001_10")
+    >>> zenodo_name("Data-1_coronacases_org_001_10")
     'coronacases_001'
-    >>> scan_name("radiopaedia_org_covid-19-pneumonia-10_85902_1-dcm")
+    >>> zenodo_name("radiopaedia_org_covid-19-pneumonia-10_85902_1-dcm")
     'radiopaedia_10_85902_1'
-    >>> scan_name("study_0255")
+    >>> zenodo_name("study_0255")
     'study_0255'
     """
     if match := _CORONACASES.fullmatch(stem):
@@ -45,15 +41,12 @@ def patient_of_scan(stem: str) -> str:
     A radiopaedia case is one patient, with one or several studies and series:
     radiopaedia_<case>_<study>_<series>.
 
-    Args:
-        stem: file name of a scan or of a slice of Zenodo 3757476, without its extension.
-
     >>> patient_of_scan("radiopaedia_29_86490_1") == patient_of_scan("radiopaedia_29_86491_1")
     True
     >>> patient_of_scan("coronacases_org_004")
     'coronacases_004'
     """
-    name = scan_name(stem)
+    name = zenodo_name(stem)
     if match := _RADIOPAEDIA.fullmatch(name):
         return f"radiopaedia_{match['case']}"
     if match := _COVID_19_20.fullmatch(name):
@@ -69,6 +62,6 @@ def patient_of_slice(stem: str) -> str | None:
     >>> patient_of_slice("17") is None
     True
     """
-    name = scan_name(stem)
+    name = zenodo_name(stem)
     known = _CORONACASES.fullmatch(name) or _RADIOPAEDIA.fullmatch(name)
     return patient_of_scan(name) if known else None

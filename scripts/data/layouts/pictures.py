@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .base import PICTURE_BINARY, Findings, Layout, new_case, pair
+from ...io.images import PICTURE_SUFFIXES
+from .base import PICTURE_BINARY, Findings, Layout, new_case, paired_cases
 from .case import Case
-from .files import PICTURES, list_files
+from .files import list_files
 from .patients import patient_of_slice
 
 _TRAIN = Path("TrainingSet/LungInfection-Train/Doctor-label")
@@ -18,18 +19,13 @@ _TEST_CLASSES = Path("TestingSet/MultiClassInfection-Test")
 
 def _labelled(root: Path, images: str, labels: str, prefix: str, problems: list[str]) -> list[Case]:
     """Pair images of two folders by name; edge folders are left out."""
-    pictures = list_files(root / images, PICTURES, problems)
-    masks = list_files(root / labels, PICTURES, problems)
-    return [
-        new_case(f"{prefix}{stem}", pictures[stem], patient_of_slice(stem), masks[stem])
-        for stem in pair(pictures, masks, "label", root / labels, problems)
-    ]
+    return paired_cases(root / images, root / labels, PICTURE_SUFFIXES, problems, prefix, patient_of_slice)
 
 
 def _attach_classes(cases: list[Case], root: Path, problems: list[str]) -> None:
     """Add the multi-class label and the prior of the same picture, where the tree has them."""
-    classes = list_files(root / "GT", PICTURES, problems)
-    priors = list_files(root / "Prior", PICTURES, problems)
+    classes = list_files(root / "GT", PICTURE_SUFFIXES, problems)
+    priors = list_files(root / "Prior", PICTURE_SUFFIXES, problems)
     for case in cases:
         stem = Path(case["image"]).stem
         if stem in classes:
@@ -53,7 +49,7 @@ def _collect_semiseg(root: Path) -> Findings:
     _attach_classes(found.training, root / _TRAIN_CLASSES, found.problems)
     _attach_classes(found.test, root / _TEST_CLASSES, found.problems)
     # Pseudo-label/GT, if there, was made by a network: not a label
-    for stem, path in list_files(root / _PSEUDO / "Imgs", PICTURES, found.problems).items():
+    for stem, path in list_files(root / _PSEUDO / "Imgs", PICTURE_SUFFIXES, found.problems).items():
         found.unlabeled.append(new_case(stem, path, patient_of_slice(stem)))
     return found
 

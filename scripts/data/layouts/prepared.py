@@ -12,15 +12,14 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from ...errors import UserError
-from ...files import fit_name, replace_folder, unfinished_folder
+from ...files import fit_name, replace_folder, unfinished_folder, write_json
+from ...io.reading import file_suffix
 from .base import listing_error
-from .case import FILE_KEYS, LIST_NAMES, Case, Datalist, FileKey
-from .files import suffix_of
+from .case import FILE_KEYS, Datalist, FileKey, all_cases, all_with_paths
 from .registry import DATALIST
 
 RECORD = "prepared.json"
@@ -36,11 +35,6 @@ _FOLDERS: dict[FileKey, str] = {
 def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
     """Make sure, before any work, that writing to a folder harms nothing of the user's.
 
-    Args:
-        out: folder to write.
-        sources: data sets that are only read.
-        overwrite: whether an earlier output of `prepare` may be replaced.
-
     Raises:
         UserError: `out` lies in a source or holds one, is not empty, or holds files that `prepare`
             did not write.
@@ -48,13 +42,13 @@ def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
     target = out.resolve()
     for source in (path.resolve() for path in sources):
         if target == source or target in source.parents or source in target.parents:
-            raise UserError(f"{out}: lies in the source {source} or holds it, expected is a folder outside of it")
+            raise UserError(f"{out}: lies in the source {source} or holds it; expected: a folder outside of it")
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file, expected is a new or empty folder")
+        raise UserError(f"{out}: is a file; expected: a new or empty folder")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not overwrite:
-        raise UserError(f"{out}: is not empty, expected is a new or empty folder, or --overwrite for an earlier output")
+        raise UserError(f"{out}: is not empty; expected: a new or empty folder, or --overwrite for an earlier output")
     foreign = _not_ours(target)
     if foreign:
         raise listing_error(f"{out}: holds {len(foreign)} files that prepare did not write or that changed:", foreign)
@@ -63,10 +57,7 @@ def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
 def write_prepared(datalist: Datalist, out: Path, copy: bool) -> None:
     """Write the list and its files beside `out`, then rename the whole.
 
-    Args:
-        datalist: with absolute paths.
-        out: folder to write, checked by `check_output`; what it holds is replaced.
-        copy: copies instead of links.
+    What `out` holds is replaced; `check_output` comes first. Paths of the list are absolute.
 
     Raises:
         UserError: links are not possible here.
@@ -84,22 +75,22 @@ def _build(datalist: Datalist, built: Path, target: Path, copy: bool) -> None:
     for source, place in tqdm(places.items(), desc="copying" if copy else "linking", delay=2.0, leave=False):
         (built / place).parent.mkdir(exist_ok=True)
         _put(Path(source[1]).resolve(), built / place, target / place, copy)
-    _write_json(built / DATALIST, _with_places(datalist, places))
+    write_json(built / DATALIST, all_with_paths(datalist, lambda key, path: places[key, path]))
     names = sorted([*places.values(), DATALIST])
-    _write_json(built / RECORD, {"files": {name: _state(built / name) for name in names}})
+    write_json(built / RECORD, {"files": {name: _state(built / name) for name in names}})
 
 
 def _places(datalist: Datalist) -> dict[tuple[FileKey, str], str]:
     """Where each file goes; parts of one volume share its file."""
     places: dict[tuple[FileKey, str], str] = {}
-    for case in (case for name in LIST_NAMES for case in datalist[name]):
+    for case in all_cases(datalist):
         stem = case["name"].removesuffix(f"_fold{case['fold']}") if "slices" in case else case["name"]
         for key in (key for key in FILE_KEYS if key in case):
-            suffix = suffix_of(Path(case[key])) or ""
-            places.setdefault((key, case[key]), f"{_FOLDERS[key]}/{fit_name(stem, suffix)}")
+            place = f"{_FOLDERS[key]}/{fit_name(stem, file_suffix(Path(case[key])))}"
+            places.setdefault((key, case[key]), place)
     if len(set(places.values())) < len(places):
         names = sorted({place for place in places.values() if list(places.values()).count(place) > 1})
-        raise UserError(f"several files would become {', '.join(names)}: rename the cases")
+        raise UserError(f"several files would become {', '.join(names)}; expected: cases of different names")
     return places
 
 
@@ -110,23 +101,7 @@ def _put(source: Path, path: Path, final: Path, copy: bool) -> None:
     try:
         path.symlink_to(os.path.relpath(source, final.parent))
     except (OSError, ValueError) as error:  # no right to link, or another drive (Windows)
-        raise UserError(f"{final}: cannot link to {source} ({error}), expected is --copy") from error
-
-
-def _with_places(datalist: Datalist, places: dict[tuple[FileKey, str], str]) -> Datalist:
-    result = Datalist(**datalist)
-    for name in LIST_NAMES:
-        result[name] = [_case_with_places(case, places) for case in datalist[name]]
-    return result
-
-
-def _case_with_places(case: Case, places: dict[tuple[FileKey, str], str]) -> Case:
-    relative = {key: places[key, case[key]] for key in FILE_KEYS if key in case}
-    return Case(**{**case, **relative})  # type: ignore[typeddict-item]
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        raise UserError(f"{final}: cannot link to {source} ({error}); expected: --copy") from error
 
 
 def _state(path: Path) -> list[int] | str:

@@ -44,13 +44,11 @@ def recognise(folder: Path) -> tuple[Layout, Path]:
             `prepare`.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: not a folder")
+        raise UserError(f"{folder}: no such folder; expected: the folder of a data set")
     matches = _matches(folder, _DEPTH)
     if not matches:
         expected = [f"{layout.name}: {layout.tree}" for layout in LAYOUTS]
-        raise listing_error(
-            f"{folder}: no data set that is known here; expected is a folder that holds one of", expected
-        )
+        raise listing_error(f"{folder}: no known data set; expected: a folder that holds one of", expected)
     if len(matches) > 1:
         found = "; ".join(f"{layout.name} in {root}" for layout, root in matches)
         raise UserError(f"{folder}: matches several data sets: {found}; expected: one folder for each")
@@ -60,7 +58,7 @@ def recognise(folder: Path) -> tuple[Layout, Path]:
 def _matches(folder: Path, depth: int) -> list[tuple[Layout, Path]]:
     """Match at the folder, else those below it; nothing is looked for inside a match."""
     if (folder / DATALIST).is_file():
-        raise UserError(f"{folder}: is prepared already ({DATALIST}); name the data set it was made from")
+        raise UserError(f"{folder}: prepared already ({DATALIST}); expected: the data set that it was made from")
     here = [(layout, folder) for layout in LAYOUTS if layout.matches(folder)]
     if here or depth == 0:
         return here

@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from ...errors import UserError
-from .base import BINARY, Findings, Layout, new_case, pair
+from ...io.reading import read_label, scan_name
+from .base import BINARY, Findings, Layout, new_case, paired_cases
 from .case import Case
-from .files import VOLUMES, file_at, list_files, read_values, stem_of
-from .patients import patient_of_scan, scan_name
+from .files import VOLUMES, file_at, list_files
+from .patients import patient_of_scan, zenodo_name
 
 _IMAGES = "COVID-19-CT-Seg_20cases"
 _LABELS = "Infection_Mask"
@@ -29,24 +30,23 @@ _PHANTOM = "phantom.json"  # beside what `python -m scripts phantom` writes in t
 _KAGGLE_COLUMNS = ("ct_scan", "lung_mask", "infection_mask", "lung_and_infection_mask")
 
 
-def _case(stem: str, image: Path, label: Path, lung: Path | None, combined: bool) -> Case:
-    case = new_case(scan_name(stem), image, patient_of_scan(stem), label)
+def _complete(case: Case, combined: bool) -> Case:
+    """Give a case its name in Zenodo 3757476, the infection values and the window of the scan."""
+    case["name"] = zenodo_name(case["name"])
     if combined:
         case["label_codes"] = [_INFECTION_IN_COMBINED]
-    if lung is not None:
-        case["lung"] = str(lung)
     if case["name"].startswith("coronacases_"):
         case["intensity"] = "hu"
     elif case["name"].startswith("radiopaedia_"):
         low, high = _WINDOWS.get(case["name"], _USUAL_WINDOW)
-        case["intensity"] = "hu" if _below_zero(image) else f"window:{low},{high}"
+        case["intensity"] = "hu" if _below_zero(Path(case["image"])) else f"window:{low},{high}"
     return case
 
 
 def _below_zero(image: Path) -> bool:
     """Whether a volume holds HU: some copies of the windowed volumes were brought back to them."""
     try:
-        return bool(read_values(image).min() < 0)
+        return bool(read_label(image).min() < 0)
     except UserError:
         return False  # the checks say what is wrong with the file
 
@@ -67,14 +67,10 @@ def _collect_zenodo(root: Path) -> Findings:
     if (root / _PHANTOM).is_file():
         found.synthetic = True
         found.warnings.append("synthetic phantoms: figures say nothing about patients")
-    label_folder = _unpacked(root, _COMBINED if combined else _LABELS)
-    images = list_files(_unpacked(root, _IMAGES), VOLUMES, found.problems)
-    labels = list_files(label_folder, VOLUMES, found.problems)
-    lungs = list_files(_unpacked(root, _LUNGS), VOLUMES, found.problems)
-    if lungs:
-        pair(images, lungs, "lung mask", root / _LUNGS, found.problems)
-    for stem in pair(images, labels, "label", label_folder, found.problems):
-        found.training.append(_case(stem, images[stem], labels[stem], lungs.get(stem), combined))
+    images, labels, lungs = (_unpacked(root, name) for name in (_IMAGES, _COMBINED if combined else _LABELS, _LUNGS))
+    found.training = paired_cases(images, labels, VOLUMES, found.problems, lungs=lungs)
+    for case in found.training:
+        _complete(case, combined)
     return found
 
 
@@ -100,7 +96,11 @@ def _kaggle_row(root: Path, row: Mapping[str, object], problems: list[str]) -> C
         problems.append(f"{root / 'metadata.csv'}: no image or no label in the row {dict(row)}")
     if image is None or label is None or missing:
         return None
-    return _case(stem_of(image), image, label, lung, combined)
+    stem = scan_name(image)
+    case = new_case(stem, image, patient_of_scan(stem), label)
+    if lung is not None:
+        case["lung"] = str(lung)
+    return _complete(case, combined)
 
 
 def _collect_kaggle(root: Path) -> Findings:
@@ -108,12 +108,12 @@ def _collect_kaggle(root: Path) -> Findings:
     try:
         table = pd.read_csv(root / "metadata.csv")
     except ValueError as error:  # pandas' errors of parsing are ValueErrors
-        found.problems.append(f"{root / 'metadata.csv'}: cannot be read, {error}")
+        found.problems.append(f"{root / 'metadata.csv'}: cannot be read ({error}); expected: a table")
         return found
     absent = {"ct_scan", "infection_mask"} - set(table.columns)
     if absent:
         expected = ", ".join(_KAGGLE_COLUMNS)
-        found.problems.append(f"{root / 'metadata.csv'}: no column {sorted(absent)}, expected: {expected}")
+        found.problems.append(f"{root / 'metadata.csv'}: no column {sorted(absent)}; expected: {expected}")
         return found
     named: set[Path] = set()
     for row in table.to_dict("records"):

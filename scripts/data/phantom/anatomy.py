@@ -1,7 +1,7 @@
 """The healthy thorax of the phantom without lungs: surfaces as level functions, in HU.
 
 Typical HU are those of radiology textbooks: air -1000, lung about -850, fat -100, blood 40, muscle
-55, bone above 150. Coordinates are those of `Grid`: mm, x to the left, y to posterior, z to
+55, bone above 150. Coordinates are those of `VoxelGrid`: mm, x to the left, y to posterior, z to
 superior, 0 in the middle of the chest.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .grid import Floats, Grid, coverage, cylinder, ellipsoid, noise, paint, smooth_max, tubes
+from .grid import Floats, VoxelGrid, coverage, cylinder, ellipsoid, noise, paint, smooth_max, tubes
 
 FAT, BLOOD, MUSCLE, LIVER, AIR = -100.0, 42.0, 55.0, 60.0, -1000.0
 APEX, BASE = 112.0, -118.0  # z of the top and of the bottom of the thoracic cavity
@@ -35,7 +35,7 @@ class Surfaces:
     lungs: Floats
 
 
-def draw_surfaces(grid: Grid, rng: np.random.Generator) -> Surfaces:
+def draw_surfaces(grid: VoxelGrid, rng: np.random.Generator) -> Surfaces:
     """Draw one patient's shape."""
     cavity = _cavity(grid, rng)
     centre = (float(rng.uniform(18, 28)), -28.0, float(rng.uniform(-58, -45)))
@@ -49,7 +49,7 @@ def draw_surfaces(grid: Grid, rng: np.random.Generator) -> Surfaces:
     return Surfaces(cavity, heart, diaphragm, lungs)
 
 
-def _cavity(grid: Grid, rng: np.random.Generator) -> Floats:
+def _cavity(grid: VoxelGrid, rng: np.random.Generator) -> Floats:
     height = np.clip((grid.z - BASE) / (APEX - BASE), 0, 1)
     width = np.maximum(np.sqrt(1 - height ** rng.uniform(3.2, 4.4)), 0.05)
     half_x, half_y = rng.uniform(118, 128) * width, rng.uniform(84, 92) * width
@@ -58,13 +58,13 @@ def _cavity(grid: Grid, rng: np.random.Generator) -> Floats:
     return ((norm - 1) * half_y).astype(np.float32)
 
 
-def _mediastinum(grid: Grid, half_width: float) -> Floats:
+def _mediastinum(grid: VoxelGrid, half_width: float) -> Floats:
     """Return half the width of the mediastinum in mm, (1, Y, Z), thickest at the hila."""
     hila = 10 * np.exp(-(((grid.z - 8) / 26) ** 2) - ((grid.y - 2) / 22) ** 2)
     return 5 + half_width * np.exp(-(((grid.y - 4) / 42) ** 2)) + hila
 
 
-def _diaphragm(grid: Grid, rng: np.random.Generator) -> Floats:
+def _diaphragm(grid: VoxelGrid, rng: np.random.Generator) -> Floats:
     level = []
     for side in SIDES:
         top = rng.uniform(-62, -48) - (10 if side > 0 else 0)
@@ -73,7 +73,7 @@ def _diaphragm(grid: Grid, rng: np.random.Generator) -> Floats:
     return (np.where(grid.x > 0, level[0], level[1]) - grid.z).astype(np.float32)
 
 
-def paint_body(grid: Grid, surfaces: Surfaces, rng: np.random.Generator) -> Floats:
+def paint_body(grid: VoxelGrid, surfaces: Surfaces, rng: np.random.Generator) -> Floats:
     """Draw table, skin, fat, muscle, bones, mediastinum and abdomen in HU, without lungs."""
     image = np.full(grid.shape, AIR, np.float32)
     half_x, half_y, fat = rng.uniform(150, 158), rng.uniform(106, 112), rng.uniform(8, 16)
@@ -89,7 +89,7 @@ def paint_body(grid: Grid, surfaces: Surfaces, rng: np.random.Generator) -> Floa
     return image
 
 
-def _paint_table(grid: Grid, image: Floats, half_y: float, rng: np.random.Generator) -> None:
+def _paint_table(grid: VoxelGrid, image: Floats, half_y: float, rng: np.random.Generator) -> None:
     """Draw mattress, carbon shell of the table and, on some patients, a blanket."""
     under = grid.y - half_y - 0.0006 * grid.x**2 + 6
     paint(image, rng.uniform(-750, -450), coverage(np.abs(under - 8) - 8))
@@ -101,7 +101,7 @@ def _paint_table(grid: Grid, image: Floats, half_y: float, rng: np.random.Genera
         paint(image, rng.uniform(-650, -350), coverage(blanket))
 
 
-def _paint_bones(grid: Grid, image: Floats, cavity: Floats, rng: np.random.Generator) -> None:
+def _paint_bones(grid: VoxelGrid, image: Floats, cavity: Floats, rng: np.random.Generator) -> None:
     pitch = rng.uniform(25, 29)
     phase = 2 * np.pi * (grid.z - 0.5 * grid.y + rng.uniform(0, pitch)) / pitch
     ribs = np.maximum(np.abs(cavity - 6) - 4.5, (0.1 - np.cos(phase)) * pitch / (2 * np.pi))
@@ -124,7 +124,7 @@ def _paint_bones(grid: Grid, image: Floats, cavity: Floats, rng: np.random.Gener
         paint(image, hu, coverage(cylinder(grid, (0, y), (half_x, half_y))))
 
 
-def _paint_inside(grid: Grid, image: Floats, surfaces: Surfaces, rng: np.random.Generator) -> None:
+def _paint_inside(grid: VoxelGrid, image: Floats, surfaces: Surfaces, rng: np.random.Generator) -> None:
     """Draw the cavity without lungs: fat, heart, great vessels, liver, spleen, stomach air."""
     spine = cylinder(grid, (0, 66), (21, 18))
     paint(image, FAT + 10, coverage(np.maximum(surfaces.cavity, -spine)))
@@ -137,7 +137,7 @@ def _paint_inside(grid: Grid, image: Floats, surfaces: Surfaces, rng: np.random.
     paint(image, BLOOD, _great_vessels(grid))
 
 
-def _great_vessels(grid: Grid) -> Floats:
+def _great_vessels(grid: VoxelGrid) -> Floats:
     """Aorta, pulmonary trunk and arteries, superior vena cava and the vessels of the neck."""
     path = [
         ((24, 44, -140), (24, 42, 40), 12.5),  # descending aorta

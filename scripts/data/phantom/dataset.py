@@ -24,7 +24,7 @@ _ORIENTATIONS = ("LPS", "RAS", "LPS", "LAS", "LPI")
 
 
 @dataclass(frozen=True)
-class Case:
+class PhantomCase:
     """How one case is drawn and stored.
 
     Attributes:
@@ -46,7 +46,7 @@ class Case:
     infected: bool
 
 
-def plan_case(number: int, seed: int = 0, size: int = 160, slices: int = 32) -> Case:
+def plan_case(number: int, seed: int = 0, size: int = 160, slices: int = 32) -> PhantomCase:
     """Plan case `number` (from 1); it does not depend on how many cases there are.
 
     Of every five cases one is healthy, one oblique, one not square; in the plane two are stored
@@ -58,7 +58,7 @@ def plan_case(number: int, seed: int = 0, size: int = 160, slices: int = 32) -> 
     rows = round(columns * 0.85) if kind == 0 else columns
     depth = max(round(slices * rng.uniform(0.8, 1.2)), 1)
     in_plane = round(rng.uniform(345, 380) / columns, 4)
-    return Case(
+    return PhantomCase(
         name=f"phantom_{number:03d}",
         seed=(seed, number),
         shape=(columns, rows, depth),
@@ -77,7 +77,7 @@ def write_phantom_dataset(
     slices: int = 32,
     overwrite: bool = False,
     progress: bool = False,
-) -> list[Case]:
+) -> list[PhantomCase]:
     """Write phantoms in the layout of Zenodo 3757476.
 
     `OUT/phantom.json` says that they are synthetic and how each was made. The files are built
@@ -120,7 +120,7 @@ def _check_numbers(**numbers: tuple[Any, int, int]) -> None:
             raise UserError(f"--{name} is {value!r}; expected: a whole number from {low} to {high}")
 
 
-def _files(cases: list[Case]) -> list[Path]:
+def _files(cases: list[PhantomCase]) -> list[Path]:
     """Return everything a call writes, relative to OUT, the record first."""
     return [Path(RECORD), *(Path(folder, f"{case.name}.nii.gz") for folder in FOLDERS for case in cases)]
 
@@ -161,7 +161,7 @@ def _move(built: Path, target: Path, earlier: list[Path], files: list[Path]) -> 
         (built / file).replace(target / file)
 
 
-def _write_case(folder: Path, case: Case) -> None:
+def _write_case(folder: Path, case: PhantomCase) -> None:
     phantom = make_phantom(case.seed, case.shape, case.spacing, case.infected)
     contents: dict[str, NDArray[Any]] = {
         IMAGES: phantom.image,
@@ -173,7 +173,7 @@ def _write_case(folder: Path, case: Case) -> None:
         nib.save(_nifti(array, phantom, case), folder / name / f"{case.name}.nii.gz")
 
 
-def _nifti(array: NDArray[Any], phantom: Phantom, case: Case) -> nib.Nifti1Image:
+def _nifti(array: NDArray[Any], phantom: Phantom, case: PhantomCase) -> nib.Nifti1Image:
     """Return the array as its case is stored: axes, tilt, both transforms, mm."""
     turn = np.deg2rad(case.tilt)
     tilt = np.eye(4)

@@ -17,7 +17,7 @@ _PLASTIC = (0.8191725, 0.6710436, 0.5497005)  # additive recurrence in three dim
 
 
 @dataclass(frozen=True)
-class Grid:
+class VoxelGrid:
     """Voxel centres in the coordinates of the standard thorax, in LPS order.
 
     The x axis runs to the patient's left, y to posterior, z to superior. Unit: millimetre of the
@@ -90,7 +90,7 @@ def smooth_max(first: Floats, second: Floats, radius: float = 8.0) -> Floats:
 
 
 def ellipsoid(
-    grid: Grid, centre: tuple[float, float, float], radii: tuple[float, float, float], turn: float = 0.0
+    grid: VoxelGrid, centre: tuple[float, float, float], radii: tuple[float, float, float], turn: float = 0.0
 ) -> Floats:
     """Level function, in about mm, of an ellipsoid turned by `turn` radians about the z axis."""
     x, y, z = grid.x - centre[0], grid.y - centre[1], grid.z - centre[2]
@@ -99,7 +99,7 @@ def ellipsoid(
     return ((norm - 1) * min(radii)).astype(np.float32)
 
 
-def cylinder(grid: Grid, centre: tuple[float, float], radii: tuple[float, float]) -> Floats:
+def cylinder(grid: VoxelGrid, centre: tuple[float, float], radii: tuple[float, float]) -> Floats:
     """Return the level function (X, Y, 1), in about mm, of an upright elliptic cylinder."""
     norm = np.hypot((grid.x - centre[0]) / radii[0], (grid.y - centre[1]) / radii[1])
     return ((norm - 1) * min(radii)).astype(np.float32)
@@ -110,14 +110,16 @@ def paint(image: Floats, hu: float | Floats, fraction: Floats) -> None:
     image += fraction * (hu - image)
 
 
-def noise(rng: np.random.Generator, grid: Grid, length: float) -> Floats:
+def noise(rng: np.random.Generator, grid: VoxelGrid, length: float) -> Floats:
     """Draw Gaussian noise of standard deviation 1, smoothed with a sigma of `length` mm."""
     field = rng.standard_normal(grid.shape, dtype=np.float32)
     field = ndimage.gaussian_filter(field, length / np.asarray(grid.spacing), mode="wrap", truncate=3)
     return field / max(float(field.std()), 1e-6)
 
 
-def tubes(grid: Grid, starts: NDArray[np.float64], ends: NDArray[np.float64], radii: NDArray[np.float64]) -> Floats:
+def tubes(
+    grid: VoxelGrid, starts: NDArray[np.float64], ends: NDArray[np.float64], radii: NDArray[np.float64]
+) -> Floats:
     """Return the fraction of each voxel inside a set of straight tubes, in [0, 1].
 
     The tubes are filled evenly with points and the points are counted in voxels, so that a vessel
@@ -150,7 +152,7 @@ def _frame(axis: NDArray[np.float64]) -> tuple[Floats, Floats]:
     return side, np.cross(axis, side)
 
 
-def _count(grid: Grid, points: NDArray[np.float64]) -> Floats:
+def _count(grid: VoxelGrid, points: NDArray[np.float64]) -> Floats:
     """Fraction of each voxel that its points stand for; points outside the grid are left out."""
     index = grid.index(points)
     index = index[((index >= 0) & (index < grid.shape)).all(axis=1)]

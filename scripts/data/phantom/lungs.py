@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .anatomy import Surfaces
-from .grid import Floats, Grid, ellipsoid, noise, paint
+from .grid import Floats, VoxelGrid, ellipsoid, noise, paint
 
 
-def parenchyma(grid: Grid, surfaces: Surfaces, rng: np.random.Generator) -> Floats:
+def parenchyma(grid: VoxelGrid, surfaces: Surfaces, rng: np.random.Generator) -> Floats:
     """Lung tissue without infection, in HU, defined on the whole grid."""
     hu = rng.uniform(-885, -835) + rng.uniform(0.3, 0.7) * grid.y  # supine: blood sinks to the back
     hu = hu + 14 * noise(rng, grid, 4) + rng.uniform(10, 35) * noise(rng, grid, 22)
@@ -24,7 +24,7 @@ def parenchyma(grid: Grid, surfaces: Surfaces, rng: np.random.Generator) -> Floa
     return np.minimum(hu + _dependent(grid, surfaces, rng), -150).astype(np.float32)
 
 
-def _dependent(grid: Grid, surfaces: Surfaces, rng: np.random.Generator) -> Floats:
+def _dependent(grid: VoxelGrid, surfaces: Surfaces, rng: np.random.Generator) -> Floats:
     """Add dependent atelectasis in HU: a band along the posterior pleura that fades."""
     depth = np.maximum(-surfaces.cavity, 0)
     band = np.exp(-((depth / rng.uniform(10, 20)) ** 2)) / (1 + np.exp(-(grid.y - rng.uniform(35, 55)) / 6))
@@ -40,7 +40,7 @@ def _motion(surfaces: Surfaces, rng: np.random.Generator) -> Floats:
     return rng.uniform(60, 260) * beside + rng.uniform(80, 320) * above
 
 
-def _fissures(grid: Grid) -> Floats:
+def _fissures(grid: VoxelGrid) -> Floats:
     """Add the oblique fissures in HU: sheets about 1 mm thick from high behind to low in front."""
     sheet = grid.z + 4 - 0.9 * grid.y + 0.0016 * grid.x**2
     blur = 0.5 * float(grid.step[2]) + 1
@@ -75,7 +75,9 @@ class Infection:
         return np.maximum(self.ground_glass, self.consolidation) >= 0.5
 
 
-def grow_infection(grid: Grid, surfaces: Surfaces, lungs: NDArray[np.uint8], rng: np.random.Generator) -> Infection:
+def grow_infection(
+    grid: VoxelGrid, surfaces: Surfaces, lungs: NDArray[np.uint8], rng: np.random.Generator
+) -> Infection:
     """Grow patches of ground glass, some consolidated, over about 1 to 35 % of the lungs."""
     fraction = float(np.exp(rng.uniform(np.log(0.01), np.log(0.35))))
     count = int(rng.integers(2, 6) + 20 * fraction)
@@ -98,13 +100,13 @@ def grow_infection(grid: Grid, surfaces: Surfaces, lungs: NDArray[np.uint8], rng
     )
 
 
-def _ground_glass_hu(grid: Grid, rng: np.random.Generator) -> Floats:
+def _ground_glass_hu(grid: VoxelGrid, rng: np.random.Generator) -> Floats:
     hu = rng.uniform(-610, -450) + 60 * noise(rng, grid, 20) + 80 * noise(rng, grid, 2.5)  # crazy paving
     return np.clip(hu, -760, -280).astype(np.float32)
 
 
 def _centres(
-    grid: Grid, surfaces: Surfaces, lungs: NDArray[np.uint8], count: int, rng: np.random.Generator
+    grid: VoxelGrid, surfaces: Surfaces, lungs: NDArray[np.uint8], count: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Draw centres (N, 3) in the lungs: rather near the pleura, behind and below."""
     inside = lungs > 0
@@ -113,7 +115,7 @@ def _centres(
     return points[rng.choice(len(points), size=count, p=odds / odds.sum())]
 
 
-def _patch(grid: Grid, centre: NDArray[np.float64], radius: float, rng: np.random.Generator) -> Floats:
+def _patch(grid: VoxelGrid, centre: NDArray[np.float64], radius: float, rng: np.random.Generator) -> Floats:
     """Return a level function of an ellipsoid of the volume of a ball of `radius` mm."""
     stretch = np.exp(rng.normal(0, 0.2, 3))
     radii = radius * stretch / np.cbrt(stretch.prod())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .anatomy import draw_surfaces, paint_body
-from .grid import Floats, Grid, coverage, paint
+from .grid import Floats, VoxelGrid, coverage, paint
 from .lungs import grow_infection, parenchyma
 from .vessels import LEFT, RIGHT, paint_airways, paint_vessels
 
@@ -65,7 +65,7 @@ def make_phantom(
     infection_rng = rng.spawn(1)[0]
     sx, sy, sz = rng.uniform(0.94, 1.06, 3)
     dx, dy, dz = rng.uniform(-6, 6, 3)
-    grid = Grid(shape, spacing, scale=(sx, sy, sz), offset=(dx, dy, dz))
+    grid = VoxelGrid(shape, spacing, scale=(sx, sy, sz), offset=(dx, dy, dz))
     surfaces = draw_surfaces(grid, rng)
     lung_fraction = coverage(surfaces.lungs)
     lungs = np.where(lung_fraction >= 0.5, np.where(grid.x > 0, LEFT, RIGHT), 0).astype(np.uint8)
@@ -84,7 +84,7 @@ def make_phantom(
     return Phantom(_scan(grid, image, rng), mask.astype(np.uint8), lungs, _affine(grid))
 
 
-def _without_specks(grid: Grid, mask: NDArray[np.bool_], smallest: float = 300.0) -> NDArray[np.bool_]:
+def _without_specks(grid: VoxelGrid, mask: NDArray[np.bool_], smallest: float = 300.0) -> NDArray[np.bool_]:
     """Drop what no radiologist would outline: connected parts below `smallest` mm^3."""
     parts, _ = ndimage.label(mask)
     volumes = np.bincount(parts.ravel()) * np.prod(grid.spacing)
@@ -92,7 +92,7 @@ def _without_specks(grid: Grid, mask: NDArray[np.bool_], smallest: float = 300.0
     return (volumes >= smallest)[parts]
 
 
-def _scan(grid: Grid, image: Floats, rng: np.random.Generator) -> NDArray[np.int16]:
+def _scan(grid: VoxelGrid, image: Floats, rng: np.random.Generator) -> NDArray[np.int16]:
     """Add what the scanner adds: blur of its kernel, correlated noise of 12 to 30 HU."""
     in_plane = np.array([1, 1, 0]) / grid.spacing
     image = ndimage.gaussian_filter(image, 1.1 * in_plane)
@@ -101,7 +101,7 @@ def _scan(grid: Grid, image: Floats, rng: np.random.Generator) -> NDArray[np.int
     return np.clip(np.rint(image), -1024, 3071).astype(np.int16)
 
 
-def _affine(grid: Grid) -> NDArray[np.float64]:
+def _affine(grid: VoxelGrid) -> NDArray[np.float64]:
     """Return the centre of the volume at the world's origin; LPS voxels in RAS+ coordinates."""
     affine = np.diag([-grid.spacing[0], -grid.spacing[1], grid.spacing[2], 1.0])
     affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(grid.shape) - 1) / 2)

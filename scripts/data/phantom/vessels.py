@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .anatomy import BLOOD, SIDES
-from .grid import Floats, Grid, paint, tubes
+from .grid import Floats, VoxelGrid, paint, tubes
 
 LEFT, RIGHT = 1, 2  # codes of the lung masks of Zenodo 3757476
 
@@ -48,7 +48,7 @@ def grow_tree(root: NDArray[np.float64], targets: NDArray[np.float64], twig: flo
     return Tree(nodes[parent[1:]], nodes[1:], np.cbrt(cubes[1:]))
 
 
-def paint_airways(grid: Grid, image: Floats, lungs: NDArray[np.uint8], rng: np.random.Generator) -> None:
+def paint_airways(grid: VoxelGrid, image: Floats, lungs: NDArray[np.uint8], rng: np.random.Generator) -> None:
     """Draw trachea, main bronchi and a few segmental bronchi, walls and lumen, in place."""
     carina = (0.0, 12.0, 34.0)
     trunk = Tree(
@@ -66,7 +66,7 @@ def paint_airways(grid: Grid, image: Floats, lungs: NDArray[np.uint8], rng: np.r
             paint(image, hu, where * tubes(grid, tree.starts, tree.ends, tree.radii + thickness))
 
 
-def paint_vessels(grid: Grid, image: Floats, lungs: NDArray[np.uint8], rng: np.random.Generator) -> None:
+def paint_vessels(grid: VoxelGrid, image: Floats, lungs: NDArray[np.uint8], rng: np.random.Generator) -> None:
     """Arteries and veins of both lungs, of blood's HU, in place."""
     fraction = np.zeros(grid.shape, np.float32)
     for side, code in zip(SIDES, (LEFT, RIGHT), strict=True):
@@ -77,7 +77,7 @@ def paint_vessels(grid: Grid, image: Floats, lungs: NDArray[np.uint8], rng: np.r
     paint(image, BLOOD, fraction)
 
 
-def _targets(grid: Grid, lung: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _targets(grid: VoxelGrid, lung: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Points (`count`, 3) spread evenly over a lung, none if the field of view has none of it."""
     points = grid.points(lung)
     chosen = points[rng.integers(len(points), size=count)] if len(points) else np.zeros((0, 3))

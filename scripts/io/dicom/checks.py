@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ...errors import UserError
+from ...messages import some
 from .header import COMPLETE, Slice, is_known
 
 _SAME_SPACING = 1e-4  # mm; over 1,000 pixels a tenth of a millimetre
@@ -60,9 +61,3 @@ def _alike(one: tuple[float, ...] | None, other: tuple[float, ...] | None, toler
 def numbers_in_words(value: tuple[float, ...] | None) -> str:
     """Return '0.7 x 0.7', or 'no' for None."""
     return "no" if value is None else " x ".join(f"{one:g}" for one in value)
-
-
-def some(names: list[str]) -> str:
-    """Return the first three names and how many more."""
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(sorted(names)[:3])}{rest}"

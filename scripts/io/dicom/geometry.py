@@ -8,34 +8,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UserError
+from ...messages import some
 from ..volume import LPS_TO_RAS, Note
-from .checks import check_alike, numbers_in_words, some
+from .checks import check_alike, numbers_in_words
 from .header import Slice
 
 _SAME_PLACE = 0.01  # mm; nearer slices are one position
 _SIDEWAYS = 1.0  # mm; a slice further off the line through its fellows has no place in an affine
 _TILT = 0.5  # degrees; less is rounding of positions
+POSITIONS_ROUNDED = float(np.sin(np.radians(_TILT)))
+"""Largest cosine between two axes that counts as a right angle."""
 
 
 @dataclass
-class Stack:
-    """A series in order.
+class SliceStack:
+    """A series in order."""
 
-    Attributes:
-        planes: the slices at each position, ascending along the normal; more than one where some
-            are duplicated.
-        affine: voxel index (column, row, slice) to mm, RAS, (4, 4).
-        voxel_size_known: whether the affine holds real millimetres.
-        notes: what was noticed.
-    """
-
+    # slices at each position, ascending along the normal; several where some are duplicated
     planes: list[list[Slice]]
-    affine: NDArray[np.float64]
-    voxel_size_known: bool = True
-    notes: list[Note] = field(default_factory=list)
+    affine: NDArray[np.float64]  # voxel index (column, row, slice) to mm, RAS, (4, 4)
+    voxel_size_known: bool = True  # whether the affine holds real millimetres
+    notes: list[Note] = field(default_factory=list)  # what was noticed
 
 
-def stack_slices(slices: list[Slice]) -> Stack:
+def stack_slices(slices: list[Slice]) -> SliceStack:
     """Sort slices by their position along the normal and derive the affine (PS3.3 C.7.6.2.1.1).
 
     The third column of the affine is the step from slice to slice exactly as the positions say, so
@@ -49,7 +45,7 @@ def stack_slices(slices: list[Slice]) -> Stack:
     rows_and_columns, found = _directions(slices)
     positions, known, more = _positions(slices, np.cross(*rows_and_columns))
     spacing, in_plane_known, still_more = _pixel_spacing(slices)
-    stack = Stack([], np.eye(4), known and in_plane_known, [*found, *more, *still_more])
+    stack = SliceStack([], np.eye(4), known and in_plane_known, [*found, *more, *still_more])
     normal = np.cross(*rows_and_columns)
     order = np.argsort(positions @ normal, kind="stable")
     fresh = np.diff(positions[order] @ normal, prepend=-np.inf) > _SAME_PLACE
@@ -105,7 +101,7 @@ def _pixel_spacing(slices: list[Slice]) -> tuple[tuple[float, ...], bool, list[N
     return (1.0, 1.0), False, [Note("no_pixel_spacing", words, "warning")]
 
 
-def _step(stack: Stack, places: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
+def _step(stack: SliceStack, places: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
     """The vector from slice to slice, mm, LPS; what is irregular becomes a note or an error."""
     if len(places) == 1:
         return _step_of_one(stack) * normal
@@ -116,11 +112,11 @@ def _step(stack: Stack, places: NDArray[np.float64], normal: NDArray[np.float64]
         worst = stack.planes[int(sideways.argmax())][0].path
         found = f"the slice lies {sideways.max():.1f} mm beside the line through the others"
         raise UserError(f"{worst}: {found}; expected: slices in one straight stack")
-    _note_tilt(stack, direction, normal)
+    _compare_stated_tilt(stack, direction, normal)
     return direction * _regular_step(stack, distances)
 
 
-def _step_of_one(stack: Stack) -> float:
+def _step_of_one(stack: SliceStack) -> float:
     only = stack.planes[0][0]
     depth = only.step or only.thickness
     if depth is None:
@@ -132,20 +128,15 @@ def _step_of_one(stack: Stack) -> float:
     return depth
 
 
-def _note_tilt(stack: Stack, direction: NDArray[np.float64], normal: NDArray[np.float64]) -> None:
+def _compare_stated_tilt(stack: SliceStack, direction: NDArray[np.float64], normal: NDArray[np.float64]) -> None:
     sheared = float(np.degrees(np.arccos(np.clip(normal @ direction / np.linalg.norm(direction), -1, 1))))
     stated = max((plane[0].tilt for plane in stack.planes), key=abs)
-    if sheared > _TILT:
-        words = (
-            f"The gantry was tilted: slices lie {sheared:.1f} degrees off their stack; the mask's affine is sheared."
-        )
-        stack.notes.append(Note("gantry_tilt", words, "warning"))
-    elif abs(stated) > _TILT:
+    if sheared <= _TILT < abs(stated):
         words = f"The header states a gantry tilt of {stated:g} degrees that the positions do not show; they are used."
         stack.notes.append(Note("gantry_tilt", words, "warning"))
 
 
-def _regular_step(stack: Stack, distances: NDArray[np.float64]) -> float:
+def _regular_step(stack: SliceStack, distances: NDArray[np.float64]) -> float:
     """Return the distance between slices in mm: the mean, or the median if some are missing."""
     steps = np.diff(distances)
     if np.abs(steps - steps.mean()).max() <= _tolerance(steps.mean()):

@@ -26,49 +26,16 @@ from .recognition import HEAD, recognize
 COMPLETE = "complete DICOM files (copy the series again from where it came)"
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _TAGS = [
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "PatientID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "FrameOfReferenceUID",
-    "SeriesNumber",
-    "AcquisitionNumber",
-    "TemporalPositionIdentifier",
-    "TemporalPositionIndex",
-    "NominalPercentageOfCardiacPhase",
-    "EchoNumbers",
-    "ContrastBolusAgent",
-    "Modality",
-    "ImageType",
-    "Manufacturer",
-    "ManufacturerModelName",
-    "BodyPartExamined",
-    "PatientPosition",
-    "KVP",
-    "ConvolutionKernel",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-    "GantryDetectorTilt",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "SliceLocation",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "BitsAllocated",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "NumberOfFrames",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
-    "LossyImageCompression",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
+    *("SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("FrameOfReferenceUID", "SeriesNumber", "AcquisitionNumber", "TemporalPositionIdentifier"),
+    *("TemporalPositionIndex", "NominalPercentageOfCardiacPhase", "EchoNumbers", "ContrastBolusAgent"),
+    *("Modality", "ImageType", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "PatientPosition"),
+    *("KVP", "ConvolutionKernel", "SliceThickness", "SpacingBetweenSlices", "GantryDetectorTilt"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "SliceLocation", "PixelSpacing", "Rows", "Columns"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "NumberOfFrames", "RescaleSlope", "RescaleIntercept"),
+    *("RescaleType", "LossyImageCompression", "SharedFunctionalGroupsSequence"),
+    *("PerFrameFunctionalGroupsSequence",),
 ]
 _LONGEST = 200  # characters; a valid value of what is read as text is shorter
 _PIXEL_DATA = struct.pack("<HH", 0x7FE0, 0x0010), struct.pack(">HH", 0x7FE0, 0x0010)
@@ -76,44 +43,27 @@ _PIXEL_DATA = struct.pack("<HH", 0x7FE0, 0x0010), struct.pack(">HH", 0x7FE0, 0x0
 
 @dataclass(frozen=True)
 class Slice:
-    """One image plane: a file of its own, or a frame of a multi-frame file.
-
-    Attributes:
-        path: the file.
-        frame: index of the frame in the file.
-        rows: pixels from top to bottom.
-        columns: pixels from left to right.
-        position: ImagePositionPatient, mm, LPS; None if the file does not say.
-        orientation: ImageOrientationPatient, the directions of a row and of a column; None if
-            absent.
-        pixel_spacing: mm between rows, mm between columns; None if absent or not positive.
-        location: SliceLocation in mm; None if absent.
-        thickness: SliceThickness in mm; None if absent or not positive.
-        step: SpacingBetweenSlices in mm; None if absent or not positive.
-        tilt: GantryDetectorTilt in degrees.
-        rescale: slope and intercept from stored values to HU; None if the file has none.
-        localizer: whether it is a scout view.
-        complete: whether the file holds all of its pixels.
-        preamble: whether the file starts as part 10 of the standard says: 128 bytes and DICM.
-        header: the attributes that the reader looks at, a frame's own ones included.
-    """
+    """One image plane: a file of its own, or a frame of a multi-frame file."""
 
     path: Path
-    frame: int
-    rows: int
-    columns: int
-    position: tuple[float, ...] | None
+    frame: int  # index of the frame in the file
+    rows: int  # pixels from top to bottom
+    columns: int  # pixels from left to right
+    position: tuple[float, ...] | None  # ImagePositionPatient, mm, LPS; None if the file does not say
+    # ImageOrientationPatient, the directions of a row and of a column; None if absent
     orientation: tuple[float, ...] | None
+    # mm between rows, mm between columns; None if absent or not positive
     pixel_spacing: tuple[float, ...] | None
-    location: float | None
-    thickness: float | None
-    step: float | None
-    tilt: float
+    location: float | None  # SliceLocation in mm; None if absent
+    thickness: float | None  # SliceThickness in mm; None if absent or not positive
+    step: float | None  # SpacingBetweenSlices in mm; None if absent or not positive
+    tilt: float  # GantryDetectorTilt in degrees
+    # slope and intercept from stored values to HU; None if the file has none
     rescale: tuple[float, float] | None
-    localizer: bool
-    complete: bool
-    preamble: bool
-    header: Dataset
+    localizer: bool  # whether it is a scout view
+    complete: bool  # whether the file holds all of its pixels
+    preamble: bool  # whether the file starts as part 10 of the standard says: 128 bytes and DICM
+    header: Dataset  # the attributes that the reader looks at, a frame's own ones included
 
     @property
     def compression(self) -> UID:
@@ -157,8 +107,8 @@ def read_slices(path: Path) -> list[Slice]:
         raise UserError(f"{path}: truncated, damaged or no DICOM file ({reason}); expected: {COMPLETE}") from None
 
 
-def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Return `count` finite numbers, or None where the attribute holds anything else."""
+def get_numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """Return `count` finite numbers; None where the attribute is absent or holds other values."""
     try:
         with disable_value_validation():
             value = header.get(keyword)
@@ -168,14 +118,14 @@ def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | No
     return found if len(found) == count and all(map(math.isfinite, found)) else None
 
 
-def number(header: Dataset, keyword: str) -> float | None:
+def get_number(header: Dataset, keyword: str) -> float | None:
     """Return one finite number or None."""
-    found = numbers(header, keyword, 1)
+    found = get_numbers(header, keyword, 1)
     return found[0] if found else None
 
 
-def text(header: Dataset, keyword: str) -> str:
-    """Return an attribute as one short printable line; empty where it is absent."""
+def get_text(header: Dataset, keyword: str) -> str:
+    """Return an attribute as one short printable line, values joined by backslashes; or ""."""
     try:
         with disable_value_validation():
             value: Any = header.get(keyword)
@@ -193,20 +143,20 @@ def is_known(syntax: UID) -> bool:
 def _slice(path: Path, header: Dataset, frame: int, complete: bool) -> Slice:
     preamble = getattr(header, "preamble", None) is not None
     header = _of_frame(header, frame)
-    slope, intercept = number(header, "RescaleSlope"), number(header, "RescaleIntercept")
-    image_type = text(header, "ImageType") + "\\" + text(header, "FrameType")
+    slope, intercept = get_number(header, "RescaleSlope"), get_number(header, "RescaleIntercept")
+    image_type = get_text(header, "ImageType") + "\\" + get_text(header, "FrameType")
     return Slice(
         path=path,
         frame=frame,
-        rows=int(number(header, "Rows") or 0),
-        columns=int(number(header, "Columns") or 0),
-        position=numbers(header, "ImagePositionPatient", 3),
-        orientation=numbers(header, "ImageOrientationPatient", 6),
-        pixel_spacing=_positive(numbers(header, "PixelSpacing", 2)),
-        location=number(header, "SliceLocation"),
-        thickness=(_positive(numbers(header, "SliceThickness", 1)) or (None,))[0],
-        step=(_positive(numbers(header, "SpacingBetweenSlices", 1)) or (None,))[0],
-        tilt=number(header, "GantryDetectorTilt") or 0.0,
+        rows=int(get_number(header, "Rows") or 0),
+        columns=int(get_number(header, "Columns") or 0),
+        position=get_numbers(header, "ImagePositionPatient", 3),
+        orientation=get_numbers(header, "ImageOrientationPatient", 6),
+        pixel_spacing=_positive(get_numbers(header, "PixelSpacing", 2)),
+        location=get_number(header, "SliceLocation"),
+        thickness=(_positive(get_numbers(header, "SliceThickness", 1)) or (None,))[0],
+        step=(_positive(get_numbers(header, "SpacingBetweenSlices", 1)) or (None,))[0],
+        tilt=get_number(header, "GantryDetectorTilt") or 0.0,
         rescale=(slope, intercept) if slope and intercept is not None else None,
         localizer="LOCALIZER" in image_type.upper().split("\\"),
         complete=complete,
@@ -217,7 +167,7 @@ def _slice(path: Path, header: Dataset, frame: int, complete: bool) -> Slice:
 
 def _of_frame(header: Dataset, frame: int) -> Dataset:
     """The header with what the functional groups say of one frame in its place (PS3.3 C.7.6.16)."""
-    groups = [header[tag][0] for tag in ("SharedFunctionalGroupsSequence",) if header.get(tag)]
+    groups = list(header.get("SharedFunctionalGroupsSequence") or [])[:1]
     if header.get("PerFrameFunctionalGroupsSequence"):
         groups.append(header.PerFrameFunctionalGroupsSequence[frame])
     if not groups:
@@ -237,7 +187,7 @@ def _positive(found: tuple[float, ...] | None) -> tuple[float, ...] | None:
 
 
 def _count(header: Dataset) -> int:
-    return max(int(number(header, "NumberOfFrames") or 1), 1)
+    return max(int(get_number(header, "NumberOfFrames") or 1), 1)
 
 
 def _has_all_pixels(file: BinaryIO, header: Dataset) -> bool:
@@ -252,8 +202,8 @@ def _has_all_pixels(file: BinaryIO, header: Dataset) -> bool:
         return False
     data = start + (8 if header.original_encoding[0] else 12)
     if not syntax.is_compressed:
-        pixels = math.prod(number(header, tag) or 0 for tag in ("Rows", "Columns", "BitsAllocated"))
-        return size - data >= pixels * (number(header, "SamplesPerPixel") or 1) * _count(header) / 8
+        pixels = math.prod(get_number(header, tag) or 0 for tag in ("Rows", "Columns", "BitsAllocated"))
+        return size - data >= pixels * (get_number(header, "SamplesPerPixel") or 1) * _count(header) / 8
     file.seek(data)
     try:
         _, items = parse_fragments(file)  # the first is the offset table

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...messages import some
 from ..volume import Note
-from .checks import some
-from .header import Slice, number, text
+from .header import Slice, get_number, get_text
 
 _SAME_PLACE = 0.01  # mm
 _SAME_NUMBER = 0.05  # mm, kV or a count; nearer numbers differ by how they were rounded
@@ -43,25 +43,18 @@ _TRAITS = {
 
 @dataclass(frozen=True)
 class Part:
-    """Slices of a series that make one volume.
+    """Slices of a series that make one volume."""
 
-    Attributes:
-        slices: the slices.
-        label: what tells them from the rest of the series, "AcquisitionNumber 2"; empty for a whole
-            series.
-        keywords: the attributes in the label.
-    """
-
-    slices: list[Slice]
+    slices: list[Slice]  # the slices
+    # what tells them from the rest of the series, "AcquisitionNumber 2"; empty for a whole series
     label: str = ""
-    keywords: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()  # the attributes in the label
 
 
 def set_aside(slices: list[Slice]) -> tuple[list[Slice], list[Note]]:
     """Leave out of a CT series what is no slice: other objects, colour images, scout views.
 
-    Returns:
-        The slices that are left, all if none would be; and a note for each kind that was left out.
+    If nothing would be left, all of them are kept. Each kind that is left out gets a note.
     """
     notes = []
     images = [one for one in slices if one.ct and not _is_screen(one)]
@@ -96,14 +89,14 @@ def _files(slices: list[Slice]) -> str:
 
 def _is_screen(one: Slice) -> bool:
     """Return whether an image is in colour or a console's picture without a place."""
-    colour = text(one.header, "PhotometricInterpretation")
-    if (number(one.header, "SamplesPerPixel") or 1) != 1 or (colour and not colour.startswith("MONOCHROME")):
+    colour = get_text(one.header, "PhotometricInterpretation")
+    if (get_number(one.header, "SamplesPerPixel") or 1) != 1 or (colour and not colour.startswith("MONOCHROME")):
         return True
     return "SECONDARY" in _image_type(one) and (one.position is None or one.orientation is None)
 
 
 def _image_type(one: Slice) -> list[str]:
-    return (text(one.header, "FrameType") or text(one.header, "ImageType")).upper().split("\\")
+    return (get_text(one.header, "FrameType") or get_text(one.header, "ImageType")).upper().split("\\")
 
 
 def separate(slices: list[Slice]) -> tuple[list[Part], list[Note]]:
@@ -114,9 +107,6 @@ def separate(slices: list[Slice]) -> tuple[list[Part], list[Note]]:
     passes over one place. Acquisitions one above the other, or one for each slice, are one scan, as
     step-and-shoot scanners write it. So are slices that leave an attribute out, or have another
     ImageType, where they fill the gaps of the others.
-
-    Args:
-        slices: of one series, without scout views, in any order.
 
     Returns:
         The parts, one if there is nothing to separate, and notes on what was joined.
@@ -137,7 +127,7 @@ def _values(slices: list[Slice], keywords: Sequence[str]) -> list[str]:
     """What each slice says of itself, "" where it says nothing."""
     if "ImageType" in keywords:  # the first value changes where single slices were compressed or corrected
         return ["\\".join(_image_type(one)[1:]) for one in slices]
-    values = [next(filter(None, (text(one.header, keyword) for keyword in keywords)), "") for one in slices]
+    values = [next(filter(None, (get_text(one.header, keyword) for keyword in keywords)), "") for one in slices]
     return values if keywords[0] in _APART else _without_rounding(values)
 
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from ...errors import UserError
-from ..geometry_checks import check_extent, check_size
+from ...messages import some
+from ..geometry_checks import check_geometry
 from ..padding import LIGHTEST_AIR_HU, Padding
 from ..volume import Note, Scan
-from .checks import some
-from .geometry import Stack, stack_slices
-from .header import COMPLETE, Slice, number, text
+from .geometry import POSITIONS_ROUNDED, SliceStack, stack_slices
+from .header import COMPLETE, Slice, get_number, get_text
 from .series import Series, choose_series, list_series
 
 
@@ -46,8 +46,8 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
     stack = stack_slices(chosen.slices)
     first = [plane[0] for plane in stack.planes]
     shape = (first[0].columns, first[0].rows, len(first))
-    stack.notes = [*notes, *_value_notes(chosen), *stack.notes, *check_size(path, shape, stack.affine)]
-    stack.notes += check_extent(shape, stack.affine) if stack.voxel_size_known else []
+    geometry = check_geometry(path, shape, stack.affine, stack.voxel_size_known, tolerance=POSITIONS_ROUNDED)
+    stack.notes = [*notes, *_value_notes(chosen), *stack.notes, *geometry]
     values = _read_values(stack)
     return Scan(
         name=path.stem if path.is_file() else path.resolve().name,
@@ -67,18 +67,14 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
 def named_padding(header: Dataset, rescale: tuple[float, float]) -> Padding | None:
     """Return what PixelPaddingValue and PixelPaddingRangeLimit name (PS3.3 C.7.5.1.1.2), in HU.
 
-    Args:
-        header: of a slice.
-        rescale: its slope and intercept.
-
     Returns:
         The padding; None where none is named, or where it is as dark as air.
     """
-    value = number(header, "PixelPaddingValue")
+    value = get_number(header, "PixelPaddingValue")
     if value is None:
         return None
-    limit = number(header, "PixelPaddingRangeLimit")
-    signed = number(header, "PixelRepresentation") == 1
+    limit = get_number(header, "PixelPaddingRangeLimit")
+    signed = get_number(header, "PixelRepresentation") == 1
     bounds = [_as_stored(one, signed) * rescale[0] + rescale[1] for one in (value, value if limit is None else limit)]
     return Padding(min(bounds), max(bounds)) if max(bounds) > LIGHTEST_AIR_HU else None
 
@@ -93,9 +89,10 @@ def _as_stored(value: float, signed: bool) -> float:
 def _check_values(series: Series) -> None:
     """Refuse what is no grey-scale CT image."""
     for one in series.slices:
-        photometric, samples = text(one.header, "PhotometricInterpretation"), number(one.header, "SamplesPerPixel")
-        if photometric not in ("MONOCHROME2", "") or (samples or 1) != 1:
-            found = f"{photometric} with {samples or 1:g} sample(s) a pixel"
+        photometric = get_text(one.header, "PhotometricInterpretation")
+        samples = get_number(one.header, "SamplesPerPixel") or 1
+        if photometric not in ("MONOCHROME2", "") or samples != 1:
+            found = f"{photometric} with {samples:g} sample(s) a pixel"
             raise UserError(f"{one.path}: {found}; expected: CT images in HU, MONOCHROME2 with one sample")
     several = {(one.path, one.rescale) for one in series.slices}
     if len(several) > len({one.path for one in series.slices}):
@@ -113,12 +110,12 @@ def _check_rescaling(series: Series) -> None:
 
 def _value_notes(series: Series) -> list[Note]:
     notes = []
-    kinds = sorted({text(one.header, "RescaleType") for one in series.slices})
+    kinds = sorted({get_text(one.header, "RescaleType") for one in series.slices})
     if any(one.rescale is None for one in series.slices) or not set(kinds) <= {"", "HU"}:
         kind = ", ".join(filter(None, kinds)) or "unknown"
         words = f"The files do not say that their values are HU (rescaling absent or of type {kind})."
         notes.append(Note("not_hu", words, "warning"))
-    if any(text(one.header, "LossyImageCompression") == "01" for one in series.slices):
+    if any(get_text(one.header, "LossyImageCompression") == "01" for one in series.slices):
         words = "The images were compressed with loss once; faint opacities may have gone with it."
         notes.append(Note("lossy_compression", words, "warning"))
     bare = len({one.path for one in series.slices if not one.preamble})
@@ -128,7 +125,7 @@ def _value_notes(series: Series) -> list[Note]:
     return notes
 
 
-def _read_values(stack: Stack) -> NDArray[Any]:
+def _read_values(stack: SliceStack) -> NDArray[Any]:
     """Decode slice by slice into one array (X, Y, Z) with contiguous axial slices."""
     planes = stack.planes
     rescales = np.array([one.rescale or (1.0, 0.0) for plane in planes for one in plane])
@@ -183,7 +180,7 @@ def _decode(path: Path, syntax: str) -> NDArray[Any]:
         raise UserError(f"{path}: pixels ({syntax}) cannot be decoded ({last}); expected: {expected}") from None
 
 
-def _facts(series: Series, stack: Stack) -> dict[str, Any]:
+def _facts(series: Series, stack: SliceStack) -> dict[str, Any]:
     """What a report repeats: how the scan was made, never whose it is."""
     first = stack.planes[0][0]
     x, y, z = np.linalg.norm(stack.affine[:3, :3], axis=0).tolist()
@@ -191,13 +188,13 @@ def _facts(series: Series, stack: Stack) -> dict[str, Any]:
         "modality": series.modality,
         "series": series.number,
         "series_id": series.id,
-        "manufacturer": text(first.header, "Manufacturer"),
-        "model": text(first.header, "ManufacturerModelName"),
-        "kernel": text(first.header, "ConvolutionKernel"),
-        "kvp": number(first.header, "KVP"),
+        "manufacturer": get_text(first.header, "Manufacturer"),
+        "model": get_text(first.header, "ManufacturerModelName"),
+        "kernel": get_text(first.header, "ConvolutionKernel"),
+        "kvp": get_number(first.header, "KVP"),
         "slice_thickness_mm": first.thickness,
         "spacing_mm": [x, y, z] if stack.voxel_size_known else None,
-        "body_part": text(first.header, "BodyPartExamined"),
-        "patient_position": text(first.header, "PatientPosition"),
+        "body_part": get_text(first.header, "BodyPartExamined"),
+        "patient_position": get_text(first.header, "PatientPosition"),
         "compression": first.compression.name,
     }

@@ -44,6 +44,13 @@ def recognize(head: bytes, name: str = "") -> Content:
     return "object" if sop_class or part10 or name.lower().endswith(DICOM_SUFFIXES) else ""
 
 
+def is_dicom(path: Path) -> bool:
+    """Tell whether a path stands for DICOM: a folder, a .zip, or a file named as nothing else."""
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        return True
+    return path.suffix.lower() in ("", ".img", *DICOM_SUFFIXES) and bool(recognize_file(path))
+
+
 def recognize_file(path: Path) -> Content:
     """Tell what a file is, see `recognize`; raise OSError if it cannot be read."""
     with path.open("rb") as file:

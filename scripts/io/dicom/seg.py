@@ -22,7 +22,7 @@ from ...errors import UserError
 from ...files import write_atomic
 from ..volume import Scan
 from .files import UNREADABLE, UNREADABLE_FILE, read_header
-from .header import number, numbers, text
+from .header import get_number, get_numbers, get_text
 from .segment_codes import CATEGORY, COLOUR, REGION, TYPE
 
 LABEL = "COVID-19 infection"
@@ -80,7 +80,7 @@ def write_dicom_seg(
         raise ValueError(f"{scan.path} ({scan.kind}) has no DICOM files that a SEG could refer to")
     sources = _read_sources(scan)
     frames = mask.transpose(2, 1, 0)  # a view
-    count = int(number(sources[0], "NumberOfFrames") or 1)
+    count = int(get_number(sources[0], "NumberOfFrames") or 1)
     if count > 1:
         if len(sources) > 1:
             raise UserError(f"{scan.path.name}: {len(sources)} multi-frame files; expected for a DICOM SEG: one")
@@ -130,7 +130,7 @@ def _segmentation(
 
 def _series_number(source: Dataset) -> int:
     """Return a series number for the SEG: 1000 above that of its series."""
-    found = min(max(int(number(source, "SeriesNumber") or 0), 0), _HIGHEST_NUMBER)
+    found = min(max(int(get_number(source, "SeriesNumber") or 0), 0), _HIGHEST_NUMBER)
     return found + 1000 if found <= _HIGHEST_NUMBER - 1000 else found - 1000
 
 
@@ -168,8 +168,8 @@ def _check_identity(scan: Scan, sources: list[Dataset]) -> None:
 
 def _check_source(file: Path, source: Dataset, multi_frame: bool) -> None:
     needed = _IDENTITY if multi_frame else [*_IDENTITY, "ImagePositionPatient", "ImageOrientationPatient"]
-    missing = [keyword for keyword in needed if not text(source, keyword)]
-    if not multi_frame and numbers(source, "PixelSpacing", 2) is None:
+    missing = [keyword for keyword in needed if not get_text(source, keyword)]
+    if not multi_frame and get_numbers(source, "PixelSpacing", 2) is None:
         missing.append("PixelSpacing")
     if missing:
         raise UserError(f"{file.name}: {', '.join(missing)} missing, which a DICOM SEG must repeat; {_REMEDY}")
@@ -185,12 +185,12 @@ def _mend(sources: list[Dataset], scan: Scan) -> None:
     first = sources[0]
     _mend_character_set(first)
     for keyword, is_valid in _MAY_BE_EMPTY.items():
-        if not is_valid(text(first, keyword)):
+        if not is_valid(get_text(first, keyword)):
             setattr(first, keyword, "")
     if "PerFrameFunctionalGroupsSequence" in first:
         return
     first.pop("SpacingBetweenSlices", None)
-    if number(first, "SliceThickness") is None:
+    if get_number(first, "SliceThickness") is None:
         first.SliceThickness = scan.spacing[2]
     for source in sources[1:]:
         source.ImageOrientationPatient = first.ImageOrientationPatient

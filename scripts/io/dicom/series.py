@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import UserError
 from ..output_names import walk_files
 from ..volume import Note
-from .header import Slice, number, read_slices, text
+from .header import Slice, get_number, get_text, read_slices
 from .parts import Part, describe_objects, separate, set_aside
 
 _AXIAL = np.cos(np.radians(45))  # least share of the body's long axis in the normal of an axial slice
@@ -23,22 +23,14 @@ _FEWEST_JOINED = 3  # slices with a SeriesInstanceUID each that are taken for on
 
 @dataclass(frozen=True)
 class Series:
-    """Slices that share a SeriesInstanceUID and make one volume, or a part of such a series.
+    """Slices that share a SeriesInstanceUID and make one volume, or a part of such a series."""
 
-    Attributes:
-        uid: SeriesInstanceUID; empty for objects that belong to no series.
-        number: SeriesNumber; None if absent.
-        modality: "CT", "MR", ...; of CT images that do not say, "CT".
-        part: its slices, without what was left out, in an order that the files' names do not
-            change; and what tells them from the other parts of the series.
-        notes: what was left out of the series, or joined.
-    """
-
-    uid: str
-    number: int | None
-    modality: str
+    uid: str  # SeriesInstanceUID; empty for objects that belong to no series
+    number: int | None  # SeriesNumber; None if absent
+    modality: str  # "CT", "MR", ...; of CT images that do not say, "CT"
+    # slices in an order that the names of files do not change, and what tells them from other parts
     part: Part
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Note, ...] = ()  # what was left out of the series, or joined
 
     @property
     def slices(self) -> list[Slice]:
@@ -61,7 +53,7 @@ class Series:
         first = self.slices[0]
         if all(one.localizer for one in self.slices):
             return "localizer"
-        if len(self.slices) == 1 and "DERIVED" in text(first.header, "ImageType").upper():
+        if len(self.slices) == 1 and "DERIVED" in get_text(first.header, "ImageType").upper():
             return "one derived image"
         if first.orientation and abs(np.cross(first.orientation[:3], first.orientation[3:])[2]) < _AXIAL:
             return "not axial"
@@ -75,7 +67,7 @@ class Series:
         words += [self.part.label] if self.part.label else []
         words += [f"{len(self.slices)} {thing}{'' if len(self.slices) == 1 else 's'}"]
         words += [f"{first.thickness:g} mm thick"] if first.thickness else []
-        kernel = text(first.header, "ConvolutionKernel")[:40]
+        kernel = get_text(first.header, "ConvolutionKernel")[:40]
         words += [f"kernel {kernel}"] if kernel else []
         words += [self.drawback] if self.drawback else []
         return f"series {self.number if self.number is not None else '?'} (id {self.id}): {', '.join(words)}"
@@ -128,14 +120,14 @@ def _join_single(found: dict[str, list[Slice]]) -> dict[str, list[Slice]]:
 
 
 def _origin(one: Slice) -> tuple[object, ...]:
-    return text(one.header, "StudyInstanceUID"), number(one.header, "SeriesNumber")
+    return get_text(one.header, "StudyInstanceUID"), get_number(one.header, "SeriesNumber")
 
 
 def _are_of_one_scan(slices: list[Slice]) -> bool:
     first = slices[0]
-    if number(first.header, "SeriesNumber") is None or not text(first.header, "FrameOfReferenceUID"):
+    if get_number(first.header, "SeriesNumber") is None or not get_text(first.header, "FrameOfReferenceUID"):
         return False
-    identities = {(text(one.header, "PatientID"), text(one.header, "FrameOfReferenceUID")) for one in slices}
+    identities = {(get_text(one.header, "PatientID"), get_text(one.header, "FrameOfReferenceUID")) for one in slices}
     grids = {(one.rows, one.columns, one.pixel_spacing, one.orientation) for one in slices}
     places = {one.position for one in slices}
     return len(identities) == len(grids) == 1 and None not in places and len(places) == len(slices)
@@ -145,7 +137,7 @@ def _series(uid: str, slices: list[Slice]) -> list[Series]:
     """Return the series or its parts, whatever the names of their files."""
     ordered = sorted(slices, key=_in_order)
     images = [one for one in ordered if one.ct]
-    modality = _most(text(one.header, "Modality") for one in images or ordered)
+    modality = _most(get_text(one.header, "Modality") for one in images or ordered)
     modality = modality or ("CT" if images else "unknown modality")
     if not images or modality != "CT":
         return [Series(uid, _number(ordered), modality, Part(ordered))]
@@ -159,11 +151,11 @@ def _series(uid: str, slices: list[Slice]) -> list[Series]:
 
 
 def _in_order(one: Slice) -> tuple[object, ...]:
-    return text(one.header, "SOPInstanceUID"), one.frame, one.position or (), str(one.path)
+    return get_text(one.header, "SOPInstanceUID"), one.frame, one.position or (), str(one.path)
 
 
 def _number(slices: list[Slice]) -> int | None:
-    found = _most(str(int(value)) for one in slices if (value := number(one.header, "SeriesNumber")) is not None)
+    found = _most(str(int(value)) for one in slices if (value := get_number(one.header, "SeriesNumber")) is not None)
     return int(found) if found else None
 
 

@@ -37,9 +37,7 @@ _VERBATIM = ("space", "space dimension", "space directions", "space origin", "sp
 def read_itk(path: Path, volume: int | None = None) -> Scan:
     """Read one volume, values as they are stored.
 
-    Args:
-        path: .nrrd, .nhdr, .mha or .mhd.
-        volume: which volume of a four-dimensional image, from 1.
+    Of a four-dimensional image `volume` is taken, from 1.
 
     Raises:
         UserError: for a file that is damaged or incomplete, holds several values a voxel, or
@@ -127,10 +125,7 @@ def _note_orientation(text: TextHeader) -> list[Note]:
 def judge_voxel_size(dimension: int, affine: Affine, sized: bool = True) -> tuple[bool, list[Note]]:
     """Return whether an affine holds millimetres, and a warning where it does not.
 
-    Args:
-        dimension: number of stored axes.
-        affine: voxel index to mm, (4, 4).
-        sized: whether a voxel size is stated at all.
+    Number of stored axes, affine (4, 4), and whether a voxel size is stated at all tell.
     """
     if dimension < 3:
         doubt = "a single two-dimensional slice has no thickness"
@@ -157,13 +152,8 @@ def _reason(error: RuntimeError) -> str:
 def write_itk_bytes(values: NDArray[np.uint8], scan: Path, path: Path) -> Path:
     """Write a compressed file of bytes with exactly the scan's origin, spacing and direction.
 
-    Args:
-        values: (X, Y, Z) in the scan's stored order.
-        scan: the file that was segmented, whose format the result has.
-        path: .nrrd for NRRD, .mha for MetaImage.
-
-    Returns:
-        The path written.
+    The values (X, Y, Z) are in the scan's stored order; `path` ends in .nrrd for NRRD, in .mha for
+    MetaImage.
     """
     reader = _information(scan)
     shared = min(reader.GetDimension(), 3)

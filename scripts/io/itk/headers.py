@@ -18,17 +18,11 @@ _LOCAL = ("", "local")
 
 @dataclass(frozen=True)
 class TextHeader:
-    """A header's lines.
+    """A header's lines."""
 
-    Attributes:
-        format: "NRRD" or "MetaImage".
-        fields: values by key, keys in lower case.
-        end: the byte after the header, where attached voxels start.
-    """
-
-    format: str
-    fields: dict[str, str]
-    end: int
+    format: str  # "NRRD" or "MetaImage"
+    fields: dict[str, str]  # values by key, keys in lower case
+    end: int  # the byte after the header, where attached voxels start
 
     @property
     def oriented(self) -> bool:
@@ -105,11 +99,7 @@ def check_data(data: Path | None, path: Path, header: TextHeader, expected: int)
 
     Text and bzip2 are left to ITK, as are headers that skip bytes.
 
-    Args:
-        data: the file of the voxels, as `find_data` gives it.
-        path: the scan.
-        header: its header.
-        expected: bytes of the voxels, unpacked.
+    `data` is what `find_data` gave, `expected` the bytes of the voxels, unpacked.
 
     Raises:
         UserError: naming the file, what it holds and what its header asks for.

@@ -31,40 +31,23 @@ _HEADERS = {
 
 
 class Stored(NamedTuple):
-    """A NIfTI header and what nibabel's repairs would hide.
+    """A NIfTI header and what nibabel's repairs would hide."""
 
-    Attributes:
-        header: NIfTI-1 or -2, checked and repaired by nibabel.
-        pixdim: the three voxel sizes as stored.
-        offset: vox_offset as stored.
-        data: the file with the voxels, for a pair the .img.
-    """
-
-    header: nib.Nifti1Header
-    pixdim: tuple[float, float, float]
-    offset: float
-    data: Path
+    header: nib.Nifti1Header  # NIfTI-1 or -2, checked and repaired by nibabel
+    pixdim: tuple[float, float, float]  # the three voxel sizes as stored
+    offset: float  # vox_offset as stored
+    data: Path  # the file with the voxels, for a pair the .img
 
 
 class Inspected(NamedTuple):
-    """What a NIfTI file says of one of its volumes; the voxels themselves have not been read.
-
-    Attributes:
-        stored: the header.
-        shape: (X, Y, Z) of the volume.
-        start: byte of the unpacked file at which the volume starts.
-        end: bytes that the unpacked file must at least have.
-        affine: voxel index to mm, RAS, (4, 4).
-        voxel_size_known: whether the affine holds real millimetres.
-        notes: findings.
-    """
+    """What a NIfTI file says of one of its volumes; the voxels themselves have not been read."""
 
     stored: Stored
-    shape: tuple[int, int, int]
-    start: int
-    end: int
-    affine: Affine
-    voxel_size_known: bool
+    shape: tuple[int, int, int]  # (X, Y, Z) of the volume
+    start: int  # byte of the unpacked file at which the volume starts
+    end: int  # bytes that the unpacked file must at least have
+    affine: Affine  # voxel index to mm, RAS, (4, 4)
+    voxel_size_known: bool  # whether the affine holds real millimetres
     notes: list[Note]
 
 
@@ -98,10 +81,6 @@ def read_nifti(path: Path, volume: int | None = None) -> Scan:
 
 def inspect_nifti(path: Path, volume: int | None = None) -> Inspected:
     """Read the header of a file, resolve its contradictions, and check the file's length.
-
-    Args:
-        path: see `read_nifti`.
-        volume: see `read_nifti`.
 
     Raises:
         UserError: as `read_nifti` does, but for damage within the voxels of a gzip stream of full
@@ -153,11 +132,6 @@ def one_line(error: BaseException) -> str:
 
 def choose_volume(path: Path, stored: tuple[int, ...], volume: int | None) -> tuple[int, list[Note]]:
     """Choose one volume of a file.
-
-    Args:
-        path: what an error names.
-        stored: the file's size along all axes.
-        volume: from 1; None where the user named none.
 
     Returns:
         Index from 0 along the flattened axes after the third, and what to tell.

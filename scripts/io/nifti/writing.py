@@ -26,10 +26,7 @@ def header_like(path: Path, shape: tuple[int, int, int]) -> nib.Nifti1Header:
 
     Nothing else is taken over: text fields and extensions may name a patient.
 
-    Args:
-        path: the scan.
-        shape: (X, Y, Z) of the volume that was segmented; a file of several volumes gives a header
-            of one.
+    (X, Y, Z) is the size of the volume; a file of several volumes gives a header of one.
     """
     scan = read_header(path).header
     version = nib.Nifti2Header if isinstance(scan, nib.Nifti2Header) else nib.Nifti1Header
@@ -73,9 +70,6 @@ def write_bytes(
         purpose: one line that says what the values are.
         slope: what readers multiply the stored values with.
         highest: value that viewers show brightest.
-
-    Returns:
-        The path written.
     """
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(slope, 0)

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,10 +20,11 @@ from filelock import FileLock
 from monailabel.config import settings
 from monailabel.datastore.local import DataModel, LocalDatastore
 
-from ...data.layouts.files import PICTURES, Header, is_picture, read_header, read_values, suffix_of
 from ...errors import UserError
 from ...files import write_atomic
-from ...io.grids import check_belongs
+from ...io.grids import Grid, check_belongs
+from ...io.images import PICTURE_SUFFIXES, is_picture
+from ...io.reading import file_suffix, read_grid, read_label
 from ...transforms.labels import CODE_TOLERANCE
 from .uploads import discarding_upload, require_plain_name
 
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 NIFTI = (".nii", ".nii.gz")
 VOLUME_LABELS = (".nii.gz", ".nii", ".nrrd")
 """What MONAI Label lists in the folder of labels and the readers read."""
-LABELS = VOLUME_LABELS + PICTURES
+LABELS = VOLUME_LABELS + PICTURE_SUFFIXES
 
 
 class Studies(LocalDatastore):
@@ -63,7 +65,7 @@ class Studies(LocalDatastore):
 
     def _replace_label(self, image_id: str, label: Path, tag: str, info: dict[str, Any]) -> None:
         """Write beside the earlier label and rename; remove one in another format afterwards."""
-        suffix = suffix_of(label, LABELS) or ""
+        suffix = file_suffix(label)
         folder, entry = Path(self._datastore.label_path(tag)), self._datastore.objects[image_id]
         target = folder / self._filename(image_id, suffix)
         with FileLock(self._lock_file):
@@ -97,12 +99,12 @@ def check_label(label: str, scan: str, name: str) -> str:
         HTTPException: 400.
     """
     file, image = Path(label), Path(scan)
-    known = PICTURES if is_picture(image) else VOLUME_LABELS
-    if suffix_of(file, known) is None:
+    known = PICTURE_SUFFIXES if is_picture(image) else VOLUME_LABELS
+    if file_suffix(file) not in known:
         ending = "".join(file.suffixes) or "a name without extension"
         raise HTTPException(400, f"{name}: {ending}; expected: {' or '.join(known)}")
     try:
-        check_belongs(_header(file, name).grid(name), _header(image, image.name).grid(image.name))
+        check_belongs(_grid(file, name), _grid(image, image.name))
         return _unmarked_warning(file, name)
     except UserError as error:
         raise HTTPException(400, str(error).replace(str(file), name, 1)) from None
@@ -124,15 +126,15 @@ def check_annotations(cases: Sequence[Mapping[str, str]]) -> list[str]:
     return [f"{label}: {warning}" for label, warning in warnings if warning]
 
 
-def _header(file: Path, name: str) -> Header:
+def _grid(file: Path, name: str) -> Grid:
     try:
-        return read_header(file)
+        return replace(read_grid(file), name=name)
     except UserError as error:
         raise UserError(str(error).replace(str(file), name, 1)) from None
 
 
 def _unmarked_warning(file: Path, name: str) -> str:
-    if np.any(np.asarray(read_values(file)) > CODE_TOLERANCE):
+    if np.any(np.asarray(read_label(file)) > CODE_TOLERANCE):
         return ""
     warning = "no voxel is marked as infection"
     logger.warning(f"{name}: {warning}")

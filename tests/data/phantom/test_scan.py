@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.data.phantom.grid import Grid, coverage, ellipsoid, noise, tubes
+from scripts.data.phantom.grid import VoxelGrid, coverage, ellipsoid, noise, tubes
 from scripts.data.phantom.scan import make_phantom
 from scripts.data.phantom.vessels import LEFT, RIGHT, grow_tree
 
@@ -108,7 +108,7 @@ def test_field_of_view_without_lung_is_refused():
 
 
 def test_coverage_keeps_the_volume_of_a_ball_on_thick_slices():
-    grid = Grid((60, 60, 16), (1.5, 1.5, 6))
+    grid = VoxelGrid((60, 60, 16), (1.5, 1.5, 6))
     share = coverage(ellipsoid(grid, (0.4, -0.3, 1), (30, 30, 30)))
     assert share.sum() * np.prod(grid.step) == pytest.approx(4 / 3 * np.pi * 30**3, rel=0.01)
     assert share.min() == 0
@@ -116,7 +116,7 @@ def test_coverage_keeps_the_volume_of_a_ball_on_thick_slices():
 
 
 def test_tubes_thinner_than_a_voxel_keep_their_volume():
-    grid = Grid((40, 40, 20), (2, 2, 8))
+    grid = VoxelGrid((40, 40, 20), (2, 2, 8))
     starts, ends = np.array([[-20.0, -10, -40], [-30, 20, 0]]), np.array([[25.0, 15, 50], [30, 20, 0]])
     radii = np.array([0.8, 3.0])
     expected = np.sum(np.pi * radii**2 * np.linalg.norm(ends - starts, axis=1))
@@ -126,7 +126,7 @@ def test_tubes_thinner_than_a_voxel_keep_their_volume():
 
 
 def test_grid_index_inverts_points():
-    grid = Grid((5, 6, 7), (2, 3, 4), scale=(1.1, 0.9, 1), offset=(3, -2, 1))
+    grid = VoxelGrid((5, 6, 7), (2, 3, 4), scale=(1.1, 0.9, 1), offset=(3, -2, 1))
     mask = np.zeros(grid.shape, bool)
     mask[1, 4, 6] = mask[3, 0, 2] = True
     np.testing.assert_array_equal(grid.index(grid.points(mask)), np.argwhere(mask))
@@ -141,7 +141,7 @@ def test_tree_obeys_murrays_law():
 
 
 def test_noise_is_standardised_and_smooth():
-    grid = Grid((64, 64, 16), (2, 2, 8))
+    grid = VoxelGrid((64, 64, 16), (2, 2, 8))
     field = noise(np.random.default_rng(0), grid, 10)
     assert field.std() == pytest.approx(1, abs=1e-3)
     assert np.corrcoef(field[:-1].ravel(), field[1:].ravel())[0, 1] > 0.95

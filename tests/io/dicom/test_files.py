@@ -27,7 +27,7 @@ from scripts.io.masks import MaskWriter
 from scripts.io.reading import read_scan
 from scripts.io.volume import Scan
 from scripts.pipeline.case import read_case
-from scripts.pipeline.discovery import find_scans
+from scripts.pipeline.discovery import find_scans, scans_root
 from scripts.pipeline.inputs import expand_inputs
 from scripts.pipeline.lung_masks import find_lung_mask
 
@@ -186,12 +186,12 @@ def test_an_encrypted_archive_is_called_so(tmp_path: Path) -> None:
         expand_inputs([tmp_path / "x.zip"], tmp_path / "out")
 
 
-def test_other_readers_say_that_it_is_dicom(tmp_path: Path, write_series: Write) -> None:
+def test_a_file_of_a_series_is_no_scan_by_itself_but_its_folder_is(tmp_path: Path, write_series: Write) -> None:
     write_series(tmp_path, 1)
     with pytest.raises(UserError, match="a DICOM file"):
         read_scan(tmp_path / "a000")
-    with pytest.raises(UserError, match=r"1 files and no scan; .*DICOM is read by `python -m scripts segment`"):
-        find_scans(str(tmp_path))
+    assert find_scans(str(tmp_path)) == [{"image": str(tmp_path)}]
+    assert scans_root(str(tmp_path)) == str(tmp_path.parent)
 
 
 def test_what_is_recognized_lies_at_the_start(tmp_path: Path, write_series: Write) -> None:

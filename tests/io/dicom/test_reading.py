@@ -263,6 +263,16 @@ class TestIrregularGeometry:
             lps = np.array([-10 + 0.7 * x, -20 + 0.8 * y * down[1], 5 * z + 0.8 * y * down[2]])
             np.testing.assert_allclose(scan.affine @ [x, y, z, 1], [-lps[0], -lps[1], lps[2], 1], atol=1e-5)
 
+    def test_a_tilt_of_38_degrees_is_refused(self, tmp_path, write_series):
+        tilt = np.radians(38)
+        down = [0, round(np.cos(tilt), 6), round(-np.sin(tilt), 6)]
+        write_series(
+            tmp_path,
+            at(0, 5, 10, 15),
+            change=lambda ds, k: setattr(ds, "ImageOrientationPatient", [1, 0, 0, *down]),
+        )
+        assert "38.0 degrees" in refusal(tmp_path)
+
     def test_tilt_in_the_header_only(self, tmp_path, write_series):
         write_series(tmp_path, change=lambda ds, k: setattr(ds, "GantryDetectorTilt", 12))
         scan = read_dicom(tmp_path)
