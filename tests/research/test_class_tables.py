@@ -40,7 +40,6 @@ def test_each_class_is_judged_alone(tmp_path: Path) -> None:
     engine = Engine(step)
     tables = ClassTables(str(tmp_path), cases, threshold=0.5, context={"split": "test"})
     TableMetric(tables).attach(engine, "ground_glass_case_dice")
-    tables.attach(engine)
     engine.run([0, 1])
     rows = pd.read_csv(tmp_path / "classes.csv").set_index(["case", "class"])
     glass, solid = rows.loc[("a", "ground_glass")], rows.loc[("a", "consolidation")]
