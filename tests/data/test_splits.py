@@ -131,7 +131,7 @@ def test_no_cases_no_folds():
         ({"folds": True}, "folds: True"),
         ({"seed": -1}, "seed: -1"),
         ({"seed": 0.5}, "seed: 0.5"),
-        ({"split": "volume"}, "split: 'volume', expected: patient, slice"),
+        ({"split": "volume"}, "split: 'volume'; expected: patient, slice"),
     ],
 )
 def test_arguments_out_of_range(trees, options, text):
