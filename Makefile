@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # make clean   remove what these made, but not results under out/
 #
 # Everything runs in .venv, which is made from the pins in constraints.txt. pip takes torch from its default index;
-# TORCH_INDEX=URL takes it from another one (a CPU or CUDA build, README.md says how to choose).
+# TORCH_INDEX=URL takes it from another one (a CPU or CUDA build, docs/installation.md says how to choose).
 
 PYTHON ?= python3
 LABEL_PYTHON ?= $(PYTHON)

@@ -48,7 +48,7 @@ def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path]) 
     settings |= {"out-of-distribution score": report["familiarity"] or NOT_STATED, "seconds": report["timings_s"]}
     return PAGES.get_template("report.html").render(
         report=report,
-        scan={name: fact for name, fact in case.items() if name != "facts"},
+        scan={name: fact for name, fact in (case | case["facts"]).items() if name != "facts"},
         settings=settings,
         measures=measures,
         finding=finding(measures),
