@@ -228,8 +228,7 @@ def test_a_network_starts_from_them_and_its_metadata_does_not_ask_for_them(tmp_p
         create_pretrained("unet", imagenet_weights=str(tmp_path / "weights.pth"), base_width=4)
 
 
-@pytest.mark.parametrize("absent", [None, "null"])
-def test_without_weights_the_network_is_the_registrys(absent: str | None) -> None:
+def test_without_weights_the_network_is_the_registrys() -> None:
     torch.manual_seed(0)
-    network = create_pretrained("unet", imagenet_weights=absent, base_width=4)
+    network = create_pretrained("unet", base_width=4)
     assert network.spec == {"name": "unet", "arguments": {"base_width": 4}}
