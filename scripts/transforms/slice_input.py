@@ -1,7 +1,9 @@
-"""The one definition of a network's input: resize a slice, apply the HU window, z-score it.
+"""Make a network's input of a slice: resize it, apply the HU window, z-score it.
 
-Workflows apply these functions through MONAI transforms, with augmentation between them while
-training. `segment` and `classify` stream slices through `SliceInput`, which applies all three.
+Workflows apply `resize_slice` and `z_score` through transforms (`geometry.py`, `intensity.py`).
+Their window is MONAI's `ScaleIntensityRanged`, in the configs and in `preprocessing.py`; its jitter
+in training is `RandWindowd` in `intensity.py`. `segment` and `classify` stream slices through
+`SliceInput`, which applies all three and takes `scale_window` for the window.
 """
 
 from __future__ import annotations
