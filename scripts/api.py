@@ -75,7 +75,8 @@ class InfectionSegmenter:
             probability: whether the result keeps the probability, a byte a voxel.
             intensity: "auto", "hu", or "window:LO,HI" for an export mapped from that HU window.
             lungs: your own lung mask on the scan's grid: 1 right and 2 left, or one value.
-            series: which DICOM series, where a folder holds several.
+            series: SeriesNumber, id or SeriesInstanceUID of the DICOM series, where a folder
+                holds several.
             volume: which volume of a 4-D image, from 1.
             strict: refuses scans with warnings.
             name: what results and messages call an image in memory.

@@ -14,7 +14,9 @@ Intensity = Annotated[
     str, Option(help="auto, hu, or window:LO,HI for an export that was mapped from that window in HU.")
 ]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier call wrote.")]
-Series = Annotated[str | None, Option(help="Number or UID of the DICOM series, where a folder holds several.")]
+Series = Annotated[
+    str | None, Option(metavar="NUMBER|ID|UID", help="Which DICOM series, where a folder holds several CT scans.")
+]
 SmallestLesion = Annotated[
     float | None,
     Option("--smallest_lesion_mm3", help="Leave out lesions below this volume in mm3; default: the metadata's."),
