@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, user_errors
 from .inference.segmenter import Segmenter
 from .io.memory import scan_from_memory
 from .pipeline.case import CaseSegmenter, Settings
@@ -53,6 +53,7 @@ class InfectionSegmenter:
     ) -> None:
         self._segmenter = Segmenter(weights or WEIGHTS, device, threshold, smallest_lesion_mm3, flips)
 
+    @user_errors()
     def predict(
         self,
         image: Any,
@@ -86,7 +87,8 @@ class InfectionSegmenter:
             The result. It holds the scan's values and what a .zip unpacks to until it is deleted.
 
         Raises:
-            UserError: if the image cannot be used, or a path holds several scans.
+            UserError: if the image cannot be used, a path holds several scans, or the extra `dicom`
+                is not installed.
         """
         own = Path(lungs) if lungs is not None else None
         model = CaseSegmenter(self._segmenter, Settings(intensity, probability, own, series, volume, strict))
@@ -97,6 +99,6 @@ class InfectionSegmenter:
                     raise UserError(f"{image}: {len(cases)} scans; expected: one, call `predict` for each")
                 result = model.predict(cases[0], stack, progress)
             else:
-                result = model.segment(scan_from_memory(image, name=name, volume=volume), own, progress)
+                result = model.segment(scan_from_memory(image, name, volume), own, progress)
             weakref.finalize(result, stack.pop_all().close)  # files of a .zip, which `save` may need
         return result

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 
@@ -31,7 +33,7 @@ _DISK = frozenset(
 """What a disk says that cannot be written, or is full."""
 
 
-EXTRAS = {"pydicom": "dicom", "highdicom": "dicom", "ignite": "train", "fire": "train", "yaml": "train"}
+EXTRAS = {"pydicom": "dicom", "highdicom": "dicom"} | dict.fromkeys(("ignite", "fire", "yaml", "tensorboard"), "train")
 """Packages that an installation may lack, and the extra that brings them."""
 
 
@@ -47,6 +49,18 @@ def find_user_error(error: BaseException | None) -> UserError | None:
         other = _disk_error(error) or _missing_extra(error) or other
         error = error.__cause__ or error.__context__
     return other
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Raise `UserError` where a block meets a disk that cannot be written, or lacks an extra."""
+    try:
+        yield
+    except (OSError, ModuleNotFoundError) as error:
+        mistake = _disk_error(error) or _missing_extra(error)  # not of the caller's chain, see `find_user_error`
+        if mistake is None:
+            raise
+        raise mistake from error
 
 
 def _missing_extra(error: BaseException) -> UserError | None:

@@ -94,6 +94,12 @@ def test_an_image_in_memory_can_be_saved(model: InfectionSegmenter, scan: Path, 
     np.testing.assert_allclose(written.affine, AFFINE)
 
 
+def test_a_disk_that_says_no_is_a_user_error(model: InfectionSegmenter, scan: Path) -> None:
+    result = model.predict(scan)
+    with pytest.raises(UserError, match="a folder that can be written"):
+        result.save(scan / "out")
+
+
 def test_probability_on_request(model: InfectionSegmenter, scan: Path) -> None:
     result = model.predict(scan, probability=True)
     assert result.probability is not None
@@ -153,15 +159,14 @@ WITHOUT_EXTRAS = """
 import sys
 for name in ("pydicom", "highdicom", "ignite", "fire", "yaml", "tensorboard"):
     sys.modules[name] = None
-from scripts import InfectionSegmenter
-from scripts.errors import find_user_error
+from scripts import InfectionSegmenter, UserError
 weights, scan, study, out = sys.argv[1:]
 segmenter = InfectionSegmenter(weights, device="cpu")
 segmenter.predict(scan).save(out)
 try:
     segmenter.predict(study)
-except ModuleNotFoundError as error:
-    print(find_user_error(error))
+except UserError as error:
+    print(error)
 """
 
 

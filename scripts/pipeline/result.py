@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
+from ..errors import UserError, user_errors
 from ..files import replace_folder, unfinished_folder, write_json
 from ..inference.segmenter import PROBABILITY_STEPS
 from ..io.masks import mask_path, write_mask, write_probability
@@ -92,6 +92,7 @@ class Result:
             self.scan, self.measures, self.model, self.settings, self.timer.seconds, self.notes, self.ood
         )
 
+    @user_errors()
     def save(self, folder: str | Path, overwrite: bool = False, key: str | None = None) -> dict[str, Any]:
         """Write mask, report, preview and, for DICOM, DICOM SEG; all of them or none.
 

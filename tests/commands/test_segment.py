@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -264,6 +266,26 @@ def test_a_batch_that_was_killed_is_finished_by_the_same_command(
         name = scan.name.removesuffix(".nii.gz")
         for file in ("infection.nii.gz", "preview.png"):
             assert (tmp_path / "out" / name / file).read_bytes() == (tmp_path / "whole" / name / file).read_bytes()
+
+
+def test_ctrl_c_leaves_nothing_half_done(
+    segment: Command, write_series: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither results nor what a .zip unpacked to."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    write_series(tmp_path / "study")
+    archive = shutil.make_archive(str(tmp_path / "study"), "zip", tmp_path / "study")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setattr("scripts.commands.progress.CaseProgress.step", interrupt)
+    done = segment(archive, tmp_path / "out", "--intensity", "hu")
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_scan_without_infection_gets_valid_results(segment: Command, phantoms: list[Path], tmp_path: Path) -> None:
