@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,13 +25,9 @@ class ClassSliceDataset(SliceDataset):
         data: see `SliceDataset`, with "classes" and "prior" beside "label"; "prior_codes",
             "prior_scale" as for labels.
         grid: see `SliceDataset`.
-        transform: see `SliceDataset`.
-        sampling: see `SliceDataset`.
-        picture_share: see `SliceDataset`.
-        slices_per_epoch: see `SliceDataset`.
         cache_dir: see `SliceDataset`.
-        seed: see `SliceDataset`.
         progress: see `SliceDataset`.
+        **settings: the other arguments of `SliceDataset`.
 
     Raises:
         UserError: as `SliceDataset`, and for a multi-class label with unknown codes.
@@ -41,15 +37,12 @@ class ClassSliceDataset(SliceDataset):
         self,
         data: Sequence[Mapping[str, Any]],
         grid: Grid,
-        transform: Callable[[dict[str, Any]], Any] | None = None,
-        sampling: str = "all",
-        picture_share: float | None = None,
-        slices_per_epoch: int | None = None,
+        *,
         cache_dir: str | None = None,
-        seed: int = 0,
         progress: bool = True,
+        **settings: Any,
     ) -> None:
-        super().__init__(data, grid, transform, sampling, picture_share, slices_per_epoch, cache_dir, seed, progress)
+        super().__init__(data, grid, cache_dir=cache_dir, progress=progress, **settings)
 
         def stacks(cases: list[dict[str, Any]]) -> list[NDArray[Any]]:
             return [label for _, label in load_stacks(cases, grid, cache_dir, progress)]
@@ -82,12 +75,7 @@ def _codes_as_label(case: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _prior_as_label(case: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **case,
-        LABEL: case[PRIOR],
-        "label_codes": case.get("prior_codes"),
-        "label_scale": case.get("prior_scale"),
-    }
+    return {**case, LABEL: case[PRIOR], "label_codes": case.get("prior_codes"), "label_scale": case.get("prior_scale")}
 
 
 def _same_label(case: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

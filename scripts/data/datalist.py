@@ -77,8 +77,8 @@ def select_cases(
         split: "training" (all labelled cases but those of `fold`), "validation" (those of `fold`),
             "test", "unlabeled" (without patients of the validation fold and of the test cases),
             "all" (labelled or not).
-        fold: validation fold, or the names of the cases that take its place; null (or the text
-            "null") for none. It is not looked at for "all" and "test".
+        fold: validation fold, or the names of the cases that take its place; None for none. It is
+            not looked at for "all" and "test".
         exclude_patients: patients to leave out, for instance those of a test set that lies
             elsewhere.
         labelled: leave out cases without label, as an evaluation must.
@@ -102,7 +102,7 @@ def select_cases(
     training = [case for case in datalist["training"] if case["name"] not in left_out]
     if datalist["split"] == "patient":
         check_patient_disjoint(training, validation)
-    check_patient_disjoint(datalist["training"], datalist["test"], right_name="test")
+    check_patient_disjoint(datalist["training"], datalist["test"], name="test")
     lists: dict[str, list[Case]] = {
         "training": training,
         "validation": validation,

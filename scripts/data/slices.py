@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from ..settings import count, number
 from ..transforms.preprocessing import BOX, IMAGE, LABEL, LUNG
 from ..transforms.steps import settings
 from ..version import bundle_version
-
-logger = logging.getLogger(__name__)
 
 SAMPLINGS = ("all", "infected", "balanced")
 

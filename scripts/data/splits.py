@@ -58,19 +58,15 @@ def assign_folds(cases: Sequence[Case], folds: int, seed: int, split: str = "pat
     return sorted(result, key=lambda case: case["name"]), _warnings(ordered, split)
 
 
-def check_patient_disjoint(
-    left: Iterable[Case], right: Iterable[Case], left_name: str = "training", right_name: str = "validation"
-) -> None:
+def check_patient_disjoint(training: Iterable[Case], other: Iterable[Case], name: str = "validation") -> None:
     """Make sure that no known patient is on both sides; unknown patients (None) cannot be checked.
 
     Raises:
         UserError: names the patients that are on both sides.
     """
-    both = sorted(patients_of(left) & patients_of(right))
+    both = sorted(patients_of(training) & patients_of(other))
     if both:
-        raise UserError(
-            f"patients {', '.join(both)} are in {left_name} and in {right_name}; expected: each patient on one side"
-        )
+        raise UserError(f"patients {', '.join(both)} are in training and in {name}; expected: each patient on one side")
 
 
 def patients_of(cases: Iterable[Case]) -> set[str]:

@@ -21,13 +21,12 @@ from .volume import Affine, Scan
 EXPECTED = "a nibabel image, a SimpleITK image, or (array, affine)"
 
 
-def scan_from_memory(image: Any, affine: Any = None, *, name: str = "scan", volume: int | None = None) -> Scan:
+def scan_from_memory(image: Any, name: str = "scan", volume: int | None = None) -> Scan:
     """Turn an image in memory into a scan, with the findings that its file would give.
 
     Args:
-        image: a nibabel image, a SimpleITK image, an array (X, Y, Z) in HU, or a pair of an array
-            and its affine.
-        affine: of an array: voxel index to millimetres, RAS as in NIfTI, (4, 4).
+        image: a nibabel image, a SimpleITK image, or a pair: an array (X, Y, Z) in HU, and its
+            affine: voxel index to millimetres, RAS as in NIfTI, (4, 4).
         name: what the results and the messages call the scan.
         volume: which volume of several, from 1.
 
@@ -39,8 +38,7 @@ def scan_from_memory(image: Any, affine: Any = None, *, name: str = "scan", volu
             and for a grid that `read_scan` would refuse.
     """
     path = Path(name)
-    if isinstance(image, tuple) and len(image) == 2:
-        image, affine = image
+    image, affine = image if isinstance(image, tuple) and len(image) == 2 else (image, None)
     if isinstance(image, SpatialImage):
         scan = _from_nibabel(image, path, volume)
     elif isinstance(image, sitk.Image):

@@ -35,6 +35,7 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
 from monailabel.tasks.train.bundle import BundleTrainTask
 
+from scripts.io.images import is_picture
 from scripts.io.masks import write_mask
 from scripts.monai_label.request_values import KINDS
 from scripts.monai_label.serving.answers import answering
@@ -46,7 +47,6 @@ from scripts.transforms.postprocessing import Probabilities
 
 EPISTEMIC = "epistemic"
 DROPOUT = 0.2
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # torchrun, dcmqi
 
@@ -211,7 +211,7 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         values = {name: value for name, value in request.items() if name in KINDS["infer"]}
         image = str(values.get("image", ""))
         path = image if is_upload(image) or self._in_session(image) else self._find(image, datastore)
-        if path.endswith(PICTURES) or (path.endswith(NIFTI) and len(stored_shape(path)) < 3):
+        if is_picture(path) or (path.endswith(NIFTI) and len(stored_shape(path)) < 3):
             text = "one flat slice; expected: a volume (`run inference` segments single slices)"
             raise HTTPException(400, f"{Path(path).name}: {text}")
         return super().infer(values, datastore)

@@ -27,8 +27,7 @@ from .result import Result, StageTimer, check_results, refuse_warnings
 
 Progress = Callable[[int, int], Any]
 MUCH_OUTSIDE_PERCENT = 20
-"""Share of the infection outside of the lungs from which on a person should look at it before any
-number."""
+"""From this percentage of the infection outside of the lungs on there is a warning."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {
-    "lung": "#cfdae6",
-    "lung-edge": "#6b8099",
-    "infection": "#c25700",
-    "soft": "#54606f",
-    "line": "#d3d9e0",
-}
+COLOURS = {"lung": "#cfdae6", "lung-edge": "#6b8099", "infection": "#c25700", "soft": "#54606f", "line": "#d3d9e0"}
 """Colours of the light page by their names in report.css, whose values take their place."""
 STYLE = {"svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 13, "text.color": COLOURS["soft"]}
 _STYLE_LOCK = Lock()  # matplotlib's settings are those of the whole process

@@ -46,7 +46,7 @@ def test_codes_keep_their_place_and_value(grey: bool, tmp_path: Path) -> None:
     np.testing.assert_allclose(item["prior"][0].numpy()[:2], 0.2, rtol=1e-6)  # 51 / 255
     assert not item["prior"][0].numpy()[2:].any()
     served = ClassSliceDataset(
-        [picture_case(tmp_path, codes, grey)], network_grid(size=16), training_input("multiclass")
+        [picture_case(tmp_path, codes, grey)], network_grid(size=16), transform=training_input("multiclass")
     )[0]
     assert (served["image"].shape, served["label"].shape) == ((2, 16, 16), (3, 16, 16))
     assert torch.equal(served["image"][1], item["prior"][0])
@@ -84,7 +84,8 @@ def test_volumes_with_the_mask_as_prior(make_class_dataset: MakeDataset, tmp_pat
 def test_an_epoch_is_a_function_of_seed_and_epoch(make_class_dataset: MakeDataset, tmp_path: Path) -> None:
     cases = class_cases(str(make_class_dataset(cases=1, folds=1)), "all", None, "truth", str(tmp_path), "cpu")
     first, second = (
-        ClassSliceDataset(cases, network_grid(size=32), training_input("multiclass", augment=True)) for _ in "ab"
+        ClassSliceDataset(cases, network_grid(size=32), transform=training_input("multiclass", augment=True))
+        for _ in "ab"
     )
     assert torch.equal(first[2]["image"], second[2]["image"])
     second.set_epoch(1)

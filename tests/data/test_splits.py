@@ -144,4 +144,4 @@ def test_patients_on_both_sides_are_named(trees):
     check_patient_disjoint(cases[:3], cases[3:])
     check_patient_disjoint(pictures(trees, 2), pictures(trees, 2))
     with pytest.raises(UserError, match="patients p1, p2 are in training and in test"):
-        check_patient_disjoint([cases[1], cases[3]], [cases[2], cases[4], cases[5]], right_name="test")
+        check_patient_disjoint([cases[1], cases[3]], [cases[2], cases[4], cases[5]], name="test")

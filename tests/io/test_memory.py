@@ -26,17 +26,16 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "scan.nii.gz"
 
 
-@pytest.mark.parametrize("kind", ["nibabel", "simpleitk", "array", "pair"])
+@pytest.mark.parametrize("kind", ["nibabel", "simpleitk", "pair"])
 def test_every_kind_gives_the_scan_of_the_file(file: Path, kind: str) -> None:
     wanted = read_scan(file)
     loaded = nib.load(file)
     image = {
         "nibabel": loaded,
         "simpleitk": sitk.ReadImage(str(file)),
-        "array": loaded.get_fdata(),
         "pair": (loaded.get_fdata(), loaded.affine),
     }[kind]
-    scan = scan_from_memory(image, loaded.affine if kind == "array" else None, name="scan")
+    scan = scan_from_memory(image)
     np.testing.assert_array_equal(scan.real(), wanted.real())
     np.testing.assert_allclose(scan.affine, wanted.affine, atol=1e-5)
     assert (scan.name, scan.voxel_size_known) == ("scan", True)
@@ -66,31 +65,31 @@ def test_an_affine_that_was_changed_in_memory_holds(file: Path) -> None:
 @pytest.mark.parametrize("flip", [1, -1])
 def test_one_of_several_volumes(flip: int) -> None:
     array = np.random.default_rng(0).integers(-900, 200, (20, 24, 6, 2)).astype(">i2")[::flip]
-    scan = scan_from_memory(array, AFFINE, volume=2)
+    scan = scan_from_memory((array, AFFINE), volume=2)
     np.testing.assert_array_equal(scan.values, array[..., 1])
     assert scan.values.dtype.isnative
     with pytest.raises(UserError, match="2 volumes"):
-        scan_from_memory(array, AFFINE)
+        scan_from_memory((array, AFFINE))
 
 
 @pytest.mark.parametrize(
-    ("image", "affine", "found"),
+    ("image", "found"),
     [
-        (np.zeros((20, 24, 6)), None, "without its affine"),
-        ("scan.nii", None, "a str"),
-        (np.zeros((20, 24, 6), complex), AFFINE, "complex128"),
-        (np.zeros((20, 24, 6)), np.eye(3), "shape"),
-        (np.zeros((20, 24, 6)), np.zeros((4, 4)), "singular"),
-        (sitk.Image([20, 24, 6], sitk.sitkVectorUInt8, 3), None, "3 values a voxel"),
+        (np.zeros((20, 24, 6)), "without its affine"),
+        ("scan.nii", "a str"),
+        ((np.zeros((20, 24, 6), complex), AFFINE), "complex128"),
+        ((np.zeros((20, 24, 6)), np.eye(3)), "shape"),
+        ((np.zeros((20, 24, 6)), np.zeros((4, 4))), "singular"),
+        (sitk.Image([20, 24, 6], sitk.sitkVectorUInt8, 3), "3 values a voxel"),
     ],
 )
-def test_what_is_no_scan_is_refused(image: object, affine: object, found: str) -> None:
+def test_what_is_no_scan_is_refused(image: object, found: str) -> None:
     with pytest.raises(UserError, match=f"case_1: .*({found})"):
-        scan_from_memory(image, affine, name="case_1")
+        scan_from_memory(image, name="case_1")
 
 
 def test_an_affine_without_a_voxel_size_measures_nothing() -> None:
-    scan = scan_from_memory(np.zeros((20, 24, 6)), np.eye(4))
+    scan = scan_from_memory((np.zeros((20, 24, 6)), np.eye(4)))
     assert not scan.voxel_size_known
 
 

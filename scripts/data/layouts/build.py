@@ -62,7 +62,7 @@ def _split(datalist: Datalist, facts: Facts) -> None:
     datalist["training"], warnings = assign_folds(
         datalist["training"], datalist["folds"], datalist["seed"], datalist["split"]
     )
-    check_patient_disjoint(datalist["training"], datalist["test"], right_name="test")
+    check_patient_disjoint(datalist["training"], datalist["test"], name="test")
     warnings += unknown_patients_warning(datalist["test"], "test")
     datalist["warnings"] += warnings + overlap_warnings(set(datalist["layout"].split("+")))
     if all(case["fold"] is None for case in datalist["training"]):

@@ -12,18 +12,7 @@ from .medseg import PART1, PART2
 from .pictures import PAPER, SEMISEG
 from .zenodo import KAGGLE, ZENODO
 
-LAYOUTS: tuple[Layout, ...] = (
-    ZENODO,
-    KAGGLE,
-    PART1,
-    PART2,
-    MOSMED,
-    UESTC,
-    COVID_19_20,
-    SEMISEG,
-    PAPER,
-    GENERIC,
-)
+LAYOUTS: tuple[Layout, ...] = (ZENODO, KAGGLE, PART1, PART2, MOSMED, UESTC, COVID_19_20, SEMISEG, PAPER, GENERIC)
 DATALIST = "datalist.json"
 _DEPTH = 3
 

@@ -129,10 +129,7 @@ def _collect_kaggle(root: Path) -> Findings:
 
 
 ZENODO = Layout(
-    "zenodo_3757476",
-    f"{_IMAGES}/ with {_LABELS}/ or {_COMBINED}/, equal file names",
-    _matches_zenodo,
-    _collect_zenodo,
+    "zenodo_3757476", f"{_IMAGES}/ with {_LABELS}/ or {_COMBINED}/, equal file names", _matches_zenodo, _collect_zenodo
 )
 KAGGLE = Layout(
     "kaggle_covid19_ct_scans",

@@ -163,11 +163,7 @@ def _move(built: Path, target: Path, earlier: list[Path], files: list[Path]) -> 
 
 def _write_case(folder: Path, case: PhantomCase) -> None:
     phantom = make_phantom(case.seed, case.shape, case.spacing, case.infected)
-    contents: dict[str, NDArray[Any]] = {
-        IMAGES: phantom.image,
-        INFECTION: phantom.infection,
-        LUNGS: phantom.lungs,
-    }
+    contents: dict[str, NDArray[Any]] = {IMAGES: phantom.image, INFECTION: phantom.infection, LUNGS: phantom.lungs}
     for name, array in contents.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         nib.save(_nifti(array, phantom, case), folder / name / f"{case.name}.nii.gz")

@@ -84,12 +84,12 @@ def make_phantom(
     return Phantom(_scan(grid, image, rng), mask.astype(np.uint8), lungs, _affine(grid))
 
 
-def _without_specks(grid: VoxelGrid, mask: NDArray[np.bool_], smallest: float = 300.0) -> NDArray[np.bool_]:
-    """Drop what no radiologist would outline: connected parts below `smallest` mm^3."""
+def _without_specks(grid: VoxelGrid, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Drop what no radiologist would outline: connected parts below 300 mm^3."""
     parts, _ = ndimage.label(mask)
     volumes = np.bincount(parts.ravel()) * np.prod(grid.spacing)
     volumes[0] = 0
-    return (volumes >= smallest)[parts]
+    return (volumes >= 300)[parts]
 
 
 def _scan(grid: VoxelGrid, image: Floats, rng: np.random.Generator) -> NDArray[np.int16]:

@@ -15,12 +15,7 @@ from pydicom.dataset import FileMetaDataset  # where pydicom 2 has it too, which
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import (
-    UID,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 UNREADABLE: tuple[type[Exception], ...] = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError, EOFError),

@@ -12,12 +12,7 @@ from pydicom import Dataset
 from pydicom.config import disable_value_validation
 from pydicom.encaps import parse_fragments
 from pydicom.multival import MultiValue
-from pydicom.uid import (
-    UID,
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
-)
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from ...errors import UserError
 from .files import UNREADABLE, UNREADABLE_FILE, read_header

@@ -45,7 +45,7 @@ _TRAITS = {
 class Part:
     """Slices of a series that make one volume."""
 
-    slices: list[Slice]  # the slices
+    slices: list[Slice]
     # what tells them from the rest of the series, "AcquisitionNumber 2"; empty for a whole series
     label: str = ""
     keywords: tuple[str, ...] = ()  # the attributes in the label

@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 NIFTI = (".nii", ".nii.gz")
 VOLUME_LABELS = (".nii.gz", ".nii", ".nrrd")
 """What MONAI Label lists in the folder of labels and the readers read."""
-LABELS = VOLUME_LABELS + PICTURE_SUFFIXES
 
 
 class Studies(LocalDatastore):
@@ -146,9 +145,9 @@ def unknown(image_id: str) -> NoReturn:
     raise HTTPException(404, f"{image_id}: no such image; expected: an id that /datastore/?output=all lists")
 
 
-def stored_shape(path: str, name: str | None = None) -> tuple[int, ...]:
+def stored_shape(path: str) -> tuple[int, ...]:
     """Return the size of a NIfTI file."""
     try:
         return tuple(nib.load(path).shape)
     except Exception as error:
-        raise HTTPException(400, f"{name or Path(path).name}: cannot be read ({error}); expected: NIfTI") from error
+        raise HTTPException(400, f"{Path(path).name}: cannot be read ({error}); expected: NIfTI") from error
