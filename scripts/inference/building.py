@@ -80,10 +80,25 @@ def preprocessing_from_metadata(
         metadata: see `read_metadata`.
         intensity: in place of the metadata's.
         label_grid: see `Preprocessing`.
+
+    Raises:
+        UserError: see `require_infection`.
     """
+    require_infection(metadata, metadata["network"]["name"])
     settings = {key: value for key, value in metadata["preprocessing"].items() if key not in BESIDE_STEPS}
     settings["intensity"] = intensity or settings["intensity"]
     return Preprocessing(**settings, label_grid=label_grid)
+
+
+def read_infection_metadata(checkpoint: str | Path) -> dict[str, Any]:
+    """Read the metadata of a network that finds infection; see `read_metadata`.
+
+    Raises:
+        UserError: as `read_metadata` and `require_infection` do.
+    """
+    metadata = read_metadata(checkpoint)
+    require_infection(metadata, checkpoint)
+    return metadata
 
 
 def read_class_metadata(checkpoint: str | Path) -> dict[str, Any]:
@@ -111,18 +126,27 @@ def require_prior(metadata: Mapping[str, Any], weights: str | Path) -> None:
         )
 
 
-def require_slices(metadata: Mapping[str, Any], weights: str | Path) -> None:
-    """Refuse networks that do not find infection in slices.
+def require_infection(metadata: Mapping[str, Any], weights: str | Path) -> None:
+    """Refuse networks that do not find infection.
 
     Raises:
-        UserError: if the metadata's network sees patches of volumes, or wants an infection map
-            beside the slice.
+        UserError: if the metadata's network wants an infection map beside the slice.
     """
     if "prior" in metadata["preprocessing"]:
         raise UserError(
             f"{weights}: tells ground glass from consolidation in a given infection map; expected here: weights that "
             "find infection (`classify` applies both)"
         )
+
+
+def require_slices(metadata: Mapping[str, Any], weights: str | Path) -> None:
+    """Refuse networks that do not find infection in slices.
+
+    Raises:
+        UserError: as `require_infection` does, and if the metadata's network sees patches of
+            volumes.
+    """
+    require_infection(metadata, weights)
     if "patch_size" in metadata["preprocessing"]:
         name = metadata["network"]["name"]
         raise UserError(

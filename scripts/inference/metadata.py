@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..files import sha256, unfinished_folder, write_json
 from ..finite import check_numbers, check_weights, load_weights
 from ..networks.registry import is_data
+from ..settings import flag
 from ..transforms.preprocessing import Preprocessing
 
 METADATA_FORMAT = 1
@@ -27,6 +28,7 @@ are the mean over flips, and the fraction of a slice that must be marked for it 
 REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
 BESIDE_STEPS = ("patch_size", "prior")
 """What metadata say about a network's input that is no step of `Preprocessing`."""
+SWITCHES = ("z_score", "lung_only")
 MAY_BE_UNDEFINED = ("figures", "data")
 """What may hold NaN in checkpoint metadata: a measure without a case that defines it."""
 
@@ -133,7 +135,7 @@ def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, t
             "weights that the metadata was written for (copy both files again, or resume the run that was killed)"
         )
     metadata["operating_point"] = {**OPERATING_POINT, **metadata["operating_point"]}
-    metadata["preprocessing"] = {**_defaults(), **metadata["preprocessing"]}
+    metadata["preprocessing"] = completed_preprocessing(metadata["preprocessing"], path)
     return metadata, load_weights(weights)
 
 
@@ -167,10 +169,20 @@ def _check_entries(metadata: Mapping[str, Any], path: Path) -> None:
         raise UserError(f"{path}: preprocessing has {', '.join(unknown)}; expected: {', '.join(known)}")
 
 
-def completed_preprocessing(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the preprocessing with every default as JSON holds it, to compare metadata."""
+def completed_preprocessing(preprocessing: Mapping[str, Any], name: str | Path = "metadata") -> dict[str, Any]:
+    """Return the preprocessing with every default as JSON holds it, to apply and to compare.
+
+    Version 0.10.0 recorded a switch from its command line as text for networks for volumes.
+
+    Args:
+        preprocessing: what metadata state, see `write_metadata`.
+        name: what messages call the metadata.
+
+    Raises:
+        UserError: if a switch is neither true nor false.
+    """
     completed: dict[str, Any] = json.loads(json.dumps({**_defaults(), **preprocessing}))
-    return completed
+    return completed | {key: flag(completed[key], f"{name}: {key}") for key in SWITCHES}
 
 
 def _defaults() -> dict[str, Any]:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from monai.data import DataLoader, MetaTensor, decollate_batch
+from monai.transforms import Compose
 
+from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError, find_user_error
+from scripts.inference.metadata import completed_preprocessing
+from scripts.transforms.postprocessing import EvaluationOutput
 from tests.chains import chain
 
 
@@ -82,3 +88,18 @@ def test_settings_and_overlays_are_recorded(overlays: tuple[str, ...], settings:
 
 def test_an_unknown_field_of_view_is_refused() -> None:
     assert "field_of_view is 'lung'; expected: scan, lungs" in refused(field_of_view="lung")
+
+
+def test_an_evaluation_on_the_networks_grid_predicts_nothing_beyond_the_field_of_view(tmp_path: Path) -> None:
+    phantom = make_phantom(2, shape=(96, 96, 40), spacing=(3.6, 3.6, 8.0))
+    case = {"name": "a", "image": str(tmp_path / "image.nii"), "label": str(tmp_path / "label.nii")}
+    for key, array in (("image", phantom.image), ("label", phantom.infection)):
+        nib.save(nib.Nifti1Image(array, phantom.affine), case[key])
+    metadata = {"preprocessing": completed_preprocessing({"size": 32, "field_of_view": "lungs"})}
+    settings = {"checkpoint_metadata": metadata, "metric_grid": "network", "cases": [case]}
+    (item,) = decollate_batch(next(iter(DataLoader(chain("validate#dataset", "evaluate", **settings), batch_size=1))))
+    item["pred"] = MetaTensor(torch.full((1, 32, 32, 40), 2.0))
+    found = EvaluationOutput(Compose([]), "network")(item)["pred"]
+    low, high, _ = item["box"][2].tolist()
+    assert high - low < 40
+    assert [z for z in range(40) if found[..., z].max() > 0] == list(range(low, high))

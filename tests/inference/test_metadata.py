@@ -8,7 +8,7 @@ import torch
 
 from scripts.errors import UserError
 from scripts.inference.building import network_from_metadata, preprocessing_from_metadata, require_slices
-from scripts.inference.metadata import metadata_path, read_metadata, write_metadata
+from scripts.inference.metadata import completed_preprocessing, metadata_path, read_metadata, write_metadata
 from scripts.networks.registry import create_network, same_network
 from scripts.training.checkpoint import StartWeights
 
@@ -103,6 +103,17 @@ def test_a_metadata_without_a_smallest_lesion_keeps_every_lesion(checkpoint: Pat
     change(checkpoint, operating_point={"threshold": 0.4})
     point = {"threshold": 0.4, "smallest_lesion_mm3": 0.0, "test_time_flips": False, "least_slice_share": 0.0}
     assert read_metadata(checkpoint)["operating_point"] == point
+
+
+def test_a_switch_that_an_earlier_version_recorded_as_text_is_a_switch(checkpoint: Path) -> None:
+    steps = {"size": 32, "window": [-1250, 250], "intensity": "auto", "z_score": "false", "lung_only": "true"}
+    change(checkpoint, preprocessing=steps)
+    found = read_metadata(checkpoint)["preprocessing"]
+    assert (found["z_score"], found["lung_only"]) == (False, True)
+    assert completed_preprocessing(steps) == completed_preprocessing({**steps, "z_score": False, "lung_only": True})
+    change(checkpoint, preprocessing={**steps, "z_score": "maybe"})
+    with pytest.raises(UserError, match=r"model\.json: z_score is 'maybe'; expected: true or false"):
+        read_metadata(checkpoint)
 
 
 SLICES = {"preprocessing": {"size": 32, "window": [-1000, 0], "intensity": "hu"}, "network": {"name": "resunet"}}

@@ -10,11 +10,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from PIL import Image
 
 from scripts.commands.classify import classify
-from scripts.errors import UserError
+from scripts.errors import UserError, find_user_error
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.inferer import ScanInferer
 from scripts.inference.metadata import write_checkpoint
@@ -24,7 +25,7 @@ from scripts.networks.registry import create_network
 from scripts.research.classify import Classifier, classify_file, measure_classes
 from scripts.research.pseudo_labels import SCALE, write_pseudo_labels
 from scripts.transforms.postprocessing import PRED, ClassMaps, ScanProbabilities
-from tests.chains import chain
+from tests.chains import CONFIGS, chain
 
 MakeScan = Callable[..., tuple[Path, Path]]
 OBLIQUE = np.array([[0.0, 0.7, 0.1, 5.0], [0.8, 0.0, 0.0, -7.0], [0.0, 0.1, 4.0, 9.0], [0, 0, 0, 1.0]])
@@ -49,6 +50,23 @@ def class_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def models(weights: Path, class_weights: Path) -> tuple[Segmenter, Classifier]:
     return Segmenter(weights, "cpu"), Classifier(class_weights, "cpu")
+
+
+@pytest.mark.parametrize("where", ["inference", "evaluation", "pseudo labels"])
+def test_weights_of_classes_are_refused_where_infection_is_looked_for(
+    where: str, class_weights: Path, make_scan: MakeScan, tmp_path: Path
+) -> None:
+    inference = ConfigParser(ConfigParser.load_config_file(CONFIGS / "inference.yaml"))
+    inference["checkpoint"] = str(class_weights)
+    case = {"name": "a", "image": str(make_scan()[0])}
+    apply = {
+        "inference": lambda: inference.get_parsed_content("network_def"),
+        "evaluation": lambda: chain("network_def", "evaluate", checkpoint=str(class_weights)),
+        "pseudo labels": lambda: write_pseudo_labels(class_weights, [case], tmp_path, torch.device("cpu")),
+    }
+    with pytest.raises((UserError, RuntimeError)) as caught:
+        apply[where]()
+    assert "tells ground glass from consolidation" in str(find_user_error(caught.value))
 
 
 def test_classes_are_those_of_the_evaluation_within_the_mask(
