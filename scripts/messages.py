@@ -21,6 +21,11 @@ def shown_messages() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def printable(name: str) -> str:
+    """Return a text with what is no UTF-8 spelled out, as names of files may hold it."""
+    return name.encode("utf-8", errors="backslashreplace").decode()
+
+
 def some(names: list[str]) -> str:
     """Return the first three names in order of the alphabet and how many more.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..messages import printable
 from ..pipeline.inputs import ScanInput
 
 
@@ -28,7 +29,7 @@ class CaseProgress:
     def step(self, case: ScanInput, done: int, of: int) -> None:
         """Advance the bar of a case by `done` of its `of` slices."""
         if self.bar is None:
-            label = f"{case.folder} ({self.ended + 1}/{self.cases})"
+            label = f"{printable(case.folder)} ({self.ended + 1}/{self.cases})"
             self.bar = tqdm(total=of, desc=label, unit="slice", leave=False, disable=self.quiet)
         self.bar.update(done)
 
@@ -40,7 +41,7 @@ class CaseProgress:
             print(f"error: {entry['message']}", file=sys.stderr)
         elif not self.quiet:
             warnings = f", {entry['warnings']} warnings" if entry["warnings"] else ""
-            print(f"{case.folder}: {entry['status']}{warnings}, {', '.join(entry['files'])}")
+            print(f"{printable(case.folder)}: {entry['status']}{warnings}, {', '.join(entry['files'])}")
 
     def _close(self) -> None:
         if self.bar is not None:

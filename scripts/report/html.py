@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..files import write_atomic
+from ..messages import printable
 from .profile import draw_profile
 from .wording import NOT_STATED, finding, grade, label, percent, size, words
 
@@ -36,9 +37,8 @@ def write_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path], p
     Returns:
         The path written.
     """
-    # A file name that is no UTF-8 is shown with its odd bytes spelled out.
-    content = render_report_html(report, pictures).encode("utf-8", errors="backslashreplace")
-    return write_atomic(path, lambda temporary: temporary.write_bytes(content))
+    content = printable(render_report_html(report, pictures))
+    return write_atomic(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
 
 
 def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:

@@ -16,6 +16,7 @@ from ..files import write_atomic
 from ..inference.hounsfield import HounsfieldSlices
 from ..io.geometry_checks import check_same_grid
 from ..io.reading import read_scan
+from ..messages import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,7 @@ def draw_preview(
     outlines = [_binary(outline) for outline in outlines]
     chosen = choose_slices(reduce(np.logical_or, outlines), _COLUMNS * _ROWS)
     figure = _lay_out(scan, outlines, chosen, spacing)
-    figure.suptitle(title, color="white", fontsize=15, parse_math=False)
+    figure.suptitle(printable(title), color="white", fontsize=15, parse_math=False)
     figure.supxlabel(describe(outlines[0], chosen, spacing), color="white", fontsize=11, parse_math=False)
     names = {_MASK_COLOUR: "infection", _TRUTH_COLOUR: "reference"}
     lines = [Line2D([], [], color=colour, label=name) for colour, name in names.items()][: len(outlines)]

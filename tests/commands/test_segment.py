@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -266,6 +267,15 @@ def test_a_batch_that_was_killed_is_finished_by_the_same_command(
         name = scan.name.removesuffix(".nii.gz")
         for file in ("infection.nii.gz", "preview.png"):
             assert (tmp_path / "out" / name / file).read_bytes() == (tmp_path / "whole" / name / file).read_bytes()
+
+
+def test_a_name_that_is_no_utf_8_is_segmented(segment: Command, phantoms: list[Path], tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"odd\xff.nii.gz")
+    shutil.copy(phantoms[0], odd)
+    done = segment(odd, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert r"odd\udcff: done" in done.stdout
+    assert r"odd\udcff" in (tmp_path / "out" / os.fsdecode(b"odd\xff") / "report.html").read_text(encoding="utf-8")
 
 
 def test_ctrl_c_leaves_nothing_half_done(
