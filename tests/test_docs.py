@@ -4,7 +4,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from scripts.report.measure import measure_infection
+from scripts.report.severity import grade
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -72,6 +76,18 @@ def test_rooms_exist(document: Path) -> None:
         return
     named = set(re.findall(r"^\| \d+ \| `(\w+)/`", document.read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert named == {path.parent.name for path in ROOT.glob("scripts/*/__init__.py")}
+
+
+def test_report_is_described_as_written(document: Path) -> None:
+    """docs/segment.md names every key of the measures, and the words of the grades."""
+    if document.name != "segment.md":
+        return
+    text = document.read_text(encoding="utf-8")
+    measures = measure_infection(None, np.zeros((2, 2, 2), np.uint8), None, None)
+    keys = text.split("### Keys of report.json")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", keys, flags=re.MULTILINE) == [*measures]
+    words = [grade(percent)["category"] for percent in (0, 1, 5, 26, 50, 76)]
+    assert re.findall(r"^\| \d \| (\w+) \|", text, flags=re.MULTILINE) == words
 
 
 def test_commands_exist(document: Path) -> None:

@@ -121,7 +121,7 @@ def is_data(value: Any) -> bool:
 def same_network(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two specs build the same network; an argument that one leaves unsaid has its default.
 
-    Cards of earlier versions lack the arguments that came later.
+    Metadata of earlier versions lack the arguments that came later.
     """
     return _completed(one) == _completed(other)
 
