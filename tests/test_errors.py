@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.errors import UserError, find_user_error
+import pytest
+
+from scripts.errors import EXTRAS, UserError, find_user_error, user_errors
 
 
 def test_the_mistake_is_found_below_wrappers() -> None:
@@ -13,6 +15,27 @@ def test_the_mistake_is_found_below_wrappers() -> None:
     wrapped.__cause__ = mistake
     assert find_user_error(wrapped) is mistake
     assert find_user_error(ValueError("x")) is None
+
+
+@pytest.mark.parametrize("extra", ["dicom", "train"])
+def test_every_package_of_an_extra_is_known(extra: str, bundle_root: Path) -> None:
+    lines = (bundle_root / f"requirements-{extra}.txt").read_text().splitlines()
+    packages = [line for line in lines if not line.startswith("#")]
+    assert list(EXTRAS.values()).count(extra) == len(packages) > 0
+
+
+def test_an_error_is_no_mistake_for_an_earlier_one_of_the_caller() -> None:
+    """A program that handles a mistake, and then fails, sees its own failure."""
+
+    @user_errors()
+    def fail() -> None:
+        raise FileNotFoundError("a.nii")
+
+    try:
+        raise UserError("b.nii: empty")
+    except UserError:
+        with pytest.raises(FileNotFoundError, match=r"a\.nii"):
+            fail()
 
 
 def test_a_wrapped_mistake_is_the_last_line_in_the_process_of_the_bundle_runner(bundle_root: Path) -> None:
