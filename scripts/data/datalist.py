@@ -125,7 +125,7 @@ def select_cases(
 
 
 def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None, split: Split = "training") -> dict[str, Any]:
-    """What a checkpoint metadata and a table say about the data of a run: JSON values.
+    """Return what checkpoint metadata and tables say about the data of a run: JSON values.
 
     Args:
         dataset_dir: see `read_datalist`.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..io.volume import Scan, canonical
-from ..transforms.intensity import AIR_HU, HounsfieldMap, parse_intensity, plan_hounsfield, watch_values
+from ..transforms.intensity import AIR_HU, HounsfieldMap, parse_intensity, plan_hounsfield, scan_values
 
 
 class HounsfieldSlices:
@@ -27,7 +27,7 @@ class HounsfieldSlices:
         self._scan = scan
         self.shape: tuple[int, int, int] = self._stored.shape
         hounsfield = not scan.picture and isinstance(parse_intensity(intensity), str)
-        self.range, padding = watch_values(self._real, len(self), hounsfield, scan.padding)
+        self.range, padding = scan_values(self._real, len(self), hounsfield, scan.padding)
         self.map: HounsfieldMap = plan_hounsfield(self.range, intensity, scan.picture, str(scan.path), padding)
 
     def __len__(self) -> int:

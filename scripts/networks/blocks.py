@@ -47,16 +47,12 @@ class ConvBlock(nn.Sequential):
         in_channels: channels of the input (B, in_channels, H, W).
         out_channels: channels of the output (B, out_channels, H, W).
         kernel_size: odd.
-        dilation: distance of the kernel's samples.
         bias: whether the convolution has a bias, which the normalisation makes idle while training.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 3, dilation: int = 1, bias: bool = True
-    ) -> None:
-        padding = dilation * (kernel_size // 2)
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, bias: bool = True) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias),
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )

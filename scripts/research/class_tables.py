@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from ignite.engine import Engine
 
-from ..data.slices import chosen_slices
 from ..files import write_atomic, write_json
-from ..metrics import json_ready, score_case, summarise
+from ..metrics import json_ready, summarise
 from ..training.processes import is_main_process
 from ..training.tables import CaseTables, flat_figures, in_words
 from ..transforms.labels import CLASSES
@@ -29,24 +28,7 @@ class ClassTables(CaseTables):
     aggregation. Arguments as `CaseTables`.
     """
 
-    def _score(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            case = self.cases[batch["name"]]
-            positions = chosen_slices(case, output["image"])
-            spacing = self._spacing(output["label"])
-            for number, name in enumerate(CLASSES[1:], start=1):
-                row, slices = score_case(
-                    output["pred"].as_tensor()[number : number + 1, ..., positions],
-                    output["label"].as_tensor()[number : number + 1, ..., positions],
-                    threshold=self.threshold,
-                    name=case["name"],
-                    patient=case.get("patient"),
-                    spacing=spacing,
-                    surface=spacing is not None,
-                    rules=self.rules,  # type: ignore[arg-type]
-                )
-                self.case_rows.append({"case": row["case"], "class": name, **row})
-                self.slice_rows.extend({**record, "class": name} for record in slices)
+    maps: ClassVar = {number: {"class": name} for number, name in enumerate(CLASSES) if number}
 
     def metrics(self) -> dict[str, float]:
         """Return the figures of every class, named as "ground_glass_case_dice"."""

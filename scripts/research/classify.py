@@ -96,7 +96,7 @@ class Classifier:
         return classes
 
     def _input(self, hu: torch.Tensor, levels: NDArray[np.uint8]) -> torch.Tensor:
-        """Return one slice and its prior as `ClassPreprocessing` makes them, (2, size, size)."""
+        """Return one slice and its prior as configs/evaluate_multiclass.yaml makes them."""
         prior = torch.from_numpy(np.ascontiguousarray(levels)).float() / PROBABILITY_STEPS
         size = (self.slice_input.size, self.slice_input.size)
         return torch.stack([self.slice_input(hu), F.interpolate(prior[None, None], size, mode="nearest-exact")[0, 0]])

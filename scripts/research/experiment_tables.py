@@ -15,19 +15,12 @@ from matplotlib.figure import Figure
 from scipy.stats import t
 
 from ..files import write_atomic
-from ..training.tables import FILES
+from ..training.tables import FILES, WORDS
 from .experiment_config import Experiment
 from .workflows import FINISHED
 
-MEASURES = ("dice", "iou", "sensitivity", "precision", "mae", "e_measure", "s_measure")
-COLUMNS = {
-    "iou": "IoU",
-    "sensitivity": "Sensitivity",
-    "precision": "Precision",
-    "mae": "MAE",
-    "e_measure": "E-measure",
-    "s_measure": "S-measure",
-}
+MEASURES = ("dice", *WORDS)
+COLUMNS = {name: word[0].upper() + word[1:] for name, word in WORDS.items()}
 """What `table.md` shows beside Dice, with its heading; rows that were made before version 0.9.2
 have no IoU."""
 PARTS = {"slice_dice": "slices with lesion", "volume_dice": "volumes", "picture_dice": "pictures"}
@@ -95,7 +88,6 @@ def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], reco
 
 
 def _cases(run: Run) -> pd.DataFrame:
-    """Return the rows of a run's cases, with its name."""
     cases = pd.read_csv(run.place / "tables" / FILES[0])
     for position, key in enumerate(KEY):
         cases.insert(position, key, getattr(run, key))
@@ -136,8 +128,7 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
         percent; "difference" of Dice from the first variant, the mean over "difference_n" patients
         (cases where they are unknown), each over its cases, seeds and folds that both variants
         have, with its 95 % interval by Student's t, "difference_low" and "difference_high" (NaN of
-        fewer than three),
-        and "detectable": whether that leaves out 0.
+        fewer than three), and "detectable": whether that leaves out 0.
     """
     by_run = runs.set_index(KEY).sort_index()
     by_case = cases.assign(unit=cases["patient"].fillna(cases["case"])).set_index(["variant", *KEY[1:], "case", "unit"])

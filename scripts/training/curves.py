@@ -23,7 +23,7 @@ class Curves:
         self._writer: SummaryWriter | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """Hands everything else on to TensorBoard's writer."""
+        """Hand everything else on to TensorBoard's writer."""
         if name.startswith("_"):
             raise AttributeError(name)
         if self._writer is None:

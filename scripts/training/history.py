@@ -69,7 +69,7 @@ class History:
         self._losses.append(loss.detach() if isinstance(loss, Tensor) else torch.tensor(loss, dtype=torch.float64))
 
     def _append(self, engine: Engine) -> None:
-        losses = torch.stack(self._losses).tolist() if self._losses else []
+        losses = torch.stack(self._losses).cpu().tolist() if self._losses else []
         row = {
             "epoch": engine.state.epoch,
             "learning_rate": self.optimizer.param_groups[0]["lr"],

@@ -43,7 +43,6 @@ class MultiScaleTrainer(SupervisedTrainer):
         self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip)
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: Mapping[str, Any]) -> Any:
-        """Run MONAI's iteration at every size."""
         losses: list[Tensor] = []
         for scale in self.scales:
             scaled = {**batchdata, **{key: self._resize(batchdata[key], scale) for key in ("image", "label")}}
@@ -53,7 +52,8 @@ class MultiScaleTrainer(SupervisedTrainer):
             output = super()._iteration(engine, scaled)
             items = output if isinstance(output, list) else [output]
             losses.append(torch.as_tensor(items[0]["loss"]).detach())
-        mean = sum(torch.stack(losses).tolist()) / len(losses)  # read once, when the steps of all sizes are under way
+        # Read once, when the steps of all sizes are under way.
+        mean = sum(torch.stack(losses).cpu().tolist()) / len(losses)
         for item in items:
             item["loss"] = mean
         return output

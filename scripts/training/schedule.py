@@ -162,5 +162,5 @@ class OneCycle(OneCycleLR):
         super().__init__(optimizer, max_lr=peak, total_steps=steps, pct_start=0.2)
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with the trainer."""
+        """Register the handler with the trainer."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.step())

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch.distributed as dist
@@ -50,6 +50,9 @@ class CaseTables:
             surface Dice are measured too. Pictures have none, and some public exports carry a
             placeholder.
     """
+
+    maps: ClassVar[dict[int, dict[str, str]]] = {0: {}}
+    """What is scored: the channel, and what its rows say beside the case."""
 
     def __init__(
         self,
@@ -98,20 +101,22 @@ class CaseTables:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             case = self.cases[batch["name"]]  # several cases may be parts of one volume
             positions = chosen_slices(case, output["image"])
-            row, slices = score_case(
-                output["pred"].as_tensor()[..., positions],
-                output["label"].as_tensor()[..., positions],
-                threshold=self.threshold,
-                name=case["name"],
-                patient=case.get("patient"),
-                spacing=self._spacing(output["label"]),
-                surface=self._spacing(output["label"]) is not None,
-                rules=self.rules,  # type: ignore[arg-type]
-            )
-            for record, position in zip(slices, positions, strict=True):
-                record["slice"] = int(position)
-            self.case_rows.append(row)
-            self.slice_rows.extend(slices)
+            spacing = self._spacing(output["label"])
+            for channel, said in self.maps.items():
+                row, slices = score_case(
+                    *(output[key].as_tensor()[channel : channel + 1, ..., positions] for key in ("pred", "label")),
+                    threshold=self.threshold,
+                    name=case["name"],
+                    patient=case.get("patient"),
+                    spacing=spacing,
+                    surface=spacing is not None,
+                    rules=self.rules,  # type: ignore[arg-type]
+                )
+                self.case_rows.append({"case": row["case"], **said, **row})
+                self.slice_rows += [
+                    {**record, **said, "slice": int(position)}
+                    for record, position in zip(slices, positions, strict=True)
+                ]
 
     def _spacing(self, label: MetaTensor) -> list[float] | None:
         if not self.voxel_size_known or label.meta.get("picture", False):

@@ -182,7 +182,7 @@ def plan_hounsfield(
     return HounsfieldMap(remarks=tuple(remarks), padding=padding)
 
 
-def watch_values(
+def scan_values(
     slice_at: Callable[[int], Tensor], count: int, look_for_padding: bool = True, named: Padding | None = None
 ) -> tuple[ValueRange, Padding | None]:
     """Return the range of a scan's values and what surrounds its reconstruction circle.
@@ -228,7 +228,7 @@ def to_hounsfield(
     if values.ndim == 4 and values.shape[0] == 1:
         volume = values.as_tensor()[0] if isinstance(values, MetaTensor) else values[0]
         hounsfield = not picture and isinstance(parse_intensity(intensity), str)
-        found, padding = watch_values(lambda index: volume[..., index], volume.shape[-1], hounsfield, named)
+        found, padding = scan_values(lambda index: volume[..., index], volume.shape[-1], hounsfield, named)
     else:
         found = ValueRange.of(values)
     plan = plan_hounsfield(found, intensity, picture, name, padding)

@@ -142,12 +142,11 @@ EDGE_METHODS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class EdgeLabeld(MapTransform):
-    """Appends the edge of a mask as its second channel.
+    """Append the edge of a mask as its second channel.
 
     It belongs last in a chain: the edge is that of the mask as resized and augmented, one pixel
-        wide at the
-    network's resolution. The paper generates edges "from the segmentation mask" and says no more. A
-    soft mask has the edge of where it reaches 0.5.
+    wide at the network's resolution. The paper generates edges "from the segmentation mask" and
+    says no more. A soft mask has the edge of where it reaches 0.5.
 
     Args:
         keys: masks (1, H, W), values in [0, 1].

@@ -46,5 +46,5 @@ class LoadScand(LoadImaged):
             files = ", ".join(str(data[key]) for key in self.key_iterator(dict(data)))
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"{files}: cannot be read ({reason}); expected: NIfTI, NRRD, MetaImage, DICOM, PNG, JPG"
+                f"{files}: cannot be read ({reason}); expected: NIfTI, NRRD, MetaImage, DICOM, PNG, JPG, BMP"
             ) from error

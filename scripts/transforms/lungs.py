@@ -121,7 +121,7 @@ class FindBoxd(MapTransform):
             content.update(np.ascontiguousarray(plane).data)
         key = content.digest()
         if key not in self._known:
-            self._known[key] = find_box(*_looked_over(image, scan, "its body is"))
+            self._known[key] = find_box(*_find_anatomy(image, scan, "its body is"))
             if len(self._known) > MOST_BOXES:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
@@ -219,7 +219,7 @@ def _check_grid(mask: MetaTensor, shape: tuple[int, ...], what: str) -> None:
         )
 
 
-def _looked_over(image: MetaTensor, scan: tuple[NDArray[np.int16], Spacing], instead: str) -> tuple[Tissues, Lungs]:
+def _find_anatomy(image: MetaTensor, scan: tuple[NDArray[np.int16], Spacing], instead: str) -> tuple[Tissues, Lungs]:
     """Return the seen part of a scan and its lungs; log a fallback for implausible lungs."""
     seen = segment_tissue(*scan)
     lungs = segment_lungs(seen)
@@ -236,7 +236,7 @@ def _hounsfield(image: MetaTensor) -> tuple[NDArray[np.int16], Spacing]:
 
 
 def _found(image: MetaTensor) -> MetaTensor:
-    _, lungs = _looked_over(image, _hounsfield(image), "the whole scan is")
+    _, lungs = _find_anatomy(image, _hounsfield(image), "the whole scan is")
     if not lungs.plausible:
         return MetaTensor(torch.ones(image.shape), affine=image.affine)
     mask = np.stack([lungs.slab(index) > 0 for index in range(image.shape[-1])], axis=-1)

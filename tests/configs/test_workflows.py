@@ -140,8 +140,10 @@ def test_evaluation_has_the_figures_of_its_tables_in_state_metrics(
 def test_evaluation_on_the_network_grid(trained: Path, tmp_path: Path) -> None:
     tables = tmp_path / "tables"
     settings = {"dataset_dir": tmp_path / "dataset", "checkpoint": trained, "output_dir": tables, "device": "cpu"}
-    run_bundle("evaluation", EVALUATE, metric_grid="network", **settings)
+    run_bundle("evaluation", EVALUATE, metric_grid="network", z_score="false", **settings)
     assert set(pd.read_csv(tables / "slices.csv")["size"]) == {32 * 32}
+    seen = json.loads((tables / "summary.json").read_text())["preprocessing"]
+    assert (seen["size"], seen["z_score"]) == (32, False)  # what was applied, whatever the metadata state
 
 
 def test_entries_without_weights_stop_with_one_line(tmp_path: Path) -> None:

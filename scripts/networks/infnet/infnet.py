@@ -113,7 +113,7 @@ class ReverseAttention(nn.Module):
         self.out = ConvNorm(channels, 1, out_kernel)
 
     def forward(self, feature: Tensor, prior: Tensor, edge: Tensor) -> Tensor:
-        """Refines a map.
+        """Refine a map.
 
         Args:
             feature: f_k (B, in_channels, H, W).

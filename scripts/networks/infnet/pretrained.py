@@ -14,8 +14,7 @@ from .res2net import Res2Net, load_imagenet_weights
 def create_pretrained(name: str, imagenet_weights: str | None = None, **arguments: Any) -> nn.Module:
     """Build a network as `create_network` does and load ImageNet weights into its backbone.
 
-    The file is no argument of the network: it is not in `spec`, so checkpoint metadata does not ask
-        for it.
+    The file is no argument of the network: `spec` and checkpoint metadata do not hold it.
 
     Args:
         name: a key of `NETWORKS`.
