@@ -57,7 +57,7 @@ def segment(
         raise UserError(f"{output}: a file; expected: INPUT... OUTPUT, the last is the folder for the results")
     parse_intensity(intensity)
     if lungs and not lungs.exists():
-        raise UserError(f"{lungs}: no such lung mask or folder of lung masks")
+        raise UserError(f"{lungs}: no such file or folder; expected: a lung mask, or a folder of them")
     cases = expand_inputs(inputs, output)
     segmenter = Segmenter(weights or WEIGHTS, device, threshold, smallest_lesion_mm3, flips)
     settings = Settings(

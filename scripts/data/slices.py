@@ -103,7 +103,9 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         self._picture = np.array([len(self._stacks[case][0]) == 1 for case, _ in self._table], dtype=bool)
         self._served = self._select()
         if self.data and not len(self._served):
-            raise UserError(f"no slice is left by sampling {sampling!r} of {len(self.data)} cases without lesion")
+            raise UserError(
+                f"sampling {sampling!r} leaves no slice of {len(self.data)} cases; expected: lesions, or 'all'"
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Make what is served that of an epoch: augmentation, and the draw of balanced sampling."""

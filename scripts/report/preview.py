@@ -191,7 +191,7 @@ def preview_files(
     if target.suffix.lower() != ".png":
         raise UserError(f"{target}: the preview is a PNG picture; expected: a name that ends in .png")
     if target.exists() and not overwrite:
-        raise UserError(f"{target} exists; name a new file, or --overwrite it")
+        raise UserError(f"{target}: exists; expected: a new file, or --overwrite")
     scan, *masks = (read_scan(Path(one)) for one in (scan_path, mask_path, truth_path) if one is not None)
     for mask in masks:
         check_same_grid(mask, scan)

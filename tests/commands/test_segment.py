@@ -151,7 +151,7 @@ def test_exit_codes_of_wrong_use(segment: Command, phantoms: list[Path], tmp_pat
         ((phantoms[0], tmp_path / "out", "--intensity", "window:5,1"), "LO < HI"),
         ((phantoms[0], phantoms[1]), "phantom_002.nii.gz: a file; expected: INPUT... OUTPUT"),
         ((phantoms[0], tmp_path / "out", "--device", "abacus"), "device is 'abacus'"),
-        ((phantoms[0], tmp_path / "out", "--lungs", tmp_path / "none"), "none: no such lung mask"),
+        ((phantoms[0], tmp_path / "out", "--lungs", tmp_path / "none"), "none: no such file or folder"),
         (
             (phantoms[0], tmp_path / "out", "--treshold", "0.3"),
             "No such option: --treshold (Possible options: --threshold",

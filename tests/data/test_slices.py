@@ -156,7 +156,7 @@ def test_sampling_that_leaves_nothing_is_an_error(make_dataset: MakeDataset) -> 
     folder = make_dataset(cases=1)
     cases = select_cases(folder, "all")
     cases[0].pop("label")
-    with pytest.raises(UserError, match="no slice is left by sampling 'infected'"):
+    with pytest.raises(UserError, match="sampling 'infected' leaves no slice"):
         SliceDataset(cases, network_grid(size=32), sampling="infected")
 
 

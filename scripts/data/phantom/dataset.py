@@ -130,22 +130,21 @@ def _earlier_files(target: Path, overwrite: bool) -> list[Path]:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return []
     if not target.is_dir():
-        raise UserError(f"{target} is a file; the phantom data set needs a folder")
+        raise UserError(f"{target}: a file; expected: a folder")
     if not overwrite:
-        raise UserError(f"{target} is not empty; name a new folder, or --overwrite a phantom data set")
+        raise UserError(f"{target}: is not empty; expected: a new folder, or --overwrite for a phantom data set")
     try:
         record = json.loads((target / RECORD).read_text("utf-8"))
         names = [Path(case["name"]).name for case in record["cases"]]
     except (OSError, ValueError, KeyError, TypeError):
-        message = f"{target} is not empty and has no readable {RECORD}: not a phantom data set, left as it is"
-        raise UserError(message) from None
+        raise UserError(f"{target}: no readable {RECORD}; expected: a phantom data set, or a new folder") from None
     return [Path(RECORD), *(Path(folder, f"{name}.nii.gz") for folder in FOLDERS for name in names)]
 
 
 def _check_free(target: Path, files: list[Path], earlier: list[Path]) -> None:
     foreign = [str(target / file) for file in files if file not in earlier and (target / file).exists()]
     if foreign:
-        raise UserError(f"not written by the phantom command, so not overwritten: {', '.join(foreign)}")
+        raise UserError(f"{', '.join(foreign)}: not written by this command; expected: no other files")
 
 
 def _move(built: Path, target: Path, earlier: list[Path], files: list[Path]) -> None:

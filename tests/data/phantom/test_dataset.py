@@ -100,11 +100,11 @@ def test_same_seed_same_bytes_whatever_the_number_of_cases(dataset, tmp_path):
 
 def test_a_used_folder_is_refused_and_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    for overwrite in (False, True):
-        with pytest.raises(UserError, match="not empty"):
+    for overwrite, found in ((False, "not empty"), (True, r"no readable phantom\.json")):
+        with pytest.raises(UserError, match=found):
             write_phantom_dataset(tmp_path, cases=1, overwrite=overwrite, **SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
-    with pytest.raises(UserError, match="is a file"):
+    with pytest.raises(UserError, match="a file; expected: a folder"):
         write_phantom_dataset(tmp_path / "notes.txt", cases=1, **SMALL)
 
 
