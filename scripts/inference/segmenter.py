@@ -128,7 +128,7 @@ class Segmenter:
         kept = np.zeros_like(mask) if probability else None
         turned = canonical(mask, scan.affine)
         turned_kept = None if kept is None else canonical(kept, scan.affine)
-        box = x, y, z = self.looked_at(scan, slices, anatomy)
+        box = x, y, z = self.visible_box(scan, slices, anatomy)
         size = x.stop - x.start, y.stop - y.start
         features: list[Tensor] = []
         for start in range(0, len(slices), BATCH_SIZE):
@@ -151,7 +151,7 @@ class Segmenter:
         score = float(self.ood(torch.cat(features)).mean()) if self.ood and features else None
         return Segmentation(mask, kept, notes + self._ood_warning(score), score)
 
-    def looked_at(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Tissues, Lungs] | None = None) -> Box:
+    def visible_box(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Tissues, Lungs] | None = None) -> Box:
         """Return the box of a scan that the network sees; the arguments are those of `segment`."""
         if self.field_of_view == "scan" or scan.picture:
             return whole(slices.shape)

@@ -165,20 +165,14 @@ class _Run:
 
     @property
     def place(self) -> Path:
-        """Its folder."""
         return self.folder / self.training.variant.folder / f"seed_{self.seed}" / f"fold_{self.fold}"
 
     @property
     def has_ended(self) -> bool:
-        """Whether it was trained and evaluated."""
         return (self.place / "tables" / FILES[-1]).exists()
 
     def __call__(self) -> None:
-        """Train and evaluate, or resume.
-
-        Raises:
-            UserError: if it was begun with another configuration.
-        """
+        """Train and evaluate, or resume."""
         training, place = self.training, self.place
         if self.has_ended:
             return  # another process has been here

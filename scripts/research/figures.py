@@ -178,13 +178,12 @@ def tell_apart(paths: Sequence[Path]) -> list[str]:
 def _draw_inside(
     models: Sequence[Segmenter], scan: Scan, slices: HounsfieldSlices, index: int, title: str, folder: Path
 ) -> None:
-    """Draw stages and fusion of the first ResUNet."""
     model = next((one for one in models if isinstance(one.network, ResUNet)), None)
     if model is None:
         return
     network = model.network
     assert isinstance(network, ResUNet)
-    x, y, _ = model.looked_at(scan, slices)
+    x, y, _ = model.visible_box(scan, slices)
     image = model.slice_input(slices[index][x, y])[None, None].to(model.device)
     seen = [("input", image[0, 0].cpu().numpy())]
     if network.heads:

@@ -54,7 +54,6 @@ def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, d
 
 
 def _predict(checkpoint: Path, cases: Sequence[Case], device: torch.device) -> Iterator[NDArray[np.uint8]]:
-    """Yield the levels (X, Y, Z) of each case, in its stored orientation."""
     predictor = Predictor.load(checkpoint, device)
     preprocessing = preprocessing_from_metadata(predictor.metadata)
     back = ScanProbabilities(preprocessing)

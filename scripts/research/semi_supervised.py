@@ -219,7 +219,6 @@ class SemiSupervised:
         return str(metadata["sha256"])
 
     def _groups(self, cases: list[Case]) -> list[list[Case]]:
-        """Return the cases that each round labels."""
         if self.group_size is None:
             return [cases] * (self.rounds or 1)
         order = np.random.default_rng(self.seed).permutation(len(cases))

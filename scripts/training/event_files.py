@@ -31,11 +31,9 @@ def forget_after(folder: Path, moment: float) -> None:
 
 
 def _records(path: Path) -> Iterator[tuple[bytes, bool, float]]:
-    """Yield the complete records of an event file; a killed process may leave half of one.
+    """Yield complete records, whether each opens a file, and its time.
 
-    Yields:
-        The record, whether it opens a file, and its time. A file that is open now holds nothing
-        else yet.
+    A killed process may leave half a record. A file that is open now holds nothing else yet.
     """
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event

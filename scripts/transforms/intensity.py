@@ -30,7 +30,7 @@ DEFAULT_WINDOW = (-1250.0, 250.0)
 """What networks see of a scan unless they say otherwise, and what an 8-bit picture of unknown
 window is taken for."""
 
-ACCEPTED = "expected: HU, or --intensity window:LO,HI for values that an export mapped from that HU window"
+EXPECTED = "expected: HU, or --intensity window:LO,HI for values that an export mapped from that HU window"
 
 
 def parse_intensity(intensity: str) -> str | tuple[float, float]:
@@ -172,9 +172,9 @@ def plan_hounsfield(
             raise UserError(f"{text} do not come from a window; expected with window:LO,HI: 0 to 1 or 0 to 255")
         return HounsfieldMap(setting, 255.0 if picture or found.high > 1 else 1.0, tuple(remarks))
     if setting == "auto" and found.low >= 0 and found.high <= 255:
-        raise UserError(f"{text} look like a windowed export of a CT, not HU; {ACCEPTED}")
+        raise UserError(f"{text} look like a windowed export of a CT, not HU; {EXPECTED}")
     if setting == "auto" and found.low_above_padding > HIGHEST_AIR_HU:
-        raise UserError(f"{text} hold no air, so they are not HU (is the rescale intercept missing?); {ACCEPTED}")
+        raise UserError(f"{text} hold no air, so they are not HU (is the rescale intercept missing?); {EXPECTED}")
     if found.low < AIR_HU:
         remarks.append(f"values down to {found.low:g}: padding below {AIR_HU:g} HU is taken for air")
     if padding is not None:
@@ -203,10 +203,10 @@ def scan_values(
 
 
 def _check_finite(found: ValueRange, name: str) -> list[str]:
-    share = found.not_finite / max(found.count, 1)
-    if share > 0.01:
-        raise UserError(f"{name}: {share:.1%} of the values are NaN or infinite; expected: at most 1 %")
-    return [f"{share:.2%} of the values are NaN or infinite and are taken for air"] if share > 0 else []
+    fraction = found.not_finite / max(found.count, 1)
+    if fraction > 0.01:
+        raise UserError(f"{name}: {fraction:.1%} of the values are NaN or infinite; expected: at most 1 %")
+    return [f"{fraction:.2%} of the values are NaN or infinite and are taken for air"] if fraction > 0 else []
 
 
 def to_hounsfield(

@@ -196,7 +196,6 @@ class EmptyBeyondBoxd(MapTransform):
 
 
 def _shift(columns: int, rows: int) -> torch.Tensor:
-    """The affine of a volume whose first voxel lies so much further."""
     shift = torch.eye(4, dtype=torch.float64)
     shift[:2, 3] = torch.tensor([columns, rows])
     return shift
