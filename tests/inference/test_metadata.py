@@ -50,7 +50,7 @@ def test_overrides_that_the_network_does_not_know_are_left_out(tmp_path: Path) -
 
 
 def test_networks_are_the_same_if_what_one_leaves_unsaid_is_the_default() -> None:
-    """Cards of earlier versions lack arguments that came later, and JSON knows no tuples."""
+    """Metadata of earlier versions lack arguments that came later, and JSON knows no tuples."""
     earlier = {"name": "resunet", "arguments": {"base_width": 4, "edge_stages": [1, 2]}}
     now = {"name": "resunet", "arguments": {"base_width": 4, "edge_stages": (1, 2), "upsampling": "transposed"}}
     assert same_network(earlier, now)
