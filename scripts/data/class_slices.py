@@ -24,10 +24,7 @@ class ClassSliceDataset(SliceDataset):
     Args:
         data: see `SliceDataset`, with "classes" and "prior" beside "label"; "prior_codes",
             "prior_scale" as for labels.
-        grid: see `SliceDataset`.
-        cache_dir: see `SliceDataset`.
-        progress: see `SliceDataset`.
-        **settings: the other arguments of `SliceDataset`.
+        grid, cache_dir, progress, **settings: see `SliceDataset`.
 
     Raises:
         UserError: as `SliceDataset`, and for a multi-class label with unknown codes.

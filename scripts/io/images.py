@@ -55,6 +55,12 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path}: {found}; expected: {', '.join(PICTURE_SUFFIXES)}") from None
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) without decoding."""
+    with open_picture(path) as picture:
+        return picture.size
+
+
 def read_codes(path: Path) -> NDArray[np.generic]:
     """Read a label picture (height, width): grey values, or the indices of a palette.
 

@@ -16,7 +16,7 @@ from PIL import Image
 from ..errors import UserError
 from ..files import fit_name, write_atomic
 from .dicom.recognition import is_dicom
-from .images import is_picture, open_picture
+from .images import is_picture, picture_size
 from .itk.files import ITK_SUFFIXES, NRRD_SUFFIXES, itk_size, write_itk_bytes
 from .nifti.reading import read_header
 from .nifti.writing import header_from_affine, header_like, write_bytes
@@ -60,8 +60,7 @@ def _unread(path: Path) -> Scan:
     kind: Kind = "nifti"
     size: tuple[int, ...]
     if is_picture(path):
-        with open_picture(path) as picture:
-            kind, size = "picture", picture.size
+        kind, size = "picture", picture_size(path)
     elif path.name.lower().endswith(ITK_SUFFIXES):
         kind, size = "itk", itk_size(path)
     else:

@@ -15,7 +15,7 @@ from ..errors import UserError
 from .dicom.recognition import DICOM_SUFFIXES, recognize_file
 from .geometry_checks import check_directions, check_geometry
 from .grids import Grid
-from .images import PICTURE_SUFFIXES, is_picture, open_picture, read_codes, read_picture
+from .images import PICTURE_SUFFIXES, is_picture, picture_size, read_codes, read_picture
 from .itk.files import ITK_SUFFIXES, inspect_itk, read_itk
 from .itk.headers import find_data, read_text_header
 from .nifti.reading import NIFTI_SUFFIXES, inspect_nifti, partner, read_nifti
@@ -88,9 +88,7 @@ def read_grid(path: Path, decode: bool = True) -> Grid:
     with _in_one_line(path):
         suffix = _checked_suffix(path)
         if is_picture(path):
-            with open_picture(path) as picture:
-                size = picture.size
-            return Grid(str(path), read_codes(path).shape[::-1] if decode else size, None)
+            return Grid(str(path), read_codes(path).shape[::-1] if decode else picture_size(path), None)
         if suffix in NIFTI_SUFFIXES:
             found = inspect_nifti(path)
             shape, affine = found.shape, found.affine

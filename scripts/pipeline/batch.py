@@ -51,8 +51,7 @@ def segment_cases(
 
     Returns:
         The manifest: {"format", "created", "finished", "model", "settings", "packages", "machine",
-            "cases",
-        "earlier"}, the last with entries of earlier runs whose results are still there.
+        "cases", "earlier"}, the last with entries of earlier runs whose results are still there.
 
     Raises:
         UserError: if the output folder holds a manifest that is not of this command.

@@ -57,9 +57,8 @@ def discover(path: Path, output: Path | None = None) -> list[tuple[Path, Kind]]:
     A path is a scan file, a DICOM file, a .zip of DICOM, or a folder, which is searched with its
     subfolders. A DICOMDIR stands for the folder that it lies in; datalist.json for its images.
     DICOM files of one study make one case; a folder that holds nothing but one study is itself the
-    case.
-    Hidden files, the output folder and the results of earlier runs are passed over, and so are
-    pictures among DICOM files.
+    case. Hidden files, the output folder and the results of earlier runs are passed over, and so
+    are pictures among DICOM files.
 
     Args:
         path: the file or folder.

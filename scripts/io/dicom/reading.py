@@ -32,10 +32,9 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
             where the folder holds more than one axial CT series.
 
     Returns:
-        The scan: values in HU, (columns, rows, slices), int16, or float32 where a slope or
-            intercept is fractional;
-        padding as stored. Slices ascend along the normal, row direction x column direction (PS3.3
-        C.7.6.2.1.1).
+        The scan: values in HU, (columns, rows, slices), int16, or float32 where slope or intercept
+        is fractional; padding as stored. Slices ascend along the normal, row direction x column
+        direction (PS3.3 C.7.6.2.1.1).
 
     Raises:
         UserError: if there is no CT series or several, or if its files do not make one volume.
