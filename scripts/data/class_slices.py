@@ -46,7 +46,7 @@ class ClassSliceDataset(SliceDataset):
 
         self._classes = stacks([_codes_as_label(case) for case in data])
         for case, codes in zip(data, self._classes, strict=True):
-            codes[:] = class_numbers(torch.from_numpy(codes), case["classes"]).numpy()
+            codes[:] = class_numbers(torch.from_numpy(codes), case["classes"]).cpu().numpy()
         priors = [_prior_as_label(case) for case in data]
         own = all(_same_label(case, prior) for case, prior in zip(data, priors, strict=True))
         self._priors = [label for _, label in self._stacks] if own else stacks(priors)

@@ -148,7 +148,7 @@ def _padded(image: np.ndarray[Any, Any], label: np.ndarray[Any, Any], size: Sequ
     infected, clean = map_binary_to_indices(mask > LEVELS / 2, volume, image_threshold=OUTSIDE_HU)
     rng = np.random.default_rng(0)  # any voxels do, but the same in every run
     chosen = [
-        torch.from_numpy(rng.choice(voxels.numpy(), CENTRES, replace=False)) if len(voxels) > CENTRES else voxels
+        torch.from_numpy(rng.choice(voxels.cpu().numpy(), CENTRES, replace=False)) if len(voxels) > CENTRES else voxels
         for voxels in (infected, clean)
     ]
     return {IMAGE: volume, LABEL: mask, INFECTED: chosen[0], CLEAN: chosen[1]}

@@ -222,8 +222,8 @@ def _build_stack(case: Mapping[str, Any], grid: Grid) -> Stack:
     if BOX in item:  # what lies beyond it is not looked at later either
         chosen = chosen[(chosen >= item[BOX][2, 0]) & (chosen < item[BOX][2, 1])]
     # (1, H, W, Z) -> (N, H, W)
-    slices = np.ascontiguousarray(np.moveaxis(image.numpy()[0], -1, 0)[chosen], dtype=np.float32)
-    levels = np.rint(label.numpy()[0] * LEVELS)
+    slices = np.ascontiguousarray(np.moveaxis(image.cpu().numpy()[0], -1, 0)[chosen], dtype=np.float32)
+    levels = np.rint(label.cpu().numpy()[0] * LEVELS)
     masks = np.ascontiguousarray(np.moveaxis(levels, -1, 0)[chosen], dtype=np.uint8)
     return slices, masks
 

@@ -81,6 +81,6 @@ class CalibrationRun:
         """Yield what calibration keeps of each case of the validation fold."""
         ood = OODScore.of(self.layer, self.features, threshold=0.0)
         for case, (probability,), label in predict_cases(self.unseen, [self.predictor]):
-            voxels, lesion = count_levels(probability.numpy(), label.numpy())
+            voxels, lesion = count_levels(probability.cpu().numpy(), label.cpu().numpy())
             score = float(ood(self._means.take()).mean())
             yield CaseCounts(case["name"], is_picture(case["image"]), voxels, lesion, score)

@@ -53,7 +53,7 @@ class HounsfieldSlices:
             if hounsfield:
                 np.maximum(self._stored[..., index], np.int16(AIR_HU), out=volume[..., index])
             else:
-                volume[..., index] = self[index].round().clamp(-32768, 32767).numpy()
+                volume[..., index] = self[index].round().clamp(-32768, 32767).cpu().numpy()
         return volume
 
     def _real(self, index: int) -> Tensor:

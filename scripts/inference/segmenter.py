@@ -141,9 +141,10 @@ class Segmenter:
                 with timer("back to grid"):
                     for index in seen:
                         back = resize_slice(maps[..., index - start].contiguous(), size)
-                        turned[x, y, index] = (back >= self.threshold).numpy()
+                        turned[x, y, index] = (back >= self.threshold).cpu().numpy()
                         if turned_kept is not None:
-                            turned_kept[x, y, index] = (back * PROBABILITY_STEPS).round().to(torch.uint8).numpy()
+                            levels = (back * PROBABILITY_STEPS).round().to(torch.uint8)
+                            turned_kept[x, y, index] = levels.cpu().numpy()
             if progress is not None:
                 progress(len(batch))
         with timer("back to grid"):

@@ -92,7 +92,7 @@ class Classifier:
             maps = torch.sigmoid(self.predictor(inputs[None], scan.path))[0]
             for place, index in enumerate(chosen):
                 back = torch.stack([resize_slice(one[..., place].contiguous(), slices.shape[:2]) for one in maps])
-                turned[..., index] = back.argmax(dim=0).to(torch.uint8).numpy() * mask[..., index]
+                turned[..., index] = back.argmax(dim=0).to(torch.uint8).cpu().numpy() * mask[..., index]
         return classes
 
     def _input(self, hu: torch.Tensor, levels: NDArray[np.uint8]) -> torch.Tensor:

@@ -145,7 +145,7 @@ def figure_files(
         if slice_from_inferior is None
         else slice_from_inferior - 1
     )
-    hu = slices[index].numpy()
+    hu = slices[index].cpu().numpy()
     reference = None if truth is None else truth[..., index]
     panels = [("slice", agreement(hu, np.zeros(hu.shape, bool), None))]
     if reference is not None:

@@ -60,7 +60,7 @@ def _predict(checkpoint: Path, cases: Sequence[Case], device: torch.device) -> I
     for case in cases:
         item = preprocessing(dict(case))
         item[PRED] = MetaTensor(predictor.scan_logits(item), meta=dict(item[IMAGE].meta))
-        yield (back(item)[PRED][0] * SCALE).round().to(torch.uint8).numpy()
+        yield (back(item)[PRED][0] * SCALE).round().to(torch.uint8).cpu().numpy()
 
 
 def _write(levels: NDArray[np.uint8], image: str, path: Path) -> None:

@@ -94,8 +94,9 @@ def project_sum(hu: NDArray[np.int16], mask: NDArray[np.uint8]) -> Radiograph:
 def _frontal(projection: NDArray[np.float32], rows: int, mode: str = "bilinear") -> NDArray[np.float32]:
     """Turn (X, Z) into (rows, columns), head at the top; lesions stay in their slices."""
     seen = torch.from_numpy(projection[:, ::-1].T.copy().astype(np.float32))
-    resized: NDArray[np.float32] = F.interpolate(seen[None, None], (rows, projection.shape[0]), mode=mode)[0, 0].numpy()
-    return resized
+    resized = F.interpolate(seen[None, None], (rows, projection.shape[0]), mode=mode)[0, 0]
+    grey: NDArray[np.float32] = resized.cpu().numpy()
+    return grey
 
 
 def radiograph_files(

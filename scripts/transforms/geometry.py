@@ -175,7 +175,7 @@ def _as_volume(image: MetaTensor) -> MetaTensor:
         affine = LPS_TO_RAS if picture else image.affine
         meta = {key: value for key, value in image.meta.items() if key != "affine"}
         image = MetaTensor(image.as_tensor().unsqueeze(-1), affine=affine, meta=meta)
-        image.meta["original_affine"] = np.asarray(image.affine)
+        image.meta["original_affine"] = convert_to_numpy(image.affine)
         image.meta["spatial_shape"] = np.asarray(image.shape[1:])
     image.meta["picture"] = picture
     return image

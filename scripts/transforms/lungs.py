@@ -13,7 +13,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
-from monai.utils import TraceKeys
+from monai.utils import TraceKeys, convert_to_numpy
 from numpy.typing import NDArray
 
 from ..anatomy.downsampling import Spacing
@@ -148,7 +148,7 @@ class CropToBoxd(MapTransform, InvertibleTransform):
             UserError: if a volume does not lie on the scan's grid.
         """
         item = dict(data)
-        box = np.asarray(item[self.box_key])
+        box = convert_to_numpy(item[self.box_key])
         (left, right, _), (front, back, _), _ = box.tolist()
         for key in self.key_iterator(item):
             whole_slices = item[key]
@@ -188,7 +188,7 @@ class EmptyBeyondBoxd(MapTransform):
         """Return the item with the slices emptied."""
         item = dict(data)
         if self.box_key in item:
-            low, high, _ = np.asarray(item[self.box_key])[2].tolist()
+            low, high, _ = convert_to_numpy(item[self.box_key])[2].tolist()
             for key in self.key_iterator(item):
                 item[key] = item[key].clone()
                 item[key][..., :low] = item[key][..., high:] = 0
@@ -231,7 +231,7 @@ def _find_anatomy(image: MetaTensor, scan: tuple[NDArray[np.int16], Spacing], in
 def _hounsfield(image: MetaTensor) -> tuple[NDArray[np.int16], Spacing]:
     """Whole HU (X, Y, Z), as `HounsfieldSlices.rounded` gives them, and the voxel size in mm."""
     x, y, z = image.pixdim.tolist()
-    return image.as_tensor()[0].round().clamp(-32768, 32767).to(torch.int16).numpy(), (x, y, z)
+    return image.as_tensor()[0].round().clamp(-32768, 32767).to(torch.int16).cpu().numpy(), (x, y, z)
 
 
 def _found(image: MetaTensor) -> MetaTensor:

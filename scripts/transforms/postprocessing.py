@@ -144,7 +144,7 @@ class SmallLesionsRemovedd(MapTransform):
         for key in self.key_iterator(item):
             mask = item[key]
             if self.smallest_mm3 > 0 and not mask.meta.get("picture", False):
-                voxel = float(abs(np.linalg.det(np.asarray(mask.affine)[:3, :3])))
+                voxel = float(abs(np.linalg.det(convert_to_numpy(mask.affine)[:3, :3])))
                 cleaned = without_small_lesions(convert_to_numpy(mask)[0], voxel, self.smallest_mm3)
                 item[key] = MetaTensor(torch.from_numpy(cleaned)[None].to(mask.device), meta=mask.meta)
         return item
