@@ -6,7 +6,6 @@ A new network is one line in `CASES`.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from scripts.networks.registry import NETWORKS, create_network
+from tests.networks.shared import reload
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -209,10 +209,7 @@ def test_onnx_is_eager(name: str, tmp_path: Path) -> None:
 def test_saved_weights_predict_the_same(name: str) -> None:
     first, second, x = network(name), network(name, seed=1), images(name, 2)
     assert not torch.equal(first.eval()(x), second.eval()(x))
-    file = io.BytesIO()
-    torch.save(first.state_dict(), file)
-    file.seek(0)
-    second.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    reload(first, second)
     assert torch.equal(first.eval()(x), second.eval()(x))
     assert torch.equal(first.train()(x), second.train()(x))
 

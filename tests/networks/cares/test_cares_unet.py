@@ -3,7 +3,6 @@ and its layers against the table of the paper in plain functions."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from scripts.networks.cares.carafe import CARAFE
 from scripts.networks.cares.cares_unet import CAResUNet
 from scripts.networks.registry import create_network
+from tests.networks.shared import reload, slopes
 
 
 def meta_network(**arguments: Any) -> CAResUNet:
@@ -190,18 +190,8 @@ def test_every_parameter_is_trained() -> None:
 def test_gradient_is_the_derivative() -> None:
     """Along a random direction of all parameters: nothing is cut off."""
     model, x, weight = network().train(), image(2, 1, 32, 32), image(2, 1, 32, 32, seed=6)
-    parameters = list(model.parameters())
-    generator = torch.Generator().manual_seed(7)
-    direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) * 1e-2 for p in parameters]
-    gradients = torch.autograd.grad((model(x) * weight).sum(), parameters)
-    slope = sum((g * d).sum().item() for g, d in zip(gradients, direction, strict=True))
-
-    def value_at(step: float) -> float:
-        moved = {n: p + step * d for (n, p), d in zip(model.named_parameters(), direction, strict=True)}
-        with torch.no_grad():
-            return (torch.func.functional_call(model, moved, (x,)) * weight).sum().item()
-
-    assert slope == pytest.approx((value_at(1e-6) - value_at(-1e-6)) / 2e-6, rel=1e-4)
+    slope, difference = slopes(model, x, weight, 1e-6)
+    assert slope == pytest.approx(difference, rel=1e-4)
 
 
 def test_dropout_drops_channels_of_the_last_map_in_training_only() -> None:
@@ -229,10 +219,7 @@ def test_prediction_does_not_depend_on_the_batch() -> None:
 def test_saved_weights_predict_the_same() -> None:
     first, second, x = network(seed=0), network(seed=1), image(2, 1, 32, 32)
     assert not torch.equal(first.eval()(x), second.eval()(x))
-    file = io.BytesIO()
-    torch.save(first.state_dict(), file)
-    file.seek(0)
-    second.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    reload(first, second)
     assert torch.equal(first.eval()(x), second.eval()(x))
 
 

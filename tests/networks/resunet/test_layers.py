@@ -18,18 +18,8 @@ from torch import nn
 
 from scripts.networks.resunet.resunet import ResUNet
 from scripts.networks.resunet.supervision import SupervisionHeads
+from tests.networks.shared import FUSIONS, variant_name
 
-FUSIONS: list[dict[str, Any]] = [
-    {},
-    {"gate": "channelwise"},
-    {"residual": "projected"},
-    {"include_top": True},
-    {"gate": "channelwise", "residual": "projected", "include_top": True},
-    {"fusion": "add"},
-    {"fusion": "concat"},
-    {"fusion": "none"},
-]
-FUSION_IDS = ["-".join(f"{k}={v}" for k, v in variant.items()) or "paper" for variant in FUSIONS]
 NO_HEADS: dict[str, Any] = {"edge_stages": (), "mask_stages": ()}
 
 
@@ -338,7 +328,7 @@ def oracle_logits(model: ResUNet, trace: Sequence[Call], x: torch.Tensor, varian
     return trace[-1].conv(fused)
 
 
-@pytest.mark.parametrize("variant", FUSIONS, ids=FUSION_IDS)
+@pytest.mark.parametrize("variant", FUSIONS, ids=variant_name)
 def test_forward_is_the_specifications(variant: dict[str, Any]) -> None:
     model, x = network(**variant).eval(), image(2, 1, 32, 48)
     logits, trace = calls(model, x)

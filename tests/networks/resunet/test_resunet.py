@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -16,20 +15,13 @@ from scripts.networks.blocks import UPSAMPLINGS
 from scripts.networks.resunet.fusion import AttentionFusion
 from scripts.networks.resunet.resunet import ResUNet
 from scripts.version import BUNDLE
+from tests.networks.shared import FUSIONS, reload, slopes, variant_name
 
 VARIANTS: list[dict[str, Any]] = [
-    {},
-    {"gate": "channelwise"},
-    {"residual": "projected"},
-    {"include_top": True},
-    {"gate": "channelwise", "residual": "projected", "include_top": True},
-    {"fusion": "add"},
-    {"fusion": "concat"},
-    {"fusion": "none"},
+    *FUSIONS,
     {"edge_stages_dec": (1, 2), "mask_stages_dec": (3, 4, 5)},
     {"upsampling": "bilinear"},
 ]
-VARIANT_IDS = ["-".join(f"{k}={v}" for k, v in variant.items()) or "paper" for variant in VARIANTS]
 NO_HEADS: dict[str, Any] = {"edge_stages": (), "mask_stages": ()}
 
 
@@ -148,7 +140,7 @@ def test_a_stage_may_be_edge_in_the_encoder_and_mask_in_the_decoder() -> None:
 # training
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=VARIANT_IDS)
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_every_parameter_is_trained(variant: dict[str, Any]) -> None:
     model = network(**variant).train()
     logits = model(image(2, 1, 32, 32))
@@ -165,18 +157,8 @@ def test_gradient_is_the_derivative() -> None:
     nothing is cut off."""
     model, x = network().train(), image(2, 1, 32, 32)
     weight = image(2, 6, 32, 32, seed=6)
-    parameters = list(model.parameters())
-    generator = torch.Generator().manual_seed(7)
-    direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) * 1e-2 for p in parameters]
-    gradients = torch.autograd.grad((model(x) * weight).sum(), parameters)
-    slope = sum((g * d).sum().item() for g, d in zip(gradients, direction, strict=True))
-
-    def value_at(step: float) -> float:
-        moved = {n: p + step * d for (n, p), d in zip(model.named_parameters(), direction, strict=True)}
-        with torch.no_grad():
-            return (torch.func.functional_call(model, moved, (x,)) * weight).sum().item()
-
-    assert slope == pytest.approx((value_at(1e-5) - value_at(-1e-5)) / 2e-5, rel=1e-4)
+    slope, difference = slopes(model, x, weight, 1e-5)
+    assert slope == pytest.approx(difference, rel=1e-4)
 
 
 def test_each_head_trains_its_own_stage_only() -> None:
@@ -192,16 +174,13 @@ def test_each_head_trains_its_own_stage_only() -> None:
 # saving
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=VARIANT_IDS)
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_saved_weights_predict_the_same(variant: dict[str, Any]) -> None:
     """The official code keeps heads and attention in plain lists:
     reloading changes its predictions."""
     first, second, x = network(seed=0, **variant), network(seed=1, **variant), image(2, 1, 32, 32)
     assert not torch.equal(first.eval()(x), second.eval()(x))
-    file = io.BytesIO()
-    torch.save(first.state_dict(), file)
-    file.seek(0)
-    second.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    reload(first, second)
     assert torch.equal(first.eval()(x), second.eval()(x))
     assert torch.equal(first.train()(x), second.train()(x))
 
