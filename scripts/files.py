@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import platform
 import re
@@ -17,10 +18,14 @@ from typing import Any
 
 from .errors import UserError
 
+logger = logging.getLogger(__name__)
+
 _LOCKS = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None  # none on Windows
 
 LONGEST_NAME = 255
 """Bytes in the name of a file or folder that the usual file systems take."""
+CACHE = "LUNG_INFECTION_CT_CACHE"
+"""Environment variable that moves the cache folder, or switches caches off with "off"."""
 UNFINISHED = ".unfinished-"
 """How the folders begin in which something is made; the machine and the process that make it
 follow."""
@@ -178,3 +183,29 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def user_cache(name: str) -> Path | None:
+    """Return a folder of the user for what can be made again, such as compiled models.
+
+    It lies in `$LUNG_INFECTION_CT_CACHE`, else in `$XDG_CACHE_HOME/lung_infection_ct`, else in
+    `~/.cache/lung_infection_ct`, and is made if absent.
+
+    Args:
+        name: what it holds.
+
+    Returns:
+        The folder; None where the environment variable is "off" or the folder cannot be written.
+    """
+    named = os.environ.get(CACHE, "").strip()
+    if named.lower() == "off":
+        return None
+    try:
+        base = Path(named or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lung_infection_ct")
+        folder = base.expanduser() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError) as error:  # a home that is not there raises the latter
+        logger.warning(f"no cache is kept: {error}; expected: a folder for {CACHE} that you may write to, or off")
+        return None

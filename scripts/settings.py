@@ -148,8 +148,3 @@ def _overruns_in_channels_last(network: nn.Module) -> bool:
         and 1 < layer.in_channels < 8
         for layer in network.modules()
     )
-
-
-def cuda_amp(amp: bool, device: str | torch.device) -> bool:
-    """Whether MONAI's engines shall use mixed precision: theirs is bound to CUDA."""
-    return amp and torch.device(device).type == "cuda"

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from scripts.files import UNFINISHED, replace_folder, sha256, unfinished_folder, write_atomic, write_json
+from scripts.files import (
+    CACHE,
+    UNFINISHED,
+    replace_folder,
+    sha256,
+    unfinished_folder,
+    user_cache,
+    write_atomic,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -91,3 +100,15 @@ def test_an_earlier_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp
     with pytest.raises(OSError, match="built"), unfinished_folder(tmp_path) as folder:
         replace_folder(folder / "built", target)
     assert (target / "mine").read_text() == "1"
+
+
+def test_where_the_cache_of_a_user_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CACHE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache("models") == tmp_path / "lung_infection_ct" / "models"
+    monkeypatch.setenv(CACHE, str(tmp_path / "mine"))
+    assert user_cache("models") == tmp_path / "mine" / "models"
+    (tmp_path / "file").touch()
+    for unusable in ("off", "OFF", str(tmp_path / "file")):
+        monkeypatch.setenv(CACHE, unusable)
+        assert user_cache("models") is None

@@ -5,7 +5,7 @@ import torch
 
 from scripts.errors import UserError
 from scripts.networks.registry import create_network
-from scripts.settings import cuda_amp, flag, memory_format, number, per_process
+from scripts.settings import flag, memory_format, number, per_process
 
 
 @pytest.mark.parametrize(("value", "expected"), [("true", True), ("False", False), (True, True), (" TRUE ", True)])
@@ -17,12 +17,6 @@ def test_flags_are_read_from_text(value: str | bool, expected: bool) -> None:
 def test_anything_else_is_refused(value: object) -> None:
     with pytest.raises(UserError, match="expected: true or false"):
         flag(value)
-
-
-def test_monais_mixed_precision_is_for_cuda_only() -> None:
-    assert cuda_amp(True, "cuda:0")
-    assert not cuda_amp(True, "cpu")
-    assert not cuda_amp(False, torch.device("cuda"))
 
 
 def test_memory_format() -> None:

@@ -5,9 +5,7 @@ Configs name these classes as MONAI inferers; `Predictor` calls them outside of 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -16,11 +14,10 @@ from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import convert_to_dst_type
 from torch import Tensor
 
+from ..precision import mixed_precision
 from ..settings import flag, optional
 from .metadata import OPERATING_POINT
 from .tta import average_over_flips
-
-logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 8
 """Slices or patches in a batch, as in configs/inference.yaml; bits may depend on it."""
@@ -30,20 +27,21 @@ class NetworkInferer(Inferer):
     """Apply a network to a batch, with mixed precision and test-time augmentation where wanted.
 
     Args:
-        amp: whether a CPU computes in bfloat16 by autocast, which needs no gradient scaler. A CPU
-            that would emulate bfloat16, many times slower than float32, computes in float32. On
-            CUDA MONAI's engines turn mixed precision on with their own `amp=True`.
+        amp: "auto", "true" or "false": whether to compute in bfloat16 by autocast, see
+            `mixed_precision`. float16, which needs a gradient scaler, is left to MONAI's engines
+            and their own `amp=True`, see `scales_gradients`.
         tta: whether the logits are the mean over flips, see `average_over_flips`.
     """
 
     def __init__(self, amp: bool | str = False, tta: bool | str = False) -> None:
         super().__init__()
-        self.amp, self.tta = flag(amp, "amp"), flag(tta, "test_time_flips")
+        mixed_precision(amp, "cpu")  # refuses another setting
+        self.amp, self.tta = amp, flag(tta, "test_time_flips")
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Map images (B, C, ...) to logits (B, K, ...), bfloat16 under autocast."""
-        enabled = self.amp and inputs.device.type == "cpu" and computes_in_bfloat16()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+        enabled = mixed_precision(self.amp, inputs.device) is torch.bfloat16
+        with torch.autocast(inputs.device.type if enabled else "cpu", dtype=torch.bfloat16, enabled=enabled):
             if self.tta:
                 return average_over_flips(network, inputs, *args, **kwargs)
             return network(inputs, *args, **kwargs)
@@ -86,22 +84,3 @@ class ScanInferer(NetworkInferer):
         batches = plain.movedim(-1, 1).flatten(0, 1).split(self.batch_size)
         maps = torch.cat([apply(batch, network, *args, **kwargs) for batch in batches])
         return convert_to_dst_type(maps.unflatten(0, (len(inputs), -1)).movedim(1, -1), inputs)[0]
-
-
-@cache
-def computes_in_bfloat16() -> bool:
-    """Return whether this CPU has bfloat16 instructions, and log once if it has not."""
-    able = has_bfloat16(torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {})
-    if not able:
-        logger.info("amp: this CPU has no bfloat16 instructions, float32 is used")
-    return able
-
-
-def has_bfloat16(capabilities: Mapping[str, Any]) -> bool:
-    """Return whether a CPU computes in bfloat16; unknown and other CPUs than x86 are trusted to.
-
-    Torch before 2.13 does not tell.
-    """
-    if not str(capabilities.get("architecture", "")).startswith("x86"):
-        return True
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

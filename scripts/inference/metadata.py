@@ -66,7 +66,7 @@ def write_metadata(
     data: Mapping[str, Any],
     figures: Mapping[str, Any],
     operating_point: Mapping[str, Any] = OPERATING_POINT,
-    **further: Mapping[str, Any] | None,
+    **further: Mapping[str, Any] | str | None,
 ) -> None:
     """Write the metadata of a checkpoint that lies on the disk.
 
@@ -84,7 +84,8 @@ def write_metadata(
             `average_over_flips`; "least_slice_share", minimum positive fraction of a slice with
             infection.
         **further: what else is known, see `calibrate`: "training", the "size" of its slices where
-            it has changed since; "calibration"; "familiarity", see `OODScore`.
+            it has changed since; "training_precision", see `precision_name`; "calibration";
+            "familiarity", see `OODScore`.
     """
     metadata = {
         "format": METADATA_FORMAT,

@@ -30,6 +30,7 @@ from .run_folder import BEST, CURVES, LAST
 logger = logging.getLogger(__name__)
 
 KEEPS = ("best", "last")
+PRECISION = "training_precision"
 
 
 class StartWeights:
@@ -226,7 +227,9 @@ class RunCheckpoint:
     def _check_identity(self, content: Mapping[str, Any]) -> None:
         """Refuse to resume a run with other data, network, preprocessing, seed or cycle."""
         before, now = (_completed(one) for one in (content["identity"], self.identity))
+        before.setdefault(PRECISION, now.get(PRECISION))  # earlier versions did not record it
         changed = [key for key, value in now.items() if key != "network" and before.get(key) != value]
+        changed = [f"{key} {before[key]}" if key == PRECISION else key for key in changed]
         changed += [] if same_network(before["network"], self.identity["network"]) else ["network"]
         changed += [
             f"total steps of the {name}"
