@@ -125,7 +125,14 @@ class Result:
             preview = target / "preview.png"
             spacing = self.scan.spacing_lps if self.scan.voxel_size_known else None
             mask = canonical(self.mask, self.scan.affine)
-            draw_preview(self.hu, mask, preview, spacing=spacing, title=self.scan.name)
+            draw_preview(
+                self.hu,
+                mask,
+                preview,
+                spacing=spacing,
+                title=self.scan.name,
+                least_slice_share=self.model["operating_point"]["least_slice_share"],
+            )
             report = self.report()
             write_report_html(report, {"Most affected slices": preview}, target / "report.html")
         return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in self.timer.seconds.items()}}

@@ -77,7 +77,7 @@ def measure_infection(
     doubts, cuts = ([], []) if lungs is None else (list(lungs.doubts), list(lungs.cuts))
     return {
         "voxel_size": {"reason": NO_SIZE} if spacing is None else {"spacing_mm": [float(step) for step in spacing]},
-        "infection": _infection(counts, voxel_ml, lungs_known, least_slice_share * mask.shape[0] * mask.shape[1]),
+        "infection": _infection(counts, voxel_ml, lungs_known, mask.shape, least_slice_share),
         "lungs": {**parts, "doubts": doubts, "cuts": cuts, "reason": reason},
         "severity": severity(
             {part: found and found["infected_percent"] for part, found in parts.items()},
@@ -87,6 +87,11 @@ def measure_infection(
         "density": {"reason": NO_HU} if slices is None else density(counts.histogram, voxel_ml),
         "slice_profile": _profile(counts, spacing, lungs_known),
     }
+
+
+def affected_slices(areas: NDArray[np.integer[Any]], shape: Sequence[int], least_slice_share: float) -> int:
+    """Count the affected slices of a mask of a shape, see `measure_infection`."""
+    return int(np.count_nonzero((areas > 0) & (areas >= least_slice_share * shape[0] * shape[1])))
 
 
 def _why_no_percentages(lungs: Lungs | None) -> str | None:
@@ -116,11 +121,13 @@ def _count(slices: Callable[[int], NDArray[Any]] | None, mask: NDArray[Any], lun
     return counts
 
 
-def _infection(counts: _Counts, voxel_ml: float | None, lungs_known: bool, least: float) -> dict[str, Any]:
+def _infection(
+    counts: _Counts, voxel_ml: float | None, lungs_known: bool, shape: Sequence[int], share: float
+) -> dict[str, Any]:
     areas = counts.infected.sum(axis=1)
     voxels, outside = int(areas.sum()), int(counts.infected[:, 0].sum())
     found: dict[str, Any] = {"present": voxels > 0, **_sized("infection", voxels, voxel_ml)}
-    found["affected_slice_count"] = int(np.count_nonzero((areas > 0) & (areas >= least)))
+    found["affected_slice_count"] = affected_slices(areas, shape, share)
     found["slice_count"] = len(areas)
     if lungs_known:
         found |= _sized("outside_lungs", outside, voxel_ml)

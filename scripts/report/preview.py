@@ -17,6 +17,7 @@ from ..inference.hounsfield import HounsfieldSlices
 from ..io.geometry_checks import check_same_grid
 from ..io.reading import read_scan
 from ..messages import printable
+from .measure import affected_slices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,7 @@ def draw_preview(
     truth: NDArray[Any] | None = None,
     spacing: Sequence[float] | None = None,
     title: str = "",
+    least_slice_share: float = 0.0,
 ) -> Path:
     """Draw axial slices, a coronal and a sagittal view with outlines into a PNG file.
 
@@ -50,6 +52,7 @@ def draw_preview(
         truth: the reference mask; outlined in a second colour.
         spacing: voxel size along x, y, z in mm; None if unknown, then proportions are not claimed.
         title: what the picture is of, such as the case's name.
+        least_slice_share: see `measure_infection`.
 
     Returns:
         The path written.
@@ -67,7 +70,9 @@ def draw_preview(
     chosen = choose_slices(reduce(np.logical_or, outlines), _COLUMNS * _ROWS)
     figure = _lay_out(scan, outlines, chosen, spacing)
     figure.suptitle(printable(title), color="white", fontsize=15, parse_math=False)
-    figure.supxlabel(describe(outlines[0], chosen, spacing), color="white", fontsize=11, parse_math=False)
+    figure.supxlabel(
+        describe(outlines[0], chosen, spacing, least_slice_share), color="white", fontsize=11, parse_math=False
+    )
     names = {_MASK_COLOUR: "infection", _TRUTH_COLOUR: "reference"}
     lines = [Line2D([], [], color=colour, label=name) for colour, name in names.items()][: len(outlines)]
     style: dict[str, Any] = {"facecolor": "black", "labelcolor": "white", "fontsize": 12, "ncols": 2}
@@ -107,14 +112,17 @@ def choose_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
     return sorted(chosen, reverse=True)
 
 
-def describe(mask: NDArray[np.bool_], chosen: Sequence[int], spacing: Sequence[float] | None) -> str:
+def describe(
+    mask: NDArray[np.bool_], chosen: Sequence[int], spacing: Sequence[float] | None, least_slice_share: float = 0.0
+) -> str:
     """Write the lines under the picture: extent of the mask, slices shown, what is unknown."""
     depth = mask.shape[2]
-    affected = int(mask.any(axis=(0, 1)).sum())
-    extent = f"infection in {affected} of {depth} slices, {100 * mask.mean():.2g} % of the scan's voxels"
+    areas = np.count_nonzero(mask, axis=(0, 1))
+    voxels, affected = int(areas.sum()), affected_slices(areas, mask.shape, least_slice_share)
+    extent = f"infection in {affected} of {depth} slices, {100 * voxels / mask.size:.2g} % of the scan's voxels"
     if spacing is not None:
-        extent += f", {mask.sum() * float(np.prod(spacing)) / 1000:.1f} ml"
-    if not affected:
+        extent += f", {voxels * float(np.prod(spacing)) / 1000:.1f} ml"
+    if not voxels:
         extent = f"no infection outlined in {depth} slices"
     shown = f"Slices shown, counted from the feet: {', '.join(str(k + 1) for k in chosen)}"
     return f"{extent}\n{shown}" + ("" if spacing is not None else "; voxel size unknown, proportions may be wrong")

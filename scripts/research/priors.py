@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..anatomy.field_of_view import is_cropped
 from ..data.datalist import Fold, Split, select_cases
 from ..data.layouts.case import Case
 from ..errors import UserError
@@ -78,6 +79,17 @@ def class_cases(
 def with_classes_as_label(cases: list[Case]) -> list[dict[str, Any]]:
     """Return the cases of an evaluation, whose label is the multi-class one."""
     return [{**case, "label": case["classes"]} for case in cases]
+
+
+def whole_scan(field_of_view: str) -> bool:
+    """Return False, that nothing is cropped: the prior is a map of the whole scan.
+
+    Raises:
+        UserError: if the field of view is another one.
+    """
+    if is_cropped(field_of_view):
+        raise UserError(f"field_of_view is {field_of_view!r}; expected: scan, of which the prior is a map")
+    return False
 
 
 def describe_prior(prior: str) -> str:

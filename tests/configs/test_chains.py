@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 from monai.data import DataLoader, MetaTensor, decollate_batch
-from monai.transforms import Compose
+from monai.transforms import Compose, MapTransform
 
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError, find_user_error
@@ -74,7 +74,7 @@ def test_random_steps_and_those_of_the_label_are_free() -> None:
     ("overlays", "settings"),
     [
         ((), {"lung_only": "true", "field_of_view": "lungs", "z_score": "false", "intensity": "hu"}),
-        (("multiclass",), {"z_score": "false", "field_of_view": "lungs", "augment": "true"}),
+        (("multiclass",), {"z_score": "false", "augment": "true"}),
         (("networks/fv_paspp_unet3d",), {}),
         (("monai_label",), {}),
     ],
@@ -82,8 +82,31 @@ def test_random_steps_and_those_of_the_label_are_free() -> None:
 def test_settings_and_overlays_are_recorded(overlays: tuple[str, ...], settings: dict[str, Any]) -> None:
     recorded = chain("checkpoint_metadata#preprocessing", *overlays, **settings)
     assert (recorded["size"], recorded["window"]) == (256, [-1250, 250])
+    if "multiclass" in overlays:
+        assert recorded["z_score"] is False
     if not overlays:
         assert (recorded["lung_only"], recorded["z_score"], recorded["field_of_view"]) == (True, False, "lungs")
+
+
+@pytest.mark.parametrize("overlays", [("multiclass",), ("evaluate", "evaluate_multiclass")])
+def test_a_crop_that_the_prior_lacks_is_refused(overlays: tuple[str, ...]) -> None:
+    with pytest.raises((UserError, RuntimeError)) as caught:
+        chain("switch#crop", *overlays, field_of_view="lungs")
+    assert "field_of_view is 'lungs'; expected: scan" in str(find_user_error(caught.value))
+
+
+def test_a_step_that_nothing_can_state_is_refused_by_name() -> None:
+    class Noise(MapTransform):
+        def __init__(self) -> None:
+            super().__init__("image")
+            self.generator = torch.Generator()
+
+        def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+            return data
+
+    text = refused(**{"train#preprocessing": Compose([Noise()])})
+    assert "Noise.generator is a Generator" in text
+    assert "expected: " in text
 
 
 def test_an_unknown_field_of_view_is_refused() -> None:

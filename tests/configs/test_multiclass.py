@@ -17,6 +17,7 @@ from tests.bundle_runner import run_bundle, run_command
 
 TRAIN = "['configs/train.yaml','configs/multiclass.yaml']"
 EVALUATE = "['configs/train.yaml','configs/evaluate.yaml','configs/evaluate_multiclass.yaml']"
+SEEN = {"size": 32, "window": [-1250, 250], "intensity": "auto", "z_score": True}
 SMALL = {"network_def#base_width": 4, "spatial_size": 32, "batch_size": 4, "device": "cpu"}
 
 
@@ -89,7 +90,7 @@ def test_train_evaluate_classify(make_class_dataset: Callable[..., Path], make_c
         np.testing.assert_allclose(rows[f"val_mean_{name}"], both, atol=1e-9)
     metadata = json.loads((tmp_path / "run" / "model.json").read_text())
     assert metadata["network"]["name"] == "mc_unet"
-    assert metadata["preprocessing"] == {"size": 32, "window": [-1250, 250], "intensity": "auto", "prior": "truth"}
+    assert metadata["preprocessing"] == {**SEEN, "prior": "truth"}
 
     infection = make_checkpoint(tmp_path / "infection.pt", size=32)
     tables = tmp_path / "tables"

@@ -21,6 +21,7 @@ from scripts.inference.segmenter import Segmenter
 from scripts.pipeline.batch import segment_cases
 from scripts.pipeline.case import CaseSegmenter, Settings
 from scripts.pipeline.inputs import expand_inputs
+from scripts.report.preview import describe
 
 SPACING = (2.6, 2.5, 7.5)
 LEFT = 1  # in the phantom's mask; 2 is right
@@ -101,6 +102,24 @@ def test_a_dicom_series_gets_the_mask_of_its_voxels_as_nifti_and_as_seg(
         height = float(pydicom.dcmread(heights[source]).ImagePositionPatient[2])
         np.testing.assert_array_equal(frame.T, voxels[..., round(height / SPACING[2])])
     assert frames.sum() == voxels.sum()
+
+
+def test_the_preview_counts_slices_as_the_report_does(
+    segmenter: Segmenter, chest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def noted(*given: Any) -> str:
+        said.append(describe(*given))
+        return said[-1]
+
+    monkeypatch.setattr("scripts.report.preview.describe", noted)
+    monkeypatch.setattr(segmenter, "least_slice_share", 0.5)
+    run(segmenter, chest, tmp_path / "out")
+    measures = report_of(tmp_path / "out" / "chest")["measures"]
+    infection = measures["infection"]
+    assert infection["affected_slice_count"] < np.count_nonzero(measures["slice_profile"]["infection_voxels"])
+    assert said[0].startswith(f"infection in {infection['affected_slice_count']} of {infection['slice_count']} slices")
 
 
 def test_lungs_of_a_whole_chest_have_shares_and_a_grade(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
