@@ -114,7 +114,7 @@ def test_the_preview_counts_slices_as_the_report_does(
         return said[-1]
 
     monkeypatch.setattr("scripts.report.preview.describe", noted)
-    monkeypatch.setattr(segmenter, "least_slice_share", 0.5)
+    monkeypatch.setattr(segmenter, "least_slice_share", 1.0)
     run(segmenter, chest, tmp_path / "out")
     measures = report_of(tmp_path / "out" / "chest")["measures"]
     infection = measures["infection"]
