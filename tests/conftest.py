@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
+from scripts.files import CACHE
 from scripts.inference.metadata import write_checkpoint
 from scripts.metrics import counts
 from scripts.networks.registry import create_network
@@ -31,6 +33,13 @@ AXES = ["".join(codes) for order in itertools.permutations(("RL", "AP", "SI")) f
 def axes(request: pytest.FixtureRequest) -> str:
     """Each of the 48 orders and directions of axes."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the tests, and the processes that they start, out of the user's cache."""
+    with mock.patch.dict(os.environ, {CACHE: str(tmp_path_factory.mktemp("cache"))}):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..transforms.labels import class_numbers
 from ..transforms.preprocessing import IMAGE, LABEL, PRIOR
-from .slices import LEVELS, Grid, SliceDataset, load_stacks, transformed
+from .slices import SliceDataset, transformed
+from .stacks import LEVELS, Grid, load_stacks
 
 
 class ClassSliceDataset(SliceDataset):

@@ -15,7 +15,8 @@ from ..errors import UserError
 from ..transforms.geometry import SIZE_STEP
 from ..transforms.lungs import OUTSIDE_HU
 from ..transforms.preprocessing import IMAGE, LABEL
-from .slices import LEVELS, Grid, load_stacks, mix_seed, transformed
+from .slices import mix_seed, transformed
+from .stacks import LEVELS, Grid, load_stacks
 
 INFECTED, CLEAN = "infected_voxels", "clean_voxels"
 CENTRES = 2**18

@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor, get_track_meta, set_track_meta
+from monai.data import get_track_meta, set_track_meta
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import write_atomic
 from ..settings import count, number
-from ..transforms.preprocessing import BOX, IMAGE, LABEL, LUNG
-from ..transforms.steps import settings
-from ..version import bundle_version
+from ..transforms.preprocessing import IMAGE, LABEL
+from .stacks import LEVELS, Grid, load_stacks
 
 SAMPLINGS = ("all", "infected", "balanced")
-
-LEVELS = 255
-"""Masks are kept in a byte a pixel; this level is 1."""
-
-Grid = Callable[[dict[str, Any]], Any]
-"""From the paths of a case to {"image": HU, "label"}, (1, H, W, Z), at the network's size."""
-
-Stack = tuple[NDArray[np.float32], NDArray[np.uint8]]
-"""The slices of one case at the network's size: HU (N, H, W) and mask (N, H, W) in levels."""
 
 
 class SliceDataset(Dataset[dict[str, torch.Tensor]]):
     """Serves single slices of cases; a case is a volume or a picture.
 
-    The deterministic part of the preprocessing runs once a case, when the data set is built; its
-    result stays in memory or, with `cache_dir`, in memory-mapped files that later runs find again.
+    The deterministic part of the preprocessing runs once a case, when the data set is built, see
+    `load_stacks`; its result stays in memory or, with `cache_dir`, in memory-mapped files that
+    later runs find again.
     The rest runs at every access, with random transforms seeded by (seed, epoch, slice): what is
     served depends neither on the number of workers nor on what was served before, so that a stopped
     training resumes as if nothing had happened.
@@ -179,75 +165,3 @@ def transformed(item: dict[str, Any], transform: Callable[[dict[str, Any]], Any]
         return dict(transform(item))
     finally:
         set_track_meta(tracked)
-
-
-def load_stacks(
-    data: Sequence[Mapping[str, Any]], grid: Grid, cache_dir: str | None = None, progress: bool = True
-) -> list[Stack]:
-    """Run the deterministic preprocessing on cases, or find what an earlier run kept on disk.
-
-    Args:
-        data: see `SliceDataset`.
-        grid: see `SliceDataset`.
-        cache_dir: see `SliceDataset`.
-        progress: whether to show a progress bar.
-
-    Returns:
-        The slices of each case, inferior first; those from the disk are mapped into memory and may
-        be written to without changing the file.
-    """
-    bar = tqdm(data, desc="loading cases", unit="case", disable=not progress or len(data) < 2)
-    return [_load_stack(case, grid, cache_dir) for case in bar]
-
-
-def _load_stack(case: Mapping[str, Any], grid: Grid, cache_dir: str | None) -> Stack:
-    if cache_dir is None:
-        return _build_stack(case, grid)
-    folder = Path(cache_dir)
-    key = _cache_key(case, grid)
-    files = folder / f"{key}.image.npy", folder / f"{key}.label.npy"
-    if not all(file.exists() for file in files):
-        image, label = _build_stack(case, grid)
-        write_atomic(files[0], lambda path: np.save(path, image))
-        write_atomic(files[1], lambda path: np.save(path, label))
-    return np.load(files[0], mmap_mode="c"), np.load(files[1], mmap_mode="c")
-
-
-def _build_stack(case: Mapping[str, Any], grid: Grid) -> Stack:
-    item = grid(dict(case))
-    image, label = item[IMAGE], item.get(LABEL)
-    if label is None:
-        label = torch.zeros_like(image)
-    chosen = chosen_slices(case, image)
-    if BOX in item:  # what lies beyond it is not looked at later either
-        chosen = chosen[(chosen >= item[BOX][2, 0]) & (chosen < item[BOX][2, 1])]
-    # (1, H, W, Z) -> (N, H, W)
-    slices = np.ascontiguousarray(np.moveaxis(image.cpu().numpy()[0], -1, 0)[chosen], dtype=np.float32)
-    levels = np.rint(label.cpu().numpy()[0] * LEVELS)
-    masks = np.ascontiguousarray(np.moveaxis(levels, -1, 0)[chosen], dtype=np.uint8)
-    return slices, masks
-
-
-def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp]:
-    """Return indices along the canonical z axis for "slices" along the stored third axis."""
-    depth = image.shape[-1]
-    if case.get("slices") is None:
-        return np.arange(depth)
-    stored = np.asarray(case["slices"], dtype=np.intp)
-    direction = nib.aff2axcodes(np.asarray(image.meta["original_affine"]))[2]
-    if direction not in "SI" or stored.min() < 0 or stored.max() >= depth:
-        raise UserError(
-            f"{case[IMAGE]}: slices {stored.min()} to {stored.max()} of {depth} along an axis that points to "
-            f"{direction}; expected: existing slices of a volume whose third stored axis is the patient's"
-        )
-    return np.sort(stored if direction == "S" else depth - 1 - stored)
-
-
-def _cache_key(case: Mapping[str, Any], grid: Grid) -> str:
-    """Return a key that changes with files, the case's settings, preprocessing and version."""
-    files = [Path(case[key]).resolve() for key in (IMAGE, LABEL, LUNG) if case.get(key)]
-    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    own = {key: case.get(key) for key in ("intensity", "label_codes", "label_scale", "slices")}
-    own |= {"levels": LEVELS, "version": bundle_version()}  # another one may find other lungs
-    text = json.dumps([stamps, own, settings(grid)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

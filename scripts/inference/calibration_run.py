@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..data.datalist import select_cases
 from ..data.layouts.case import Case
-from ..data.slices import chosen_slices
+from ..data.stacks import chosen_slices
 from ..errors import UserError
 from ..io.images import is_picture
 from ..networks.registry import same_network

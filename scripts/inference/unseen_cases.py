@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..data.datalist import describe, select_cases
 from ..data.layouts.case import Case
-from ..data.slices import chosen_slices
+from ..data.stacks import chosen_slices
 from ..errors import UserError
 from ..transforms.postprocessing import PRED, EvaluationOutput
 from ..transforms.preprocessing import IMAGE, LABEL

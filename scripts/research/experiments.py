@@ -30,7 +30,7 @@ from .workflows import run_workflow, train_once
 logger = logging.getLogger(__name__)
 
 TRAIN, EVALUATE = "configs/train.yaml", "configs/evaluate.yaml"
-RECORD, RUN_RECORD, CACHE, LOG = "experiment.json", "begun.json", "cache", "log.txt"
+RECORD, RUN_RECORD, LOG = "experiment.json", "begun.json", "log.txt"
 
 
 def run_experiment(
@@ -47,9 +47,8 @@ def run_experiment(
     """Train and evaluate every variant and write the table; resume what an earlier call left.
 
     The output folder holds VARIANT/seed_S/fold_F with the run and its tables, what `write_tables`
-    makes of all runs there, those of other calls too, `experiment.json`, and in `cache` the
-    preprocessed slices of all trainings. Several processes may fill one folder, each with other
-    variants, seeds or folds.
+    makes of all runs there, those of other calls too, and `experiment.json`. Several
+    processes may fill one folder, each with other variants, seeds or folds.
 
     Args:
         experiment: what is compared.
@@ -183,8 +182,7 @@ class _Run:
         shared: dict[str, Any] = {"dataset_dir": self.data, "fold": self.fold}
         if self.device is not None:
             shared["device"] = self.device
-        own = {"seed": self.seed, "cache_dir": str(self.folder / CACHE), **training.settings}
-        weights = train_once(training.files, place / "run", **shared, **own)
+        weights = train_once(training.files, place / "run", seed=self.seed, **shared, **training.settings)
         tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
         run_workflow([TRAIN, EVALUATE], **shared, **tables)
 

@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.data import MetaTensor
 
-from ..data.slices import chosen_slices
+from ..data.stacks import chosen_slices
 from ..files import write_atomic, write_json
 from ..metrics import MEASURES, json_ready, score_case, summarise
 from .processes import is_distributed, is_main_process

@@ -1,0 +1,134 @@
+"""Keep arrays of cases on disk between trainings."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import locked, user_cache, write_atomic
+from ..settings import optional
+from ..transforms.steps import settings
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 20 * 2**30
+"""What the user's cache may hold when a training starts: 61,000 slices of 256 x 256."""
+
+DETACHED = (".hdr", ".img", ".mhd", ".nhdr")
+"""Suffixes of scans whose voxels lie in a second file of the same stem."""
+
+
+def cache_folder(cache_dir: str | None) -> str | None:
+    """Return where to keep slices: a folder that is given, or "auto" for the user's own.
+
+    The user's own is `slices` in `user_cache`. Entries that were used longest ago are removed from
+    it until it holds at most `MOST_BYTES`. A given folder is never emptied.
+
+    Args:
+        cache_dir: a folder, "auto", or "null" for none.
+    """
+    given = optional(cache_dir)
+    if str(given).strip().lower() != "auto":
+        return None if given is None else str(given)
+    folder = user_cache("slices")
+    if folder is None:
+        return None
+    _prune(folder)
+    return str(folder)
+
+
+def kept(entry: Path, names: Sequence[str], make: Callable[[], Sequence[np.ndarray[Any, Any]]]) -> Any:
+    """Find or make the arrays of an entry; several processes may ask for the same one.
+
+    Args:
+        entry: folder of the entry.
+        names: names of the arrays.
+        make: makes them.
+
+    Returns:
+        Their files; the arrays themselves where the folder cannot be written.
+    """
+    files = [entry / f"{name}.npy" for name in names]
+    made: Sequence[np.ndarray[Any, Any]] | None = None
+    try:
+        with locked(entry):
+            if not all(file.exists() for file in files):
+                made = make()
+                for file, array in zip(files, made, strict=True):
+                    write_atomic(file, partial(_save, array=array))
+            os.utime(entry)
+    except OSError as error:
+        logger.warning(f"{entry}: {error}; what it was to hold is kept in memory")
+        return make() if made is None else made
+    return files
+
+
+def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
+    np.save(path, array)
+
+
+def cache_key(case: Mapping[str, Any], paths: Iterable[str], grid: Any) -> str | None:
+    """Return a key that changes with files, the case's settings, preprocessing and its code.
+
+    Args:
+        case: a case of a datalist.
+        paths: keys of its files.
+        grid: its preprocessing.
+
+    Returns:
+        The key; None for steps that cannot be told apart by their attributes.
+    """
+    files = [file for key in paths if case.get(key) for file in _files(Path(case[key]).resolve())]
+    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    own = {key: case.get(key) for key in ("intensity", "label_codes", "label_scale", "slices")}
+    own["code"] = _code()
+    try:
+        text = json.dumps([stamps, own, settings(grid)], sort_keys=True)
+    except TypeError as error:
+        logger.warning(f"slices are kept in memory: a step of the preprocessing cannot be named ({error})")
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of a scan: those of a folder, and what lies beside a header."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")) if path.suffix.lower() in DETACHED else [path]
+
+
+@cache
+def _code() -> str:
+    """Return a digest of the code that preprocesses: another one may find other lungs."""
+    package = Path(__file__).parents[1]
+    rooms = [package / room for room in ("anatomy", "data", "io", "transforms")]
+    code = hashlib.sha256()
+    for file in sorted(file for room in rooms for file in room.rglob("*.py")):
+        code.update(file.read_bytes())
+    return code.hexdigest()
+
+
+def _prune(folder: Path) -> None:
+    """Remove the entries that were used longest ago until at most `MOST_BYTES` are left."""
+    entries: list[tuple[float, int, Path]] = []
+    for entry in folder.iterdir():
+        with suppress(OSError):  # another process may be removing it
+            size = sum(file.stat().st_size for file in entry.rglob("*"))
+            entries.append((entry.stat().st_mtime, size, entry))
+    held = sum(size for _, size, _ in entries)
+    for _, size, entry in sorted(entries):
+        if held <= MOST_BYTES:
+            return
+        shutil.rmtree(entry, ignore_errors=True)
+        held -= size

@@ -1,0 +1,151 @@
+"""Slices of whole cases at the network's size, made in parallel or found on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..errors import UserError, find_user_error
+from ..transforms.preprocessing import BOX, IMAGE, LABEL, LUNG
+from .slice_cache import cache_key, kept
+
+LEVELS = 255
+"""Masks are kept in a byte a pixel; this level is 1."""
+
+MOST_PROCESSES = 8
+"""Cases that are made at a time; each takes some 1 GB for 300 slices of 512 x 512."""
+
+Grid = Callable[[dict[str, Any]], Any]
+"""From the paths of a case to {"image": HU, "label"}, (1, H, W, Z), at the network's size."""
+
+Stack = tuple[NDArray[np.float32], NDArray[np.uint8]]
+"""The slices of one case at the network's size: HU (N, H, W) and mask (N, H, W) in levels."""
+
+
+def load_stacks(
+    data: Sequence[Mapping[str, Any]], grid: Grid, cache_dir: str | None = None, progress: bool = True
+) -> list[Stack]:
+    """Run the deterministic preprocessing on cases, or find what an earlier run kept on disk.
+
+    Cases are made in as many processes as torch has threads here, at most `MOST_PROCESSES`.
+
+    Args:
+        data: see `SliceDataset`.
+        grid: see `SliceDataset`.
+        cache_dir: see `SliceDataset`.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The slices of each case, inferior first; those from the disk are mapped into memory and may
+        be written to without changing the file.
+
+    Raises:
+        UserError: that of a case, or if the system ended one of the processes.
+    """
+    make = partial(_make, grid=grid, cache_dir=cache_dir)
+    processes = min(len(data), _threads(), MOST_PROCESSES)
+    made = _in_processes(_Cases(data, make), processes) if processes > 1 else map(make, data)
+    bar = tqdm(made, desc="loading cases", unit="case", total=len(data), disable=not progress or len(data) < 2)
+    return [_opened(one) for one in bar]
+
+
+def _make(case: Mapping[str, Any], grid: Grid, cache_dir: str | None) -> Stack | list[Path]:
+    """Return a case's slices, or the files that hold them."""
+    key = None if cache_dir is None else cache_key(case, (IMAGE, LABEL, LUNG), grid)
+    if cache_dir is None or key is None:
+        return _build_stack(case, grid)
+    return kept(Path(cache_dir) / key, ("image", "label"), lambda: _build_stack(case, grid))
+
+
+def _opened(made: Stack | list[Path]) -> Stack:
+    image, label = (np.load(one, mmap_mode="c") if isinstance(one, Path) else one for one in made)
+    return image, label  # type: ignore[return-value]
+
+
+def _threads() -> int:
+    """Return torch's threads, or this process's cores where a launcher of several set one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return (cpu_count() or 1) // torch.distributed.get_world_size()
+    return torch.get_num_threads()
+
+
+class _Cases(Dataset[Any]):
+    """Serves what is made of a case; a user's mistake as a value.
+
+    Raised in a process of the data loader, its message would become a traceback.
+    """
+
+    def __init__(self, data: Sequence[Mapping[str, Any]], make: Callable[[Mapping[str, Any]], Any]) -> None:
+        self.data, self.make = data, make
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.make(self.data[index])
+        except Exception as error:
+            mistake = find_user_error(error)
+            if mistake is None:
+                raise
+            return mistake
+
+
+def _in_processes(cases: _Cases, processes: int) -> Iterator[Any]:
+    """Yield what is made of the cases in their order, by several processes."""
+    served = DataLoader(cases, batch_size=None, num_workers=processes, collate_fn=_unchanged, prefetch_factor=1)
+    try:
+        for one in served:
+            if isinstance(one, UserError):
+                raise one
+            yield one
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        found = f"loading cases: the system ended one of {processes} processes, often for lack of memory"
+        raise UserError(f"{found}; expected: more memory, or fewer threads (OMP_NUM_THREADS)") from error
+
+
+def _unchanged(one: Any) -> Any:
+    return one
+
+
+def _build_stack(case: Mapping[str, Any], grid: Grid) -> Stack:
+    item = grid(dict(case))
+    image, label = item[IMAGE], item.get(LABEL)
+    if label is None:
+        label = torch.zeros_like(image)
+    chosen = chosen_slices(case, image)
+    if BOX in item:  # what lies beyond it is not looked at later either
+        chosen = chosen[(chosen >= item[BOX][2, 0]) & (chosen < item[BOX][2, 1])]
+    # (1, H, W, Z) -> (N, H, W)
+    slices = np.ascontiguousarray(np.moveaxis(image.cpu().numpy()[0], -1, 0)[chosen], dtype=np.float32)
+    levels = np.rint(label.cpu().numpy()[0] * LEVELS)
+    masks = np.ascontiguousarray(np.moveaxis(levels, -1, 0)[chosen], dtype=np.uint8)
+    return slices, masks
+
+
+def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp]:
+    """Return indices along the canonical z axis for "slices" along the stored third axis."""
+    depth = image.shape[-1]
+    if case.get("slices") is None:
+        return np.arange(depth)
+    stored = np.asarray(case["slices"], dtype=np.intp)
+    direction = nib.aff2axcodes(np.asarray(image.meta["original_affine"]))[2]
+    if direction not in "SI" or stored.min() < 0 or stored.max() >= depth:
+        raise UserError(
+            f"{case[IMAGE]}: slices {stored.min()} to {stored.max()} of {depth} along an axis that points to "
+            f"{direction}; expected: existing slices of a volume whose third stored axis is the patient's"
+        )
+    return np.sort(stored if direction == "S" else depth - 1 - stored)
