@@ -27,10 +27,14 @@ class InfectionSegmenter:
         device: "cpu", "cuda", "cuda:1", "mps"; None: the first GPU, else the CPU.
         threshold: decision threshold on the probability, between 0 and 1; None: the metadata's.
         smallest_lesion_mm3: smaller lesions are removed; None: the metadata's.
-        flips: test-time augmentation by flips, four times as slow; None: as the metadata says.
+        flips: test-time augmentation by flips: True or 4 views, 2, False or 1; as many times the
+            work; None: as the metadata says.
+        backend: "torch", "openvino", or "auto": the fastest for this machine.
+        precision: "fp32", "bf16", or "auto": bf16 where the processor computes in it.
 
     Raises:
-        UserError: if weights or metadata cannot be used, or a setting makes no sense.
+        UserError: if weights or metadata cannot be used, a setting makes no sense, or the backend
+            or precision asked for cannot be had here.
 
     Example:
         >>> import numpy as np
@@ -49,9 +53,12 @@ class InfectionSegmenter:
         device: str | None = None,
         threshold: float | None = None,
         smallest_lesion_mm3: float | None = None,
-        flips: bool | None = None,
+        flips: bool | int | None = None,
+        backend: str = "auto",
+        precision: str = "auto",
     ) -> None:
-        self._segmenter = Segmenter(weights or WEIGHTS, device, threshold, smallest_lesion_mm3, flips)
+        point = threshold, smallest_lesion_mm3, flips
+        self._segmenter = Segmenter(weights or WEIGHTS, device, *point, backend, precision)
 
     @user_errors()
     def predict(

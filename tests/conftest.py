@@ -16,9 +16,11 @@ import pytest
 import torch
 
 from scripts.files import CACHE
+from scripts.inference.backends import choice
 from scripts.inference.metadata import write_checkpoint
 from scripts.metrics import counts
 from scripts.networks.registry import create_network
+from scripts.precision import mixed_precision
 from tests import refusing_device
 
 pytest_plugins = ("tests.scan_fixtures",)
@@ -39,6 +41,15 @@ def axes(request: pytest.FixtureRequest) -> str:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps the tests, and the processes that they start, out of the user's cache."""
     with mock.patch.dict(os.environ, {CACHE: str(tmp_path_factory.mktemp("cache"))}):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def auto_is_torch_in_float32() -> Iterator[None]:
+    """`auto` finds neither OpenVINO nor bfloat16: tests are the same on every machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "openvino_installed", lambda: False)
+        patch.setattr(choice, "mixed_precision", lambda amp, device: mixed_precision(amp, device) and torch.float32)
         yield
 
 

@@ -12,6 +12,7 @@ import pytest
 from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
+from scripts.inference.backends.choice import TORCH
 from scripts.io.volume import Scan
 from scripts.report.measure import measure_infection
 from scripts.report.report import build_report, describe_model
@@ -157,8 +158,8 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **
     measures = measure_infection(lambda z: values[:, :, z].astype(np.float32), mask, spacing, given)
     metadata = {**METADATA, "data": {**METADATA["data"], "synthetic": synthetic}}
     weights = Path("weights of erika/model.pt")
-    segmenter = {"threshold": 0.4, "smallest_lesion_mm3": 10.0, "test_time_flips": False, "least_slice_share": 0.0}
-    model = describe_model(SimpleNamespace(metadata=metadata, weights=weights, **segmenter))
+    segmenter = {"threshold": 0.4, "smallest_lesion_mm3": 10.0, "views": 1, "least_slice_share": 0.0}
+    model = describe_model(SimpleNamespace(metadata=metadata, weights=weights, backend=TORCH, **segmenter))
     return build_report(scan, measures, model, {"device": "cpu"}, {"network": 1.23456789})
 
 

@@ -188,7 +188,7 @@ def test_a_map_that_is_not_finite_refuses_its_case_and_the_others_go_on(
 ) -> None:
     good, bad = make_scan("good", shape=(40, 36, 6))[0], make_scan("bad", shape=(40, 36, 7))[0]
     segmenter = Segmenter(weights, "cpu")
-    network = segmenter.network
+    network = segmenter.predictor.network
     segmenter.predictor.network = lambda x: network(x) * (math.nan if len(x) == 7 else 1)  # type: ignore[assignment]
     out = tmp_path / "out"
     manifest = segment_cases(CaseSegmenter(segmenter), expand_inputs([good.parent], out), out)

@@ -13,8 +13,7 @@ from monai.data import MetaTensor
 from torch import nn
 
 from scripts.inference import inferer
-from scripts.inference.inferer import NetworkInferer
-from scripts.inference.ood import FeatureMeans
+from scripts.inference.inferer import NetworkInferer, ScanInferer
 from tests import refusing_device
 
 pytestmark = pytest.mark.parametrize("device", [f"{refusing_device.NAME}:0"], indirect=True)
@@ -108,9 +107,9 @@ def test_files_come_and_go(device: str) -> None:
 def test_feature_means_are_those_of_the_cpu_where_there_is_no_float64(device: str) -> None:
     image, network, found = torch.rand(2, 1, 8, 8), small_network(), []
     for place in ("cpu", device):
-        means = FeatureMeans(network.to(place), "0")
-        network(image.to(place))
-        found.append(means.take())
+        inferer = ScanInferer({"preprocessing": {}}, layer="0")
+        inferer(image[..., None].to(place), network.to(place).eval())
+        found.append(inferer.features.take())
     assert torch.equal(found[0], found[1])
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from .options import Data, Device
+from .options import Backend, Data, Device, Precision, Views
 
 
 def calibrate(
@@ -18,13 +18,16 @@ def calibrate(
         Argument(metavar="RUN", help="Weights of the same recipe on other folds; default: WEIGHTS on its own fold."),
     ] = None,
     flips: Annotated[
-        bool, Option("--flips", help="Use test-time augmentation by flips, now and wherever the weights are applied.")
-    ] = False,
+        bool | None, Option(help="Use test-time augmentation by flips, now and wherever the weights are applied.")
+    ] = None,
+    views: Views = None,
     size: Annotated[
         int | None, Option(help="Edge length of the network's input in pixels; default: the metadata's.")
     ] = None,
     slices: Annotated[int, Option(help="Number of training slices that describe what is in distribution.")] = 400,
     device: Device = None,
+    backend: Backend = "torch",
+    precision: Precision = "fp32",
 ) -> None:
     """Choose the decision threshold of weights, measure calibration.
 
@@ -33,10 +36,15 @@ def calibrate(
     which `segment` recognises out-of-distribution scans. Draws the reliability curve and lists the
     cases beside it.
     """
+    from ..inference.backends.choice import choose_backend
     from ..inference.calibration import calibrate as measure_calibration
+    from ..inference.tta import chosen_flips
     from ..settings import usable_device
 
-    stated = measure_calibration(weights, str(data), runs or [], flips, slices, usable_device(device), size)
+    place = usable_device(device)
+    applied = choose_backend(backend, precision, place)
+    chosen = chosen_flips(flips, views) or False
+    stated = measure_calibration(weights, str(data), runs or [], chosen, slices, place, size, applied)
     found, point = stated["calibration"], stated["operating_point"]
     print(f"threshold {point['threshold']:.3f}")
     for kind, dice in found["dice"].items():

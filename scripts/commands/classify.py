@@ -8,7 +8,18 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from .options import Device, Intensity, Out, Overwrite, Series, SmallestLesion, Threshold, Volume
+from .options import (
+    Backend,
+    Device,
+    Intensity,
+    Out,
+    Overwrite,
+    Precision,
+    Series,
+    SmallestLesion,
+    Threshold,
+    Volume,
+)
 
 
 def classify(
@@ -25,6 +36,8 @@ def classify(
     series: Series = None,
     volume: Volume = None,
     device: Device = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
     overwrite: Overwrite = False,
 ) -> None:
     """Tell ground glass from consolidation inside the infection.
@@ -36,11 +49,11 @@ def classify(
     from ..inference.segmenter import Segmenter
     from ..research.classify import Classifier, classify_file
 
-    classifier = Classifier(class_weights, device)
+    classifier = Classifier(class_weights, device, backend, precision)
     if mask is not None and (weights, threshold, smallest_lesion_mm3) == (None, None, None):
         infection: Segmenter | Path = mask
     elif mask is None and weights is not None:
-        infection = Segmenter(weights, device, threshold, smallest_lesion_mm3)
+        infection = Segmenter(weights, device, threshold, smallest_lesion_mm3, None, backend, precision)
     else:
         raise UserError(
             "classify: infection from where?; expected: --weights, with --threshold and --smallest_lesion_mm3 as you "

@@ -13,7 +13,9 @@ Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps; default: t
 Intensity = Annotated[
     str, Option(help="auto, hu, or window:LO,HI for an export that was mapped from that window in HU.")
 ]
+Backend = Annotated[str, Option(help="What applies the network: auto, torch or openvino.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier call wrote.")]
+Precision = Annotated[str, Option(help="auto, fp32 or bf16; auto: bf16 where the processor computes in it.")]
 Series = Annotated[
     str | None, Option(metavar="NUMBER|ID|UID", help="Which DICOM series, where a folder holds several CT scans.")
 ]
@@ -23,4 +25,7 @@ SmallestLesion = Annotated[
 ]
 Threshold = Annotated[float | None, Option(help="Decision threshold, a probability; default: the metadata's.")]
 Truth = Annotated[Path | None, Option(help="Reference mask on the scan's grid, to outline too.")]
+Views = Annotated[
+    int | None, Option(metavar="1|2|4", help="Views in place of --flips: 1 is none, 2 the mirror image, 4 all flips.")
+]
 Volume = Annotated[int | None, Option(help="Which volume of a 4-D file, from 1.")]

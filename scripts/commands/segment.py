@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from .options import Device, Intensity, Series, SmallestLesion, Threshold, Volume
+from .options import Backend, Device, Intensity, Precision, Series, SmallestLesion, Threshold, Views, Volume
 
 
 def segment(
@@ -24,6 +24,7 @@ def segment(
     flips: Annotated[
         bool | None, Option(help="Test-time augmentation by flips, four times as slow; default: the metadata's.")
     ] = None,
+    views: Views = None,
     probability: Annotated[bool, Option("--probability", help="Write the probability map too.")] = False,
     lungs: Annotated[
         Path | None,
@@ -32,6 +33,8 @@ def segment(
     series: Series = None,
     volume: Volume = None,
     device: Device = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
     strict: Annotated[bool, Option("--strict", help="Refuse scans with warnings.")] = False,
     overwrite: Annotated[
         bool, Option("--overwrite", help="Replace results that other settings or weights made.")
@@ -45,6 +48,7 @@ def segment(
     """
     from ..errors import UserError
     from ..inference.segmenter import Segmenter
+    from ..inference.tta import chosen_flips
     from ..pipeline.batch import exit_code, segment_cases
     from ..pipeline.case import CaseSegmenter, Settings
     from ..pipeline.inputs import expand_inputs
@@ -59,7 +63,8 @@ def segment(
     if lungs and not lungs.exists():
         raise UserError(f"{lungs}: no such file or folder; expected: a lung mask, or a folder of them")
     cases = expand_inputs(inputs, output)
-    segmenter = Segmenter(weights or WEIGHTS, device, threshold, smallest_lesion_mm3, flips)
+    point = threshold, smallest_lesion_mm3, chosen_flips(flips, views)
+    segmenter = Segmenter(weights or WEIGHTS, device, *point, backend, precision)
     settings = Settings(
         intensity=intensity, probability=probability, lungs=lungs, series=series, volume=volume, strict=strict
     )

@@ -17,6 +17,7 @@ import torch
 from ..errors import UserError
 from ..files import write_atomic, write_json
 from ..transforms.geometry import check_size
+from .backends.choice import TORCH, Backend
 from .building import require_slices
 from .calibration_run import CalibrationRun
 from .metadata import metadata_path, read_metadata
@@ -31,6 +32,7 @@ from .operating_point import (
     dice_of_kinds,
 )
 from .reliability import calibration_error, draw_reliability, reliability
+from .tta import stated_flips, view_count
 
 OOD_MARGIN = 1.5
 """The out-of-distribution threshold is this many times the highest score of an unseen case."""
@@ -40,10 +42,11 @@ def calibrate(
     weights: Path,
     data: str,
     runs: Sequence[Path],
-    flips: bool,
+    flips: bool | int,
     slices_of_training: int,
     device: torch.device,
     size: int | None = None,
+    backend: Backend = TORCH,
 ) -> dict[str, Any]:
     """Measure operating point, reliability and OOD threshold, and write them into the metadata.
 
@@ -55,13 +58,14 @@ def calibrate(
         data: prepared data set that they, and the runs, were trained on.
         runs: weights of trainings with the same recipe, each on another fold; none: `weights`
             alone.
-        flips: whether the operating point includes test-time augmentation by flips.
+        flips: test-time augmentation by flips of the operating point, see `view_count`.
         slices_of_training: number of training slices that the out-of-distribution score is built
             on.
         device: where networks work.
         size: edge length of the network's input, which may differ from that of the training
             (Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019); None: as
             the metadata of the weights says.
+        backend: what applies the networks.
 
     Returns:
         The entries that were written: "preprocessing", "training", "operating_point",
@@ -74,13 +78,11 @@ def calibrate(
     """
     shown = read_metadata(weights)["preprocessing"]["size"] if size is None else size
     check_size(shown, "size")
-    own = CalibrationRun(weights, data, flips, slices_of_training, device, shown)
+    settings = data, flips, slices_of_training, device, shown, backend
+    own = CalibrationRun(weights, *settings)
     require_slices(own.metadata, weights)
     trainings = [
-        own
-        if run.resolve() == weights.resolve()
-        else CalibrationRun(run, data, flips, slices_of_training, device, shown)
-        for run in runs or [weights]
+        own if run.resolve() == weights.resolve() else CalibrationRun(run, *settings) for run in runs or [weights]
     ]
     _check_recipes(own, trainings)
     cases = [case for training in trainings for case in training.count_unseen()]
@@ -89,7 +91,7 @@ def calibrate(
     error = calibration_error(curve)
     point = {
         "threshold": threshold,
-        "test_time_flips": flips,
+        "test_time_flips": stated_flips(view_count(flips)),
         "least_slice_share": slices["least_share"] if slices else 0.0,
     }
     ood = OODScore.of(own.layer, own.features, OOD_MARGIN * max(case.ood_score for case in cases))

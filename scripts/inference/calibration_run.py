@@ -19,8 +19,9 @@ from ..errors import UserError
 from ..io.images import is_picture
 from ..networks.registry import same_network
 from ..transforms.preprocessing import IMAGE, LABEL
+from .backends.choice import Backend
 from .building import preprocessing_from_metadata, trained_network
-from .ood import FeatureMeans, OODScore, deepest_layer
+from .ood import OODScore, deepest_layer
 from .operating_point import CaseCounts, count_levels
 from .predictor import Predictor, slices_in_view
 from .unseen_cases import check_data, predict_cases, unseen_cases
@@ -30,13 +31,20 @@ class CalibrationRun:
     """The weights of a training and its data; the arguments are those of `calibrate`."""
 
     def __init__(
-        self, weights: Path, data: str, flips: bool, slices_of_training: int, device: torch.device, size: int
+        self,
+        weights: Path,
+        data: str,
+        flips: bool | int,
+        slices_of_training: int,
+        device: torch.device,
+        size: int,
+        backend: Backend,
     ) -> None:
         self.weights, self.data, self.slices_of_training = weights, data, slices_of_training
-        network, metadata = trained_network(weights, device)
+        self.network, metadata = trained_network(weights, device)
+        self._applied = device, flips, backend
         trained = {"size": metadata.get("training", metadata["preprocessing"])["size"]}
         self.metadata = {**metadata, "preprocessing": {**metadata["preprocessing"], "size": size}, "training": trained}
-        self.predictor = Predictor(network, self.metadata, device, flips)
         self.fold = metadata["data"].get("fold")
 
     def check(self, expected: Mapping[str, Any]) -> None:
@@ -56,16 +64,22 @@ class CalibrationRun:
     @cached_property
     def layer(self) -> str:
         """The layer whose features are compared."""
-        return deepest_layer(self.predictor.network, int(self.metadata["preprocessing"]["size"]))
+        return deepest_layer(self.network, int(self.metadata["preprocessing"]["size"]))
 
     @cached_property
-    def _means(self) -> FeatureMeans:
-        return FeatureMeans(self.predictor.network, self.layer)
+    def predictor(self) -> Predictor:
+        """The network as it is applied; its inferer collects the features."""
+        return Predictor(self.network, self.metadata, *self._applied, self.layer)
+
+    def _take_features(self) -> Tensor:
+        features = self.predictor.inferer.features
+        assert features is not None  # there is a layer
+        return features.take()
 
     @cached_property
     def features(self) -> Tensor:
         """Feature means (N, C) of evenly chosen slices of the training's own cases."""
-        self._means.take()
+        self._take_features()
         preprocessing = preprocessing_from_metadata(self.metadata)
         cases = select_cases(self.data, "training", self.fold, labelled=True)
         images = sum(is_picture(case["image"]) for case in cases)
@@ -75,12 +89,12 @@ class CalibrationRun:
             inside = np.intersect1d(slices_in_view(item), chosen_slices(case, item[IMAGE]))
             chosen = inside[np.unique(np.linspace(0, len(inside) - 1, min(each, len(inside))).round().astype(int))]
             self.predictor.scan_logits(item, chosen)
-        return self._means.take()
+        return self._take_features()
 
     def count_unseen(self) -> Iterator[CaseCounts]:
         """Yield what calibration keeps of each case of the validation fold."""
         ood = OODScore.of(self.layer, self.features, threshold=0.0)
         for case, (probability,), label in predict_cases(self.unseen, [self.predictor]):
             voxels, lesion = count_levels(probability.cpu().numpy(), label.cpu().numpy())
-            score = float(ood(self._means.take()).mean())
+            score = float(ood(self._take_features()).mean())
             yield CaseCounts(case["name"], is_picture(case["image"]), voxels, lesion, score)

@@ -12,12 +12,15 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import convert_to_dst_type
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..precision import mixed_precision
-from ..settings import flag, optional
+from ..settings import optional
+from .backends.choice import TORCH, Backend
+from .backends.torch_network import TorchNetwork
 from .metadata import OPERATING_POINT
-from .tta import average_over_flips
+from .ood import KEY, FeatureMeans
+from .tta import average_over_flips, view_count
 
 BATCH_SIZE = 8
 """Slices or patches in a batch, as in configs/inference.yaml; bits may depend on it."""
@@ -30,21 +33,19 @@ class NetworkInferer(Inferer):
         amp: "auto", "true" or "false": whether to compute in bfloat16 by autocast, see
             `mixed_precision`. float16, which needs a gradient scaler, is left to MONAI's engines
             and their own `amp=True`, see `scales_gradients`.
-        tta: whether the logits are the mean over flips, see `average_over_flips`.
+        views: of how many flips the logits are the mean, see `average_over_flips`.
     """
 
-    def __init__(self, amp: bool | str = False, tta: bool | str = False) -> None:
+    def __init__(self, amp: bool | str = False, views: int = 1) -> None:
         super().__init__()
         mixed_precision(amp, "cpu")  # refuses another setting
-        self.amp, self.tta = amp, flag(tta, "test_time_flips")
+        self.amp, self.views = amp, views
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Map images (B, C, ...) to logits (B, K, ...), bfloat16 under autocast."""
         enabled = mixed_precision(self.amp, inputs.device) is torch.bfloat16
         with torch.autocast(inputs.device.type if enabled else "cpu", dtype=torch.bfloat16, enabled=enabled):
-            if self.tta:
-                return average_over_flips(network, inputs, *args, **kwargs)
-            return network(inputs, *args, **kwargs)
+            return average_over_flips(network, inputs, self.views, *args, **kwargs)
 
 
 class ScanInferer(NetworkInferer):
@@ -56,31 +57,63 @@ class ScanInferer(NetworkInferer):
     Args:
         metadata: see `read_metadata`.
         batch_size: slices or patches in a batch.
-        test_time_flips: in place of the operating point's; None or "null": as the metadata state.
-        amp: see `NetworkInferer`.
+        test_time_flips: in place of the operating point's, see `view_count`; None or "null": as the
+            metadata state.
+        backend: what applies the network and in which precision. A network in training mode (Monte
+            Carlo dropout) is always applied as it is.
+        layer: name of the layer whose channel means `features` collects; None: none.
+
+    Attributes:
+        features: the channel means, see `FeatureMeans`; None without a layer.
     """
 
     def __init__(
         self,
         metadata: Mapping[str, Any],
         batch_size: int = BATCH_SIZE,
-        test_time_flips: bool | str | None = None,
-        amp: bool | str = False,
+        test_time_flips: bool | int | str | None = None,
+        backend: Backend = TORCH,
+        layer: str | None = None,
     ) -> None:
         point = metadata.get("operating_point", OPERATING_POINT)  # while training there is none
         flips = optional(test_time_flips)
-        super().__init__(amp, point["test_time_flips"] if flips is None else flips)
-        self.batch_size = batch_size
+        super().__init__(views=view_count(point["test_time_flips"] if flips is None else flips))
+        self.batch_size, self.backend = batch_size, backend
+        self.features = FeatureMeans() if layer else None
+        self._spec, self._layer = metadata.get("network", {}), layer or (metadata.get(KEY) or {}).get("layer")
         patch_size = metadata["preprocessing"].get("patch_size")
         self.patches = patch_size and SlidingWindowInferer(patch_size, batch_size, overlap=0.5, mode="gaussian")
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Map scans (B, C, X, Y, Z) to logits (B, K, X, Y, Z) of the same type."""
-        apply = super().__call__
+        apply, applied = super().__call__, self._applied_by_backend(network)
         if self.patches:
-            logits: Tensor = self.patches(inputs, lambda images: apply(images, network, *args, **kwargs))
+            logits: Tensor = self.patches(inputs, lambda images: apply(images, applied, *args, **kwargs))
             return logits
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         batches = plain.movedim(-1, 1).flatten(0, 1).split(self.batch_size)
-        maps = torch.cat([apply(batch, network, *args, **kwargs) for batch in batches])
+        maps = torch.cat([apply(batch, applied, *args, **kwargs) for batch in batches])
         return convert_to_dst_type(maps.unflatten(0, (len(inputs), -1)).movedim(1, -1), inputs)[0]
+
+    def _applied_by_backend(self, network: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return what maps images to logits, and collects features where they are wanted."""
+        plain = self.backend == TORCH and self.features is None
+        if plain or not isinstance(network, nn.Module) or network.training:
+            return network
+        applied: nn.Module
+        if self.backend.name == "openvino":
+            from .backends.openvino_network import OpenVinoNetwork
+
+            applied = OpenVinoNetwork(network, self._spec, self.backend.precision, self._layer)
+        else:
+            layer = None if self.features is None else self._layer
+            applied = TorchNetwork(network, self.backend.precision, layer)
+
+        def logits(images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            found: Tensor
+            found, *maps = applied(images, *args, **kwargs)
+            if self.features is not None:
+                self.features.add(*maps)
+            return found
+
+        return logits

@@ -68,25 +68,20 @@ class OODScore:
 
 
 class FeatureMeans:
-    """Collect the channel means of a layer while a network works.
+    """Collect the channel means of a layer while a network works, see `ScanInferer`."""
 
-    Args:
-        network: the network.
-        layer: name of the layer, see `deepest_layer`.
-    """
-
-    def __init__(self, network: nn.Module, layer: str) -> None:
+    def __init__(self) -> None:
         self._rows: list[Tensor] = []
-        network.get_submodule(layer).register_forward_hook(self._keep)
+
+    def add(self, maps: Tensor) -> None:
+        """Add the layer's output for some images, (B, C, H, W)."""
+        self._rows.append(maps.detach().cpu().double().mean(dim=(2, 3)))
 
     def take(self) -> Tensor:
         """Return the means since the last call, (N, C) float64, one row per image."""
         rows = torch.cat(self._rows) if self._rows else torch.zeros(0, 0, dtype=torch.float64)
         self._rows = []
         return rows
-
-    def _keep(self, layer: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._rows.append(output.detach().cpu().double().mean(dim=(2, 3)))
 
 
 def deepest_layer(network: nn.Module, size: int) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..finite import check_maps
 from ..transforms.postprocessing import scan_name
 from ..transforms.preprocessing import BOX, IMAGE
+from .backends.choice import TORCH, Backend
 from .building import trained_network
 from .inferer import ScanInferer
 
@@ -25,7 +26,9 @@ class Predictor:
         network: in evaluation mode, on the device.
         metadata: its checkpoint metadata.
         device: where it lies.
-        test_time_flips: in place of the metadata's.
+        test_time_flips: in place of the metadata's, see `view_count`.
+        backend: what applies the network.
+        layer: name of the layer whose channel means `features` collects.
     """
 
     def __init__(
@@ -33,15 +36,17 @@ class Predictor:
         network: nn.Module,
         metadata: Mapping[str, Any],
         device: torch.device,
-        test_time_flips: bool | None = None,
+        test_time_flips: bool | int | None = None,
+        backend: Backend = TORCH,
+        layer: str | None = None,
     ) -> None:
         self.network, self.metadata, self.device = network, metadata, device
-        self.inferer = ScanInferer(metadata, test_time_flips=test_time_flips)
+        self.inferer = ScanInferer(metadata, test_time_flips=test_time_flips, backend=backend, layer=layer)
 
     @classmethod
-    def load(cls, checkpoint: str | Path, device: torch.device, test_time_flips: bool | None = None) -> Predictor:
-        """Load a checkpoint, see `trained_network`."""
-        return cls(*trained_network(checkpoint, device), device, test_time_flips)
+    def load(cls, checkpoint: str | Path, device: torch.device, *args: Any, **kwargs: Any) -> Predictor:
+        """Load a checkpoint, see `trained_network`; what follows are arguments of the class."""
+        return cls(*trained_network(checkpoint, device), device, *args, **kwargs)
 
     def __call__(self, images: Tensor, name: str | Path) -> Tensor:
         """Apply the network.

@@ -20,10 +20,11 @@ from ..io.volume import Note, Scan, canonical
 from ..settings import number, usable_device
 from ..transforms.postprocessing import without_small_lesions
 from ..transforms.slice_input import SliceInput, resize_slice
-from .building import require_slices
+from .backends.choice import choose_backend
+from .building import require_slices, trained_network
 from .hounsfield import HounsfieldSlices
 from .inferer import BATCH_SIZE
-from .ood import FeatureMeans, OODScore
+from .ood import OODScore
 from .predictor import Predictor
 
 PROBABILITY_STEPS = 255
@@ -60,7 +61,9 @@ class Segmenter:
         device: a torch device; None takes CUDA, then MPS, then the CPU.
         threshold: in place of the metadata's.
         smallest_lesion_mm3: in place of the metadata's.
-        test_time_flips: in place of the metadata's, see `average_over_flips`.
+        test_time_flips: in place of the metadata's, see `view_count`.
+        backend: what applies the network, see `choose_backend`.
+        precision: in which precision, see `choose_backend`.
 
     Raises:
         UserError: if weights or metadata cannot be used, or a setting makes no sense.
@@ -79,22 +82,26 @@ class Segmenter:
         device: str | None = None,
         threshold: float | None = None,
         smallest_lesion_mm3: float | None = None,
-        test_time_flips: bool | None = None,
+        test_time_flips: bool | int | None = None,
+        backend: str = "auto",
+        precision: str = "auto",
     ) -> None:
         self.weights = Path(weights)
         self.device = usable_device(device)
-        self.predictor = Predictor.load(weights, self.device, test_time_flips)
-        self.network, self.metadata = self.predictor.network, self.predictor.metadata
+        self.backend = choose_backend(backend, precision, self.device)
+        network, self.metadata = trained_network(weights, self.device)
         require_slices(self.metadata, weights)
+        self.ood = OODScore.from_metadata(self.metadata)
+        layer = self.ood.layer if self.ood else None
+        self.predictor = Predictor(network, self.metadata, self.device, test_time_flips, self.backend, layer)
         point = self.metadata["operating_point"]
         chosen = point["threshold"] if threshold is None else threshold
         smallest = point["smallest_lesion_mm3"] if smallest_lesion_mm3 is None else smallest_lesion_mm3
         self.threshold = number("threshold", chosen, "a probability between 0 and 1", lambda value: 0 < value < 1)
         self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
-        self.test_time_flips = self.predictor.inferer.tta
+        self.views = self.predictor.inferer.views
         self.least_slice_share = float(point["least_slice_share"])
-        self.ood = OODScore.from_metadata(self.metadata)
-        self._means = FeatureMeans(self.network, self.ood.layer) if self.ood else None
+        self._means = self.predictor.inferer.features
         self.slice_input = SliceInput.from_metadata(self.metadata)
         self.field_of_view = str(self.metadata["preprocessing"]["field_of_view"])
 
@@ -168,7 +175,7 @@ class Segmenter:
         return torch.sigmoid(self.predictor(inputs[None, None], scan.path))[0, 0]
 
     def _features(self, batch: range, seen: range) -> list[Tensor]:
-        """Return the feature means (n, C) of the slices in the box, four rows each with flips."""
+        """Return the feature means (n, C) of the slices in the box, a row a view."""
         if self._means is None:
             return []
         rows = self._means.take().unflatten(0, (-1, len(batch)))

@@ -8,16 +8,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FLIPPED_AXES = ((2,), (3,), (2, 3))
-"""In-plane axes of (B, C, H, W) or (B, C, H, W, D) that are flipped, beside the image as it is."""
+from ..errors import UserError
+
+FLIPPED_AXES: dict[int, tuple[tuple[int, ...], ...]] = {1: (), 2: ((2,),), 4: ((2,), (3,), (2, 3))}
+"""By number of views, the in-plane axes of (B, C, X, Y) or (B, C, X, Y, Z) that are flipped beside
+the image as it is; axis 2 runs from right to left."""
 
 
-def average_over_flips(network: Callable[..., Tensor], images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Average the logits of the image and of its three flips in plane, each flipped back.
+def view_count(value: Any, name: str = "test_time_flips") -> int:
+    """Read the number of views: 1, 2 or 4; true is 4 and false 1, as metadata of models say.
+
+    Raises:
+        UserError: if it is something else.
+
+    >>> view_count(True), view_count("false"), view_count("2")
+    (4, 1, 2)
+    """
+    text = str(value).strip().lower()
+    known = {"true": 4, "false": 1, **{str(views): views for views in FLIPPED_AXES}}
+    if text not in known:
+        raise UserError(f"{name} is {value!r}; expected: true or false, or 1, 2 or 4 views")
+    return known[text]
+
+
+def chosen_flips(flips: bool | None, views: int | None) -> bool | int | None:
+    """Return what a command line says of flips: `--flips` or `--views`; None: nothing.
+
+    Raises:
+        UserError: if the two contradict each other or the number of views is unknown.
+    """
+    if views is None:
+        return flips
+    if flips is not None and flips != (views > 1):
+        raise UserError(f"--flips {str(flips).lower()} and --views {views}; expected: one of them")
+    return view_count(views, "views")
+
+
+def stated_flips(views: int) -> bool | int:
+    """Return the number of views as metadata and reports state it; 4 and 1 are true and false."""
+    return {4: True, 1: False}.get(views, views)
+
+
+def average_over_flips(network: Callable[..., Tensor], images: Tensor, views: int, *args: Any, **kwargs: Any) -> Tensor:
+    """Average the logits of the image and of its flips in plane, each flipped back.
 
     Args:
         network: from images to logits of the same size.
         images: (B, C, H, W) or (B, C, H, W, D).
+        views: 1, the image as it is; 2, with its mirror image; 4, with all three flips.
         *args: what else the network takes.
         **kwargs: what else the network takes.
 
@@ -25,6 +63,6 @@ def average_over_flips(network: Callable[..., Tensor], images: Tensor, *args: An
         Logits, (B, K, H, W) or (B, K, H, W, D).
     """
     total = network(images, *args, **kwargs)
-    for axes in FLIPPED_AXES:
+    for axes in FLIPPED_AXES[views]:
         total = total + torch.flip(network(torch.flip(images, axes), *args, **kwargs), axes)
-    return total / (1 + len(FLIPPED_AXES))
+    return total / views if views > 1 else total

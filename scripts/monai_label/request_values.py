@@ -202,6 +202,8 @@ _INFER: dict[str, Check] = {
     "device": _DEVICE,
     "threshold": _number,
     "smallest_lesion_mm3": _number,
+    "backend": _choice("auto", "torch", "openvino"),
+    "precision": _choice("auto", "fp32", "bf16"),
     "model_filename": _WEIGHTS,
     "result_extension": _choice(".nii.gz", ".nii", ".nrrd", ".seg.nrrd"),
     "result_dtype": _choice("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"),

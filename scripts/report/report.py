@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from ..inference.segmenter import Segmenter
+from ..inference.tta import stated_flips
 from ..io.volume import Note, Scan
 from ..version import bundle_version
 
@@ -27,7 +28,7 @@ def describe_model(segmenter: Segmenter) -> dict[str, Any]:
 
     Returns:
         {"version", "weights", "weights_sha256", "network", "preprocessing", "operating_point",
-        "synthetic", "trained_on"}.
+        "backend", "synthetic", "trained_on"}.
     """
     metadata = segmenter.metadata
     data = metadata["data"]
@@ -40,9 +41,10 @@ def describe_model(segmenter: Segmenter) -> dict[str, Any]:
         "operating_point": {
             "threshold": segmenter.threshold,
             "smallest_lesion_mm3": segmenter.smallest_lesion_mm3,
-            "test_time_flips": segmenter.test_time_flips,
+            "test_time_flips": stated_flips(segmenter.views),
             "least_slice_share": segmenter.least_slice_share,
         },
+        "backend": segmenter.backend.describe(),
         "synthetic": bool(data.get("synthetic")),
         "trained_on": data.get("name"),
     }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import check_results_folder, results_folder, sha256, write_json
+from ..inference.backends.choice import choose_backend
 from ..inference.building import require_prior
 from ..inference.hounsfield import HounsfieldSlices
 from ..inference.inferer import BATCH_SIZE
@@ -41,6 +42,8 @@ class Classifier:
     Args:
         weights: weights of configs/multiclass.yaml with their metadata beside them.
         device: a torch device; None takes CUDA, then MPS, then the CPU.
+        backend: what applies the network, see `choose_backend`.
+        precision: in which precision, see `choose_backend`.
 
     Raises:
         UserError: if weights or metadata cannot be used.
@@ -53,10 +56,13 @@ class Classifier:
             classes = Classifier("models/classes.pt").classify(scan, slices, found)
     """
 
-    def __init__(self, weights: str | Path, device: str | None = None) -> None:
+    def __init__(
+        self, weights: str | Path, device: str | None = None, backend: str = "auto", precision: str = "auto"
+    ) -> None:
         self.weights = Path(weights)
         self.device = usable_device(device)
-        self.predictor = Predictor.load(weights, self.device)
+        self.backend = choose_backend(backend, precision, self.device)
+        self.predictor = Predictor.load(weights, self.device, backend=self.backend)
         self.metadata = self.predictor.metadata
         require_prior(self.metadata, weights)
         self.slice_input = SliceInput.from_metadata(self.metadata)
@@ -217,6 +223,7 @@ def _describe_models(infection: Segmenter | Path, classifier: Classifier) -> dic
         "weights_sha256": metadata["sha256"],
         "network": metadata["network"]["name"],
         "preprocessing": metadata["preprocessing"],
+        "backend": classifier.backend.describe(),
         "synthetic": bool(metadata["data"].get("synthetic")),
         "trained_on": metadata["data"].get("name"),
     }

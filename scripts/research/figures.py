@@ -178,10 +178,10 @@ def tell_apart(paths: Sequence[Path]) -> list[str]:
 def _draw_inside(
     models: Sequence[Segmenter], scan: Scan, slices: HounsfieldSlices, index: int, title: str, folder: Path
 ) -> None:
-    model = next((one for one in models if isinstance(one.network, ResUNet)), None)
+    model = next((one for one in models if isinstance(one.predictor.network, ResUNet)), None)
     if model is None:
         return
-    network = model.network
+    network = model.predictor.network
     assert isinstance(network, ResUNet)
     x, y, _ = model.visible_box(scan, slices)
     image = model.slice_input(slices[index][x, y])[None, None].to(model.device)

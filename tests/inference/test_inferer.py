@@ -52,14 +52,14 @@ def test_every_slice_is_flipped() -> None:
     network, volume = nn.Conv2d(1, 1, 3, padding=1), torch.randn(1, 1, 32, 32, 5)
     with torch.inference_mode():
         found = ScanInferer(SLICES, 2, test_time_flips=True)(volume, network)
-        expected = torch.stack([average_over_flips(network, volume[..., z]) for z in range(5)], dim=-1)
+        expected = torch.stack([average_over_flips(network, volume[..., z], 4) for z in range(5)], dim=-1)
         assert not torch.allclose(found[..., 0], network(volume[..., 0]), atol=1e-2)
     torch.testing.assert_close(found, expected)
 
 
 def test_the_metadata_says_whether_to_flip_unless_the_user_does() -> None:
     metadata = {**SLICES, "operating_point": {"test_time_flips": True}}
-    assert [ScanInferer(metadata, 4, flips).tta for flips in (None, "null", "false")] == [True, True, False]
-    assert not ScanInferer(SLICES, 4).tta
+    assert [ScanInferer(metadata, 4, flips).views for flips in (None, "null", "false", 2)] == [4, 4, 1, 2]
+    assert ScanInferer(SLICES, 4).views == 1
     with pytest.raises(UserError, match="test_time_flips is 'maybe'; expected: true or false"):
         ScanInferer(metadata, 4, "maybe")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from scripts.inference.ood import FeatureMeans, OODScore, deepest_layer
+from scripts.inference.inferer import ScanInferer
+from scripts.inference.ood import OODScore, deepest_layer
 from scripts.networks.registry import create_network
 
 
@@ -45,14 +46,14 @@ def test_the_deepest_layer_has_the_fewest_pixels_then_the_most_channels_then_com
 def test_features_of_real_networks(name: str) -> None:
     network = create_network(name, base_width=8).eval()
     layer = deepest_layer(network, 64)
-    means = FeatureMeans(network, layer)
+    inferer = ScanInferer({"preprocessing": {}}, layer=layer)
     outputs = []
     network.get_submodule(layer).register_forward_hook(lambda _, __, output: outputs.append(output))
     with torch.inference_mode():
-        network(torch.randn(2, 1, 64, 64))
-        network(torch.randn(1, 1, 64, 64))
-    rows = means.take()
+        inferer(torch.randn(1, 1, 64, 64, 2), network)
+        inferer(torch.randn(1, 1, 64, 64, 1), network)
+    rows = inferer.features.take()
     expected = torch.cat([output.mean(dim=(2, 3)) for output in outputs])
     torch.testing.assert_close(rows, expected.double(), atol=1e-6, rtol=1e-5)
     assert rows.shape[0] == 3
-    assert means.take().numel() == 0
+    assert inferer.features.take().numel() == 0

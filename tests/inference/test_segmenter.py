@@ -13,10 +13,10 @@ from scripts.anatomy.lungs import segment_lungs
 from scripts.anatomy.tissue import segment_tissue
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError
-from scripts.inference.building import preprocessing_from_metadata
+from scripts.inference.building import preprocessing_from_metadata, trained_network
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.metadata import read_metadata, write_checkpoint, write_metadata
-from scripts.inference.ood import FeatureMeans, OODScore, deepest_layer
+from scripts.inference.ood import OODScore, deepest_layer
 from scripts.inference.predictor import Predictor, slices_in_view
 from scripts.inference.segmenter import Segmenter
 from scripts.io.reading import read_scan
@@ -127,12 +127,14 @@ def test_progress_counts_every_slice_once(segmenter: Segmenter, make_scan: MakeS
 
 def test_a_scan_out_of_distribution_is_told(weights: Path, make_scan: MakeScan, tmp_path: Path) -> None:
     known = Segmenter(weights, device="cpu")
-    layer = deepest_layer(known.network, known.slice_input.size)
-    channels = FeatureMeans(known.network, layer)
+    layer = deepest_layer(known.predictor.network, known.slice_input.size)
+    learning = Predictor(known.predictor.network, known.metadata, known.device, layer=layer)
     scan = read_scan(make_scan(shape=(40, 36, 19))[0])
     slices = HounsfieldSlices(scan)
     assert known.segment(scan, slices).ood_score is None  # checkpoint metadata that cannot tell
-    learnt = OODScore.of(layer, channels.take(), threshold=2.0)
+    known.predictor = learning
+    known.segment(scan, slices)
+    learnt = OODScore.of(layer, learning.inferer.features.take(), threshold=2.0)
     metadata = {key: value for key, value in known.metadata.items() if key not in ("format", "sha256")}
     state = torch.load(weights, weights_only=True)
     for limit, notes in ((2.0, []), (0.5, ["unfamiliar"])):
@@ -161,12 +163,12 @@ def test_the_ood_score_is_that_of_the_slices_that_calibrate_sees(
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), tmp_path / "scan.nii.gz")
     steps = {"field_of_view": "lungs"}
     weights = make_checkpoint(tmp_path / "plain.pt", steps=steps)
-    predictor = Predictor.load(weights, torch.device("cpu"), test_time_flips=flips)
-    layer = deepest_layer(predictor.network, 64)
-    means = FeatureMeans(predictor.network, layer)
+    network, metadata = trained_network(weights, torch.device("cpu"))
+    layer = deepest_layer(network, 64)
+    predictor = Predictor(network, metadata, torch.device("cpu"), flips, layer=layer)
     item = preprocessing_from_metadata(predictor.metadata)({"image": str(tmp_path / "scan.nii.gz")})
     predictor.scan_logits(item)
-    rows = means.take()
+    rows = predictor.inferer.features.take()
     count = len(slices_in_view(item))
     assert count < 40
     assert count % 8  # so that batches reach beyond the box

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from scripts.inference.tta import average_over_flips
+from scripts.errors import UserError
+from scripts.inference.tta import FLIPPED_AXES, average_over_flips, chosen_flips, stated_flips, view_count
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def network() -> nn.Module:
 def test_mean_of_four_turned_back(network: nn.Module) -> None:
     images = torch.randn(2, 1, 6, 9)
     with torch.inference_mode():
-        found = average_over_flips(network, images)
+        found = average_over_flips(network, images, 4)
         rows, columns = images.flip(2), images.flip(3)
         expected = (
             network(images)
@@ -30,9 +31,31 @@ def test_mean_of_four_turned_back(network: nn.Module) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_a_mirrored_image_gets_the_mirrored_answer(network: nn.Module) -> None:
+@pytest.mark.parametrize(("views", "axis"), [(2, 2), (4, 2), (4, 3)])
+def test_a_mirrored_image_gets_the_mirrored_answer(views: int, axis: int, network: nn.Module) -> None:
     images = torch.randn(1, 1, 8, 8)
     with torch.inference_mode():
         torch.testing.assert_close(
-            average_over_flips(network, images.flip(3)), average_over_flips(network, images).flip(3)
+            average_over_flips(network, images.flip(axis), views), average_over_flips(network, images, views).flip(axis)
         )
+
+
+def test_as_many_views_as_are_asked_for(network: nn.Module) -> None:
+    seen = []
+    for views in FLIPPED_AXES:
+        seen.clear()
+        average_over_flips(lambda images: seen.append(images) or images, torch.rand(1, 1, 4, 4), views)
+        assert len(seen) == views
+
+
+def test_views_as_metadata_state_them() -> None:
+    assert [stated_flips(view_count(one)) for one in (True, "false", 1, "2", 4)] == [True, False, False, 2, True]
+    with pytest.raises(UserError, match="test_time_flips is 3; expected"):
+        view_count(3)
+
+
+def test_views_on_a_command_line() -> None:
+    choices = [(None, None), (True, None), (None, 1), (True, 2)]
+    assert [chosen_flips(*one) for one in choices] == [None, True, 1, 2]
+    with pytest.raises(UserError, match="expected: one of them"):
+        chosen_flips(False, 2)

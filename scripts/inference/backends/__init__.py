@@ -1,0 +1,1 @@
+"""How a network is applied: by torch or by OpenVINO, in which precision, compiled once."""

@@ -1,0 +1,178 @@
+"""A network as OpenVINO applies it: converted once, compiled for this processor, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import UserError
+from ...version import bundle_version
+from . import compiled_cache
+from .torch_network import TorchNetwork
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel, Core
+
+logger = logging.getLogger(__name__)
+
+BATCH = 8
+"""Images in a call: shapes are static, which halves the time, and the last batch is padded."""
+
+_COMPILED: WeakKeyDictionary[nn.Module, dict[Any, _Model]] = WeakKeyDictionary()
+"""What was compiled of each network that lives."""
+_COMPILING, _IMPORTING = threading.Lock(), threading.Lock()
+
+
+class OpenVinoNetwork(nn.Module):
+    """Apply a network by OpenVINO, on the CPU.
+
+    Args:
+        network: in evaluation mode, on the CPU. When its weights change it is compiled anew.
+        spec: name and arguments of the network, as metadata state them.
+        precision: "fp32" or "bf16".
+        layer: name of the layer whose output is returned as well; None: of none.
+    """
+
+    def __init__(
+        self, network: nn.Module, spec: Mapping[str, Any], precision: str = "fp32", layer: str | None = None
+    ) -> None:
+        super().__init__()
+        self.network, self.spec, self.precision, self.layer = network, spec, precision, layer
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map images (B, C, ...) to logits (B, K, ...); with a layer also to its output.
+
+        Raises:
+            UserError: if OpenVINO cannot take the network.
+        """
+        shape = (BATCH, *images.shape[1:])
+        model = self._compiled(shape)
+        parts = [model(part) for part in images.split(BATCH)]
+        return tuple(torch.cat(found) for found in zip(*parts, strict=True))
+
+    def _compiled(self, shape: tuple[int, ...]) -> _Model:
+        state = self.network.state_dict().values()
+        key = self.precision, self.layer, shape, tuple((value.data_ptr(), value._version) for value in state)
+        with _COMPILING:  # requests at the same time: one compiles
+            models = _COMPILED.setdefault(self.network, {})
+            if key not in models:
+                models.clear()  # those of former weights
+                models[key] = _Model(self._load(shape), shape)
+            return models[key]
+
+    def _load(self, shape: tuple[int, ...]) -> CompiledModel:
+        """Take the compiled model from the cache, else compile it and put it there."""
+        started = time.perf_counter()
+        core = import_openvino().Core()
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[self.precision],
+            "PERFORMANCE_HINT": "LATENCY",  # all threads work on one batch
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "ENABLE_CPU_PINNING": False,  # processes beside each other would share some cores and leave others
+        }
+        key = self._key(shape, core)
+        model = _from_cache(core, key, settings)
+        how = "from the cache"
+        if model is None:
+            model, how = core.compile_model(self._convert(shape), "CPU", settings), "compiled"
+            compiled_cache.write(key, _exported(model))
+        logger.debug(f"OpenVINO model {how} in {time.perf_counter() - started:.1f} s")
+        return model
+
+    def _key(self, shape: tuple[int, ...], core: Core) -> str:
+        """Return a hash of all that the compiled model depends on."""
+        weights = hashlib.sha256()
+        for name, value in self.network.state_dict().items():
+            weights.update(name.encode())
+            weights.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        processor = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+        parts = [bundle_version(), import_openvino().get_version(), processor, self.spec, self.precision, self.layer]
+        text = json.dumps([weights.hexdigest(), shape, *parts], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _convert(self, shape: tuple[int, ...]) -> Any:
+        """Convert the network by OpenVINO's frontend.
+
+        `openvino.convert_model` would do so too, and report it to its makers.
+        """
+        openvino = import_openvino()
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        module = TorchNetwork(self.network, layer=self.layer).eval()
+        try:
+            with torch.inference_mode(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a traced `if` on a size, which is static
+                decoder = TorchScriptPythonDecoder(module, example_input=(torch.zeros(shape),))
+                frontend = FrontEndManager().load_by_framework("pytorch")
+                model = frontend.convert(frontend.load(decoder))
+            model.inputs[0].get_node().set_partial_shape(openvino.PartialShape(shape))
+            model.validate_nodes_and_infer_types()
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            name = self.spec.get("name", type(self.network).__name__)
+            raise UserError(f"OpenVINO cannot take {name} ({reason}); expected: --backend torch") from error
+        return model
+
+
+class _Model:
+    """A compiled model that one thread at a time uses."""
+
+    def __init__(self, compiled: CompiledModel, shape: tuple[int, ...]) -> None:
+        self._request, self._shape, self._lock = compiled.create_infer_request(), shape, threading.Lock()
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Map at most a batch of images to the outputs."""
+        padded = torch.zeros(self._shape)
+        padded[: len(images)] = images.detach().cpu()
+        with self._lock:
+            self._request.infer({0: padded.numpy()}, share_inputs=True)
+            outputs = [torch.from_numpy(one.data[: len(images)].copy()) for one in self._request.output_tensors]
+        return outputs
+
+
+def _from_cache(core: Core, key: str, settings: Mapping[str, Any]) -> CompiledModel | None:
+    """Return the model that the cache holds; None if it holds none that can be used."""
+    kept = compiled_cache.read(key)
+    if kept is None:
+        return None
+    try:
+        return core.import_model(io.BytesIO(kept), "CPU", dict(settings))  # precision too: it is not kept
+    except RuntimeError as error:
+        logger.info(f"the cached model cannot be used and is made anew ({error})")
+        return None
+
+
+def _exported(model: CompiledModel) -> bytes:
+    exported = model.export_model()
+    return bytes(exported.getvalue() if hasattr(exported, "getvalue") else exported)
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without what would send data about its use to its makers.
+
+    The package does so whenever it is imported, and writes to the user's home, unless a user has
+    opted out; without `openvino_telemetry` it is silent.
+    """
+    with _IMPORTING:
+        if "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules:
+            sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # how Python marks the absent
+            try:
+                import openvino
+            finally:
+                del sys.modules["openvino_telemetry"]
+        import openvino
+
+        return openvino
