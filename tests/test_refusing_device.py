@@ -116,7 +116,8 @@ def test_feature_means_are_those_of_the_cpu_where_there_is_no_float64(device: st
 def test_mixed_precision_of_the_device_reaches_the_network(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """MONAI's trainer turns the autocast of CUDA on around the inferer,
     which has to leave it on."""
-    monkeypatch.setattr(inferer, "computes_in_bfloat16", lambda: True)
+    types = {"cpu": torch.bfloat16}
+    monkeypatch.setattr(inferer, "mixed_precision", lambda _, place: types.get(torch.device(place).type, torch.float32))
     seen, image = [], torch.zeros(1, device=device)
 
     def network(image: torch.Tensor) -> torch.Tensor:
