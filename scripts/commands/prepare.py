@@ -31,9 +31,8 @@ def prepare(
     OUT/images and OUT/labels hold relative links: OUT and the sources can be moved together, or OUT
     alone with --copy.
     """
-    from ..data.layouts.build import build_datalist
+    from ..data.layouts.build import build_datalist, summary_table
     from ..data.layouts.prepared import check_output, write_prepared
-    from ..data.layouts.summary import summary_table
 
     check_output(out, sources, overwrite)
     datalist, facts = build_datalist(sources, folds, seed, split)

@@ -22,10 +22,8 @@ class ClassSliceDataset(SliceDataset):
     the classes and, unless the prior is the infection mask, for the prior; in memory and in the
     cache they are kept as often.
 
-    Args:
-        data: see `SliceDataset`, with "classes" and "prior" beside "label"; "prior_codes",
-            "prior_scale" as for labels.
-        grid, cache_dir, progress, **settings: see `SliceDataset`.
+    Arguments are those of `SliceDataset`, with "classes" and "prior" in `data` beside "label", and
+    "prior_codes", "prior_scale" as for labels.
 
     Raises:
         UserError: as `SliceDataset`, and for a multi-class label with unknown codes.

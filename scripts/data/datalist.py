@@ -1,8 +1,4 @@
-"""The list of cases of a data set: from folders or datalist.json, by split and fold.
-
-datalist.json lies in the data set's folder and its paths are relative to that folder. A folder
-without one that a layout recognises gives the same list, made in memory.
-"""
+"""The list of cases of a data set: from folders or datalist.json, by split and fold."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ from ..errors import UserError
 from .layouts.base import listing_error
 from .layouts.build import build_datalist
 from .layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, all_cases, all_with_paths, with_paths
-from .layouts.partners import check_partners
+from .layouts.checks import check_partners
 from .layouts.registry import DATALIST, recognise
 from .layouts.schema import parse_datalist
 from .splits import check_patient_disjoint, patients_of
@@ -127,19 +123,18 @@ def select_cases(
 def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None, split: Split = "training") -> dict[str, Any]:
     """Return what checkpoint metadata and tables say about the data of a run: JSON values.
 
-    Args:
-        dataset_dir: see `read_datalist`.
-        fold: see `select_cases`; None when all cases train.
-        split: what of the data set the run is about; a fold of other data means nothing for "all"
-            and "test".
+    Arguments are those of `select_cases`. A fold of other data means nothing for "all" and "test".
 
     Raises:
         UserError: see `read_datalist`; a fold or a case that does not exist.
     """
     datalist = read_datalist(dataset_dir)
-    if split in ("all", "test") and not _known_fold(datalist, fold):
-        fold = None
-    validation = _fold_cases(datalist, fold, dataset_dir)
+    try:
+        validation = _fold_cases(datalist, fold, dataset_dir)
+    except UserError:
+        if split not in ("all", "test"):
+            raise
+        fold, validation = None, []
     general = {key: datalist[key] for key in ("name", "layout", "split", "folds", "seed", "synthetic", "warnings")}
     pseudo = sum(case.get("pseudo", False) for case in datalist["training"])
     return {
@@ -152,23 +147,13 @@ def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None, split: Spli
     }
 
 
-def _fold_values(datalist: Datalist, fold: Fold) -> tuple[list[Any], set[Any]]:
-    """What a fold is compared with, for each training case, and what is wanted of it."""
-    values = [case["fold"] if isinstance(fold, int) else case["name"] for case in datalist["training"]]
-    return values, {fold} if isinstance(fold, int | str) else set(fold or ())
-
-
-def _known_fold(datalist: Datalist, fold: Fold) -> bool:
-    values, wanted = _fold_values(datalist, fold)
-    return bool(wanted) and wanted <= set(values)
-
-
 def _fold_cases(datalist: Datalist, fold: Fold, dataset_dir: str | os.PathLike[str]) -> list[Case]:
     if fold is None:
         return []
     cases = datalist["training"]
-    values, wanted = _fold_values(datalist, fold)
-    if not _known_fold(datalist, fold):
+    values: list[Any] = [case["fold"] if isinstance(fold, int) else case["name"] for case in cases]
+    wanted: set[Any] = {fold} if isinstance(fold, int | str) else set(fold)
+    if not wanted or not wanted <= set(values):
         folds = sorted({case["fold"] for case in cases if case["fold"] is not None})
         numbers = ", ".join(map(str, folds)) or "no number, the cases have no folds"
         others = "names of training cases; null to train on all; --split all to evaluate weights on other data"

@@ -18,11 +18,6 @@ class PairedSlices(Dataset[list[dict[str, Any]]]):
     them comes once before any comes again, in an order that is drawn anew for every round. The data
     loader's collation flattens the pairs, so its batch size counts pairs.
 
-    Args:
-        labelled: slices with true labels.
-        pseudo: slices whose labels a network made.
-        seed: seed of the order.
-
     Raises:
         UserError: if either is empty.
     """

@@ -27,12 +27,9 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
     """Serves the whole volume of each case, for validation.
 
     Args:
-        data: see `SliceDataset`.
-        grid: see `SliceDataset`.
+        data, grid, cache_dir, progress: see `SliceDataset`.
         transform: from HU to what the network sees, on {"image": (1, H, W, D) HU, "label": (1, H,
             W, D)}.
-        cache_dir: see `SliceDataset`.
-        progress: see `SliceDataset`.
 
     Raises:
         UserError: for a case of slices that do not follow each other.
@@ -81,14 +78,10 @@ class PatchDataset(VolumeDataset):
     index), so that neither the number of workers nor a resumed run changes it.
 
     Args:
-        data: see `SliceDataset`.
-        grid: see `SliceDataset`.
-        transform: see `VolumeDataset`.
+        data, grid, transform, cache_dir, progress: see `VolumeDataset`.
         patch_size: columns, rows, slices of a patch; smaller volumes are padded with `OUTSIDE_HU`.
         patches_per_volume: how many patches of each volume an epoch has.
-        cache_dir: see `SliceDataset`.
         seed: seed of the choice of patches.
-        progress: see `SliceDataset`.
 
     Raises:
         UserError: for a patch size that the networks cannot take.

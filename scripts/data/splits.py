@@ -18,25 +18,16 @@ SLICE_WARNING = (
     "split by slice: slices of one scan are in training and in validation (the paper's protocol), "
     "so figures are too high for new patients"
 )
-
-
 ONE_PATIENT_WARNING = "one patient: there are no folds and nothing to validate on; train with --fold null"
 
 
 def assign_folds(cases: Sequence[Case], folds: int, seed: int, split: str = "patient") -> tuple[list[Case], list[str]]:
-    """Give every case its fold, by names and `seed`, not by the order of `cases`.
+    """Give every labelled case its fold, by names and `seed`, not by the order of `cases`.
 
     Split "patient": the cases of a patient share a fold, folds are balanced by number of cases, a
-        case of an
-    unknown patient stands for itself. A case that names its `slices` and no patient is a stack of
-    independent slices: it is repeated, one part of its slices in each fold. Split "slice": so is
-    every volume.
-
-    Args:
-        cases: labelled cases.
-        folds: number of folds, 2 or more.
-        seed: 0 or more.
-        split: "patient" or "slice".
+    case of an unknown patient stands for itself. A case that names its `slices` and no patient is a
+    stack of independent slices: it is repeated, one part of its slices in each fold. Split "slice":
+    so is every volume.
 
     Returns:
         New cases, sorted by name, and the warnings that go with the split.
@@ -91,9 +82,13 @@ def _check_arguments(folds: int, seed: int, split: str) -> None:
 
 def _stands_alone(cases: Sequence[Case], split: str) -> bool:
     """Whether there is one patient, or one case, so that nothing is left to validate on."""
-    known = [case["patient"] if split == "patient" else None for case in cases]
-    groups = {(patient is None, patient or case["name"]) for patient, case in zip(known, cases, strict=True)}
+    groups = {_group(case, split == "patient") for case in cases}
     return len(groups) == 1 and not any(_is_divided(case, split) for case in cases)
+
+
+def _group(case: Case, by_patient: bool) -> tuple[bool, str]:
+    patient = case["patient"] if by_patient else None
+    return patient is None, case["name"] if patient is None else patient
 
 
 def _is_divided(case: Case, split: str) -> bool:
@@ -106,8 +101,7 @@ def _assign_groups(cases: Sequence[Case], folds: int, seed: int, by_patient: boo
     """Put the largest group first, each into the fold with the fewest cases; ties at random."""
     groups: dict[tuple[bool, str], list[Case]] = defaultdict(list)
     for case in cases:
-        patient = case["patient"] if by_patient else None
-        groups[(patient is None, case["name"] if patient is None else patient)].append(case)
+        groups[_group(case, by_patient)].append(case)
     order = np.random.default_rng(seed).permutation(len(groups))
     shuffled = [groups[key] for key in (sorted(groups)[index] for index in order)]
     filled = [Counter[bool]() for _ in range(folds)]

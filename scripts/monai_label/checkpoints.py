@@ -72,14 +72,7 @@ def weights(deployment: str | Path, name: str) -> Path:
 
 
 def add(deployment: str | Path, source: Path) -> str:
-    """Copy weights and metadata into the deployment, unless it holds them already.
-
-    Args:
-        deployment: the deployment's folder.
-        source: weights with their metadata beside them.
-
-    Returns:
-        The checkpoint's name.
+    """Copy weights and metadata into the deployment, unless it holds them; return their name.
 
     Raises:
         UserError: if the weights cannot be used (`read_metadata`).
@@ -99,12 +92,7 @@ def add(deployment: str | Path, source: Path) -> str:
 
 
 def publish(deployment: str, output_dir: str) -> None:
-    """End a training from the server: make its folder a checkpoint and use that one.
-
-    Args:
-        deployment: the deployment's folder.
-        output_dir: the run's folder, from `new_run`.
-    """
+    """End a training from the server: make its folder, from `new_run`, a checkpoint and use it."""
     if not is_main_process():
         return
     run = Path(output_dir)
@@ -115,9 +103,9 @@ def publish(deployment: str, output_dir: str) -> None:
     _move(run, Path(deployment) / CHECKPOINTS / name)
     before = active(deployment)
     activate(deployment, name)
-    measured = (
-        "not validated" if dice is None else f"mean slice Dice {dice:.3f}, n = {metadata['figures']['slices']} slices"
-    )
+    measured = "not validated"
+    if dice is not None:
+        measured = f"mean slice Dice {dice:.3f}, n = {metadata['figures']['slices']} slices"
     logger.info(f"checkpoint {name} ({measured}) is in use; before it: {before}")
 
 
@@ -135,10 +123,7 @@ def activate(deployment: str | Path, name: str) -> None:
 
 
 def use(deployment: str | Path, name: str) -> str:
-    """Make another checkpoint of the network that is served the one in use.
-
-    Returns:
-        The name.
+    """Make another checkpoint of the network that is served the one in use; return its name.
 
     Raises:
         UserError: if there is no such checkpoint, or it holds another network than the server was
@@ -156,10 +141,7 @@ def use(deployment: str | Path, name: str) -> str:
 
 
 def back(deployment: str | Path) -> str:
-    """Go back to the checkpoint that the one in use was trained from.
-
-    Returns:
-        The name of the checkpoint that is in use now.
+    """Go back to the checkpoint that the one in use was trained from; return its name.
 
     Raises:
         UserError: if the checkpoint in use was not trained from another one.
@@ -197,11 +179,7 @@ def describe_annotations(
 ) -> dict[str, Any]:
     """Return what the metadata of a training from the server says about its data.
 
-    Args:
-        deployment: the deployment's folder.
-        training: scans trained on, {"image", "label"}.
-        validation: scans validated on.
-        pretrained: whether the training starts from the checkpoint in use.
+    Scans are {"image", "label"}; a `pretrained` network starts from the checkpoint in use.
     """
     parent = read_metadata(weights(deployment, active(deployment)))
     return {

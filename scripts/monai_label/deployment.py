@@ -82,7 +82,9 @@ def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
     name = f"{NAME}_demo" if metadata["data"].get("synthetic") else NAME
     with unfinished_folder(target) as folder:
         built, old = folder / "app", target / "app"
-        _build_app(built, app)
+        shutil.copytree(app, built, ignore=shutil.ignore_patterns("__pycache__"))
+        (built / "main.py").rename(built / "monaibundle.py")
+        shutil.copy(Path(__file__).with_name("server.py"), built / "main.py")
         _build_bundle(built / "model" / name, metadata)
         if (old / "logs").exists():
             shutil.move(old / "logs", built / "logs")
@@ -106,11 +108,8 @@ def resolved_training(metadata: Mapping[str, Any]) -> dict[str, Any]:
     parser.read_config([str(BUNDLE / name) for name in TRAINING])
     config: dict[str, Any] = parser.config
     network = checked_spec(metadata["network"])  # its arguments become part of a configuration, which is evaluated
-    config["network_def"] = {
-        "_target_": "scripts.networks.registry.create_network",
-        "name": network["name"],
-        **network["arguments"],
-    }
+    made_by = {"_target_": "scripts.networks.registry.create_network", "name": network["name"]}
+    config["network_def"] = {**made_by, **network["arguments"]}
     preprocessing = metadata["preprocessing"]
     config["spatial_size"] = preprocessing["size"]
     config.update({key: preprocessing[key] for key in ("window", "intensity", "field_of_view", "z_score", "lung_only")})
@@ -133,12 +132,6 @@ def resolved_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         resolved["description"] = f"Segments COVID-19 infection on axial chest CT slices and volumes with {network}."
     resolved["description"] = origin + resolved["description"]
     return resolved
-
-
-def _build_app(target: Path, app: Path) -> None:
-    shutil.copytree(app, target, ignore=shutil.ignore_patterns("__pycache__"))
-    (target / "main.py").rename(target / "monaibundle.py")
-    shutil.copy(Path(__file__).with_name("server.py"), target / "main.py")
 
 
 def _build_bundle(target: Path, metadata: Mapping[str, Any]) -> None:

@@ -29,11 +29,6 @@ _DEEPEST = 20
 def refuse_evaluated(value: Any, name: str, depth: int = 0) -> None:
     """Refuse what MONAI's ConfigParser would evaluate, at any depth.
 
-    Args:
-        value: what came with a request: text, number, list or dictionary.
-        name: what an error names.
-        depth: how many lists and dictionaries surround it.
-
     Raises:
         UserError: for a text or key that starts with `$`, `@` or `%`, a key such as `_target_`, or
             deep nesting.
@@ -94,8 +89,6 @@ def _first(value: Any) -> Any:
 
 
 def _text(pattern: str, expected: str) -> Check:
-    """Check a text that matches a pattern as a whole."""
-
     def check(value: Any) -> str:
         one = _first(value)
         if not isinstance(one, str) or not re.fullmatch(pattern, one):
@@ -106,7 +99,6 @@ def _text(pattern: str, expected: str) -> Check:
 
 
 def _choice(*choices: str) -> Check:
-    """One of some texts."""
     return _text("|".join(map(re.escape, choices)), " or ".join(repr(choice) for choice in choices))
 
 
@@ -123,8 +115,6 @@ def _number(value: Any) -> float:
 
 
 def _whole(least: int) -> Check:
-    """Check a whole number from `least` on."""
-
     def check(value: Any) -> int:
         try:
             number = _number(value)
@@ -153,7 +143,6 @@ def _flag(value: Any) -> bool:
 
 
 def _names(value: Any) -> list[str] | None:
-    """Check a list of names, or nothing."""
     if value is None:
         return None
     if not isinstance(value, list):
@@ -246,21 +235,8 @@ KINDS: dict[str, dict[str, Check]] = {
 }
 """What each kind of request may say."""
 
-UNUSED = frozenset(
-    (
-        "client_id",
-        "user",
-        "description",
-        "label",
-        "session",
-        "restore_label_idx",
-        "label_prompt",
-        "label_info",
-        "tracking_uri",
-        "tracking_experiment_name",
-        "tracking_run_name",
-        "bundle_path",
-    )
-)
+_TRACKING = {"tracking_uri", "tracking_experiment_name", "tracking_run_name"}
+_SEGMENTS = {"label", "label_info", "label_prompt", "restore_label_idx"}
+UNUSED = frozenset({"client_id", "user", "description", "session", "bundle_path"} | _SEGMENTS | _TRACKING)
 """What MONAI Label and its clients send beside that; checked and left out, because nothing here
 needs it."""

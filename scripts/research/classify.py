@@ -74,11 +74,6 @@ class Classifier:
         three maps, on the scan's own grid; what lies outside of the infection mask is background.
         Slices without infection are passed over.
 
-        Args:
-            scan: the scan.
-            slices: its slices in HU.
-            infection: what `Segmenter.segment` says about it, with the probability.
-
         Returns:
             (X, Y, Z) in the scan's stored orientation, values in {0, 1, 2}.
 
@@ -109,11 +104,7 @@ class Classifier:
 
 
 def given_infection(path: Path, scan: Scan) -> Segmentation:
-    """Read an infection mask that belongs to a scan: a person's, or that of any network.
-
-    Args:
-        path: the mask, infection above 0.
-        scan: the scan.
+    """Read an infection mask (above 0) that belongs to a scan: a person's, or that of any network.
 
     Raises:
         UserError: if it cannot be read or lies on another grid than the scan.
@@ -128,14 +119,9 @@ def given_infection(path: Path, scan: Scan) -> Segmentation:
 def measure_classes(classes: NDArray[np.uint8], mask: NDArray[np.uint8], voxel_ml: float | None) -> dict[str, Any]:
     """Say how much of the infection is of which class.
 
-    Args:
-        classes: values in {0, 1, 2}, 0 outside of the mask.
-        mask: infection, the same shape, {0, 1}.
-        voxel_ml: volume of a voxel; None if it is unknown.
-
     Returns:
         For "infection", "ground_glass", "consolidation" and "unclassified" (infection that the
-        network takes for background): voxels, "ml" where known, and
+        network takes for background): "voxels", "ml" where the volume of a voxel is known, and
         "percent_of_infection" (None without infection).
     """
     infection = int(np.count_nonzero(mask))

@@ -18,13 +18,9 @@ BUDGET = "configs/presets/experiment_cpu.yaml"
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a table.
+    """One row of a table: overlays on train.yaml, ids and values beside them.
 
-    Attributes:
-        name: what the row is called.
-        files: overlays on train.yaml.
-        settings: ids and values beside them.
-        published: figures of the source, in percent: a measure and, as MEASURE_sd, its spread.
+    `published` holds figures of the source, in percent: a measure and, as MEASURE_sd, its spread.
     """
 
     name: str
@@ -34,7 +30,7 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        """Its name as that of a folder."""
+        """Return the name as that of a folder."""
         return re.sub(r"\W+", "_", self.name.replace("*", "_star").replace("++", "_plus_plus")).strip("_")
 
 
@@ -43,8 +39,6 @@ class Experiment:
     """What a table compares.
 
     Attributes:
-        name: its name.
-        title: its heading.
         source: where the published figures stand; empty where there are none.
         protocol: how they were measured.
         variants: its rows, the first one is what the others are compared with.
@@ -65,11 +59,7 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     """Read an experiment of configs/experiments.
 
     Its rows are its own "variants" and those that "rows_of" takes over from other experiments; its
-    "settings" hold for all of them.
-
-    Args:
-        name: its name.
-        chosen: names of variants; all of them if empty.
+    "settings" hold for all of them. Without `chosen` names it has all of its variants.
 
     Raises:
         UserError: for a name that there is not.

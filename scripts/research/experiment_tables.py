@@ -43,9 +43,6 @@ class Run:
     """A training that has ended and was evaluated.
 
     Attributes:
-        variant: its row of the table.
-        seed: its seed.
-        fold: its validation fold.
         version: of the bundle that it was begun with.
         place: its folder, with `run` and `tables`.
     """
@@ -65,7 +62,7 @@ def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], reco
             `cases.csv` (a row a case of a run), `table.csv`, `table.md` and `curves.png`.
         experiment: what is compared.
         runs: the runs that there are, in the order of the table.
-        record: what the experiment was run on, see `run_experiment`.
+        record: what the experiment was run on.
 
     Returns:
         The path of `table.md`.
@@ -231,10 +228,8 @@ def _published(row: pd.Series) -> str:
 def draw_curves(runs: Sequence[Run]) -> FigureCanvasAgg:
     """Draw training loss and validation Dice over the epochs, a line per run.
 
-    Colours tell the variants apart or, of one variant, the folds.
-
-    Losses of variants with other heads are sums of other terms: each can be followed, they cannot
-    be compared.
+    Colours tell the variants apart or, of one variant, the folds. Losses of variants with other
+    heads are sums of other terms: each can be followed, they cannot be compared.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2)

@@ -54,8 +54,7 @@ def run_experiment(
         experiment: what is compared.
         dataset_dir: prepared data set.
         output_dir: folder of the whole.
-        budget: overlay that sets width, size and schedule of every training; None: the experiment's
-            own.
+        budget: overlay in place of the experiment's own.
         seeds: number of seeds, from 0 on.
         folds: validation folds; None: all of them.
         steps: optimizer steps of every training in place of the budget's.
@@ -90,7 +89,10 @@ def run_experiment(
     }
     _claim(folder, record)
     whole = read_experiment(experiment.name)
-    planned = {one.name: _Training(one, [*shared, *one.files, str(chosen)], length) for one in whole.variants}
+    planned = {
+        one.name: _Training(one, [*shared, *one.files, str(chosen)], {**one.settings, **length})
+        for one in whole.variants
+    }
     _finished(folder, planned.values())  # what no table can hold is refused before anything is trained
     runs = [
         _Run(planned[variant.name], folder, data, seed, fold, device)
@@ -106,21 +108,11 @@ def run_experiment(
 
 @dataclass(frozen=True)
 class _Training:
-    """How one variant is trained and evaluated.
-
-    Attributes:
-        variant: the variant.
-        files: config files of its training, layered in order.
-        length: what sets the number of steps beside the variant's own settings.
-    """
+    """How one variant is trained and evaluated, with its config files layered in order."""
 
     variant: Variant
     files: list[str]
-    length: dict[str, Any]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**self.variant.settings, **self.length}
+    settings: dict[str, Any]
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -130,11 +122,7 @@ class _Training:
         return {"config_sha256": digest, "settings": self.settings}
 
     def check(self, place: Path) -> str:
-        """Return the version that a run was begun with.
-
-        Raises:
-            UserError: if it was begun with another configuration.
-        """
+        """Return the version that a run was begun with; refuse another configuration."""
         record = json.loads((place / RUN_RECORD).read_text(encoding="utf-8"))
         if {key: record.get(key) for key in self.identity} != self.identity:
             found = "was begun with another configuration"
@@ -144,16 +132,7 @@ class _Training:
 
 @dataclass(frozen=True)
 class _Run:
-    """One training of a variant and its evaluation, with one seed on one fold.
-
-    Attributes:
-        training: how.
-        folder: folder of the experiment.
-        data: prepared data set.
-        seed: seed.
-        fold: validation fold.
-        device: where the network works; None: the first that is there.
-    """
+    """One training of a variant and its evaluation, with one seed on one fold."""
 
     training: _Training
     folder: Path
@@ -171,7 +150,6 @@ class _Run:
         return (self.place / "tables" / FILES[-1]).exists()
 
     def __call__(self) -> None:
-        """Train and evaluate, or resume."""
         training, place = self.training, self.place
         if self.has_ended:
             return  # another process has been here
@@ -193,11 +171,7 @@ def _said(files: Sequence[str]) -> dict[str, Any]:
 
 
 def _finished(folder: Path, planned: Iterable[_Training]) -> list[Run]:
-    """Return the runs that have ended in a folder, in the order of the table.
-
-    Raises:
-        UserError: if one of them was begun with another configuration, which one table cannot hold.
-    """
+    """Return the runs that have ended, in the table's order; refuse what one table cannot hold."""
     runs = []
     for training in planned:
         for summary in sorted((folder / training.variant.folder).glob(f"seed_*/fold_*/tables/{FILES[-1]}")):

@@ -40,8 +40,7 @@ def stage_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
         image: (1, 1, H, W), as the network sees it.
 
     Returns:
-        What each map is called, such as "S1 edge" or "X2 mask" (of the decoder), and the map (H,
-        W).
+        Maps (H, W) by names such as "S1 edge" or "X2 mask" (of the decoder).
     """
     with torch.inference_mode():
         encoded = network.encoder(image)
@@ -61,12 +60,7 @@ def stage_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
 def fusion_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
     """Return P_1, 1 - P_1, Y_1 (mean over its channels) and S_p of the attention fusion.
 
-    Args:
-        network: in evaluation mode, with attention fusion.
-        image: (1, 1, H, W), as the network sees it.
-
-    Returns:
-        What each map is called, and the map (H, W).
+    Arguments are those of `stage_maps`; the maps (H, W) come by their names.
     """
     assert isinstance(network.fusion, AttentionFusion)
     with torch.inference_mode():
@@ -79,12 +73,7 @@ def fusion_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
 
 
 def agreement(hu: Picture, mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> Picture:
-    """Colour a mask over a slice: what is right, missed and wrong where the truth is known.
-
-    Args:
-        hu: (X, Y).
-        mask: (X, Y).
-        truth: (X, Y); None if unknown, then the mask has one colour.
+    """Colour a mask (X, Y) over a slice: what is right, missed and wrong where the truth is known.
 
     Returns:
         (Y, X, 3), range [0, 1].
@@ -120,9 +109,6 @@ def figure_files(
         device: a torch device.
         overwrite: replaces what an earlier call wrote.
 
-    Returns:
-        The folder.
-
     Raises:
         UserError: if a file cannot be used, there is no such slice, or the folder holds other
             files.
@@ -140,11 +126,8 @@ def figure_files(
         raise UserError(f"--slice {slice_from_inferior} of {len(slices)}; expected: 1 to {len(slices)}")
     models = [Segmenter(one, device) for one in weights]
     masks = [canonical(model.segment(scan, slices).mask, scan.affine) > 0 for model in models]
-    index = (
-        choose_slices(masks[0] if truth is None else truth, 1)[0]
-        if slice_from_inferior is None
-        else slice_from_inferior - 1
-    )
+    affected = choose_slices(masks[0] if truth is None else truth, 1)[0]
+    index = affected if slice_from_inferior is None else slice_from_inferior - 1
     hu = slices[index].cpu().numpy()
     reference = None if truth is None else truth[..., index]
     panels = [("slice", agreement(hu, np.zeros(hu.shape, bool), None))]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -34,16 +34,10 @@ def class_cases(
 ) -> list[Case]:
     """Choose the cases of a split that have a multi-class label, and give each its prior.
 
-    Args:
-        dataset_dir: see `select_cases`.
-        split: see `select_cases`.
-        fold: see `select_cases`.
-        prior: "truth", the infection mask; "file", the "prior" of each case in datalist.json; else
-            the weights of a network that finds infection, whose probabilities are taken.
-        folder: receives the probabilities, in a subfolder of their own for the same weights and
-            images.
-        device: where that network works.
-        may_be_empty: see `select_cases`.
+    `prior` is "truth", the infection mask; "file", the "prior" of each case in datalist.json; else
+    the weights of a network that finds infection. Its probabilities, computed on `device`, go into
+    a subfolder of `folder`, one for the same weights and images. Other arguments are those of
+    `select_cases`.
 
     Returns:
         The cases, with "prior" and, as needed, "prior_codes" or "prior_scale".
@@ -62,7 +56,9 @@ def class_cases(
     if len(cases) < len(labelled):
         logger.info(f"{len(labelled) - len(cases)} of {len(labelled)} cases have no multi-class label and are left out")
     if prior == TRUTH:
-        return [_with_truth(case) for case in cases]
+        renamed = {"label": "prior", "label_codes": "prior_codes", "label_scale": "prior_scale"}
+        true = [{**case, **{new: case.get(old) for old, new in renamed.items() if old in case}} for case in cases]
+        return cast(list[Case], true)
     if prior == FILE:
         lacking = [case["name"] for case in cases if "prior" not in case]
         if lacking:
@@ -73,7 +69,9 @@ def class_cases(
         return cases
     target = Path(folder) / _key(prior, cases)
     paths = write_pseudo_labels(Path(prior), cases, target, torch.device(device))
-    return [_with_map(case, path) for case, path in zip(cases, paths, strict=True)]
+    kept = [{key: value for key, value in case.items() if key != "prior_codes"} for case in cases]
+    maps = [{**case, "prior": str(path), "prior_scale": SCALE} for case, path in zip(kept, paths, strict=True)]
+    return cast(list[Case], maps)
 
 
 def with_classes_as_label(cases: list[Case]) -> list[dict[str, Any]]:
@@ -95,20 +93,6 @@ def whole_scan(field_of_view: str) -> bool:
 def describe_prior(prior: str) -> str:
     """Return the prior for checkpoint metadata: "truth", "file", or the weights' SHA-256."""
     return prior if prior in (TRUTH, FILE) else str(read_metadata(prior)["sha256"])
-
-
-def _with_truth(case: Case) -> Case:
-    found = Case(**{**case, "prior": case["label"]})
-    if "label_codes" in case:
-        found["prior_codes"] = case["label_codes"]
-    if "label_scale" in case:
-        found["prior_scale"] = case["label_scale"]
-    return found
-
-
-def _with_map(case: Case, path: Path) -> Case:
-    kept = {key: value for key, value in case.items() if key != "prior_codes"}
-    return Case(**{**kept, "prior": str(path), "prior_scale": SCALE})  # type: ignore[typeddict-item]
 
 
 def _key(weights: str, cases: list[Case]) -> str:

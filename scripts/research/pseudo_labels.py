@@ -33,12 +33,8 @@ DOUBTFUL = 0.1
 def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, device: torch.device) -> list[Path]:
     """Write a network's probabilities for cases on their own grids; keep existing files.
 
-    Args:
-        checkpoint: weights with their metadata.
-        cases: cases with images of any size.
-        folder: receives NAME.png for a picture, NAME.nii.gz for a volume: uint8, 255 is the
-            probability 1.
-        device: where the network works.
+    The folder receives NAME.png for a picture, NAME.nii.gz for a volume: uint8, 255 is the
+    probability 1.
 
     Returns:
         The paths, in the order of the cases.
@@ -67,9 +63,8 @@ def _write(levels: NDArray[np.uint8], image: str, path: Path) -> None:
     if is_picture(image):
         Image.fromarray(np.ascontiguousarray(levels[..., 0].T)).save(path)
         return
-    header = header_from_affine(
-        np.asarray(read_grid(Path(image)).affine), (levels.shape[0], levels.shape[1], levels.shape[2])
-    )
+    x, y, z = levels.shape
+    header = header_from_affine(np.asarray(read_grid(Path(image)).affine), (x, y, z))
     write_bytes(header, lambda k: levels[..., k], path, "probability of infection times 255")
 
 

@@ -111,9 +111,6 @@ def radiograph_files(
         method: "attenuation" or "sum".
         overwrite: replaces what an earlier call wrote.
 
-    Returns:
-        The folder.
-
     Raises:
         UserError: if the files cannot be used, the voxel size is unknown and needed, or the folder
             holds other files.

@@ -48,30 +48,9 @@ class SemiSupervised:
     result. Unlabelled cases of patients in the validation fold or the test list are left out by
     name, and a data set that does not name them says so itself.
 
-    Args:
-        training_files: config files of the training, layered in order.
-        dataset_dir: data set with labelled and unlabelled cases.
-        output_dir: folder of the whole.
-        fold: validation fold, or the names of the cases that take its place.
-        seed: seed of the trainings and of the order of the groups.
-        device: where networks work; None: the first that is there.
-        teacher: weights that label first; None: a network trained on the labelled cases alone.
-        rounds: how often to label and train; None: until every unlabelled case is labelled, a group
-            a round.
-        group_size: unlabelled cases that a round adds; None: all of them, labelled anew in every
-            round.
-        labels: "hard" masks or "soft" probabilities.
-        confidence: slices of less are left out, see `pseudo_labelled`; 0 keeps all of them.
-        start: "scratch" trains a new network in every round, "previous" goes on with the last one.
-        mixing: "paired" batches hold as many labelled as pseudo-labelled slices, "pool" throws them
-            together.
-        settings: what every training sets beside its files.
-        round_settings: what the trainings of the rounds set beside that.
-        final: stages after the rounds: {"name", "train_on", "start", "settings"}, where "train_on"
-            is "labelled", "pseudo" or "both".
-        exclude_patients: patients whose unlabelled cases are left out as well.
-        resume: whether to go on with what is in the output folder.
-        overwrite: whether to begin anew there.
+    Arguments are the ids of configs/semi_supervised.yaml, which says what each of them does. A
+    final stage is {"name", "train_on", "start", "settings"}, where "train_on" is "labelled",
+    "pseudo" or "both".
 
     Raises:
         UserError: for a setting that makes no sense, or a used output folder.
@@ -126,13 +105,11 @@ class SemiSupervised:
                 expected = f"train_on {', '.join(TRAIN_ON)}, start {', '.join(STARTS)}"
                 raise UserError(f"final stage {stage}; expected: {expected}")
         names = [str(stage.get("name", "")) for stage in self.final]
-        if len(set(names)) < len(names) or not all(
-            re.fullmatch(r"(?!round_|supervised$)\w[\w-]*", name) for name in names
-        ):
+        fit = [re.fullmatch(r"(?!round_|supervised$)\w[\w-]*", name) for name in names]
+        if len(set(names)) < len(names) or not all(fit):
             raise UserError(f"final stages are called {names}; expected: different names that a folder can have")
-        self.exclude_patients = (
-            [exclude_patients] if isinstance(exclude_patients, str) else [*map(str, exclude_patients)]
-        )
+        excluded = [exclude_patients] if isinstance(exclude_patients, str) else exclude_patients
+        self.exclude_patients = [*map(str, excluded)]
         self.resume = resume
         self.overwrite = overwrite
         if self.resume and self.overwrite:
@@ -143,10 +120,7 @@ class SemiSupervised:
             self.scheme["teacher_sha256"] = self._check_teacher()
 
     def run(self) -> Path:
-        """Train.
-
-        Returns:
-            The path of the resulting weights.
+        """Train; return the path of the resulting weights.
 
         Raises:
             UserError: if the output folder is used, or began with another scheme.
@@ -168,9 +142,8 @@ class SemiSupervised:
             if index > 1 and self.group_size is not None:
                 before.unlink(missing_ok=True)  # hundreds of rounds would fill a disk; their metadata and labels stay
         for stage in self.final:
-            weights = self._train(
-                stage["name"], stage["train_on"], weights, stage.get("settings", {}), pool, stage["start"]
-            )
+            name, own = stage["name"], stage.get("settings", {})
+            weights = self._train(name, stage["train_on"], weights, own, pool, stage["start"])
         with unfinished_folder(self.folder) as folder:
             shutil.copy(weights, folder / BEST)
             shutil.copy(metadata_path(weights), folder / metadata_path(BEST))
@@ -222,9 +195,8 @@ class SemiSupervised:
         if self.group_size is None:
             return [cases] * (self.rounds or 1)
         order = np.random.default_rng(self.seed).permutation(len(cases))
-        groups = [
-            [cases[index] for index in order[at : at + self.group_size]] for at in range(0, len(cases), self.group_size)
-        ]
+        starts = range(0, len(cases), self.group_size)
+        groups = [[cases[index] for index in order[at : at + self.group_size]] for at in starts]
         return groups[: self.rounds]
 
     def _label(self, group: list[Case], weights: Path, folder: Path) -> list[Case]:

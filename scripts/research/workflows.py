@@ -51,10 +51,8 @@ def run_workflow(files: Sequence[str], **settings: Any) -> None:
 def train_once(files: Sequence[str], run: Path, **settings: Any) -> Path:
     """Train in a folder, resume a training that was stopped there, or find it done.
 
-    Args:
-        files: see `run_workflow`.
-        run: the folder of the training; its state for resuming is removed when it has ended.
-        **settings: see `run_workflow`.
+    Files and settings are those of `run_workflow`. The state for resuming is removed when the
+    training has ended.
 
     Returns:
         The path of the weights.

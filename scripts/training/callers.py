@@ -10,12 +10,7 @@ Owner = TypeVar("Owner")
 
 
 def calling(kind: type[Owner], fits: Callable[[Owner], bool] = lambda _: True) -> Owner | None:
-    """Return the nearest object up the call stack whose method is running, or None.
-
-    Args:
-        kind: class of the object.
-        fits: whether it is the one looked for.
-    """
+    """Return the nearest object of a class, which fits, whose method is running; else None."""
     frame = inspect.currentframe()
     while frame is not None:
         owner = frame.f_locals.get("self")

@@ -16,11 +16,7 @@ def forget_after(folder: Path, moment: float) -> None:
     """Remove the events of epochs that a resumed run repeats, so that no curve shows them twice.
 
     TensorBoard's own `purge_step` cannot do it: iterations and epochs count in one folder. The time
-    of an event can.
-
-    Args:
-        folder: event files, in no or any number of subfolders; may be absent.
-        moment: seconds since 1970; events that were written later go.
+    of an event can: those later than `moment`, in seconds since 1970, go. The folder may be absent.
     """
     for path in sorted(folder.rglob("events.out.tfevents.*")):
         records = list(_records(path))

@@ -15,9 +15,6 @@ FINE_TUNING = "\"['configs/train.yaml','configs/finetune.yaml']\""
 def read_parent(checkpoint: str | None) -> dict[str, Any]:
     """Read the metadata of the checkpoint to fine-tune.
 
-    Args:
-        checkpoint: weights with their metadata.
-
     Raises:
         UserError: if none is named, or they cannot be used.
     """
@@ -28,9 +25,6 @@ def read_parent(checkpoint: str | None) -> dict[str, Any]:
 
 def describe_parent(checkpoint: str | None) -> dict[str, Any] | None:
     """Return what the metadata of a fine-tuned network record of its parent.
-
-    Args:
-        checkpoint: weights that the training starts from, or None.
 
     Returns:
         "sha256" and "data" of the parent, "datasets", the names of its own and its ancestors', and
@@ -57,11 +51,7 @@ def check_same_as_parent(
 ) -> None:
     """Refuse a training whose input or network differs from those of the start checkpoint.
 
-    Args:
-        checkpoint: weights with their metadata.
-        network: name and arguments of the network trained; None: whatever it is.
-        preprocessing: that of the training; None: whatever it is.
-        allow_differences: whether the user said so.
+    A network or preprocessing that is None is not compared.
 
     Raises:
         UserError: if the two differ and that is not allowed.

@@ -21,9 +21,6 @@ class InOrder:
 
     MONAI's check of a workflow's properties takes every entry of a list of handlers for a component
     with a `_target_`, so that a reference such as `@train#schedule` cannot stand there alone.
-
-    Args:
-        handlers: handlers with a method `attach`.
     """
 
     def __init__(self, handlers: Sequence[Any]) -> None:

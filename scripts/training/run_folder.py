@@ -30,7 +30,7 @@ def claim_run_folder(
         output_dir: folder of the run.
         resume: go on with the run in the folder; a folder without one starts anew.
         overwrite: replace the run in the folder, see `clear_run_folder`.
-        rank: process of a distributed training; only rank 0 looks.
+        rank: see `claim_folder`.
         checkpoint: weights that the training starts from.
 
     Raises:
@@ -51,10 +51,7 @@ def clear_run_folder(output_dir: str, overwrite: bool, rank: int = 0) -> None:
     A killed run must not resume from its state. The call belongs right before the training, when
     all that the training needs has been found.
 
-    Args:
-        output_dir: folder of the run.
-        overwrite: whether to remove it.
-        rank: process of a distributed training; only rank 0 removes.
+    Only rank 0 of a distributed training removes.
     """
     if overwrite and rank == 0:
         for name in RUN_FILES:

@@ -81,16 +81,15 @@ class CaseTables:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures of the cases seen, named as in `summary.json`.
-
-        Names are those of `flat_figures`: "case_dice", "pooled_precision". All processes of a
-        distributed evaluation have to call it together.
-        """
+        """Return `flat_figures` of the cases seen; all processes have to call it together."""
         return flat_figures(self.figures())
 
     def figures(self) -> dict[str, Any]:
         """Return the figures of `summary.json`, over all processes of a distributed evaluation."""
-        self._gather()
+        if not self._gathered:
+            self.case_rows, self.slice_rows = gather(self.case_rows), gather(self.slice_rows)
+            self._figures = self._summarise()
+            self._gathered = True
         return self._figures
 
     def _reset(self, engine: Engine) -> None:
@@ -123,13 +122,6 @@ class CaseTables:
             return None
         return [float(mm) for mm in label.pixdim]
 
-    def _gather(self) -> None:
-        """Collect the rows of all processes once per evaluation and compute the figures."""
-        if not self._gathered:
-            self.case_rows, self.slice_rows = gather(self.case_rows), gather(self.slice_rows)
-            self._figures = self._summarise()
-            self._gathered = True
-
     def _summarise(self) -> dict[str, Any]:
         return summarise(self.case_rows, self.slice_rows)
 
@@ -145,14 +137,7 @@ class CaseTables:
 
 
 class TableMetric(Metric):
-    """Ignite metric that attaches the tables and puts their figures into `state.metrics`.
-
-    They are read from the rows of the tables, so that the two cannot differ and nothing is computed
-    twice.
-
-    Args:
-        tables: whose figures they are.
-    """
+    """Ignite metric that attaches the tables and puts their figures into `state.metrics`."""
 
     def __init__(self, tables: CaseTables) -> None:
         self.tables = tables

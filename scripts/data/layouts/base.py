@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...transforms.labels import CLASS_CODES
-from .case import Case, ListName
+from .case import Case
 from .files import list_files
 from .patients import patient_of_scan
 
@@ -38,10 +38,6 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     label_values: frozenset[int] = BINARY
     synthetic: bool = False
-
-    def cases(self, name: ListName) -> list[Case]:
-        """Give one of the three lists by its name."""
-        return {"training": self.training, "test": self.test, "unlabeled": self.unlabeled}[name]
 
 
 @dataclass(frozen=True)
@@ -96,14 +92,7 @@ def paired_cases(
 ) -> list[Case]:
     """Pair the files of two folders by their names, and lung masks of a third where it is there.
 
-    Args:
-        images: folder of the images.
-        labels: folder of the labels.
-        suffixes: endings of both.
-        problems: gets one line for each file without its partner.
-        prefix: what the names of cases begin with.
-        patient: from a file's name to its patient.
-        lungs: folder of the lung masks.
+    `problems` gets one line for each file without its partner.
     """
     found, marked = list_files(images, suffixes, problems), list_files(labels, suffixes, problems)
     masks = list_files(lungs, suffixes, problems) if lungs else {}

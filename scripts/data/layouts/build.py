@@ -1,31 +1,23 @@
-"""Makes the list of cases from one or several data sets as they unzip."""
+"""Makes the list of cases from one or several data sets as they unzip; counts it in a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..splits import assign_folds, check_patient_disjoint, unknown_patients_warning
+import pandas as pd
+
+from ..splits import assign_folds, check_patient_disjoint, patients_of, unknown_patients_warning
 from .base import listing_error
 from .case import LIST_NAMES, Case, Datalist, all_cases, new_datalist
 from .checks import Facts, check_findings
 from .registry import overlap_warnings, recognise
 
-DEFAULT_FOLDS = 5
-DEFAULT_SEED = 0
-DEFAULT_SPLIT = "patient"
-
 
 def build_datalist(
-    sources: Sequence[Path], folds: int = DEFAULT_FOLDS, seed: int = DEFAULT_SEED, split: str = DEFAULT_SPLIT
+    sources: Sequence[Path], folds: int = 5, seed: int = 0, split: str = "patient"
 ) -> tuple[Datalist, Facts]:
-    """Recognise, pair, check and split one or several data sets as they unzip.
-
-    Args:
-        sources: folders, each one data set.
-        folds: number of folds, 2 or more.
-        seed: seed of the folds, 0 or more.
-        split: "patient" or "slice", see `scripts.data.splits.assign_folds`.
+    """Recognise, pair, check and split data sets as they unzip, each a folder; see `assign_folds`.
 
     Returns:
         The list with absolute paths, and what the checks learned (slices, infected slices).
@@ -54,7 +46,7 @@ def _add_source(datalist: Datalist, facts: Facts, source: Path) -> list[str]:
     datalist["synthetic"] |= found.synthetic
     datalist["warnings"] += found.warnings
     for name in LIST_NAMES:
-        datalist[name] += found.cases(name)
+        datalist[name] += getattr(found, name)
     return found.problems
 
 
@@ -79,3 +71,36 @@ def _duplicates(cases: Sequence[Case]) -> list[str]:
             problems.append(f"{case['image']}: duplicate case name '{case['name']}', so has {first[case['name']]}")
         first.setdefault(case["name"], case["image"])
     return problems
+
+
+def summary_table(datalist: Datalist, facts: Facts) -> pd.DataFrame:
+    """Count cases, known patients, slices and infected slices of each fold and each list.
+
+    Both arguments are what `build_datalist` returned.
+    """
+    rows: dict[str, list[Case]] = {
+        f"fold {fold}": [case for case in datalist["training"] if case["fold"] == fold]
+        for fold in range(datalist["folds"])
+    }
+    for name in LIST_NAMES:
+        rows[name] = datalist[name]
+    return pd.DataFrame({name: _counts(cases, facts) for name, cases in rows.items() if cases}).T
+
+
+def _counts(cases: list[Case], facts: Facts) -> dict[str, int | str]:
+    slices = sum(len(case["slices"]) if "slices" in case else facts.slices[case["image"]] for case in cases)
+    labelled = [case for case in cases if "label" in case]
+    infected = sum(_infected(case, facts) for case in labelled)
+    patients = len(patients_of(cases))
+    unknown = any(case["patient"] is None for case in cases)
+    return {
+        "cases": len(cases),
+        "patients": f"{patients or ''}{'+' if patients and unknown else ''}{'?' if unknown else ''}",
+        "slices": slices,
+        "infected": f"{infected} ({infected / slices:.0%})" if labelled else "-",
+    }
+
+
+def _infected(case: Case, facts: Facts) -> int:
+    marked = facts.infected[case["label"]]
+    return int(marked[case["slices"]].sum() if "slices" in case else marked.sum())

@@ -58,12 +58,10 @@ class Datalist(TypedDict):
     """The content of datalist.json.
 
     Attributes:
-        name: data set, several joined by "+".
-        layout: layout that was recognised, several joined by "+".
+        name, layout: those of the data set; of several joined by "+".
         split: "patient": no patient in two folds; "slice": slices of one scan in several folds (the
             paper's).
-        folds: number of folds, 0 without any.
-        seed: seed of the folds.
+        folds, seed: number of folds, 0 without any, and their seed.
         synthetic: whether phantoms are among the cases.
         warnings: what every figure measured with this split has to say.
         training: labelled cases, with folds.

@@ -1,7 +1,8 @@
-"""Check what a layout found: complete files, partners on their image, valid labels."""
+"""Check cases: complete files, labels and masks on their image, valid labels."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...errors import UserError
-from ...io.grids import Grid
+from ...io.grids import Grid, check_belongs
 from ...io.reading import read_grid, read_label
 from ...transforms.labels import CODE_TOLERANCE
-from .base import CLASSES, Findings
+from .base import CLASSES, Findings, listing_error
 from .case import FILE_KEYS, LIST_NAMES, Case, FileKey
-from .partners import grid_problems
-
-_SILENT_SECONDS = 2.0  # a progress bar only for what takes longer
 
 
 @dataclass
@@ -36,8 +34,8 @@ def check_findings(found: Findings, title: str, facts: Facts) -> None:
 
     One line for each offender is added to `found.problems`; `facts` gets what is learned.
     """
-    cases = [case for name in LIST_NAMES for case in found.cases(name)]
-    for case in tqdm(cases, desc=f"checking {title}", delay=_SILENT_SECONDS, leave=False, unit="case"):
+    cases = [case for name in LIST_NAMES for case in getattr(found, name)]
+    for case in tqdm(cases, desc=f"checking {title}", delay=2.0, leave=False, unit="case"):
         found.problems += _check_case(case, found.label_values, facts)
     found.problems[:] = dict.fromkeys(found.problems)  # a stack's file is read once for its slices already
 
@@ -106,3 +104,40 @@ def _values_problem(path: Path, values: NDArray[Any], expected: frozenset[int]) 
         return []
     found = ", ".join(f"{value:.9g}" for value in np.unique(others)[:10])
     return [f"{path}: label values {found}; expected: {', '.join(map(str, sorted(expected)))}"]
+
+
+def grid_problems(grids: Mapping[FileKey, Grid]) -> list[str]:
+    """Return one line for each file of a case that does not belong to its image."""
+    problems = []
+    for key in FILE_KEYS[1:]:
+        if key in grids:
+            try:
+                check_belongs(grids[key], grids["image"])
+            except UserError as error:
+                problems.append(str(error))
+    return problems
+
+
+def check_partners(cases: Iterable[Case], source: str) -> None:
+    """Make sure, before any work, that every label and mask of some cases belongs to its image.
+
+    Raises:
+        UserError: a file that cannot be read, or lies elsewhere than its image, or is of another
+            size; every offender with a line of its own.
+    """
+    distinct = {tuple(case.get(key) for key in FILE_KEYS): case for case in cases}  # slices share their stack's files
+    problems = dict.fromkeys(line for case in distinct.values() for line in _problems(case))
+    if len(problems) == 1:
+        raise UserError(*problems)
+    if problems:
+        raise listing_error(f"{source}: {len(problems)} files do not belong to their images:", list(problems))
+
+
+def _problems(case: Case) -> list[str]:
+    keys = [key for key in FILE_KEYS if key in case]
+    if len(keys) < 2:
+        return []
+    try:
+        return grid_problems({key: read_grid(Path(case[key]), decode=False) for key in keys})
+    except UserError as error:
+        return [str(error)]

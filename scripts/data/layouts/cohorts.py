@@ -1,9 +1,11 @@
-"""Volume cohorts: MosMedData, UESTC-COVID-19 and COVID-19-20 (one case = one volume)."""
+"""Volumes: MosMedData, UESTC-COVID-19, COVID-19-20 and MedSeg (part 1: a stack of 100 slices)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from ...errors import UserError
+from ...io.reading import read_grid
 from .base import Findings, Layout, new_case, pair, paired_cases
 from .case import Case
 from .files import VOLUMES, list_files
@@ -12,6 +14,10 @@ from .patients import patient_of_scan
 _MASK, _CT, _SEG = "_mask", "_ct", "_seg"
 _UESTC_WINDOW = "window:-1400,100"  # stored as 0..1 by the authors
 _CHALLENGE, _TEST_SET = "COVID-19-20_v2", "COVID-19-20_TestSet"
+_MEDSEG_VALUES = frozenset({0, 1, 2, 3})  # 1 ground glass, 2 consolidation, 3 pleural effusion
+_STACK, _STACK_LABEL, _STACK_LUNGS, _UNLABELED = "tr_im", "tr_mask", "tr_lungmasks_updated", "val_im"
+_VOLUME = "medseg_rp_"
+_IMAGES, _LABELS, _LUNGS = "rp_im", "rp_msk", "rp_lung_msk"
 
 
 def _without(files: dict[str, Path], ending: str) -> dict[str, Path]:
@@ -103,6 +109,48 @@ def _collect_challenge(root: Path) -> Findings:
     return found
 
 
+def _stack(name: str, image: Path, problems: list[str], label: Path | None = None) -> Case:
+    """A case that names its slices: a stack of independent slices, in different folds."""
+    case = new_case(name, image, None, label)
+    try:
+        case["slices"] = list(range(read_grid(image).slices))
+    except UserError as error:
+        problems.append(str(error))
+    return case
+
+
+def _matches_part1(root: Path) -> bool:
+    return any((root / f"{_STACK}{suffix}").exists() for suffix in VOLUMES)
+
+
+def _collect_part1(root: Path) -> Findings:
+    found = Findings(label_values=_MEDSEG_VALUES)
+    files = list_files(root, VOLUMES, found.problems)
+    if _STACK not in files or _STACK_LABEL not in files:
+        found.problems += [f"{root / name}.nii.gz: not there" for name in (_STACK, _STACK_LABEL) if name not in files]
+        return found
+    case = _stack(f"medseg_{_STACK}", files[_STACK], found.problems, files[_STACK_LABEL])
+    if _STACK_LUNGS in files:
+        case["lung"] = str(files[_STACK_LUNGS])
+    found.training.append(case)
+    if _UNLABELED in files:
+        found.unlabeled.append(_stack(f"medseg_{_UNLABELED}", files[_UNLABELED], found.problems))
+    return found
+
+
+def _matches_part2(root: Path) -> bool:
+    return (root / _IMAGES).is_dir() and (root / _LABELS).is_dir()
+
+
+def _collect_part2(root: Path) -> Findings:
+    found = Findings(label_values=_MEDSEG_VALUES)
+    images, labels, lungs = (root / name for name in (_IMAGES, _LABELS, _LUNGS))
+    found.training = paired_cases(images, labels, VOLUMES, found.problems, _VOLUME, lungs=lungs)
+    for case in found.training:
+        case["patient"] = case["name"]
+    return found
+
+
 MOSMED = Layout("mosmeddata", "studies/CT-*/ with masks/*_mask.nii.gz", _matches_mosmed, _collect_mosmed)
 UESTC = Layout("uestc_covid_19", "part2/ and part1/, each image/ with label/", _matches_uestc, _collect_uestc)
 COVID_19_20 = Layout(
@@ -111,3 +159,5 @@ COVID_19_20 = Layout(
     _matches_challenge,
     _collect_challenge,
 )
+PART1 = Layout("medseg_part1", f"{_STACK}.nii.gz with {_STACK_LABEL}.nii.gz", _matches_part1, _collect_part1)
+PART2 = Layout("medseg_part2", f"{_IMAGES}/ with {_LABELS}/, equal file names", _matches_part2, _collect_part2)

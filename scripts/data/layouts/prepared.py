@@ -23,13 +23,7 @@ from .case import FILE_KEYS, Datalist, FileKey, all_cases, all_with_paths
 from .registry import DATALIST
 
 RECORD = "prepared.json"
-_FOLDERS: dict[FileKey, str] = {
-    "image": "images",
-    "label": "labels",
-    "lung": "lungs",
-    "classes": "classes",
-    "prior": "priors",
-}
+_FOLDERS = dict(zip(FILE_KEYS, ("images", "labels", "lungs", "classes", "priors"), strict=True))
 
 
 def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
@@ -66,18 +60,14 @@ def write_prepared(datalist: Datalist, out: Path, copy: bool) -> None:
     with unfinished_folder(target.parent) as work:
         built = work / target.name
         built.mkdir()
-        _build(datalist, built, target, copy)
+        places = _places(datalist)
+        for source, place in tqdm(places.items(), desc="copying" if copy else "linking", delay=2.0, leave=False):
+            (built / place).parent.mkdir(exist_ok=True)
+            _put(Path(source[1]).resolve(), built / place, target / place, copy)
+        write_json(built / DATALIST, all_with_paths(datalist, lambda key, path: places[key, path]))
+        names = sorted([*places.values(), DATALIST])
+        write_json(built / RECORD, {"files": {name: _state(built / name) for name in names}})
         replace_folder(built, target)
-
-
-def _build(datalist: Datalist, built: Path, target: Path, copy: bool) -> None:
-    places = _places(datalist)
-    for source, place in tqdm(places.items(), desc="copying" if copy else "linking", delay=2.0, leave=False):
-        (built / place).parent.mkdir(exist_ok=True)
-        _put(Path(source[1]).resolve(), built / place, target / place, copy)
-    write_json(built / DATALIST, all_with_paths(datalist, lambda key, path: places[key, path]))
-    names = sorted([*places.values(), DATALIST])
-    write_json(built / RECORD, {"files": {name: _state(built / name) for name in names}})
 
 
 def _places(datalist: Datalist) -> dict[tuple[FileKey, str], str]:

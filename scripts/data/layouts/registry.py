@@ -6,9 +6,8 @@ from pathlib import Path
 
 from ...errors import UserError
 from .base import Layout, listing_error
-from .cohorts import COVID_19_20, MOSMED, UESTC
+from .cohorts import COVID_19_20, MOSMED, PART1, PART2, UESTC
 from .generic import GENERIC
-from .medseg import PART1, PART2
 from .pictures import PAPER, SEMISEG
 from .zenodo import KAGGLE, ZENODO
 

@@ -88,8 +88,7 @@ def _kaggle_file(root: Path, cell: object) -> Path | None:
 def _kaggle_row(root: Path, row: Mapping[str, object], problems: list[str]) -> Case | None:
     files = {column: _kaggle_file(root, row.get(column)) for column in _KAGGLE_COLUMNS}
     image, lung = files["ct_scan"], files["lung_mask"]
-    combined = files["infection_mask"] is None
-    label = files["lung_and_infection_mask"] if combined else files["infection_mask"]
+    label = files["infection_mask"] or files["lung_and_infection_mask"]
     missing = [path for path in (image, label, lung) if path is not None and not path.is_file()]
     problems += [f"{path}: named in metadata.csv, not there" for path in missing]
     if image is None or label is None:
@@ -100,7 +99,7 @@ def _kaggle_row(root: Path, row: Mapping[str, object], problems: list[str]) -> C
     case = new_case(stem, image, patient_of_scan(stem), label)
     if lung is not None:
         case["lung"] = str(lung)
-    return _complete(case, combined)
+    return _complete(case, combined=files["infection_mask"] is None)
 
 
 def _collect_kaggle(root: Path) -> Findings:

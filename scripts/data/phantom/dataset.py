@@ -25,16 +25,11 @@ _ORIENTATIONS = ("LPS", "RAS", "LPS", "LAS", "LPI")
 
 @dataclass(frozen=True)
 class PhantomCase:
-    """How one case is drawn and stored.
+    """How one case, which is one patient, is drawn (`make_phantom`) and stored.
 
     Attributes:
-        name: file name without suffix; one case is one patient.
-        seed: seed of `make_phantom`.
-        shape: voxels to the left, to posterior, to superior.
-        spacing: voxel size along the same in mm.
         orientation: where the stored axes point to, as in `nibabel.aff2axcodes`.
         tilt: turn of the scan about the left-right axis, in degrees.
-        infected: whether there is infection.
     """
 
     name: str
@@ -92,9 +87,6 @@ def write_phantom_dataset(
         overwrite: replaces what an earlier call wrote to OUT and leaves everything else in it.
         progress: shows a progress bar.
 
-    Returns:
-        What was written.
-
     Raises:
         UserError: if OUT is in use, or a number is out of range.
     """
@@ -103,14 +95,15 @@ def write_phantom_dataset(
     target = Path(out)
     earlier = _earlier_files(target, overwrite)
     plans = [plan_case(number, seed, size, slices) for number in range(1, cases + 1)]
-    _check_free(target, _files(plans), earlier)
+    files = _files([plan.name for plan in plans])
+    if foreign := [str(target / file) for file in files if file not in earlier and (target / file).exists()]:
+        raise UserError(f"{', '.join(foreign)}: not written by this command; expected: no other files")
     with unfinished_folder(target.parent) as folder:
         built = folder / target.name
         for case in tqdm(plans, desc="phantoms", unit="case", disable=not progress):
             _write_case(built, case)
-        record = {"synthetic": True, "note": NOTE, "cases": [asdict(case) for case in plans]}
-        write_json(built / RECORD, record)
-        _move(built, target, earlier, _files(plans))
+        write_json(built / RECORD, {"synthetic": True, "note": NOTE, "cases": [asdict(case) for case in plans]})
+        _move(built, target, earlier, files)
     return plans
 
 
@@ -120,9 +113,9 @@ def _check_numbers(**numbers: tuple[Any, int, int]) -> None:
             raise UserError(f"--{name} is {value!r}; expected: a whole number from {low} to {high}")
 
 
-def _files(cases: list[PhantomCase]) -> list[Path]:
+def _files(names: list[str]) -> list[Path]:
     """Return everything a call writes, relative to OUT, the record first."""
-    return [Path(RECORD), *(Path(folder, f"{case.name}.nii.gz") for folder in FOLDERS for case in cases)]
+    return [Path(RECORD), *(Path(folder, f"{name}.nii.gz") for folder in FOLDERS for name in names)]
 
 
 def _earlier_files(target: Path, overwrite: bool) -> list[Path]:
@@ -135,16 +128,9 @@ def _earlier_files(target: Path, overwrite: bool) -> list[Path]:
         raise UserError(f"{target}: is not empty; expected: a new folder, or --overwrite for a phantom data set")
     try:
         record = json.loads((target / RECORD).read_text("utf-8"))
-        names = [Path(case["name"]).name for case in record["cases"]]
+        return _files([Path(case["name"]).name for case in record["cases"]])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{target}: no readable {RECORD}; expected: a phantom data set, or a new folder") from None
-    return [Path(RECORD), *(Path(folder, f"{name}.nii.gz") for folder in FOLDERS for name in names)]
-
-
-def _check_free(target: Path, files: list[Path], earlier: list[Path]) -> None:
-    foreign = [str(target / file) for file in files if file not in earlier and (target / file).exists()]
-    if foreign:
-        raise UserError(f"{', '.join(foreign)}: not written by this command; expected: no other files")
 
 
 def _move(built: Path, target: Path, earlier: list[Path], files: list[Path]) -> None:

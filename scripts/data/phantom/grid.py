@@ -18,10 +18,10 @@ _PLASTIC = (0.8191725, 0.6710436, 0.5497005)  # additive recurrence in three dim
 
 @dataclass(frozen=True)
 class VoxelGrid:
-    """Voxel centres in the coordinates of the standard thorax, in LPS order.
+    """Voxel centres in mm of the standard thorax, the scanner's mm divided by `scale`.
 
-    The x axis runs to the patient's left, y to posterior, z to superior. Unit: millimetre of the
-    standard thorax, that is the scanner's millimetre divided by `scale`.
+    `x`, (X, 1, 1), runs to the patient's left, `y`, (1, Y, 1), to posterior, `z`, (1, 1, Z), to
+    superior.
 
     Attributes:
         shape: number of voxels along x, y, z.
@@ -37,7 +37,7 @@ class VoxelGrid:
 
     @cached_property
     def step(self) -> NDArray[np.float64]:
-        """Return the voxel size in mm of the standard thorax."""
+        """Return the voxel size."""
         return np.asarray(self.spacing) / np.asarray(self.scale)
 
     def _axis(self, axis: int) -> Floats:
@@ -45,20 +45,9 @@ class VoxelGrid:
         line = (np.arange(self.shape[axis]) - centre) * self.step[axis] + self.offset[axis]
         return line.astype(np.float32).reshape([-1 if other == axis else 1 for other in range(3)])
 
-    @cached_property
-    def x(self) -> Floats:
-        """Return the position to the left, shape (X, 1, 1)."""
-        return self._axis(0)
-
-    @cached_property
-    def y(self) -> Floats:
-        """Return the position to posterior, shape (1, Y, 1)."""
-        return self._axis(1)
-
-    @cached_property
-    def z(self) -> Floats:
-        """Return the position to superior, shape (1, 1, Z)."""
-        return self._axis(2)
+    x = cached_property(lambda self: self._axis(0))
+    y = cached_property(lambda self: self._axis(1))
+    z = cached_property(lambda self: self._axis(2))
 
     def index(self, points: NDArray[np.float64]) -> NDArray[np.intp]:
         """Return the nearest voxel of each point (N, 3); may lie outside the grid."""
@@ -123,13 +112,7 @@ def tubes(
     """Return the fraction of each voxel inside a set of straight tubes, in [0, 1].
 
     The tubes are filled evenly with points and the points are counted in voxels, so that a vessel
-    thinner than a voxel has the right partial volume.
-
-    Args:
-        grid: the voxel grid.
-        starts: first ends (N, 3) in mm.
-        ends: second ends (N, 3) in mm.
-        radii: radii (N,) in mm.
+    thinner than a voxel has the right partial volume. Ends (N, 3) and radii (N,) are in mm.
     """
     length = np.linalg.norm(ends - starts, axis=1)
     counts = np.ceil(np.pi * radii**2 * length / np.prod(grid.step) * _POINTS_PER_VOXEL).astype(int)
@@ -141,7 +124,10 @@ def tubes(
     angle = 2 * np.pi * turn[:, None]
     points = starts[tube] + along[:, None] * (ends - starts)[tube]
     points += reach * (np.cos(angle) * side[tube] + np.sin(angle) * up[tube])
-    return _count(grid, points)
+    index = grid.index(points)
+    index = index[((index >= 0) & (index < grid.shape)).all(axis=1)]
+    counts = np.bincount(np.ravel_multi_index(tuple(index.T), grid.shape), minlength=int(np.prod(grid.shape)))
+    return np.minimum(counts / _POINTS_PER_VOXEL, 1).astype(np.float32).reshape(grid.shape)
 
 
 def _frame(axis: NDArray[np.float64]) -> tuple[Floats, Floats]:
@@ -150,11 +136,3 @@ def _frame(axis: NDArray[np.float64]) -> tuple[Floats, Floats]:
     side = np.cross(axis, helper)
     side /= np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-6)
     return side, np.cross(axis, side)
-
-
-def _count(grid: VoxelGrid, points: NDArray[np.float64]) -> Floats:
-    """Fraction of each voxel that its points stand for; points outside the grid are left out."""
-    index = grid.index(points)
-    index = index[((index >= 0) & (index < grid.shape)).all(axis=1)]
-    counts = np.bincount(np.ravel_multi_index(tuple(index.T), grid.shape), minlength=int(np.prod(grid.shape)))
-    return np.minimum(counts / _POINTS_PER_VOXEL, 1).astype(np.float32).reshape(grid.shape)

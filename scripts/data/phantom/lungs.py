@@ -1,19 +1,23 @@
-"""What fills the phantom's lungs: parenchyma with its harmless densities, and infection.
+"""What fills the phantom's lungs: parenchyma, infection, vessels and airways.
 
-The harmless ones (gravity, dependent atelectasis, heart and breathing motion, mosaic attenuation,
-fissures) have the HU of ground-glass on purpose: only shape, texture and place tell them from
-infection.
+The harmless densities of the parenchyma (gravity, dependent atelectasis, heart and breathing
+motion, mosaic attenuation, fissures) have the HU of ground-glass on purpose: only shape, texture
+and place tell them from infection.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from .anatomy import Surfaces
-from .grid import Floats, VoxelGrid, ellipsoid, noise, paint
+from .anatomy import BLOOD, SIDES, Surfaces
+from .grid import Floats, VoxelGrid, ellipsoid, noise, paint, tubes
+
+LEFT, RIGHT = 1, 2  # codes of the lung masks of Zenodo 3757476
+
+
+Tree = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+"""Straight segments of a branching tree: starts (N, 3), ends (N, 3) and radii (N,), in mm."""
 
 
 def parenchyma(grid: VoxelGrid, surfaces: Surfaces, rng: np.random.Generator) -> Floats:
@@ -48,37 +52,14 @@ def _fissures(grid: VoxelGrid) -> Floats:
     return 500 * fraction
 
 
-@dataclass(frozen=True)
-class Infection:
-    """Infection on the grid.
+def paint_infection(
+    grid: VoxelGrid, tissue: Floats, surfaces: Surfaces, lungs: NDArray[np.uint8], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Paint patches of ground glass, some consolidated, over 1 to 35 % of the lungs, in place.
 
-    Attributes:
-        ground_glass: fraction of ground-glass in each voxel of lung, in [0, 1].
-        consolidation: the same for consolidation, painted over the ground-glass.
-        ground_glass_hu: HU of the ground-glass.
-        consolidation_hu: HU of the consolidation.
+    Returns:
+        Where infection takes at least half of the voxel, of lung or not.
     """
-
-    ground_glass: Floats
-    consolidation: Floats
-    ground_glass_hu: Floats
-    consolidation_hu: Floats
-
-    def paint(self, tissue: Floats) -> None:
-        """Put the infection into lung tissue, in place."""
-        paint(tissue, self.ground_glass_hu, self.ground_glass)
-        paint(tissue, self.consolidation_hu, self.consolidation)
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """Where infection takes at least half of the voxel."""
-        return np.maximum(self.ground_glass, self.consolidation) >= 0.5
-
-
-def grow_infection(
-    grid: VoxelGrid, surfaces: Surfaces, lungs: NDArray[np.uint8], rng: np.random.Generator
-) -> Infection:
-    """Grow patches of ground glass, some consolidated, over about 1 to 35 % of the lungs."""
     fraction = float(np.exp(rng.uniform(np.log(0.01), np.log(0.35))))
     count = int(rng.integers(2, 6) + 20 * fraction)
     volumes = 1.5 * fraction * (lungs > 0).sum() * np.prod(grid.step) * rng.dirichlet(np.full(count, 1.5))
@@ -92,17 +73,12 @@ def grow_infection(
             core = centre * (1.04, 1.06, 1)  # nearer to the pleura
             solid = np.maximum(solid, _patch(grid, core, rng.uniform(0.4, 0.75) * radius, rng))
     soft = rng.uniform(4, 9)
-    return Infection(
-        ground_glass=np.clip(0.5 + (haze + rough) / soft, 0, 1).astype(np.float32),
-        consolidation=np.clip(0.5 + (solid + 0.7 * rough) / 4, 0, 1).astype(np.float32),
-        ground_glass_hu=_ground_glass_hu(grid, rng),
-        consolidation_hu=(rng.uniform(-50, 35) + 22 * noise(rng, grid, 6)).astype(np.float32),
-    )
-
-
-def _ground_glass_hu(grid: VoxelGrid, rng: np.random.Generator) -> Floats:
+    ground_glass = np.clip(0.5 + (haze + rough) / soft, 0, 1).astype(np.float32)
+    consolidation = np.clip(0.5 + (solid + 0.7 * rough) / 4, 0, 1).astype(np.float32)
     hu = rng.uniform(-610, -450) + 60 * noise(rng, grid, 20) + 80 * noise(rng, grid, 2.5)  # crazy paving
-    return np.clip(hu, -760, -280).astype(np.float32)
+    paint(tissue, np.clip(hu, -760, -280).astype(np.float32), ground_glass)
+    paint(tissue, (rng.uniform(-50, 35) + 22 * noise(rng, grid, 6)).astype(np.float32), consolidation)
+    return np.maximum(ground_glass, consolidation) >= 0.5
 
 
 def _centres(
@@ -122,3 +98,57 @@ def _patch(grid: VoxelGrid, centre: NDArray[np.float64], radius: float, rng: np.
     x, y, z = (float(value) for value in centre)
     a, b, c = (float(value) for value in radii)
     return -ellipsoid(grid, (x, y, z), (a, b, c), turn=float(rng.uniform(0, np.pi)))
+
+
+def grow_tree(root: NDArray[np.float64], targets: NDArray[np.float64], twig: float, thrift: float = 0.35) -> Tree:
+    """Grow a tree from `root` through all `targets` (N, 3).
+
+    Targets join in the order of their distance from the root, each where the added length plus
+    `thrift` times the way to the root is least. Radii follow Murray's law, r^3 summed over the
+    branches; `twig` is that of the tree's ends. Everything is in mm. A `thrift` of 0 gives the
+    shortest tree, 1 the shortest ways.
+    """
+    order = np.argsort(np.linalg.norm(targets - root, axis=1))
+    nodes = np.vstack([root, targets[order]])
+    way, parent = np.zeros(len(nodes)), np.zeros(len(nodes), int)
+    for child in range(1, len(nodes)):
+        reach = np.linalg.norm(nodes[:child] - nodes[child], axis=1)
+        parent[child] = np.argmin(reach + thrift * way[:child])
+        way[child] = way[parent[child]] + reach[parent[child]]
+    cubes = np.full(len(nodes), twig**3)
+    for child in range(len(nodes) - 1, 0, -1):  # children come after their parents
+        cubes[parent[child]] += cubes[child]
+    return nodes[parent[1:]], nodes[1:], np.cbrt(cubes[1:])
+
+
+def paint_airways(grid: VoxelGrid, image: Floats, lungs: NDArray[np.uint8], rng: np.random.Generator) -> None:
+    """Draw trachea, main bronchi and a few segmental bronchi, walls and lumen, in place."""
+    carina = (0.0, 12.0, 34.0)
+    ends = [(0, 4, 150), carina, carina], [carina, (30, 10, 14), (-28, 10, 16)]
+    trunk: Tree = np.array(ends[0]), np.array(ends[1]), np.array([8.5, 6.0, 6.5])
+    trees = [(trunk, np.ones(grid.shape, bool))]
+    for side, code in zip(SIDES, (LEFT, RIGHT), strict=True):
+        targets = _targets(grid, lungs == code, 12, rng)
+        trees.append((grow_tree(np.array([side * 29, 10.0, 15.0]), targets, 1.3), lungs == code))
+    for hu, wall in ((20, 1.0), (-980, 0.0)):  # walls first, then lumen, so that branches stay open
+        for (starts, tips, radii), where in trees:
+            thickness = wall * np.clip(0.25 * radii, 0.6, 1.6)
+            paint(image, hu, where * tubes(grid, starts, tips, radii + thickness))
+
+
+def paint_vessels(grid: VoxelGrid, image: Floats, lungs: NDArray[np.uint8], rng: np.random.Generator) -> None:
+    """Arteries and veins of both lungs, of blood's HU, in place."""
+    fraction = np.zeros(grid.shape, np.float32)
+    for side, code in zip(SIDES, (LEFT, RIGHT), strict=True):
+        for height in (14.0, -6.0):  # arteries enter above the veins
+            targets = _targets(grid, lungs == code, 170, rng)
+            tree = grow_tree(np.array([side * 36, 2.0, height]), targets, twig=float(rng.uniform(0.8, 1.05)))
+            fraction = np.maximum(fraction, tubes(grid, *tree))
+    paint(image, BLOOD, fraction)
+
+
+def _targets(grid: VoxelGrid, lung: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Points (`count`, 3) spread evenly over a lung, none if the field of view has none of it."""
+    points = grid.points(lung)
+    chosen = points[rng.integers(len(points), size=count)] if len(points) else np.zeros((0, 3))
+    return chosen + rng.uniform(-0.5, 0.5, chosen.shape) * grid.step

@@ -17,15 +17,12 @@ from scipy import ndimage
 
 from .anatomy import draw_surfaces, paint_body
 from .grid import Floats, VoxelGrid, coverage, paint
-from .lungs import grow_infection, parenchyma
-from .vessels import LEFT, RIGHT, paint_airways, paint_vessels
+from .lungs import LEFT, RIGHT, paint_airways, paint_infection, paint_vessels, parenchyma
 
 
 @dataclass(frozen=True)
 class Phantom:
     """One synthetic case; arrays are [x, y, z] in LPS.
-
-    x points to the patient's left, y to posterior, z to superior.
 
     Attributes:
         image: HU, int16, in [-1024, 3071].
@@ -75,9 +72,8 @@ def make_phantom(
     tissue = parenchyma(grid, surfaces, rng)
     mask = np.zeros(shape, bool)
     if infected:
-        infection = grow_infection(grid, surfaces, lungs, infection_rng)
-        infection.paint(tissue)
-        mask = _without_specks(grid, infection.mask & (lungs > 0))
+        marked = paint_infection(grid, tissue, surfaces, lungs, infection_rng)
+        mask = _without_specks(grid, marked & (lungs > 0))
     paint(image, tissue, lung_fraction)
     paint_vessels(grid, image, lungs, rng)
     paint_airways(grid, image, lungs, rng)

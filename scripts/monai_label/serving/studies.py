@@ -84,12 +84,7 @@ class Studies(LocalDatastore):
 
 
 def check_label(label: str, scan: str, name: str) -> str:
-    """Refuse a label that does not belong to its scan.
-
-    Args:
-        label: the label's file.
-        scan: the scan's file, a volume or a picture.
-        name: what an answer calls the label.
+    """Refuse a label's file that does not belong to its scan's; an answer calls it `name`.
 
     Returns:
         A warning where it marks nothing, else an empty text.
@@ -104,16 +99,17 @@ def check_label(label: str, scan: str, name: str) -> str:
         raise HTTPException(400, f"{name}: {ending}; expected: {' or '.join(known)}")
     try:
         check_belongs(_grid(file, name), _grid(image, image.name))
-        return _unmarked_warning(file, name)
+        if np.any(np.asarray(read_label(file)) > CODE_TOLERANCE):
+            return ""
     except UserError as error:
         raise HTTPException(400, str(error).replace(str(file), name, 1)) from None
+    warning = "no voxel is marked as infection"
+    logger.warning(f"{name}: {warning}")
+    return warning
 
 
 def check_annotations(cases: Sequence[Mapping[str, str]]) -> list[str]:
     """Check before a training that the labels in the folder belong to their scans.
-
-    Args:
-        cases: paths under "image" and "label".
 
     Returns:
         Warnings: each label that marks nothing.
@@ -130,14 +126,6 @@ def _grid(file: Path, name: str) -> Grid:
         return replace(read_grid(file), name=name)
     except UserError as error:
         raise UserError(str(error).replace(str(file), name, 1)) from None
-
-
-def _unmarked_warning(file: Path, name: str) -> str:
-    if np.any(np.asarray(read_label(file)) > CODE_TOLERANCE):
-        return ""
-    warning = "no voxel is marked as infection"
-    logger.warning(f"{name}: {warning}")
-    return warning
 
 
 def unknown(image_id: str) -> NoReturn:

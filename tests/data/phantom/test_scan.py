@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from scripts.data.phantom.grid import VoxelGrid, coverage, ellipsoid, noise, tubes
+from scripts.data.phantom.lungs import LEFT, RIGHT, grow_tree
 from scripts.data.phantom.scan import make_phantom
-from scripts.data.phantom.vessels import LEFT, RIGHT, grow_tree
 
 SMALL = {"shape": (80, 80, 20), "spacing": (4.4, 4.4, 12.8)}
 
@@ -134,10 +134,10 @@ def test_grid_index_inverts_points():
 
 
 def test_tree_obeys_murrays_law():
-    tree = grow_tree(np.zeros(3), np.array([[2.0, 0, 0], [1, 0, 0], [1, 1, 0]]), twig=2.0)
-    np.testing.assert_array_equal(tree.ends, [[1, 0, 0], [1, 1, 0], [2, 0, 0]])
-    np.testing.assert_array_equal(tree.starts, [[0, 0, 0], [1, 0, 0], [1, 0, 0]])
-    np.testing.assert_allclose(tree.radii**3, [24, 8, 8])  # itself and two branches
+    starts, ends, radii = grow_tree(np.zeros(3), np.array([[2.0, 0, 0], [1, 0, 0], [1, 1, 0]]), twig=2.0)
+    np.testing.assert_array_equal(ends, [[1, 0, 0], [1, 1, 0], [2, 0, 0]])
+    np.testing.assert_array_equal(starts, [[0, 0, 0], [1, 0, 0], [1, 0, 0]])
+    np.testing.assert_allclose(radii**3, [24, 8, 8])  # itself and two branches
 
 
 def test_noise_is_standardised_and_smooth():
