@@ -10,16 +10,13 @@ send no `Origin` and are not concerned.
 from __future__ import annotations
 
 import ipaddress
-import json
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 ORIGINS_SETTING = "MONAI_LABEL_CORS_ORIGINS"
 HOSTS_SETTING = "--conf allowed_hosts"
@@ -37,11 +34,6 @@ def normal_origin(origin: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def own_names() -> frozenset[str]:
-    """Return the names by which this machine is called without anybody else's doing."""
-    return frozenset(("localhost", socket.gethostname().lower()))
-
-
 class WebGuard:
     """ASGI middleware that answers requests of foreign web pages with 403.
 
@@ -52,10 +44,10 @@ class WebGuard:
             name always may.
     """
 
-    def __init__(self, app: App, origins: Collection[str] = (), hosts: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, origins: Collection[str] = (), hosts: Collection[str] = ()) -> None:
         self.app = app
         self.origins = frozenset(map(normal_origin, origins))
-        self.hosts = own_names() | {name.strip().lower() for name in hosts}
+        self.hosts = {"localhost", socket.gethostname().lower()} | {name.strip().lower() for name in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a foreign page here and leave everything else to the application."""
@@ -66,18 +58,18 @@ class WebGuard:
             return await self.app(scope, receive, send)
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal[:120]})
-        await _answer(send, refusal)
+        await JSONResponse({"detail": refusal}, 403)(scope, receive, send)
 
-    def refusal(self, scope: Mapping[str, Any]) -> str | None:
+    def refusal(self, scope: Scope) -> str | None:
         """Return why a request is refused, in one line, or None."""
-        headers = _headers(scope)
-        host = headers.get("host", [])
+        headers = Headers(scope=scope)
+        host = headers.getlist("host")
         if len(host) != 1 or not self._known_host(host[0]):
             return (
                 f"Host is {_some(host)}; expected: a numeric address, {', '.join(sorted(self.hosts))}, "
                 f"or a name given with {HOSTS_SETTING}"
             )
-        origin = headers.get("origin", [])
+        origin = headers.getlist("origin")
         if origin:
             if len(origin) == 1 and self._known_origin(origin[0], host[0]):
                 return None
@@ -108,26 +100,12 @@ class WebGuard:
         return own or normal_origin(origin) in self.origins
 
 
-def _headers(scope: Mapping[str, Any]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, value in scope.get("headers", []):
-        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
-    return found
-
-
-def _foreign_page(headers: Mapping[str, list[str]], method: str) -> bool:
+def _foreign_page(headers: Headers, method: str) -> bool:
     """Whether a browser says that another site's page asks, unless a person follows a link."""
-    site = headers.get("sec-fetch-site", ["none"])[0]
-    follows = method in ("GET", "HEAD") and headers.get("sec-fetch-mode", [""])[0] == "navigate"
+    site = headers.get("sec-fetch-site", "none")
+    follows = method in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
     return site not in _SAFE and not follows
 
 
 def _some(values: list[str]) -> str:
     return ", ".join(repr(value[:100]) for value in values[:3]) or "absent"
-
-
-async def _answer(send: Send, refusal: str) -> None:
-    body = json.dumps({"detail": refusal}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
