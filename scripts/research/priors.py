@@ -79,14 +79,15 @@ def with_classes_as_label(cases: list[Case]) -> list[dict[str, Any]]:
     return [{**case, "label": case["classes"]} for case in cases]
 
 
-def whole_scan(field_of_view: str) -> bool:
+def whole_scan(field_of_view: str, lung_only: bool) -> bool:
     """Return False, that nothing is cropped: the prior is a map of the whole scan.
 
     Raises:
-        UserError: if the field of view is another one.
+        UserError: if the network is to see less than that.
     """
-    if is_cropped(field_of_view):
-        raise UserError(f"field_of_view is {field_of_view!r}; expected: scan, of which the prior is a map")
+    if is_cropped(field_of_view) or lung_only:
+        found = f"field_of_view is {field_of_view!r}, lung_only {lung_only}"
+        raise UserError(f"{found}; expected: scan and false, because the prior is a map of the whole scan")
     return False
 
 

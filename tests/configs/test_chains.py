@@ -89,10 +89,11 @@ def test_settings_and_overlays_are_recorded(overlays: tuple[str, ...], settings:
 
 
 @pytest.mark.parametrize("overlays", [("multiclass",), ("evaluate", "evaluate_multiclass")])
-def test_a_crop_that_the_prior_lacks_is_refused(overlays: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("settings", [("lungs", "false"), ("scan", "true")])
+def test_less_than_the_prior_shows_is_refused(overlays: tuple[str, ...], settings: tuple[str, str]) -> None:
     with pytest.raises((UserError, RuntimeError)) as caught:
-        chain("switch#crop", *overlays, field_of_view="lungs")
-    assert "field_of_view is 'lungs'; expected: scan" in str(find_user_error(caught.value))
+        chain("switch#crop", *overlays, field_of_view=settings[0], lung_only=settings[1])
+    assert "expected: scan and false" in str(find_user_error(caught.value))
 
 
 def test_a_step_that_nothing_can_state_is_refused_by_name() -> None:
