@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from .command_line import Command
 from .commands import monai_label
+from .commands.benchmark import benchmark
 from .commands.calibrate import calibrate
 from .commands.classify import classify
 from .commands.experiment import experiment
@@ -33,7 +34,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Product": (segment, preview),
     "Data": (prepare, phantom),
     "Training": (experiment, calibrate, publish),
-    "Research": (classify, figures, radiograph),
+    "Research": (benchmark, classify, figures, radiograph),
 }
 HELP: dict[str, Any] = {
     "no_args_is_help": True,

@@ -1,0 +1,1 @@
+"""Speed and memory: the networks and `segment`, beside what others use, in one run."""

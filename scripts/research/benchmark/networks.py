@@ -1,0 +1,127 @@
+"""Section `network`: forward passes, ours with every backend and precision, and others'."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ...errors import UserError
+from ...files import CACHE
+from ...inference.metadata import read_metadata, write_checkpoint
+from ...inference.segmenter import Segmenter
+from ...inference.tta import view_count
+from ...networks.registry import create_network
+from ...precision import mixed_precision
+from ...version import WEIGHTS
+from .peers import SCAN_SHAPE, Peer, list_peers
+from .timing import Plan, Row, in_turns
+
+SETTINGS = [(backend, precision) for backend in ("torch", "openvino") for precision in ("fp32", "bf16")]
+"""Backend and precision of our rows; the first is what others are compared with."""
+MATRIX, MATRIX_ON_CUDA = 2048, 8192
+FORMATS = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+Timed = tuple[Row, Callable[[], object] | None]
+"""A row and its call; no call where the row says what is "missing"."""
+
+
+def measure_networks(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Time forward passes; yield {"rows"} after every round, one per network and setting."""
+    with tempfile.TemporaryDirectory() as folder, _nothing_cached(), torch.inference_mode():
+        timed = list(_timed(plan, Path(folder)))
+        rows, calls = zip(*((row, call) for row, call in timed if call), strict=True)
+        for _ in in_turns(rows, calls, plan):
+            yield {"rows": [row for row, _ in timed]}
+
+
+@contextmanager
+def _nothing_cached() -> Iterator[None]:
+    """Keep compiled random networks out of the user's cache."""
+    before = os.environ.get(CACHE)
+    os.environ[CACHE] = "off"
+    try:
+        yield
+    finally:
+        os.environ.pop(CACHE)
+        os.environ |= {} if before is None else {CACHE: before}
+
+
+def _timed(plan: Plan, folder: Path) -> Iterator[Timed]:
+    yield from _products(plan.device)
+    for width in plan.widths:
+        yield from _ours(plan, width, folder)
+    for peer in list_peers(plan):
+        yield _peer(peer, plan.device)
+
+
+def _products(device: torch.device) -> Iterator[Timed]:
+    """Multiply matrices, which stands for what the device can do at most."""
+    size, reduced = MATRIX_ON_CUDA if device.type == "cuda" else MATRIX, mixed_precision("auto", device)
+    for dtype in dict.fromkeys((torch.float32, reduced)):
+        left, right = torch.randn(2, size, size, device=device).to(dtype)
+        row = {"network": f"product of matrices, {size} x {size}", "backend": "torch", "unit": "product"}
+        figures = {"precision": FORMATS.get(dtype, "fp32"), "input": "-", "units": 1, "gflop": 2 * size**3 / 1e9}
+        yield row | figures, partial(torch.matmul, left, right)
+
+
+def _ours(plan: Plan, width: int, folder: Path) -> Iterator[Timed]:
+    """Apply the shipped network at a width, with random weights, as `segment` does."""
+    metadata, weights = read_metadata(WEIGHTS), folder / f"width_{width}.pt"
+    spec, views = metadata["network"], view_count(metadata["operating_point"]["test_time_flips"])
+    network = create_network(spec["name"], **spec["arguments"] | {"base_width": width, "deep_supervision": False})
+    settings = {"preprocessing": metadata["preprocessing"] | {"size": plan.size}, "data": {"synthetic": True}}
+    write_checkpoint(weights, network.state_dict(), network=network.spec, figures={}, **settings)
+    images = torch.randn(1, 1, plan.size, plan.size, plan.batch)
+    shape = (plan.batch, 1, plan.size, plan.size)
+    facts = _facts(f"ours (ResUNet), width {width}", network, shape, views * SCAN_SHAPE[2])
+    for backend, precision in SETTINGS:
+        row = facts | {"backend": backend, "precision": precision}
+        try:
+            predictor = Segmenter(weights, str(plan.device), backend=backend, precision=precision).predictor
+        except UserError as error:
+            yield row | {"missing": str(error)}, None
+        else:
+            yield row, partial(predictor, images, "random images")
+
+
+def _peer(peer: Peer, device: torch.device) -> Timed:
+    """Apply a network as its package does: float32, on CUDA nnU-Net's in float16."""
+    try:
+        network = peer.build().eval()
+    except ModuleNotFoundError:
+        return {"network": peer.name, "missing": f"not installed: pip install --no-deps {peer.package}"}, None
+    facts = _facts(peer.name, network, peer.shape, peer.per_scan)
+    network, images = network.to(device), torch.randn(peer.shape, device=device)
+    half = device.type == "cuda" and "PlainConvUNet" in peer.name
+
+    def call() -> Tensor:
+        with torch.autocast(device.type, torch.float16, enabled=half):
+            result: Tensor = network(images)
+            return result
+
+    return facts | {"backend": "torch", "precision": "fp16" if half else "fp32"}, call
+
+
+def _facts(name: str, network: nn.Module, shape: tuple[int, ...], per_scan: int) -> Row:
+    """Return what a row says of a network: size, input, and the operations on one image."""
+    with FlopCounterMode(display=False) as counter:
+        copy.deepcopy(network).eval().to("meta")(torch.zeros(1, *shape[1:], device="meta"))
+    return {
+        "network": name,
+        "input": f"{shape[0]} of {' x '.join(map(str, shape[2:]))}",
+        "unit": "slice" if len(shape) == 4 else "patch",
+        "units": shape[0],
+        "units_per_scan": per_scan,
+        "parameters": sum(one.numel() for one in network.parameters()),
+        "gflop": counter.get_total_flops() / 1e9,
+    }
