@@ -20,7 +20,7 @@ VARIANCE = "running_var"
 """How torch names the running variance of a normalisation; its square root is taken."""
 
 
-def load_weights(path: str | Path) -> dict[str, Tensor]:
+def load_weights(path: str | Path, expected: str = "weights that training wrote") -> dict[str, Tensor]:
     """Load a state dict onto the CPU and check its numbers; nothing in the file is evaluated.
 
     Raises:
@@ -30,11 +30,9 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged, or it wants to run code: torch has many exceptions for that
-        found = type(error).__name__
-        raise UserError(f"{path}: no plain state dict ({found}); expected: weights that training wrote") from None
+        raise UserError(f"{path}: no plain state dict ({type(error).__name__}); expected: {expected}") from None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        found = type(weights).__name__
-        raise UserError(f"{path}: no plain state dict ({found}); expected: weights that training wrote")
+        raise UserError(f"{path}: no plain state dict ({type(weights).__name__}); expected: {expected}")
     check_weights(weights, path)
     return dict(weights)
 

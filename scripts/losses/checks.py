@@ -6,16 +6,7 @@ from torch import Tensor
 
 
 def check_maps(logits: Tensor, label: Tensor, heads: int) -> None:
-    """Refuse maps other than the main map, with or without its heads, and labels without edge.
-
-    Args:
-        logits: (B, 1, H, W) or (B, 1 + heads, H, W).
-        label: (B, 2, H, W).
-        heads: number of supervised heads.
-
-    Raises:
-        ValueError: if channels, batches or sizes are others.
-    """
+    """Raise ValueError for other than 1 or 1 + heads maps and labels (B, 2, H, W) of their size."""
     if logits.shape[1] not in (1, 1 + heads) or label.shape[1] != 2:
         raise ValueError(
             f"logits have {logits.shape[1]} channels and labels {label.shape[1]}; "
@@ -25,11 +16,7 @@ def check_maps(logits: Tensor, label: Tensor, heads: int) -> None:
 
 
 def check_sizes(logits: Tensor, label: Tensor) -> None:
-    """Refuse maps and labels of different batches or sizes.
-
-    Raises:
-        ValueError: with both shapes.
-    """
+    """Raise ValueError, with both shapes, for maps and labels of different batches or sizes."""
     if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[2:]:
         raise ValueError(
             f"logits are {tuple(logits.shape)} and labels {tuple(label.shape)}; expected: equal batches and sizes"

@@ -25,10 +25,7 @@ def soft_dice(probability: Tensor, target: Tensor, batch: bool = True) -> Tensor
     Args:
         probability: (B, C, H, W), range [0, 1], float32.
         target: the same shape, values in {0, 1}.
-        batch: sum over the batch (C results), otherwise over each image (B x C results).
-
-    Returns:
-        Dice coefficients, (C,) or (B, C), range [0, 1].
+        batch: sum over the batch, result (C,), or over each image, result (B, C).
     """
     axes = (0, 2, 3) if batch else (2, 3)
     intersection = (probability * target).sum(dim=axes)

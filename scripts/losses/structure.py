@@ -19,7 +19,7 @@ BOUNDARY_WEIGHT = 5.0
 
 
 def structure_loss(logits: Tensor, target: Tensor, legacy_bce: bool = False) -> Tensor:
-    """Weighted binary cross-entropy plus weighted IoU loss, the mean over images and channels.
+    """Return weighted cross-entropy plus weighted IoU loss, the mean over images and channels.
 
     A pixel's weight is 1 + 5 * |mean of the target in the 31 x 31 pixels around it - target|, 0
     outside the image: 1 inside large areas, up to 6 at boundaries. Sums run over each image alone.
@@ -30,9 +30,6 @@ def structure_loss(logits: Tensor, target: Tensor, legacy_bce: bool = False) -> 
         legacy_bce: the mean cross-entropy of the whole batch without weights, which the published
             code computes: it names the reduction in a way that PyTorch reads as "mean", and the
             weights cancel.
-
-    Returns:
-        A scalar, >= 0.
     """
     around = F.avg_pool2d(target, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2)
     weight = 1 + BOUNDARY_WEIGHT * (around - target).abs()

@@ -11,15 +11,11 @@ Pairs = tuple[list[Tensor], list[Tensor]]
 
 
 def class_maps(classes: Sequence[int]) -> Callable[[Sequence[Mapping[str, Any]]], Pairs]:
-    """Make the `output_transform` of a metric's handler that looks at some classes.
+    """Make the `output_transform` of a metric's handler that looks at some classes by number.
 
-    Args:
-        classes: their numbers. A mean over what several classes give is the mean of the classes'
-            means.
-
-    Returns:
-        What takes an engine's output, a list of {"pred", "label"} with one map a class (C, ...),
-        apart into predictions and labels (1, ...), class after class for each item.
+    It takes an engine's output, a list of {"pred", "label"} with one map a class (C, ...), apart
+    into predictions and labels (1, ...), class after class for each item. A mean over what several
+    classes give is the mean of the classes' means.
     """
 
     def take(output: Sequence[Mapping[str, Any]]) -> Pairs:

@@ -17,20 +17,14 @@ class Counts(NamedTuple):
 
     The ratios have that shape as well, float64 (float32 on devices without it).
 
-    Attributes:
-        tp: pixels both predicted and in the target.
-        predicted: pixels at or above the threshold.
-        actual: pixels of the target.
-        size: pixels of the map.
-
     >>> Counts(*torch.tensor([2, 4, 3, 16])).dice()
     tensor(0.5714, dtype=torch.float64)
     """
 
-    tp: Tensor
-    predicted: Tensor
-    actual: Tensor
-    size: Tensor
+    tp: Tensor  # pixels both predicted and in the target
+    predicted: Tensor  # pixels at or above the threshold
+    actual: Tensor  # pixels of the target
+    size: Tensor  # pixels of the map
 
     def dice(self) -> Tensor:
         """2 tp / (predicted + actual); 1 where both are empty, 0 where one is."""
@@ -56,11 +50,8 @@ class Counts(NamedTuple):
 
 
 OVERLAP_RATIOS: dict[str, Callable[[Counts], Tensor]] = {
-    "dice": Counts.dice,
-    "iou": Counts.iou,
-    "sensitivity": Counts.sensitivity,
-    "specificity": Counts.specificity,
-    "precision": Counts.precision,
+    ratio.__name__: ratio
+    for ratio in (Counts.dice, Counts.iou, Counts.sensitivity, Counts.specificity, Counts.precision)
 }
 
 
@@ -93,12 +84,9 @@ def check_range(low: Tensor, high: Tensor) -> None:
 
 
 def prepare_maps(prob: Tensor, target: Tensor, rules: Rules = "plain") -> tuple[Tensor, Tensor]:
-    """Prepare maps for every measure.
+    """Prepare maps (B, 1, H, W) for every measure: `prob` in [0, 1], `target` in {0, 1}, any types.
 
-    Args:
-        prob: (B, 1, H, W), range [0, 1], any floating type.
-        target: (B, 1, H, W), {0, 1}, any type.
-        rules: "infnet_toolbox" stretches each prediction to 0..1 first (`min_max_stretch`).
+    "infnet_toolbox" stretches each prediction to 0..1 first (`min_max_stretch`).
 
     Returns:
         prob as float32, the type of an 8-bit step k / 255 that compares equal to its threshold, and
@@ -130,12 +118,8 @@ def counts_at(prob: Tensor, target: Tensor, threshold: float = 0.5) -> Counts:
     predicted = prob >= threshold
     axes = (1, 2, 3)
     actual = target.sum(axes)
-    return Counts(
-        (predicted & target).sum(axes),
-        predicted.sum(axes),
-        actual,
-        torch.full_like(actual, target[0].numel()),
-    )
+    size = torch.full_like(actual, target[0].numel())
+    return Counts((predicted & target).sum(axes), predicted.sum(axes), actual, size)
 
 
 def counts_over_thresholds(prob: Tensor, target: Tensor) -> Counts:

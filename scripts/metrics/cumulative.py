@@ -9,23 +9,8 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
-from .counts import (
-    OVERLAP_RATIOS,
-    Counts,
-    Rules,
-    check_range,
-    check_rules,
-    counts_at,
-    prepare_maps,
-    working_dtype,
-)
-from .functional import (
-    MEASURES,
-    check_names,
-    dice_over_thresholds,
-    mean_and_max_dice,
-    measure_all,
-)
+from .counts import OVERLAP_RATIOS, Counts, Rules, check_range, check_rules, counts_at, prepare_maps, working_dtype
+from .functional import MEASURES, check_names, dice_over_thresholds, mean_and_max_dice, measure_all
 from .slices import batch_to_slices, per_slice
 
 Aggregation = Literal["slice", "positive_slice", "case", "pooled"]
@@ -35,10 +20,10 @@ class _MapMetric(CumulativeIterationMetric):
     """Rows of equal width in one buffer, which MONAI gathers over the processes.
 
     Called with `y_pred`, probabilities: a list of (1, H, W) or (1, X, Y, Z), or a batch (B, 1,
-        ...); and `y`,
-    the mask, or (2, ...) whose first channel is the mask (the training label: mask, edge). A call
-    reads nothing back from the device; whether the predictions were probabilities is checked when
-    the figure is read.
+    ...); and `y`, the mask, or (2, ...) whose first channel is the mask (the training label: mask,
+    edge). A volume's last axis counts its slices. A call reads nothing back from the device;
+    whether the predictions were probabilities is checked when the figure is read: `aggregate` and
+    `count` raise ValueError for others, and before the first call.
     """
 
     def reset(self) -> None:
@@ -55,7 +40,14 @@ class _MapMetric(CumulativeIterationMetric):
 
     def _maps(self, y_pred: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return probabilities and the mask channel of the label as tensors (B, 1, ...)."""
-        prob, target = _main_maps(y_pred, y)
+        if y is None:
+            raise ValueError("y is missing; expected: the mask, or mask and edge")
+        prob, target = y_pred.as_subclass(Tensor), y.as_subclass(Tensor)[:, :1]
+        if prob.shape != target.shape:
+            raise ValueError(
+                f"prediction {tuple(y_pred.shape)}, label {tuple(y.shape)}; expected: one predicted channel, "
+                "a label of the same size whose first channel is the mask"
+            )
         low, high = torch.aminmax(prob)
         if self._range is not None:
             low, high = torch.minimum(low, self._range[0]), torch.maximum(high, self._range[1])
@@ -70,14 +62,16 @@ class _MapMetric(CumulativeIterationMetric):
             raise ValueError(f"{type(self).__name__} has seen no prediction yet")
         return rows
 
+    @property
+    def count(self) -> int:
+        """Return the number of slices or cases the figure rests on, undefined ones left out."""
+        return int((~self._rows()[:, 0].isnan()).sum())
+
 
 class SegmentationMeasures(_MapMetric):
     """Measures of `functional` over everything seen since the last reset, computed together.
 
-    `y_pred` holds probabilities: a list of (1, H, W) or (1, X, Y, Z), or a batch (B, 1, ...), each
-        item a
-    case; a volume's last axis counts its slices. `y` is the mask, or (2, ...) whose first channel
-    is the mask. Undefined values (NaN) are left out of means.
+    Called as `_MapMetric` says, each item a case. Undefined values (NaN) are left out of means.
 
     Args:
         names: some of `functional.MEASURES`.
@@ -91,8 +85,7 @@ class SegmentationMeasures(_MapMetric):
 
     Raises:
         ValueError: for unknown names; for "pooled" with a measure or rules that counts cannot give;
-            when called, for more than one predicted channel or shapes that do not match; when the
-            figure is read, for predictions outside [0, 1].
+            when called, for more than one predicted channel or shapes that do not match.
 
     >>> metric = SegmentationMeasures(["dice", "mae"])
     >>> empty = torch.zeros(1, 2, 2)
@@ -133,11 +126,7 @@ class SegmentationMeasures(_MapMetric):
         return self._case_values(cases, values, *slices) if self.aggregation == "case" else values
 
     def aggregate(self) -> Any:
-        """Return the measures by name, scalars on the device; NaN where no value is defined.
-
-        Raises:
-            ValueError: before the first call, and for predictions outside [0, 1].
-        """
+        """Return the measures by name, scalars on the device; NaN where no value is defined."""
         rows = self._rows()
         if self.aggregation == "pooled":
             counts = Counts(*rows.sum(0))
@@ -173,11 +162,7 @@ class SegmentationMeasures(_MapMetric):
 
 
 class SegmentationMetric(SegmentationMeasures):
-    """One of the measures of `SegmentationMeasures`, as MONAI's `IgniteMetricHandler` takes it.
-
-    Args:
-        name: one of `functional.MEASURES`.
-        aggregation: see `SegmentationMeasures`, like the others, the calls and the errors.
+    """One of `SegmentationMeasures`, as MONAI's `IgniteMetricHandler` takes it.
 
     >>> metric = SegmentationMetric("dice")
     >>> empty = torch.zeros(1, 2, 2)
@@ -187,41 +172,25 @@ class SegmentationMetric(SegmentationMeasures):
     """
 
     def __init__(
-        self,
-        name: str = "dice",
-        aggregation: Aggregation = "slice",
-        threshold: float = 0.5,
-        rules: Rules = "plain",
+        self, name: str = "dice", aggregation: Aggregation = "slice", threshold: float = 0.5, rules: Rules = "plain"
     ) -> None:
         super().__init__((name,), aggregation, threshold, rules)
         self.name = name
 
     def aggregate(self) -> Tensor:
-        """Return the measure, a scalar; NaN where no value is defined.
-
-        Raises:
-            ValueError: as `SegmentationMeasures`.
-        """
+        """Return the measure, a scalar; NaN where no value is defined."""
         value: Tensor = super().aggregate()[self.name]
         return value
-
-    @property
-    def count(self) -> int:
-        """Return the number of slices or cases, undefined ones left out ("pooled": all cases)."""
-        return int((~self._rows()[:, 0].isnan()).sum())
 
 
 class DiceOverThresholds(_MapMetric):
     """Mean or max over 256 thresholds of the set's mean Dice curve, as the Inf-Net tables report.
 
-    Inputs as `SegmentationMetric`; the mean curve is over slices.
+    Inputs as `SegmentationMetric`; the mean curve is over slices. ValueError for unknown names.
 
     Args:
         statistic: "mean" or "max".
         rules: "infnet_toolbox" (what those tables were made with) or "plain".
-
-    Raises:
-        ValueError: for unknown names, and as `SegmentationMetric` when called.
     """
 
     def __init__(self, statistic: Literal["mean", "max"] = "max", rules: Rules = "infnet_toolbox") -> None:
@@ -238,18 +207,9 @@ class DiceOverThresholds(_MapMetric):
         return per_slice(lambda p, t: dice_over_thresholds(p, t, rules=self.rules), prob, target)
 
     def aggregate(self) -> Tensor:
-        """Return the statistic, a scalar.
-
-        Raises:
-            ValueError: before the first call.
-        """
+        """Return the statistic, a scalar."""
         mean, maximum = mean_and_max_dice(self._rows())
         return mean if self.statistic == "mean" else maximum
-
-    @property
-    def count(self) -> int:
-        """How many slices the figure rests on."""
-        return len(self._rows())
 
 
 class SoftDiceLossMetric(_MapMetric):
@@ -266,31 +226,9 @@ class SoftDiceLossMetric(_MapMetric):
         return sums.view(len(prob), -1, 3).sum(1)
 
     def aggregate(self) -> Tensor:
-        """Return the loss, a scalar in [0, 1].
-
-        Raises:
-            ValueError: before the first call.
-        """
+        """Return the loss, a scalar in [0, 1]."""
         overlap, prob, target = self._rows().sum(0)
         return 1 - 2 * overlap / (prob + target).clamp(min=1e-5)
-
-    @property
-    def count(self) -> int:
-        """How many cases the figure rests on."""
-        return len(self._rows())
-
-
-def _main_maps(y_pred: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return probabilities and the mask channel of the label as tensors (B, 1, ...)."""
-    if y is None:
-        raise ValueError("y is missing; expected: the mask, or mask and edge")
-    prob, target = y_pred.as_subclass(Tensor), y.as_subclass(Tensor)[:, :1]
-    if prob.shape != target.shape:
-        raise ValueError(
-            f"prediction {tuple(y_pred.shape)}, label {tuple(y.shape)}; expected: one predicted channel, "
-            "a label of the same size whose first channel is the mask"
-        )
-    return prob, target
 
 
 def _soft_sums(prob: Tensor, target: Tensor) -> Tensor:

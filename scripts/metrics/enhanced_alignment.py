@@ -5,37 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .counts import Counts, Rules, counts_over_thresholds, prepare_maps, working_dtype
+from .counts import Counts, working_dtype
 
 EPSILON = 2.0**-52  # MATLAB's eps, whatever the type in use
 
 
-def e_measure(prob: Tensor, target: Tensor, *, rules: Rules = "plain") -> Tensor:
-    """Return the mean E-measure of each map over 256 thresholds (Fan et al., IJCAI 2018).
+def alignment(counts: Counts) -> Tensor:
+    """Return the mean E-measure (B,) over 256 thresholds from their counts (B, 256).
 
     At one threshold, with b the thresholded map, g the target and both centred at 0 by their means,
     xi = 2 b g / (b^2 + g^2 + eps) and E = sum((xi + 1)^2 / 4) / (HW - 1); 1 - b stands for the
-    matrix where the target is empty, b where it fills the map. Hu et al. 2022 (Eq. 11) divide by
-    HW; the released toolboxes by HW - 1, which is taken here so that figures compare. A perfect map
-    reaches HW / (HW - 1), slightly more than 1, and an empty target costs at least the threshold 0,
-    at which everything is lesion.
-
-    Args:
-        prob: (B, 1, H, W), range [0, 1].
-        target: (B, 1, H, W), {0, 1}.
-        rules: "infnet_toolbox" stretches each prediction first.
-
-    Returns:
-        (B,), float64 (float32 on MPS).
-
-    Raises:
-        ValueError: for other shapes or unknown rules.
+    matrix where the target is empty, b where it fills the map. A binary map has but four different
+    pixels. Hu et al. 2022 (Eq. 11) divide by HW; the released toolboxes by HW - 1, which is taken
+    here so that figures compare. A perfect map reaches HW / (HW - 1), slightly more than 1, and an
+    empty target costs at least the threshold 0, at which everything is lesion.
     """
-    return alignment(counts_over_thresholds(*prepare_maps(prob, target, rules)))
-
-
-def alignment(counts: Counts) -> Tensor:
-    """Mean E-measure (B,) from the counts (B, 256): a binary map has but four different pixels."""
     dtype = working_dtype(counts.tp.device)
     tp, predicted, actual, size = (count.to(dtype) for count in counts)
     mean_prediction, mean_target = predicted / size, actual / size

@@ -12,23 +12,13 @@ empty target included.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from .counts import (
-    OVERLAP_RATIOS,
-    Counts,
-    Rules,
-    counts_at,
-    counts_over_thresholds,
-    prepare_maps,
-    working_dtype,
-)
+from .counts import OVERLAP_RATIOS, Counts, Rules, counts_at, counts_over_thresholds, prepare_maps, working_dtype
 from .enhanced_alignment import alignment
-from .enhanced_alignment import e_measure as e_measure
-from .structure import s_measure as s_measure
 from .structure import structure
 
 OVERLAP_MEASURES = tuple(OVERLAP_RATIOS)
@@ -36,10 +26,13 @@ MAP_MEASURES = ("mae", "e_measure", "s_measure")
 MEASURES = OVERLAP_MEASURES + MAP_MEASURES
 
 
-def dice(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
-    """Dice coefficient of each map; empty against empty is 1, empty against something 0.
+def measure(name: str, prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
+    """Return one measure of each map; NaN where it is a ratio without a denominator.
+
+    Dice and IoU of empty against empty are 1, of empty against something 0.
 
     Args:
+        name: one of `MEASURES`.
         prob: (B, 1, H, W), range [0, 1].
         target: (B, 1, H, W), {0, 1}.
         threshold: prob >= threshold is lesion; unused by "infnet_toolbox".
@@ -49,84 +42,35 @@ def dice(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules =
         (B,), float64 (float32 on MPS).
 
     Raises:
-        ValueError: for other shapes or unknown rules.
+        ValueError: for an unknown name, other shapes or unknown rules.
     """
-    return measure("dice", prob, target, threshold=threshold, rules=rules)
+    return measure_all(prob, target, names=(name,), threshold=threshold, rules=rules)[name]
 
 
-def sensitivity(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
-    """Sensitivity of each map, NaN for an empty target; arguments, result and errors as `dice`."""
-    return measure("sensitivity", prob, target, threshold=threshold, rules=rules)
-
-
-def specificity(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
-    """Return the specificity of each map, NaN where the target fills it; otherwise as `dice`."""
-    return measure("specificity", prob, target, threshold=threshold, rules=rules)
-
-
-def precision(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
-    """Return the precision of each map, NaN for an empty prediction; otherwise as `dice`."""
-    return measure("precision", prob, target, threshold=threshold, rules=rules)
-
-
-def mean_absolute_error(prob: Tensor, target: Tensor, *, rules: Rules = "plain") -> Tensor:
-    """Return the mean of |prob - target| over the pixels of each map; otherwise as `dice`."""
-    return _absolute_error(*prepare_maps(prob, target, rules))
-
-
-def iou(prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
-    """Return the intersection over union (Jaccard index) of each map; otherwise as `dice`."""
-    return measure("iou", prob, target, threshold=threshold, rules=rules)
+dice, iou, sensitivity, specificity, precision, mean_absolute_error, e_measure, s_measure = (
+    partial(measure, name) for name in MEASURES
+)
 
 
 def dice_over_thresholds(prob: Tensor, target: Tensor, *, rules: Rules = "plain") -> Tensor:
-    """Dice of each map at the 256 thresholds k / 255.
-
-    Args:
-        prob: (B, 1, H, W), range [0, 1].
-        target: (B, 1, H, W), {0, 1}.
-        rules: see the module.
-
-    Returns:
-        (B, 256); `mean_and_max_dice` makes of it what the Inf-Net tables report.
-
-    Raises:
-        ValueError: for other shapes or unknown rules.
-    """
+    """Return Dice of each map at the 256 thresholds k / 255, (B, 256); arguments as `measure`."""
     counts = counts_over_thresholds(*prepare_maps(prob, target, rules))
     return _ratio_by_rules("dice", counts, rules)
 
 
 def mean_and_max_dice(curves: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean Dice and max Dice of a set as the Inf-Net toolbox defines them.
+    """Return mean Dice and max Dice of a set as the Inf-Net toolbox defines them, two scalars.
 
-    Both belong to the mean curve of the set: one threshold for all images, not the best of each.
-
-    Args:
-        curves: (B, 256), Dice of each map at each threshold.
-
-    Returns:
-        Two scalars.
+    Both belong to the mean curve of the set's `curves` (B, 256): one threshold for all images.
     """
     curve = curves.mean(0)
     return curve.mean(), curve.max()
 
 
 def measure_all(
-    prob: Tensor,
-    target: Tensor,
-    *,
-    names: Sequence[str] = MEASURES,
-    threshold: float = 0.5,
-    rules: Rules = "plain",
+    prob: Tensor, target: Tensor, *, names: Sequence[str] = MEASURES, threshold: float = 0.5, rules: Rules = "plain"
 ) -> dict[str, Tensor]:
-    """Return the measures `names` in that order, each (B,); one histogram serves all that need it.
-
-    The other arguments and errors as `dice`.
-
-    Raises:
-        ValueError: for a name that is not in `MEASURES`.
-    """
+    """Return the measures `names` in that order, each as `measure` gives it, from one histogram."""
     check_names(names)
     prob, target = prepare_maps(prob, target, rules)
     curve = cache(lambda: counts_over_thresholds(prob, target))
@@ -147,15 +91,6 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         if name not in MEASURES:
             raise ValueError(f"measure is {name!r}; expected: {', '.join(MEASURES)}")
-
-
-def measure(name: str, prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
-    """Return the measure of that name, (B,); the other arguments as `dice`.
-
-    Raises:
-        ValueError: for a name not in `MEASURES`, other shapes or unknown rules.
-    """
-    return measure_all(prob, target, names=(name,), threshold=threshold, rules=rules)[name]
 
 
 def _ratio_by_rules(name: str, counts: Counts, rules: Rules) -> Tensor:

@@ -13,15 +13,11 @@ MAX_PIXELS = 2**21  # eight slices of 512 x 512: all measures at once then need 
 def batch_to_slices(batch: Tensor) -> Tensor:
     """Return the slices of a batch, without a copy for a single volume.
 
-    Args:
-        batch: (B, C, H, W), which is returned as it is, or (B, C, X, Y, Z), whose last axis counts
-            the slices.
-
-    Returns:
-        (B, C, H, W) or (B * Z, C, X, Y), volume after volume.
+    A batch (B, C, H, W) is returned as it is; of (B, C, X, Y, Z) the last axis counts the slices:
+    (B * Z, C, X, Y), volume after volume.
 
     Raises:
-        ValueError: for another number of axes.
+            ValueError: for another number of axes.
     """
     if batch.ndim == 4:
         return batch
@@ -33,11 +29,8 @@ def batch_to_slices(batch: Tensor) -> Tensor:
 def case_to_slices(case: Tensor) -> Tensor:
     """Return the slices (Z, 1, X, Y) of one case, plain tensor without a copy.
 
-    Args:
-        case: (1, H, W) or (1, 1, H, W), a slice; (1, X, Y, Z) or (1, 1, X, Y, Z), a volume.
-
-    Raises:
-        ValueError: for another shape.
+    It is a slice (1, H, W) or (1, 1, H, W), or a volume (1, X, Y, Z) or (1, 1, X, Y, Z); ValueError
+    for another shape.
     """
     case = case.as_subclass(Tensor)
     is_batch = case.ndim == 5 or (case.ndim == 4 and case.shape[1] == 1)  # no scan is one voxel wide
@@ -50,16 +43,10 @@ def case_to_slices(case: Tensor) -> Tensor:
 def per_slice(
     function: Callable[[Tensor, Tensor], Tensor], prob: Tensor, target: Tensor, max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """Apply `function(prob, target)` to slices (B, 1, H, W), `max_pixels` or one at a time.
-
-    Args:
-        function: returns a tensor whose first axis is that of the slices.
-        prob: (B, 1, H, W).
-        target: (B, 1, H, W).
-        max_pixels: pixels of one call.
+    """Apply a function to slices (B, 1, H, W), at most `max_pixels` or one slice at a time.
 
     Returns:
-        The results, concatenated: (B, ...).
+        The results, concatenated along their first axis, that of the slices.
     """
     step = max(1, max_pixels // max(1, prob[0].numel()))
     return torch.cat([function(p, t) for p, t in zip(prob.split(step), target.split(step), strict=True)])

@@ -5,35 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .counts import Rules, prepare_maps, working_dtype
+from .counts import working_dtype
 from .enhanced_alignment import EPSILON
 
 ALPHA = 0.5  # weight of the object part
 
 
-def s_measure(prob: Tensor, target: Tensor, *, rules: Rules = "plain") -> Tensor:
-    """S-measure of each map with alpha 0.5 (Fan et al., ICCV 2017).
+def structure(prob: Tensor, target: Tensor) -> Tensor:
+    """Return the S-measure (B,) of prepared maps with alpha 0.5 (Fan et al., ICCV 2017).
 
     alpha * S_object + (1 - alpha) * S_region, not below 0; 1 - mean(prob) for an empty target,
     mean(prob) for one that fills the map. Standard deviations are the sample's (N - 1), as
     MATLAB's.
-
-    Args:
-        prob: (B, 1, H, W), range [0, 1].
-        target: (B, 1, H, W), {0, 1}.
-        rules: "infnet_toolbox" stretches each prediction first.
-
-    Returns:
-        (B,), float64 (float32 on MPS).
-
-    Raises:
-        ValueError: for other shapes or unknown rules.
     """
-    return structure(*prepare_maps(prob, target, rules))
-
-
-def structure(prob: Tensor, target: Tensor) -> Tensor:
-    """S-measure (B,) of prepared maps."""
     x = prob.squeeze(1).to(working_dtype(prob.device))
     g = target.squeeze(1)
     mean_target, mean_prediction = g.to(x.dtype).mean((1, 2)), x.mean((1, 2))

@@ -11,14 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .counts import (
-    OVERLAP_RATIOS,
-    Counts,
-    Rules,
-    check_probabilities,
-    counts_at,
-    prepare_maps,
-)
+from .counts import OVERLAP_RATIOS, Counts, Rules, check_probabilities, counts_at, prepare_maps
 from .functional import MAP_MEASURES, MEASURES, OVERLAP_MEASURES, measure_all
 from .slices import case_to_slices, per_slice
 from .surface import surface_measures
@@ -58,9 +51,6 @@ def score_case(
         surface: adds `hd95_mm` and `surface_dice_1mm`, conventions as `surface.surface_measures`.
         rules: "plain" or "infnet_toolbox", see `functional`.
 
-    Returns:
-        The row of the case and one row a slice.
-
     Raises:
         ValueError: for shapes or a spacing not named above, values outside [0, 1], unknown rules,
             or `surface` without `spacing`.
@@ -93,11 +83,9 @@ def summarise(case_rows: Sequence[Row], slice_rows: Sequence[Row]) -> dict[str, 
     Returns:
         "case", "slice", "positive_slice": for each measure its mean, std (n - 1), median, min, max,
         n and n_undefined; "pooled": the counts of the set and what they give (plain rules at the
-        threshold);
-        "lesion_free": for the cases and slices without lesion their n, how many have false
-            positives, the
-        mean voxels and ml (n_ml: of how many the voxel size is known). Figures that are undefined
-        are NaN; `json_ready` makes them null.
+        threshold); "lesion_free": for the cases and slices without lesion their n, how many have
+        false positives, the mean voxels and ml (n_ml: of how many the voxel size is known).
+        Undefined figures are NaN; `json_ready` makes them null.
 
     Raises:
         ValueError: without any case or slice.
@@ -154,14 +142,8 @@ def _case_figures(slices: pd.DataFrame, rules: Rules) -> Row:
         figures = _ratios(counts) | {name: float(slices[name].mean()) for name in MAP_MEASURES}
     else:
         figures = {name: float(slices[name].mean()) for name in MEASURES}
-    positive = int(slices["positive"].sum())
-    false_positives = math.nan if counts["actual"] else counts["predicted"]
-    return (
-        {"n_slices": len(slices), "n_positive_slices": positive}
-        | figures
-        | counts
-        | {"false_positive_voxels": false_positives}
-    )
+    found = {"n_slices": len(slices), "n_positive_slices": int(slices["positive"].sum())} | figures | counts
+    return found | {"false_positive_voxels": math.nan if counts["actual"] else counts["predicted"]}
 
 
 def _ratios(counts: dict[str, int]) -> Row:

@@ -8,36 +8,22 @@ from torch import Tensor, nn
 
 
 def check_choice(name: str, value: str, expected: Sequence[str]) -> None:
-    """Refuse a value that is not one of those expected.
-
-    Raises:
-        ValueError: with the argument's name, the value and the values expected.
-    """
+    """Raise ValueError, naming those expected, for a value that is not one of them."""
     if value not in expected:
         raise ValueError(f"{name} is {value!r}; expected: {', '.join(expected)}")
 
 
 def check_width(base_width: int, multiple: int = 1) -> None:
-    """Refuse a base width that is not a positive multiple of `multiple`.
-
-    Raises:
-        ValueError: with the width found.
-    """
+    """Raise ValueError for a base width that is not a positive multiple of `multiple`."""
     if base_width < multiple or base_width % multiple:
         expected = "1 and more" if multiple == 1 else f"multiples of {multiple} from {multiple} on"
         raise ValueError(f"base_width is {base_width}; expected: {expected}")
 
 
 def check_size(image: Tensor, multiple: int, smallest: int = 0) -> None:
-    """Refuse images (B, C, H, W) and volumes (B, C, H, W, D) whose slices a network cannot divide.
+    """Raise ValueError for images (B, C, H, W) and volumes (B, C, H, W, D) of unusable size.
 
-    Args:
-        image: what the network is given.
-        multiple: height and width are multiples of it.
-        smallest: height and width are not below it.
-
-    Raises:
-        ValueError: with the size found and the sizes expected.
+    Height and width must be multiples of `multiple` and at least `smallest`.
     """
     height, width = image.shape[2], image.shape[3]
     if height % multiple != 0 or width % multiple != 0:
@@ -49,29 +35,22 @@ def check_size(image: Tensor, multiple: int, smallest: int = 0) -> None:
 class SegmentationNetwork(nn.Module):
     """Check the arguments that all networks share and hold what is asked of every network.
 
-    The docstrings of the networks leave out the arguments that mean the same in all of them:
-
-    * in_channels: channels of the image.
-    * out_channels: channels of the main map.
-    * base_width: channels of the finest level; the channels of the other levels are multiples of
-      it.
-    * dropout: probability of dropping a channel before the last convolution while training. The
-      papers have none; repeated passes in training mode estimate epistemic uncertainty by it.
-    * deep_supervision: whether training mode returns the maps of the heads too. The parameters are
-      the same either way.
-
     A network maps images (B, in_channels, H, W) to logits (B, out_channels, H, W), the main map. In
     training mode with `deep_supervision` it returns (B, out_channels + edge_heads + mask_heads, H,
-    W): main map, edge heads, mask heads.
+    W): main map, edge heads, mask heads. Most networks refuse heights and widths that are not
+    multiples of `size_multiple` with a ValueError. The docstrings of the networks leave out what
+    means the same in all of them, the arguments `in_channels` and `out_channels` among it.
 
     Args:
-        base_width: see above.
-        dropout: see above.
+        base_width: channels of the finest level; those of the other levels are multiples of it.
+        dropout: probability of dropping a channel before the last convolution while training. The
+            papers have none; repeated passes in training mode estimate epistemic uncertainty by it.
         width_multiple: the base width is a multiple of it.
         size_multiple: height and width of an image are multiples of it.
         edge_heads: number of heads whose target is the edge.
         mask_heads: number of heads whose target is the mask.
-        deep_supervision: see above.
+        deep_supervision: whether training mode returns the maps of the heads too. The parameters
+            are the same either way.
 
     Raises:
         ValueError: if an argument is outside what is expected.

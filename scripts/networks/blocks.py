@@ -22,14 +22,7 @@ def initialise_convolutions(network: nn.Module) -> None:
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution without bias, batch normalisation; keeps the spatial size.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, H, W).
-        out_channels: channels of the output (B, out_channels, H, W).
-        kernel_size: (height, width) of the kernel, odd, or one number for both.
-        dilation: distance of the kernel's samples.
-    """
+    """Convolution without bias, batch normalisation; keeps the spatial size."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int] = 3, dilation: int = 1
@@ -41,14 +34,7 @@ class ConvNorm(nn.Sequential):
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, batch normalisation, ReLU ("CBR" of the papers); keeps the spatial size.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, H, W).
-        out_channels: channels of the output (B, out_channels, H, W).
-        kernel_size: odd.
-        bias: whether the convolution has a bias, which the normalisation makes idle while training.
-    """
+    """Convolution, batch normalisation, ReLU ("CBR" of the papers); keeps the spatial size."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, bias: bool = True) -> None:
         super().__init__(
@@ -59,26 +45,14 @@ class ConvBlock(nn.Sequential):
 
 
 class DoubleConv(nn.Sequential):
-    """Two 3x3 `ConvBlock`; keeps the spatial size.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, H, W).
-        channels: channels between the two.
-        out_channels: channels of the output (B, out_channels, H, W); `channels` unless given.
-    """
+    """Two 3x3 `ConvBlock`, `channels` between them, `out_channels` or as many at the end."""
 
     def __init__(self, in_channels: int, channels: int, out_channels: int | None = None) -> None:
         super().__init__(ConvBlock(in_channels, channels), ConvBlock(channels, out_channels or channels))
 
 
 class SeparableBlock(nn.Sequential):
-    """Depthwise 3x3 and pointwise convolution, batch normalisation, ReLU; keeps the spatial size.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, H, W).
-        out_channels: channels of the output (B, out_channels, H, W).
-        dilation: distance of the depthwise kernel's samples.
-    """
+    """Depthwise 3x3 and pointwise convolution, batch normalisation, ReLU; keeps the size."""
 
     def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
         super().__init__(
@@ -92,11 +66,6 @@ class ResidualBlock(nn.Module):
 
     The shortcut is the identity, or a strided 1x1 convolution with batch normalisation where the
     size or the number of channels changes.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, H, W).
-        out_channels: channels of the output (B, out_channels, H / stride, W / stride).
-        stride: stride of the first convolution, 1 or 2.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
@@ -126,11 +95,7 @@ UPSAMPLINGS = ("transposed", "bilinear")
 def make_upsampling(name: str, in_channels: int, out_channels: int) -> nn.Module:
     """Build what doubles height and width: (B, in_channels, H, W) to (B, out_channels, 2H, 2W).
 
-    Args:
-        name: "transposed", a 2x2 transposed convolution, or "bilinear", interpolation and a 1x1
-            convolution.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
+    It is a 2x2 "transposed" convolution or "bilinear" interpolation with a 1x1 convolution.
 
     Raises:
         ValueError: for another name.
@@ -147,23 +112,10 @@ def make_upsampling(name: str, in_channels: int, out_channels: int) -> nn.Module
 
 
 class UpBlock(nn.Module):
-    """One decoder level: upsampling by 2, concatenation with the skip, `DoubleConv`.
-
-    Args:
-        in_channels: channels of the coarser decoder map.
-        up_channels: channels after the upsampling.
-        skip_channels: channels of the encoder map of this level.
-        out_channels: channels of this decoder level.
-        upsampling: see `make_upsampling`.
-    """
+    """One decoder level: upsampling to `up_channels`, concatenation with the skip, `DoubleConv`."""
 
     def __init__(
-        self,
-        in_channels: int,
-        up_channels: int,
-        skip_channels: int,
-        out_channels: int,
-        upsampling: str = "transposed",
+        self, in_channels: int, up_channels: int, skip_channels: int, out_channels: int, upsampling: str = "transposed"
     ) -> None:
         super().__init__()
         self.up = make_upsampling(upsampling, in_channels, up_channels)

@@ -19,11 +19,8 @@ def register(name: str) -> Callable[[Constructor], Constructor]:
 
     A module of `scripts/networks/` is found by itself; nothing else has to be changed.
 
-    Args:
-        name: letters, digits and underscores.
-
     Raises:
-        ValueError: for another name, and for one that another network has.
+        ValueError: for other than letters, digits and underscores, and for another network's name.
     """
     if not name.isidentifier():
         raise ValueError(f"network name is {name!r}; expected: letters, digits and underscores")

@@ -34,9 +34,6 @@ def create_network(name: str, **arguments: Any) -> nn.Module:
         name: a name of `NETWORKS`, or "monai.networks.nets." and a class.
         **arguments: arguments of the network's constructor.
 
-    Returns:
-        The network, with `spec` {"name": ..., "arguments": {...}}.
-
     Raises:
         UserError: for an unknown name, and for arguments that the network does not take or JSON
             cannot hold.
@@ -49,11 +46,7 @@ def create_network(name: str, **arguments: Any) -> nn.Module:
 
 
 def constructor(name: str) -> Callable[..., nn.Module]:
-    """Return what builds the network of that name.
-
-    Raises:
-        UserError: for a name that is neither registered nor a class of `monai.networks.nets`.
-    """
+    """Return what builds a network; UserError for a name not registered and no class of MONAI."""
     if name in NETWORKS:
         return NETWORKS[name]
     found = getattr(monai.networks.nets, name.removeprefix(MONAI), None) if str(name).startswith(MONAI) else None
@@ -65,11 +58,7 @@ def constructor(name: str) -> Callable[..., nn.Module]:
 
 
 def name_of(network: Callable[..., nn.Module]) -> str:
-    """Return the name by which `constructor` finds a class.
-
-    Raises:
-        UserError: if it is neither registered nor a class of `monai.networks.nets`.
-    """
+    """Return the name by which `constructor` finds a class; UserError if it finds none."""
     for name, known in NETWORKS.items():
         if known is network:
             return name
@@ -83,15 +72,11 @@ def name_of(network: Callable[..., nn.Module]) -> str:
 
 
 def checked_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a spec that is safe to build and to write into a configuration.
-
-    Args:
-        spec: {"name": ..., "arguments": {...}}.
+    """Return a spec {"name", "arguments"} that is safe to build and to write into a config.
 
     Raises:
         UserError: for an unknown network, unknown or missing arguments, values that JSON cannot
-            hold, texts that a configuration would evaluate, and arguments that read files or
-            download.
+            hold, texts that a config would evaluate, and arguments that read files or download.
     """
     name, arguments = spec.get("name", ""), spec.get("arguments", {})
     try:

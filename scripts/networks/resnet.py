@@ -18,14 +18,12 @@ class ResNetEncoder(nn.Module):
     Args:
         depth: 34 or 50.
         in_channels: channels of the image.
-        base_width: channels of the stem, 64 in the paper. The stages have 1, 2, 4 and 8 times as
-            many with depth 34 and four times that with depth 50 (`channels`, stem first).
+        base_width: channels of the stem, 64 in the paper, a multiple of 4. The stages have 1, 2, 4
+            and 8 times as many with depth 34 and four times that with depth 50 (`channels`, stem
+            first).
         output_stride: size of the image over that of the last stage: 32, or 16 or 8, where the last
             one or two stages keep the size and have their 3x3 convolutions dilated by 2 and 4
             instead (Yu et al. 2017).
-
-    Raises:
-        ValueError: for a base width below 4 or that is not a multiple of 4.
     """
 
     def __init__(self, depth: int, in_channels: int, base_width: int, output_stride: int = 32) -> None:

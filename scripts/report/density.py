@@ -41,11 +41,7 @@ class HuHistogram:
         self._counts: NDArray[np.int64] = np.zeros(HIGHEST_HU - LOWEST_HU + 1, np.int64)
 
     def add(self, hu: NDArray[Any]) -> None:
-        """Count voxels, each rounded to 1 HU.
-
-        Args:
-            hu: finite values in HU, (N,).
-        """
+        """Count finite voxels in HU (N,), each rounded to 1 HU."""
         rounded = np.clip(np.rint(hu), LOWEST_HU, HIGHEST_HU).astype(np.int64)
         self._counts += np.bincount(rounded - LOWEST_HU, minlength=self._counts.size)
 
@@ -80,15 +76,11 @@ class HuHistogram:
 
 
 def density(histogram: HuHistogram, voxel_ml: float | None) -> dict[str, Any]:
-    """Describe the density of the infection.
-
-    Args:
-        histogram: HU of the infection's voxels.
-        voxel_ml: volume of a voxel in ml; None if unknown, then there are no volumes.
+    """Describe the density of the infection from the HU of its voxels, of `voxel_ml` each if known.
 
     Returns:
         {"statistics", "classes", "classes_name", "classes_source"}; percentages are of the
-        infection's voxels.
+        infection's voxels; without `voxel_ml` there are no volumes.
     """
     return {
         "statistics": histogram.statistics(),

@@ -16,33 +16,22 @@ from ..messages import printable
 from .profile import draw_profile
 from .wording import NOT_STATED, finding, grade, label, percent, size, words
 
-PAGES = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
+PAGES = Environment(loader=_TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 PAGES.filters |= {"grade": grade, "label": label, "percent": percent, "size": size, "words": words}
 
 
 def write_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path], path: str | os.PathLike[str]) -> Path:
-    """Write the page, complete or not at all.
+    """Write the page of a report, complete or not at all; return its path.
 
-    Args:
-        report: what `build_report` gives.
-        pictures: caption to PNG file; in the order shown.
-        path: the file to write.
-
-    Returns:
-        The path written.
+    `report` is what `build_report` gives, `pictures` holds caption and PNG file in order.
     """
     content = printable(render_report_html(report, pictures))
     return write_atomic(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
 
 
 def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
-    """Renders the page; arguments as for `write_report_html`."""
+    """Render the page; arguments as for `write_report_html`."""
     measures, findings, case = report["measures"], report["notes"], report["case"]
     settings = {**report["model"], **report["settings"]}
     settings |= {"out-of-distribution score": report["familiarity"] or NOT_STATED, "seconds": report["timings_s"]}

@@ -32,12 +32,9 @@ class LesionFinder:
         self._rows: list[NDArray[np.int64]] = []
 
     def add(self, z: int, infected: NDArray[np.bool_], lung: NDArray[np.uint8] | None) -> None:
-        """Add the next slice with infection.
+        """Add the next slice with infection (X, Y); indices `z` rise from call to call.
 
-        Args:
-            z: index of the slice, larger than that of the slice before.
-            infected: (X, Y).
-            lung: (X, Y), 0 none, 1 right, 2 left; None if unknown.
+        `lung` is 0 none, 1 right, 2 left; None if unknown.
         """
         parts, count = ndimage.label(infected, _ALL_NEIGHBOURS)
         x, y = np.nonzero(parts)
@@ -65,9 +62,8 @@ class LesionFinder:
     def table(self) -> dict[str, Counts]:
         """Return one entry per lesion, the largest first.
 
-        Returns:
-            Columns "voxels", "sum_x", "sum_y", "sum_z" (sums of indices), "right", "left" (voxels
-            in each lung), "first_z", "last_z".
+        The columns are "voxels", "sum_x", "sum_y", "sum_z" (sums of indices), "right", "left"
+        (voxels in each lung), "first_z", "last_z".
         """
         nodes = np.concatenate([np.zeros((0, 6), np.int64), *self._rows])
         edges = np.concatenate([np.zeros((0, 2), np.int64), *self._edges])
@@ -84,7 +80,7 @@ class LesionFinder:
 
 
 def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, lungs_known: bool) -> dict[str, Any]:
-    """Describe the lesions that were found.
+    """Describe the lesions that were found, from large to small.
 
     Args:
         finder: every slice with infection was added to it.
@@ -93,9 +89,9 @@ def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, l
         lungs_known: whether the side of a lesion can be stated.
 
     Returns:
-        {"connectivity", "lesion_count", "listed_count", "largest_voxels", "largest_ml", "lesions"},
-        the lesions from large to small. The centroid is an index along left, posterior, superior
-        from 0; the first and the last slice are counted from 1.
+        {"connectivity", "lesion_count", "listed_count", "largest_voxels", "largest_ml", "lesions"}.
+        A centroid is an index along left, posterior, superior from 0; the first and the last slice
+        are counted from 1.
     """
     table = finder.table()
     sizes = table["voxels"]

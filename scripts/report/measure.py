@@ -53,8 +53,7 @@ def measure_infection(
     Args:
         slices: gives the axial slice z in HU, (X, Y); None if the values are not HU. Called for
             slices with infection only, in rising order.
-        mask: infection wherever above 0, (X, Y, Z), in LPS order: x to the patient's left, y to
-            posterior, z to superior.
+        mask: infection wherever above 0, (X, Y, Z), in LPS order; ValueError for other shapes.
         spacing: voxel size along x, y, z in mm; None if unknown.
         lungs: the lungs on the same grid; None if there are none.
         least_slice_share: minimum fraction of a slice that is infected where the slice counts as
@@ -63,9 +62,6 @@ def measure_infection(
     Returns:
         {"voxel_size", "infection", "lungs", "severity", "lesions", "density", "slice_profile"}:
         numbers, words and lists that JSON can hold. The unit of a number is the end of its key.
-
-    Raises:
-        ValueError: if the mask is not a volume.
     """
     if mask.ndim != 3:
         raise ValueError(f"mask must be (X, Y, Z); got shape {mask.shape}")

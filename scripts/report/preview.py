@@ -45,20 +45,13 @@ def draw_preview(
     top.
 
     Args:
-        image: HU, (X, Y, Z) or one slice (X, Y), in LPS order: x to the patient's left, y to
-            posterior, z to superior.
-        mask: infection wherever above 0, of the same shape; outlined.
+        image: HU, (X, Y, Z) or one slice (X, Y), in LPS order.
+        mask: infection wherever above 0, of the same shape; outlined. ValueError for other shapes.
         path: the PNG file to write.
         truth: the reference mask; outlined in a second colour.
         spacing: voxel size along x, y, z in mm; None if unknown, then proportions are not claimed.
         title: what the picture is of, such as the case's name.
         least_slice_share: see `measure_infection`.
-
-    Returns:
-        The path written.
-
-    Raises:
-        ValueError: if the shapes differ or are not those of a volume or a slice.
     """
     from matplotlib.lines import Line2D
 

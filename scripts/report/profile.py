@@ -17,15 +17,11 @@ _STYLE_LOCK = Lock()  # matplotlib's settings are those of the whole process
 
 
 def draw_profile(profile: Mapping[str, Any]) -> str:
-    """Draw infected area, and lung area behind it where it is known, per axial slice.
+    """Draw infected area, and lung area behind it where it is known, per axial slice, as <svg>.
 
-    Args:
-        profile: the slice profile that `measure_infection` gives; area in square centimetres where
-            the voxel size is known, else in voxels.
-
-    Returns:
-        The element <svg>: text is text, colours are those of the page, equal profiles give equal
-        drawings.
+    Of a profile that `measure_infection` gives, areas are in square centimetres where the voxel
+    size is known, else in voxels. Text is text, colours are those of the page, equal profiles give
+    equal drawings.
     """
     from matplotlib import style
     from matplotlib.figure import Figure

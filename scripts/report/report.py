@@ -24,12 +24,7 @@ _DIGITS = 6
 
 
 def describe_model(segmenter: Segmenter) -> dict[str, Any]:
-    """Describe the weights and the operating point; of the weights' path only the name.
-
-    Returns:
-        {"version", "weights", "weights_sha256", "network", "preprocessing", "operating_point",
-        "backend", "synthetic", "trained_on"}.
-    """
+    """Describe the weights, of whose path only the name, and the operating point."""
     metadata = segmenter.metadata
     data = metadata["data"]
     return {

@@ -19,13 +19,7 @@ _GRADES = ("none", "minimal", "mild", "moderate", "severe", "critical")
 
 
 def grade(percent: float) -> dict[str, Any]:
-    """Grades the infected percentage of a lung, or of both.
-
-    Args:
-        percent: in [0, 100].
-
-    Returns:
-        {"grade_of_5": 0 to 5, "category": in a word}.
+    """Grade the infected percentage of a lung, or of both: 0 to 5 and a word.
 
     >>> [grade(value)["grade_of_5"] for value in (0, 0.01, 5, 25, 25.1, 49.9, 50, 75, 75.1, 100)]
     [0, 1, 2, 2, 3, 3, 4, 4, 5, 5]
@@ -35,14 +29,11 @@ def grade(percent: float) -> dict[str, Any]:
 
 
 def severity(percents: Mapping[str, float | None], reason: str | None) -> dict[str, Any]:
-    """Grades both lungs together and each lung.
+    """Grade both lungs together and each lung.
 
     Args:
         percents: infected percentage per part, "total", "right", "left"; None where it is unknown.
         reason: why nothing can be graded; None if it can.
-
-    Returns:
-        {"scale", "source", "caution", "grades": {part: `grade` or None} or None, "reason"}.
     """
     grades = None
     if reason is None:

@@ -50,12 +50,9 @@ def percent(value: float | None) -> str:
 
 
 def size(found: Mapping[str, Any], name: str, ml: str = "") -> str:
-    """Write a volume in ml where it is known, else in voxels.
+    """Write the size of `name` in ml where `found` holds it, else in voxels.
 
-    Args:
-        found: holds the key `name`_voxels and, where the volume is known, `ml`.
-        name: what the size is of.
-        ml: key of the volume; `name`_ml unless given.
+    `ml` is the key of the volume, `name`_ml unless given.
     """
     volume = found.get(ml or f"{name}_ml")
     if volume is None:

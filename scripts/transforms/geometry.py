@@ -26,11 +26,7 @@ SIZE_STEP = 16
 
 
 def check_size(size: int, name: str = "spatial_size") -> None:
-    """Refuse an edge length in pixels that networks cannot halve as often as they do.
-
-    Raises:
-        UserError: with what `name` is and what is expected.
-    """
+    """Raise UserError for an edge length that networks cannot halve as often as they do."""
     if size < SIZE_STEP or size % SIZE_STEP:
         raise UserError(f"{name} is {size}; expected: multiples of {SIZE_STEP}, which the networks can halve")
 
@@ -38,12 +34,8 @@ def check_size(size: int, name: str = "spatial_size") -> None:
 def scale_range(augment_scale: Sequence[float]) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the `scale_range` of MONAI's affine augmentation for both axes; it counts from 1.
 
-    Args:
-        augment_scale: smallest and largest part of the slice's edge length that augmentation shows;
-            below 1 it looks closer.
-
-    Raises:
-        UserError: if these are no such pair.
+    `augment_scale` is the smallest and the largest part of the slice's edge length that
+    augmentation shows; below 1 it looks closer. UserError if these are no such pair.
 
     >>> scale_range([0.5, 1.25])
     ((-0.5, 0.25), (-0.5, 0.25))
@@ -59,11 +51,9 @@ def scale_range(augment_scale: Sequence[float]) -> tuple[tuple[float, float], tu
 
 
 class ResizeSlicesd(MapTransform, InvertibleTransform):
-    """Resizes slices bilinearly in plane, each by itself; can be inverted, bilinearly too.
+    """Resize slices of volumes (1, X, Y, Z), float, bilinearly in plane to size x size pixels.
 
-    Args:
-        keys: volumes (1, X, Y, Z), float.
-        size: edge length of the result in pixels, see `check_size`.
+    Each slice is resized by itself; the inverse is bilinear, too. See `check_size` for sizes.
     """
 
     def __init__(self, keys: KeysCollection, size: int) -> None:
@@ -104,23 +94,15 @@ def _scaled(affine: Tensor, before: Sequence[int], after: Sequence[int]) -> Tens
 
 
 class EnsureVolumed(MapTransform):
-    """Brings channel-first images to (1, X, Y, Z).
+    """Bring channel-first images and labels, as `LoadImaged` gives them, to (1, X, Y, Z).
 
     A picture (1, W, H) gets one slice and the affine of a radiological display, so that orienting
     it to LPS changes nothing; its metadata say `picture: True`. A two-dimensional scan gets one
     slice.
-
-    Args:
-        keys: images and labels as `LoadImaged` gives them, channel first.
-        allow_missing_keys: whether an item may lack a key.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with volumes.
-
-        Raises:
-            UserError: for several channels or time points, and for an empty image.
-        """
+        """Return the item with volumes; UserError for several channels and for an empty image."""
         item = dict(data)
         for key in self.key_iterator(item):
             item[key] = _as_volume(item[key])
@@ -128,15 +110,10 @@ class EnsureVolumed(MapTransform):
 
 
 class BelongsToImaged(MapTransform):
-    """Refuses a label or mask whose voxels are not those of its image, stored in whatever order.
+    """Refuse a label or mask whose voxels are not those of its image, stored in whatever order.
 
-    Both are looked at as their files hold them, so that the image may have been cropped or resized
-    meanwhile.
-
-    Args:
-        keys: what has just been loaded, after `EnsureVolumed`.
-        image_key: the image, loaded before.
-        allow_missing_keys: whether an item may lack a key.
+    It stands behind `EnsureVolumed`. Image and label are looked at as their files hold them, so
+    that the image may have been cropped or resized meanwhile.
     """
 
     def __init__(self, keys: KeysCollection, image_key: str, allow_missing_keys: bool = False) -> None:
@@ -144,11 +121,7 @@ class BelongsToImaged(MapTransform):
         self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item as it is.
-
-        Raises:
-            UserError: see `check_belongs`.
-        """
+        """Return the item as it is; UserError as `check_belongs`."""
         item = dict(data)
         for key in self.key_iterator(item):
             check_belongs(_stored_grid(item[key], str(key)), _stored_grid(item[self.image_key], self.image_key))

@@ -34,13 +34,7 @@ EXPECTED = "expected: HU, or --intensity window:LO,HI for values that an export 
 
 
 def parse_intensity(intensity: str) -> str | tuple[float, float]:
-    """Read an intensity setting.
-
-    Args:
-        intensity: "auto", "hu" or "window:LO,HI" with LO < HI in HU.
-
-    Returns:
-        "auto", "hu" or (LO, HI).
+    """Read an intensity setting: "auto", "hu", or "window:LO,HI" as (LO, HI) with LO < HI in HU.
 
     Raises:
         UserError: if it is none of these.
@@ -62,20 +56,12 @@ def parse_intensity(intensity: str) -> str | tuple[float, float]:
 
 @dataclass(frozen=True)
 class ValueRange:
-    """What is known about the stored values of a scan; ranges of its parts are added with `|`.
+    """What is known about the stored values of a scan; ranges of its parts are added with `|`."""
 
-    Attributes:
-        low: lowest finite value.
-        high: highest finite value.
-        low_above_padding: lowest value of at least -1024.
-        not_finite: number of values that are NaN or infinite.
-        count: number of values.
-    """
-
-    low: float = math.inf
-    high: float = -math.inf
-    low_above_padding: float = math.inf
-    not_finite: int = 0
+    low: float = math.inf  # lowest finite value
+    high: float = -math.inf  # highest finite value
+    low_above_padding: float = math.inf  # lowest value of at least -1024
+    not_finite: int = 0  # values that are NaN or infinite
     count: int = 0
 
     @classmethod
@@ -92,31 +78,19 @@ class ValueRange:
 
     def __or__(self, other: ValueRange) -> ValueRange:
         """Return the range of both parts."""
-        return ValueRange(
-            min(self.low, other.low),
-            max(self.high, other.high),
-            min(self.low_above_padding, other.low_above_padding),
-            self.not_finite + other.not_finite,
-            self.count + other.count,
-        )
+        above = min(self.low_above_padding, other.low_above_padding)
+        counts = self.not_finite + other.not_finite, self.count + other.count
+        return ValueRange(min(self.low, other.low), max(self.high, other.high), above, *counts)
 
 
 @dataclass(frozen=True)
 class HounsfieldMap:
-    """How stored values become HU.
+    """How stored values become HU."""
 
-    Attributes:
-        window: (LO, HI) in HU that 0 and `top` stand for; None: values are HU.
-        top: highest stored value of a windowed export, 1 or 255.
-        remarks: what was assumed or mended, a sentence each.
-        padding: what lies around the reconstruction circle and becomes air, if it is not as dark as
-            air already.
-    """
-
-    window: tuple[float, float] | None = None
-    top: float = 255.0
-    remarks: tuple[str, ...] = ()
-    padding: Padding | None = None
+    window: tuple[float, float] | None = None  # HU that 0 and `top` stand for; None: values are HU
+    top: float = 255.0  # highest stored value of a windowed export, 1 or 255
+    remarks: tuple[str, ...] = ()  # what was assumed or mended, a sentence each
+    padding: Padding | None = None  # lies around the reconstruction circle, lighter than air; becomes air
 
     def __call__(self, values: Tensor) -> Tensor:
         """Map float values (X, Y), or volumes (C, X, Y, Z) slice by slice, to HU.
@@ -210,18 +184,11 @@ def _check_finite(found: ValueRange, name: str) -> list[str]:
 
 
 def to_hounsfield(
-    values: Tensor,
-    intensity: str = "auto",
-    picture: bool = False,
-    name: str = "image",
-    named: Padding | None = None,
+    values: Tensor, intensity: str = "auto", picture: bool = False, name: str = "image", named: Padding | None = None
 ) -> Tensor:
-    """Map the stored values of a whole scan to HU; see `plan_hounsfield`, whose remarks are logged.
+    """Map the stored values of a scan to HU, float32, >= -1024 unless a window says otherwise.
 
-    Padding that the scan's header names is `named`.
-
-    Returns:
-        HU, float32, the same shape, >= -1024 unless a window says otherwise.
+    See `plan_hounsfield`, whose remarks are logged. `named` is padding that the header names.
     """
     values = values.float()
     padding = None
@@ -238,12 +205,7 @@ def to_hounsfield(
 
 
 class IntensityGuardd(MapTransform):
-    """Apply `to_hounsfield` to dictionaries; an item's own "intensity" comes first.
-
-    Args:
-        keys: images to map to HU.
-        intensity: see `to_hounsfield`.
-    """
+    """Apply `to_hounsfield` to images; an item's own "intensity" comes first."""
 
     def __init__(self, keys: KeysCollection, intensity: str = "auto") -> None:
         super().__init__(keys)
@@ -268,9 +230,7 @@ class IntensityGuardd(MapTransform):
 class SliceZScored(MapTransform):
     """Apply the per-slice z-score (x - mean) / (std + 1e-8) with the population SD.
 
-    Args:
-        keys: images (C, X, Y) or (C, X, Y, Z); a slice is everything that shares a channel and a Z
-            index.
+    Of images (C, X, Y) or (C, X, Y, Z) a slice is what shares a channel and a Z index.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -282,7 +242,7 @@ class SliceZScored(MapTransform):
 
 
 class RandWindowd(MapTransform, RandomizableTransform):
-    """Scales HU from a window with jittered bounds to [0, 1] and clips.
+    """Scale HU from a window with jittered bounds to [0, 1] and clip.
 
     2-D images in public data sets were windowed by unknown hands. A network that saw many windows
     is less bound to one.
@@ -290,19 +250,13 @@ class RandWindowd(MapTransform, RandomizableTransform):
     Args:
         keys: images in HU.
         window: (LO, HI) in HU.
-        jitter: largest shift of either bound, as a fraction of the window's width, in [0, 0.5).
+        jitter: largest shift of either bound, as a fraction of the window's width, in [0, 0.5);
+            ValueError for others.
         prob: probability of the jitter; `steady`, the step without it, runs otherwise.
-
-    Raises:
-        ValueError: if a jitter could turn the window round.
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        window: Sequence[float] = DEFAULT_WINDOW,
-        jitter: float = 0.0,
-        prob: float = 1.0,
+        self, keys: KeysCollection, window: Sequence[float] = DEFAULT_WINDOW, jitter: float = 0.0, prob: float = 1.0
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob=prob)

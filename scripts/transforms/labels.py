@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,10 +39,6 @@ class InfectionMaskd(MapTransform):
 
     An item with "KEY_scale" has a soft mask, such as a network's probabilities: its values over
     that scale.
-
-    Args:
-        keys: labels, any shape.
-        allow_missing_keys: whether an item may lack a key.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -53,21 +49,12 @@ class InfectionMaskd(MapTransform):
             if scale is not None:
                 item[key] = (label.float() / scale).clamp(0, 1)
                 continue
-            mask = is_code(label, codes) if codes else label > CODE_TOLERANCE
-            item[key] = mask.float()
+            item[key] = (is_code(label, codes) if codes else label > CODE_TOLERANCE).float()
         return item
 
 
 def class_numbers(codes: Tensor, name: str) -> Tensor:
-    """Return the classes 0, 1, 2 of stored codes, with the type and shape of these.
-
-    Args:
-        codes: values of a multi-class label, any shape.
-        name: what a message calls the label.
-
-    Raises:
-        UserError: for a code that is not in `CLASS_CODES`.
-    """
+    """Return the classes 0, 1, 2 of stored codes, in their type; UserError for other codes."""
     classes = torch.zeros_like(codes)
     known = torch.zeros_like(codes, dtype=torch.bool)
     for code, number in CLASS_CODES.items():
@@ -94,15 +81,10 @@ class ClassNumbersd(MapTransform):
 
 
 def inner_edge(mask: Tensor) -> Tensor:
-    """Pixels of the mask with a neighbour (of 8) outside: g - erosion of g by 3x3.
+    """Return the pixels of masks (B, 1, H, W) in {0, 1} with a neighbour (of 8) outside.
 
-    Outside of the image nothing is background, so a lesion cut by the border has no edge there.
-
-    Args:
-        mask: (B, 1, H, W), values in {0, 1}.
-
-    Returns:
-        The same shape, values in {0, 1}.
+    These are g - erosion of g by 3x3. Outside of the image nothing is background, so a lesion cut
+    by the border has no edge there.
     """
     return mask - _erode(mask)
 
@@ -133,27 +115,17 @@ def _erode(mask: Tensor) -> Tensor:
     return 1 - F.max_pool2d(1 - mask, kernel_size=3, stride=1, padding=1)
 
 
-EDGE_METHODS: dict[str, Callable[[Tensor], Tensor]] = {
-    "inner": inner_edge,
-    "gradient": gradient_edge,
-    "canny": canny_edge,
-    "sobel": sobel_edge,
-}
+EDGE_METHODS = {"inner": inner_edge, "gradient": gradient_edge, "canny": canny_edge, "sobel": sobel_edge}
 
 
 class EdgeLabeld(MapTransform):
-    """Append the edge of a mask as its second channel.
+    """Append the edge of a mask (1, H, W), values in [0, 1], as its second channel.
 
     It belongs last in a chain: the edge is that of the mask as resized and augmented, one pixel
     wide at the network's resolution. The paper generates edges "from the segmentation mask" and
     says no more. A soft mask has the edge of where it reaches 0.5.
 
-    Args:
-        keys: masks (1, H, W), values in [0, 1].
-        method: "inner" (default), "gradient", "canny" or "sobel", see the functions of these names.
-
-    Raises:
-        ValueError: for an unknown method.
+    `method` is one of `EDGE_METHODS`, see the functions of these names; ValueError for others.
     """
 
     def __init__(self, keys: KeysCollection, method: str = "inner") -> None:

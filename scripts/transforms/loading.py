@@ -19,11 +19,7 @@ from ..io.monai_reader import ScanReader
 class LoadScand(LoadImaged):
     """`LoadImaged` with the bundle's readers, channel first.
 
-    Args:
-        keys: paths of scans, or of labels.
-        labels: whether the files are labels: a palette image is then read by its indices, not by
-            its grey values.
-        allow_missing_keys: whether an item may lack a key.
+    Of `labels`, a palette image is read by its indices, not by its grey values.
     """
 
     def __init__(self, keys: KeysCollection, labels: bool = False, allow_missing_keys: bool = False) -> None:
@@ -33,11 +29,7 @@ class LoadScand(LoadImaged):
             self.register(reader)
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
-        """Return the item with images in place of paths.
-
-        Raises:
-            UserError: if a file cannot be read.
-        """
+        """Return the item with images in place of paths; UserError if a file cannot be read."""
         try:
             return dict(super().__call__(data, reader))
         except (OSError, EOFError, ValueError, RuntimeError, zlib.error, ImageFileError) as error:

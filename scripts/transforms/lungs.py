@@ -33,14 +33,10 @@ network."""
 
 
 class FindLungsd(MapTransform):
-    """Give a scan a lung mask on its own grid: a given one, or one from thresholds.
+    """Give a scan in HU, canonical orientation, a lung mask: a given one, or one from thresholds.
 
     Where the lungs that are found are not plausible (a picture, a part of a chest), the mask covers
     the whole scan and the log says why: infection that is masked away cannot be found any more.
-
-    Args:
-        keys: the scan in HU, canonical orientation.
-        lung_key: the mask, which may be absent.
     """
 
     def __init__(self, keys: str, lung_key: str) -> None:
@@ -48,7 +44,7 @@ class FindLungsd(MapTransform):
         self.lung_key = lung_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the mask (1, X, Y, Z), float32 in {0, 1}.
+        """Return the item with the mask (1, X, Y, Z), float32 in {0, 1}, on the scan's grid.
 
         Raises:
             UserError: if a given mask is empty or lies on another grid.
@@ -61,12 +57,7 @@ class FindLungsd(MapTransform):
 
 
 class LungsOnlyd(MapTransform):
-    """Sets what lies outside of the lungs to `OUTSIDE_HU`.
-
-    Args:
-        keys: scans in HU.
-        lung_key: a mask of the same size; it leaves the item.
-    """
+    """Set what lies outside of a lung mask, which leaves the item, to `OUTSIDE_HU`."""
 
     def __init__(self, keys: str, lung_key: str) -> None:
         super().__init__(keys)
@@ -82,7 +73,7 @@ class LungsOnlyd(MapTransform):
 
 
 class FindBoxd(MapTransform):
-    """Finds the box around the lungs of a scan; a picture's is the whole of it.
+    """Find the box around the lungs of a scan in HU in LPS; a picture's is the whole of it.
 
     Where the lungs are not plausible (a part of a chest, one slice), it is the box around the body,
     and the log says why. Lung masks that come with a scan are not looked at: a new scan has none.
@@ -90,10 +81,8 @@ class FindBoxd(MapTransform):
     asked for last: an experiment evaluates the same scans again and again, a server sees new ones
     for weeks.
 
-    Args:
-        keys: the scan in HU, canonical orientation.
-        box_key: where the box goes, int (3, 3): first voxel, the one after the last, and how many
-            there are, along x, y, z.
+    The box under `box_key` is int (3, 3): first voxel, the one after the last, and how many there
+    are, along x, y, z.
     """
 
     _known: ClassVar[OrderedDict[bytes, Box]] = OrderedDict()
@@ -109,9 +98,7 @@ class FindBoxd(MapTransform):
             image = item[key]
             shape = (image.shape[1], image.shape[2], image.shape[3])
             box = whole(shape) if image.meta.get("picture", False) else self._find(image)
-            item[self.box_key] = np.array(
-                [(side.start, side.stop, size) for side, size in zip(box, shape, strict=True)]
-            )
+            item[self.box_key] = np.array([(one.start, one.stop, size) for one, size in zip(box, shape, strict=True)])
         return item
 
     def _find(self, image: MetaTensor) -> Box:
@@ -129,12 +116,9 @@ class FindBoxd(MapTransform):
 
 
 class CropToBoxd(MapTransform, InvertibleTransform):
-    """Crop slices to a box; the inverse sets everything beyond the box to 0.
+    """Crop slices of volumes (1, X, Y, Z), canonical orientation, to the box of `FindBoxd`.
 
-    Args:
-        keys: volumes (1, X, Y, Z), canonical orientation.
-        box_key: the box, see `FindBoxd`.
-        allow_missing_keys: whether an item may lack a key.
+    The inverse sets everything beyond the box to 0.
     """
 
     def __init__(self, keys: KeysCollection, box_key: str, allow_missing_keys: bool = False) -> None:
@@ -142,11 +126,7 @@ class CropToBoxd(MapTransform, InvertibleTransform):
         self.box_key = box_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the slices cropped.
-
-        Raises:
-            UserError: if a volume does not lie on the scan's grid.
-        """
+        """Return the item with the slices cropped; UserError for another grid than the scan's."""
         item = dict(data)
         box = convert_to_numpy(item[self.box_key])
         (left, right, _), (front, back, _), _ = box.tolist()
@@ -173,12 +153,7 @@ class CropToBoxd(MapTransform, InvertibleTransform):
 
 
 class EmptyBeyondBoxd(MapTransform):
-    """Sets slices beyond a box to 0, as the inverse of `CropToBoxd` does, where there is one.
-
-    Args:
-        keys: volumes (1, X, Y, Z).
-        box_key: the box, see `FindBoxd`.
-    """
+    """Set slices beyond a box, if there is one, to 0, as the inverse of `CropToBoxd` does."""
 
     def __init__(self, keys: KeysCollection, box_key: str) -> None:
         super().__init__(keys)

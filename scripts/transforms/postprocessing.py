@@ -65,10 +65,8 @@ class Probabilities(Compose):
 class ScanProbabilities(Compose):
     """Turn logits into probabilities (1, X, Y, Z) on the scan's grid, in its stored orientation.
 
-    The resize is inverted bilinearly, slice by slice because the slices keep their number.
-
-    Args:
-        preprocessing: what made the network's input from the scan.
+    The resize of `preprocessing`, which made the network's input, is inverted bilinearly, slice by
+    slice because the slices keep their number.
     """
 
     def __init__(self, preprocessing: InvertibleTransform) -> None:
@@ -79,10 +77,8 @@ class ScanProbabilities(Compose):
 class EvaluationOutput(Compose):
     """Turn logits into probabilities on the grid of the metrics, in canonical orientation.
 
-    Args:
-        preprocessing: what made the network's input from the scan.
-        grid: "scan", or "network" for the paper's 256 x 256. Voxels beyond the field of view in
-            plane exist on the scan's grid only; slices beyond it hold no prediction on either.
+    The `grid` is "scan", or "network" for the paper's 256 x 256. Voxels beyond the field of view in
+    plane exist on the scan's grid only; slices beyond it hold no prediction on either.
     """
 
     def __init__(self, preprocessing: InvertibleTransform, grid: str) -> None:
@@ -96,8 +92,7 @@ class EvaluationOutput(Compose):
 class ClassMaps(Compose):
     """Turn multi-class logits (3, ...) into one binary map per class, by the largest probability.
 
-    Args:
-        probabilities: from logits to probabilities, on the grid on which they are compared.
+    `probabilities` turns logits into probabilities, on the grid on which they are compared.
     """
 
     def __init__(self, probabilities: Transform) -> None:
@@ -105,15 +100,11 @@ class ClassMaps(Compose):
 
 
 def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm3: float) -> NDArray[np.uint8]:
-    """Remove connected lesions below a volume; voxels that touch at a corner are connected.
+    """Remove lesions below a volume from a mask (X, Y, Z) in {0, 1}, which itself stays as it is.
 
-    Works within the box around the infection, so a large scan with little infection needs little
-    memory.
-
-    Args:
-        mask: (X, Y, Z) in {0, 1}; stays as it is.
-        voxel_mm3: volume of a voxel.
-        smallest_mm3: the smallest volume that stays; 0 keeps every lesion.
+    Voxels that touch at a corner are connected. The work is done within the box around the
+    infection, so a large scan with little infection needs little memory. A smallest volume of 0
+    keeps every lesion.
     """
     if smallest_mm3 <= 0 or not mask.any():
         return mask
@@ -128,10 +119,6 @@ class SmallLesionsRemovedd(MapTransform):
     """Apply `without_small_lesions` to masks (1, X, Y, Z) on the scan's grid.
 
     A 2-D image has no voxel size, and its mask stays as it is.
-
-    Args:
-        keys: the masks.
-        smallest_mm3: see `without_small_lesions`.
     """
 
     def __init__(self, keys: str, smallest_mm3: float = 0.0) -> None:
@@ -158,26 +145,16 @@ class InfectionMask(Compose):
     Args:
         preprocessing: what made the network's input from the scan.
         threshold: decision threshold in (0, 1); text from a form is read as well.
-        smallest_lesion_mm3: see `SmallLesionsRemovedd`.
+        smallest_lesion_mm3: see `without_small_lesions`.
 
     Raises:
         UserError: if the threshold or the smallest lesion lies outside of what makes sense.
     """
 
     def __init__(
-        self,
-        preprocessing: InvertibleTransform,
-        threshold: float | str = 0.5,
-        smallest_lesion_mm3: float | str = 0.0,
+        self, preprocessing: InvertibleTransform, threshold: float | str = 0.5, smallest_lesion_mm3: float | str = 0.0
     ) -> None:
         probability = number("threshold", threshold, "a probability between 0 and 1", lambda value: 0 < value < 1)
         smallest = number("smallest_lesion_mm3", smallest_lesion_mm3, "mm3, 0 or more", lambda value: value >= 0)
-        super().__init__(
-            [
-                ScanProbabilities(preprocessing),
-                AsDiscreted(PRED, threshold=probability),
-                CastToTyped(PRED, dtype=torch.uint8),
-                ToDeviced(PRED, "cpu"),
-                SmallLesionsRemovedd(PRED, smallest),
-            ]
-        )
+        mask = [AsDiscreted(PRED, threshold=probability), CastToTyped(PRED, dtype=torch.uint8), ToDeviced(PRED, "cpu")]
+        super().__init__([ScanProbabilities(preprocessing), *mask, SmallLesionsRemovedd(PRED, smallest)])

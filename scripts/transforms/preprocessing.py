@@ -51,11 +51,7 @@ def resize_mask(key: str, size: int) -> Transform:
 
 
 def image_grid(
-    size: int,
-    intensity: str = "auto",
-    lung_only: bool = False,
-    field_of_view: str = "scan",
-    given_lungs: bool = False,
+    size: int, intensity: str = "auto", lung_only: bool = False, field_of_view: str = "scan", given_lungs: bool = False
 ) -> list[Transform]:
     """Return the steps from a path under "image" to HU (1, size, size, Z).
 
@@ -81,30 +77,18 @@ def image_grid(
 
 
 def network_input(window: Sequence[float], z_score: bool = True) -> list[Transform]:
-    """Return the steps from HU to what the network sees.
-
-    Args:
-        window: (LO, HI) in HU, scaled to [0, 1] and clipped.
-        z_score: whether the per-slice z-score follows.
-    """
+    """Return the steps from HU to what the network sees: [0, 1] from a window (LO, HI), z-score."""
     low, high = window
     scaled = ScaleIntensityRanged(IMAGE, a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)
     return [scaled, *([SliceZScored(IMAGE)] if z_score else [])]
 
 
 class Preprocessing(Compose):
-    """All steps, for whole scans (1, X, Y, Z).
+    """All steps, for whole scans (1, X, Y, Z); arguments as `image_grid` and `network_input`.
 
-    Args:
-        size: see `image_grid`.
-        window: see `network_input`.
-        intensity: see `image_grid`.
-        label_grid: "network" resizes a label with the image; "scan" leaves it on the scan's own
-            grid; "none" reads the image alone, and no lung mask beside it.
-        z_score: see `network_input`.
-        lung_only: see `image_grid`.
-        field_of_view: see `image_grid`; probabilities that are brought back to the scan are 0
-            outside of it.
+    A `label_grid` "network" resizes a label with the image; "scan" leaves it on the scan's own
+    grid; "none" reads the image alone, and no lung mask beside it. Probabilities that are brought
+    back to the scan are 0 outside of the field of view.
     """
 
     def __init__(

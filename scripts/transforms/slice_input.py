@@ -37,17 +37,11 @@ def z_score(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SliceInput:
-    """What makes a network's input of one slice, a function from HU (X, Y) to (size, size).
+    """Make a network's input of one slice, a function from HU (X, Y) to (size, size)."""
 
-    Attributes:
-        size: edge length of the network's input in pixels.
-        window: (LO, HI) in HU.
-        z_score: false leaves the z-score out.
-    """
-
-    size: int
-    window: tuple[float, float]
-    z_score: bool = True
+    size: int  # edge length of the network's input in pixels
+    window: tuple[float, float]  # (LO, HI) in HU
+    z_score: bool = True  # false leaves the z-score out
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> SliceInput:
@@ -63,17 +57,13 @@ class SliceInput:
 
 
 def each_slice(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply a change to every slice (X, Y) by itself, each contiguous in memory.
+    """Apply a change (X, Y) to (X', Y') to every slice by itself, each contiguous in memory.
 
     A slice's result must not depend on how many slices there are or how they lie. Then a streamed
     scan gives the same bits as a scan that is held as a whole.
 
-    Args:
-        image: (C, X, Y) or (C, X, Y, Z).
-        change: from (X, Y) to (X', Y').
-
     Returns:
-        (C, X', Y') or (C, X', Y', Z); metadata are those of the image.
+        (C, X', Y') of an image (C, X, Y), (C, X', Y', Z) of one (C, X, Y, Z), with its metadata.
     """
     plain = image.as_tensor() if isinstance(image, MetaTensor) else image
     stack = plain[..., None] if plain.ndim == 3 else plain

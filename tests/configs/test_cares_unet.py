@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from scripts.losses.dice_cross_entropy import DiceCrossEntropyLoss
-from scripts.networks.cares.cares_unet import CAResUNet
+from scripts.networks.cares_unet import CAResUNet
 from scripts.training.ranger import Ranger
 from tests.bundle_runner import NARROW, run_bundle
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from py_sod_metrics import Emeasure
 
-from scripts.metrics.enhanced_alignment import e_measure
+from scripts.metrics.functional import e_measure
 
 
 def brute_force(prob: np.ndarray, target: np.ndarray) -> float:

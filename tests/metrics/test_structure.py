@@ -7,7 +7,7 @@ import pytest
 import torch
 from py_sod_metrics import Smeasure
 
-from scripts.metrics.structure import s_measure
+from scripts.metrics.functional import s_measure
 
 
 def ssim(x: np.ndarray, y: np.ndarray) -> float:

@@ -7,6 +7,8 @@ description of their model.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -23,9 +25,6 @@ class DenseAtrousConvolution(nn.Module):
 
     One 3x3 convolution for each of the dilations 1, 3 and 5 and one 1x1 convolution serve all
     branches.
-
-    Args:
-        channels: channels of input and output.
     """
 
     def __init__(self, channels: int) -> None:
@@ -39,19 +38,13 @@ class DenseAtrousConvolution(nn.Module):
         """Map (B, channels, h, w) to the same shape."""
         near = self.near(x)
         middle = self.middle(near)
-        first = torch.relu(near)
-        second = torch.relu(self.point(self.middle(x)))
-        third = torch.relu(self.point(middle))
-        fourth = torch.relu(self.point(self.far(middle)))
+        first, second = torch.relu(near), torch.relu(self.point(self.middle(x)))
+        third, fourth = torch.relu(self.point(middle)), torch.relu(self.point(self.far(middle)))
         return x + first + second + third + fourth
 
 
 class ResidualMultiKernelPooling(nn.Module):
-    """RMP: the map and one channel per max-pool of 2, 3, 5, 6 pixels, by one 1x1 convolution.
-
-    Args:
-        channels: channels of the input.
-    """
+    """RMP: the map and one channel per max-pool of 2, 3, 5, 6 pixels, by one 1x1 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -60,20 +53,11 @@ class ResidualMultiKernelPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, h, w), h and w from 6 on, to (B, channels + 4, h, w)."""
-        maps: list[Tensor] = []
-        for pool in self.pools:
-            maps.append(resize_like(self.project(pool(x)), x))
-        maps.append(x)
-        return torch.cat(maps, dim=1)
+        return torch.cat([resize_like(self.project(pool(x)), x) for pool in self.pools] + [x], dim=1)
 
 
 class DecoderBlock(nn.Sequential):
-    """1x1 convolution to a quarter of the channels, 3x3 transposed of stride 2, 1x1.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, h, w).
-        out_channels: channels of the output (B, out_channels, 2h, 2w).
-    """
+    """1x1 convolution to a quarter of the channels, 3x3 transposed of stride 2, 1x1."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         width = in_channels // 4
@@ -99,14 +83,8 @@ class CENet(SegmentationNetwork):
         self.encoder = ResNetEncoder(34, in_channels, base_width)
         channels = self.encoder.channels[1:]
         self.context = nn.Sequential(DenseAtrousConvolution(channels[3]), ResidualMultiKernelPooling(channels[3]))
-        self.decoder = nn.ModuleList(
-            [
-                DecoderBlock(channels[3] + len(KERNELS), channels[2]),
-                DecoderBlock(channels[2], channels[1]),
-                DecoderBlock(channels[1], channels[0]),
-                DecoderBlock(channels[0], channels[0]),
-            ]
-        )
+        widths = [channels[3] + len(KERNELS), channels[2], channels[1], channels[0], channels[0]]
+        self.decoder = nn.ModuleList(DecoderBlock(before, after) for before, after in pairwise(widths))
         self.head = nn.Sequential(
             nn.ConvTranspose2d(base_width, base_width // 2, kernel_size=4, stride=2, padding=1),
             nn.ReLU(inplace=True),
@@ -117,11 +95,7 @@ class CENet(SegmentationNetwork):
         self.out = nn.Conv2d(base_width // 2, out_channels, kernel_size=3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map the image (B, in_channels, H, W) to logits; the RMP's largest kernel has to fit.
-
-        Raises:
-            ValueError: if H or W is not a multiple of 32, or below 192.
-        """
+        """Map the image, at least 192 x 192 for the RMP's largest kernel, to logits."""
         check_size(image, self.size_multiple, self.smallest)
         features = self.encoder(image)
         x = self.context(features[4])

@@ -19,11 +19,7 @@ SCALES = (1, 2, 4)  # dilations of the SAPF
 
 
 class GlobalPyramidGuidance(nn.Module):
-    """GPG: a level united with all coarser ones, through one dilated convolution per level.
-
-    Args:
-        in_channels: channels of the levels, finest first.
-    """
+    """GPG: a level united with all coarser ones, through one dilated convolution per level."""
 
     def __init__(self, in_channels: list[int]) -> None:
         super().__init__()
@@ -42,11 +38,7 @@ class GlobalPyramidGuidance(nn.Module):
 
 
 class ScaleSelection(nn.Module):
-    """a * x + (1 - a) * y, where a (B, 1, h, w) is a softmax over two maps of x and y.
-
-    Args:
-        channels: channels of x and y.
-    """
+    """a * x + (1 - a) * y, where a (B, 1, h, w) is a softmax over two maps of x and y."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -64,9 +56,6 @@ class ScaleAwarePyramidFusion(nn.Module):
     """SAPF: a 3x3 convolution at three dilations, whose results are selected pixel by pixel.
 
     The result is gamma * selected + (1 - gamma) * x, gamma from 0 on.
-
-    Args:
-        channels: channels of input and output.
     """
 
     def __init__(self, channels: int) -> None:
@@ -90,12 +79,7 @@ class ScaleAwarePyramidFusion(nn.Module):
 
 
 class DecoderBlock(nn.Sequential):
-    """3x3 convolution, 1x1 convolution to the channels of the next level.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, h, w).
-        out_channels: channels of the output (B, out_channels, h, w).
-    """
+    """3x3 convolution, 1x1 convolution to the channels of the next level."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(

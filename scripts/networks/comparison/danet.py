@@ -16,11 +16,7 @@ from ..resnet import ResNetEncoder
 
 
 class PositionAttention(nn.Module):
-    """PAM: x + gamma * (sum over positions, weighted by softmax(query . key)); gamma from 0.
-
-    Args:
-        channels: channels of input and output; queries and keys have an eighth.
-    """
+    """PAM: x + gamma * (sum over positions, weighted by softmax(query . key)); gamma from 0."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -18,12 +18,7 @@ RATES = (6, 12, 18)  # for output stride 16
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: 1x1, three dilated separable convolutions, image mean.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of each of the five branches, and of the output.
-    """
+    """Atrous spatial pyramid pooling: 1x1, three dilated separable convolutions, image mean."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -33,9 +28,7 @@ class ASPP(nn.Module):
                 *(SeparableBlock(in_channels, out_channels, dilation=rate) for rate in RATES),
                 # No norm here: of a batch of one there would be a single value to normalise.
                 nn.Sequential(
-                    nn.AdaptiveAvgPool2d(1),
-                    nn.Conv2d(in_channels, out_channels, kernel_size=1),
-                    nn.ReLU(inplace=True),
+                    nn.AdaptiveAvgPool2d(1), nn.Conv2d(in_channels, out_channels, kernel_size=1), nn.ReLU(inplace=True)
                 ),
             ]
         )
@@ -43,10 +36,7 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, h, w) to (B, out_channels, h, w)."""
-        maps: list[Tensor] = []
-        for branch in self.branches:
-            maps.append(resize_like(branch(x), x))
-        return self.merge(torch.cat(maps, dim=1))
+        return self.merge(torch.cat([resize_like(branch(x), x) for branch in self.branches], dim=1))
 
 
 @register("deeplabv3plus")

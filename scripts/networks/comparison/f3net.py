@@ -16,11 +16,7 @@ from ..resnet import ResNetEncoder
 
 
 class Branch(nn.Module):
-    """One side of a `CrossFeatureModule`: two convolutions before the product, two after it.
-
-    Args:
-        channels: channels of all maps.
-    """
+    """One side of a `CrossFeatureModule`: two convolutions before the product, two after it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -31,11 +27,7 @@ class Branch(nn.Module):
 
 
 class CrossFeatureModule(nn.Module):
-    """CFM: a finer and a coarser map, selected by their product, each added to itself.
-
-    Args:
-        channels: channels of all maps.
-    """
+    """CFM: a finer and a coarser map, selected by their product, each added to itself."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,11 +45,7 @@ class CrossFeatureModule(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Three cross feature modules, from the coarsest pair of levels to the finest.
-
-    Args:
-        channels: channels of all maps.
-    """
+    """Three cross feature modules, from the coarsest pair of levels to the finest."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """MONAI's U-Net, UNet++ and Attention U-Net with this bundle's arguments and output.
 
-Their arguments are those of `SegmentationNetwork`, with dropout of single values after every
-convolution. The levels have 1, 2, 4, 8 and 16 times the base width.
+Arguments: see `SegmentationNetwork`; dropout is that of single values after every convolution, and
+the levels have 1, 2, 4, 8 and 16 times the base width.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ LEVELS = (1, 2, 4, 8, 16)  # channels of the five levels over the base width
 
 @register("unet")
 class UNet(BasicUNet):
-    """U-Net (Ronneberger et al. 2015) by MONAI; 31,112,065 parameters. Images from 32 x 32 on.
-
-    Arguments: see the module.
-    """
+    """U-Net (Ronneberger et al. 2015) by MONAI; 31,112,065 parameters. Images from 32 x 32 on."""
 
     edge_heads = 0
     mask_heads = 0
@@ -39,11 +36,8 @@ class UNet(BasicUNet):
 class UNetPlusPlus(SegmentationNetwork):
     """UNet++ (Zhou et al. 2018) by MONAI; 9,118,756 parameters. Images of any size from 32 x 32 on.
 
-    Arguments: see the module. The heads are the three shallower nested decoders, under supervision
-    by the mask as in the paper.
-
-    Raises:
-        ValueError: for deep supervision of more than one channel.
+    The heads are the three shallower nested decoders, under supervision by the mask as in the
+    paper. Deep supervision of more than one channel is refused with a ValueError.
     """
 
     def __init__(
@@ -80,10 +74,7 @@ class UNetPlusPlus(SegmentationNetwork):
 
 @register("attention_unet")
 class AttentionUNet(AttentionUnet):
-    """Attention U-Net (Oktay et al. 2018) by MONAI; 31,739,185 parameters.
-
-    Arguments: see the module; dropout acts in encoder and decoder.
-    """
+    """Attention U-Net (Oktay et al. 2018) by MONAI; 31,739,185 parameters, dropout everywhere."""
 
     edge_heads = 0
     mask_heads = 0
@@ -101,10 +92,6 @@ class AttentionUNet(AttentionUnet):
         self.size_multiple = 16  # here and not in the class, where TorchScript does not see it
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W).
-
-        Raises:
-            ValueError: if H or W is not a multiple of 16.
-        """
+        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
         check_size(image, self.size_multiple)
         return self.model(image)

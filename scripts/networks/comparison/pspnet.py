@@ -17,12 +17,7 @@ BINS = (1, 2, 3, 6)
 
 
 class PyramidPooling(nn.Module):
-    """The map and its means over 1, 2 x 2, 3 x 3 and 6 x 6 regions, reduced and resized.
-
-    Args:
-        in_channels: channels of the map.
-        out_channels: channels of each of the four pooled maps.
-    """
+    """The map and its means over 1, 2 x 2, 3 x 3 and 6 x 6 regions, reduced and resized."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -40,10 +35,7 @@ class PyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, h, w) to (B, in_channels + 4 * out_channels, h, w)."""
-        maps = [x]
-        for branch in self.branches:
-            maps.append(resize_like(branch(x), x))
-        return torch.cat(maps, dim=1)
+        return torch.cat([x] + [resize_like(branch(x), x) for branch in self.branches], dim=1)
 
 
 @register("pspnet")

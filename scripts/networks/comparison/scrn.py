@@ -19,12 +19,7 @@ LEVELS = 4
 
 
 class Reduction(nn.ModuleList):
-    """Every level to `channels` channels by 1x1, 3x3 and 3x3 convolutions of its own.
-
-    Args:
-        in_channels: channels of the levels.
-        channels: channels of every reduced level.
-    """
+    """Every level to `channels` channels by 1x1, 3x3 and 3x3 convolutions of its own."""
 
     def __init__(self, in_channels: list[int], channels: int) -> None:
         super().__init__(
@@ -43,15 +38,11 @@ class Reduction(nn.ModuleList):
 
 
 class LevelRefinement(nn.Module):
-    """A cross refinement unit at one level k.
+    """A cross refinement unit at one level k, `coarser` levels above the coarsest.
 
     s_k + conv(conv([s_k, e_k, up(e_j) for j > k])) and e_k + conv(conv(e_k * s_k * product of
     up(s_j) for j > k)), with s features of the region, e of its edge, up: resized, then a 1x1
     convolution.
-
-    Args:
-        channels: channels of all maps.
-        coarser: number of levels coarser than this one.
     """
 
     def __init__(self, channels: int, coarser: int) -> None:
@@ -73,11 +64,7 @@ class LevelRefinement(nn.Module):
 
 
 class CrossRefinementUnit(nn.ModuleList):
-    """One unit of the stack: all levels are refined from the unrefined ones.
-
-    Args:
-        channels: channels of all maps.
-    """
+    """One unit of the stack: all levels are refined from the unrefined ones."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(LevelRefinement(channels, LEVELS - 1 - level) for level in range(LEVELS))
@@ -94,13 +81,7 @@ class CrossRefinementUnit(nn.ModuleList):
 
 
 class Head(nn.Module):
-    """The levels merged from the coarsest to the finest, as in a U-Net, and one map of the result.
-
-    Args:
-        channels: channels of the levels.
-        out_channels: channels of the map.
-        dropout: probability of dropping a channel before the last convolution while training.
-    """
+    """The levels merged from coarse to fine, as in a U-Net, and one map of the result."""
 
     def __init__(self, channels: int, out_channels: int, dropout: float) -> None:
         super().__init__()

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from ..base import SegmentationNetwork, check_choice, check_size
 from ..registration import register
-from .blocks3d import conv_block_3d
-from .feature_variation import FeatureVariation
-from .paspp import ProgressiveASPP
+from .blocks3d import FeatureVariation, ProgressiveASPP, conv_block_3d
 
 VARIATIONS = ("none", "se", "ce")
 LEVELS = 5
@@ -89,9 +87,6 @@ class FvPasppUNet3d(SegmentationNetwork):
         """Map the volume (B, in_channels, H, W, D), any D, to logits (B, out_channels, H, W, D).
 
         The heads of training mode: the coarser first.
-
-        Raises:
-            ValueError: if H or W is not a multiple of 16.
         """
         check_size(image, self.size_multiple)
         x = image

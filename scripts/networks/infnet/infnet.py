@@ -21,12 +21,7 @@ RFB_KERNELS = (3, 5, 7)
 
 
 class ReceptiveFieldBlock(nn.Module):
-    """Four branches of growing receptive field, merged and added to a projection of the input.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, H, W).
-        out_channels: channels of the output (B, out_channels, H, W).
-    """
+    """Four branches of growing receptive field, merged and added to a projection of the input."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -51,11 +46,7 @@ class ReceptiveFieldBlock(nn.Module):
 
 
 class ParallelPartialDecoder(nn.Module):
-    """Multiply finer features by coarser ones and sum all up in the global map S_g.
-
-    Args:
-        channels: channels of each of the three inputs.
-    """
+    """Multiply finer features by coarser ones and sum all up in the global map S_g."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -82,14 +73,7 @@ class ParallelPartialDecoder(nn.Module):
 class ReverseAttention(nn.Module):
     """Refine what the coarser map leaves out, with edge features: S_k = R_k + S_{k+1}.
 
-    Args:
-        in_channels: channels of the feature f_k.
-        channels: channels inside.
-        edge_channels: channels of the edge features.
-        kernel: kernel of the convolutions inside.
-        depth: how many they are.
-        out_kernel: kernel of the last convolution, to one channel.
-        dropout: probability of dropping a channel before it while training.
+    `depth` convolutions with `kernel` work on `channels`; the last, with `out_kernel`, gives one.
     """
 
     def __init__(
@@ -113,15 +97,9 @@ class ReverseAttention(nn.Module):
         self.out = ConvNorm(channels, 1, out_kernel)
 
     def forward(self, feature: Tensor, prior: Tensor, edge: Tensor) -> Tensor:
-        """Refine a map.
+        """Map f_k (B, in_channels, H, W) and S_{k+1} or S_g (B, 1, h, w) to S_k.
 
-        Args:
-            feature: f_k (B, in_channels, H, W).
-            prior: S_{k+1} or S_g (B, 1, h, w), logits.
-            edge: edge features (B, edge_channels, ., .).
-
-        Returns:
-            S_k (B, 1, H, W), logits.
+        `edge` holds edge features (B, edge_channels, ., .); S_k are logits (B, 1, H, W).
         """
         prior = resize_like(prior, feature)
         reverse = 1 - torch.sigmoid(prior)
@@ -161,11 +139,7 @@ class InfNet(SegmentationNetwork):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) to logits S_3; in training mode S_3, S_e, S_g, S_5, S_4.
-
-        Raises:
-            ValueError: if H or W is not a multiple of 32.
-        """
+        """Map (B, in_channels, H, W) to logits S_3; in training mode S_3, S_e, S_g, S_5, S_4."""
         check_size(image, self.size_multiple)
         f2, f3, f4, f5 = self.backbone(image.expand(-1, 3, -1, -1) if self.grey else image)
         edge = self.edge(f2)

@@ -30,9 +30,6 @@ class MultiClassUNet(SegmentationNetwork):
             map of its own (sigmoid, not softmax).
         base_width: see `SegmentationNetwork`, a multiple of 4.
         dropout: see `SegmentationNetwork`.
-
-    Raises:
-        ValueError: if an argument is outside what is expected.
     """
 
     def __init__(self, in_channels: int = 2, out_channels: int = 3, base_width: int = 64, dropout: float = 0.0) -> None:
@@ -43,21 +40,14 @@ class MultiClassUNet(SegmentationNetwork):
         self.pool = nn.MaxPool2d(kernel_size=2)
         self.downs = nn.ModuleList(DoubleConv(before, after) for before, after in pairwise(channels))
         self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
-        ups: list[nn.Module] = []
-        for level in (3, 2, 1, 0):
-            # The map from below has as many channels as the skip, half of what comes in.
-            out = channels[max(level - 1, 0)]
-            ups.append(DoubleConv(2 * channels[level], channels[level], out))
-        self.ups = nn.ModuleList(ups)
+        self.ups = nn.ModuleList(  # the map from below has as many channels as the skip, half of what comes in
+            DoubleConv(2 * channels[level], channels[level], channels[max(level - 1, 0)]) for level in (3, 2, 1, 0)
+        )
         self.dropout = nn.Dropout2d(dropout)
         self.out = nn.Conv2d(base_width, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images with priors (B, in_channels, H, W) to class logits (B, out_channels, H, W).
-
-        Raises:
-            ValueError: if H or W is not a multiple of 16.
-        """
+        """Map images with priors (B, in_channels, H, W) to class logits (B, out_channels, H, W)."""
         check_size(image, self.size_multiple)
         x = self.stem(image.repeat_interleave(self.repeats, dim=1))
         skips: list[Tensor] = []

@@ -14,16 +14,8 @@ from .res2net import Res2Net, load_imagenet_weights
 def create_pretrained(name: str, imagenet_weights: str | None = None, **arguments: Any) -> nn.Module:
     """Build a network as `create_network` does and load ImageNet weights into its backbone.
 
-    The file is no argument of the network: `spec` and checkpoint metadata do not hold it.
-
-    Args:
-        name: a key of `NETWORKS`.
-        imagenet_weights: weights of the backbone, see `load_imagenet_weights`, or None for random
-            ones.
-        **arguments: arguments of the network's constructor.
-
-    Returns:
-        The network, with `spec`.
+    The file, `imagenet_weights` (see `load_imagenet_weights`), is no argument of the network:
+    `spec` and checkpoint metadata do not hold it.
 
     Raises:
         ValueError: for an unknown name.

@@ -8,14 +8,13 @@ released, `res2net50_v1b_26w_4s-*.pth`, so that these load.
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...finite import check_weights
+from ...finite import load_weights
 from ..blocks import initialise_convolutions
 
 BLOCKS = (3, 4, 6, 3)  # of layer1 ... layer4, as in ResNet-50
@@ -27,14 +26,9 @@ SCALE_CHANNELS = 26  # of each scale in a block of 64 planes
 class Res2NetBlock(nn.Module):
     """A bottleneck whose 3x3 convolution is split into four scales with growing fields of view.
 
-    The first block of a layer handles its scales independently, because the strided ones differ in
-    size from the others, and pools the last one, which has no convolution.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, H, W).
-        planes: a fourth of the channels of the output (B, 4 * planes, H / stride, W / stride).
-        stride: 1 or 2.
-        first: whether it is the first block of its layer, with a projection on the shortcut.
+    The first block of a layer has a projection on the shortcut. It handles its scales
+    independently, because the strided ones differ in size from the others, and pools the last one,
+    which has no convolution.
     """
 
     def __init__(self, in_channels: int, planes: int, stride: int = 1, first: bool = False) -> None:
@@ -77,10 +71,8 @@ class Res2NetBlock(nn.Module):
 class Res2Net(nn.Module):
     """The features of Res2Net-50 v1b 26w x 4s (23,669,352 parameters at full width).
 
-    Args:
-        in_channels: channels of the image; 3 in the released weights.
-        base_width: channels of the stem's output and planes of layer1; 64 in the paper. All others
-            scale with it.
+    `base_width` counts the channels of the stem's output and the planes of layer1; all others scale
+    with it.
     """
 
     def __init__(self, in_channels: int = 3, base_width: int = 64) -> None:
@@ -137,29 +129,18 @@ def load_imagenet_weights(network: Res2Net, path: str | Path) -> None:
         UserError: if the file cannot be read, its entries are not those of the network, or a weight
             is not finite.
     """
-    expected = "expected: ImageNet weights of Res2Net-50 v1b 26w x 4s (res2net50_v1b_26w_4s-*.pth)"
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: not readable as weights ({reason}); {expected}") from None
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"{path}: holds {type(found).__name__} and no state dict; {expected}")
-    check_weights(found, path)
-    weights = {key: value for key, value in found.items() if not key.startswith("fc.")}
+    expected = "ImageNet weights of Res2Net-50 v1b 26w x 4s (res2net50_v1b_26w_4s-*.pth)"
+    weights = {key: value for key, value in load_weights(path, expected).items() if not key.startswith("fc.")}
     wanted = network.state_dict()
     # PyTorch before 0.4.1 did not count batches, and nothing here reads the count.
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
     unknown = [key for key in weights if key not in wanted]
     other = [key for key in weights if key in wanted and weights[key].shape != wanted[key].shape]
     if missing or unknown or other:
-        problems = [f"{len(keys)} {kind} ({keys[0]})" for kind, keys in _named(missing, unknown, other) if keys]
+        kinds = {"missing": missing, "unknown": unknown, "of another shape": other}
+        problems = [f"{len(keys)} {kind} ({keys[0]})" for kind, keys in kinds.items() if keys]
         raise UserError(
-            f"{path}: entries do not fit: {', '.join(problems)}; {expected} for a network of full width "
+            f"{path}: entries do not fit: {', '.join(problems)}; expected: {expected} for a network of full width "
             "(base_width 64) whose images have 1 channel or 3"
         )
     network.load_state_dict(weights, strict=False)
-
-
-def _named(missing: list[str], unknown: list[str], other: list[str]) -> list[tuple[str, list[str]]]:
-    return [("missing", missing), ("unknown", unknown), ("of another shape", other)]

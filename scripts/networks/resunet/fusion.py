@@ -20,12 +20,7 @@ RESIDUALS = ("raw", "projected")
 
 
 class LevelProjection(nn.Module):
-    """X_i -> X_i^u: each level to `width` channels by a 1x1 convolution, then to full size.
-
-    Args:
-        in_channels: channels of X_1 ... X_5, finest first.
-        width: channels of every projected level.
-    """
+    """X_i -> X_i^u: each level to `width` channels by a 1x1 convolution, then to full size."""
 
     def __init__(self, in_channels: Sequence[int], width: int) -> None:
         super().__init__()

@@ -31,10 +31,6 @@ class Encoder(nn.Module):
 
     It has the blocks of ResNet-34, with a stem that keeps the full size (3x3, stride 1) and a 2x2
     max-pool.
-
-    Args:
-        in_channels: channels of the image.
-        channels: channels of S_1 ... S_5; S_1 and S_2 have the same number.
     """
 
     def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
@@ -60,12 +56,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Bridge and four up blocks: X_5 = bridge(S_5), X_i = up(X_{i+1}, S_i).
-
-    Args:
-        channels: channels of S_1 ... S_5, which are those of X_1 ... X_5 as well.
-        upsampling: see `make_upsampling`.
-    """
+    """Bridge and four up blocks: X_5 = bridge(S_5), X_i = up(X_{i+1}, S_i)."""
 
     def __init__(self, channels: Sequence[int], upsampling: str = "transposed") -> None:
         super().__init__()
@@ -164,9 +155,6 @@ class ResUNet(SegmentationNetwork):
         """Map the image (B, in_channels, H, W) to logits.
 
         The heads of training mode: edge heads, mask heads; encoder before decoder each.
-
-        Raises:
-            ValueError: if H or W is not a multiple of 16.
         """
         check_size(image, self.size_multiple)
         encoded = self.encoder(image)

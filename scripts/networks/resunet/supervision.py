@@ -19,12 +19,8 @@ class SupervisionHeads(nn.Module):
     The paper resizes a stage to the size of the input and then reduces it to one channel. Both
     steps are linear and the weights of bilinear interpolation sum to one, so they can change
     places: the convolution comes first here, with the same result at a 64th to a 512th of the cost.
-    The heads of ESM (target: edge) and ASSM (target: mask) have the same form, only their targets
-    differ.
-
-    Args:
-        in_channels: channels c_1 ... c_5 of the stages, finest first.
-        stages: the supervised stages, counted from 1.
+    The heads of ESM (target: edge) and ASSM (target: mask) differ only in their targets. Stages are
+    counted from 1, finest first.
     """
 
     def __init__(self, in_channels: Sequence[int], stages: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scripts.networks.fv_paspp.feature_variation import FeatureVariation
+from scripts.networks.fv_paspp.blocks3d import FeatureVariation
 
 
 def block(variation: str, channels: int = 4) -> FeatureVariation:

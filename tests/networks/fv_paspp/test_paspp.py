@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scripts.networks.fv_paspp.paspp import ProgressiveASPP
+from scripts.networks.fv_paspp.blocks3d import ProgressiveASPP
 
 
 def module(channels: int = 8) -> ProgressiveASPP:

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scripts.networks.fv_paspp.feature_variation import FeatureVariation
-from scripts.networks.fv_paspp.paspp import ProgressiveASPP
+from scripts.networks.fv_paspp.blocks3d import FeatureVariation, ProgressiveASPP
 from scripts.networks.fv_paspp.unet3d import FvPasppUNet3d
 from scripts.networks.registry import create_network
 

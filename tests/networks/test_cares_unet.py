@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
-from scripts.networks.cares.carafe import CARAFE
-from scripts.networks.cares.cares_unet import CAResUNet
+from scripts.networks.cares_unet import CARAFE, CAResUNet
 from scripts.networks.registry import create_network
 from tests.networks.shared import reload, slopes
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from scripts.networks.cares.carafe import CARAFE
+from scripts.networks.cares_unet import CARAFE
 
 
 def unfolded(module: CARAFE, x: torch.Tensor) -> torch.Tensor:

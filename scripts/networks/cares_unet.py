@@ -4,32 +4,73 @@ Xu, Wen, Zhao, Zhang, Zhao, Tang, Yang, Chen: "CARes-UNet: Content-aware residua
 segmentation of COVID-19 from chest CT images", Medical Physics 2021 (doi 10.1002/mp.15231). Written
 from the paper and, where its figure 1 leaves the layers open (the residual block behind every
 strided convolution, the numbers of channels), from facts about the published code; no line of it is
-taken.
+taken. CARAFE is that of Wang, Chen, Xu, Liu, Loy, Lin: "CARAFE: Content-Aware ReAssembly of
+FEatures", ICCV 2019 (arXiv 1905.02188).
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
-from ..base import SegmentationNetwork, check_size
-from ..registration import register
-from .carafe import CARAFE
+from .base import SegmentationNetwork, check_size
+from .registration import register
 
 LEVELS = 5
 COMPRESSED_CHANNELS = 64  # C_m of CARAFE
+SCALE = 2  # sigma: how many times the output is as high and as wide
+REASSEMBLY_SIZE = 5  # k_up: the neighbourhood that an output pixel is a weighted mean of
+PREDICTION_SIZE = 3  # k_encoder: the neighbourhood that its weights are predicted from
+
+
+class CARAFE(nn.Module):
+    """Double the size of a map: an output pixel is a weighted mean of 5 x 5 source pixels.
+
+    The weights are a softmax over these 25 pixels, predicted from the map and the same for all
+    channels; beyond the border the map is zero. A 1x1 convolution to `out_channels` follows.
+
+    Two things keep it small, and both are exact. The 1x1 convolution runs before the reassembly:
+    mixtures of channels and weighted means of pixels commute, only the bias waits for the end. And
+    the 25 neighbours are added up one by one, in place, where unfolding copies the map 25 times.
+    The backward pass keeps views of one map and of one set of weights, and no product.
+
+    `compressed_channels`, C_m, is how many the weights are predicted from.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, compressed_channels: int = 64) -> None:
+        super().__init__()
+        self.scale = SCALE  # TorchScript knows attributes, but no names of the module
+        self.size = REASSEMBLY_SIZE
+        self.compress = nn.Conv2d(in_channels, compressed_channels, kernel_size=1)
+        self.predict = nn.Conv2d(
+            compressed_channels, SCALE**2 * REASSEMBLY_SIZE**2, PREDICTION_SIZE, padding=PREDICTION_SIZE // 2
+        )
+        self.project = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
+        batch, height, width = x.shape[0], x.shape[2], x.shape[3]
+        # The 4 output pixels of a source pixel share its neighbours and have an axis of their own,
+        # behind the channels, where a pixel shuffle expects it. Contiguous, because with the
+        # channels last the sums would stride.
+        weights = self.predict(self.compress(x)).contiguous()
+        weights = weights.view(batch, -1, 1, self.scale * self.scale, height, width).softmax(dim=1)
+        projected = F.conv2d(x, self.project.weight).contiguous()
+        padded = F.pad(projected, [self.size // 2] * 4).unsqueeze(2)
+        bias = self.project.bias
+        assert bias is not None  # for TorchScript, to which every convolution's bias is optional
+        out = bias.view(1, -1, 1, 1, 1).expand(batch, -1, self.scale * self.scale, height, width).contiguous()
+        for tap, weight in enumerate(weights.unbind(dim=1)):
+            top, left = tap // self.size, tap % self.size
+            out.addcmul_(padded[..., top : top + height, left : left + width], weight)
+        return F.pixel_shuffle(out.flatten(1, 2), self.scale)
 
 
 def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
-    """3x3 convolution with batch normalisation and ReLU, then a residual block around the identity.
-
-    Args:
-        in_channels: channels of the input (B, in_channels, H, W).
-        out_channels: channels of the output (B, out_channels, H / stride, W / stride), values >= 0.
-        stride: stride of the first convolution; 2 halves the size in place of a pooling.
-    """
+    """Build a 3x3 convolution with batch normalisation and ReLU, then a residual block."""
     return nn.Sequential(
         Convolution(
             spatial_dims=2,
@@ -47,12 +88,7 @@ def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Modul
 
 
 class CARAFEUpBlock(nn.Module):
-    """Decoder level: CARAFE to half the channels, concatenation behind the skip, `conv_block`.
-
-    Args:
-        in_channels: channels of the coarser decoder map.
-        out_channels: channels of the skip and of this decoder level.
-    """
+    """Decoder level: CARAFE to half the channels, concatenation behind the skip, `conv_block`."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -95,11 +131,7 @@ class CAResUNet(SegmentationNetwork):
         self.out = nn.Conv2d(base_width, 2, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map the image (B, in_channels, H, W) to logits (B, 1, H, W), in both modes.
-
-        Raises:
-            ValueError: if H or W is not a multiple of 16.
-        """
+        """Map the image (B, in_channels, H, W) to logits (B, 1, H, W), in both modes."""
         check_size(image, self.size_multiple)
         background, lesion = self.class_logits(image).split(1, dim=1)
         return lesion - background

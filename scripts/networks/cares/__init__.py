@@ -1,1 +1,0 @@
-"""CARes-UNet and its content-aware up-sampling."""
