@@ -33,15 +33,10 @@ follow."""
 
 @contextmanager
 def unfinished_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary folder beside the target, which then takes its name in one step.
+    """Yield a temporary folder in `parent`, made if absent, to be renamed to the result.
 
     The folder is removed at the end, however that comes. A process that is killed leaves its folder
     behind: the next one on this machine that makes something in `parent` removes it.
-
-    The result will lie in `parent`, which is made if absent.
-
-    Yields:
-        The temporary folder.
     """
     place = Path(parent)
     place.mkdir(parents=True, exist_ok=True)
@@ -88,11 +83,7 @@ def replace_folder(built: Path, target: Path) -> None:
 
 
 def check_results_folder(target: Path, names: Collection[str], overwrite: bool) -> None:
-    """Refuse a results folder that holds anything but replaceable files of these names.
-
-    Raises:
-        UserError: if it does.
-    """
+    """Raise UserError for a results folder that holds more than replaceable files of the names."""
     present = {path.name for path in target.iterdir()} if target.is_dir() else set()
     if target.is_file() or (present and not (overwrite and present <= set(names))):
         raise UserError(f"{target}: exists; expected: a new folder, or --overwrite for one that this command wrote")
@@ -100,12 +91,9 @@ def check_results_folder(target: Path, names: Collection[str], overwrite: bool) 
 
 @contextmanager
 def results_folder(target: Path, names: Collection[str], overwrite: bool) -> Iterator[Path]:
-    """Give a folder that takes the name `target` when the block has ended without an error.
+    """Yield a folder to write into, named `target` when the block has ended without an error.
 
     Arguments and errors are those of `check_results_folder`.
-
-    Yields:
-        The folder to write into.
     """
     check_results_folder(target, names, overwrite)
     with unfinished_folder(target.parent) as folder:
@@ -136,9 +124,8 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> 
     """Call `write` with a temporary path beside `path` and rename the result to `path`.
 
     A process that is killed at any moment leaves the old file or the new one, never a part of one.
-    The temporary name keeps the suffixes of `path`, which many writers look at.
-
-    The folder of `path` is made if absent.
+    The temporary name keeps the suffixes of `path`, which many writers look at. The folder of
+    `path` is made if absent.
     """
     target = Path(path)
     with unfinished_folder(target.parent) as folder:
@@ -158,12 +145,10 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
 
 @contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Lock a folder: let one process or thread after another read and write its files.
+    """Lock a folder, made if absent: let one process or thread after another use its files.
 
     The lock is on the folder itself, so that no file stays behind. Where there are no such locks
     (Windows, some network disks) the block is entered at once.
-
-    The folder is made if absent.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)

@@ -21,11 +21,10 @@ VARIANCE = "running_var"
 
 
 def load_weights(path: str | Path, expected: str = "weights that training wrote") -> dict[str, Tensor]:
-    """Load a state dict onto the CPU and check its numbers; nothing in the file is evaluated.
+    """Load a state dict onto the CPU; nothing in the file is evaluated.
 
     Raises:
-        UserError: if the file is no plain state dict, or a number in it makes no sense, see
-            `check_weights`.
+        UserError: if the file is no plain state dict, or `check_weights` refuses a number in it.
     """
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -38,11 +37,7 @@ def load_weights(path: str | Path, expected: str = "weights that training wrote"
 
 
 def check_weights(weights: Mapping[str, Tensor], name: str | Path) -> None:
-    """Refuse a state dict with NaN, infinity or a negative running variance.
-
-    Raises:
-        UserError: names the first such entry and how many there are.
-    """
+    """Raise UserError for a state dict with NaN, infinity or a negative running variance."""
     wrong = {key: reason for key, value in weights.items() if (reason := _fault(key, value)) is not None}
     if wrong:
         key, reason = next(iter(wrong.items()))
@@ -59,13 +54,7 @@ def _fault(key: str, value: Tensor) -> str | None:
 
 
 def check_maps(maps: Tensor, name: str | Path) -> None:
-    """Refuse what a network gave for a scan where any number of it is NaN or infinite.
-
-    Logits and probabilities may have any shape and live on any device.
-
-    Raises:
-        UserError: names the scan.
-    """
+    """Raise UserError for maps of a network, on any device, with a number that is not finite."""
     if not bool(torch.isfinite(maps).all().cpu()):
         raise UserError(
             f"{name}: the network's output is not finite (NaN or infinity); expected: weights and a precision that "
@@ -74,11 +63,7 @@ def check_maps(maps: Tensor, name: str | Path) -> None:
 
 
 def check_numbers(content: Any, name: str | Path) -> None:
-    """Refuse NaN and infinity anywhere in what was read from JSON.
-
-    Raises:
-        UserError: names the first such value by its keys.
-    """
+    """Raise UserError for NaN and infinity in what was read from JSON, named by its keys."""
     for keys, value in _numbers(content):
         if not math.isfinite(value):
             raise UserError(f"{name}: {'.'.join(keys)} is {value}; expected: a finite number")

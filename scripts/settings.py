@@ -16,8 +16,7 @@ from .errors import UserError
 def flag(value: Any, name: str = "a switch") -> bool:
     """Read a switch: the bundle runner passes `--resume false` on as the text "false".
 
-    Raises:
-        UserError: if it is neither true nor false.
+    UserError if it is neither true nor false.
 
     >>> flag("false"), flag(True)
     (False, True)
@@ -49,10 +48,7 @@ def optional_flag(value: Any, name: str = "a switch") -> bool | None:
 def number(name: str, value: Any, expected: str, accept: Callable[[float], bool] = math.isfinite) -> float:
     """Read a number that may arrive as a text, from a command line or from a form of 3D Slicer.
 
-    `accept` tells whether a finite number is within bounds; messages use `name` and `expected`.
-
-    Raises:
-        UserError: if it is no number or not expected.
+    `accept` tells whether a finite number is within bounds; UserError, with `expected`, if not.
 
     >>> number("threshold", "0.4", "a probability")
     0.4
@@ -78,9 +74,7 @@ def count(name: str, value: Any, expected: str = "a whole number from 1") -> int
 def per_process(batch_size: int, world_size: int) -> int:
     """Return each process's part of a batch.
 
-    Raises:
-        UserError: if the batch cannot be divided, because another batch size would be another
-            training.
+    Another batch size would be another training: UserError if the batch cannot be divided.
     """
     if batch_size % world_size:
         raise UserError(f"batch_size is {batch_size} for {world_size} processes; expected: a multiple of {world_size}")
@@ -106,11 +100,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def usable_device(name: str | None) -> torch.device:
-    """Return the device that a user named, or the default.
-
-    Raises:
-        UserError: if torch does not know it or cannot use it here.
-    """
+    """Return the device a user named, or the default; UserError if torch cannot use it here."""
     if not name:
         return default_device()
     try:

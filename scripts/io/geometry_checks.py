@@ -32,7 +32,7 @@ def check_geometry(
     picture: bool = False,
     tolerance: float = SHEAR_TOLERANCE,
 ) -> list[Note]:
-    """Check the grid of one scan.
+    """Check the grid of one scan; return what a person should know.
 
     Args:
         source: what an error names, the file or folder.
@@ -42,15 +42,11 @@ def check_geometry(
         picture: whether it is one 8-bit picture, for which one slice is no finding.
         tolerance: largest cosine between two axes that counts as a right angle.
 
-    Returns:
-        What a person should know, without the findings that leave nothing to segment.
-
     Raises:
         UserError: for an affine that is not a grid of axial slices (NaN, singular, sheared in
             plane, tilted by more than 30 degrees) and for slices below 16 x 16 voxels.
     """
-    notes = check_directions(source, affine, tolerance)
-    notes += _check_slices(source, shape, affine, picture)
+    notes = check_directions(source, affine, tolerance) + _check_slices(source, shape, affine, picture)
     return notes + (check_extent(shape, affine) if voxel_size_known else [])
 
 
@@ -94,7 +90,7 @@ def _check_tilt(source: str | Path, x: Affine, y: Affine, z: Affine, tolerance: 
 
 
 def _check_slices(source: str | Path, shape: Sequence[int], affine: Affine, picture: bool) -> list[Note]:
-    """Refuses slices too small to hold a lung; notes a scan of few slices."""
+    """Refuse slices too small to hold a lung; note a scan of few slices."""
     x, y, z = (shape[axis] for axis in axial_axes(affine))
     if min(x, y) < SMALLEST_SLICE:
         raise UserError(
@@ -108,7 +104,7 @@ def _check_slices(source: str | Path, shape: Sequence[int], affine: Affine, pict
 
 
 def check_extent(shape: Sequence[int], affine: Affine) -> list[Note]:
-    """Notes voxel sizes and fields of view that a chest CT does not have."""
+    """Note voxel sizes and fields of view that a chest CT does not have."""
     axes = list(axial_axes(affine))
     sizes = np.linalg.norm(affine[:3, :3], axis=0)[axes]
     counts = np.asarray(shape)[axes]
@@ -126,12 +122,9 @@ def check_extent(shape: Sequence[int], affine: Affine) -> list[Note]:
 
 
 def check_same_grid(other: Scan, scan: Scan) -> None:
-    """Refuse a mask whose voxels do not lie on those of its scan, stored in whatever order.
+    """Refuse, as `check_belongs`, a mask whose voxels are not those of its scan, in whatever order.
 
     Half a voxel off is fine: other programs round what they write.
-
-    Raises:
-        UserError: see `check_belongs`.
     """
     mask, grid = (Grid(str(one.path), one.values.shape, one.affine) for one in (other, scan))
     check_belongs(mask, grid, tolerance_mm=min(scan.spacing_lps) / 2)

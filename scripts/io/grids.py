@@ -18,17 +18,11 @@ TOLERANCE_MM = 1e-2
 
 @dataclass(frozen=True)
 class Grid:
-    """Size and place of a volume, or the size of a picture.
+    """Size and place of a volume, or the size of a picture."""
 
-    Attributes:
-        name: the file, what an error names.
-        shape: stored axes (x, y, z) of a volume, (width, height) of a picture.
-        affine: (4, 4) voxel index to mm, RAS; None for a picture.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    affine: NDArray[np.float64] | None
+    name: str  # the file, what an error names
+    shape: tuple[int, ...]  # stored axes (x, y, z) of a volume, (width, height) of a picture
+    affine: NDArray[np.float64] | None  # (4, 4) voxel index to mm, RAS; None for a picture
 
     @property
     def slices(self) -> int:
@@ -37,12 +31,9 @@ class Grid:
 
 
 def check_belongs(label: Grid, image: Grid, tolerance_mm: float = TOLERANCE_MM) -> None:
-    """Refuse a label whose voxels are not those of its image; any axis order is fine.
+    """Raise UserError for a label whose voxels are not those of its image; any axis order is fine.
 
     Corresponding corner voxels may lie `tolerance_mm` apart.
-
-    Raises:
-        UserError: with both sizes, or both affines and the distance.
     """
     if label.affine is None or image.affine is None or (len(label.shape), len(image.shape)) != (3, 3):
         _check_kind(label, image)
@@ -71,11 +62,7 @@ def _check_kind(label: Grid, image: Grid) -> None:
 
 
 def _turned(shape: tuple[int, ...], affine: NDArray[np.float64]) -> tuple[tuple[int, ...], NDArray[np.float64]]:
-    """Size and affine with the axes turned to RAS, as far as permutations and flips go.
-
-    The same turn as MONAI's `Orientation`, which brings labels and images to one order for
-    training.
-    """
+    """Size and affine with axes turned to RAS by permutation and flips, as MONAI does."""
     turn = nib.io_orientation(affine)
     order = np.argsort(turn[:, 0])
     return tuple(int(shape[axis]) for axis in order), affine @ nib.orientations.inv_ornt_aff(turn, shape)

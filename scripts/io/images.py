@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,7 @@ def is_picture(path: str | Path) -> bool:
 
 
 def grey_values(picture: Image.Image) -> Image.Image:
-    """Read an 8-bit picture as grey (PIL converter for images).
-
-    Raises:
-        UserError: for more than 8 bits, which PIL would cut off at 255.
-    """
+    """Read an 8-bit picture as grey (PIL converter); UserError for more bits, which PIL clips."""
     if picture.mode.startswith(("I", "F")):
         name = getattr(picture, "filename", "picture")
         raise UserError(f"{name}: more than 8 bits a pixel (mode {picture.mode}); expected: 8-bit pictures, or NIfTI")
@@ -41,12 +38,7 @@ def label_values(picture: Image.Image) -> Image.Image:
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Open a picture for a block.
-
-    Raises:
-        UserError: in place of what PIL raises within the block for a file that is damaged or no
-            picture.
-    """
+    """Open a picture for a block, in which PIL's errors for damaged files become UserError."""
     try:
         with Image.open(path) as picture:
             yield picture
@@ -87,18 +79,9 @@ def read_picture(path: Path) -> Scan:
         if (frames := getattr(picture, "n_frames", 1)) > 1:
             raise UserError(f"{path}: {frames} frames; expected: one slice a picture")
         values = np.asarray(grey_values(picture)).T[..., np.newaxis]
-        notes = _notes(picture)
         facts = {"format": str(picture.format), "stored_mode": picture.mode}
-    return Scan(
-        name="",
-        path=path,
-        kind="picture",
-        values=values,
-        affine=LPS_TO_RAS.copy(),
-        voxel_size_known=False,
-        facts=facts,
-        notes=notes,
-    )
+        found: dict[str, Any] = {"facts": facts, "notes": _notes(picture)}
+    return Scan("", path, "picture", values, LPS_TO_RAS.copy(), voxel_size_known=False, **found)
 
 
 def _notes(picture: Image.Image) -> list[Note]:

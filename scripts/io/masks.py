@@ -45,9 +45,6 @@ def write_mask(mask: NDArray[np.uint8], scan: Scan | str | Path, path: str | Pat
         scan: what was segmented, or its file: NIfTI, NRRD, MetaImage or a picture.
         path: the mask, named as `mask_path` names it; a picture's mask becomes PNG, 0 and 255.
 
-    Returns:
-        The path written.
-
     Raises:
         UserError: if the mask does not have the scan's size.
     """
@@ -73,22 +70,17 @@ def _sized(path: Path, kind: Kind, size: tuple[int, ...], affine: Affine) -> Sca
 
 
 def write_probability(levels: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
-    """Write probabilities in 256 steps beside the mask, one byte per voxel.
+    """Write probabilities in 256 steps beside the mask, one byte per voxel, as `write_mask` writes.
 
     NIfTI gets the slope 1/255, so that its readers give 0 to 1, off by 1/510 at most. NRRD,
-    MetaImage and PNG have no slope: there the values are 0 to 255. See `write_mask` for what is
-    returned and raised.
-
-    `levels` are 255 times the probability, rounded, (X, Y, Z) in the scan's stored orientation.
+    MetaImage and PNG have no slope: there the values are 0 to 255. `levels` are 255 times the
+    probability, rounded, (X, Y, Z) in the scan's stored orientation.
     """
     return _write_on_grid(levels, scan, path, _PROBABILITY, slope=1 / 255)
 
 
 def write_classes(classes: NDArray[np.uint8], scan: Scan, path: Path) -> Path:
-    """Write classes as `write_mask` writes masks; a picture's become a palette PNG of 0, 1, 2.
-
-    The classes are (X, Y, Z) in the scan's stored orientation, values in {0, 1, 2}.
-    """
+    """Write classes 0, 1, 2 as `write_mask` writes masks; a picture's become a palette PNG."""
     return _write_on_grid(classes, scan, path, _CLASSES, highest=2, palette=_PALETTE)
 
 

@@ -35,11 +35,7 @@ class ScanReader(ImageReader):
         return all(path.name.lower().endswith(VOLUME_SUFFIXES) or is_dicom(path) for path in paths)
 
     def read(self, data: Sequence[PathLike] | PathLike, **_: Any) -> Scan:
-        """Read one file, or one folder or .zip of DICOM.
-
-        Raises:
-            UserError: if it cannot be used, see `read_scan`; for several files.
-        """
+        """Read one file, or one folder or .zip of DICOM; errors as `read_scan`."""
         paths = [Path(name) for name in ensure_tuple(data)]
         if len(paths) != 1:
             raise UserError(f"{', '.join(map(str, paths))}: {len(paths)} files; expected: one scan in one file")

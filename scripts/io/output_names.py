@@ -32,10 +32,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Return names in a case's folder that `segment` did not write, sorted.
-
-    Without a report these are all names.
-    """
+    """Return names in a case's folder not written by `segment`, sorted; all without a report."""
     ours = read_report(folder) is not None
     return sorted(path.name for path in folder.iterdir() if not (ours and _WRITTEN.fullmatch(path.name)))
 
@@ -44,9 +41,7 @@ def walk_files(root: Path, output: Path | None = None) -> Iterator[tuple[Path, l
     """Walk a folder and its subfolders, sorted, without hidden files and earlier results.
 
     Links to folders are followed. A folder is entered once, by the path that comes first, so that
-    loops end.
-
-    The folder `output` is passed over with all that it holds.
+    loops end. The folder `output` is passed over with all that it holds.
 
     Yields:
         A folder and its files: no broken links, no pipes.
@@ -76,10 +71,7 @@ def _to_enter(inside: Path, folders: list[str], entered: set[Path], left_out: Pa
 
 
 def describe_passed_over(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Report what `walk_files` passes over: broken links and hidden files.
-
-    Links to nothing are told whatever they are called.
-    """
+    """Report what `walk_files` passes over: broken links of any name, and hidden files."""
     broken: list[str] = []
     hidden: list[str] = []
     for folder in [folder for folder, _ in walk_files(root)] if root.is_dir() else []:

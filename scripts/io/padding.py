@@ -27,18 +27,11 @@ _MISMATCH = 0.01  # of the area outside of the circle
 
 @dataclass(frozen=True)
 class Padding:
-    """The value around the reconstruction circle.
+    """The value around the reconstruction circle."""
 
-    Attributes:
-        low: lowest padding value; NaN for what is not a number.
-        high: highest padding value.
-        radius: of the circle in pixels, around the middle of a slice; None: unknown, padding is
-            what is joined to the border of a slice.
-    """
-
-    low: float
+    low: float  # NaN for what is not a number
     high: float
-    radius: float | None = None
+    radius: float | None = None  # pixels around a slice's middle; None: padding is joined to the border
 
     def mask(self, values: Tensor) -> Tensor:
         """Where padding lies in one slice of values (X, Y): bool, on the values' device."""
@@ -59,10 +52,9 @@ class Padding:
 def find_padding(slice_at: Callable[[int], Tensor], count: int) -> Padding | None:
     """Find one value that fills the outside of a circle around the middle of the slices.
 
-    Slices in even distances are looked at; more than half of them must show the same value around a
-    circle. All four corners hold it, so that a scan with air in a corner is done with at once.
-
-    `slice_at` gives the slice of an index as (X, Y), values in HU as they are stored.
+    Slices (X, Y) in even distances, in HU as stored, are looked at; more than half of them must
+    show the same value around a circle. All four corners hold it, so that a scan with air in a
+    corner is done with at once.
 
     Returns:
         The padding; None where there is none, or where it is as dark as air.

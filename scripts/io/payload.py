@@ -29,13 +29,10 @@ def open_payload(path: Path) -> IO[bytes]:
 
 
 def unpacked_length(path: Path, expected: int) -> int:
-    """Return how many bytes a file unpacks to.
+    """Return how many bytes a file unpacks to; UserError for a cut off or damaged stream.
 
     The length that gzip wrote behind the data is believed where it is the expected one. Otherwise
     the stream is unpacked: it may have several members, be cut off, or hold more than 4 GiB.
-
-    Raises:
-        UserError: for a stream that is cut off or damaged.
     """
     if not is_gzipped(path):
         return path.stat().st_size
@@ -55,23 +52,13 @@ def unpacked_length(path: Path, expected: int) -> int:
 
 
 def read_array(path: Path, dtype: np.dtype[Any], count: int, offset: int, total: int) -> NDArray[Any]:
-    """Read `count` numbers that start at byte `offset`.
+    """Read `count` numbers that start at byte `offset` of the unpacked file.
 
     A plain file is memory-mapped. A gzip stream is read to its end, because only there its checksum
     is compared.
 
-    Args:
-        path: plain or gzip.
-        dtype: how the numbers are stored, with byte order.
-        count: how many.
-        offset: first byte, counted in the unpacked file.
-        total: bytes that the unpacked file must at least have.
-
-    Returns:
-        Array (count,).
-
     Raises:
-        UserError: for a file that ends early or whose checksum is wrong.
+        UserError: for a file of less than `total` bytes, unpacked, or whose checksum is wrong.
     """
     if not is_gzipped(path):
         found = path.stat().st_size

@@ -48,11 +48,7 @@ def read_scan(path: Path, volume: int | None = None) -> Scan:
 
 
 def checked(scan: Scan) -> Scan:
-    """Return a scan with findings on its grid and with facts for the report.
-
-    Raises:
-        UserError: see `check_geometry`.
-    """
+    """Return a scan with findings of `check_geometry` and with facts for the report."""
     scan.notes += check_geometry(scan.path, scan.values.shape, scan.affine, scan.voxel_size_known, scan.picture)
     scan.facts["stored_type"] = str(scan.values.dtype)
     scan.facts["stored_orientation"] = "".join(nib.aff2axcodes(scan.affine))
@@ -70,17 +66,11 @@ def read_label(path: Path) -> NDArray[Any]:
 
 
 def read_grid(path: Path, decode: bool = True) -> Grid:
-    """Read where an image lies, and make sure that its file is complete.
+    """Read the grid that `read_scan` gives, and make sure that the file is complete.
 
     Of a volume in gzip the length that gzip wrote behind the data is compared; the data themselves
-    are only read when that disagrees.
-
-    Args:
-        path: NIfTI, NRRD, MetaImage or a picture.
-        decode: whether a picture is decoded, too, and refused in colour.
-
-    Returns:
-        The grid that `read_scan` gives.
+    are only read when that disagrees. With `decode` a picture is decoded, too, and refused in
+    colour.
 
     Raises:
         UserError: as `read_scan` does, but for slices too small for a network.
@@ -134,11 +124,7 @@ def _checked_suffix(path: Path) -> str:
 
 
 def scan_files(path: Path) -> list[Path]:
-    """The files that hold a scan: header and voxels may lie in two.
-
-    Raises:
-        UserError: if the second is missing.
-    """
+    """Return the files that hold a scan, header and voxels; UserError if the second is missing."""
     suffix = path.suffix.lower()
     if suffix in (".hdr", ".img"):
         return [partner(path, ".hdr"), partner(path, ".img")]

@@ -50,56 +50,31 @@ def _turn(affine: Affine) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Note:
-    """Something about a scan that a person should know.
+    """Something about a scan that a person should know."""
 
-    Attributes:
-        code: short name of the finding, for programs: "few_slices", "not_a_number", ...
-        text: one sentence that says what was found and what it means or what was done.
-        kind: "warning" (the result may be worse; `--strict` refuses), "repair" (mended safely,
-            recorded) or "assumption" (something that the file does not say was taken for granted).
-    """
-
-    code: str
-    text: str
+    code: str  # short name of the finding, for programs: "few_slices", "not_a_number", ...
+    text: str  # one sentence: what was found and what it means or what was done
+    # the result may be worse (`--strict` refuses); mended safely; what no file says taken for granted
     kind: Literal["warning", "repair", "assumption"]
 
 
 @dataclass
 class Scan:
-    """A scan in its stored orientation.
+    """A scan in its stored orientation."""
 
-    Attributes:
-        name: the input's name without extension; what the case is called.
-        path: the file, or the DICOM folder; of a scan in memory its name.
-        kind: how it was stored.
-        values: stored values (X, Y, Z), in the type that they were stored in; not yet HU where a
-            slope is set.
-        affine: voxel index to millimetres, RAS as in NIfTI, (4, 4) float64.
-        slope: what stored values are multiplied with.
-        intercept: what is added then.
-        voxel_size_known: whether the affine holds real millimetres; without it nothing is said in
-            ml or mm.
-        facts: what the report repeats: modality, scanner, kernel, stored type, ...; nothing that
-            names a person.
-        notes: findings of the reader.
-        padding: DICOM: what PixelPaddingValue names, in HU; None: nothing, or as dark as air.
-        files: DICOM: the files in the order of the third axis; else empty.
-        frames: DICOM: which frame of its file each slice of the third axis is; else empty.
-    """
-
-    name: str
-    path: Path
+    name: str  # the input's name without extension; what the case is called
+    path: Path  # the file, or the DICOM folder; of a scan in memory its name
     kind: Kind
-    values: NDArray[Any]
-    affine: Affine
-    slope: float = 1.0
-    intercept: float = 0.0
-    voxel_size_known: bool = True
-    facts: dict[str, Any] = field(default_factory=dict)
-    notes: list[Note] = field(default_factory=list)
-    padding: Padding | None = None
-    files: list[Path] = field(default_factory=list)
-    frames: list[int] = field(default_factory=list)
+    values: NDArray[Any]  # (X, Y, Z) in the type they were stored in; not yet HU where a slope is set
+    affine: Affine  # voxel index to millimetres, RAS as in NIfTI, (4, 4) float64
+    slope: float = 1.0  # what stored values are multiplied with
+    intercept: float = 0.0  # what is added then
+    voxel_size_known: bool = True  # whether the affine holds real millimetres
+    facts: dict[str, Any] = field(default_factory=dict)  # what the report repeats; nothing names a person
+    notes: list[Note] = field(default_factory=list)  # findings of the reader
+    padding: Padding | None = None  # DICOM: PixelPaddingValue in HU; None: nothing, or as dark as air
+    files: list[Path] = field(default_factory=list)  # DICOM: in the order of the third axis; else empty
+    frames: list[int] = field(default_factory=list)  # DICOM: frame of its file that each slice is
 
     @property
     def picture(self) -> bool:

@@ -14,11 +14,7 @@ _PARALLEL = 1e-3  # direction cosines; scanners round to six digits, exporters t
 
 
 def check_alike(slices: list[Slice]) -> None:
-    """Refuse scout views, unreadable pixels, and slices of other size or orientation.
-
-    Raises:
-        UserError: naming the files.
-    """
+    """Raise UserError for scout views, unreadable pixels, slices of other size or orientation."""
     if all(one.localizer for one in slices):
         raise UserError(f"{slices[0].path}: a localizer (scout view); expected: a CT series of axial slices")
     _refuse_unknown_syntax(slices)

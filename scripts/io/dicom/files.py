@@ -44,17 +44,11 @@ def _is_behind_class(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def read_header(file: BinaryIO, tags: Sequence[str] | None = None) -> Dataset:
-    """Read the attributes of a DICOM file up to its pixels, where the file is left.
+    """Read the attributes of a DICOM file, open at its start, up to its pixels, where it is left.
 
     A file without meta header gets the transfer syntax that its data set is written in, so that
-    whatever needs it finds it where it belongs.
-
-    Args:
-        file: open at its start; `recognize` said that it is DICOM.
-        tags: keywords of the attributes that are needed; None reads all.
-
-    Raises:
-        One of `UNREADABLE_FILE`: if the file is damaged.
+    whatever needs it finds it where it belongs. `tags` are keywords of the attributes that are
+    needed; None reads all. A damaged file raises one of `UNREADABLE_FILE`.
     """
     wanted = None if tags is None else list(tags)
     with warnings.catch_warnings(), disable_value_validation():  # the warnings would show the values

@@ -24,8 +24,7 @@ POSITIONS_ROUNDED = float(np.sin(np.radians(_TILT)))
 class SliceStack:
     """A series in order."""
 
-    # slices at each position, ascending along the normal; several where some are duplicated
-    planes: list[list[Slice]]
+    planes: list[list[Slice]]  # at each position, ascending along the normal; several where duplicated
     affine: NDArray[np.float64]  # voxel index (column, row, slice) to mm, RAS, (4, 4)
     voxel_size_known: bool = True  # whether the affine holds real millimetres
     notes: list[Note] = field(default_factory=list)  # what was noticed
@@ -43,10 +42,10 @@ def stack_slices(slices: list[Slice]) -> SliceStack:
     """
     check_alike(slices)
     rows_and_columns, found = _directions(slices)
-    positions, known, more = _positions(slices, np.cross(*rows_and_columns))
+    normal = np.cross(*rows_and_columns)
+    positions, known, more = _positions(slices, normal)
     spacing, in_plane_known, still_more = _pixel_spacing(slices)
     stack = SliceStack([], np.eye(4), known and in_plane_known, [*found, *more, *still_more])
-    normal = np.cross(*rows_and_columns)
     order = np.argsort(positions @ normal, kind="stable")
     fresh = np.diff(positions[order] @ normal, prepend=-np.inf) > _SAME_PLACE
     for index, new in zip(order, fresh, strict=True):

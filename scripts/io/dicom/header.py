@@ -45,19 +45,16 @@ class Slice:
     rows: int  # pixels from top to bottom
     columns: int  # pixels from left to right
     position: tuple[float, ...] | None  # ImagePositionPatient, mm, LPS; None if the file does not say
-    # ImageOrientationPatient, the directions of a row and of a column; None if absent
-    orientation: tuple[float, ...] | None
-    # mm between rows, mm between columns; None if absent or not positive
-    pixel_spacing: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None  # ImageOrientationPatient: directions of a row, of a column
+    pixel_spacing: tuple[float, ...] | None  # mm between rows, between columns; None if not positive
     location: float | None  # SliceLocation in mm; None if absent
     thickness: float | None  # SliceThickness in mm; None if absent or not positive
     step: float | None  # SpacingBetweenSlices in mm; None if absent or not positive
     tilt: float  # GantryDetectorTilt in degrees
-    # slope and intercept from stored values to HU; None if the file has none
-    rescale: tuple[float, float] | None
+    rescale: tuple[float, float] | None  # slope and intercept to HU; None if the file has none
     localizer: bool  # whether it is a scout view
     complete: bool  # whether the file holds all of its pixels
-    preamble: bool  # whether the file starts as part 10 of the standard says: 128 bytes and DICM
+    preamble: bool  # whether the file starts with 128 bytes and DICM (PS3.10)
     header: Dataset  # the attributes that the reader looks at, a frame's own ones included
 
     @property
@@ -72,12 +69,10 @@ class Slice:
 
 
 def read_slices(path: Path) -> list[Slice]:
-    """Read the headers of one file.
+    """Read the headers of one file: one slice, or one for each frame of a multi-frame file.
 
-    Returns:
-        One slice, or one for each frame of a multi-frame file; none where the file is not DICOM or
-        a DICOMDIR. An object of another class is one slice without a place; its SeriesInstanceUID
-        is empty if it belongs to none.
+    There is none where the file is not DICOM or a DICOMDIR. An object of another class is one slice
+    without a place; its SeriesInstanceUID is empty if it belongs to none.
 
     Raises:
         UserError: if it is a DICOM file that ends early or cannot be parsed.

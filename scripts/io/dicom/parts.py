@@ -28,14 +28,8 @@ _TRAITS = {
     "SeriesNumber": ("SeriesNumber",),
     "AcquisitionNumber": ("AcquisitionNumber", "FrameAcquisitionNumber"),
     "TemporalPositionIdentifier": ("TemporalPositionIdentifier", "TemporalPositionIndex"),
-    "NominalPercentageOfCardiacPhase": ("NominalPercentageOfCardiacPhase",),
-    "EchoNumbers": ("EchoNumbers",),
-    "StackID": ("StackID",),
-    "ContrastBolusAgent": ("ContrastBolusAgent",),
-    "PatientPosition": ("PatientPosition",),
-    "KVP": ("KVP",),
-    "ConvolutionKernel": ("ConvolutionKernel",),
-    "SliceThickness": ("SliceThickness",),
+    **{one: (one,) for one in ("NominalPercentageOfCardiacPhase", "EchoNumbers", "StackID", "ContrastBolusAgent")},
+    **{one: (one,) for one in ("PatientPosition", "KVP", "ConvolutionKernel", "SliceThickness")},
     "ImageType": ("ImageType", "FrameType"),
 }
 """Attributes that tell images of one place apart; the second name is that of multi-frame files."""
@@ -46,8 +40,7 @@ class Part:
     """Slices of a series that make one volume."""
 
     slices: list[Slice]
-    # what tells them from the rest of the series, "AcquisitionNumber 2"; empty for a whole series
-    label: str = ""
+    label: str = ""  # what tells them from the rest, "AcquisitionNumber 2"; empty for a whole series
     keywords: tuple[str, ...] = ()  # the attributes in the label
 
 
@@ -58,10 +51,10 @@ def set_aside(slices: list[Slice]) -> tuple[list[Slice], list[Note]]:
     """
     notes = []
     images = [one for one in slices if one.ct and not _is_screen(one)]
-    others = [one for one in slices if not (one.ct and not _is_screen(one))] if images else []
-    images = images or [one for one in slices if one.ct] or slices
-    if others:
+    others = [one for one in slices if not one.ct or _is_screen(one)]
+    if others and images:
         notes.append(Note("objects_left_out", describe_objects(others, " of the series"), "repair"))
+    images = images or [one for one in slices if one.ct] or slices
     axial = [one for one in images if not one.localizer]
     if axial and len(axial) < len(images):
         names = _files([one for one in images if one.localizer])
@@ -100,16 +93,13 @@ def _image_type(one: Slice) -> list[str]:
 
 
 def separate(slices: list[Slice]) -> tuple[list[Part], list[Note]]:
-    """Separates the slices of a series that were not made together.
+    """Separate the slices of a series that were not made together; notes say what was joined.
 
     Slices of another patient, study or frame of reference are always parts of their own. Those of
     another acquisition, time point, kernel, ... are so where they overlap along the normal: two
     passes over one place. Acquisitions one above the other, or one for each slice, are one scan, as
     step-and-shoot scanners write it. So are slices that leave an attribute out, or have another
     ImageType, where they fill the gaps of the others.
-
-    Returns:
-        The parts, one if there is nothing to separate, and notes on what was joined.
     """
     parts = [Part(slices)]
     for keyword in _APART:
@@ -200,10 +190,7 @@ def _complete_each_other(slices: list[Slice], groups: list[list[Slice]]) -> bool
 
 
 def _overlap(slices: list[Slice], groups: list[list[Slice]]) -> bool:
-    """Return whether a group has slices at or between the places of another.
-
-    Where places are unknown: whether any group has several slices.
-    """
+    """Whether a group has slices at or between another's places; if unknown, has several."""
     heights = _heights(slices)
     if heights is None:
         return any(len(group) > 1 for group in groups)

@@ -66,8 +66,7 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
 def named_padding(header: Dataset, rescale: tuple[float, float]) -> Padding | None:
     """Return what PixelPaddingValue and PixelPaddingRangeLimit name (PS3.3 C.7.5.1.1.2), in HU.
 
-    Returns:
-        The padding; None where none is named, or where it is as dark as air.
+    None is returned where none is named, or where it is as dark as air.
     """
     value = get_number(header, "PixelPaddingValue")
     if value is None:

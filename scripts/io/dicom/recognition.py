@@ -18,14 +18,10 @@ _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # 0002 and 0008, the la
 
 
 def recognize(head: bytes, name: str = "") -> Content:
-    """Recognise a file by its first bytes, with or without DICOM's preamble and meta header.
+    """Recognise a file by its first `HEAD` bytes, with or without DICOM's preamble and meta header.
 
     Old archives, modalities and toolkits write the bare data set (PS3.5), whose first element lies
-    in group 0008.
-
-    Args:
-        head: the first `HEAD` bytes, or fewer where the file is shorter.
-        name: the file's name; one that ends as DICOM files do counts as DICOM whatever it holds.
+    in group 0008. A file whose `name` ends as DICOM files do counts as DICOM whatever it holds.
 
     Returns:
         "object" (an image, a report, ...), "directory" (a DICOMDIR), or "" for a file that is not

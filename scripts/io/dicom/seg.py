@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +29,11 @@ _CATEGORY, _TYPE = CodedConcept(*CATEGORY), CodedConcept(*TYPE)
 _COLOUR = CIELabColor.from_rgb(*COLOUR)
 _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns"]
 _IDENTITY = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"]
-_MAY_BE_EMPTY: dict[str, Callable[[str], object]] = {
-    "PatientID": str,
-    "PatientName": str,
-    "PatientBirthDate": re.compile(r"\d{8}").fullmatch,
-    "PatientSex": re.compile("[MFO]").fullmatch,
-    "AccessionNumber": str,
-    "StudyID": str,
-    "StudyDate": re.compile(r"\d{8}").fullmatch,
-    "StudyTime": re.compile(r"\d{2,6}(\.\d{1,6})?").fullmatch,
-    "ReferringPhysicianName": str,
+_MAY_BE_EMPTY = {  # and what their values match
+    **dict.fromkeys(("PatientID", "PatientName", "AccessionNumber", "StudyID", "ReferringPhysicianName"), ".+"),
+    **dict.fromkeys(("PatientBirthDate", "StudyDate"), r"\d{8}"),
+    "PatientSex": "[MFO]",
+    "StudyTime": r"\d{2,6}(\.\d{1,6})?",
 }
 _SERIES = "SeriesInstanceUID"
 _REMEDY = "expected: DICOM files with complete headers; the other results do not need them"
@@ -66,9 +60,6 @@ def write_dicom_seg(
         algorithm: name of the model.
         version: version of the model or the software.
         description: of the series, at most 64 characters are kept.
-
-    Returns:
-        The path written.
 
     Raises:
         ValueError: if the mask has not the scan's shape or holds other values than 0 and 1.
@@ -184,8 +175,8 @@ def _mend(sources: list[Dataset], scan: Scan) -> None:
     """
     first = sources[0]
     _mend_character_set(first)
-    for keyword, is_valid in _MAY_BE_EMPTY.items():
-        if not is_valid(get_text(first, keyword)):
+    for keyword, pattern in _MAY_BE_EMPTY.items():
+        if not re.fullmatch(pattern, get_text(first, keyword)):
             setattr(first, keyword, "")
     if "PerFrameFunctionalGroupsSequence" in first:
         return

@@ -28,8 +28,7 @@ class Series:
     uid: str  # SeriesInstanceUID; empty for objects that belong to no series
     number: int | None  # SeriesNumber; None if absent
     modality: str  # "CT", "MR", ...; of CT images that do not say, "CT"
-    # slices in an order that the names of files do not change, and what tells them from other parts
-    part: Part
+    part: Part  # its slices, in an order that the names of files do not change
     notes: tuple[Note, ...] = ()  # what was left out of the series, or joined
 
     @property
@@ -79,11 +78,10 @@ def list_series(folder: Path) -> list[Series]:
     Hidden files, DICOMDIR, results of earlier runs and files that are not DICOM are passed over;
     names and extensions do not matter. A CT series whose slices were not made together comes in
     parts, see `separate`. CT images that have a SeriesInstanceUID each and share all else come as
-    one series.
+    one series. Objects that belong to no series are the one with an empty UID.
 
     Returns:
-        The series, sorted by SeriesNumber; none where there is no DICOM file. Objects that belong
-        to no series are the one with an empty UID.
+        The series, sorted by SeriesNumber; none where there is no DICOM file.
 
     Raises:
         UserError: if the folder is absent or a DICOM file is damaged.

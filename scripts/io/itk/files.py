@@ -19,25 +19,17 @@ NRRD_SUFFIXES = (".nrrd", ".nhdr")
 META_SUFFIXES = (".mha", ".mhd")
 ITK_SUFFIXES = NRRD_SUFFIXES + META_SUFFIXES
 
-_NUMBERS = {
-    sitk.sitkUInt8: 1,
-    sitk.sitkInt8: 1,
-    sitk.sitkUInt16: 2,
-    sitk.sitkInt16: 2,
-    sitk.sitkUInt32: 4,
-    sitk.sitkInt32: 4,
-    sitk.sitkFloat32: 4,
-    sitk.sitkUInt64: 8,
-    sitk.sitkInt64: 8,
-    sitk.sitkFloat64: 8,
+_NUMBERS = {  # bytes of a number by its type
+    **dict.fromkeys((sitk.sitkUInt8, sitk.sitkInt8), 1),
+    **dict.fromkeys((sitk.sitkUInt16, sitk.sitkInt16), 2),
+    **dict.fromkeys((sitk.sitkUInt32, sitk.sitkInt32, sitk.sitkFloat32), 4),
+    **dict.fromkeys((sitk.sitkUInt64, sitk.sitkInt64, sitk.sitkFloat64), 8),
 }
 _VERBATIM = ("space", "space dimension", "space directions", "space origin", "spacings", "axis mins")
 
 
 def read_itk(path: Path, volume: int | None = None) -> Scan:
-    """Read one volume, values as they are stored.
-
-    Of a four-dimensional image `volume` is taken, from 1.
+    """Read one volume, values as they are stored; of a four-dimensional image `volume`, from 1.
 
     Raises:
         UserError: for a file that is damaged or incomplete, holds several values a voxel, or
@@ -46,26 +38,14 @@ def read_itk(path: Path, volume: int | None = None) -> Scan:
     text, header = _complete(path)
     index, notes = choose_volume(path, header.GetSize(), volume)
     values = _values(path, header, index)
-    affine = affine_of(header)
+    affine, facts = affine_of(header), {"format": text.format}
     known, doubts = judge_voxel_size(header.GetDimension(), affine, text.sized)
-    return Scan(
-        name="",
-        path=path,
-        kind="itk",
-        values=values,
-        affine=affine,
-        voxel_size_known=known,
-        facts={"format": text.format},
-        notes=notes + _note_orientation(text) + doubts,
-    )
+    notes += _note_orientation(text) + doubts
+    return Scan("", path, "itk", values, affine, voxel_size_known=known, facts=facts, notes=notes)
 
 
 def inspect_itk(path: Path) -> tuple[tuple[int, int, int], Affine]:
-    """Return size (X, Y, Z) and affine (RAS, mm) of a file of one complete volume.
-
-    Raises:
-        UserError: see `read_itk`.
-    """
+    """Return size (X, Y, Z) and affine (RAS, mm) of one complete volume; errors as `read_itk`."""
     _, header = _complete(path)
     choose_volume(path, header.GetSize(), None)
     x, y, z = (*header.GetSize(), 1)[:3]
@@ -123,9 +103,9 @@ def _note_orientation(text: TextHeader) -> list[Note]:
 
 
 def judge_voxel_size(dimension: int, affine: Affine, sized: bool = True) -> tuple[bool, list[Note]]:
-    """Return whether an affine holds millimetres, and a warning where it does not.
+    """Return whether an affine (4, 4) holds millimetres, and a warning where it does not.
 
-    Number of stored axes, affine (4, 4), and whether a voxel size is stated at all tell.
+    `dimension` counts the stored axes; `sized` says whether a voxel size is stated at all.
     """
     if dimension < 3:
         doubt = "a single two-dimensional slice has no thickness"
@@ -152,8 +132,7 @@ def _reason(error: RuntimeError) -> str:
 def write_itk_bytes(values: NDArray[np.uint8], scan: Path, path: Path) -> Path:
     """Write a compressed file of bytes with exactly the scan's origin, spacing and direction.
 
-    The values (X, Y, Z) are in the scan's stored order; `path` ends in .nrrd for NRRD, in .mha for
-    MetaImage.
+    The values (X, Y, Z) are in the scan's stored order; `path` ends in .nrrd or .mha.
     """
     reader = _information(scan)
     shared = min(reader.GetDimension(), 3)
@@ -172,10 +151,7 @@ def write_itk_bytes(values: NDArray[np.uint8], scan: Path, path: Path) -> Path:
 
 
 def _repeat_geometry(path: Path, source: TextHeader) -> None:
-    """Give a NRRD file the source's geometry lines.
-
-    NRRD stores spacing times direction; ITK's way there and back is off by a rounding now and then.
-    """
+    """Give a NRRD file the source's geometry lines, which ITK's way there and back may round."""
     head, body = path.read_bytes().split(b"\n\n", 1)
     lines = [line for line in head.decode("latin-1").splitlines() if line.split(":")[0] not in _VERBATIM]
     lines += [f"{key}: {source.fields[key]}" for key in _VERBATIM if key in source.fields]

@@ -57,11 +57,7 @@ class TextHeader:
 
 
 def read_text_header(path: Path) -> TextHeader:
-    """Read the header of .nrrd, .nhdr, .mha or .mhd.
-
-    Raises:
-        UserError: for a file that does not begin as its format does.
-    """
+    """Read the header of .nrrd, .nhdr, .mha or .mhd; UserError for a file that begins otherwise."""
     nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
     fields: dict[str, str] = {}
     with path.open("rb") as file:
@@ -80,7 +76,7 @@ def read_text_header(path: Path) -> TextHeader:
 
 
 def find_data(path: Path, header: TextHeader) -> Path | None:
-    """The file of the voxels; None where they are in several, which is left to ITK.
+    """Return the file of the voxels; None where they are in several, which is left to ITK.
 
     Raises:
         UserError: for a detached file that is missing.
@@ -97,9 +93,8 @@ def find_data(path: Path, header: TextHeader) -> Path | None:
 def check_data(data: Path | None, path: Path, header: TextHeader, expected: int) -> None:
     """Refuse voxels that are cut off or damaged.
 
-    Text and bzip2 are left to ITK, as are headers that skip bytes.
-
-    `data` is what `find_data` gave, `expected` the bytes of the voxels, unpacked.
+    Text and bzip2 are left to ITK, as are headers that skip bytes. `data` is what `find_data` gave,
+    `expected` the bytes of the voxels, unpacked.
 
     Raises:
         UserError: naming the file, what it holds and what its header asks for.

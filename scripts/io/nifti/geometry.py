@@ -28,16 +28,13 @@ _MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 def read_geometry(
     path: Path, header: nib.Nifti1Header, pixdim: Sequence[float], shape: tuple[int, int, int]
 ) -> tuple[Affine, bool, list[Note]]:
-    """Give the affine of a NIfTI header in mm.
+    """Return the affine (RAS) of a NIfTI header in mm, whether these are real ones, and findings.
 
     Args:
         path: what an error names.
         header: after nibabel's repairs.
         pixdim: the three voxel sizes as they were stored, before nibabel's repairs.
         shape: (X, Y, Z) of one volume.
-
-    Returns:
-        Affine (RAS, mm), whether it holds real millimetres, and findings.
 
     Raises:
         UserError: for a qform without a valid quaternion where no sform is set.
@@ -83,11 +80,7 @@ def _broken_sform(header: nib.Nifti1Header) -> list[Note]:
 
 
 def _rotated(header: nib.Nifti1Header) -> tuple[Affine, list[Note]]:
-    """Return the qform; scale a quaternion longer than 1 to 1, as nifti1_io does.
-
-    Raises:
-        ValueError: for a quaternion that is no rotation.
-    """
+    """Return the qform, a quaternion longer than 1 scaled to 1; ValueError if it is no rotation."""
     fields = ("quatern_b", "quatern_c", "quatern_d")
     imaginary = np.array([header[field] for field in fields], np.float64)
     length = float(np.linalg.norm(imaginary))

@@ -22,16 +22,13 @@ _FLAG = 4
 
 
 def locate_voxels(data: Path, header: nib.Nifti1Header, said: float, payload: int) -> tuple[int, list[Note]]:
-    """Find the byte at which the voxels start.
+    """Find the byte of the unpacked file at which the voxels start.
 
     Args:
         data: the file of the voxels; for a pair the .img.
         header: the header, which knows whether it stands in the same file.
         said: vox_offset as stored, before any repair.
         payload: bytes of the voxels by the header's dimensions and type.
-
-    Returns:
-        The offset, counted in the unpacked file, and findings.
 
     Raises:
         UserError: for a file that is cut off, or whose size and vox_offset contradict each other.

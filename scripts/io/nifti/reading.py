@@ -54,9 +54,8 @@ class Inspected(NamedTuple):
 def read_nifti(path: Path, volume: int | None = None) -> Scan:
     """Read one volume, values as they are stored.
 
-    Args:
-        path: .nii, .nii.gz or either file of a pair .hdr/.img; gzip is recognised by content.
-        volume: which volume of a series, from 1.
+    The path is .nii, .nii.gz or either file of a pair .hdr/.img; gzip is recognised by content.
+    `volume` counts the volumes of a series from 1.
 
     Raises:
         UserError: for a file that is damaged, holds several volumes and none is named, or holds no
@@ -99,11 +98,7 @@ def inspect_nifti(path: Path, volume: int | None = None) -> Inspected:
 
 
 def read_header(path: Path) -> Stored:
-    """Read and check the header.
-
-    Raises:
-        UserError: for a file that is no NIfTI, whose header is broken or whose partner is missing.
-    """
+    """Read and check the header; UserError for a broken one, a missing partner, and no NIfTI."""
     pair = path.suffix.lower() in (".hdr", ".img")
     first, data = (partner(path, ".hdr"), partner(path, ".img")) if pair else (path, path)
     try:
@@ -131,10 +126,7 @@ def one_line(error: BaseException) -> str:
 
 
 def choose_volume(path: Path, stored: tuple[int, ...], volume: int | None) -> tuple[int, list[Note]]:
-    """Choose one volume of a file.
-
-    Returns:
-        Index from 0 along the flattened axes after the third, and what to tell.
+    """Choose one volume of a file: its index along the flattened axes after the third, and notes.
 
     Raises:
         UserError: if the file holds no volume, several and none is named, or not the one named.
@@ -150,20 +142,15 @@ def choose_volume(path: Path, stored: tuple[int, ...], volume: int | None) -> tu
     if volume is not None and not 1 <= volume <= count:
         raise UserError(f"{path}: --volume {volume} of {count} ({size}); expected: 1 to {count}")
     if count > 1:
-        return (volume or 1) - 1, [
-            Note("volume_chosen", f"volume {volume} of {count} was taken as asked", "assumption")
-        ]
+        text = f"volume {volume} of {count} was taken as asked"
+        return (volume or 1) - 1, [Note("volume_chosen", text, "assumption")]
     if len(stored) > 3:
         return 0, [Note("squeezed", f"stored as {size}; the axes of length 1 were dropped", "repair")]
     return 0, []
 
 
 def partner(path: Path, suffix: str) -> Path:
-    """The other file of a pair .hdr, .img.
-
-    Raises:
-        UserError: if it is missing.
-    """
+    """Return the other file of a pair .hdr, .img; UserError if it is missing."""
     other = path.with_suffix(suffix.upper() if path.suffix.isupper() else suffix)
     if not other.is_file():
         raise UserError(f"{path}: its partner {other.name} is missing; expected: .hdr and .img side by side")

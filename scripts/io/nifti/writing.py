@@ -22,11 +22,10 @@ _GRID = (
 
 
 def header_like(path: Path, shape: tuple[int, int, int]) -> nib.Nifti1Header:
-    """The grid of a NIfTI scan: affine, sform and qform with codes, units, number of axes.
+    """Return the grid of a NIfTI scan: affine, sform and qform with codes, units, number of axes.
 
-    Nothing else is taken over: text fields and extensions may name a patient.
-
-    (X, Y, Z) is the size of the volume; a file of several volumes gives a header of one.
+    Nothing else is taken over: text fields and extensions may name a patient. `shape` (X, Y, Z) is
+    that of the volume; a file of several volumes gives a header of one.
     """
     scan = read_header(path).header
     version = nib.Nifti2Header if isinstance(scan, nib.Nifti2Header) else nib.Nifti1Header
@@ -39,7 +38,7 @@ def header_like(path: Path, shape: tuple[int, int, int]) -> nib.Nifti1Header:
 
 
 def header_from_affine(affine: Affine, shape: tuple[int, int, int]) -> nib.Nifti1Header:
-    """A grid in scanner coordinates and mm, for scans of other formats.
+    """Return a grid in scanner coordinates and mm, for scans of other formats.
 
     A quaternion cannot express the shear of a tilted gantry; the qform is then left without a code.
     """
