@@ -54,7 +54,7 @@ class Note:
 
     code: str  # short name of the finding, for programs: "few_slices", "not_a_number", ...
     text: str  # one sentence: what was found and what it means or what was done
-    # the result may be worse (`--strict` refuses); mended safely; what no file says taken for granted
+    # the result may be worse (`--strict` refuses); mended safely; something unsaid taken for granted
     kind: Literal["warning", "repair", "assumption"]
 
 
@@ -69,7 +69,7 @@ class Scan:
     affine: Affine  # voxel index to millimetres, RAS as in NIfTI, (4, 4) float64
     slope: float = 1.0  # what stored values are multiplied with
     intercept: float = 0.0  # what is added then
-    voxel_size_known: bool = True  # whether the affine holds real millimetres
+    voxel_size_known: bool = True  # whether the affine is in real millimetres
     facts: dict[str, Any] = field(default_factory=dict)  # what the report repeats; nothing names a person
     notes: list[Note] = field(default_factory=list)  # findings of the reader
     padding: Padding | None = None  # DICOM: PixelPaddingValue in HU; None: nothing, or as dark as air
