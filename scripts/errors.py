@@ -1,7 +1,5 @@
 """The one exception that stands for a user's mistake, and how it reaches the user."""
 
-from __future__ import annotations
-
 import errno
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Files and folders that are either complete or absent: made beside their place, then renamed."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

@@ -4,8 +4,6 @@ A network with one weight that is NaN answers NaN, and NaN compared with a thres
 infection. Without these checks a damaged checkpoint ends in a finished report of a healthy lung.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

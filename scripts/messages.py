@@ -1,7 +1,5 @@
 """What the bundle says while it works, and how a message names many things."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Settings that arrive from the command line, where everything may be a text."""
 
-from __future__ import annotations
-
 import math
 import platform
 from collections.abc import Callable

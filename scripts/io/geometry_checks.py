@@ -1,7 +1,5 @@
 """Checks of a scan's grid by its header alone: directions, voxel size, extent; for every format."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Check that a label has its image's voxels at the same places, in any stored order."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """8-bit pictures of one slice: PNG, JPG, BMP."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

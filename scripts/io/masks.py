@@ -1,7 +1,5 @@
 """Masks and probabilities on the scan's own grid, in the format that the scan came in."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path

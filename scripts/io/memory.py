@@ -1,7 +1,5 @@
 """A scan in memory: a nibabel image, a SimpleITK image, or an array with its affine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

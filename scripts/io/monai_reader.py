@@ -1,7 +1,5 @@
 """Scans for MONAI's `LoadImaged`: every workflow reads what `segment` reads, as it does."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Names of the results of `segment`, by which they are recognised and protected."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

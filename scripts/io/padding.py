@@ -4,8 +4,6 @@ A scanner reconstructs a circle and writes one value around it: -1024 HU, -2000,
 Whatever it is, there is no patient.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

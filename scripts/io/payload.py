@@ -1,7 +1,5 @@
 """The bytes of a file's voxels: mapped if plain, unpacked and verified if compressed."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from pathlib import Path

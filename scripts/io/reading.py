@@ -1,7 +1,5 @@
 """Read one scan from a file of any format but DICOM, with the facts of its header."""
 
-from __future__ import annotations
-
 import glob
 from collections.abc import Iterator
 from contextlib import contextmanager

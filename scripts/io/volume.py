@@ -1,7 +1,5 @@
 """One scan as it was stored: values, geometry, what was noticed while it was read."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +52,7 @@ class Note:
 
     code: str  # short name of the finding, for programs: "few_slices", "not_a_number", ...
     text: str  # one sentence: what was found and what it means or what was done
-    # the result may be worse (`--strict` refuses); mended safely; something unsaid taken for granted
+    # the result may be worse (`--strict` refuses); mended safely; taken for granted
     kind: Literal["warning", "repair", "assumption"]
 
 

@@ -1,7 +1,5 @@
 """What every loss asks of the maps and labels that it is given."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

@@ -1,7 +1,5 @@
 """The joint co-supervision loss of Hu et al. 2022, equations 1, 2, 5 and 6."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

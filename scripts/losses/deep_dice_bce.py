@@ -1,7 +1,5 @@
 """Binary cross entropy and Dice with deep supervision, for the 3-D network."""
 
-from __future__ import annotations
-
 import torch
 from monai.losses import DeepSupervisionLoss, DiceCELoss
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The loss of CARes-UNet (Xu et al. 2021): Dice over background and lesion, and cross entropy."""
 
-from __future__ import annotations
-
 import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ Fan et al. 2020 (arXiv 2004.14133), section III-D; the weights are those of Wei,
 equations 4 to 8.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The measures of Hu et al. 2022 as functions, as MONAI metrics and as tables."""
 
-from __future__ import annotations
-
 from .cumulative import DiceOverThresholds, SegmentationMeasures, SegmentationMetric, SoftDiceLossMetric
 from .functional import MEASURES, dice, measure, measure_all
 from .table import json_ready, score_case, summarise

@@ -1,7 +1,5 @@
 """Classes one by one before metrics that know one map at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

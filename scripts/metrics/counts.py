@@ -1,7 +1,5 @@
 """Overlap of a thresholded probability map with its target: counts and their ratios."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 

@@ -1,7 +1,5 @@
 """Metrics that collect over an epoch, for MONAI's engines and handlers (IgniteMetricHandler)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 

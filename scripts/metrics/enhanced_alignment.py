@@ -1,7 +1,5 @@
 """Enhanced-alignment measure (Fan et al., IJCAI 2018), averaged over the thresholds."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

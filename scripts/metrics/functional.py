@@ -9,8 +9,6 @@ measures are means over the 256 thresholds k / 255, and are 0 wherever not a sin
 empty target included.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 

@@ -1,7 +1,5 @@
 """Volumes as batches of slices, a bounded number of pixels at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

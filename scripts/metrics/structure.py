@@ -1,7 +1,5 @@
 """Structure measure (Fan et al., ICCV 2017) for batches of maps."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Distances between the surfaces of two masks, by MONAI."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The contract of every network here, and the checks of arguments and sizes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn

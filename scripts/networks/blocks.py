@@ -1,7 +1,5 @@
 """The small blocks that the networks are made of."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -8,8 +8,6 @@ taken. CARAFE is that of Wang, Chen, Xu, Liu, Loy, Lin: "CARAFE: Content-Aware R
 FEatures", ICCV 2019 (arXiv 1905.02188).
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import Convolution

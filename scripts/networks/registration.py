@@ -1,7 +1,5 @@
 """The table of networks by name, and the decorator that puts one into it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

@@ -5,8 +5,6 @@ Metadata are data. They name a network that a module of this package registers, 
 imported or evaluated.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import json

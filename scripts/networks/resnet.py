@@ -1,7 +1,5 @@
 """ResNet-34 and ResNet-50 (He et al. 2016) as encoders, with dilation where wanted."""
 
-from __future__ import annotations
-
 from monai.networks.nets.resnet import ResNet
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Measure the density of the infection: HU statistics and density classes."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The report of one scan for people: one HTML file that needs nothing else and runs nothing."""
 
-from __future__ import annotations
-
 import base64
 import os
 from collections.abc import Mapping

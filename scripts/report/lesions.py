@@ -1,7 +1,5 @@
 """Find the lesions: 26-connected components of the infection, slice by slice."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

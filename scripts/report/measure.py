@@ -3,8 +3,6 @@
 The axial slices are read once, so that only a few of them are in memory beside the mask.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Assemble report.json: everything that was found in one scan, and with which model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Grade the percentage of the lungs that is infected."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Words of the HTML report: numbers with units, names of fields, the finding."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Bring every input to a one-channel volume (1, X, Y, Z); 2-D images become one slice."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Labels: from codes to a binary mask or to classes, and from the mask to its edge."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reading of scans and labels that names the file which cannot be read."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Hashable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Restrict a scan to the lungs, or to the box around them."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections import OrderedDict

@@ -1,7 +1,5 @@
 """Bring logits back to the scan: probabilities, the scan's own grid, the mask."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Mapping
 from typing import Any

@@ -9,8 +9,6 @@ change that metadata cannot state (`training/preprocessing_spec.py`). A slice th
 stretched, as in the paper.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from monai.transforms import Compose, Orientationd, Resized, ScaleIntensityRanged, Transform

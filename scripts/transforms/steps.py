@@ -1,7 +1,5 @@
 """Chains of transforms as data, to compare two of them and to name what they left on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import partial

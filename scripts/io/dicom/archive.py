@@ -1,7 +1,5 @@
 """DICOM in a ZIP file, as archives and portals hand it out."""
 
-from __future__ import annotations
-
 import lzma
 import shutil
 import stat

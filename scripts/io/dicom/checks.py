@@ -1,7 +1,5 @@
 """Whether the slices of a DICOM series are of one kind."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """How the header of a DICOM file is read, and what can go wrong."""
 
-from __future__ import annotations
-
 import struct
 import warnings
 import zlib

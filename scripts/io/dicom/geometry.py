@@ -1,7 +1,5 @@
 """Where the slices of a DICOM series lie: their order, the affine, and what does not fit."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

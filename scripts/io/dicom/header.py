@@ -1,7 +1,5 @@
 """What a DICOM file says about its slices, read without its pixels."""
 
-from __future__ import annotations
-
 import math
 import struct
 from dataclasses import dataclass

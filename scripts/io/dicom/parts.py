@@ -5,8 +5,6 @@ phases or reconstructions, images of other frames of reference, scout views and 
 (PS3.3 A.1.2, C.7.3, C.7.4.1).
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Reading a CT series from DICOM: values in HU, geometry, what was noticed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether a file is DICOM, decided here for every reader, search and message."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

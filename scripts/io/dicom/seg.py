@@ -1,7 +1,5 @@
 """The mask as a DICOM Segmentation object, on the slices that it was found on."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -4,8 +4,6 @@ PS3.16: category from CID 7150, type from CID 7159 (lesion segmentation types), 
 disease such as pneumonia is no type of segment there; what is outlined is the altered tissue.
 """
 
-from __future__ import annotations
-
 CATEGORY = ("49755003", "SCT", "Morphologically Altered Structure")
 TYPE = ("409774005", "SCT", "Inflammation")
 REGION = ("39607008", "SCT", "Lung")

@@ -1,7 +1,5 @@
 """Which series a folder holds, and which of them is the CT scan."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Read NRRD and MetaImage through SimpleITK, and write bytes in their format and grid."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@ After the format definitions of NRRD (teem.sourceforge.net/nrrd/format.html) and
 (itk.org/Wiki/MetaIO).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ After the NIfTI-1 standard (nifti1.h, DFWG 2003): the sform before the qform, ea
 xyzt_units; pixdim.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

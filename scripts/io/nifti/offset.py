@@ -5,8 +5,6 @@ bytes that announce extensions, the extensions, then the voxels. Many writers le
 which SPM and others take for 352.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

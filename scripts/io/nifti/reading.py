@@ -1,7 +1,5 @@
 """NIfTI: reading a scan as it is stored."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import NamedTuple

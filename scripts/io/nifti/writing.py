@@ -1,7 +1,5 @@
 """NIfTI files of one byte a voxel on the grid of a scan, written slice by slice."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

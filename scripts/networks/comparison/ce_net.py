@@ -5,8 +5,6 @@ Written from the paper; that the convolutions of the DAC's branches are shared f
 description of their model.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch

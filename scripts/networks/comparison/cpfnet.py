@@ -4,8 +4,6 @@ Feng et al.: "CPFNet: Context pyramid fusion network for medical image segmentat
 Written from the paper.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -4,8 +4,6 @@ Fu, Liu, Tian, Li, Bao, Fang, Lu: "Dual attention network for scene segmentation
 Written from the paper, but for the sign of the channel attention (`ChannelAttention`).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

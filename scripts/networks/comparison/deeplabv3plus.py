@@ -4,8 +4,6 @@ Chen, Zhu, Papandreou, Schroff, Adam: "Encoder-decoder with atrous separable con
 semantic image segmentation", ECCV 2018. Written from the paper.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ Wei, Wang, Huang: "F3Net: Fusion, feedback and focus for salient object detectio
 Written from the paper.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ Arguments: see `SegmentationNetwork`; dropout is that of single values after eve
 the levels have 1, 2, 4, 8 and 16 times the base width.
 """
 
-from __future__ import annotations
-
 import torch
 from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus
 from torch import Tensor

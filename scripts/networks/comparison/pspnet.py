@@ -3,8 +3,6 @@
 Zhao, Shi, Qi, Wang, Jia: "Pyramid scene parsing network", CVPR 2017. Written from the paper.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ Wu, Su, Huang: "Stacked cross refinement network for edge-aware salient object d
 2019. Written from the paper.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ Yan et al., "COVID-19 chest CT image segmentation: a deep convolutional neural n
 2020 (arXiv 2004.10987).
 """
 
-from __future__ import annotations
-
 import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ et al. 2016 (arXiv 1606.06650). CT volumes have few, thick slices, so pooling ha
 plane and leaves their number.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

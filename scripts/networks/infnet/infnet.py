@@ -7,8 +7,6 @@ the edge map. The receptive field block is that of Liu et al. 2018 (arXiv 1711.0
 decoder that of Wu et al. 2019 (arXiv 1904.08739).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -5,8 +5,6 @@ batch normalisation and bilinear upsampling that sees the image and, as a prior,
 binary network.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch

@@ -1,7 +1,5 @@
 """Networks whose backbone starts from ImageNet weights."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

@@ -6,8 +6,6 @@ pooling before strided shortcuts. Parameters have the names of the weights that 
 released, `res2net50_v1b_26w_4s-*.pth`, so that these load.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -5,8 +5,6 @@ concatenation are the alternatives of its table 5. A fusion maps the levels, fin
 map of the finest size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -8,8 +8,6 @@ transposed convolutions are facts about the published code (docs/training.md lis
 it is taken.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ Hu et al., "Deep co-supervision and attention fusion strategy for automatic COVI
 segmentation on CT images", Pattern Recognition 2022, section 3.3 and figure 3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
