@@ -52,7 +52,6 @@ def check_belongs(label: Grid, image: Grid, tolerance_mm: float = TOLERANCE_MM) 
 
 
 def _check_kind(label: Grid, image: Grid) -> None:
-    """Let a picture through that has the size of its picture, and nothing else."""
     if label.affine is None and image.affine is None and label.shape == image.shape:
         return
     found, wanted = (f"{'picture' if one.affine is None else 'volume'} of {_size(one.shape)}" for one in (label, image))

@@ -67,7 +67,6 @@ def find_padding(slice_at: Callable[[int], Tensor], count: int) -> Padding | Non
 
 
 def _circle(values: Tensor) -> tuple[float, float] | None:
-    """The value and the radius of the circle that it surrounds in one slice (X, Y)."""
     corners = [float(values[x, y].item()) for x in (0, -1) for y in (0, -1)]
     value = corners[0] if math.isfinite(corners[0]) else math.nan
     alike = all((not math.isfinite(one)) if math.isnan(value) else one == value for one in corners)
@@ -87,7 +86,6 @@ def _circle(values: Tensor) -> tuple[float, float] | None:
 
 
 def _distances(columns: int, rows: int) -> NDArray[np.float64]:
-    """Distance of each pixel (X, Y) from the middle, in pixels."""
     x, y = np.arange(columns) - (columns - 1) / 2, np.arange(rows) - (rows - 1) / 2
     return np.hypot(x[:, None], y[None, :])
 

@@ -88,7 +88,6 @@ def read_grid(path: Path, decode: bool = True) -> Grid:
 
 @contextmanager
 def _in_one_line(path: Path) -> Iterator[None]:
-    """Say of every error which file cannot be read."""
     try:
         yield
     except (UserError, OSError, EOFError, ValueError, SyntaxError) as error:
@@ -108,7 +107,6 @@ def _read(path: Path, volume: int | None) -> Scan:
 
 
 def _checked_suffix(path: Path) -> str:
-    """The ending of a file that is there and not empty."""
     suffix = file_suffix(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"

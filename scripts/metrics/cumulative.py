@@ -8,7 +8,7 @@ from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
 from .counts import OVERLAP_RATIOS, Counts, Rules, check_range, check_rules, counts_at, prepare_maps, working_dtype
-from .functional import MEASURES, check_names, dice_over_thresholds, mean_and_max_dice, measure_all
+from .functional import MEASURES, check_names, measure_all
 from .slices import batch_to_slices, per_slice
 
 Aggregation = Literal["slice", "positive_slice", "case", "pooled"]
@@ -30,7 +30,6 @@ class _MapMetric(CumulativeIterationMetric):
         self._range: tuple[Tensor, Tensor] | None = None
 
     def _compute_list(self, y_pred: Any, y: Any = None, **kwargs: Any) -> Any:
-        """Return the rows of a list; items of one size are one batch."""
         if y is None or len({(*p.shape, *t.shape) for p, t in zip(y_pred, y, strict=True)}) > 1:
             return super()._compute_list(y_pred, y, **kwargs)
         maps = (torch.stack([one.detach().as_subclass(Tensor) for one in items]) for items in (y_pred, y))
@@ -140,7 +139,6 @@ class SegmentationMeasures(_MapMetric):
         return values
 
     def _case_values(self, cases: int, values: Tensor, prob: Tensor, target: Tensor) -> Tensor:
-        """Return the measures of cases (B, names), given those of their slices."""
         values = values.view(cases, -1, len(self.names)).nanmean(1)
         if self.rules != "plain" or not set(self.names) & set(OVERLAP_RATIOS):
             return values
@@ -179,35 +177,6 @@ class SegmentationMetric(SegmentationMeasures):
         """Return the measure, a scalar; NaN where no value is defined."""
         value: Tensor = super().aggregate()[self.name]
         return value
-
-
-class DiceOverThresholds(_MapMetric):
-    """Mean or max over 256 thresholds of the set's mean Dice curve, as the Inf-Net tables report.
-
-    Inputs as `SegmentationMetric`; the mean curve is over slices. ValueError for unknown names.
-
-    Args:
-        statistic: "mean" or "max".
-        rules: "infnet_toolbox" (what those tables were made with) or "plain".
-    """
-
-    def __init__(self, statistic: Literal["mean", "max"] = "max", rules: Rules = "infnet_toolbox") -> None:
-        super().__init__()
-        check_rules(rules)
-        if statistic not in ("mean", "max"):
-            raise ValueError(f"statistic is {statistic!r}; expected: mean, max")
-        self.statistic = statistic
-        self.rules = rules
-
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Return the curves of a batch, (slices, 256)."""
-        prob, target = (batch_to_slices(maps) for maps in self._maps(y_pred, y))
-        return per_slice(lambda p, t: dice_over_thresholds(p, t, rules=self.rules), prob, target)
-
-    def aggregate(self) -> Tensor:
-        """Return the statistic, a scalar."""
-        mean, maximum = mean_and_max_dice(self._rows())
-        return mean if self.statistic == "mean" else maximum
 
 
 class SoftDiceLossMetric(_MapMetric):

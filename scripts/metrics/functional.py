@@ -50,21 +50,6 @@ dice, iou, sensitivity, specificity, precision, mean_absolute_error, e_measure, 
 )
 
 
-def dice_over_thresholds(prob: Tensor, target: Tensor, *, rules: Rules = "plain") -> Tensor:
-    """Return Dice of each map at the 256 thresholds k / 255, (B, 256); arguments as `measure`."""
-    counts = counts_over_thresholds(*prepare_maps(prob, target, rules))
-    return _ratio_by_rules("dice", counts, rules)
-
-
-def mean_and_max_dice(curves: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean Dice and max Dice of a set as the Inf-Net toolbox defines them, two scalars.
-
-    Both belong to the mean curve of the set's `curves` (B, 256): one threshold for all images.
-    """
-    curve = curves.mean(0)
-    return curve.mean(), curve.max()
-
-
 def measure_all(
     prob: Tensor, target: Tensor, *, names: Sequence[str] = MEASURES, threshold: float = 0.5, rules: Rules = "plain"
 ) -> dict[str, Tensor]:
@@ -78,10 +63,7 @@ def measure_all(
         "e_measure": lambda: alignment(curve()),
         "s_measure": lambda: structure(prob, target),
     }
-    return {
-        name: on_maps[name]() if name in on_maps else _mean_over_thresholds(_ratio_by_rules(name, counts(), rules))
-        for name in names
-    }
+    return {name: on_maps[name]() if name in on_maps else _overlap(name, counts(), rules) for name in names}
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -91,15 +73,10 @@ def check_names(names: Iterable[str]) -> None:
             raise ValueError(f"measure is {name!r}; expected: {', '.join(MEASURES)}")
 
 
-def _ratio_by_rules(name: str, counts: Counts, rules: Rules) -> Tensor:
-    """Return the ratio; under the toolbox's rules 0 where no pixel agrees, whatever the target."""
+def _overlap(name: str, counts: Counts, rules: Rules) -> Tensor:
+    """A ratio; by the toolbox's rules 0 where no pixel agrees, and the mean over thresholds."""
     value = OVERLAP_RATIOS[name](counts)
-    return value if rules == "plain" else value.masked_fill(counts.tp == 0, 0.0)
-
-
-def _mean_over_thresholds(values: Tensor) -> Tensor:
-    """(B, 256) to (B,); (B,), made at one threshold, stays."""
-    return values.mean(-1) if values.ndim == 2 else values
+    return value if rules == "plain" else value.masked_fill(counts.tp == 0, 0.0).mean(-1)
 
 
 def _absolute_error(prob: Tensor, target: Tensor) -> Tensor:

@@ -147,7 +147,6 @@ def _case_figures(slices: pd.DataFrame, rules: Rules) -> Row:
 
 
 def _ratios(counts: dict[str, int]) -> Row:
-    """Return the overlap measures of summed counts."""
     tensors = Counts(**{field: torch.tensor(n) for field, n in counts.items()})
     return {name: float(OVERLAP_RATIOS[name](tensors)) for name in OVERLAP_MEASURES}
 
@@ -171,8 +170,6 @@ def _volumes(case: Row, voxel_ml: float) -> Row:
 
 
 def _masks(prob: Tensor, target: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Return predicted and actual mask (X, Y, Z) of slices (Z, 1, X, Y)."""
-
     def masks(p: Tensor, t: Tensor) -> Tensor:
         prob, actual = prepare_maps(p, t)
         return torch.cat([prob >= threshold, actual], dim=1)

@@ -103,7 +103,6 @@ def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, l
 
 
 def _describe(one: dict[str, int], total: int, depth: int, voxel_ml: float | None, lungs_known: bool) -> dict[str, Any]:
-    """Describe one lesion; its side is that with most of its voxels."""
     voxels = one["voxels"]
     row: dict[str, Any] = {"infection_voxels": voxels, "infection_percent": 100 * voxels / total}
     if voxel_ml is not None:
@@ -111,6 +110,6 @@ def _describe(one: dict[str, int], total: int, depth: int, voxel_ml: float | Non
     row["centroid_index"] = [one[name] / voxels for name in ("sum_x", "sum_y", "sum_z")]
     row["slices_from_superior"] = [depth - one["last_z"], depth - one["first_z"]]
     row["slices_from_inferior"] = [one["first_z"] + 1, one["last_z"] + 1]
-    in_lungs = (one["right"], one["left"])
+    in_lungs = (one["right"], one["left"])  # the side is that with most of the voxels
     row["side"] = _SIDES[int(np.argmax(in_lungs)) if any(in_lungs) else 2] if lungs_known else None
     return row

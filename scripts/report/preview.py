@@ -124,7 +124,6 @@ def describe(
 def _lay_out(
     scan: NDArray[Any], outlines: list[NDArray[np.bool_]], chosen: list[int], spacing: Sequence[float] | None
 ) -> Figure:
-    """Lay out axial slices in rows, beside them the coronal and sagittal views of a volume."""
     from matplotlib.figure import Figure
 
     deep = scan.shape[2] > 1
@@ -149,7 +148,6 @@ def _lay_out(
 
 
 def _middle(mask: NDArray[np.bool_], axis: int) -> int:
-    """Return the index along `axis` with the most infection; the centre without any."""
     others = tuple(other for other in range(3) if other != axis)
     areas = mask.sum(axis=others)
     return int(areas.argmax()) if areas.any() else mask.shape[axis] // 2

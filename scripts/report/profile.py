@@ -46,7 +46,6 @@ def draw_profile(profile: Mapping[str, Any]) -> str:
 
 
 def _draw(axes: Axes, areas: Mapping[str, list[float]], unit: str) -> None:
-    """Draw one step a slice; both axes name their ends."""
     from matplotlib.ticker import MaxNLocator
 
     depth = len(areas["infection"])

@@ -88,7 +88,6 @@ def build_report(
 
 
 def _describe_case(scan: Scan) -> dict[str, Any]:
-    """Describe the scan as it was stored; sizes in mm only where they are known."""
     case: dict[str, Any] = {
         "name": scan.name,
         "input": scan.path.name,
@@ -106,7 +105,6 @@ def _describe_case(scan: Scan) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a value to what JSON can hold."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, np.ndarray | list | tuple | set | frozenset):

@@ -93,10 +93,7 @@ class HounsfieldMap:
     padding: Padding | None = None  # lies around the reconstruction circle, lighter than air; becomes air
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Map float values (X, Y), or volumes (C, X, Y, Z) slice by slice, to HU.
-
-        What is not finite becomes air, as does padding.
-        """
+        """Map float values (X, Y), or volumes (C, X, Y, Z) slice by slice, to HU; NaN becomes air."""
         if self.padding is None:
             return self._mapped(values)
         if values.ndim == 2:

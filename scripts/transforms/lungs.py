@@ -42,10 +42,8 @@ class FindLungsd(MapTransform):
         self.lung_key = lung_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the mask (1, X, Y, Z), float32 in {0, 1}, on the scan's grid.
-
-        Raises:
-            UserError: if a given mask is empty or lies on another grid.
+        """Return the item with the mask (1, X, Y, Z), float32; UserError for one empty or off the
+        grid.
         """
         item = dict(data)
         for key in self.key_iterator(item):

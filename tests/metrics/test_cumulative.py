@@ -12,12 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scripts.losses.cosupervision import soft_dice
 from scripts.metrics.cumulative import (
-    DiceOverThresholds,
     SegmentationMeasures,
     SegmentationMetric,
     SoftDiceLossMetric,
 )
-from scripts.metrics.functional import MEASURES, dice_over_thresholds, mean_and_max_dice, measure
+from scripts.metrics.functional import MEASURES, measure
 
 
 @pytest.fixture
@@ -117,7 +116,6 @@ def all_metrics():
     yield SegmentationMetric("dice", "case", rules="infnet_toolbox")
     yield SegmentationMetric("s_measure", "positive_slice")
     yield SegmentationMetric("e_measure")
-    yield DiceOverThresholds("max")
     yield SoftDiceLossMetric()
 
 
@@ -194,14 +192,6 @@ def test_a_batch_is_taken_without_reading_from_the_device(metric, random_maps):
         metric(prob, target)
 
 
-def test_max_dice_of_the_set(random_maps):
-    prob, target = random_maps(batch=4)
-    mean, maximum = mean_and_max_dice(dice_over_thresholds(prob, target, rules="infnet_toolbox"))
-    assert figure(DiceOverThresholds("max"), prob, target) == (pytest.approx(maximum.item()), 4)
-    assert figure(DiceOverThresholds("mean"), prob, target) == (pytest.approx(mean.item()), 4)
-    assert maximum > mean
-
-
 def test_soft_dice_loss_is_the_training_loss_of_the_set_as_one_batch(random_maps):
     prob, target = random_maps(batch=6)
     target[3:] = 0
@@ -249,12 +239,7 @@ def test_wrong_arguments(arguments, message):
         SegmentationMetric(**arguments)
 
 
-def test_wrong_statistic():
-    with pytest.raises(ValueError, match="expected: mean, max"):
-        DiceOverThresholds("median")
-
-
-@pytest.mark.parametrize("metric", [SegmentationMetric(), DiceOverThresholds(), SoftDiceLossMetric()])
+@pytest.mark.parametrize("metric", [SegmentationMetric(), SoftDiceLossMetric()])
 def test_wrong_calls(metric):
     with pytest.raises(ValueError, match="no prediction yet"):
         metric.aggregate()

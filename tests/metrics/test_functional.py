@@ -12,10 +12,8 @@ from scripts.metrics import counts, enhanced_alignment, functional, structure
 from scripts.metrics.functional import (
     MEASURES,
     dice,
-    dice_over_thresholds,
     iou,
     mean_absolute_error,
-    mean_and_max_dice,
     measure,
     measure_all,
     precision,
@@ -24,6 +22,10 @@ from scripts.metrics.functional import (
 )
 
 RULES = ("plain", "infnet_toolbox")
+
+
+def dice_curve(prob, target):
+    return counts.counts_over_thresholds(*counts.prepare_maps(prob, target)).dice()
 
 
 @pytest.fixture
@@ -58,24 +60,17 @@ def test_mae_agrees_with_pysodmetrics(random_maps):
 def test_dice_curve_by_hand(four_by_four):
     """Thresholds 0: 16 pixels; 1..63: 4; 64..127: 3; 128..191: 2; 192..255:
     1 (0.25 is 63.75 / 255)."""
-    curve = dice_over_thresholds(*four_by_four)[0]
+    curve = dice_curve(*four_by_four)[0]
     expected = [4 / 18] + 63 * [4 / 6] + 64 * [4 / 5] + 64 * [1] + 64 * [2 / 3]
     torch.testing.assert_close(curve, torch.tensor(expected, dtype=torch.float64))
     assert dice(*four_by_four, rules="infnet_toolbox").item() == pytest.approx(sum(expected) / 256)
-
-
-def test_max_dice_belongs_to_the_mean_curve():
-    curves = torch.tensor([[1.0, 0.0, 0.6], [0.0, 1.0, 0.6]])
-    mean, maximum = mean_and_max_dice(curves)
-    assert mean.item() == pytest.approx(1.6 / 3)
-    assert maximum.item() == pytest.approx(0.6)
 
 
 def test_toolbox_gives_0_to_whatever_has_no_common_pixel():
     empty = torch.zeros(1, 1, 4, 4)
     for name in ("dice", "sensitivity", "specificity", "precision"):
         assert measure(name, empty, empty, rules="infnet_toolbox").item() == 0
-    assert dice_over_thresholds(empty, empty)[0].tolist() == [0] + 255 * [1]
+    assert dice_curve(empty, empty)[0].tolist() == [0] + 255 * [1]
 
 
 def test_toolbox_gives_0_to_a_lesion_that_is_missed():
@@ -156,7 +151,6 @@ def test_nothing_waits_for_the_device(rules, random_maps, monkeypatch):
     for name in ("cpu", "item", "numpy", "tolist", "nonzero", "__bool__", "__float__", "__int__", "__index__"):
         monkeypatch.setattr(torch.Tensor, name, forbidden)
     measure_all(*maps, rules=rules)
-    dice_over_thresholds(*maps, rules=rules)
 
 
 @pytest.mark.parametrize("rules", RULES)
@@ -205,5 +199,4 @@ def test_memory_grows_with_the_pixels_not_with_the_thresholds(rules):
     target = (prob > 0.7).float()
     with LargestTensor() as largest:
         measure_all(prob, target, rules=rules)
-        dice_over_thresholds(prob, target, rules=rules)
     assert largest.elements == prob.numel()

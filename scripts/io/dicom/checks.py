@@ -37,7 +37,6 @@ def _refuse_unknown_syntax(slices: list[Slice]) -> None:
 def _refuse_others(
     slices: list[Slice], what: str, values: Sequence[tuple[float, ...] | None], tolerance: float
 ) -> None:
-    """Refuse slices that differ from most of their series, and name them."""
     usual = Counter(values).most_common(1)[0][0]
     others = [k for k, value in enumerate(values) if not _alike(value, usual, tolerance)]
     if others:

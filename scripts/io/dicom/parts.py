@@ -112,7 +112,6 @@ def separate(slices: list[Slice]) -> tuple[list[Part], list[Note]]:
 
 
 def _values(slices: list[Slice], keywords: Sequence[str]) -> list[str]:
-    """What each slice says of itself, "" where it says nothing."""
     if "ImageType" in keywords:  # the first value changes where single slices were compressed or corrected
         return ["\\".join(_image_type(one)[1:]) for one in slices]
     values = [next(filter(None, (get_text(one.header, keyword) for keyword in keywords)), "") for one in slices]
@@ -147,7 +146,6 @@ def _in_order(value: str) -> tuple[bool, float, str]:
 
 
 def _split(part: Part, keyword: str, values: list[str]) -> list[Part]:
-    """The parts that an attribute makes of a part; the part alone where it tells nothing apart."""
     groups: dict[str, list[Slice]] = defaultdict(list)
     for one, value in zip(part.slices, values, strict=True):
         groups[value].append(one)
@@ -176,7 +174,6 @@ def _are_apart(slices: list[Slice], groups: dict[str, list[Slice]], keyword: str
 
 
 def _complete_each_other(slices: list[Slice], groups: list[list[Slice]]) -> bool:
-    """Return whether groups of slices make one stack without doubled places."""
     heights = _heights(slices)
     if heights is None:
         return False
@@ -211,7 +208,6 @@ def _heights(slices: list[Slice]) -> dict[int, float] | None:
 
 
 def _joined(keyword: str, values: list[str]) -> list[Note]:
-    """Report a scan that was joined from acquisitions of several slices each."""
     counts = Counter(values)
     if len(counts) == 1 or max(counts.values()) == 1 or (counts[""] and len(counts) == 2):
         return []

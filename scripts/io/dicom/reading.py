@@ -83,7 +83,6 @@ def _as_stored(value: float, signed: bool) -> float:
 
 
 def _check_values(series: Series) -> None:
-    """Refuse what is no grey-scale CT image."""
     for one in series.slices:
         photometric = get_text(one.header, "PhotometricInterpretation")
         samples = get_number(one.header, "SamplesPerPixel") or 1
@@ -97,7 +96,6 @@ def _check_values(series: Series) -> None:
 
 
 def _check_rescaling(series: Series) -> None:
-    """Refuse a series of which some slices alone say how their values become HU."""
     silent = [one.path.name for one in series.slices if one.rescale is None]
     if silent and len(silent) < len(series.slices):
         found = f"{some(silent)}: no RescaleSlope and RescaleIntercept, the other slices have them"
@@ -122,7 +120,6 @@ def _value_notes(series: Series) -> list[Note]:
 
 
 def _read_values(stack: SliceStack) -> NDArray[Any]:
-    """Decode slice by slice into one array (X, Y, Z) with contiguous axial slices."""
     planes = stack.planes
     rescales = np.array([one.rescale or (1.0, 0.0) for plane in planes for one in plane])
     dtype = np.int16 if np.array_equal(rescales, np.round(rescales)) else np.float32
@@ -177,7 +174,6 @@ def _decode(path: Path, syntax: str) -> NDArray[Any]:
 
 
 def _facts(series: Series, stack: SliceStack) -> dict[str, Any]:
-    """What a report repeats: how the scan was made, never whose it is."""
     first = stack.planes[0][0]
     x, y, z = np.linalg.norm(stack.affine[:3, :3], axis=0).tolist()
     return {

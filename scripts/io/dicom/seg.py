@@ -118,7 +118,6 @@ def _segmentation(
 
 
 def _series_number(source: Dataset) -> int:
-    """Return a series number for the SEG: 1000 above that of its series."""
     found = min(max(int(get_number(source, "SeriesNumber") or 0), 0), _HIGHEST_NUMBER)
     return found + 1000 if found <= _HIGHEST_NUMBER - 1000 else found - 1000
 
@@ -167,9 +166,9 @@ def _check_source(file: Path, source: Dataset, multi_frame: bool) -> None:
 def _mend(sources: list[Dataset], scan: Scan) -> None:
     """Make headers uniform where the standard lets them vary and highdicom does not.
 
-    Attributes that may be empty become so where they are absent or invalid. Orientations, which the
-    reader found equal within rounding, become those of the first. SpacingBetweenSlices, which
-    scanners fill in at will, gives way to what the positions say.
+    Attributes that may be empty become so where they are absent or invalid. Orientations, equal
+    within rounding, become those of the first. SpacingBetweenSlices, which scanners fill in at
+    will, gives way to what the positions say.
     """
     first = sources[0]
     _mend_character_set(first)
@@ -206,7 +205,6 @@ def _mend_character_set(source: Dataset) -> None:
 
 
 def _in_order_of_frames(planes: NDArray[np.uint8], scan: Scan, count: int) -> NDArray[np.uint8]:
-    """Return the planes of a multi-frame file, sorted along the normal."""
     frames = np.zeros((count, *planes.shape[1:]), np.uint8)
     frames[scan.frames] = planes
     return frames

@@ -130,7 +130,6 @@ def _are_of_one_scan(slices: list[Slice]) -> bool:
 
 
 def _series(uid: str, slices: list[Slice]) -> list[Series]:
-    """Return the series or its parts, whatever the names of their files."""
     ordered = sorted(slices, key=_in_order)
     images = [one for one in ordered if one.ct]
     modality = _most(get_text(one.header, "Modality") for one in images or ordered)
@@ -192,7 +191,6 @@ def choose_series(folder: Path, found: list[Series], wanted: str | None = None) 
 
 
 def _kind(series: Series) -> str:
-    """The modality; where that says CT or nothing, what the objects are."""
     return series.modality if series.uid and series.modality != "CT" else str(series.slices[0].header.SOPClassUID.name)
 
 
@@ -224,7 +222,6 @@ def _the_only(folder: Path, images: list[Series], matches: list[Series], wanted:
 
 
 def _differences(series: list[Series]) -> str:
-    """Why parts of a series are no one volume."""
     keywords = sorted({keyword for one in series for keyword in one.part.keywords})
     parts = sum(bool(one.part.label) for one in series)
     return f" with {parts} parts that are no one volume (different {', '.join(keywords)})" if keywords else ""

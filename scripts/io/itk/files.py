@@ -74,7 +74,6 @@ def _information(path: Path) -> sitk.ImageFileReader:
 
 
 def _values(path: Path, reader: sitk.ImageFileReader, index: int) -> NDArray[np.generic]:
-    """One volume (X, Y, Z) in the stored type."""
     try:
         array = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
@@ -123,7 +122,6 @@ def itk_size(path: Path) -> tuple[int, ...]:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The last line of ITK's account, without addresses of objects."""
     return str(error).strip().splitlines()[-1].strip()
 
 

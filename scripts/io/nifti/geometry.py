@@ -66,7 +66,6 @@ def _choose_form(
 
 
 def _spans(affine: Affine) -> bool:
-    """Whether an affine is finite and its axes span a volume."""
     return bool(np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3)
 
 
@@ -137,7 +136,6 @@ def _unit_name(header: nib.Nifti1Header) -> str:
 
 
 def _doubt(header: nib.Nifti1Header, affine: Affine, pixdim: Sequence[float]) -> str:
-    """Why the affine does not hold real millimetres; empty where it does."""
     if len(header.get_data_shape()) < 3:
         return "a single two-dimensional slice has no thickness"
     if not (header["sform_code"] > 0 and _spans(header.get_sform())) and min(pixdim) <= 0:

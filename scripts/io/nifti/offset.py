@@ -68,7 +68,6 @@ def _fits(data: Path, header: nib.Nifti1Header, said: float, found: int) -> bool
 
 
 def _ends_extensions(data: Path, header: nib.Nifti1Header, start: int, end: int) -> bool:
-    """Whether the extensions that the header announces end at a byte."""
     size = np.dtype("i4").newbyteorder(header.endianness)
     with open_payload(data) as stream:
         stream.seek(start)

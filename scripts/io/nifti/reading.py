@@ -162,7 +162,6 @@ def _check_type(path: Path, code: int) -> None:
 
 
 def _values(found: Inspected) -> NDArray[np.generic]:
-    """One volume (X, Y, Z) in the stored type, in this machine's byte order."""
     dtype = found.stored.header.get_data_dtype()
     values = read_array(found.stored.data, dtype, math.prod(found.shape), found.start, found.end)
     if not dtype.isnative:
