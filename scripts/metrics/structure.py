@@ -56,7 +56,7 @@ def _region_part(x: Tensor, g: Tensor) -> Tensor:
 
 
 def _beyond_centroid(profile: Tensor) -> Tensor:
-    """Lines of a profile (B, L) beyond its centre; MATLAB rounds half up, whole numbers keep that."""
+    """Lines of a profile (B, L) beyond its centre; whole numbers round half up, as MATLAB."""
     line = torch.arange(profile.shape[1], device=profile.device)
     n, moment = profile.sum(1, keepdim=True), (profile * line).sum(1, keepdim=True)
     centre = torch.div(2 * moment + n, (2 * n).clamp(min=1), rounding_mode="floor")

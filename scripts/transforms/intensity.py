@@ -93,7 +93,7 @@ class HounsfieldMap:
     padding: Padding | None = None  # lies around the reconstruction circle, lighter than air; becomes air
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Map float values (X, Y), or volumes (C, X, Y, Z) slice by slice, to HU; NaN becomes air."""
+        """Map float values (X, Y), or volumes (C, X, Y, Z), to HU; what is not finite is air."""
         if self.padding is None:
             return self._mapped(values)
         if values.ndim == 2:

@@ -42,9 +42,7 @@ class FindLungsd(MapTransform):
         self.lung_key = lung_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the mask (1, X, Y, Z), float32; UserError for one empty or off the
-        grid.
-        """
+        """Return the item with the mask (1, X, Y, Z); UserError for one empty or off the grid."""
         item = dict(data)
         for key in self.key_iterator(item):
             given = item.get(self.lung_key)
