@@ -20,8 +20,7 @@ logger = logging.getLogger(__name__)
 
 _LOCKS = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None  # none on Windows
 
-LONGEST_NAME = 255
-"""Bytes in the name of a file or folder that the usual file systems take."""
+LONGEST_NAME = 255  # bytes in the name of a file or folder that the usual file systems take
 CACHE = "LUNG_INFECTION_CT_CACHE"
 """Environment variable that moves the cache folder, or switches caches off with "off"."""
 UNFINISHED = ".unfinished-"

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from .errors import UserError
 
-VARIANCE = "running_var"
-"""How torch names the running variance of a normalisation; its square root is taken."""
+VARIANCE = "running_var"  # how torch names the running variance of a normalisation; its square root is taken
 
 
 def load_weights(path: str | Path, expected: str = "weights that training wrote") -> dict[str, Tensor]:

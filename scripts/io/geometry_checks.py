@@ -13,9 +13,7 @@ SHEAR_TOLERANCE = 1e-3
 """Largest cosine between two axes that counts as a right angle: 0.06 degrees, what rounded headers
 reach."""
 
-LARGEST_TILT = 30.0
-"""Degrees; CT gantries tilt by as much (IEC 60601-2-44 scanners: -30 to 30)."""
-
+LARGEST_TILT = 30.0  # degrees; CT gantries tilt by as much (IEC 60601-2-44 scanners: -30 to 30)
 SMALLEST_SLICE = 16  # voxels along an edge
 FEW_SLICES = 5
 PIXEL_MM, SLICE_MM = (0.2, 3.0), (0.2, 20.0)  # plausible voxel sizes of a chest CT

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 
-TOLERANCE_MM = 1e-2
-"""How far a label's corner may lie off its image's: what rounded headers reach."""
+TOLERANCE_MM = 1e-2  # how far a label's corner may lie off its image's: what rounded headers reach
 
 
 @dataclass(frozen=True)

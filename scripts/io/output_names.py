@@ -11,10 +11,7 @@ from ..messages import some
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
-KEY = "run_key"
-"""Entry of a report that tells which input, weights and settings made it: equal keys, equal
-results."""
-
+KEY = "run_key"  # entry of a report that tells which input, weights and settings made it: equal keys, equal results
 _WRITTEN = re.compile(
     r"(infection|probability)\.(nii\.gz|nrrd|mha|png)|infection_seg\.dcm|report\.(json|html)|preview\.png"
 )

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-LIGHTEST_AIR_HU = -950.0
-"""Padding at or below this is as dark as the air of a room and stays as it is."""
-
+LIGHTEST_AIR_HU = -950.0  # padding at or below this is as dark as the air of a room and stays as it is
 _SAMPLES = 5  # slices that are looked at
 _RING = 1.5  # pixels on either side of the circle that may belong to it or not
 _SMALLEST, _LARGEST = 0.01, 0.6  # of a slice: what lies outside of its inscribed circle is 0.21

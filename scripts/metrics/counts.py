@@ -53,8 +53,7 @@ OVERLAP_RATIOS: dict[str, Callable[[Counts], Tensor]] = {
 }
 
 
-WITHOUT_FLOAT64 = {"mps"}
-"""Types of devices that have no float64."""
+WITHOUT_FLOAT64 = {"mps"}  # types of devices that have no float64
 
 
 def working_dtype(device: torch.device) -> torch.dtype:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from .counts import OVERLAP_RATIOS, Counts, Rules, counts_at, counts_over_thresholds, prepare_maps, working_dtype
-from .enhanced_alignment import alignment
-from .structure import structure
 
 OVERLAP_MEASURES = tuple(OVERLAP_RATIOS)
 MAP_MEASURES = ("mae", "e_measure", "s_measure")
 MEASURES = OVERLAP_MEASURES + MAP_MEASURES
+EPSILON = 2.0**-52  # MATLAB's eps, whatever the type in use
+ALPHA = 0.5  # weight of the object part of the S-measure
 
 
 def measure(name: str, prob: Tensor, target: Tensor, *, threshold: float = 0.5, rules: Rules = "plain") -> Tensor:
@@ -81,3 +81,100 @@ def _overlap(name: str, counts: Counts, rules: Rules) -> Tensor:
 
 def _absolute_error(prob: Tensor, target: Tensor) -> Tensor:
     return torch.abs(prob.to(working_dtype(prob.device)) - target.float()).mean((1, 2, 3))
+
+
+def alignment(counts: Counts) -> Tensor:
+    """Return the mean E-measure (B,) over 256 thresholds from their counts (B, 256).
+
+    It is that of Fan et al., IJCAI 2018. At one threshold, with b the thresholded map, g the target
+    and both centred at 0 by their means, xi = 2 b g / (b^2 + g^2 + eps) and E = sum((xi + 1)^2 / 4)
+    / (HW - 1); 1 - b stands for the matrix where the target is empty, b where it fills the map. A
+    binary map has but four different pixels. Hu et al. 2022 (Eq. 11) divide by HW; the released
+    toolboxes by HW - 1, which is taken here so that figures compare. A perfect map reaches HW / (HW
+    - 1), slightly more than 1, and an empty target costs at least the threshold 0, at which
+    everything is lesion.
+    """
+    dtype = working_dtype(counts.tp.device)
+    tp, predicted, actual, size = (count.to(dtype) for count in counts)
+    mean_prediction, mean_target = predicted / size, actual / size
+    cells = (
+        (tp, 1 - mean_prediction, 1 - mean_target),
+        (predicted - tp, 1 - mean_prediction, -mean_target),
+        (actual - tp, -mean_prediction, 1 - mean_target),
+        (size - predicted - actual + tp, -mean_prediction, -mean_target),
+    )
+    total = sum(n * _enhanced(b, g) for n, b, g in cells)
+    total = torch.where(actual == 0, size - predicted, torch.where(actual == size, predicted, total))
+    return (total / (size - 1).clamp(min=1)).mean(-1)
+
+
+def _enhanced(b: Tensor, g: Tensor) -> Tensor:
+    """((xi + 1)^2) / 4 for centred values b and g."""
+    xi = 2 * b * g / (b.square() + g.square() + EPSILON)
+    return (xi + 1).square() / 4
+
+
+def structure(prob: Tensor, target: Tensor) -> Tensor:
+    """Return the S-measure (B,) of prepared maps with alpha 0.5 (Fan et al., ICCV 2017).
+
+    alpha * S_object + (1 - alpha) * S_region, not below 0; 1 - mean(prob) for an empty target,
+    mean(prob) for one that fills the map. Standard deviations are the sample's (N - 1), as
+    MATLAB's.
+    """
+    x = prob.squeeze(1).to(working_dtype(prob.device))
+    g = target.squeeze(1)
+    mean_target, mean_prediction = g.to(x.dtype).mean((1, 2)), x.mean((1, 2))
+    score = (ALPHA * _object_part(x, g, mean_target) + (1 - ALPHA) * _region_part(x, g)).clamp(min=0)
+    score = torch.where(mean_target == 0, 1 - mean_prediction, score)
+    return torch.where(mean_target == 1, mean_prediction, score)
+
+
+def _object_part(x: Tensor, g: Tensor, mean_target: Tensor) -> Tensor:
+    """S_object: lesion should be uniformly high, the rest uniformly low."""
+    return mean_target * _uniformity(x, g) + (1 - mean_target) * _uniformity(1 - x, ~g)
+
+
+def _uniformity(x: Tensor, region: Tensor) -> Tensor:
+    """Return O = 2 m / (m^2 + 1 + s + eps) with mean m and sample deviation s of x (B, H, W)."""
+    n = region.sum((1, 2)).to(x.dtype)
+    mean = x.where(region, 0).sum((1, 2)) / n.clamp(min=1)
+    squares = (x - mean[:, None, None]).square().where(region, 0).sum((1, 2))
+    deviation = (squares / (n - 1).clamp(min=1)).sqrt()
+    return 2 * mean / (mean.square() + 1 + deviation + EPSILON)
+
+
+def _region_part(x: Tensor, g: Tensor) -> Tensor:
+    """Return S_region: the similarity of four blocks around the centroid, weighted by area."""
+    below, right = _beyond_centroid(g.sum(2)), _beyond_centroid(g.sum(1))  # (B, H), (B, W)
+    y = g.to(x.dtype)
+    n = _block_sums(torch.ones_like(x), below, right)
+    mean_x, mean_y = (_block_sums(v, below, right) / n.clamp(min=1) for v in (x, y))
+    dx, dy = x - _spread(mean_x, below, right), y - _spread(mean_y, below, right)
+    var_x, var_y, covariance = (
+        _block_sums(v, below, right) / (n - 1).clamp(min=1) for v in (dx * dx, dy * dy, dx * dy)
+    )
+    numerator = 4 * mean_x * mean_y * covariance
+    denominator = (mean_x.square() + mean_y.square()) * (var_x + var_y)
+    similarity = numerator / (denominator + EPSILON)
+    similarity = similarity.masked_fill((numerator == 0) & (denominator == 0), 1.0)
+    return (similarity * n).sum((1, 2)) / n.sum((1, 2))
+
+
+def _beyond_centroid(profile: Tensor) -> Tensor:
+    """Lines of a profile (B, L) beyond its centre; whole numbers round half up, as MATLAB."""
+    line = torch.arange(profile.shape[1], device=profile.device)
+    n, moment = profile.sum(1, keepdim=True), (profile * line).sum(1, keepdim=True)
+    centre = torch.div(2 * moment + n, (2 * n).clamp(min=1), rounding_mode="floor")
+    return line > centre
+
+
+def _block_sums(values: Tensor, below: Tensor, right: Tensor) -> Tensor:
+    """Return the sums of (B, H, W) over the four blocks, (B, 2, 2)."""
+    columns = torch.stack([values.where(side, 0).sum(2) for side in (~right[:, None], right[:, None])], 1)
+    return torch.stack([columns.where(side, 0).sum(2) for side in (~below[:, None], below[:, None])], 1)
+
+
+def _spread(blocks: Tensor, below: Tensor, right: Tensor) -> Tensor:
+    """Return each pixel's block value, (B, 2, 2) to (B, H, W)."""
+    top, bottom = (torch.where(right, row[:, 1:], row[:, :1])[:, None] for row in blocks.unbind(1))
+    return torch.where(below[:, :, None], bottom, top)

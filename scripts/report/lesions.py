@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-LISTED = 50
-"""Largest number of lesions that are described one by one."""
+LISTED = 50  # largest number of lesions that are described one by one
 _ALL_NEIGHBOURS = np.ones((3, 3), bool)
 _SIDES = ("right", "left", "outside of the lungs")
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 NOT_STATED = "not stated"
-_GAP = "\N{NO-BREAK SPACE}"
-"""Between a number and its unit."""
+_GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
 LABELS = {
     "distance": "distance from the training data",
     "file_count": "files",

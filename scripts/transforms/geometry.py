@@ -19,8 +19,7 @@ from ..io.images import is_picture
 from ..io.volume import LPS_TO_RAS
 from .slice_input import each_slice, resize_slice
 
-SIZE_STEP = 16
-"""Networks halve the edge length of their input four times."""
+SIZE_STEP = 16  # networks halve the edge length of their input four times
 
 
 def check_size(size: int, name: str = "spatial_size") -> None:

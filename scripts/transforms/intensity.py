@@ -20,12 +20,8 @@ from .slice_input import each_slice, scale_window, z_score
 
 logger = logging.getLogger(__name__)
 
-AIR_HU = -1024.0
-"""HU of air outside of the body; lower values are padding of the reconstruction circle."""
-
-HIGHEST_AIR_HU = -200.0
-"""A scan whose lowest value lies above this holds no air, so it is no chest CT in HU."""
-
+AIR_HU = -1024.0  # HU of air outside of the body; lower values are padding of the reconstruction circle
+HIGHEST_AIR_HU = -200.0  # A scan whose lowest value lies above this holds no air, so it is no chest CT in HU
 DEFAULT_WINDOW = (-1250.0, 250.0)
 """What networks see of a scan unless they say otherwise, and what an 8-bit picture of unknown
 window is taken for."""

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from ..errors import UserError
 
-CLASSES = ("background", "ground_glass", "consolidation")
-"""Classes by their number in a multi-class label."""
-
+CLASSES = ("background", "ground_glass", "consolidation")  # classes by their number in a multi-class label
 CLASS_CODES = {0: 0, 1: 1, 2: 2, 38: 1, 75: 2}
 """Stored values of a multi-class label and their class. COVID-SemiSeg has palette pictures with the
 indices 0, 1, 2; converted to grey, their dark red and dark green become 38 and 75."""

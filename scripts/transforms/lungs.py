@@ -22,9 +22,7 @@ from ..errors import UserError
 
 logger = logging.getLogger(__name__)
 
-MOST_BOXES = 1024
-"""How many boxes a process remembers; a box and its key are some hundred bytes."""
-
+MOST_BOXES = 1024  # how many boxes a process remembers; a box and its key are some hundred bytes
 OUTSIDE_HU = -32768.0
 """What voxels outside of the lungs become: below every HU window, so that they are 0 to the
 network."""

@@ -8,7 +8,7 @@ from monai.metrics import compute_iou
 from py_sod_metrics import MAE
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scripts.metrics import counts, enhanced_alignment, functional, structure
+from scripts.metrics import counts, functional
 from scripts.metrics.functional import (
     MEASURES,
     dice,
@@ -173,7 +173,7 @@ def test_float32_devices_agree(random_maps, monkeypatch):
     """As on MPS, which has no float64."""
     maps = random_maps(height=256, width=256)
     exact = measure_all(*maps)
-    for module in (counts, enhanced_alignment, functional, structure):
+    for module in (counts, functional):
         monkeypatch.setattr(module, "working_dtype", lambda device: torch.float32)
     for name, values in measure_all(*maps).items():
         assert values.dtype == torch.float32

@@ -1,5 +1,7 @@
 """Where the slices of a DICOM series lie: their order, the affine, and what does not fit."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,14 +10,14 @@ from numpy.typing import NDArray
 from ...errors import UserError
 from ...messages import some
 from ..volume import LPS_TO_RAS, Note
-from .checks import check_alike, numbers_in_words
-from .header import Slice
+from .header import COMPLETE, Slice, is_known
 
+_SAME_SPACING = 1e-4  # mm; over 1,000 pixels a tenth of a millimetre
+_PARALLEL = 1e-3  # direction cosines; scanners round to six digits, exporters to fewer
 _SAME_PLACE = 0.01  # mm; nearer slices are one position
 _SIDEWAYS = 1.0  # mm; a slice further off the line through its fellows has no place in an affine
 _TILT = 0.5  # degrees; less is rounding of positions
-POSITIONS_ROUNDED = float(np.sin(np.radians(_TILT)))
-"""Largest cosine between two axes that counts as a right angle."""
+POSITIONS_ROUNDED = float(np.sin(np.radians(_TILT)))  # largest cosine between two axes that counts as a right angle
 
 
 @dataclass
@@ -38,7 +40,7 @@ def stack_slices(slices: list[Slice]) -> SliceStack:
         UserError: if slices are scout views, incomplete, differ in size, pixel spacing or
             orientation, or lie where no affine can put them.
     """
-    check_alike(slices)
+    _check_alike(slices)
     rows_and_columns, found = _directions(slices)
     normal = np.cross(*rows_and_columns)
     positions, known, more = _positions(slices, normal)
@@ -67,7 +69,7 @@ def _directions(slices: list[Slice]) -> tuple[NDArray[np.float64], list[Note]]:
     vectors = np.array(first.orientation).reshape(2, 3)
     lengths = np.linalg.norm(vectors, axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(vectors[0] @ vectors[1]) > 0.01:
-        found = f"ImageOrientationPatient {numbers_in_words(first.orientation)}"
+        found = f"ImageOrientationPatient {_numbers_in_words(first.orientation)}"
         raise UserError(f"{first.path}: {found}; expected: two perpendicular directions of length 1")
     vectors /= lengths[:, None]
     normal = np.cross(*vectors)
@@ -168,3 +170,48 @@ def _between(distances: NDArray[np.float64], where: NDArray[np.int_]) -> str:
     steps = distances[where + 1] - distances[where]
     rest = f" and in {len(where) - 5} more places" if len(where) > 5 else ""
     return f"between {', '.join(shown)}{rest} (steps of {steps.min():.2f} to {steps.max():.2f} mm)"
+
+
+def _check_alike(slices: list[Slice]) -> None:
+    """Raise UserError for scout views, unreadable pixels, slices of other size or orientation."""
+    if all(one.localizer for one in slices):
+        raise UserError(f"{slices[0].path}: a localizer (scout view); expected: a CT series of axial slices")
+    _refuse_unknown_syntax(slices)
+    incomplete = [one.path.name for one in slices if not one.complete]
+    if incomplete:
+        raise UserError(f"{slices[0].path.parent}: {some(incomplete)}: truncated; expected: {COMPLETE}")
+    _refuse_others(slices, "pixels", [(one.columns, one.rows) for one in slices], 0)
+    _refuse_others(slices, "mm between pixels", [one.pixel_spacing for one in slices], _SAME_SPACING)
+    _refuse_others(slices, "as orientation", [one.orientation for one in slices], _PARALLEL)
+    if not slices[0].rows or not slices[0].columns:
+        raise UserError(f"{slices[0].path}: no Rows or Columns; expected: {COMPLETE}")
+
+
+def _refuse_unknown_syntax(slices: list[Slice]) -> None:
+    unknown = [one for one in slices if not is_known(one.compression)]
+    if unknown:
+        which = f"{len(unknown)} of {len(slices)} slices in the private transfer syntax {unknown[0].compression[:64]}"
+        expected = "a transfer syntax of the standard; convert the files (gdcmconv --raw IN OUT)"
+        raise UserError(f"{unknown[0].path}: {which}; expected: {expected}")
+
+
+def _refuse_others(
+    slices: list[Slice], what: str, values: Sequence[tuple[float, ...] | None], tolerance: float
+) -> None:
+    usual = Counter(values).most_common(1)[0][0]
+    others = [k for k, value in enumerate(values) if not _alike(value, usual, tolerance)]
+    if others:
+        names = some([slices[k].path.name for k in others])
+        found = f"{names}: {_numbers_in_words(values[others[0]])} {what}, the rest {_numbers_in_words(usual)}"
+        raise UserError(f"{slices[0].path.parent}: {found}; expected: a series of equal slices (move the others away)")
+
+
+def _alike(one: tuple[float, ...] | None, other: tuple[float, ...] | None, tolerance: float) -> bool:
+    if one is None or other is None:
+        return one is other
+    return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= tolerance
+
+
+def _numbers_in_words(value: tuple[float, ...] | None) -> str:
+    """Return '0.7 x 0.7', or 'no' for None."""
+    return "no" if value is None else " x ".join(f"{one:g}" for one in value)

@@ -6,9 +6,7 @@ from typing import Literal
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 """Endings that claim a file to be DICOM; a file that has one and cannot be read is damaged, not
 passed over."""
-HEAD = 4096
-"""Bytes from the start of a file in which a DICOM object says what it is."""
-
+HEAD = 4096  # bytes from the start of a file in which a DICOM object says what it is
 Content = Literal["object", "directory", ""]
 _MAGIC = b"DICM"
 _DIRECTORY = b"1.2.840.10008.1.3.10"  # the SOP class of a DICOMDIR

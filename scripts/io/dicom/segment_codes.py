@@ -7,5 +7,4 @@ disease such as pneumonia is no type of segment there; what is outlined is the a
 CATEGORY = ("49755003", "SCT", "Morphologically Altered Structure")
 TYPE = ("409774005", "SCT", "Inflammation")
 REGION = ("39607008", "SCT", "Lung")
-COLOUR = (255, 159, 28)
-"""RGB, the preview's."""
+COLOUR = (255, 159, 28)  # RGB, the preview's

@@ -15,8 +15,7 @@ from ...errors import UserError
 from ..payload import open_payload, unpacked_length
 from ..volume import Note
 
-_FLAG = 4
-"""Bytes behind the header; the first is not 0 where extensions follow."""
+_FLAG = 4  # bytes behind the header; the first is not 0 where extensions follow
 
 
 def locate_voxels(data: Path, header: nib.Nifti1Header, said: float, payload: int) -> tuple[int, list[Note]]:
