@@ -12,9 +12,7 @@ from .errors import UserError
 
 
 def flag(value: Any, name: str = "a switch") -> bool:
-    """Read a switch: the bundle runner passes `--resume false` on as the text "false".
-
-    UserError if it is neither true nor false.
+    """Read a switch, which the bundle runner passes on as text; UserError unless true or false.
 
     >>> flag("false"), flag(True)
     (False, True)
@@ -70,10 +68,7 @@ def count(name: str, value: Any, expected: str = "a whole number from 1") -> int
 
 
 def per_process(batch_size: int, world_size: int) -> int:
-    """Return each process's part of a batch.
-
-    Another batch size would be another training: UserError if the batch cannot be divided.
-    """
+    """Return each process's part of a batch; UserError if it cannot be divided evenly."""
     if batch_size % world_size:
         raise UserError(f"batch_size is {batch_size} for {world_size} processes; expected: a multiple of {world_size}")
     return batch_size // world_size

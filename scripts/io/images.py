@@ -52,11 +52,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def read_codes(path: Path) -> NDArray[np.generic]:
-    """Read a label picture (height, width): grey values, or the indices of a palette.
-
-    Raises:
-        UserError: for a file that is damaged, no picture or in colour.
-    """
+    """Read a label picture (height, width), grey or palette indices; UserError if in colour."""
     with open_picture(path) as picture:
         values = np.asarray(picture)
     if values.ndim == 2:
@@ -68,11 +64,7 @@ def read_codes(path: Path) -> NDArray[np.generic]:
 
 
 def read_picture(path: Path) -> Scan:
-    """Read a picture as one slice (columns, rows, 1) of grey values 0 to 255.
-
-    Raises:
-        UserError: for a file that is damaged, no picture, animated or of more than 8 bits a pixel.
-    """
+    """Read a whole 8-bit picture, else UserError, as one slice (columns, rows, 1) of greys."""
     with open_picture(path) as picture:
         if (frames := getattr(picture, "n_frames", 1)) > 1:
             raise UserError(f"{path}: {frames} frames; expected: one slice a picture")

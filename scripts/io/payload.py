@@ -97,12 +97,9 @@ def _fill(path: Path, values: NDArray[Any], offset: int) -> int:
 
 
 def verify_compressed(path: Path, offset: int, expected: int) -> None:
-    """Unpack a zlib or gzip stream to nowhere and compare its length and checksum.
+    """Unpack a zlib or gzip stream to nowhere and compare its length and checksum, else UserError.
 
     ITK reads on past a damaged stream and leaves the rest of the voxels as they are.
-
-    Raises:
-        UserError: if the stream ends early, is damaged or unpacks to fewer bytes than `expected`.
     """
     engine, read = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0
     try:

@@ -54,11 +54,7 @@ def checked(scan: Scan) -> Scan:
 
 
 def read_label(path: Path) -> NDArray[Any]:
-    """Read the values of a label: (height, width) of a picture, (X, Y, Z) of a volume.
-
-    Raises:
-        UserError: for a file that is missing, empty, damaged or of another kind.
-    """
+    """Read a label's values, (height, width) or (X, Y, Z); UserError if it cannot be read."""
     with _in_one_line(path):
         return read_codes(path) if is_picture(path) else _read(path, None).real()
 

@@ -90,15 +90,12 @@ class CoSupervisionLoss(nn.Module):
         self.register_buffer("omega", omega, persistent=False)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the loss as a float32 scalar, whatever the type of the logits.
+        """Return the loss, a float32 scalar for logits of any type; ValueError for other shapes.
 
         Args:
             logits: (B, 1 + edge_heads + mask_heads, H, W) from training mode, or (B, 1, H, W), of
                 which only L_fusion can be said.
             label: (B, 2, H, W), values in {0, 1}: mask, edge.
-
-        Raises:
-            ValueError: if channels, batches or sizes are others.
         """
         heads = self.edge_heads + self.mask_heads
         check_maps(logits, label, heads)

@@ -30,15 +30,12 @@ class DeepDiceBCELoss(nn.Module):
         self.loss = DeepSupervisionLoss(loss, weights=[MAIN_WEIGHT, *[weight] * mask_heads])
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the loss as a float32 scalar, whatever the type of the logits.
+        """Return the loss, a float32 scalar for logits of any type; ValueError for other shapes.
 
         Args:
             logits: (B, 1 + mask_heads, ...) from training mode, or (B, 1, ...), whose loss has the
                 weight 1.
             label: (B, C, ...), values in {0, 1}; the first channel is the mask.
-
-        Raises:
-            ValueError: if channels, batches or sizes are others.
         """
         if logits.shape[1] not in (1, 1 + self.mask_heads):
             raise ValueError(f"logits have {logits.shape[1]} channels; expected: 1 or {1 + self.mask_heads}")

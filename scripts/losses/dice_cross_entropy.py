@@ -27,14 +27,11 @@ class DiceCrossEntropyLoss(nn.Module):
         self.loss = DiceCELoss(softmax=True, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the loss as a float32 scalar, whatever the type of the logits.
+        """Return the loss, a float32 scalar for logits of any type; ValueError for other shapes.
 
         Args:
             logits: (B, 1, H, W), lesion - background.
             label: (B, 2, H, W), values in [0, 1]: mask, hard or soft; edge, which is not looked at.
-
-        Raises:
-            ValueError: if channels, batches or sizes are others.
         """
         if logits.shape[1] != 1 or label.shape[1] != 2:
             raise ValueError(

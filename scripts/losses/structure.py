@@ -46,13 +46,9 @@ def structure_loss(logits: Tensor, target: Tensor, legacy_bce: bool = False) -> 
 class InfNetLoss(nn.Module):
     """L = sum of the structure losses of main map and mask heads + cross-entropy of the edge heads.
 
-    All have the weight 1. For Inf-Net the main map is S_3, the edge head S_e, the mask heads S_g,
-    S_5, S_4.
-
-    Args:
-        edge_heads: number of heads under edge supervision; their maps follow the main map.
-        mask_heads: number of heads under mask supervision; their maps come last.
-        legacy_bce: see `structure_loss`.
+    All have the weight 1. The maps of the edge heads follow the main map, those of the mask heads
+    come last. For Inf-Net the main map is S_3, the edge head S_e, the mask heads S_g, S_5, S_4. See
+    `structure_loss` for `legacy_bce`.
     """
 
     def __init__(self, edge_heads: int = 1, mask_heads: int = 3, legacy_bce: bool | str = False) -> None:
@@ -62,16 +58,13 @@ class InfNetLoss(nn.Module):
         self.legacy_bce = flag(legacy_bce)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the loss as a float32 scalar, whatever the type of the logits.
+        """Return the loss, a float32 scalar for logits of any type; ValueError for other shapes.
 
         Args:
             logits: (B, 1 + edge_heads + mask_heads, H, W) from training mode, or (B, 1, H, W), of
                 which only the structure loss of the main map can be said.
             label: (B, 2, H, W), range [0, 1]: mask, edge. Values between are those of resized
                 labels.
-
-        Raises:
-            ValueError: if channels, batches or sizes are others.
         """
         heads = self.edge_heads + self.mask_heads
         check_maps(logits, label, heads)

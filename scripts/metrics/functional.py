@@ -124,14 +124,11 @@ def structure(prob: Tensor, target: Tensor) -> Tensor:
     x = prob.squeeze(1).to(working_dtype(prob.device))
     g = target.squeeze(1)
     mean_target, mean_prediction = g.to(x.dtype).mean((1, 2)), x.mean((1, 2))
-    score = (ALPHA * _object_part(x, g, mean_target) + (1 - ALPHA) * _region_part(x, g)).clamp(min=0)
+    # S_object: lesion should be uniformly high, the rest uniformly low
+    objects = mean_target * _uniformity(x, g) + (1 - mean_target) * _uniformity(1 - x, ~g)
+    score = (ALPHA * objects + (1 - ALPHA) * _region_part(x, g)).clamp(min=0)
     score = torch.where(mean_target == 0, 1 - mean_prediction, score)
     return torch.where(mean_target == 1, mean_prediction, score)
-
-
-def _object_part(x: Tensor, g: Tensor, mean_target: Tensor) -> Tensor:
-    """S_object: lesion should be uniformly high, the rest uniformly low."""
-    return mean_target * _uniformity(x, g) + (1 - mean_target) * _uniformity(1 - x, ~g)
 
 
 def _uniformity(x: Tensor, region: Tensor) -> Tensor:

@@ -12,10 +12,7 @@ def batch_to_slices(batch: Tensor) -> Tensor:
     """Return the slices of a batch, without a copy for a single volume.
 
     A batch (B, C, H, W) is returned as it is; of (B, C, X, Y, Z) the last axis counts the slices:
-    (B * Z, C, X, Y), volume after volume.
-
-    Raises:
-            ValueError: for another number of axes.
+    (B * Z, C, X, Y), volume after volume. ValueError for another number of axes.
     """
     if batch.ndim == 4:
         return batch
@@ -41,10 +38,6 @@ def case_to_slices(case: Tensor) -> Tensor:
 def per_slice(
     function: Callable[[Tensor, Tensor], Tensor], prob: Tensor, target: Tensor, max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """Apply a function to slices (B, 1, H, W), at most `max_pixels` or one slice at a time.
-
-    Returns:
-        The results, concatenated along their first axis, that of the slices.
-    """
+    """Apply a function to slices (B, 1, H, W), some `max_pixels` or one at a time; join results."""
     step = max(1, max_pixels // max(1, prob[0].numel()))
     return torch.cat([function(p, t) for p, t in zip(prob.split(step), target.split(step), strict=True)])

@@ -93,10 +93,8 @@ UPSAMPLINGS = ("transposed", "bilinear")
 def make_upsampling(name: str, in_channels: int, out_channels: int) -> nn.Module:
     """Build what doubles height and width: (B, in_channels, H, W) to (B, out_channels, 2H, 2W).
 
-    It is a 2x2 "transposed" convolution or "bilinear" interpolation with a 1x1 convolution.
-
-    Raises:
-        ValueError: for another name.
+    It is a 2x2 "transposed" convolution or "bilinear" interpolation with a 1x1 convolution;
+    ValueError for another name.
     """
     check_choice("upsampling", name, UPSAMPLINGS)
     if name == "transposed":

@@ -15,10 +15,8 @@ imported."""
 def register(name: str) -> Callable[[Constructor], Constructor]:
     """Make a network known by name, to configurations and to the metadata of checkpoints.
 
-    A module of `scripts/networks/` is found by itself; nothing else has to be changed.
-
-    Raises:
-        ValueError: for other than letters, digits and underscores, and for another network's name.
+    A module of `scripts/networks/` is found by itself; nothing else has to be changed. ValueError
+    for a name that is no identifier or another network's.
     """
     if not name.isidentifier():
         raise ValueError(f"network name is {name!r}; expected: letters, digits and underscores")

@@ -28,13 +28,7 @@ them."""
 def create_network(name: str, **arguments: Any) -> nn.Module:
     """Build a network and keep its name and arguments as `spec`, for checkpoint metadata.
 
-    Args:
-        name: a name of `NETWORKS`, or "monai.networks.nets." and a class.
-        **arguments: arguments of the network's constructor.
-
-    Raises:
-        UserError: for an unknown name, and for arguments that the network does not take or JSON
-            cannot hold.
+    The name is one of `NETWORKS`, or "monai.networks.nets." and a class; errors as `checked_spec`.
     """
     arguments = {key: _from_text(value) for key, value in arguments.items()}
     spec = checked_spec({"name": name, "arguments": arguments})

@@ -30,10 +30,7 @@ EXPECTED = "expected: HU, or --intensity window:LO,HI for values that an export 
 
 
 def parse_intensity(intensity: str) -> str | tuple[float, float]:
-    """Read an intensity setting: "auto", "hu", or "window:LO,HI" as (LO, HI) with LO < HI in HU.
-
-    Raises:
-        UserError: if it is none of these.
+    """Read "auto", "hu", or "window:LO,HI" as (LO, HI) with LO < HI in HU; UserError for others.
 
     >>> parse_intensity("window:-1250,250")
     (-1250.0, 250.0)

@@ -12,7 +12,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import FileMetaDataset  # where pydicom 2 has it too, which MONAI Label needs
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 UNREADABLE: tuple[type[Exception], ...] = (
@@ -30,15 +30,13 @@ def read_sop_class(head: bytes) -> str:
     try:
         with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")
-            header = read_partial(BytesIO(head), _is_behind_class, force=True, specific_tags=[_SOP_CLASS])
+            header = read_partial(
+                BytesIO(head), lambda tag, *_: tag >= _SOP_INSTANCE, specific_tags=[_SOP_CLASS], force=True
+            )
             found = UID(str(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or ""))
     except UNREADABLE:
         return ""
     return str(found) if found.is_valid and "." in found else ""
-
-
-def _is_behind_class(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag >= _SOP_INSTANCE
 
 
 def read_header(file: BinaryIO, tags: Sequence[str] | None = None) -> Dataset:

@@ -70,10 +70,8 @@ def read_slices(path: Path) -> list[Slice]:
     """Read the headers of one file: one slice, or one for each frame of a multi-frame file.
 
     There is none where the file is not DICOM or a DICOMDIR. An object of another class is one slice
-    without a place; its SeriesInstanceUID is empty if it belongs to none.
-
-    Raises:
-        UserError: if it is a DICOM file that ends early or cannot be parsed.
+    without a place; its SeriesInstanceUID is empty if it belongs to none. UserError for a DICOM
+    file that ends early or cannot be parsed.
     """
     try:
         with path.open("rb") as file, disable_value_validation():  # its warnings would show the values

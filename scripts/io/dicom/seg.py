@@ -73,7 +73,8 @@ def write_dicom_seg(
     if count > 1:
         if len(sources) > 1:
             raise UserError(f"{scan.path.name}: {len(sources)} multi-frame files; expected for a DICOM SEG: one")
-        frames = _in_order_of_frames(frames, scan, count)
+        planes, frames = frames, np.zeros((count, *frames.shape[1:]), np.uint8)
+        frames[scan.frames] = planes  # sorted along the normal before
     try:
         segmentation = _segmentation(frames, sources, algorithm, version, description)
         return write_atomic(path, lambda temporary: segmentation.save_as(temporary, enforce_file_format=True))
@@ -202,9 +203,3 @@ def _mend_character_set(source: Dataset) -> None:
     else:
         source.decode()
         source.SpecificCharacterSet = _UTF8
-
-
-def _in_order_of_frames(planes: NDArray[np.uint8], scan: Scan, count: int) -> NDArray[np.uint8]:
-    frames = np.zeros((count, *planes.shape[1:]), np.uint8)
-    frames[scan.frames] = planes
-    return frames

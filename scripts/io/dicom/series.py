@@ -104,7 +104,8 @@ def _join_single(found: dict[str, list[Slice]]) -> dict[str, list[Slice]]:
     scans: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for uid, slices in found.items():
         if any(one.ct and not one.localizer for one in slices):
-            scans[_origin(slices[0])].append(uid)
+            header = slices[0].header
+            scans[get_text(header, "StudyInstanceUID"), get_number(header, "SeriesNumber")].append(uid)
     joined = dict(found)
     for uids in scans.values():
         slices = [one for uid in uids for one in found[uid]]
@@ -113,10 +114,6 @@ def _join_single(found: dict[str, list[Slice]]) -> dict[str, list[Slice]]:
                 del joined[uid]
             joined[min(uids)] = slices
     return joined
-
-
-def _origin(one: Slice) -> tuple[object, ...]:
-    return get_text(one.header, "StudyInstanceUID"), get_number(one.header, "SeriesNumber")
 
 
 def _are_of_one_scan(slices: list[Slice]) -> bool:

@@ -38,7 +38,10 @@ def read_itk(path: Path, volume: int | None = None) -> Scan:
     values = _values(path, header, index)
     affine, facts = affine_of(header), {"format": text.format}
     known, doubts = judge_voxel_size(header.GetDimension(), affine, text.sized)
-    notes += _note_orientation(text) + doubts
+    if not text.oriented:
+        message = "the header holds no orientation; taken for left, posterior, superior (LPS)"
+        notes.append(Note("orientation_unknown", message, "assumption"))
+    notes += doubts
     return Scan("", path, "itk", values, affine, voxel_size_known=known, facts=facts, notes=notes)
 
 
@@ -92,11 +95,6 @@ def affine_of(reader: sitk.ImageFileReader | sitk.Image) -> Affine:
     affine[:3, :3] = LPS_TO_RAS[:3, :3] @ direction
     affine[:shared, 3] = (LPS_TO_RAS[:shared, :shared] @ reader.GetOrigin()[:shared]) + 0.0
     return affine
-
-
-def _note_orientation(text: TextHeader) -> list[Note]:
-    message = "the header holds no orientation; taken for left, posterior, superior (LPS)"
-    return [] if text.oriented else [Note("orientation_unknown", message, "assumption")]
 
 
 def judge_voxel_size(dimension: int, affine: Affine, sized: bool = True) -> tuple[bool, list[Note]]:

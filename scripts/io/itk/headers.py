@@ -74,11 +74,7 @@ def read_text_header(path: Path) -> TextHeader:
 
 
 def find_data(path: Path, header: TextHeader) -> Path | None:
-    """Return the file of the voxels; None where they are in several, which is left to ITK.
-
-    Raises:
-        UserError: for a detached file that is missing.
-    """
+    """Return the voxels' file, None for several (left to ITK); UserError if it is missing."""
     name = header.data_file
     if name.split(" ")[0].lower() == "list" or "%" in name:
         return None
@@ -89,13 +85,10 @@ def find_data(path: Path, header: TextHeader) -> Path | None:
 
 
 def check_data(data: Path | None, path: Path, header: TextHeader, expected: int) -> None:
-    """Refuse voxels that are cut off or damaged.
+    """Raise UserError for voxels in `data`, see `find_data`, that are cut off or damaged.
 
-    Text and bzip2 are left to ITK, as are headers that skip bytes. `data` is what `find_data` gave,
-    `expected` the bytes of the voxels, unpacked.
-
-    Raises:
-        UserError: naming the file, what it holds and what its header asks for.
+    Text and bzip2 are left to ITK, as are headers that skip bytes. `expected` are the bytes of the
+    voxels, unpacked.
     """
     skips = any(header.fields.get(key, "0") not in ("0", "-1") for key in ("byte skip", "line skip", "headersize"))
     if data is None or skips:

@@ -13,11 +13,7 @@ def create_pretrained(name: str, imagenet_weights: str | None = None, **argument
     """Build a network as `create_network` does and load ImageNet weights into its backbone.
 
     The file, `imagenet_weights` (see `load_imagenet_weights`), is no argument of the network:
-    `spec` and checkpoint metadata do not hold it.
-
-    Raises:
-        ValueError: for an unknown name.
-        UserError: if the network has no such backbone or the weights do not fit.
+    `spec` and checkpoint metadata do not hold it. UserError if the network has no such backbone.
     """
     network = create_network(name, **arguments)
     if imagenet_weights is not None:

@@ -100,8 +100,7 @@ class Res2Net(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """Map the image (B, in_channels, H, W) to the outputs of layer1 ... layer4.
 
-        They have `channels` channels, 4, 8, 16 and 32 times the base width, at 1/4, 1/8, 1/16 and
-        1/32 of the size.
+        They have `channels` channels, at 1/4, 1/8, 1/16 and 1/32 of the size.
         """
         first = self.layer1(self.maxpool(torch.relu(self.bn1(self.conv1(image)))))
         second = self.layer2(first)
@@ -117,15 +116,10 @@ def _layer(in_channels: int, planes: int, blocks: int, stride: int) -> nn.Sequen
 
 
 def load_imagenet_weights(network: Res2Net, path: str | Path) -> None:
-    """Load the released ImageNet weights into the backbone, without their classifier (fc).
+    """Load the released ImageNet weights (res2net50_v1b_26w_4s-*.pth), but for the classifier (fc).
 
-    Args:
-        network: the backbone, three input channels and full width.
-        path: `res2net50_v1b_26w_4s-*.pth`, a state dict.
-
-    Raises:
-        UserError: if the file cannot be read, its entries are not those of the network, or a weight
-            is not finite.
+    UserError if the file cannot be read, its entries are not those of the network, which has three
+    input channels and full width, or a weight is not finite.
     """
     expected = "ImageNet weights of Res2Net-50 v1b 26w x 4s (res2net50_v1b_26w_4s-*.pth)"
     weights = {key: value for key, value in load_weights(path, expected).items() if not key.startswith("fc.")}
