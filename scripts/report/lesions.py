@@ -77,18 +77,14 @@ class LesionFinder:
 
 
 def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, lungs_known: bool) -> dict[str, Any]:
-    """Describe the lesions that were found, from large to small.
+    """Describe the lesions of slices added to a finder, from large to small.
 
-    Args:
-        finder: every slice with infection was added to it.
-        depth: number of axial slices of the scan, the last one being the most superior.
-        voxel_ml: volume of a voxel in ml; None if unknown, then there are no volumes.
-        lungs_known: whether the side of a lesion can be stated.
+    Of `depth` axial slices the last is the most superior. Without `voxel_ml` there are no volumes.
 
     Returns:
         {"connectivity", "lesion_count", "listed_count", "largest_voxels", "largest_ml", "lesions"}.
         A centroid is an index along left, posterior, superior from 0; the first and the last slice
-        are counted from 1.
+        are counted from 1. The side of a lesion is stated where the lungs are known.
     """
     table = finder.table()
     sizes = table["voxels"]

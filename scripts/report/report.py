@@ -65,10 +65,9 @@ def build_report(
             ("limit"); None where the checkpoint metadata has none.
 
     Returns:
-        {"format", "created", "intended_use", "demonstration", "case", "notes", "measures",
-        "familiarity", "model", "settings", "timings_s"}; the keys are stable while "format" is 1.
-        All values can be written as JSON: numbers have six digits, those that are not finite are
-        None. The input's folder is left out, since it often names a person.
+        What JSON can hold: numbers have six digits, those that are not finite are None. The keys
+        are stable while "format" is 1. The input's folder is left out, since it often names a
+        person.
     """
     findings = [*scan.notes, *notes]
     report = {

@@ -27,11 +27,9 @@ def grade(percent: float) -> dict[str, Any]:
 
 
 def severity(percents: Mapping[str, float | None], reason: str | None) -> dict[str, Any]:
-    """Grade both lungs together and each lung.
+    """Grade both lungs together and each lung by infected percentage, None where it is unknown.
 
-    Args:
-        percents: infected percentage per part, "total", "right", "left"; None where it is unknown.
-        reason: why nothing can be graded; None if it can.
+    A `reason` says why nothing can be graded.
     """
     grades = None
     if reason is None:

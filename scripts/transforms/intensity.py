@@ -151,12 +151,8 @@ def scan_values(
 ) -> tuple[ValueRange, Padding | None]:
     """Return the range of a scan's values and what surrounds its reconstruction circle.
 
-    Args:
-        slice_at: gives slice `index` as (X, Y), float.
-        count: number of slices.
-        look_for_padding: false for a picture or an export that was windowed, whose values are no
-            HU.
-        named: padding that the scan's header names.
+    `slice_at` gives slices (X, Y), float, by index. Padding is not looked for in a picture or an
+    export that was windowed, whose values are no HU. `named` is padding that the header names.
     """
     padding = (find_padding(slice_at, count) or named) if look_for_padding else None
     found = ValueRange()

@@ -22,14 +22,8 @@ def flattened(chains: Iterable[Any]) -> list[Any]:
 def settings(value: Any, name: str = "a step of the preprocessing") -> Any:
     """Return class and attributes of a step, and of all that it holds, as JSON could hold them.
 
-    The state of random numbers is left out, and so is what a step notes while it runs.
-
-    Args:
-        value: the step.
-        name: what an error calls it.
-
-    Raises:
-        UserError: for what has no attributes that could state it, such as a generator.
+    The state of random numbers is left out, and so is what a step notes while it runs. UserError,
+    which calls the step `name`, for what no attributes could state, such as a generator.
     """
     if value is None or isinstance(value, bool | int | float | str | Path | torch.dtype | np.dtype):
         return value if isinstance(value, bool | int | float | None) else str(value)
