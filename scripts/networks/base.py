@@ -37,13 +37,13 @@ class SegmentationNetwork(nn.Module):
     training mode with `deep_supervision` it returns (B, out_channels + edge_heads + mask_heads, H,
     W): main map, edge heads, mask heads. Most networks refuse heights and widths that are not
     multiples of `size_multiple` with a ValueError. The docstrings of the networks leave out what
-    means the same in all of them, the arguments `in_channels` and `out_channels` among it.
+    means the same in all of them, such as arguments and errors.
 
     Args:
         base_width: channels of the finest level; those of the other levels are multiples of it.
         dropout: probability of dropping a channel before the last convolution while training. The
             papers have none; repeated passes in training mode estimate epistemic uncertainty by it.
-        width_multiple: the base width is a multiple of it.
+        width_multiple: the base width is a multiple of it, of 4 unless a network says otherwise.
         size_multiple: height and width of an image are multiples of it.
         edge_heads: number of heads whose target is the edge.
         mask_heads: number of heads whose target is the mask.

@@ -113,8 +113,7 @@ class CAResUNet(SegmentationNetwork):
     mask at 0.5 is the same, and the loss loses its zero (see `DiceCrossEntropyLoss`). Nor are the
     1x1 shortcuts that its residual blocks have and never use (2,100,864 parameters).
 
-    Arguments and errors: see `SegmentationNetwork`; the levels have 1, 2, 4, 8 and 16 times the
-    base width.
+    The levels have 1, 2, 4, 8 and 16 times the base width, which may be any number.
     """
 
     def __init__(self, in_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:

@@ -70,10 +70,7 @@ class DecoderBlock(nn.Sequential):
 
 @register("ce_net")
 class CENet(SegmentationNetwork):
-    """CE-Net with ResNet-34; 28,996,821 parameters.
-
-    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4.
-    """
+    """CE-Net with ResNet-34; 28,996,821 parameters."""
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
         super().__init__(base_width, dropout, size_multiple=32)

@@ -88,10 +88,7 @@ class DecoderBlock(nn.Sequential):
 
 @register("cpfnet")
 class CPFNet(SegmentationNetwork):
-    """CPFNet with ResNet-34; 31,577,254 parameters. Images of any size.
-
-    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4.
-    """
+    """CPFNet with ResNet-34; 31,577,254 parameters. Images of any size."""
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
         super().__init__(base_width, dropout)

@@ -51,10 +51,7 @@ class ChannelAttention(nn.Module):
 
 @register("danet")
 class DANet(SegmentationNetwork):
-    """DANet with ResNet-50 at output stride 8; 47,428,677 parameters. Images of any size.
-
-    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4.
-    """
+    """DANet with ResNet-50 at output stride 8; 47,428,677 parameters. Images of any size."""
 
     def __init__(
         self,

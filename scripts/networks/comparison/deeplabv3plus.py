@@ -41,8 +41,8 @@ class ASPP(nn.Module):
 class DeepLabV3Plus(SegmentationNetwork):
     """DeepLabv3+ with ResNet-50 at output stride 16; 26,671,057 parameters. Images of any size.
 
-    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4. Pyramid and
-    decoder have 4 times as many channels, the low-level features 3/4 (48 of 64 in the paper).
+    Pyramid and decoder have 4 times the base width, the low-level features 3/4 (48 of 64 in the
+    paper).
     """
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:

@@ -63,10 +63,7 @@ class Decoder(nn.Module):
 
 @register("f3net")
 class F3Net(SegmentationNetwork):
-    """F3Net with ResNet-50; 25,530,438 parameters. Images of any size.
-
-    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4.
-    """
+    """F3Net with ResNet-50; 25,530,438 parameters. Images of any size."""
 
     def __init__(
         self,

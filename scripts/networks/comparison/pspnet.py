@@ -38,11 +38,7 @@ class PyramidPooling(nn.Module):
 
 @register("pspnet")
 class PSPNet(SegmentationNetwork):
-    """PSPNet with ResNet-50 at output stride 8 and the auxiliary map after its third stage.
-
-    48,935,618 parameters. Images of any size.
-
-    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4.
+    """PSPNet with ResNet-50 at output stride 8, auxiliary map after stage 3; 48,935,618 weights.
     """
 
     def __init__(

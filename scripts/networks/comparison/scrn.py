@@ -105,8 +105,7 @@ class Head(nn.Module):
 class SCRN(SegmentationNetwork):
     """SCRN with ResNet-50 and four cross refinement units; 25,220,226 parameters.
 
-    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4, and the
-    features of region and edge have half as many channels.
+    The features of region and edge have half as many channels as the base width.
     """
 
     def __init__(

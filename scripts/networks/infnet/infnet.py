@@ -109,8 +109,7 @@ class ReverseAttention(nn.Module):
 class InfNet(SegmentationNetwork):
     """Inf-Net of Fan et al. 2020 (31,072,721 parameters; 33.122 M with an unused classifier).
 
-    Arguments and errors: see `SegmentationNetwork`; the base width is a multiple of 4. One channel
-    of the image is repeated to the three of the ImageNet weights; dropout acts on S_3.
+    One channel of the image is repeated to the three of the ImageNet weights; dropout acts on S_3.
     """
 
     def __init__(
