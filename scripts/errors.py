@@ -31,7 +31,11 @@ _DISK = frozenset(
 """What a disk says that cannot be written, or is full."""
 
 
-EXTRAS = {"pydicom": "dicom", "highdicom": "dicom"} | dict.fromkeys(("ignite", "fire", "yaml", "tensorboard"), "train")
+EXTRAS = {
+    **dict.fromkeys(("pydicom", "highdicom"), "dicom"),
+    **dict.fromkeys(("ignite", "fire", "yaml", "tensorboard"), "train"),
+    **dict.fromkeys(("dask", "distributed"), "cluster"),
+}
 """Packages that an installation may lack, and the extra that brings them."""
 
 

@@ -60,7 +60,7 @@ def test_dependencies_are_those_of_the_requirements_files(metadata: Message, bun
     for line in metadata.get_all("Requires-Dist", []):
         name, _, extra = line.partition("; extra == ")
         found[extra.strip("'") or "core"].add(name.lower())
-    assert found.keys() == {"core", "dicom", "train"}
+    assert found.keys() == {"core", "dicom", "train", "cluster"}
     assert found == {name: requirements(bundle_root / f"requirements-{name}.txt") for name in found}
     pinned = {line.split("==")[0].lower() for line in requirements(bundle_root / "constraints.txt")}
     assert {re.split("[>=<]", line)[0] for lines in found.values() for line in lines} <= pinned

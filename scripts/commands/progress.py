@@ -12,15 +12,22 @@ from ..pipeline.inputs import ScanInput
 
 
 class CaseProgress:
-    """Show one progress bar of slices for the case at work, one line for each case that ended."""
+    """Show a progress bar, and one line for each case that ended.
 
-    def __init__(self, cases: int, quiet: bool) -> None:
+    The bar shows the slices of the case at work; with `one_bar` the cases of the run, because
+    several are at work.
+    """
+
+    def __init__(self, cases: int, quiet: bool, one_bar: bool = False) -> None:
         self.cases = cases
         self.ended = 0
         self.quiet = quiet
         self.bar: tqdm[Any] | None = None
+        self.one_bar = one_bar
 
     def __enter__(self) -> CaseProgress:
+        if self.one_bar:
+            self.bar = tqdm(total=self.cases, unit="scan", disable=self.quiet)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -35,13 +42,16 @@ class CaseProgress:
 
     def finish(self, case: ScanInput, entry: dict[str, Any]) -> None:
         """Print how a case ended."""
-        self._close()
+        if not self.one_bar:
+            self._close()
         self.ended += 1
         if entry["status"] in ("refused", "failed"):
-            print(f"error: {entry['message']}", file=sys.stderr)
+            tqdm.write(f"error: {entry['message']}", file=sys.stderr)
         elif not self.quiet:
             warnings = f", {entry['warnings']} warnings" if entry["warnings"] else ""
-            print(f"{printable(case.folder)}: {entry['status']}{warnings}, {', '.join(entry['files'])}")
+            tqdm.write(f"{printable(case.folder)}: {entry['status']}{warnings}, {', '.join(entry['files'])}")
+        if self.one_bar and self.bar is not None:
+            self.bar.update()
 
     def _close(self) -> None:
         if self.bar is not None:

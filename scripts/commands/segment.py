@@ -39,6 +39,10 @@ def segment(
     overwrite: Annotated[
         bool, Option("--overwrite", help="Replace results that other settings or weights made.")
     ] = False,
+    workers: Annotated[int, Option(min=1, help="Processes on this machine, each with the model and a scan.")] = 1,
+    scheduler: Annotated[
+        str | None, Option(metavar="ADDRESS", help="Segment on the Dask cluster of this scheduler (docs/cluster.md).")
+    ] = None,
     quiet: Annotated[bool, Option("--quiet", help="Print errors only.")] = False,
 ) -> None:
     """Find COVID-19 infection on chest CT: masks, reports, pictures.
@@ -47,31 +51,40 @@ def segment(
     command.
     """
     from ..errors import UserError
-    from ..inference.segmenter import Segmenter
     from ..inference.tta import chosen_flips
-    from ..pipeline.batch import exit_code, segment_cases
-    from ..pipeline.case import CaseSegmenter, Settings
+    from ..pipeline.batch import exit_code, record
+    from ..pipeline.case import Settings
     from ..pipeline.inputs import expand_inputs
+    from ..pipeline.job import Job
+    from ..pipeline.start import started
     from ..report.report import DEMONSTRATION
     from ..transforms.intensity import parse_intensity
-    from ..version import WEIGHTS
     from .progress import CaseProgress
 
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file; expected: INPUT... OUTPUT, the last is the folder for the results")
+    if scheduler and workers > 1:
+        raise UserError("both --workers and --scheduler; expected: one of them")
     parse_intensity(intensity)
     if lungs and not lungs.exists():
         raise UserError(f"{lungs}: no such file or folder; expected: a lung mask, or a folder of them")
     cases = expand_inputs(inputs, output)
-    point = threshold, smallest_lesion_mm3, chosen_flips(flips, views)
-    segmenter = Segmenter(weights or WEIGHTS, device, *point, backend, precision)
-    settings = Settings(
-        intensity=intensity, probability=probability, lungs=lungs, series=series, volume=volume, strict=strict
-    )
-    model = CaseSegmenter(segmenter, settings)
-    if model.model["synthetic"]:
-        print(DEMONSTRATION, file=sys.stderr)
-    with CaseProgress(len(cases), quiet) as bar:
-        manifest = segment_cases(model, cases, output, overwrite, bar.step, bar.finish)
+    arguments = {
+        "weights": weights and weights.absolute(),
+        "device": device,
+        "threshold": threshold,
+        "smallest_lesion_mm3": smallest_lesion_mm3,
+        "test_time_flips": chosen_flips(flips, views),
+        "backend": backend,
+        "precision": precision,
+    }
+    settings = Settings(intensity, probability, lungs and lungs.absolute(), series, volume, strict)
+    job = Job(tuple(arguments.items()), settings, output.absolute(), overwrite)
+    bar = CaseProgress(len(cases), quiet, one_bar=bool(scheduler) or workers > 1)
+    with started(job, cases, workers, scheduler, bar.step) as (entries, description):
+        if description["model"]["synthetic"]:
+            print(DEMONSTRATION, file=sys.stderr)
+        with bar:
+            manifest = record(entries, description, cases, output, bar.finish)
     if code := exit_code(manifest):
         raise SystemExit(code)

@@ -1,31 +1,29 @@
-"""Segment many scans with one loaded model: a bad one stops no other, a stopped run resumes."""
+"""Segment many scans: a bad one stops no other, a stopped run resumes, the manifest tells all."""
 
 from __future__ import annotations
 
 import json
-import logging
-import platform
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ..errors import UserError, find_user_error
+from ..errors import UserError
 from ..files import locked, write_json
 from ..io.output_names import MANIFEST, read_report
-from ..settings import describe_machine
 from .case import CaseSegmenter
 from .inputs import ScanInput
-
-logger = logging.getLogger(__name__)
+from .job import DONE, Entry, Progress, describe, segment_case
 
 FORMAT = 1
-PACKAGES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pydicom", "highdicom")
+SAVING = 20
+"""The manifest is written so seldom that it takes at most a 20th of the time: it grows with the
+number of cases."""
 
-Status = Literal["done", "found done", "refused", "failed", "waiting"]
-Progress = Callable[[ScanInput, int, int], Any]
+Entries = Generator[tuple[ScanInput, Entry], None, None]
+"""Cases and their manifest entries, in the order in which they end."""
 
 
 def segment_cases(
@@ -34,9 +32,9 @@ def segment_cases(
     output: Path,
     overwrite: bool = False,
     progress: Progress | None = None,
-    finished: Callable[[ScanInput, dict[str, Any]], Any] | None = None,
+    finished: Callable[[ScanInput, Entry], Any] | None = None,
 ) -> dict[str, Any]:
-    """Segment cases one after another and keep `OUTPUT/manifest.json` up to date.
+    """Segment cases one after another in this process; see `record`.
 
     A case whose results are there, made from the same input with the same weights and settings, is
     not done again.
@@ -48,72 +46,104 @@ def segment_cases(
         overwrite: replaces other results in the cases' folders.
         progress: called with (case, slices done now, slices in all).
         finished: called with a case and its manifest entry when the case has ended.
+    """
+    entries = segment_in_turn(model, cases, output, overwrite, progress)
+    return record(entries, describe(model), cases, output, finished)
+
+
+def segment_in_turn(
+    model: CaseSegmenter,
+    cases: Sequence[ScanInput],
+    output: Path,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Entries:
+    """Yield each case with its entry; the arguments are those of `segment_cases`."""
+    for case in cases:
+        yield case, segment_case(model, case, output / case.folder, overwrite, progress)
+
+
+def record(
+    entries: Entries,
+    description: Mapping[str, Any],
+    cases: Sequence[ScanInput],
+    output: Path,
+    finished: Callable[[ScanInput, Entry], Any] | None = None,
+) -> dict[str, Any]:
+    """Let cases be segmented and keep `OUTPUT/manifest.json` up to date.
+
+    Args:
+        entries: does the cases: `segment_cases`, `segment_in_processes` or `Cluster.segment`.
+        description: see `describe`.
+        cases: all cases of the run.
+        output: the folder of the run.
+        finished: called with a case and its manifest entry when the case has ended.
 
     Returns:
         The manifest: {"format", "created", "finished", "model", "settings", "packages", "machine",
         "cases", "earlier"}, the last with entries of earlier runs whose results are still there.
+        "finished" is None where cases are still waiting.
 
     Raises:
         UserError: if the output folder holds a manifest that is not of this command.
     """
     _earlier_entries(output, set(), "")  # another command's manifest is found before any work
-    entries: list[dict[str, Any]] = [
-        {"name": case.name, "folder": case.folder, "source": str(case.source), "kind": case.kind, "status": "waiting"}
+    of_folders: dict[str, Entry] = {
+        case.folder: {
+            "name": case.name,
+            "folder": case.folder,
+            "source": str(case.source),
+            "kind": case.kind,
+            "status": "waiting",
+        }
         for case in cases
-    ]
-    manifest = {**_describe_run(model), "cases": entries, "earlier": []}
-    for case, entry in zip(cases, entries, strict=True):
+    }
+    manifest = {
+        "format": FORMAT,
+        "created": _now(),
+        "finished": None,
+        **description,
+        "cases": list(of_folders.values()),
+        "earlier": [],
+    }
+    due = _save(output, manifest)
+    try:
+        with closing(entries):
+            for case, entry in entries:
+                of_folders[case.folder].update(entry)
+                if finished is not None:
+                    finished(case, entry)
+                if time.monotonic() >= due:
+                    due = _save(output, manifest)
+        if all(entry["status"] != "waiting" for entry in of_folders.values()):
+            manifest["finished"] = _now()
+    finally:
         _save(output, manifest)
-        entry.update(_segment_one(model, case, output / case.folder, overwrite, progress))
-        if finished is not None:
-            finished(case, entry)
-    manifest["finished"] = _now()
-    _save(output, manifest)
     return manifest
 
 
-def exit_code(manifest: dict[str, Any]) -> int:
+def exit_code(manifest: Mapping[str, Any]) -> int:
     """Return 0 if every case is done, 2 if none is, 3 if some are."""
-    done = [entry["status"] in ("done", "found done") for entry in manifest["cases"]]
+    done = [entry["status"] in DONE for entry in manifest["cases"]]
     return 0 if all(done) else 3 if any(done) else 2
 
 
-def _segment_one(
-    model: CaseSegmenter, case: ScanInput, folder: Path, overwrite: bool, progress: Progress | None
-) -> dict[str, Any]:
-    """The entry of a case: its status, and why it could not be done or how long it took."""
-    try:
-        earlier = model.finished(case, folder)
-        if earlier is not None:
-            return _entry("found done", earlier, folder)
-        report = model.run(case, folder, overwrite, progress and (lambda *stage: progress(case, *stage)))
-        return _entry("done", report, folder)
-    except Exception as error:
-        mistake = find_user_error(error)
-        if mistake is not None:
-            return {"status": "refused", "message": str(mistake)}
-        logger.exception(f"{case.source}: failed")
-        return {"status": "failed", "message": f"{case.source}: {type(error).__name__}: {error}"}
+def _save(output: Path, manifest: dict[str, Any]) -> float:
+    """Write the manifest with the entries that other runs have made in it meanwhile.
 
-
-def _entry(status: Status, report: dict[str, Any], folder: Path) -> dict[str, Any]:
-    return {
-        "status": status,
-        "files": sorted(path.name for path in folder.iterdir()),
-        "warnings": sum(note["kind"] == "warning" for note in report["notes"]),
-        "timings_s": report["timings_s"],
-    }
-
-
-def _save(output: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest with the entries that other runs have made in it meanwhile."""
+    Returns:
+        When it is due again, by `time.monotonic`.
+    """
+    began = time.monotonic()
     folders = {entry["folder"] for entry in manifest["cases"]}
     with locked(output):
         manifest["earlier"] = _earlier_entries(output, folders, manifest["created"])
         write_json(output / MANIFEST, manifest)
+    ended = time.monotonic()
+    return ended + (SAVING - 1) * (ended - began)
 
 
-def _earlier_entries(output: Path, folders: set[str], since: str) -> list[dict[str, Any]]:
+def _earlier_entries(output: Path, folders: set[str], since: str) -> list[Entry]:
     """Entries of the manifest that is there, of cases which are not in this run.
 
     Kept are those whose results are there, and what a run beside this one has refused.
@@ -131,27 +161,6 @@ def _earlier_entries(output: Path, folders: set[str], since: str) -> list[dict[s
     beside = (manifest.get("finished") or since) >= since
     refused = [entry for entry in left if beside and entry["status"] in ("refused", "failed")]
     return [entry for entry in left if entry in refused or read_report(output / entry["folder"]) is not None]
-
-
-def _describe_run(model: CaseSegmenter) -> dict[str, Any]:
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(model.settings).items()}
-    return {
-        "format": FORMAT,
-        "created": _now(),
-        "finished": None,
-        "model": model.model,
-        "settings": settings,
-        "packages": {"python": platform.python_version(), **_versions()},
-        "machine": describe_machine(model.segmenter.device),
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):  # those of an extra
-            found[name] = version(name)
-    return found
 
 
 def _now() -> str:

@@ -1,0 +1,162 @@
+"""A run as any process needs it: which model, which settings, where the results go."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, find_user_error
+from ..inference.segmenter import Segmenter
+from ..settings import describe_machine
+from ..version import WEIGHTS
+from .case import CaseSegmenter, Settings
+from .inputs import ScanInput
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pydicom", "highdicom")
+DONE = ("done", "found done")
+
+Entry = dict[str, Any]
+"""What the manifest says of a case: {"status", "files", "warnings", "timings_s"} or {"status",
+"message"}. The status is one of `DONE`, "refused", "failed" or "waiting"."""
+Progress = Callable[[ScanInput, int, int], Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The model, settings and output folder of a run; it survives pickling.
+
+    Attributes:
+        segmenter: arguments of `Segmenter`; weights None are those of the package.
+        settings: what the user chose.
+        output: the folder of the run, an absolute path.
+        overwrite: replaces other results in the cases' folders.
+        expected: the part of `describe` that has to be equal in all processes, as JSON; empty for
+            the first of them.
+    """
+
+    segmenter: tuple[tuple[str, Any], ...]
+    settings: Settings
+    output: Path
+    overwrite: bool = False
+    expected: str = ""
+
+    def load(self) -> CaseSegmenter:
+        """Return the model; a process keeps the one that it has loaded last.
+
+        Raises:
+            UserError: if weights or settings cannot be used, or the model is not the one expected.
+        """
+        model = _load(self.segmenter, self.settings, self.expected)
+        if self.expected and (found := identity(describe(model))) != self.expected:
+            raise UserError(_difference(json.loads(found), json.loads(self.expected)))
+        return model
+
+    def __call__(self, case: ScanInput) -> Entry:
+        """Segment a case; return its manifest entry."""
+        try:
+            model = self.load()
+        except Exception as error:
+            return describe_failure(case, error)
+        return segment_case(model, case, self.output / case.folder, self.overwrite)
+
+
+@lru_cache(maxsize=1)
+def _load(arguments: tuple[tuple[str, Any], ...], settings: Settings, _expected: str) -> CaseSegmenter:
+    """Load a model; weights that were replaced since are another one, by `_expected`."""
+    chosen = dict(arguments)
+    return CaseSegmenter(Segmenter(**chosen | {"weights": chosen["weights"] or WEIGHTS}), settings)
+
+
+def segment_case(
+    model: CaseSegmenter, case: ScanInput, folder: Path, overwrite: bool = False, progress: Progress | None = None
+) -> Entry:
+    """Segment a case unless its results are there.
+
+    Args:
+        model: what segments.
+        case: the input.
+        folder: where its results go.
+        overwrite: replaces other results there.
+        progress: called with (case, slices done now, slices in all).
+
+    Returns:
+        Its manifest entry: why it could not be done, or how long it took.
+    """
+    try:
+        step = partial(progress, case) if progress else None
+        return _find_done(model, case, folder) or _describe_done(
+            "done", model.run(case, folder, overwrite, step), folder
+        )
+    except Exception as error:
+        with suppress(Exception):  # a run beside this one may have done it meanwhile
+            if done := _find_done(model, case, folder):
+                return done
+        return describe_failure(case, error)
+
+
+def _find_done(model: CaseSegmenter, case: ScanInput, folder: Path) -> Entry | None:
+    earlier = model.finished(case, folder)
+    return None if earlier is None else _describe_done("found done", earlier, folder)
+
+
+def _describe_done(status: str, report: Mapping[str, Any], folder: Path) -> Entry:
+    return {
+        "status": status,
+        "files": sorted(path.name for path in folder.iterdir()),
+        "warnings": sum(note["kind"] == "warning" for note in report["notes"]),
+        "timings_s": report["timings_s"],
+    }
+
+
+def describe_failure(case: ScanInput, error: Exception) -> Entry:
+    """Return the manifest entry of a case that ended with an error, which is logged."""
+    mistake = find_user_error(error)
+    if mistake is not None:
+        return {"status": "refused", "message": str(mistake)}
+    logger.error(f"{case.source}: failed", exc_info=error)
+    return {"status": "failed", "message": f"{case.source}: {type(error).__name__}: {error}"}
+
+
+def describe(model: CaseSegmenter) -> dict[str, Any]:
+    """Describe what the results of a run depend on: model, settings, packages, machine."""
+    return {
+        "model": model.model,
+        "settings": {
+            key: str(value) if isinstance(value, Path) else value for key, value in asdict(model.settings).items()
+        },
+        "packages": {"python": platform.python_version(), **_versions()},
+        "machine": describe_machine(model.segmenter.device),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # those of an extra
+            found[name] = version(name)
+    return found
+
+
+def identity(description: Mapping[str, Any]) -> str:
+    """Return the part of `describe` that has to be equal in all processes of a run, as JSON."""
+    return json.dumps({key: description[key] for key in ("model", "packages")}, sort_keys=True)
+
+
+def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Say in which entry two identities differ first."""
+    for part in ("model", "packages"):
+        for key in sorted(found[part].keys() | expected[part].keys()):
+            one, other = found[part].get(key), expected[part].get(key)
+            if one != other:
+                return f"{key} is {one}; expected: {other}"
+    return ""
