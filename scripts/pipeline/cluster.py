@@ -57,7 +57,7 @@ class Cluster:
 
         self.scheduler = scheduler
         where = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a lost scheduler is told below
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # `segment` says what happened
         try:
             self.client = Client(**where, timeout=CONNECT_S, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -141,7 +141,8 @@ class Cluster:
                         continue
                 yield case, entry | ({"status": "failed"} if entry["status"] == "unfit" else {})
         except CancelledError as error:
-            logger.error(f"error: {self.scheduler}: the scheduler is gone ({error}); the same command resumes")
+            reason = getattr(error, "reason", "cancelled")
+            logger.error(f"error: {self.scheduler}: the scheduler is gone ({reason}); the same command resumes")
         finally:
             self.client.cancel(list(running))
 

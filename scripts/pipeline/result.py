@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError, user_errors
-from ..files import replace_folder, unfinished_folder, write_json
+from ..files import locked, replace_folder, unfinished_folder, write_json
 from ..inference.segmenter import PROBABILITY_STEPS
 from ..io.masks import mask_path, write_mask, write_probability
 from ..io.output_names import KEY, REPORT, foreign_files
@@ -114,7 +114,9 @@ class Result:
             target.mkdir()
             report = self._write(target) | {KEY: key}
             write_json(target / REPORT, report)
-            replace_folder(target, folder)
+            with locked(folder.parent):  # a run beside this one may have been faster
+                check_results(folder, overwrite)
+                replace_folder(target, folder)
         return report
 
     def _write(self, target: Path) -> dict[str, Any]:
