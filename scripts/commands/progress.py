@@ -35,6 +35,8 @@ class CaseProgress:
 
     def step(self, case: ScanInput, done: int, of: int) -> None:
         """Advance the bar of a case by `done` of its `of` slices."""
+        if self.one_bar:
+            return
         if self.bar is None:
             label = f"{printable(case.folder)} ({self.ended + 1}/{self.cases})"
             self.bar = tqdm(total=of, desc=label, unit="slice", leave=False, disable=self.quiet)
