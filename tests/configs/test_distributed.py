@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from pathlib import Path
 
@@ -15,14 +17,19 @@ from tests.configs import record_training
 TRAIN = "configs/train.yaml"
 
 
-def torchrun(*arguments: str) -> None:
-    """Runs a program in two processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *arguments]
-    done = run_process(command, ok=False)
-    # Once in about twenty runs gloo aborted a process while it was torn down, after its work was
-    # done; what the run leaves is judged by the tests.
-    torn_down = "terminate called without an active exception" in done.stderr
-    assert done.returncode == 0 or torn_down, done.stdout[-2000:] + done.stderr[-4000:]
+def torchrun(*arguments: str, nodes: int = 1) -> None:
+    """Runs a program in two processes, below one torchrun or, as on two machines, below two."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    meeting = ["--rdzv_id=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--local_addr=127.0.0.1"]
+    where = [f"--nnodes={nodes}", f"--nproc_per_node={2 // nodes}", *(meeting if nodes > 1 else ["--standalone"])]
+    command = [sys.executable, "-m", "torch.distributed.run", *where, *arguments]
+    with ThreadPoolExecutor(nodes) as pool:
+        for done in pool.map(lambda _: run_process(command, ok=False), range(nodes)):
+            # Once in about twenty runs gloo aborted a process while it was torn down, after its
+            # work was done; what the run leaves is judged by the tests.
+            torn_down = "terminate called without an active exception" in done.stderr
+            assert done.returncode == 0 or torn_down, done.stdout[-2000:] + done.stderr[-4000:]
 
 
 def test_two_processes_equal_one(make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path) -> None:
@@ -47,7 +54,7 @@ def test_torchrun_trains_and_its_checkpoint_is_that_of_one_process(
     settings = {"dataset_dir": dataset, "output_dir": out, **NARROW}
     settings.pop("device")
     words = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    torchrun("-m", "monai.bundle", "run", "training", "--config_file", config, *words)
+    torchrun("-m", "monai.bundle", "run", "training", "--config_file", config, *words, nodes=2)
     assert {path.name for path in out.iterdir()} >= {"model.pt", "model.json", "last.pt", "history.csv", "curve.png"}
     weights = torch.load(out / "model.pt", weights_only=True)
     assert not any(key.startswith("module.") for key in weights)
