@@ -38,8 +38,7 @@ class PyramidPooling(nn.Module):
 
 @register("pspnet")
 class PSPNet(SegmentationNetwork):
-    """PSPNet with ResNet-50 at output stride 8, auxiliary map after stage 3; 48,935,618 weights.
-    """
+    """PSPNet with ResNet-50 at output stride 8 and an auxiliary map; 48,935,618 parameters."""
 
     def __init__(
         self,
