@@ -37,7 +37,7 @@ Timed = tuple[Row, Callable[[], object] | None]
 
 def measure_networks(plan: Plan) -> Iterator[dict[str, Any]]:
     """Time forward passes; yield {"rows"} after every round, one per network and setting."""
-    with tempfile.TemporaryDirectory() as folder, _nothing_cached(), torch.inference_mode():
+    with tempfile.TemporaryDirectory() as folder, _nothing_cached():
         timed = list(_timed(plan, Path(folder)))
         rows, calls = zip(*((row, call) for row, call in timed if call), strict=True)
         for _ in in_turns(rows, calls, plan):
@@ -105,7 +105,7 @@ def _peer(peer: Peer, device: torch.device) -> Timed:
     half = device.type == "cuda" and "PlainConvUNet" in peer.name
 
     def call() -> Tensor:
-        with torch.autocast(device.type, torch.float16, enabled=half):
+        with torch.inference_mode(), torch.autocast(device.type, torch.float16, enabled=half):
             result: Tensor = network(images)
             return result
 
@@ -114,7 +114,7 @@ def _peer(peer: Peer, device: torch.device) -> Timed:
 
 def _facts(name: str, network: nn.Module, shape: tuple[int, ...], per_scan: int) -> Row:
     """Return what a row says of a network: size, input, and the operations on one image."""
-    with FlopCounterMode(display=False) as counter:
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         copy.deepcopy(network).eval().to("meta")(torch.zeros(1, *shape[1:], device="meta"))
     return {
         "network": name,
