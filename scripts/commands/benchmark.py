@@ -13,8 +13,8 @@ from .options import Device, Overwrite
 def benchmark(
     out: Annotated[Path, Argument(help="Folder of benchmark.json and benchmark.md.")] = Path("out/benchmark"),
     sections: Annotated[
-        str, Option(help="What to measure, separated by commas: network, segment, memory.")
-    ] = "network,segment,memory",
+        str, Option(help="What to measure, separated by commas: network, training, segment, memory.")
+    ] = "network,training,segment,memory",
     scan: Annotated[Path | None, Option(help="Scan for segment and memory; default: a phantom, 512x512x148.")] = None,
     rounds: Annotated[int, Option(help="How often everything is measured.")] = 5,
     widths: Annotated[str, Option(help="Base widths of the networks, separated by commas.")] = "16,64",

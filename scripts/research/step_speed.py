@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +13,6 @@ from ..inference.inferer import NetworkInferer
 from ..losses.cosupervision import CoSupervisionLoss
 from ..networks.blocks import initialise_convolutions
 from ..networks.registry import create_network
-from ..precision import mixed_precision
 from ..settings import memory_format
 
 STACK = ((1, 3), (1, 9), (2, 11), (4, 15), (8, 8))
@@ -34,7 +30,6 @@ class Step:
         image: the batch, (B, 1, size, size).
         amp: see `mixed_precision`; float16 is computed without a scaler.
         gflop: operations of its convolutions, forward and backward, in 10^9.
-        seconds: what the calls so far took.
     """
 
     network: nn.Module
@@ -42,7 +37,6 @@ class Step:
     image: Tensor
     amp: str
     gflop: float = field(init=False)
-    seconds: list[float] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.network.train()
@@ -51,17 +45,12 @@ class Step:
         with FlopCounterMode(display=False) as counter:
             self()
         self.gflop = counter.get_total_flops() / 1e9
-        self.seconds.clear()
 
     def __call__(self) -> None:
-        """Take one step, and note its seconds."""
-        started = time.perf_counter()
+        """Take one step."""
         self.optimizer.zero_grad()
         self.loss(self.infer(self.image, self.network)).backward()
         self.optimizer.step()
-        if self.image.device.type == "cuda":
-            torch.cuda.synchronize(self.image.device)
-        self.seconds.append(time.perf_counter() - started)
 
 
 def training_steps(width: int, size: int, batch: int, device: torch.device, amp: str = "auto") -> dict[str, Step]:
@@ -99,37 +88,3 @@ def plain_stack(width: int) -> nn.Module:
     stack = nn.Sequential(*layers)
     initialise_convolutions(stack)  # else its values and gradients fade, and such numbers are slow
     return stack
-
-
-def step_speed(
-    width: int, size: int, batch: int, device: torch.device, amp: str = "auto", repeats: int = 5
-) -> dict[str, Any]:
-    """Time both steps in turns.
-
-    Args:
-        width: see `training_steps`, as for the other settings.
-        size: edge length of the slices.
-        batch: slices in a step.
-        device: where the networks work.
-        amp: see `mixed_precision`.
-        repeats: calls of each, after one that warms up.
-
-    Returns:
-        "precision"; per step its median "seconds", "gflop" and "gflop_per_second"; and
-        "fraction_of_plain": the network's 10^9 operations per second over the stack's.
-    """
-    steps = training_steps(width, size, batch, device, amp)
-    for _ in range(repeats):
-        for step in steps.values():
-            step()
-    rows = {
-        name: {
-            "seconds": median(step.seconds),
-            "gflop": step.gflop,
-            "gflop_per_second": step.gflop / median(step.seconds),
-        }
-        for name, step in steps.items()
-    }
-    ours, plain = (row["gflop_per_second"] for row in rows.values())
-    precision = str(mixed_precision(amp, device)).removeprefix("torch.")
-    return {"precision": precision, "steps": rows, "fraction_of_plain": ours / plain}

@@ -84,6 +84,30 @@ def test_products_are_compared_in_their_own_precision():
     assert rows[2]["scan_s"]["ratio"] == 1
 
 
+def test_a_training_step_is_compared_with_the_stack_within_the_rounds():
+    step = {"unit": "step", "units": 1, "precision": "bf16"}
+    rows = [
+        {"unit": "product", "units": 1, "precision": "bf16", "gflop": 10.0, "seconds": [0.1]},
+        {**step, "gflop": 6.0, "seconds": [1.0, 3.0, 2.0]},
+        {**step, "gflop": 8.0, "seconds": [1.0, 2.0, 2.0]},
+    ]
+    add_figures({"training": {"rows": rows}})
+    assert rows[1]["of_stack"] == pytest.approx(0.75)
+    assert rows[1]["percent_of_peak"] == pytest.approx(6)
+    assert "of_stack" not in rows[2]
+
+
+@pytest.mark.usefixtures("tiny_network_section")
+def test_training_steps_in_every_precision(tmp_path):
+    benchmark(tmp_path, "training", **TINY | {"rounds": 1})
+    rows = read(tmp_path)["sections"]["training"]["rows"]
+    products = [row for row in rows if row["unit"] == "product"]
+    assert [row["network"] for row in rows[len(products) :: 2]] == ["ResUNet C_2F, width 4"] * len(products)
+    assert {row["precision"] for row in rows} == {row["precision"] for row in products}
+    assert all(row["of_stack"] > 0 for row in rows[len(products) :: 2])
+    assert "| ResUNet C_2F, width 4 | torch, fp32 | 2 of 32 x 32 |" in (tmp_path / "benchmark.md").read_text()
+
+
 def test_runs_of_segment_are_compared_round_by_round():
     def measured(wall: float, stages: dict[str, float]) -> dict:
         return {"wall_s": wall, "cpu_s": 2 * wall, "peak_gb": 1.0, "stages": stages}

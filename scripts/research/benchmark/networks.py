@@ -1,13 +1,14 @@
-"""Section `network`: forward passes, ours with every backend and precision, and others'."""
+"""Sections `network` and `training`: forward passes beside others', and training steps."""
 
 from __future__ import annotations
 
 import copy
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ...inference.tta import view_count
 from ...networks.registry import create_network
 from ...precision import mixed_precision
 from ...version import WEIGHTS
+from ..step_speed import training_steps
 from .peers import SCAN_SHAPE, Peer, list_peers
 from .timing import Plan, Row, in_turns
 
@@ -35,13 +37,35 @@ Timed = tuple[Row, Callable[[], object] | None]
 """A row and its call; no call where the row says what is "missing"."""
 
 
+TRAINING_SIZE = 192
+"""Rows and columns of a slice in the recipe of the shipped weights."""
+
+
 def measure_networks(plan: Plan) -> Iterator[dict[str, Any]]:
     """Time forward passes; yield {"rows"} after every round, one per network and setting."""
     with tempfile.TemporaryDirectory() as folder, _nothing_cached():
-        timed = list(_timed(plan, Path(folder)))
-        rows, calls = zip(*((row, call) for row, call in timed if call), strict=True)
-        for _ in in_turns(rows, calls, plan):
-            yield {"rows": [row for row, _ in timed]}
+        yield from _measured(list(_forward_passes(plan, Path(folder))), plan)
+
+
+def measure_training(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Time training steps, of the network and of a plain stack of convolutions; yield as above."""
+    yield from _measured(list(_training_steps(plan)), plan)
+
+
+def _measured(timed: Sequence[Timed], plan: Plan) -> Iterator[dict[str, Any]]:
+    rows, calls = zip(*((row, call) for row, call in timed if call), strict=True)
+    for _ in in_turns(rows, calls, plan):
+        yield {"rows": [row for row, _ in timed]}
+
+
+def _training_steps(plan: Plan) -> Iterator[Timed]:
+    yield from _products(plan.device)
+    size, reduced = min(plan.size, TRAINING_SIZE), mixed_precision("auto", plan.device)
+    amps = {"fp32": "false"} | ({} if reduced is torch.float32 else {FORMATS[reduced]: "auto"})
+    for width, (precision, amp) in product(plan.widths, amps.items()):
+        for name, step in training_steps(width, size, plan.batch, plan.device, amp).items():
+            row = {"network": f"{name}, width {width}", "backend": "torch", "precision": precision, "gflop": step.gflop}
+            yield row | {"input": f"{plan.batch} of {size} x {size}", "unit": "step", "units": 1}, step
 
 
 @contextmanager
@@ -56,7 +80,7 @@ def _nothing_cached() -> Iterator[None]:
         os.environ |= {} if before is None else {CACHE: before}
 
 
-def _timed(plan: Plan, folder: Path) -> Iterator[Timed]:
+def _forward_passes(plan: Plan, folder: Path) -> Iterator[Timed]:
     yield from _products(plan.device)
     for width in plan.widths:
         yield from _ours(plan, width, folder)

@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import UserError
 from ...files import write_atomic, write_json
 from .machine import describe
-from .networks import measure_networks
+from .networks import measure_networks, measure_training
 from .segmenting import measure_memory, measure_segment
 from .tables import add_figures, markdown
 from .timing import Plan
@@ -19,6 +19,7 @@ from .timing import Plan
 FORMAT = 1
 SECTIONS: dict[str, Callable[[Plan], Iterator[dict[str, Any]]]] = {
     "network": measure_networks,
+    "training": measure_training,
     "segment": measure_segment,
     "memory": measure_memory,
 }

@@ -14,6 +14,9 @@ Milliseconds per slice or patch: minimum and median of n rounds, in which the ro
 the network's own test-time augmentation. "Ratio": median over the rounds of the seconds per scan
 over those of our first row in the same round. A multiplication with an addition counts as two
 operations. "% of peak": against the product of matrices in the same precision. Weights are random.""",
+    "training": """\
+Forward pass, loss, backward pass and Adam, channels last. "Of the stack": median over the rounds of
+the operations per second over those of a plain stack of 3x3 convolutions of like sizes.""",
     "segment": """\
 From the command to its end: minimum, median and in brackets the ratio to the first column, which is
 the median over the rounds of the ratio within a round. CPU is user and system time.""",
@@ -23,22 +26,36 @@ the median over the rounds of the ratio within a round. CPU is user and system t
 
 def add_figures(sections: Mapping[str, Any]) -> None:
     """Compute from the measured values of every section what its table shows, in place."""
-    for name, add in {"network": _network_figures, "segment": _segment_figures}.items():
+    figures = {"network": _network_figures, "training": _training_figures, "segment": _segment_figures}
+    for name, add in figures.items():
         add([row for row in sections.get(name, {"rows": []})["rows"] if "missing" not in row])
 
 
 def _network_figures(rows: list[Row]) -> None:
+    networks = _speeds(rows)
+    scans = [[one * row["units_per_scan"] / row["units"] for one in row["seconds"]] for row in networks]
+    for row, seconds in zip(networks, scans, strict=True):
+        row["scan_s"] = spread(seconds) | {"ratio": ratio(seconds, scans[0])}
+
+
+def _training_figures(rows: list[Row]) -> None:
+    """The plain stack comes behind the network that it is compared with."""
+    steps = _speeds(rows)
+    for row, stack in zip(steps[::2], steps[1::2], strict=True):
+        row["of_stack"] = row["gflop"] / stack["gflop"] * ratio(stack["seconds"], row["seconds"])
+
+
+def _speeds(rows: list[Row]) -> list[Row]:
+    """Add times and operations per second to all rows, compare them with products of matrices."""
     for row in rows:
         row["ms"] = spread([1000 * one / row["units"] for one in row["seconds"]])
         row["gflop_per_s"] = 1000 * row["gflop"] / row["ms"]["min"]
     peaks = {row["precision"]: row["gflop_per_s"] for row in rows if row["unit"] == "product"}
     networks = [row for row in rows if row["unit"] != "product"]
-    scans = [[one * row["units_per_scan"] / row["units"] for one in row["seconds"]] for row in networks]
-    for row, seconds in zip(networks, scans, strict=True):
-        row["scan_s"] = spread(seconds) | {"ratio": ratio(seconds, scans[0])}
-        row["percent_of_peak"] = (
-            100 * row["gflop_per_s"] / peaks[row["precision"]] if row["precision"] in peaks else None
-        )
+    for row in networks:
+        peak = peaks.get(row["precision"])
+        row["percent_of_peak"] = 100 * row["gflop_per_s"] / peak if peak else None
+    return networks
 
 
 def _segment_figures(rows: list[Row]) -> None:
@@ -78,18 +95,37 @@ def _heading(result: Mapping[str, Any]) -> str:
 
 
 def _network_table(rows: Sequence[Row]) -> str:
-    head = ["network", "backend, precision", "input", "ms, min", "ms, median", "per scan", "s per scan, median"]
+    columns: dict[str, Callable[[Row], object]] = {
+        "per scan": lambda row: row.get("units_per_scan", ""),
+        "s per scan, median": lambda row: _digits(row.get("scan_s", {}).get("median")),
+        "ratio": lambda row: _digits(row.get("scan_s", {}).get("ratio")),
+    }
+    return _speed_table(rows, columns)
+
+
+def _training_table(rows: Sequence[Row]) -> str:
+    return _speed_table(rows, {"of the stack": lambda row: _digits(row.get("of_stack"))})
+
+
+def _speed_table(rows: Sequence[Row], further: Mapping[str, Callable[[Row], object]]) -> str:
+    columns: dict[str, Callable[[Row], object]] = {
+        "ms, min": lambda row: _digits(row["ms"]["min"]),
+        "ms, median": lambda row: _digits(row["ms"]["median"]),
+        **further,
+        "GFLOP": lambda row: _digits(row["gflop"]),
+        "GFLOP/s": lambda row: _digits(row["gflop_per_s"]),
+        "% of peak": lambda row: _digits(row.get("percent_of_peak")),
+    }
+    if any("gpu_gb" in row for row in rows):
+        columns["GPU memory, GB"] = lambda row: _digits(row.get("gpu_gb"))
     lines: list[list[object]] = []
     for row in rows:
         applied = f"{row['backend']}, {row['precision']}" if "backend" in row else ""
         if "missing" in row:
-            lines.append([row["network"], applied, row["missing"], *[""] * 8])
-            continue
-        scan, memory = row.get("scan_s", {}), f", {row['gpu_gb']:.2f} GB" if "gpu_gb" in row else ""
-        times = [_digits(row["ms"]["min"]), _digits(row["ms"]["median"]), row.get("units_per_scan", "")]
-        figures = [scan.get("median"), scan.get("ratio"), row["gflop"], row["gflop_per_s"], row.get("percent_of_peak")]
-        lines.append([row["network"], applied, row["input"] + memory, *times, *map(_digits, figures)])
-    return _table([*head, "ratio", "GFLOP", "GFLOP/s", "% of peak"], lines)
+            lines.append([row["network"], applied, row["missing"], *[""] * len(columns)])
+        else:
+            lines.append([row["network"], applied, row["input"], *(column(row) for column in columns.values())])
+    return _table(["network", "backend, precision", "input", *columns], lines)
 
 
 def _segment_table(rows: Sequence[Row]) -> str:
@@ -109,6 +145,7 @@ def _memory_table(rows: Sequence[Row]) -> str:
 
 TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "network": _network_table,
+    "training": _training_table,
     "segment": _segment_table,
     "memory": _memory_table,
 }
