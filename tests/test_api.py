@@ -155,6 +155,26 @@ def test_the_package_is_light_and_lazy(bundle_root: Path) -> None:
         scripts.Segmentor  # noqa: B018
 
 
+SEGMENT = """
+import sys
+from pathlib import Path
+from scripts.commands.segment import segment
+weights, scan, out, *unneeded = sys.argv[1:]
+segment([Path(scan)], Path(out), weights=Path(weights), device="cpu", quiet=True)
+print(*(name for name in unneeded if name in sys.modules))
+"""
+UNNEEDED = ("monai", "ignite", "pandas", "highdicom", "matplotlib.pyplot", "scipy.stats", "scipy.signal")
+
+
+def test_segment_imports_no_package_that_it_does_without(
+    weights: Path, scan: Path, bundle_root: Path, tmp_path: Path
+) -> None:
+    words = [str(word) for word in (weights, scan, tmp_path / "out", *UNNEEDED)]
+    command = [sys.executable, "-c", SEGMENT, *words]
+    done = subprocess.run(command, cwd=bundle_root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr[-2000:]
+
+
 WITHOUT_EXTRAS = """
 import sys
 for name in ("pydicom", "highdicom", "ignite", "fire", "yaml", "tensorboard"):

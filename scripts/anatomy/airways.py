@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .downsampling import DownsampledScan, Mask, box, dilate, erode
+from .downsampling import DownsampledScan, Mask, box, centre, dilate, erode
 
 _THRESHOLDS = range(-980, -840, 10)  # HU: from tight to leaky
 _VOLUME = (3.0, 110.0)  # ml of the airways as far as they are grown
@@ -33,16 +35,27 @@ def find_airways(scan: DownsampledScan, air: Mask, midline: float) -> Mask:
         Airways with their walls, (X', Y', Z'); empty where none are found.
     """
     tube = np.zeros(air.shape, bool)
-    for threshold in _THRESHOLDS:
-        grown = _find_trachea(scan, air & (scan.hu < threshold), midline)
-        if tube.any() and grown.sum() > max(_LEAK * tube.sum(), _GROWN / scan.ml):
-            break
-        tube = grown if grown.any() else tube
+    gas = air & (scan.hu < _THRESHOLDS[-1])
+    if not gas.any():
+        return tube
+    around = box(gas)
+    tube[around] = _grow(replace(scan, hu=scan.hu[around]), gas[around], midline - around[0].start)
     if not tube.any():
         return tube
     place = box(tube, margin=3)
     wide = erode(tube[place], _NARROW, scan.spacing)
     tube[place] = dilate(wide, _NARROW + _WALL, scan.spacing)
+    return tube
+
+
+def _grow(scan: DownsampledScan, gas: Mask, midline: float) -> Mask:
+    """Return the trachea with bronchi at the last threshold before it leaks."""
+    tube = np.zeros(gas.shape, bool)
+    for threshold in _THRESHOLDS:
+        grown = _find_trachea(scan, gas & (scan.hu < threshold), midline)
+        if tube.any() and grown.sum() > max(_LEAK * tube.sum(), _GROWN / scan.ml):
+            break
+        tube = grown if grown.any() else tube
     return tube
 
 
@@ -57,13 +70,13 @@ def _find_trachea(scan: DownsampledScan, gas: Mask, midline: float) -> Mask:
         for part in np.flatnonzero((volumes > low) & (volumes < high))
         if part and _is_trachea(parts[boxes[part - 1]] == part, boxes[part - 1], scan, midline)
     ]
-    return np.isin(parts, max(fits, key=lambda part: boxes[part - 1][2].stop) if fits else -1)
+    return parts == (max(fits, key=lambda part: boxes[part - 1][2].stop) if fits else -1)
 
 
 def _is_trachea(part: Mask, place: tuple[slice, ...], scan: DownsampledScan, midline: float) -> bool:
     """Return whether a component is a long, slender tube that begins near the midline."""
     areas: NDArray[np.int64] = part.sum(axis=(0, 1))
-    top = ndimage.center_of_mass(part[:, :, -1])[0] + place[0].start
+    top = centre(part[:, :, -1], 0) + place[0].start
     dx, dy, dz = scan.spacing
     return bool(
         len(areas) * dz > _LENGTH

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import convex_hull_image
 
-from .downsampling import DownsampledScan, Mask, dilate, erode, largest
+from .downsampling import DownsampledScan, Mask, chosen, dilate, erode, largest
+from .hull import convex_hull
 
 SKIN = -500  # HU: halfway between air and tissue
 _THIN, _REACH = 4.0, 14.0  # mm: half of what is too thin for a body (table, blanket); how far skin lies from its core
@@ -47,7 +47,7 @@ def _fill(body: Mask, hu: NDArray[np.int16], spacing: tuple[float, float, float]
         low, high = _LUNG
         if areas[part] > _SMALLEST_OPEN and low < np.median(hu[here]) < high and _is_hugged(here, body, hu, spacing):
             outside.remove(part)
-    room = np.isin(parts, sorted(outside))
+    room = chosen(parts, outside)
     return ~room | _lungs_open_to_the_room(room, body, hu, spacing)
 
 
@@ -63,7 +63,7 @@ def _lungs_open_to_the_room(room: Mask, body: Mask, hu: NDArray[np.int16], spaci
     lung = np.zeros_like(room)
     if np.count_nonzero(room & (hu > low)) * pixel <= _SMALLEST_OPEN / 2:  # no median above it can be there
         return lung
-    pieces, _ = ndimage.label(room & convex_hull_image(body))
+    pieces, _ = ndimage.label(room & convex_hull(body))
     areas = np.bincount(pieces.ravel()) * pixel
     near = 1 + int(_BORDER / max(spacing[:2]))
     for piece in sorted(_at_the_border(pieces, near)):  # a rim of cushion under the back does not lie there
@@ -88,7 +88,7 @@ def _is_hugged(part: Mask, body: Mask, hu: NDArray[np.int16], spacing: tuple[flo
     What lies beyond the hull must not be the room's air, which makes the median of a part with a
     large lung no room's.
     """
-    hull = convex_hull_image(body)
+    hull = convex_hull(body)
     beyond = part & ~hull
     room = beyond.sum() * spacing[0] * spacing[1] > _SMALLEST_OPEN and np.median(hu[beyond]) <= _LUNG[0]
     return bool(part[hull].sum() > _HUGGED * part.sum()) and not room

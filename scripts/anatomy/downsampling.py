@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,13 +76,28 @@ def downsample(hu: NDArray[Any], spacing: Spacing) -> DownsampledScan:
 
 def _average(slab: NDArray[Any], steps: tuple[int, int, int]) -> NDArray[np.int16]:
     """Return the mean of each block of a slab; blocks at the end hold what is left."""
-    mean = np.nan_to_num(slab.astype(np.float32), nan=_LOWEST).clip(_LOWEST, _HIGHEST)
+    mean = slab.astype(np.float32)
+    if slab.dtype.kind == "f":
+        np.nan_to_num(mean, copy=False, nan=_LOWEST)
+    np.clip(mean, _LOWEST, _HIGHEST, out=mean)
     for axis, step in enumerate(steps):
-        starts = np.arange(0, slab.shape[axis], step)
-        counts = np.diff(np.append(starts, slab.shape[axis])).astype(np.float32)
-        mean = np.add.reduceat(mean, starts, axis=axis)
-        mean /= counts.reshape([-1 if other == axis else 1 for other in range(3)])
+        if step > 1:
+            mean = np.moveaxis(_block_means(np.moveaxis(mean, axis, 0), step), 0, axis)
     return np.rint(mean).astype(np.int16)
+
+
+def _block_means(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+    """Return the mean of each block along the first axis, by strided sums: `reduceat` is slow."""
+    first = values[::step]
+    rest = np.zeros_like(first)
+    for offset in range(1, step):
+        part = values[offset::step]
+        rest[: len(part)] += part
+    rest += first
+    whole = len(values) // step
+    rest[:whole] /= np.float32(step)
+    rest[whole:] /= np.float32(len(values) % step or 1)
+    return rest
 
 
 def enlarge(plane: NDArray[Any], steps: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -106,12 +122,20 @@ def distance(mask: Mask, spacing: Spacing) -> NDArray[np.float32]:
 
 def erode(mask: Mask, radius: float, spacing: Spacing) -> Mask:
     """Erode by a ball of `radius` mm."""
-    return distance(mask, spacing) > radius
+    eroded = np.zeros_like(mask)
+    if mask.any():
+        place = box(mask, margin=1)
+        eroded[place] = distance(mask[place], spacing) > radius
+    return eroded
 
 
 def dilate(mask: Mask, radius: float, spacing: Spacing) -> Mask:
     """Dilate by a ball of `radius` mm."""
-    return distance(~mask, spacing) <= radius if mask.any() else mask
+    dilated = np.zeros_like(mask)
+    if mask.any():
+        place = box(mask, margin=1 + int(np.ceil(radius / min(spacing))))
+        dilated[place] = distance(~mask[place], spacing) <= radius
+    return dilated
 
 
 def close(mask: Mask, radius: float, spacing: Spacing) -> Mask:
@@ -127,13 +151,36 @@ def box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
     """Return the bounding box of a mask that is not empty, `margin` voxels wider."""
     sides = []
     for axis, size in enumerate(mask.shape):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        found = np.flatnonzero(mask.any(axis=others))
+        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
         sides.append(slice(max(0, int(found[0]) - margin), min(size, int(found[-1]) + 1 + margin)))
     return tuple(sides)
+
+
+def centre(mask: Mask, axis: int) -> float:
+    """Return the mean index of a mask that is not empty along an axis."""
+    counts = mask.sum(axis=tuple(other for other in range(mask.ndim) if other != axis))
+    return float(counts @ np.arange(len(counts)) / counts.sum())
 
 
 def largest(mask: Mask) -> Mask:
     """Return the largest component, connected by faces."""
     parts, count = ndimage.label(mask)
     return mask if count < 2 else parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
+
+
+def chosen(parts: NDArray[np.int32], labels: Iterable[int]) -> Mask:
+    """Return where an array of labels from 0 holds one of some."""
+    table = np.zeros(int(parts.max(initial=0)) + 1, bool)
+    table[list(labels)] = True
+    return table[parts]
+
+
+def fill_holes(mask: Mask) -> Mask:
+    """Fill what is not connected by faces to the array's border."""
+    parts, count = ndimage.label(~mask)
+    inner = np.ones(count + 1, bool)
+    for axis in range(mask.ndim):
+        for end in (0, -1):
+            inner[np.unique(parts.take(end, axis))] = False
+    inner[0] = True
+    return inner[parts]

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from .aerated import WALL
-from .downsampling import Mask, Spacing, enlarge, erode
+from .downsampling import Mask, Spacing, centre, enlarge
 from .given import read_codes
 from .plausibility import find_cuts, find_doubts
 from .pleura import close_lung
@@ -67,14 +65,18 @@ class Lungs:
             raise IndexError(f"slice {z} of {self.shape[2]}")
         return enlarge(self.mask[:, :, z // self.steps[2]], self.steps, self.shape)
 
-    def _ml(self, code: int) -> float:
-        """Return the volume of one lung in ml; a block at an axis' end counts with its voxels."""
+    def areas(self) -> NDArray[np.int64]:
+        """Count the full-resolution voxels of each axial slice in right and left lung, (Z, 2)."""
         x, y, z = (
-            np.diff(np.append(np.arange(0, length, step), length)) * size
-            for length, step, size in zip(self.shape, self.steps, self.spacing, strict=True)
+            np.diff(np.append(np.arange(0, length, step), length))
+            for length, step in zip(self.shape, self.steps, strict=True)
         )
-        areas = [x @ (self.mask[:, :, k] == code) @ y for k in range(self.mask.shape[2])]
-        return float(areas @ z) / 1000
+        blocks = [[x @ (self.mask[:, :, k] == code) @ y for code in (RIGHT, LEFT)] for k in range(len(z))]
+        return np.array(blocks, np.int64).repeat(z, axis=0)
+
+    def _ml(self, code: int) -> float:
+        """Return the volume of one lung in ml."""
+        return float(self.areas()[:, code - RIGHT].sum() * np.prod(self.spacing)) / 1000
 
     @classmethod
     def from_mask(cls, mask: NDArray[Any], spacing: Spacing, spacing_known: bool = True) -> Lungs:
@@ -112,8 +114,7 @@ def segment_lungs(seen: Tissues) -> Lungs:
         Lungs on a grid of about 2 mm; without any, an empty mask with a doubt that says so.
     """
     scan = seen.scan
-    room = erode(seen.body, WALL, scan.spacing)
-    mask = _complete(seen.aerated, room, seen.airways, scan.spacing)
+    mask = _complete(seen.aerated, seen.inner, seen.airways, scan.spacing)
     x, y, z = (size / step for size, step in zip(scan.spacing, scan.steps, strict=True))
     return _judge(Lungs(mask, scan.steps, (x, y, z), scan.shape))
 
@@ -127,7 +128,7 @@ def _complete(aerated: Mask, room: Mask, airways: Mask, spacing: Spacing) -> NDA
     middle = float(columns.mean()) if columns.size else (len(room) - 1) / 2
     sides, _ = split_sides(aerated, spacing, middle)
     lungs = {side: aerated & (sides == side) for side in (RIGHT, LEFT)}
-    centres = np.array([ndimage.center_of_mass(lung)[:2] for lung in lungs.values() if lung.any()])
+    centres = np.array([[centre(lung, axis) for axis in (0, 1)] for lung in lungs.values() if lung.any()])
     x, y = centres.mean(axis=0) if len(centres) == 2 else (middle, centres[0, 1])
     for side, lung in lungs.items():
         if lung.any():

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import convex_hull_image
 
-from .downsampling import DownsampledScan, Mask
+from .downsampling import DownsampledScan, Mask, centre
+from .hull import convex_hull
 from .lungs import Lungs
 from .sides import LEFT, RIGHT
 
@@ -136,7 +136,7 @@ class _Chest:
 
     def __init__(self, scan: DownsampledScan, mask: NDArray[np.uint8]) -> None:
         self.hu, self.spacing, self.ml, self.lungs = scan.hu, scan.spacing, scan.ml, mask > 0
-        self.middle = float(np.mean([ndimage.center_of_mass(mask == side)[0] for side in (RIGHT, LEFT)]))
+        self.middle = float(np.mean([centre(mask == side, 0) for side in (RIGHT, LEFT)]))
         (_, self.front, self.low), (_, self.back, self.high) = (
             [int(end(np.flatnonzero(self.lungs.any(axis=axes)))) for axes in ((1, 2), (0, 2), (0, 1))]
             for end in (np.min, np.max)
@@ -199,7 +199,7 @@ class _Chest:
         for z in range(self.level(0.4), self.level(0.6) + 1):
             lungs = self.lungs[:, :, z]
             if lungs.any():
-                between = convex_hull_image(lungs) & ~lungs & (self.hu[:, :, z] > -20)
+                between = convex_hull(lungs) & ~lungs & (self.hu[:, :, z] > -20)
                 amount += between[:, :depth].sum(axis=1)
         if not amount.any():
             return float("nan")

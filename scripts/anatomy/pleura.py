@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .downsampling import Mask, Spacing, box, close
+from .downsampling import Mask, Spacing, box, close, fill_holes
 
 _HILUM = 10.0  # mm: radius of the closing; the aorta (radius about 12) does not fit through
 _ARC, _HEIGHT = 75.0, 60.0  # mm along the wall, around and along z: widest opacity that is bridged
@@ -59,7 +59,7 @@ def close_lung(lung: Mask, room: Mask, spacing: Spacing, centre: tuple[float, fl
     if not any(side.any() for side in (lung[0], lung[-1], lung[:, 0], lung[:, -1])):
         polar = Polar.around((centre[0] - place[0].start, centre[1] - place[1].start), closed.shape, spacing)
         closed = _fill_to_the_wall(closed, room[place], polar, spacing)
-    whole[place] |= ndimage.binary_fill_holes(closed)
+    whole[place] |= fill_holes(closed)
     return whole
 
 
@@ -70,7 +70,7 @@ def _fill_to_the_wall(closed: Mask, room: Mask, polar: Polar, spacing: Spacing) 
     inside = polar.radius[:, :, None] <= wall  # never where no lung is seen
     beyond = room & inside & (polar.radius[:, :, None] > outermost[polar.angle])
     filled = closed | beyond
-    return filled | (room & inside & ndimage.binary_fill_holes(filled | (~inside & (wall > 0))))
+    return filled | (room & inside & fill_holes(filled | (~inside & (wall > 0))))
 
 
 def _smooth(outermost: NDArray[np.float64], spacing: Spacing) -> NDArray[np.float64]:

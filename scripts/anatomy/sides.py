@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .downsampling import Mask, Spacing, box, distance
+from .downsampling import Mask, Spacing, box, centre, distance
 
 RIGHT, LEFT = 1, 2  # the codes of masks
 
@@ -66,7 +66,7 @@ def _two_lungs(mask: Mask, spacing: Spacing) -> NDArray[np.uint8] | None:
     if count < 2 or np.sort(volumes)[-2] < _SMALLEST * volumes.sum():
         return None
     pair = np.argsort(volumes)[-2:] + 1
-    middles = [x for x, _, _ in ndimage.center_of_mass(mask, parts, pair)]
+    middles = [centre(parts == part, 0) for part in pair]
     if abs(middles[0] - middles[1]) * spacing[0] < _APART:
         return None
     right, left = pair if middles[0] < middles[1] else pair[::-1]

@@ -7,9 +7,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .aerated import find_aerated
+from .aerated import WALL, find_aerated
 from .body import find_body
-from .downsampling import DownsampledScan, Mask, Spacing, downsample
+from .downsampling import DownsampledScan, Mask, Spacing, downsample, erode
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class Tissues:
     Attributes:
         scan: the scan in blocks of about 2 mm.
         body: the body, filled, on that grid (X', Y', Z').
+        inner: the body without `WALL` below the skin, where lung and its opacities lie.
         aerated: aerated lung, without its opacities; empty without a lung.
         airways: trachea and main bronchi with their walls.
     """
 
     scan: DownsampledScan
     body: Mask
+    inner: Mask
     aerated: Mask
     airways: Mask
 
@@ -42,4 +44,5 @@ def segment_tissue(hu: NDArray[Any], spacing: Spacing) -> Tissues:
     """
     scan = downsample(hu, spacing)
     body = find_body(scan)
-    return Tissues(scan, body, *find_aerated(scan, body))
+    inner = erode(body, WALL, scan.spacing)
+    return Tissues(scan, body, inner, *find_aerated(scan, body, inner))

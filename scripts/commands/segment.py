@@ -58,7 +58,7 @@ def segment(
     from ..pipeline.job import Job
     from ..pipeline.start import started
     from ..report.report import DEMONSTRATION
-    from ..transforms.intensity import parse_intensity
+    from ..transforms.hounsfield import parse_intensity
     from .progress import CaseProgress
 
     if output.exists() and not output.is_dir():

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from ..transforms.items import IMAGE, LABEL, PRIOR
 from ..transforms.labels import class_numbers
-from ..transforms.preprocessing import IMAGE, LABEL, PRIOR
 from .slices import SliceDataset, transformed
 from .stacks import LEVELS, Grid, load_stacks
 

@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 from ..errors import UserError
 from .layouts.base import listing_error
 from .layouts.build import build_datalist
-from .layouts.case import FILE_KEYS, LIST_NAMES, Case, Datalist, all_cases, all_with_paths, with_paths
+from .layouts.case import DATALIST, FILE_KEYS, LIST_NAMES, Case, Datalist, all_cases, all_with_paths, with_paths
 from .layouts.checks import check_partners
-from .layouts.registry import DATALIST, recognise
+from .layouts.registry import recognise
 from .layouts.schema import parse_datalist
 from .splits import check_patient_disjoint, patients_of
 

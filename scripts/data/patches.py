@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from ..transforms.geometry import SIZE_STEP
+from ..transforms.items import IMAGE, LABEL
 from ..transforms.lungs import OUTSIDE_HU
-from ..transforms.preprocessing import IMAGE, LABEL
 from .slices import mix_seed, transformed
 from .stacks import LEVELS, Grid, load_stacks
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from ..settings import count, number
-from ..transforms.preprocessing import IMAGE, LABEL
+from ..transforms.items import IMAGE, LABEL
 from .stacks import LEVELS, Grid, load_stacks
 
 SAMPLINGS = ("all", "infected", "balanced")

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..errors import UserError, find_user_error
-from ..transforms.preprocessing import BOX, IMAGE, LABEL, LUNG
+from ..transforms.items import BOX, IMAGE, LABEL, LUNG
 from .slice_cache import cache_key, kept
 
 LEVELS = 255

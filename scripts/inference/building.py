@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,8 +13,10 @@ from torch import nn
 from ..errors import UserError
 from ..networks.registry import checked_spec, constructor, create_network
 from ..settings import memory_format
-from ..transforms.preprocessing import Preprocessing
 from .metadata import BESIDE_STEPS, read_checkpoint, read_metadata
+
+if TYPE_CHECKING:
+    from ..transforms.preprocessing import Preprocessing
 
 
 def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
@@ -84,6 +86,8 @@ def preprocessing_from_metadata(
     Raises:
         UserError: see `require_infection`.
     """
+    from ..transforms.preprocessing import Preprocessing  # importing MONAI takes seconds
+
     require_infection(metadata, metadata["network"]["name"])
     settings = {key: value for key, value in metadata["preprocessing"].items() if key not in BESIDE_STEPS}
     settings["intensity"] = intensity or settings["intensity"]

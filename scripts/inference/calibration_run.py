@@ -18,7 +18,7 @@ from ..data.stacks import chosen_slices
 from ..errors import UserError
 from ..io.images import is_picture
 from ..networks.registry import same_network
-from ..transforms.preprocessing import IMAGE, LABEL
+from ..transforms.items import IMAGE, LABEL
 from .backends.choice import Backend
 from .building import preprocessing_from_metadata, trained_network
 from .ood import OODScore, deepest_layer

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..io.volume import Scan, canonical
-from ..transforms.intensity import AIR_HU, HounsfieldMap, parse_intensity, plan_hounsfield, scan_values
+from ..transforms.hounsfield import AIR_HU, HounsfieldMap, parse_intensity, plan_hounsfield, scan_values
 
 
 class HounsfieldSlices:

@@ -5,17 +5,15 @@ Configs name these classes as MONAI inferers; `Predictor` calls them outside of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
-from monai.inferers import Inferer, SlidingWindowInferer
-from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 
 from ..precision import mixed_precision
 from ..settings import optional
+from ..transforms.slice_input import with_metadata_of, without_metadata
 from .backends.choice import TORCH, Backend
 from .backends.torch_network import TorchNetwork
 from .metadata import OPERATING_POINT
@@ -26,7 +24,7 @@ BATCH_SIZE = 8
 """Slices or patches in a batch, as in configs/inference.yaml; bits may depend on it."""
 
 
-class NetworkInferer(Inferer):
+class NetworkInferer:
     """Apply a network to a batch, with mixed precision and test-time augmentation where wanted.
 
     Args:
@@ -82,7 +80,7 @@ class ScanInferer(NetworkInferer):
         self.features = FeatureMeans() if layer else None
         self._spec, self._layer = metadata.get("network", {}), layer or (metadata.get(KEY) or {}).get("layer")
         patch_size = metadata["preprocessing"].get("patch_size")
-        self.patches = patch_size and SlidingWindowInferer(patch_size, batch_size, overlap=0.5, mode="gaussian")
+        self.patches = patch_size and _sliding_window(patch_size, batch_size)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Map scans (B, C, X, Y, Z) to logits (B, K, X, Y, Z) of the same type."""
@@ -90,10 +88,9 @@ class ScanInferer(NetworkInferer):
         if self.patches:
             logits: Tensor = self.patches(inputs, lambda images: apply(images, applied, *args, **kwargs))
             return logits
-        plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        batches = plain.movedim(-1, 1).flatten(0, 1).split(self.batch_size)
+        batches = without_metadata(inputs).movedim(-1, 1).flatten(0, 1).split(self.batch_size)
         maps = torch.cat([apply(batch, applied, *args, **kwargs) for batch in batches])
-        return convert_to_dst_type(maps.unflatten(0, (len(inputs), -1)).movedim(1, -1), inputs)[0]
+        return with_metadata_of(inputs, maps.unflatten(0, (len(inputs), -1)).movedim(1, -1).to(inputs.dtype))
 
     def _applied_by_backend(self, network: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Return what maps images to logits, and collects features where they are wanted."""
@@ -117,3 +114,9 @@ class ScanInferer(NetworkInferer):
             return found
 
         return logits
+
+
+def _sliding_window(patch_size: Sequence[int], batch_size: int) -> Callable[..., Any]:
+    from monai.inferers import SlidingWindowInferer  # importing MONAI takes seconds; slices do without
+
+    return SlidingWindowInferer(patch_size, batch_size, overlap=0.5, mode="gaussian")

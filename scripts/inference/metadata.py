@@ -6,7 +6,6 @@ point, data and figures. Every entry builds network and preprocessing from them 
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..files import sha256, unfinished_folder, write_json
 from ..finite import check_numbers, check_weights, load_weights
 from ..networks.registry import is_data
 from ..settings import flag
-from ..transforms.preprocessing import Preprocessing
+from ..transforms.slice_input import DEFAULTS
 
 METADATA_FORMAT = 1
 OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flips": False, "least_slice_share": 0.0}
@@ -165,7 +164,7 @@ def _check_entries(metadata: Mapping[str, Any], path: Path) -> None:
             raise UserError(
                 f"{path}: {key} is {metadata[key]!r}; expected: values, and no text that begins with $, @ or %"
             )
-    known = (*_defaults(), *BESIDE_STEPS)
+    known = (*DEFAULTS, *BESIDE_STEPS)
     if unknown := sorted(set(metadata["preprocessing"]) - set(known)):
         raise UserError(f"{path}: preprocessing has {', '.join(unknown)}; expected: {', '.join(known)}")
 
@@ -182,11 +181,5 @@ def completed_preprocessing(preprocessing: Mapping[str, Any], name: str | Path =
     Raises:
         UserError: if a switch is neither true nor false.
     """
-    completed: dict[str, Any] = json.loads(json.dumps({**_defaults(), **preprocessing}))
+    completed: dict[str, Any] = json.loads(json.dumps({**DEFAULTS, **preprocessing}))
     return completed | {key: flag(completed[key], f"{name}: {key}") for key in SWITCHES}
-
-
-def _defaults() -> dict[str, Any]:
-    """Return the defaults of the preprocessing, for metadata of an earlier version."""
-    parameters = inspect.signature(Preprocessing).parameters
-    return {name: one.default for name, one in parameters.items() if name != "label_grid"}

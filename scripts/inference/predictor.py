@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..finite import check_maps
-from ..transforms.postprocessing import scan_name
-from ..transforms.preprocessing import BOX, IMAGE
+from ..transforms.items import BOX, IMAGE, scan_name
 from .backends.choice import TORCH, Backend
 from .building import trained_network
 from .inferer import ScanInferer

@@ -18,8 +18,8 @@ from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.tissue import Tissues, segment_tissue
 from ..io.volume import Note, Scan, canonical
 from ..settings import number, usable_device
-from ..transforms.postprocessing import without_small_lesions
 from ..transforms.slice_input import SliceInput, resize_slice
+from ..transforms.small_lesions import without_small_lesions
 from .backends.choice import choose_backend
 from .building import require_slices, trained_network
 from .hounsfield import HounsfieldSlices
@@ -131,7 +131,7 @@ class Segmenter:
         Raises:
             UserError: if the network's output is not finite.
         """
-        mask = np.zeros(scan.values.shape, np.uint8)
+        mask = np.zeros(scan.values.shape, np.uint8, order="F")  # axial slices lie together, as in files
         kept = np.zeros_like(mask) if probability else None
         turned = canonical(mask, scan.affine)
         turned_kept = None if kept is None else canonical(kept, scan.affine)

@@ -14,8 +14,8 @@ from ..data.datalist import describe, select_cases
 from ..data.layouts.case import Case
 from ..data.stacks import chosen_slices
 from ..errors import UserError
-from ..transforms.postprocessing import PRED, EvaluationOutput
-from ..transforms.preprocessing import IMAGE, LABEL
+from ..transforms.items import IMAGE, LABEL, PRED
+from ..transforms.postprocessing import EvaluationOutput
 from .building import preprocessing_from_metadata
 from .predictor import Predictor, slices_in_view
 

@@ -1,27 +1,19 @@
 """Masks and probabilities on the scan's own grid, in the format that the scan came in."""
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from monai.data import ImageWriter
-from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import UserError
-from ..files import fit_name, write_atomic
-from .dicom.recognition import is_dicom
+from ..files import write_atomic
 from .images import is_picture, picture_size
 from .itk.files import ITK_SUFFIXES, NRRD_SUFFIXES, itk_size, write_itk_bytes
 from .nifti.reading import read_header
 from .nifti.writing import header_from_affine, header_like, write_bytes
-from .reading import scan_name
 from .volume import Affine, Kind, Scan
-
-logger = logging.getLogger(__name__)
 
 _MASK = "infection mask: 0 background, 1 infection"
 _PROBABILITY = "probability of infection, 0 to 1"
@@ -51,7 +43,6 @@ def write_mask(mask: NDArray[np.uint8], scan: Scan | str | Path, path: str | Pat
 
 
 def _unread(path: Path) -> Scan:
-    """Stand in for a scan of which only format and size are known."""
     kind: Kind = "nifti"
     size: tuple[int, ...]
     if is_picture(path):
@@ -60,10 +51,11 @@ def _unread(path: Path) -> Scan:
         kind, size = "itk", itk_size(path)
     else:
         size = read_header(path).header.get_data_shape()
-    return _sized(path, kind, size, np.eye(4))
+    return sized(path, kind, size, np.eye(4))
 
 
-def _sized(path: Path, kind: Kind, size: tuple[int, ...], affine: Affine) -> Scan:
+def sized(path: Path, kind: Kind, size: tuple[int, ...], affine: Affine) -> Scan:
+    """Stand in for a scan of which only format, size and affine are known."""
     return Scan("", path, kind, np.broadcast_to(np.uint8(0), (*size, 1)[:3]), affine)
 
 
@@ -119,37 +111,3 @@ def mask_suffix(scan: Path) -> str:
     if suffix in ITK_SUFFIXES:
         return ".nrrd" if suffix in NRRD_SUFFIXES else ".mha"
     return ".png" if is_picture(scan.name) else ".nii.gz"
-
-
-class MaskWriter(ImageWriter):
-    """`write_mask` for MONAI's `SaveImaged`."""
-
-    def __init__(self, **_: Any) -> None:
-        super().__init__()
-        self._scan = Path()
-        self._affine: Affine = np.eye(4)
-
-    def set_data_array(self, data_array: Any, channel_dim: int | None = 0, **_: Any) -> None:
-        """Take the mask (1, X, Y, Z), on whatever device it lies."""
-        self.data_obj = convert_to_numpy(data_array, dtype=np.uint8)[0]
-
-    def set_metadata(self, meta_dict: Mapping[str, Any] | None = None, resample: bool = False, **_: Any) -> None:
-        """Take name and affine of the scan; the mask is written with the header of its file."""
-        meta = meta_dict or {}
-        self._scan = Path(str(meta["filename_or_obj"]))
-        self._affine = convert_to_numpy(meta.get("original_affine", np.eye(4))).astype(np.float64)
-
-    def write(self, filename: str, verbose: bool = False, **_: Any) -> None:
-        """Write the mask to `filename`, with the ending of the scan's format."""
-        path, mask = self._place(Path(filename)), self.data_obj
-        dicom = is_dicom(self._scan)
-        write_mask(mask, _sized(self._scan, "dicom", mask.shape, self._affine) if dicom else self._scan, path)
-        logger.info(f"{self._scan}: mask {path}, {int(mask.sum())} voxels of infection")
-
-    def _place(self, path: Path) -> Path:
-        """Return MONAI's path with the mask's extension, shortened to a valid name."""
-        name = path.name.removesuffix(".nii.gz") + mask_suffix(self._scan)
-        stem = scan_name(self._scan)
-        given = stem if name.startswith(stem) else self._scan.stem  # MONAI takes the last part of a folder's name off
-        given = given if name.startswith(given) else name.split(".")[0]
-        return path.with_name(fit_name(stem, name[len(given) :]))

@@ -8,8 +8,7 @@ from torch import nn
 Constructor = TypeVar("Constructor", bound=Callable[..., nn.Module])
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {}
-"""What every module of this package registers; complete once `scripts.networks.registry` is
-imported."""
+"""What the modules that are imported so far have registered; all of it: `registry.all_networks`."""
 
 
 def register(name: str) -> Callable[[Constructor], Constructor]:

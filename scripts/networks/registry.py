@@ -13,11 +13,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import monai.networks.nets
 from torch import nn
 
 from ..errors import UserError
-from .registration import NETWORKS as NETWORKS
+from . import __name__ as _PACKAGE
+from . import __path__ as _FOLDERS
+from .registration import NETWORKS
 
 MONAI = "monai.networks.nets."
 FETCHES = re.compile(r"pretrained|url|file|weights|repo|cache_dir")
@@ -39,23 +40,46 @@ def create_network(name: str, **arguments: Any) -> nn.Module:
 
 def constructor(name: str) -> Callable[..., nn.Module]:
     """Return what builds a network; UserError for a name not registered and no class of MONAI."""
-    if name in NETWORKS:
+    if str(name).startswith(MONAI):
+        found = _class_of_monai(name.removeprefix(MONAI))
+        if isinstance(found, type) and issubclass(found, nn.Module):
+            return found
+    elif _is_registered(name):
         return NETWORKS[name]
-    found = getattr(monai.networks.nets, name.removeprefix(MONAI), None) if str(name).startswith(MONAI) else None
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise UserError(
-            f"network is {name!r}; expected: {', '.join(sorted(NETWORKS))}, or a class of monai.networks.nets"
-        )
-    return found
+    raise UserError(
+        f"network is {name!r}; expected: {', '.join(sorted(all_networks()))}, or a class of monai.networks.nets"
+    )
+
+
+def all_networks() -> dict[str, Callable[..., nn.Module]]:
+    """Return every registered network by its name."""
+    _is_registered("")
+    return NETWORKS
+
+
+def _is_registered(name: str) -> bool:
+    """Import modules until one registers the name; the module of that name comes first."""
+    modules = [module.name for module in pkgutil.walk_packages(_FOLDERS, f"{_PACKAGE}.")]
+    for module in sorted(modules, key=lambda module: module.rpartition(".")[2] != name):
+        if name in NETWORKS:
+            return True
+        importlib.import_module(module)
+    return name in NETWORKS
+
+
+def _class_of_monai(label: str) -> Any:
+    import monai.networks.nets  # takes seconds, which other networks do without
+
+    return getattr(monai.networks.nets, label, None)
 
 
 def name_of(network: Callable[..., nn.Module]) -> str:
     """Return the name by which `constructor` finds a class; UserError if it finds none."""
-    for name, known in NETWORKS.items():
+    for name, known in all_networks().items():
         if known is network:
             return name
     label = getattr(network, "__name__", "")
-    if label and getattr(monai.networks.nets, label, None) is network:
+    if label and _class_of_monai(label) is network:
         return MONAI + label
     raise UserError(
         f"network_def is {getattr(network, '__module__', '')}.{label or network}; expected: a network with @register "
@@ -118,7 +142,3 @@ def _completed(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _from_text(value: Any) -> Any:
     """Refuse a switch that arrives as text: Python takes "false" for true."""
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
-
-
-for _module in pkgutil.walk_packages(importlib.import_module(__package__).__path__, f"{__package__}."):
-    importlib.import_module(_module.name)  # each registers its networks

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..data.datalist import select_cases
-from ..data.layouts.registry import DATALIST
+from ..data.layouts.case import DATALIST
 from ..errors import UserError
 from ..io.dicom.archive import UNREADABLE_ZIP
 from ..io.dicom.recognition import HEAD, recognize, recognize_file
@@ -102,6 +101,8 @@ def _search_folder(root: Path, output: Path | None) -> list[tuple[Path, Kind]]:
     if output is not None and output.resolve() == root.resolve():
         raise UserError(f"{root}: is the output folder, too; expected: an output folder of its own")
     if (root / DATALIST).is_file():
+        from ..data.datalist import select_cases  # MONAI, pandas
+
         return [(Path(case["image"]), "file") for case in select_cases(root, "all", masks=False)]
     found, count = _search(root, output)
     left_out = describe_passed_over(root, _SEARCHED)

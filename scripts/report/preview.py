@@ -166,6 +166,7 @@ def _show(axes: Axes, views: list[NDArray[Any]], letters: str, aspect: float, na
             x, y = (np.arange(-1, size + 1) for size in outline.shape)
             axes.contour(x, y, framed.T, levels=[0.5], colors=colour, linewidths=1.1)
     axes.set_title(name, color="white", fontsize=13)
+    axes.set(xticks=[], yticks=[])  # unseen, yet the layout would measure their labels
     axes.set_axis_off()
     rim = [withStroke(linewidth=2.5, foreground="black")]  # legible on white tissue
     style: dict[str, Any] = {"color": "white", "fontsize": 13, "ha": "center", "va": "center", "path_effects": rim}

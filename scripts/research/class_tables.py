@@ -12,7 +12,7 @@ from ..files import write_atomic, write_json
 from ..metrics import json_ready, summarise
 from ..training.processes import is_main_process
 from ..training.tables import CaseTables, flat_figures, in_words
-from ..transforms.labels import CLASSES
+from ..transforms.items import CLASSES
 
 logger = logging.getLogger(__name__)
 

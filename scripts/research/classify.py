@@ -28,7 +28,7 @@ from ..pipeline.inputs import expand_inputs
 from ..pipeline.result import StageTimer
 from ..report.report import build_report, describe_model
 from ..settings import usable_device
-from ..transforms.labels import CLASSES
+from ..transforms.items import CLASSES
 from ..transforms.slice_input import SliceInput, resize_slice
 from ..version import bundle_version
 

@@ -16,7 +16,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from ..data.datalist import describe, read_datalist
-from ..data.layouts.registry import DATALIST
+from ..data.layouts.case import DATALIST
 from ..errors import UserError
 from ..files import UNFINISHED, sha256, write_json
 from ..settings import usable_device

@@ -21,8 +21,8 @@ from ..inference.predictor import Predictor
 from ..io.images import is_picture
 from ..io.nifti.writing import header_from_affine, write_bytes
 from ..io.reading import read_grid, read_label
-from ..transforms.postprocessing import PRED, ScanProbabilities
-from ..transforms.preprocessing import IMAGE
+from ..transforms.items import IMAGE, PRED
+from ..transforms.postprocessing import ScanProbabilities
 
 SCALE = 255
 """Probabilities are stored in a byte; this value is 1."""

@@ -16,7 +16,7 @@ from ..files import check_results_folder, results_folder
 from ..inference.hounsfield import HounsfieldSlices
 from ..io.geometry_checks import check_same_grid
 from ..io.reading import read_scan
-from ..transforms.intensity import DEFAULT_WINDOW
+from ..transforms.slice_input import DEFAULT_WINDOW
 
 Method = Literal["attenuation", "sum"]
 METHODS: tuple[Method, ...] = ("attenuation", "sum")

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..data.datalist import Fold, describe, read_datalist, select_cases
-from ..data.layouts.case import Case
-from ..data.layouts.registry import DATALIST
+from ..data.layouts.case import DATALIST, Case
 from ..errors import UserError
 from ..files import unfinished_folder, write_json
 from ..inference.building import require_slices

@@ -11,7 +11,7 @@ from monai.transforms.traits import RandomizableTrait
 from ..errors import UserError
 from ..transforms import preprocessing, steps
 from ..transforms.intensity import RandWindowd
-from ..transforms.preprocessing import IMAGE, LABEL, PRIOR
+from ..transforms.items import IMAGE, LABEL, PRIOR
 
 
 def preprocessing_spec(chains: Mapping[str, Sequence[Any]], **stated: Any) -> dict[str, Any]:

@@ -11,16 +11,7 @@ from skimage.feature import canny
 from torch import Tensor
 
 from ..errors import UserError
-
-CLASSES = ("background", "ground_glass", "consolidation")  # classes by their number in a multi-class label
-CLASS_CODES = {0: 0, 1: 1, 2: 2, 38: 1, 75: 2}
-"""Stored values of a multi-class label and their class. COVID-SemiSeg has palette pictures with the
-indices 0, 1, 2; converted to grey, their dark red and dark green become 38 and 75."""
-
-
-CODE_TOLERANCE = 1e-3
-"""How far a stored value may lie from its code: resampling and slopes such as 1/255 leave 0.9999999
-for 1."""
+from .items import CLASS_CODES, CODE_TOLERANCE
 
 
 def is_code(values: Tensor, codes: Sequence[int]) -> Tensor:

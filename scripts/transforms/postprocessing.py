@@ -1,6 +1,5 @@
 """Bring logits back to the scan: probabilities, the scan's own grid, the mask."""
 
-import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -17,28 +16,17 @@ from monai.transforms import (
     InvertibleTransform,
     MapTransform,
     Orientationd,
-    RemoveSmallObjects,
     ToDeviced,
     Transform,
 )
 from monai.utils import convert_to_numpy
-from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 
 from ..finite import check_maps
 from ..io.volume import AXES
 from ..settings import number
-from .labels import CLASSES
+from .items import BOX, CLASSES, IMAGE, PRED, scan_name
 from .lungs import EmptyBeyondBoxd
-from .preprocessing import BOX, IMAGE
-
-PRED = "pred"
-
-
-def scan_name(item: Mapping[Any, Any]) -> str:
-    """Return the file that an item of a workflow was read from, or what the data list calls it."""
-    meta = getattr(item.get(IMAGE), "meta", {})
-    return str(meta.get("filename_or_obj") or item.get("name") or "a case")
+from .small_lesions import without_small_lesions
 
 
 class FiniteMapd(MapTransform):
@@ -95,22 +83,6 @@ class ClassMaps(Compose):
 
     def __init__(self, probabilities: Transform) -> None:
         super().__init__([probabilities, AsDiscreted(PRED, argmax=True, to_onehot=len(CLASSES))])
-
-
-def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm3: float) -> NDArray[np.uint8]:
-    """Remove lesions below a volume from a mask (X, Y, Z) in {0, 1}, which itself stays as it is.
-
-    Voxels that touch at a corner are connected. The work is done within the box around the
-    infection, so a large scan with little infection needs little memory. A smallest volume of 0
-    keeps every lesion.
-    """
-    if smallest_mm3 <= 0 or not mask.any():
-        return mask
-    (box,) = find_objects(mask, max_label=1)
-    cleaned = mask.copy()
-    remove = RemoveSmallObjects(math.ceil(smallest_mm3 / voxel_mm3), connectivity=3)
-    cleaned[box] = remove(np.ascontiguousarray(mask[box])[None])[0]
-    return cleaned
 
 
 class SmallLesionsRemovedd(MapTransform):

@@ -16,16 +16,12 @@ from monai.transforms import Compose, Orientationd, Resized, ScaleIntensityRange
 from ..anatomy.field_of_view import is_cropped
 from ..io.volume import AXES
 from .geometry import BelongsToImaged, EnsureVolumed, ResizeSlicesd
-from .intensity import DEFAULT_WINDOW, IntensityGuardd, SliceZScored
+from .intensity import IntensityGuardd, SliceZScored
+from .items import BOX, IMAGE, LABEL, LUNG
 from .labels import InfectionMaskd
 from .loading import LoadScand
 from .lungs import CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd
-
-IMAGE = "image"
-LABEL = "label"
-PRIOR = "prior"
-LUNG = "lung"
-BOX = "box"
+from .slice_input import DEFAULT_WINDOW
 
 
 def load_image() -> list[Transform]:

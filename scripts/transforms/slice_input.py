@@ -14,9 +14,21 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.data import MetaTensor
-from monai.utils import convert_to_dst_type
 from torch import Tensor
+
+DEFAULT_WINDOW = (-1250.0, 250.0)
+"""What networks see of a scan unless they say otherwise, and what an 8-bit picture of unknown
+window is taken for."""
+
+DEFAULTS: dict[str, Any] = {
+    "size": 256,
+    "window": DEFAULT_WINDOW,
+    "intensity": "auto",
+    "z_score": True,
+    "lung_only": False,
+    "field_of_view": "scan",
+}
+"""What checkpoint metadata mean by a setting of the preprocessing that they leave out."""
 
 
 def resize_slice(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -65,11 +77,25 @@ def each_slice(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     Returns:
         (C, X', Y') of an image (C, X, Y), (C, X', Y', Z) of one (C, X, Y, Z), with its metadata.
     """
-    plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+    plain = without_metadata(image)
     stack = plain[..., None] if plain.ndim == 3 else plain
     channels = [
         torch.stack([change(channel[..., z].contiguous()) for z in range(stack.shape[-1])], dim=-1) for channel in stack
     ]
     changed = torch.stack(channels)
     changed = changed[..., 0] if plain.ndim == 3 else changed
-    return convert_to_dst_type(changed, image)[0] if isinstance(image, MetaTensor) else changed
+    return with_metadata_of(image, changed)
+
+
+def without_metadata(image: Tensor) -> Tensor:
+    """Return the plain tensor of one that may be MONAI's, which is not imported for that."""
+    return image.as_tensor() if hasattr(image, "as_tensor") else image
+
+
+def with_metadata_of(image: Tensor, changed: Tensor) -> Tensor:
+    """Return a tensor with type and metadata of an image that may be MONAI's."""
+    if not hasattr(image, "as_tensor"):
+        return changed
+    from monai.utils import convert_to_dst_type  # importing MONAI takes seconds; `segment` does without
+
+    return convert_to_dst_type(changed, image)[0]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.anatomy.aerated import find_aerated
+from scripts.anatomy.aerated import WALL, find_aerated
 from scripts.anatomy.body import find_body
-from scripts.anatomy.downsampling import downsample
+from scripts.anatomy.downsampling import downsample, erode
 from scripts.anatomy.lungs import segment_lungs
 from scripts.anatomy.tissue import segment_tissue
 
@@ -24,7 +24,8 @@ def body() -> np.ndarray:
 
 def aerated(hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     coarse = downsample(hu, SPACING)
-    return find_aerated(coarse, find_body(coarse))
+    filled = find_body(coarse)
+    return find_aerated(coarse, filled, erode(filled, WALL, SPACING))
 
 
 def test_both_lungs_and_nothing_else():

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from scripts.anatomy.downsampling import close, dilate, distance, downsample, enlarge, erode
+from scripts.anatomy.downsampling import (
+    centre,
+    chosen,
+    close,
+    dilate,
+    distance,
+    downsample,
+    enlarge,
+    erode,
+    fill_holes,
+)
 
 
 def test_averages_blocks_and_what_is_left_at_the_end():
@@ -78,3 +88,22 @@ def test_closing_bridges_a_gap_up_to_its_diameter_and_does_not_grow_at_the_borde
 def test_enlarges_by_the_nearest_block():
     plane = np.array([[1, 2], [0, 1]], np.uint8)
     np.testing.assert_array_equal(enlarge(plane, (2, 3, 1), (3, 4, 9)), [[1, 1, 1, 2], [1, 1, 1, 2], [0, 0, 0, 1]])
+
+
+def test_holes_centres_and_labels_are_those_of_scipy():
+    mask = ndimage.gaussian_filter(np.random.default_rng(2).random((30, 25, 20)), 1.5) > 0.5
+    np.testing.assert_array_equal(fill_holes(mask), ndimage.binary_fill_holes(mask))
+    assert [centre(mask, axis) for axis in range(3)] == list(ndimage.center_of_mass(mask))
+    parts, count = ndimage.label(mask)
+    assert count > 1
+    np.testing.assert_array_equal(chosen(parts, {1, count}), np.isin(parts, [1, count]))
+
+
+@pytest.mark.parametrize("morph", [erode, dilate])
+def test_a_ball_reaches_as_far_in_a_small_part_of_a_large_array(morph):
+    mask = np.zeros((40, 40, 40), bool)
+    mask[15:24, 14:26, 15:22] = np.random.default_rng(4).random((9, 12, 7)) < 0.95
+    inside = ndimage.distance_transform_edt(mask, sampling=(1.5, 2.0, 3.0))
+    outside = ndimage.distance_transform_edt(~mask, sampling=(1.5, 2.0, 3.0))
+    expected = inside > 3.1 if morph is erode else outside <= 3.1
+    np.testing.assert_array_equal(morph(mask, 3.1, (1.5, 2.0, 3.0)), expected)

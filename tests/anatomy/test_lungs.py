@@ -131,6 +131,14 @@ def test_air_beside_the_body_is_no_lung(phantom):
     assert not mask[:, -8:].any()
 
 
+def test_areas_count_the_voxels_of_every_slice_where_blocks_end_beyond_the_scan():
+    mask = np.random.default_rng(5).integers(0, 3, (4, 3, 3), np.uint8)
+    lungs = Lungs(mask, (3, 2, 2), (0.7, 0.8, 1.5), (10, 5, 5))
+    expected = [[np.count_nonzero(lungs.slab(z) == code) for code in (RIGHT, LEFT)] for z in range(5)]
+    assert lungs.areas().tolist() == expected
+    assert lungs.right_ml == pytest.approx(sum(right for right, _ in expected) * 0.7 * 0.8 * 1.5 / 1000)
+
+
 def test_slab_outside_is_an_index_error(phantom_lungs):
     with pytest.raises(IndexError, match="60"):
         phantom_lungs.slab(60)

@@ -12,11 +12,11 @@ from scipy.spatial.transform import Rotation
 
 from scripts.errors import UserError
 from scripts.io.masks import (
-    MaskWriter,
     mask_path,
     write_mask,
     write_probability,
 )
+from scripts.io.monai_writer import MaskWriter
 from scripts.io.reading import read_scan
 from scripts.io.volume import Scan
 from tests.conftest import OBLIQUE

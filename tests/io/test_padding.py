@@ -14,7 +14,8 @@ from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.io.dicom.reading import named_padding
 from scripts.io.padding import Padding, find_padding
 from scripts.io.reading import read_scan
-from scripts.transforms.intensity import AIR_HU, to_hounsfield
+from scripts.transforms.hounsfield import AIR_HU
+from scripts.transforms.intensity import to_hounsfield
 from tests.chains import network_grid
 
 SIZE, DEPTH = 64, 5

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from scripts.networks.registry import NETWORKS, create_network
+from scripts.networks.registry import all_networks, create_network
 from tests.networks.shared import reload
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -56,7 +56,7 @@ CASES = {
     "unet": Case((1, 32, 48)),
     "unetpp": Case((1, 32, 48)),
 }
-DEEP = [name for name in CASES if "deep_supervision" in signature(NETWORKS[name]).parameters]
+DEEP = [name for name in CASES if "deep_supervision" in signature(all_networks()[name]).parameters]
 
 
 @pytest.fixture(params=sorted(CASES))
@@ -94,7 +94,7 @@ def channels(name: str, model: nn.Module) -> int:
 
 
 def test_every_network_has_a_case() -> None:
-    assert sorted(CASES) == sorted(NETWORKS)
+    assert sorted(CASES) == sorted(all_networks())
 
 
 # ----------------------------------------------------------------------------------------------

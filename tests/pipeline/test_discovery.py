@@ -13,8 +13,8 @@ from pydicom import Dataset
 from scripts.errors import UserError
 from scripts.inference.segmenter import HounsfieldSlices
 from scripts.io.dicom.reading import read_dicom
-from scripts.io.masks import MaskWriter
 from scripts.io.monai_reader import ScanReader
+from scripts.io.monai_writer import MaskWriter
 from scripts.pipeline.discovery import find_scans, scans_root
 from scripts.pipeline.inputs import expand_inputs
 from scripts.transforms.intensity import IntensityGuardd

@@ -26,7 +26,13 @@ UNITS = r"(_ml|_mm|_mm2|_percent|_hu|_voxels|_count|_index|_of_5|_from_superior|
 
 
 def lungs_of(codes, doubts=(), cuts=()):
-    return SimpleNamespace(slab=lambda z: codes[:, :, z], plausible=not doubts, doubts=list(doubts), cuts=list(cuts))
+    return SimpleNamespace(
+        slab=lambda z: codes[:, :, z],
+        areas=lambda: np.stack([np.count_nonzero(codes == code, axis=(0, 1)) for code in (1, 2)], axis=1),
+        plausible=not doubts,
+        doubts=list(doubts),
+        cuts=list(cuts),
+    )
 
 
 @pytest.fixture
@@ -281,7 +287,8 @@ def test_memory_is_that_of_a_few_slices():
     mask = np.zeros((200, 200, 200), np.uint8, order="F")
     mask[40:160, 40:160, 20:180] = 1
     codes = np.ones((200, 200), np.uint8)
-    lungs = SimpleNamespace(slab=lambda z: codes, plausible=True, doubts=[], cuts=[])
+    areas = np.full((200, 2), codes.size)
+    lungs = SimpleNamespace(slab=lambda z: codes, areas=lambda: areas, plausible=True, doubts=[], cuts=[])
     tracemalloc.start()
     measure_infection(lambda z: np.zeros((200, 200), np.float32), mask, SPACING, lungs)
     peak = tracemalloc.get_traced_memory()[1]

@@ -24,7 +24,8 @@ from scripts.io.reading import read_scan
 from scripts.networks.registry import create_network
 from scripts.research.classify import Classifier, classify_file, measure_classes
 from scripts.research.pseudo_labels import SCALE, write_pseudo_labels
-from scripts.transforms.postprocessing import PRED, ClassMaps, ScanProbabilities
+from scripts.transforms.items import PRED
+from scripts.transforms.postprocessing import ClassMaps, ScanProbabilities
 from tests.chains import CONFIGS, chain
 
 MakeScan = Callable[..., tuple[Path, Path]]

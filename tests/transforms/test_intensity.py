@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from scripts.errors import UserError
-from scripts.transforms.intensity import IntensityGuardd, RandWindowd, SliceZScored, parse_intensity, to_hounsfield
+from scripts.transforms.hounsfield import parse_intensity
+from scripts.transforms.intensity import IntensityGuardd, RandWindowd, SliceZScored, to_hounsfield
 
 
 @pytest.mark.parametrize("setting", ["HU", "window", "window:1", "window:250,-1250", "window:a,b", "window:0,0", ""])

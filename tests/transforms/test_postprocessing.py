@@ -13,6 +13,7 @@ from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError
 from scripts.transforms.postprocessing import EvaluationOutput, InfectionMask, ScanProbabilities, SmallLesionsRemovedd
 from scripts.transforms.preprocessing import Preprocessing
+from scripts.transforms.small_lesions import without_small_lesions
 
 SIZE = 32
 
@@ -88,6 +89,13 @@ def test_lesions_below_a_volume_in_mm3_are_left_out(smallest: float, kept: int) 
     assert mask.dtype == torch.uint8
     assert mask.shape == (1, 8, 8, 4)
     np.testing.assert_array_equal(mask.affine, lesions().affine)
+
+
+def test_a_lone_lesion_that_fills_its_box_is_left_out_too() -> None:
+    mask = np.zeros((6, 6, 3), np.uint8)
+    mask[2:4, 2:4, 1] = 1
+    assert without_small_lesions(mask, 1.0, 5.0).sum() == 0
+    np.testing.assert_array_equal(without_small_lesions(mask, 1.0, 4.0), mask)
 
 
 def test_a_picture_has_no_voxel_size_so_its_lesions_stay() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import nibabel as nib
@@ -15,10 +16,16 @@ from scripts.errors import UserError, find_user_error
 from scripts.inference.metadata import completed_preprocessing
 from scripts.transforms.geometry import scale_range
 from scripts.transforms.preprocessing import Preprocessing
+from scripts.transforms.slice_input import DEFAULTS
 from tests.chains import CONFIGS, chain, network_grid, network_input, training_input
 
 MakeScan = Callable[..., tuple[Path, Path]]
 Turned = Callable[[nib.Nifti1Image, str], nib.Nifti1Image]
+
+
+def test_what_metadata_leave_out_has_the_default_of_the_preprocessing() -> None:
+    stated = {name: one.default for name, one in signature(Preprocessing).parameters.items()}
+    assert stated == {**DEFAULTS, "label_grid": "network"}
 
 
 @pytest.mark.parametrize(

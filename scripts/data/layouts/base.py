@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import UserError
-from ...transforms.labels import CLASS_CODES
+from ...transforms.items import CLASS_CODES
 from .case import Case
 from .files import list_files
 from .patients import patient_of_scan

@@ -13,6 +13,9 @@ FILE_KEYS: tuple[FileKey, ...] = ("image", "label", "lung", "classes", "prior")
 
 SPLITS = ("patient", "slice")
 
+DATALIST = "datalist.json"
+"""The file in which `prepare` lists the cases of a data set."""
+
 
 class Case(TypedDict):
     """One volume (NIfTI), a part of its slices, or one slice as a picture (PNG, JPG, BMP).

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ...errors import UserError
 from ...io.grids import Grid, check_belongs
 from ...io.reading import read_grid, read_label
-from ...transforms.labels import CODE_TOLERANCE
+from ...transforms.items import CODE_TOLERANCE
 from .base import CLASSES, Findings, listing_error
 from .case import FILE_KEYS, LIST_NAMES, Case, FileKey
 

@@ -19,8 +19,7 @@ from ...errors import UserError
 from ...files import fit_name, replace_folder, unfinished_folder, write_json
 from ...io.reading import file_suffix
 from .base import listing_error
-from .case import FILE_KEYS, Datalist, FileKey, all_cases, all_with_paths
-from .registry import DATALIST
+from .case import DATALIST, FILE_KEYS, Datalist, FileKey, all_cases, all_with_paths
 
 RECORD = "prepared.json"
 _FOLDERS = dict(zip(FILE_KEYS, ("images", "labels", "lungs", "classes", "priors"), strict=True))

@@ -1,7 +1,9 @@
 """Reading a CT series from DICOM: values in HU, geometry, what was noticed."""
 
+import os
 from collections.abc import Callable
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from ..volume import Note, Scan
 from .geometry import POSITIONS_ROUNDED, SliceStack, stack_slices
 from .header import COMPLETE, Slice, get_number, get_text
 from .series import Series, choose_series, list_series
+
+_DECODERS = min(4, os.cpu_count() or 1)  # threads: GDCM decodes without Python's lock
 
 
 def read_dicom(path: Path, series: str | None = None) -> Scan:
@@ -125,13 +129,10 @@ def _read_values(stack: SliceStack) -> NDArray[Any]:
     dtype = np.int16 if np.array_equal(rescales, np.round(rescales)) else np.float32
     values = np.empty((len(planes), planes[0][0].rows, planes[0][0].columns), dtype)
     decode = lru_cache(maxsize=1)(_decode)  # the frames of a file follow each other
-    clipped = twins = 0
-    for k, plane in enumerate(planes):
-        hu = _frame(decode, plane[0])
-        for twin in plane[1:]:
-            _check_twin(plane[0], twin, np.array_equal(hu, _frame(decode, twin)))
-            twins += 1
-        clipped += _put(hu, values[k])
+    several = any(one.frame for plane in planes for one in plane)
+    with ThreadPoolExecutor(1 if several else _DECODERS) as pool:
+        clipped = sum(pool.map(partial(_read_plane, decode), planes, values))
+    twins = sum(len(plane) - 1 for plane in planes)
     if twins:
         words = f"{twins} slice(s) were there more than once with the same pixels; one of each was kept."
         stack.notes.append(Note("duplicates_dropped", words, "repair"))
@@ -139,6 +140,14 @@ def _read_values(stack: SliceStack) -> NDArray[Any]:
         words = f"{clipped} voxel(s) lay beyond what 16 bits hold and were clipped to -32768 or 32767 HU."
         stack.notes.append(Note("hu_clipped", words, "repair"))
     return values.transpose(2, 1, 0)
+
+
+def _read_plane(decode: Callable[[Path, str], NDArray[Any]], plane: list[Slice], target: NDArray[Any]) -> int:
+    """Decode the slice of a plane into the volume; return how many values did not fit."""
+    hu = _frame(decode, plane[0])
+    for twin in plane[1:]:
+        _check_twin(plane[0], twin, np.array_equal(hu, _frame(decode, twin)))
+    return _put(hu, target)
 
 
 def _frame(decode: Callable[[Path, str], NDArray[Any]], one: Slice) -> NDArray[Any]:

@@ -25,7 +25,7 @@ from ...files import write_atomic
 from ...io.grids import Grid, check_belongs
 from ...io.images import PICTURE_SUFFIXES, is_picture
 from ...io.reading import file_suffix, read_grid, read_label
-from ...transforms.labels import CODE_TOLERANCE
+from ...transforms.items import CODE_TOLERANCE
 from .uploads import discarding_upload, require_plain_name
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from scripts.files import fit_name
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.dicom.recognition import HEAD, recognize
 from scripts.io.dicom.seg import write_dicom_seg
-from scripts.io.masks import MaskWriter
+from scripts.io.monai_writer import MaskWriter
 from scripts.io.reading import read_scan
 from scripts.io.volume import Scan
 from scripts.pipeline.case import read_case
@@ -271,7 +271,7 @@ def test_masks_of_inference_have_names_that_fit(
     kind: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[Path] = []
-    monkeypatch.setattr("scripts.io.masks.write_mask", lambda mask, scan, path: written.append(Path(path)))
+    monkeypatch.setattr("scripts.io.monai_writer.write_mask", lambda mask, scan, path: written.append(Path(path)))
     for stem in (LONG[kind], LONG[kind][:-1] + "z", "short"):
         writer = MaskWriter()
         writer.set_data_array(np.zeros((1, 2, 2, 1), np.uint8))
