@@ -129,6 +129,7 @@ def test_runs_of_segment_are_compared_round_by_round():
 
 def test_a_stopped_section_keeps_its_rounds_and_a_finished_one_is_not_measured_again(tmp_path, sections):
     def network(plan):
+        assert plan.out.is_dir()  # where `segment` works
         calls.append("network")
         yield {"rows": []}
 
@@ -138,19 +139,19 @@ def test_a_stopped_section_keeps_its_rounds_and_a_finished_one_is_not_measured_a
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    calls = []
+    calls, out = [], tmp_path / "new" / "out"
     sections(network=network, memory=memory)
     with pytest.raises(KeyboardInterrupt):
-        benchmark(tmp_path, "network,memory", **TINY)
-    assert read(tmp_path)["sections"]["memory"]["rows"][0]["stages"] == {"read": 2.0}
-    assert not read(tmp_path)["sections"]["memory"]["complete"]
-    benchmark(tmp_path, "network,memory", **TINY)
+        benchmark(out, "network,memory", **TINY)
+    assert read(out)["sections"]["memory"]["rows"][0]["stages"] == {"read": 2.0}
+    assert not read(out)["sections"]["memory"]["complete"]
+    benchmark(out, "network,memory", **TINY)
     assert calls == ["network", "memory", "memory"]
-    assert read(tmp_path)["sections"]["memory"]["complete"]
+    assert read(out)["sections"]["memory"]["complete"]
     with pytest.raises(UserError, match="another settings"):
-        benchmark(tmp_path, "network", **TINY | {"rounds": 3})
-    benchmark(tmp_path, "network", overwrite=True, **TINY | {"rounds": 3})
-    assert read(tmp_path)["sections"].keys() == {"network"}
+        benchmark(out, "network", **TINY | {"rounds": 3})
+    benchmark(out, "network", overwrite=True, **TINY | {"rounds": 3})
+    assert read(out)["sections"].keys() == {"network"}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def run_benchmark(plan: Plan, sections: Sequence[str], overwrite: bool = False) 
     result: dict[str, Any] = {"format": FORMAT, "machine": describe(plan.device), "settings": settings}
     path = plan.out / "benchmark.json"
     result["sections"] = {} if overwrite else _earlier_sections(path, result)
+    plan.out.mkdir(parents=True, exist_ok=True)
     for name in sections:
         if not result["sections"].get(name, {}).get("complete"):
             for content in SECTIONS[name](plan):
