@@ -40,7 +40,11 @@ def preprocessing_spec(chains: Mapping[str, Sequence[Any]], **stated: Any) -> di
     wanted = [steps.settings(step) for step in expected]
     for name, chain in chains.items():
         listed = _of_image(chain)
-        found = [steps.settings(step) for step in listed]
+        try:
+            found = [steps.settings(step) for step in listed]
+        except TypeError as error:
+            stated_by = "steps that hold numbers, texts, arrays, or objects with attributes"
+            raise UserError(f"{name}: {error}, so that no metadata can state it; expected: {stated_by}") from None
         if found != wanted:
             same = next((i for i, pair in enumerate(zip(found, wanted, strict=False)) if pair[0] != pair[1]), None)
             place = min(len(found), len(wanted)) if same is None else same

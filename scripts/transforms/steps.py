@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from monai.transforms import Compose
 
-from ..errors import UserError
-
 
 def flattened(chains: Iterable[Any]) -> list[Any]:
     """Return the single steps of some chains that follow each other."""
@@ -22,7 +20,7 @@ def flattened(chains: Iterable[Any]) -> list[Any]:
 def settings(value: Any, name: str = "a step of the preprocessing") -> Any:
     """Return class and attributes of a step, and of all that it holds, as JSON could hold them.
 
-    The state of random numbers is left out, and so is what a step notes while it runs. UserError,
+    The state of random numbers is left out, and so is what a step notes while it runs. TypeError,
     which calls the step `name`, for what no attributes could state, such as a generator.
     """
     if value is None or isinstance(value, bool | int | float | str | Path | torch.dtype | np.dtype):
@@ -42,8 +40,7 @@ def settings(value: Any, name: str = "a step of the preprocessing") -> Any:
     if hasattr(value, "__qualname__"):  # a class or a function
         return f"{value.__module__}.{value.__qualname__}"
     if not hasattr(value, "__dict__"):
-        expected = "numbers, texts, arrays, or objects with attributes"
-        raise UserError(f"{name} is a {type(value).__name__}, which no metadata can state; expected: {expected}")
+        raise TypeError(f"{name} is a {type(value).__name__}, which has no attributes")
     kept = {name: one for name, one in vars(value).items() if not isinstance(one, np.random.RandomState | local)}
     kind = type(value)
     return {"class": settings(kind), **{key: settings(one, f"{kind.__name__}.{key}") for key, one in kept.items()}}
