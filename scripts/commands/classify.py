@@ -8,18 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from .options import (
-    Backend,
-    Device,
-    Intensity,
-    Out,
-    Overwrite,
-    Precision,
-    Series,
-    SmallestLesion,
-    Threshold,
-    Volume,
-)
+from .options import Backend, Device, Intensity, Out, Overwrite, Precision, Series, SmallestLesion, Threshold, Volume
 
 
 def classify(

@@ -13,10 +13,9 @@ from .options import Data, Device
 
 def _names(incomplete: str) -> list[str]:
     """List the experiments for shell completion."""
-    from ..version import BUNDLE
+    from ..research.experiment_config import experiment_names
 
-    names = sorted(path.stem for path in (BUNDLE / "configs/experiments").glob("*.yaml"))
-    return [name for name in names if name.startswith(incomplete)]
+    return [name for name in experiment_names() if name.startswith(incomplete)]
 
 
 def experiment(
@@ -45,16 +44,9 @@ def experiment(
     from ..research.experiments import read_experiment, run_experiment
 
     rows = [] if variants == "all" else [row.strip() for row in variants.split(",")]
+    overlay = str(budget) if budget else None
     table = run_experiment(
-        read_experiment(name, rows),
-        str(data),
-        str(out),
-        str(budget) if budget else None,
-        seeds,
-        chosen,
-        steps,
-        device,
-        processes,
+        read_experiment(name, rows), str(data), str(out), overlay, seeds, chosen, steps, device, processes
     )
     print(table.read_text(encoding="utf-8"))
     print(f"{table}; table.csv, runs.csv, cases.csv and curves.png beside it")

@@ -55,6 +55,11 @@ class Experiment:
     budget: str
 
 
+def experiment_names() -> list[str]:
+    """Return the names of all experiments, sorted."""
+    return sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+
+
 def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     """Read an experiment of configs/experiments.
 
@@ -64,9 +69,8 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     Raises:
         UserError: for a name that there is not.
     """
-    known = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
-    if name not in known:
-        raise UserError(f"experiment is {name!r}; expected: {', '.join(known)}")
+    if name not in experiment_names():
+        raise UserError(f"experiment is {name!r}; expected: {', '.join(experiment_names())}")
     content = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
     others = [read_experiment(other, rows) for other, rows in content.get("rows_of", {}).items()]
     variants = [replace(row, files=[*other.files, *row.files]) for other in others for row in other.variants]
