@@ -1,7 +1,5 @@
 """`python -m scripts calibrate WEIGHTS DATA [RUN...]`: complete the metadata of a checkpoint."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`python -m scripts classify SCAN OUT ...`: ground glass and consolidation."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`python -m scripts experiment NAME DATA OUT`: a published table, trained and evaluated anew."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

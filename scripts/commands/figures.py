@@ -1,7 +1,5 @@
 """`python -m scripts figures SCAN OUT --weights ...`: masks, stages and fusion of a slice."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

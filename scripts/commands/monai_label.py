@@ -1,7 +1,5 @@
 """`python -m scripts monai_label ...`: the MONAI Label app and the checkpoints that it trained."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

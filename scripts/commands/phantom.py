@@ -1,7 +1,5 @@
 """`python -m scripts phantom OUT`: a synthetic data set to try everything on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`python -m scripts prepare SOURCE... OUT`: recognise, check and split data sets as they unzip."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """`python -m scripts preview SCAN MASK OUT`: look at a mask on its scan."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

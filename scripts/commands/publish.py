@@ -1,7 +1,5 @@
 """`python -m scripts publish WEIGHTS TARGET DATA`: weights to distribute, halved if faithful."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`python -m scripts radiograph SCAN MASK OUT`: a digitally reconstructed radiograph (DRR)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """Slices with an infection map and its classes, to train the multi-class network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

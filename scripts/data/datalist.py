@@ -1,7 +1,5 @@
 """The list of cases of a data set: from folders or datalist.json, by split and fold."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Batches of labelled and pseudo-labelled slices."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

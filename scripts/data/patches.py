@@ -1,7 +1,5 @@
 """Volumes, and patches out of them: the data sets of networks that see volumes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

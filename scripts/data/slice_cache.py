@@ -1,7 +1,5 @@
 """Keep arrays of cases on disk between trainings."""
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import json

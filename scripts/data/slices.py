@@ -1,7 +1,5 @@
 """Slices out of volumes: the data set that a two-dimensional network trains on."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Cross-validation folds by patient, or by slice as in Hu et al. 2022; leakage check."""
 
-from __future__ import annotations
-
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Slices of whole cases at the network's size, made in parallel or found on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from os import cpu_count

@@ -7,8 +7,6 @@
 The server looks at the weights' time before every answer, so a change needs no restart.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import time

@@ -7,8 +7,6 @@ DEPLOYMENT/checkpoints, runs, active     see `checkpoints.py`; never touched by 
 DEPLOYMENT/studies/             scans to annotate, their labels; phantoms to begin with
 """
 
-from __future__ import annotations
-
 import json
 import shlex
 import shutil

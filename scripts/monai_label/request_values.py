@@ -6,8 +6,6 @@ the key `_target_` names. So every value is checked here before anything else se
 that is not listed here goes no further.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -8,8 +8,6 @@ environment and declares the two operators just before torchvision is imported. 
 torchvision fit together, as on a machine with CUDA, nothing is changed.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

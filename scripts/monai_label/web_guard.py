@@ -7,8 +7,6 @@ refused, because such a page would count as the server's own. Programs such as 3
 send no `Origin` and are not concerned.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 from collections.abc import Collection

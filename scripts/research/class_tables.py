@@ -1,7 +1,5 @@
 """The tables of an evaluation by classes: one row a case and class, and the summary."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Tell ground glass from consolidation inside the infection of one scan."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any

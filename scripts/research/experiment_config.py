@@ -1,7 +1,5 @@
 """What an experiment compares, as configs/experiments/NAME.yaml says it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Tables of an experiment: rows as CSV, means with spread as CSV and Markdown, curves."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence

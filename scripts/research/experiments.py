@@ -1,7 +1,5 @@
 """Sets of trainings that a table compares: variants x seeds x folds under one budget."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -4,8 +4,6 @@ Figure 7: the maps of the supervised stages. Figure 8: the attention fusion, P_1
 S_p. Figure 6: the masks of several networks on one slice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Run long tasks in parallel, each in a process of its own with its own log."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import sys

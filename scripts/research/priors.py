@@ -1,7 +1,5 @@
 """Choose cases for the multi-class network, each with the infection map that is its prior."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Make labels for unlabelled cases by a trained network."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial

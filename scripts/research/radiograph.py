@@ -1,7 +1,5 @@
 """Digitally reconstructed radiographs (DRR) of a CT and its lesions, from the front."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, NamedTuple
 

@@ -5,8 +5,6 @@ network, batches half of each kind), Semi-Inf-Net (rounds of five images, soft l
 network goes on, two stages at the end) and plain self-training.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

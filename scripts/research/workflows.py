@@ -1,7 +1,5 @@
 """Run bundle workflows from Python, on the same configs that a user runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Exponential moving average (EMA) of a training's weights."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ignite.engine import Engine, Events

@@ -1,7 +1,5 @@
 """Find the MONAI object that is calling: MONAI passes it to no object that a config names."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from typing import TypeVar

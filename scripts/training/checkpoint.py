@@ -1,7 +1,5 @@
 """Checkpoints of a run: the state to resume from, and the kept weights with their metadata."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -1,7 +1,5 @@
 """Curves for TensorBoard that begin with the first figure."""
 
-from __future__ import annotations
-
 import atexit
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Seed an epoch's randomness, and validate the last epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """TensorBoard's event files of a run that is resumed."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from functools import partial

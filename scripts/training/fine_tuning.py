@@ -1,7 +1,5 @@
 """Fine-tuning: what a training takes over from its start checkpoint, and records of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Handlers for training that MONAI lacks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

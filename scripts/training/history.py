@@ -1,7 +1,5 @@
 """The curve of a run: a row per epoch as CSV, and its plot."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -1,7 +1,5 @@
 """Compute several measures of a validation in one handler."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Training at several sizes of the same batch, with clipped gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

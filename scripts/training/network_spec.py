@@ -1,7 +1,5 @@
 """Record a training's network in the metadata of its weights."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

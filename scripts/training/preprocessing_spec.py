@@ -1,7 +1,5 @@
 """What metadata record of preprocessing, checked against the chains of a training."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

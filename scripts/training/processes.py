@@ -1,7 +1,5 @@
 """Tell which process of a distributed run this is."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch.distributed as dist

@@ -6,8 +6,6 @@ Liu et al., "On the variance of the adaptive learning rate and beyond", ICLR 202
 torch's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ A claim writes nothing: a run that fails before it has a result, for want of dat
 leaves no folder behind and removes no earlier run.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ frames for every mistake. A workflow that a Python program runs keeps that progr
 are checked there.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import sys

@@ -19,8 +19,6 @@ factor, its 25 epochs and its loss. The price is up to 175 epochs beyond Table 1
 weights are kept meanwhile.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables of an evaluation: a row per case, a row per slice, and the summary."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping, Sequence

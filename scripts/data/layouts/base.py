@@ -1,7 +1,5 @@
 """What a layout is, what it yields, and the pairing that the layouts share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

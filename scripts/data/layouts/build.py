@@ -1,7 +1,5 @@
 """Makes the list of cases from one or several data sets as they unzip; counts it in a table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Cases and lists of cases: plain dictionaries for MONAI transforms and JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal, NotRequired, TypedDict, cast
 

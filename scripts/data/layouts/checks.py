@@ -1,7 +1,5 @@
 """Check cases: complete files, labels and masks on their image, valid labels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

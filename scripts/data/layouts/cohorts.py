@@ -1,7 +1,5 @@
 """Volumes: MosMedData, UESTC-COVID-19, COVID-19-20 and MedSeg (part 1: a stack of 100 slices)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ...errors import UserError

@@ -1,7 +1,5 @@
 """Lists the image files of a data set by their names."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Any other data: images/ beside labels/ with equal file names, volumes or pictures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ...io.images import PICTURE_SUFFIXES, is_picture

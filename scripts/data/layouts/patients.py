@@ -1,7 +1,5 @@
 """Patients from file names: copies of Zenodo 3757476 name the same scan differently."""
 
-from __future__ import annotations
-
 import re
 
 # coronacases_001, coronacases_org_001, Data-1_coronacases_org_001_10 (a slice of COVID-SemiSeg)

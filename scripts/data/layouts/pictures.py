@@ -1,7 +1,5 @@
 """Data sets of 2-D images: COVID-SemiSeg (2020) and the prepared tree of Hu et al. 2022."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ...io.images import PICTURE_SUFFIXES

@@ -5,8 +5,6 @@ not one without the other; with copies the prepared folder stands alone. `prepar
 what was written, so that a later run replaces that and nothing else.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """All layouts, and which of them a folder is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ...errors import UserError

@@ -1,7 +1,5 @@
 """Reads datalist.json, written by `prepare` or by hand, and says what is wrong with it."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

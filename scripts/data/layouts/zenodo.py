@@ -1,7 +1,5 @@
 """COVID-19-CT-Seg (Ma et al. 2021): Zenodo 3757476 and its Kaggle copy, 20 volumes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 

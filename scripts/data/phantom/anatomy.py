@@ -5,8 +5,6 @@ Typical HU are those of radiology textbooks: air -1000, lung about -850, fat -10
 superior, 0 in the middle of the chest.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

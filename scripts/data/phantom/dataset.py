@@ -1,7 +1,5 @@
 """A data set of phantoms on disk, in the layout of Zenodo 3757476 as it unzips."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import asdict, dataclass

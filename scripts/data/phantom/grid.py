@@ -1,7 +1,5 @@
 """Put the phantom on a voxel grid: coordinates, partial volume, tubes, correlated noise."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any

@@ -5,8 +5,6 @@ motion, mosaic attenuation, fissures) have the HU of ground-glass on purpose: on
 and place tell them from infection.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -6,8 +6,6 @@ harmless densities, so that no intensity window finds the infection (a test sear
 one). It says nothing about clinical quality.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Turn failures into answers of one line; the traceback goes to the server's log."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from functools import wraps

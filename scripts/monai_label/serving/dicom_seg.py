@@ -1,7 +1,5 @@
 """Masks as DICOM SEG and back, with who made them: the model, or an annotator."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether a NIfTI file that was made from a DICOM series puts each slice where its header does."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

@@ -5,8 +5,6 @@ whose segments are all AUTOMATIC was made by a model and is no label, whoever st
 labels of a scan the newest counts. What lies in the cache are copies.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import tempfile

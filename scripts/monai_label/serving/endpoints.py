@@ -4,8 +4,6 @@ The endpoints look their functions up when a request comes, so the ones that nee
 replaced there.
 """
 
-from __future__ import annotations
-
 import json
 import tarfile
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """Where scans and labels are: a folder, with what MONAI Label's own leaves unchecked."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

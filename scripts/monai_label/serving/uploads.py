@@ -1,7 +1,5 @@
 """Files that came with a request, and names that may not lead out of a folder."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
