@@ -32,6 +32,7 @@ elsewhere."""
 aten = torch.ops.aten
 INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 READS = {"values": 0, "copies": 0}
+LACKS = {torch.float64}
 
 _libraries: list[torch.library.Library] = []
 
@@ -137,7 +138,7 @@ def _returned(one: Any, devices: dict[int, Tensor]) -> Any:
 
 def _new(host: Tensor) -> Tensor:
     """A tensor of the device that owns the memory of a host tensor."""
-    if host.dtype == torch.float64:
+    if host.dtype in LACKS:
         raise TypeError(f"{NAME}: a device may lack float64 (MPS does), found {tuple(host.shape)}")
     tensor = torch._C._acc.create_empty_tensor([0], host.dtype)
     return _rebind(tensor, host)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from ..errors import UserError
 from ..settings import count, number
 from ..transforms.items import IMAGE, LABEL
+from .loaders import place_stacks
 from .stacks import LEVELS, Grid, load_stacks
 
 SAMPLINGS = ("all", "infected", "balanced")
@@ -46,6 +47,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             of them.
         cache_dir: where to keep the deterministic part on disk; absent, in memory.
         seed: seed of augmentation and balanced sampling.
+        device: where slices lie and are transformed, if they fit, see `place_stacks`.
         progress: whether to show a progress bar while cases load.
 
     Raises:
@@ -63,6 +65,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         slices_per_epoch: int | None = None,
         cache_dir: str | None = None,
         seed: int = 0,
+        device: str | torch.device = "cpu",
         progress: bool = True,
     ) -> None:
         if sampling not in SAMPLINGS:
@@ -80,6 +83,10 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         self.seed = seed
         self.epoch = 0
         self._stacks = load_stacks(self.data, grid, cache_dir, progress)
+        self.device = torch.device(device)
+        self._placed = None if self.device.type == "cpu" else place_stacks(self._stacks, self.device)
+        if self._placed is None:
+            self.device = torch.device("cpu")
         self._table = [(case, index) for case, stack in enumerate(self._stacks) for index in range(len(stack[0]))]
         masks = (self._stacks[case][1][index] for case, index in self._table)
         infected = np.array([bool((mask > LEVELS / 2).any()) for mask in masks], dtype=bool)
@@ -103,11 +110,11 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return slice `index` of this epoch: "image" (1, H, W), "label" as transformed."""
         case, position = self._table[self._served[index]]
-        image, label = self._stacks[case]
-        item: dict[str, Any] = {
-            IMAGE: torch.from_numpy(np.array(image[position]))[None],
-            LABEL: torch.from_numpy(np.array(label[position])).float()[None] / LEVELS,
-        }
+        if self._placed is None:
+            image, label = (torch.from_numpy(np.array(stack[position])) for stack in self._stacks[case])
+        else:
+            image, label = (stack[position].clone() for stack in self._placed[case])
+        item: dict[str, Any] = {IMAGE: image[None], LABEL: label.float()[None] / LEVELS}
         if self.transform is None:
             return item
         return transformed(item, self.transform, self._seed(index))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from ..errors import UserError, find_user_error
 from ..transforms.items import BOX, IMAGE, LABEL, LUNG
+from .loaders import cores
 from .slice_cache import cache_key, kept
 
 LEVELS = 255
@@ -52,7 +52,8 @@ def load_stacks(
         UserError: that of a case, or if the system ended one of the processes.
     """
     make = partial(_make, grid=grid, cache_dir=cache_dir)
-    processes = min(len(data), _threads(), MOST_PROCESSES)
+    launched = torch.distributed.is_available() and torch.distributed.is_initialized()  # which sets one thread
+    processes = min(len(data), cores() if launched else torch.get_num_threads(), MOST_PROCESSES)
     made = _in_processes(_Cases(data, make), processes) if processes > 1 else map(make, data)
     bar = tqdm(made, desc="loading cases", unit="case", total=len(data), disable=not progress or len(data) < 2)
     return [_opened(one) for one in bar]
@@ -69,13 +70,6 @@ def _make(case: Mapping[str, Any], grid: Grid, cache_dir: str | None) -> Stack |
 def _opened(made: Stack | list[Path]) -> Stack:
     image, label = (np.load(one, mmap_mode="c") if isinstance(one, Path) else one for one in made)
     return image, label  # type: ignore[return-value]
-
-
-def _threads() -> int:
-    """Return torch's threads, or this process's cores where a launcher of several set one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return (cpu_count() or 1) // torch.distributed.get_world_size()
-    return torch.get_num_threads()
 
 
 class _Cases(Dataset[Any]):

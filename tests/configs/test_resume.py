@@ -52,16 +52,17 @@ def curves(folder: Path) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("config", "save_interval"),
+    ("config", "save_interval", "amp"),
     [
-        (TRAIN, 0),
-        (TRAIN, 600),  # every process leaves its first epoch on the disk, and is killed before it writes another
-        pytest.param(f"['{TRAIN}','configs/presets/cpu.yaml']", 0, marks=pytest.mark.slow),
+        (TRAIN, 0, "true"),  # bfloat16 where the processor has it
+        (TRAIN, 600, "false"),  # every process leaves its first epoch on the disk, and is killed before another write
+        pytest.param(f"['{TRAIN}','configs/presets/cpu.yaml']", 0, "false", marks=pytest.mark.slow),
     ],
 )
 def test_killed_twice_and_resumed_equals_uninterrupted(
     config: str,
     save_interval: int,
+    amp: str,
     make_dataset: Callable[..., Path],
     bundle_root: Path,
     tmp_path: Path,
@@ -73,7 +74,7 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
         "augment": "true",
         "sampling": "balanced",
         "network_def#dropout": 0.2,
-        "amp": "false",
+        "amp": amp,
         "val_interval": 1,
         "weight_average": 0.2,
         "save_interval": save_interval,
@@ -117,3 +118,17 @@ def test_a_run_is_resumed_with_the_settings_that_it_began_with(trained: Path) ->
         last = done.stderr.splitlines()[-1]
         assert last.startswith(f"error: {trained.parent / 'last.pt'}: began with other settings ({named}")
     assert (trained.parent / "last.pt").read_bytes() == before
+
+
+def test_a_run_is_resumed_in_the_precision_that_it_began_with(trained: Path) -> None:
+    last = trained.parent / "last.pt"
+    state = torch.load(last, weights_only=True)
+    assert state["identity"]["training_precision"] == read_metadata(trained)["training_precision"]
+    settings = {**NARROW, "max_epochs": 3, "amp": "false", "resume": "true", "output_dir": trained.parent}
+    settings["dataset_dir"] = trained.parent.parent / "dataset"
+    torch.save({**state, "identity": {**state["identity"], "training_precision": "bfloat16"}}, last)
+    done = run_bundle("training", TRAIN, ok=False, **settings)
+    assert "began with other settings (training_precision bfloat16)" in done.stderr.splitlines()[-1]
+    del state["identity"]["training_precision"]  # as an earlier version left it
+    torch.save(state, last)
+    run_bundle("training", TRAIN, **settings)
