@@ -94,7 +94,11 @@ def segment_once(scan: Path, plan: Plan, options: Mapping[str, str]) -> dict[str
         started = time.perf_counter()
         with log.open("w") as file:
             process = subprocess.Popen(words, cwd=PACKAGE.parent, stdout=file, stderr=subprocess.STDOUT)
-            _, process.returncode, usage = os.wait4(process.pid, 0)
+            try:
+                _, process.returncode, usage = os.wait4(process.pid, 0)
+            except BaseException:  # interrupted: nobody would wait for it
+                process.kill()
+                raise
         wall = time.perf_counter() - started
         if process.returncode:
             said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["killed"]
@@ -134,7 +138,7 @@ def stage_peaks(source: Path, device: str, options: Mapping[str, Any]) -> dict[s
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         model = CaseSegmenter(Segmenter(WEIGHTS, device, **options))
         loaded = resident_gb("VmRSS")
-        (case,) = expand_inputs([source])
+        case = expand_inputs([source])[0]
         with timer("read"):
             scan = read_case(case, stack)
         model.segment(scan, timer=timer).save(Path(folder) / "results")
