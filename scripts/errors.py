@@ -34,6 +34,7 @@ _DISK = frozenset(
 EXTRAS = {
     **dict.fromkeys(("pydicom", "highdicom"), "dicom"),
     **dict.fromkeys(("ignite", "fire", "yaml", "tensorboard"), "train"),
+    "openvino": "openvino",
     "distributed": "cluster",
 }
 """Packages that an installation may lack, and the extra that brings them."""

@@ -6,7 +6,7 @@ Configs name these classes as MONAI inferers; `Predictor` calls them outside of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from .backends.torch_network import TorchNetwork
 from .metadata import OPERATING_POINT
 from .ood import KEY, FeatureMeans
 from .tta import average_over_flips, view_count
+
+if TYPE_CHECKING:
+    from .backends.openvino_network import OpenVinoNetwork
 
 BATCH_SIZE = 8
 """Slices or patches in a batch, as in configs/inference.yaml; bits may depend on it."""
@@ -92,19 +95,28 @@ class ScanInferer(NetworkInferer):
         maps = torch.cat([apply(batch, applied, *args, **kwargs) for batch in batches])
         return with_metadata_of(inputs, maps.unflatten(0, (len(inputs), -1)).movedim(1, -1).to(inputs.dtype))
 
+    def prepare(self, network: nn.Module, shape: Sequence[int]) -> None:
+        """Compile a network for images (C, ...) now, where the first of them would have to wait.
+
+        Raises:
+            UserError: if the backend cannot take the network.
+        """
+        if self.backend.name == "openvino":
+            self._by_openvino(network).compiled(shape)
+
+    def _by_openvino(self, network: nn.Module) -> OpenVinoNetwork:
+        from .backends.openvino_network import OpenVinoNetwork
+
+        return OpenVinoNetwork(network, self._spec, self.backend.precision, self._layer)
+
     def _applied_by_backend(self, network: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Return what maps images to logits, and collects features where they are wanted."""
         plain = self.backend == TORCH and self.features is None
         if plain or not isinstance(network, nn.Module) or network.training:
             return network
-        applied: nn.Module
-        if self.backend.name == "openvino":
-            from .backends.openvino_network import OpenVinoNetwork
-
-            applied = OpenVinoNetwork(network, self._spec, self.backend.precision, self._layer)
-        else:
-            layer = None if self.features is None else self._layer
-            applied = TorchNetwork(network, self.backend.precision, layer)
+        layer = None if self.features is None else self._layer
+        by_openvino = self.backend.name == "openvino"
+        applied = self._by_openvino(network) if by_openvino else TorchNetwork(network, self.backend.precision, layer)
 
         def logits(images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             found: Tensor

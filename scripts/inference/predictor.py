@@ -41,6 +41,9 @@ class Predictor:
     ) -> None:
         self.network, self.metadata, self.device = network, metadata, device
         self.inferer = ScanInferer(metadata, test_time_flips=test_time_flips, backend=backend, layer=layer)
+        seen = metadata["preprocessing"]
+        shape = seen.get("patch_size") or (seen["size"], seen["size"])
+        self.inferer.prepare(network, (2 if "prior" in seen else 1, *shape))
 
     @classmethod
     def load(cls, checkpoint: str | Path, device: torch.device, *args: Any, **kwargs: Any) -> Predictor:

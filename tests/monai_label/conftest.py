@@ -25,6 +25,8 @@ from tests.conftest import OBLIQUE
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-monailabel/bin/python"
 MODEL = f"{NAME}_demo"
+AS_TESTED = {"device": "cpu", "backend": "torch", "precision": "fp32"}
+"""What `auto` is in the tests' own process."""
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Server:
         return requests.post(
             f"{self.url}/infer/{self.model}",
             params={"image": image, "output": "image"},
-            data={"params": json.dumps({"device": "cpu", **params})},
+            data={"params": json.dumps({**AS_TESTED, **params})},
             files=files,
             timeout=600,
         )

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -57,12 +57,17 @@ class OpenVinoNetwork(nn.Module):
         Raises:
             UserError: if OpenVINO cannot take the network.
         """
-        shape = (BATCH, *images.shape[1:])
-        model = self._compiled(shape)
+        model = self.compiled(images.shape[1:])
         parts = [model(part) for part in images.split(BATCH)]
         return tuple(torch.cat(found) for found in zip(*parts, strict=True))
 
-    def _compiled(self, shape: tuple[int, ...]) -> _Model:
+    def compiled(self, image_shape: Sequence[int]) -> _Model:
+        """Return what maps a batch of images of a shape (C, ...), compiled when first asked for.
+
+        Raises:
+            UserError: if OpenVINO cannot take the network.
+        """
+        shape = (BATCH, *image_shape)
         state = self.network.state_dict().values()
         key = self.precision, self.layer, shape, tuple((value.data_ptr(), value._version) for value in state)
         with _COMPILING:  # requests at the same time: one compiles
@@ -161,18 +166,21 @@ def _exported(model: CompiledModel) -> bytes:
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO without what would send data about its use to its makers.
+    """Import OpenVINO without packages that it would load on the way.
 
-    The package does so whenever it is imported, and writes to the user's home, unless a user has
-    opted out; without `openvino_telemetry` it is silent.
+    `openvino_telemetry` sends data about its use to its makers, and writes to the user's home,
+    whenever OpenVINO is imported by a user who has not opted out. `absl` adds a log handler that
+    closes a redirected standard error when MONAI configures logging. OpenVINO works without both.
     """
     with _IMPORTING:
-        if "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules:
-            sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # how Python marks the absent
+        hidden = [name for name in ("openvino_telemetry", "absl") if name not in sys.modules]
+        if "openvino" not in sys.modules:
+            sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None marks what is absent
             try:
                 import openvino
             finally:
-                del sys.modules["openvino_telemetry"]
+                for name in hidden:
+                    del sys.modules[name]
         import openvino
 
         return openvino

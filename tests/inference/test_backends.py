@@ -1,0 +1,273 @@
+"""Backends of inference: which is chosen, that they agree, what is kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from unittest import mock
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from scripts.data.phantom.scan import make_phantom
+from scripts.errors import UserError
+from scripts.files import CACHE
+from scripts.inference.backends import choice, compiled_cache, openvino_network
+from scripts.inference.backends.choice import TORCH, Backend, choose_backend
+from scripts.inference.backends.openvino_network import BATCH, OpenVinoNetwork
+from scripts.inference.backends.torch_network import TorchNetwork
+from scripts.inference.hounsfield import HounsfieldSlices
+from scripts.inference.inferer import ScanInferer
+from scripts.inference.segmenter import Segmenter
+from scripts.io.reading import read_scan
+from scripts.networks.registry import create_network
+from scripts.pipeline.case import CaseSegmenter
+from scripts.pipeline.inputs import expand_inputs
+from scripts.precision import mixed_precision
+from scripts.report.report import describe_model
+from tests.bundle_runner import run_inference
+
+LAYER = "decoder.bridge"
+BF16 = mixed_precision("auto", "cpu") is torch.bfloat16
+with_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+in_bfloat16 = pytest.mark.skipif(not BF16, reason="this processor has no bfloat16 instructions")
+BACKENDS = [
+    pytest.param(Backend("torch", "bf16"), marks=in_bfloat16),
+    pytest.param(Backend("openvino", "fp32"), marks=with_openvino),
+    pytest.param(Backend("openvino", "bf16"), marks=[with_openvino, in_bfloat16]),
+]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool, bool], None]:
+    """Sets what a machine has: OpenVINO, and bfloat16 on every device."""
+
+    def has(openvino: bool, bfloat16: bool) -> None:
+        able = torch.bfloat16 if bfloat16 else torch.float32
+        monkeypatch.setattr(choice, "openvino_installed", lambda: openvino)
+        monkeypatch.setattr(choice, "mixed_precision", lambda amp, _: torch.float32 if amp == "false" else able)
+
+    return has
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return create_network("resunet", base_width=4, deep_supervision=False).eval()
+
+
+@pytest.mark.parametrize(
+    ("device", "openvino", "bfloat16", "expected"),
+    [
+        ("cpu", True, True, ("openvino", "bf16")),
+        ("cpu", True, False, ("openvino", "fp32")),
+        ("cpu", False, True, ("torch", "bf16")),
+        ("cpu", False, False, ("torch", "fp32")),
+        ("cuda:0", True, True, ("torch", "bf16")),
+        ("cuda:0", True, False, ("torch", "fp32")),
+        ("mps", True, False, ("torch", "fp32")),
+    ],
+)
+def test_auto_is_the_fastest_that_there_is(
+    device: str, openvino: bool, bfloat16: bool, expected: tuple[str, str], machine: Callable[[bool, bool], None]
+) -> None:
+    machine(openvino, bfloat16)
+    assert choose_backend(device=device) == Backend(*expected)
+    assert choose_backend("torch", device=device) == Backend("torch", expected[1])
+    assert choose_backend("torch", "fp32", device) == TORCH
+
+
+def test_amp_says_what_auto_means(machine: Callable[[bool, bool], None]) -> None:
+    machine(False, True)
+    found = [choose_backend(amp=amp).precision for amp in ("false", "true", "auto", "null", None)]
+    assert found == ["fp32", "bf16", "bf16", "bf16", "bf16"]
+    assert choose_backend(precision="bf16", amp="false").precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"backend": "onnx"}, "backend is 'onnx'; expected: auto, torch, openvino"),
+        ({"precision": "int8"}, "precision is 'int8'; expected: auto, fp32, bf16"),
+        ({"backend": "openvino"}, "pip install openvino"),
+        ({"backend": "openvino", "device": "cuda:0"}, "expected: --device cpu"),
+        ({"precision": "bf16"}, "AMX-BF16 or AVX512-BF16"),
+        ({"precision": "bf16", "device": "mps"}, "which mps lacks"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(asked: dict[str, str], text: str, machine: Callable[[bool, bool], None]) -> None:
+    machine(False, False)
+    with pytest.raises(UserError, match=text):
+        choose_backend(**asked)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backends_agree_on_logits_and_features(backend: Backend, network: torch.nn.Module) -> None:
+    """Eleven slices: the second batch is padded."""
+    scan, metadata = torch.randn(1, 1, 64, 64, BATCH + 3), {"preprocessing": {}, "network": {"name": "resunet"}}
+    found, features = [], []
+    with torch.inference_mode():
+        for one in (TORCH, backend):
+            inferer = ScanInferer(metadata, test_time_flips=2, backend=one, layer=LAYER)
+            found.append(inferer(scan, network).float())
+            features.append(inferer.features.take())
+    assert features[1].shape == (2 * (BATCH + 3), 32)
+    for expected, other in (found, features):
+        tolerance = 1e-5 if backend.precision == "fp32" else 0.03
+        assert (other - expected).abs().max() <= tolerance * expected.abs().max()
+    assert not torch.equal(*found)
+
+
+@with_openvino
+def test_a_padded_batch_gives_the_bits_of_a_full_one(network: torch.nn.Module) -> None:
+    images = torch.randn(BATCH + 3, 1, 32, 32)
+    apply = OpenVinoNetwork(network, {})
+    (found,) = apply(images)
+    assert len(found) == BATCH + 3
+    (shifted,) = apply(images[3:])
+    assert torch.equal(shifted, found[3:])
+
+
+def test_without_features_torch_in_float32_is_the_network_itself(network: torch.nn.Module) -> None:
+    seen = []
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    with mock.patch.object(TorchNetwork, "forward", side_effect=AssertionError):
+        ScanInferer({"preprocessing": {}}, backend=TORCH)(torch.rand(1, 1, 32, 32, 9), network)
+    assert [shape[0] for shape in seen] == [8, 1]
+
+
+@with_openvino
+def test_a_network_that_draws_dropout_is_applied_as_it_is(network: torch.nn.Module) -> None:
+    inferer = ScanInferer({"preprocessing": {}}, backend=Backend("openvino", "fp32"))
+    with mock.patch.object(OpenVinoNetwork, "forward", side_effect=AssertionError):
+        inferer(torch.rand(1, 1, 32, 32, 2), network.train())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_masks_agree_and_run_inference_gives_the_same(
+    backend: Backend, make_checkpoint: Callable[..., Path], tmp_path: Path, machine: Callable[[bool, bool], None]
+) -> None:
+    machine(True, True)
+    phantom = make_phantom(2, shape=(96, 96, 40), spacing=(3.6, 3.6, 8.0))
+    nib.save(nib.Nifti1Image(phantom.image, phantom.affine), tmp_path / "scan.nii.gz")
+    weights = make_checkpoint(tmp_path / "model.pt", steps={"field_of_view": "lungs"})
+    scan = read_scan(tmp_path / "scan.nii.gz")
+    slices = HounsfieldSlices(scan)
+    plain = Segmenter(weights, "cpu", backend="torch", precision="fp32").segment(scan, slices, probability=True)
+    threshold = float(np.median(plain.probability[plain.probability > 0])) / 255
+    chosen = {"backend": backend.name, "precision": backend.precision}
+    mask = Segmenter(weights, "cpu", threshold, **chosen).segment(scan, slices).mask
+    expected = run_inference(tmp_path / "scan.nii.gz", weights, tmp_path / "out", threshold=threshold, **chosen)
+    np.testing.assert_array_equal(mask, np.asarray(nib.load(expected).dataobj))
+    reference = Segmenter(weights, "cpu", threshold, backend="torch", precision="fp32").segment(scan, slices).mask
+    both = 2 * np.count_nonzero(mask & reference) / (np.count_nonzero(mask) + np.count_nonzero(reference))
+    assert 0.98 < both <= 1  # half of the voxels lie near the threshold here
+
+
+def test_results_say_what_made_them_and_depend_on_it(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "scan.nii.gz").write_bytes(b"a scan")
+    (case,) = expand_inputs([tmp_path / "scan.nii.gz"])
+    model = CaseSegmenter(Segmenter(weights, "cpu"))
+    assert model.model["backend"] == {"name": "torch", "precision": "fp32", "version": torch.__version__}
+    model.segmenter.backend = Backend("torch", "bf16")
+    other = CaseSegmenter(model.segmenter)
+    assert other.model == {**model.model, "backend": {**model.model["backend"], "precision": "bf16"}}
+    assert other.key(case) != model.key(case)
+    assert describe_model(model.segmenter)["operating_point"]["test_time_flips"] is False
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder."""
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    return tmp_path / "cache" / compiled_cache.NAME
+
+
+def converted(network: torch.nn.Module, precision: str = "fp32") -> tuple[torch.Tensor, int]:
+    """What a network gives that is loaded anew, and how often it was converted for that."""
+    openvino_network._COMPILED.clear()
+    images = torch.linspace(-1, 1, 2 * 32 * 32).reshape(2, 1, 32, 32)
+    convert = OpenVinoNetwork._convert
+    with mock.patch.object(OpenVinoNetwork, "_convert", autospec=True, side_effect=convert) as counted:
+        (found,) = OpenVinoNetwork(network, {}, precision)(images)
+    return found, counted.call_count
+
+
+@with_openvino
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=in_bfloat16)])
+def test_a_compiled_model_is_kept_and_gives_the_same_bits(
+    precision: str, network: torch.nn.Module, cache: Path
+) -> None:
+    found, count = converted(network, precision)
+    again, later = converted(network, precision)
+    assert (count, later) == (1, 0)
+    assert torch.equal(found, again)
+    (file,) = cache.iterdir()
+    for damage in (file.read_bytes()[:-9], b"", hashlib.sha256(b"no model").digest() + b"no model"):
+        file.write_bytes(damage)
+        mended, count = converted(network, precision)
+        assert torch.equal(mended, found)
+        assert count == 1
+        assert converted(network, precision)[1] == 0
+
+
+@with_openvino
+def test_other_weights_are_another_model(network: torch.nn.Module, cache: Path) -> None:
+    apply, images = OpenVinoNetwork(network, {}), torch.rand(1, 1, 32, 32)
+    before = apply(images)[0]
+    with torch.no_grad():
+        next(iter(network.parameters())).mul_(1.5)
+        expected = network(images)
+    torch.testing.assert_close(apply(images)[0], expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(before, expected, atol=1e-3)
+    assert len(list(cache.iterdir())) == 2
+
+
+@with_openvino
+@pytest.mark.parametrize("setting", ["off", "a file"])
+def test_without_a_cache_the_network_is_converted_each_time(
+    setting: str, network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv(CACHE, setting if setting == "off" else str(tmp_path / "file"))
+    assert [converted(network)[1] for _ in range(2)] == [1, 1]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_writers_at_the_same_time_leave_whole_files_and_few(cache: Path) -> None:
+    content = {f"key{number}": bytes([number]) * 50_000 for number in range(3)}
+
+    def work(number: int) -> None:
+        key = f"key{number % 3}"
+        compiled_cache.write(key, content[key])
+        assert compiled_cache.read(key) == content[key]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(60)))
+    assert {path.name for path in cache.iterdir()} == set(content)
+    for number in range(compiled_cache.KEPT + 3):
+        compiled_cache.write(f"further{number}", b"x")
+    assert len(list(cache.iterdir())) == compiled_cache.KEPT
+
+
+@with_openvino
+def test_openvino_tells_nobody(tmp_path: Path) -> None:
+    """The package would, whenever it is imported."""
+    code = """if True:
+        import sys
+        from scripts.inference.backends.openvino_network import import_openvino
+        assert import_openvino().get_version()
+        assert "openvino_telemetry" not in sys.modules
+        import openvino.tools.ovc as tools
+        assert "stub" in type(tools.telemetry).__module__, type(tools.telemetry)
+    """
+    root, environment = Path(__file__).resolve().parents[2], {"HOME": str(tmp_path), "PATH": ""}
+    subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []
