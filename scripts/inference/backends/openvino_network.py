@@ -169,18 +169,21 @@ def import_openvino() -> Any:
     """Import OpenVINO without packages that it would load on the way.
 
     `openvino_telemetry` sends data about its use to its makers, and writes to the user's home,
-    whenever OpenVINO is imported by a user who has not opted out. `absl` adds a log handler that
-    closes a redirected standard error when MONAI configures logging. OpenVINO works without both.
+    whenever OpenVINO is imported by a user who has not opted out. `absl.logging` adds a log handler
+    that closes a redirected standard error when MONAI configures logging. OpenVINO works without
+    both.
     """
     with _IMPORTING:
-        hidden = [name for name in ("openvino_telemetry", "absl") if name not in sys.modules]
         if "openvino" not in sys.modules:
-            sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None marks what is absent
+            kept = {name: sys.modules.get(name) for name in ("openvino_telemetry", "absl")}
+            sys.modules.update(dict.fromkeys(kept))  # type: ignore[arg-type]  # None marks what is absent
             try:
                 import openvino
             finally:
-                for name in hidden:
+                for name, module in kept.items():
                     del sys.modules[name]
+                    if module is not None:
+                        sys.modules[name] = module
         import openvino
 
         return openvino
