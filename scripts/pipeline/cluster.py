@@ -85,29 +85,34 @@ class Cluster:
         if not self._workers():
             logger.info(f"{self.scheduler}: waiting for a worker")
             self.client.wait_for_workers(1)
+        fit = self._look_at_workers(job, case)
+        if not fit:
+            raise UserError(f"{self.scheduler}: no worker can be used; expected: one that fits")
+        (expected, _), *_ = Counter(map(identity, fit)).most_common()
+        return replace(job, expected=expected), next(one for one in fit if identity(one) == expected)
+
+    def _look_at_workers(self, job: Job, case: ScanInput) -> list[dict[str, Any]]:
+        """Return what the workers that fit say of themselves; leave out the others."""
         weights = dict(job.segmenter)["weights"] or WEIGHTS
         ours = {"version": bundle_version(), "weights_sha256": read_metadata(weights)["sha256"]}
-        fit: dict[str, dict[str, Any]] = {}
+        fit = []
         for address, answer in sorted(self.client.run(_look, job, case, on_error="return").items()):
             if isinstance(answer, BaseException):
                 self._leave_out(address, _reason(answer))
                 continue
             found = {key: answer["model"][key] for key in ours}
             if found == ours:
-                fit[address] = answer
+                fit.append(answer)
             else:
                 self._leave_out(address, f"it has {found}; expected: {ours}")
-        if not fit:
-            raise UserError(f"{self.scheduler}: no worker can be used; expected: one that fits")
-        (expected, _), *_ = Counter(map(identity, fit.values())).most_common()
-        return replace(job, expected=expected), next(one for one in fit.values() if identity(one) == expected)
+        return fit
 
     def segment(self, job: Job, cases: Sequence[ScanInput]) -> Entries:
         """Segment cases in the workers.
 
         A case whose worker dies is given to another one, as often as the scheduler's
-        `allowed-failures` says. If the scheduler is lost the generator ends, and the cases left are
-        still waiting.
+        `allowed-failures` says. If the scheduler or the last worker that fits is lost the generator
+        ends, and the cases left are still waiting.
 
         Args:
             job: what `prepare` has returned.
@@ -115,9 +120,6 @@ class Cluster:
 
         Yields:
             Each case when it has ended, with its manifest entry.
-
-        Raises:
-            UserError: if no worker fits any more.
         """
         from distributed import as_completed
 
@@ -134,15 +136,19 @@ class Cluster:
                 case = running.pop(future)
                 address, entry = self._result(future, case)
                 if entry["status"] == "unfit" and case.source.exists():
-                    self._leave_out(address, entry["message"])
+                    if address:
+                        self._leave_out(address, entry["message"])
+                    else:  # it could not even take the task
+                        self._look_at_workers(job, case)
                     tries[case] += 1
                     if tries[case] < ATTEMPTS:
                         waiting.append(case)
                         continue
                 yield case, entry | ({"status": "failed"} if entry["status"] == "unfit" else {})
-        except CancelledError as error:
-            reason = getattr(error, "reason", "cancelled")
-            logger.error(f"error: {self.scheduler}: the scheduler is gone ({reason}); the same command resumes")
+        except (CancelledError, UserError) as error:
+            found = f"the scheduler is gone ({getattr(error, 'reason', 'cancelled')})"
+            found = str(error) if isinstance(error, UserError) else found
+            logger.error(f"error: {self.scheduler}: {found}; what is done is kept, the same command resumes")
         finally:
             self.client.cancel(list(running))
 
@@ -169,18 +175,18 @@ class Cluster:
             return {}
         fit = self._workers() - self.unfit.keys()
         if not fit:
-            raise UserError(f"{self.scheduler}: no worker can be used any more; expected: one that fits")
+            raise UserError("no worker can be used any more")
         return {"workers": sorted(fit), "allow_other_workers": True}
 
     def _leave_out(self, address: str, reason: str) -> None:
         if address not in self.unfit:
             self.unfit[address] = reason
-            logger.error(f"error: worker {address or 'unknown'} is left out: {reason}")
+            logger.error(f"error: worker {address} is left out: {reason}")
 
 
 async def _look(job: Job, case: ScanInput) -> dict[str, Any]:
     """Describe a worker's model; raises `UserError` if it does not see the case."""
-    _require(case.source)
+    _require(case.source, job.settings.lungs)
     return await asyncio.to_thread(lambda: describe(job.load()))  # the worker still answers meanwhile
 
 
@@ -192,20 +198,20 @@ def _segment(job: Job, case: ScanInput) -> tuple[str, Entry]:
     with _ONE_SCAN:
         torch.set_num_threads(worker.state.nthreads)
         try:
-            _require(case.source)
-            _require(job.output / MANIFEST)
+            _require(case.source, job.settings.lungs, job.output / MANIFEST)
             job.load()
-        except UserError as error:
-            return worker.address, {"status": "unfit", "message": str(error)}
+        except Exception as error:
+            return worker.address, {"status": "unfit", "message": _reason(error)}
         return worker.address, job(case)
 
 
-def _require(path: Path) -> None:
-    if not path.exists():
-        raise UserError(f"{path}: not there; expected: the file system of the machine that gave the command")
+def _require(*paths: Path | None) -> None:
+    for path in filter(None, paths):
+        if not path.exists():
+            raise UserError(f"{path}: not there; expected: the file system of the machine that gave the command")
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{error}; expected: this package installed, or its folder on PYTHONPATH"
-    return str(error)
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -7,13 +7,14 @@ import logging
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, find_user_error
+from ..inference.metadata import metadata_path
 from ..inference.segmenter import Segmenter
 from ..settings import describe_machine
 from ..version import WEIGHTS
@@ -50,13 +51,25 @@ class Job:
     overwrite: bool = False
     expected: str = ""
 
-    def load(self) -> CaseSegmenter:
-        """Return the model; a process keeps the one that it has loaded last.
+    def build(self) -> CaseSegmenter:
+        """Load the model.
 
         Raises:
-            UserError: if weights or settings cannot be used, or the model is not the one expected.
+            UserError: if weights or settings cannot be used.
         """
-        model = _load(self.segmenter, self.settings, self.expected)
+        chosen = dict(self.segmenter)
+        return CaseSegmenter(Segmenter(**chosen | {"weights": chosen["weights"] or WEIGHTS}), self.settings)
+
+    def load(self) -> CaseSegmenter:
+        """Return the model that this process has loaded for the same job and weights, else load it.
+
+        Raises:
+            UserError: as `build` does, and if the model is not the one expected.
+        """
+        weights = Path(dict(self.segmenter)["weights"] or WEIGHTS)
+        files = [path for path in (weights, metadata_path(weights)) if path.is_file()]
+        alike = replace(self, output=Path(), overwrite=False, expected="")
+        model = _kept(alike, tuple(path.stat().st_mtime_ns for path in files))
         if self.expected and (found := identity(describe(model))) != self.expected:
             raise UserError(_difference(json.loads(found), json.loads(self.expected)))
         return model
@@ -71,10 +84,9 @@ class Job:
 
 
 @lru_cache(maxsize=1)
-def _load(arguments: tuple[tuple[str, Any], ...], settings: Settings, _expected: str) -> CaseSegmenter:
-    """Load a model; weights that were replaced since are another one, by `_expected`."""
-    chosen = dict(arguments)
-    return CaseSegmenter(Segmenter(**chosen | {"weights": chosen["weights"] or WEIGHTS}), settings)
+def _kept(job: Job, _written: tuple[int, ...]) -> CaseSegmenter:
+    """Build the model of a job; weights that were written anew are other ones."""
+    return job.build()
 
 
 def segment_case(

@@ -42,7 +42,7 @@ def started(
             agreed, description = cluster.prepare(job, cases[0])
             yield cluster.segment(agreed, cases), description
         return
-    model = job.load()
+    model = job.build()
     description = describe(model)
     if min(workers, len(cases)) > 1:
         from .processes import segment_in_processes
