@@ -35,7 +35,7 @@ MakeScan = Callable[..., tuple[Path, Path]]
 def local() -> Iterator[LocalCluster]:
     """A scheduler and two workers in this process, which speak TCP."""
     with LocalCluster(  # type: ignore[no-untyped-call]
-        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=":0"
     ) as cluster:
         yield cluster
 
@@ -140,6 +140,10 @@ def dask(folder: Path, workers: int) -> Iterator[list[subprocess.Popen[bytes]]]:
         for words in [scheduler, *[worker] * workers]
     ]
     try:
+        deadline = time.monotonic() + 300
+        while not (folder / "scheduler.json").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         yield crew
     finally:
         for process in crew:
@@ -173,7 +177,7 @@ def running(
     process = subprocess.Popen(line, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 900
     while len(list(output.glob("phantom_*"))) < least:
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
     yield process
