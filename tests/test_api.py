@@ -163,7 +163,7 @@ weights, scan, out, *unneeded = sys.argv[1:]
 segment([Path(scan)], Path(out), weights=Path(weights), device="cpu", quiet=True)
 print(*(name for name in unneeded if name in sys.modules))
 """
-UNNEEDED = ("monai", "ignite", "pandas", "highdicom", "matplotlib.pyplot", "scipy.stats", "scipy.signal")
+UNNEEDED = ("monai", "ignite", "pandas", "skimage", "highdicom", "matplotlib.pyplot", "scipy.stats", "scipy.signal")
 
 
 def test_segment_imports_no_package_that_it_does_without(
