@@ -94,9 +94,9 @@ def measure(weights: Path, data: str, size: int, rows: list[dict[str, Any]], dev
                 last = Views(predictor, views, last)
                 judged.append((backend, last))
         for case, maps, label in predict_cases(cases, [one for _, one in judged]) if wanted else ():
-            truth = (label >= 0.5).float().flatten()[None, None]
+            truth = (label >= 0.5).float().flatten(1)[None, None]
             for (backend, one), probability in zip(judged, maps, strict=True):
-                mask = (probability >= metadata["operating_point"]["threshold"]).float().flatten()[None, None]
+                mask = (probability >= metadata["operating_point"]["threshold"]).float().flatten(1)[None, None]
                 names = metadata["sha256"], case["name"], size, backend.name, backend.precision
                 rows.append(
                     dict(zip(ROW, names, strict=True))
@@ -136,9 +136,12 @@ def write(rows: pd.DataFrame, out: Path, device: torch.device) -> None:
     head = "Dice per case, mean and sd (n - 1); change against torch in float32 with the same views and size. "
     text = "\n".join([head + str(describe_machine(device)), "", *(f"| {line} |" for line in lines), ""])
     write_atomic(out / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
+    volumes = found[found["kind"] == "volume"]
+    if volumes.empty:
+        return
     figure = Figure(figsize=(7, 5), layout="constrained")
     axis = figure.subplots()
-    for name, line in found[found["kind"] == "volume"].groupby(["backend", "precision", "size"]):
+    for name, line in volumes.groupby(["backend", "precision", "size"]):
         axis.plot(line["seconds_a_scan"], line["dice"], marker="o", label="{} {} {}".format(*name))
     axis.set(
         xscale="log", xlabel="seconds of the network a scan; 1, 2 and 4 views", ylabel="mean Dice of unseen volumes"
