@@ -35,7 +35,8 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def command_line(weights: Path, *words: object) -> list[str]:
-    return [sys.executable, "-m", "scripts", "segment", "--weights", str(weights), "--device", "cpu", *map(str, words)]
+    by_name = ("--device", "cpu", "--backend", "torch", "--precision", "fp32")  # here and in subprocesses alike
+    return [sys.executable, "-m", "scripts", "segment", "--weights", str(weights), *by_name, *map(str, words)]
 
 
 @dataclass

@@ -28,6 +28,8 @@ from scripts.pipeline.job import Job
 from tests.bundle_runner import ROOT, environment, run_command
 from tests.equal_results import written
 
+FLOAT32 = ("--device", "cpu", "--backend", "torch", "--precision", "fp32")
+"""By name, because the tests of this process have another default than its subprocesses."""
 MakeScan = Callable[..., tuple[Path, Path]]
 
 
@@ -56,7 +58,7 @@ def job_of(weights: Path, output: Path, kind: type[Job] = Job) -> Job:
 def test_a_cluster_writes_what_one_process_writes(
     local: LocalCluster, scans: Path, weights: Path, tmp_path: Path
 ) -> None:
-    words = ("segment", scans, "--intensity", "hu", "--weights", weights, "--device", "cpu")
+    words = ("segment", scans, "--intensity", "hu", "--weights", weights, *FLOAT32)
     one = run_command(*words, tmp_path / "one", ok=False)
     done = run_command(*words, tmp_path / "cluster", "--scheduler", local.scheduler_address, ok=False)
     assert one.returncode == done.returncode == 3, done.stderr
@@ -172,7 +174,7 @@ def running(
     phantoms: Path, weights: Path, output: Path, scheduler: Path, least: int
 ) -> Iterator[subprocess.Popen[str]]:
     """Starts the command on a cluster and waits until some scans are done."""
-    words = [phantoms, output, "--weights", weights, "--device", "cpu", "--scheduler", scheduler]
+    words = [phantoms, output, "--weights", weights, *FLOAT32, "--scheduler", scheduler]
     line = [sys.executable, "-m", "scripts", "segment", *map(str, words)]
     process = subprocess.Popen(line, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 900
@@ -188,7 +190,7 @@ def test_a_killed_worker_costs_its_scan_and_a_killed_scheduler_what_was_not_done
     phantoms: Path, weights: Path, tmp_path: Path
 ) -> None:
     alone, out, lost = (tmp_path / name for name in ("alone", "out", "lost"))
-    run_command("segment", phantoms, alone, "--weights", weights, "--device", "cpu")
+    run_command("segment", phantoms, alone, "--weights", weights, *FLOAT32)
     expected = written(alone)
 
     with dask(tmp_path / "first", 3) as (scheduler, *workers):
@@ -222,6 +224,6 @@ def test_a_killed_worker_costs_its_scan_and_a_killed_scheduler_what_was_not_done
         assert process.wait(300) == 130
         manifest = json.loads((lost / "manifest.json").read_text())
         assert "waiting" in {entry["status"] for entry in manifest["cases"]}
-    resumed = run_command("segment", phantoms, lost, "--weights", weights, "--device", "cpu")
+    resumed = run_command("segment", phantoms, lost, "--weights", weights, *FLOAT32)
     assert resumed.stdout.count("found done") >= before + 1
     assert {**written(lost), "manifest.json": 0} == {**expected, "manifest.json": 0}

@@ -23,11 +23,13 @@ from scripts.pipeline.processes import segment_in_processes
 from tests.bundle_runner import ROOT, environment, run_command
 from tests.equal_results import written
 
+FLOAT32 = ("--device", "cpu", "--backend", "torch", "--precision", "fp32")
+"""By name, because the tests of this process have another default than its subprocesses."""
 MakeScan = Callable[..., tuple[Path, Path]]
 
 
 def command_line(*words: object) -> list[str]:
-    return [sys.executable, "-m", "scripts", "segment", "--device", "cpu", "--quiet", *map(str, words)]
+    return [sys.executable, "-m", "scripts", "segment", *FLOAT32, "--quiet", *map(str, words)]
 
 
 def start(*words: object) -> subprocess.Popen[str]:
@@ -55,7 +57,7 @@ def test_several_processes_write_what_one_writes(
     make_scan("b", 2)
     (scans / "c.nii.gz").write_bytes(b"no scan")
     write_series(scans / "d")
-    words = ("segment", scans, "--intensity", "hu", "--weights", weights, "--device", "cpu")
+    words = ("segment", scans, "--intensity", "hu", "--weights", weights, *FLOAT32)
     one = run_command(*words, tmp_path / "one", ok=False)
     several = run_command(*words, tmp_path / "several", "--workers", 3, ok=False)
     assert one.returncode == several.returncode == 3
@@ -116,7 +118,7 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(make_scan: MakeScan, w
     found = statuses(out)
     assert {status for status in found.values()} == {"done", "waiting"}
     assert {name for name, status in found.items() if status == "done"} <= done
-    assert run_command("segment", *words[:-1], 1, "--device", "cpu").stdout.count("found done") == len(done)
+    assert run_command("segment", *words[:-1], 1, *FLOAT32).stdout.count("found done") == len(done)
 
 
 def test_two_runs_into_one_folder_lose_and_refuse_nothing(make_scan: MakeScan, weights: Path, tmp_path: Path) -> None:
@@ -130,8 +132,8 @@ def test_two_runs_into_one_folder_lose_and_refuse_nothing(make_scan: MakeScan, w
         errors = run.communicate(timeout=240)[1]
         assert run.returncode == 0, errors
     assert set(statuses(out).values()) <= {"done", "found done"}
-    assert run_command("segment", *words, "--device", "cpu").stdout.count("found done") == 4
-    run_command("segment", scans, tmp_path / "alone", *words[2:], "--device", "cpu")
+    assert run_command("segment", *words, *FLOAT32).stdout.count("found done") == 4
+    run_command("segment", scans, tmp_path / "alone", *words[2:], *FLOAT32)
     alone, both = written(tmp_path / "alone"), written(out)
     assert both.pop("manifest.json") is not None
     assert both == {name: content for name, content in alone.items() if name != "manifest.json"}
