@@ -42,15 +42,20 @@ class Step:
         self.network.train()
         self.infer = NetworkInferer(self.amp)
         self.optimizer = torch.optim.Adam(self.network.parameters(), fused=True)
-        with FlopCounterMode(display=False) as counter:
-            self()
-        self.gflop = counter.get_total_flops() / 1e9
+        self.gflop = count_gflop(self)
 
     def __call__(self) -> None:
         """Take one step."""
         self.optimizer.zero_grad()
         self.loss(self.infer(self.image, self.network)).backward()
         self.optimizer.step()
+
+
+def count_gflop(work: Callable[[], object]) -> float:
+    """Return the operations of convolutions and matrix products in a call, in 10^9."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 1e9
 
 
 def training_steps(width: int, size: int, batch: int, device: torch.device, amp: str = "auto") -> dict[str, Step]:

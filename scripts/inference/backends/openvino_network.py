@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -101,7 +102,7 @@ class OpenVinoNetwork(nn.Module):
         weights = hashlib.sha256()
         for name, value in self.network.state_dict().items():
             weights.update(name.encode())
-            weights.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+            weights.update(value.contiguous().flatten().view(torch.uint8).cpu().numpy())
         processor = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
         parts = [bundle_version(), import_openvino().get_version(), processor, self.spec, self.precision, self.layer]
         text = json.dumps([weights.hexdigest(), shape, *parts], sort_keys=True, default=str)
@@ -140,10 +141,10 @@ class _Model:
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Map at most a batch of images to the outputs."""
-        padded = torch.zeros(self._shape)
-        padded[: len(images)] = images.detach().cpu()
+        padded = np.zeros(self._shape, np.float32)
+        padded[: len(images)] = images.detach().cpu().numpy()
         with self._lock:
-            self._request.infer({0: padded.numpy()}, share_inputs=True)
+            self._request.infer({0: padded}, share_inputs=True)
             outputs = [torch.from_numpy(one.data[: len(images)].copy()) for one in self._request.output_tensors]
         return outputs
 

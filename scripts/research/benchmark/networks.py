@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ...errors import UserError
 from ...files import CACHE
@@ -24,7 +23,7 @@ from ...inference.tta import view_count
 from ...networks.registry import create_network
 from ...precision import mixed_precision
 from ...version import WEIGHTS
-from ..step_speed import training_steps
+from ..step_speed import count_gflop, training_steps
 from .peers import SCAN_SHAPE, Peer, list_peers
 from .timing import Plan, Row, in_turns
 
@@ -138,8 +137,9 @@ def _peer(peer: Peer, device: torch.device) -> Timed:
 
 def _facts(name: str, network: nn.Module, shape: tuple[int, ...], per_scan: int) -> Row:
     """Return what a row says of a network: size, input, and the operations on one image."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        copy.deepcopy(network).eval().to("meta")(torch.zeros(1, *shape[1:], device="meta"))
+    on_paper, image = copy.deepcopy(network).eval().to("meta"), torch.zeros(1, *shape[1:], device="meta")
+    with torch.inference_mode():
+        gflop = count_gflop(lambda: on_paper(image))
     return {
         "network": name,
         "input": f"{shape[0]} of {' x '.join(map(str, shape[2:]))}",
@@ -147,5 +147,5 @@ def _facts(name: str, network: nn.Module, shape: tuple[int, ...], per_scan: int)
         "units": shape[0],
         "units_per_scan": per_scan,
         "parameters": sum(one.numel() for one in network.parameters()),
-        "gflop": counter.get_total_flops() / 1e9,
+        "gflop": gflop,
     }

@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 Row = dict[str, Any]
@@ -45,6 +44,8 @@ def in_turns(rows: Sequence[Row], calls: Sequence[Callable[[], object]], plan: P
     A call is repeated for 0.2 seconds, after one that warms up. On CUDA a row also gets "gpu_gb",
     the memory that a call takes on top of all networks.
     """
+    from torch.utils.benchmark import Timer  # importing it changes sys.path
+
     threads, cuda = torch.get_num_threads(), plan.device.type == "cuda"
     with tqdm(total=plan.rounds * len(rows), leave=False) as bar:
         for _ in range(plan.rounds):
