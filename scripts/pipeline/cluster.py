@@ -8,6 +8,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -67,7 +68,8 @@ class Cluster:
 
     def close(self) -> None:
         """End the connection; the cluster goes on."""
-        self.client.close(timeout=CONNECT_S)
+        with suppress(Exception):  # a scheduler that is gone
+            self.client.close(timeout=CONNECT_S)
 
     def prepare(self, job: Job, case: ScanInput) -> tuple[Job, dict[str, Any]]:
         """Load the model in all workers, and leave out those that do not fit; wait for the first.
@@ -145,12 +147,13 @@ class Cluster:
                         waiting.append(case)
                         continue
                 yield case, entry | ({"status": "failed"} if entry["status"] == "unfit" else {})
-        except (CancelledError, UserError) as error:
+        except (CancelledError, UserError, OSError) as error:
             found = f"the scheduler is gone ({getattr(error, 'reason', 'cancelled')})"
             found = str(error) if isinstance(error, UserError) else found
             logger.error(f"error: {self.scheduler}: {found}; what is done is kept, the same command resumes")
         finally:
-            self.client.cancel(list(running))
+            with suppress(Exception):  # a scheduler that is gone
+                self.client.cancel(list(running))
 
     def _result(self, future: Any, case: ScanInput) -> tuple[str, Entry]:
         """Return a worker's address and the entry of its case; also where the worker has died."""
