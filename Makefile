@@ -31,7 +31,7 @@ WEIGHTS ?= $(firstword $(wildcard models/model.pt) $(DEMO)/model/model.pt)
 .PHONY: install demo test lint types pytest coverage monailabel clean
 
 # torch goes first and alone: what comes after finds it and does not bring another build.
-$(VENV)/ready: requirements.txt requirements-core.txt requirements-train.txt requirements-dicom.txt constraints.txt
+$(VENV)/ready: requirements.txt requirements-core.txt requirements-train.txt requirements-dicom.txt requirements-openvino.txt constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python is too old; expected: 3.11 or newer (make PYTHON=...)')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_FROM) torch
@@ -72,7 +72,7 @@ $(DEMO)/model/model.pt:
 monailabel: $(LABEL_VENV)/ready $(WEIGHTS)
 	$(LABEL_BIN)/python -m scripts monai_label assemble "$(WEIGHTS)"
 
-$(LABEL_VENV)/ready: requirements-core.txt requirements-train.txt requirements-monailabel.txt constraints-monailabel.txt
+$(LABEL_VENV)/ready: requirements-core.txt requirements-train.txt requirements-openvino.txt requirements-monailabel.txt constraints-monailabel.txt
 	$(LABEL_PYTHON) -m venv $(LABEL_VENV)
 	$(LABEL_INSTALL) $(TORCH_FROM) torch
 	$(LABEL_INSTALL) $(TORCH_FROM) --no-deps torchvision

@@ -153,7 +153,7 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **
     scan = Scan("case_1", Path("scans of erika/case_1.nii.gz"), "nifti", values, affine, voxel_size_known=known)
     for name, value in scan_changes.items():
         setattr(scan, name, value)
-    given = SimpleNamespace(slab=lambda z: codes, **SLABS) if lungs else None
+    given = SimpleNamespace(slab=lambda z: codes, areas=lambda: np.full((6, 2), 60), **SLABS) if lungs else None
     spacing = scan.spacing if known else None
     measures = measure_infection(lambda z: values[:, :, z].astype(np.float32), mask, spacing, given)
     metadata = {**METADATA, "data": {**METADATA["data"], "synthetic": synthetic}}
