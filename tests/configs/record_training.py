@@ -31,6 +31,7 @@ def record(dataset: str, folder: str, *overlays: str) -> None:
         batch_size=4,
         max_epochs=1,
         val_interval=5,
+        amp=False,
         **{"network_def#base_width": 4},
     )
     flow.initialize()

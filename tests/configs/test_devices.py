@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
-from scripts.inference import inferer
+from scripts import precision
+from scripts.inference.backends import choice
 from scripts.networks.resunet.resunet import ResUNet
 from scripts.research.workflows import run_workflow
 from tests.bundle_runner import NARROW
@@ -56,7 +57,7 @@ def assert_same_masks(found: list[np.ndarray], expected: list[np.ndarray]) -> No
 
 def test_training(device: str, make_dataset: MakeDataset, tmp_path: Path) -> None:
     dataset = make_dataset()
-    settings = {"augment": True, "weight_average": 0.2, "network_def#dropout": 0.0}
+    settings = {"augment": True, "weight_average": 0.2, "network_def#dropout": 0.0, "amp": False}
     expected = trained("cpu", tmp_path / "cpu", dataset, **settings)
     found = trained(device, tmp_path / "run", dataset, **settings)
     pd.testing.assert_frame_equal(found, expected, rtol=1e-2, atol=1e-3)
@@ -105,7 +106,8 @@ def test_mixed_precision_of_inference_on_a_cpu_is_bfloat16(
     able: bool, make_dataset: MakeDataset, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In `run inference` and in `run evaluation`; a CPU that would emulate it stays at float32."""
-    monkeypatch.setattr(inferer, "computes_in_bfloat16", lambda: able)
+    monkeypatch.setattr(choice, "mixed_precision", precision.mixed_precision)  # as it is outside of the tests
+    monkeypatch.setattr(precision, "_capabilities", lambda: {"architecture": "x86_64", "avx512_bf16": able})
     seen, forward = set(), ResUNet.forward
 
     def watched(self: ResUNet, image: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,10 @@ def in_turns(rows: Sequence[Row], calls: Sequence[Callable[[], object]], plan: P
     A call is repeated for 0.2 seconds, after one that warms up. On CUDA a row also gets "gpu_gb",
     the memory that a call takes on top of all networks.
     """
-    from torch.utils.benchmark import Timer  # importing it changes sys.path
+    from torch.utils.benchmark import Timer, timer  # importing it changes sys.path
 
     threads, cuda = torch.get_num_threads(), plan.device.type == "cuda"
+    clock = timer if cuda else time.perf_counter
     with tqdm(total=plan.rounds * len(rows), leave=False) as bar:
         for _ in range(plan.rounds):
             for row, call in zip(rows, calls, strict=True):
@@ -54,8 +56,9 @@ def in_turns(rows: Sequence[Row], calls: Sequence[Callable[[], object]], plan: P
                 if cuda:
                     torch.cuda.reset_peak_memory_stats(plan.device)
                 before = torch.cuda.memory_allocated(plan.device) if cuda else 0
-                timer = Timer("call()", globals={"call": call}, num_threads=threads)  # torch's default is one thread
-                row.setdefault("seconds", []).append(timer.blocked_autorange().median)
+                # torch's default is one thread, and to wait for an accelerator wherever the work is done
+                timed = Timer("call()", globals={"call": call}, num_threads=threads, timer=clock)
+                row.setdefault("seconds", []).append(timed.blocked_autorange().median)
                 if cuda:
                     row["gpu_gb"] = (torch.cuda.max_memory_allocated(plan.device) - before) / 1e9
                 bar.update()
