@@ -56,7 +56,7 @@ def in_turns(rows: Sequence[Row], calls: Sequence[Callable[[], object]], plan: P
                 if cuda:
                     torch.cuda.reset_peak_memory_stats(plan.device)
                 before = torch.cuda.memory_allocated(plan.device) if cuda else 0
-                # torch's default is one thread, and to wait for an accelerator wherever work is done
+                # torch's default: one thread, and to wait for an accelerator wherever work is done
                 timed = Timer("call()", globals={"call": call}, num_threads=threads, timer=clock)
                 row.setdefault("seconds", []).append(timed.blocked_autorange().median)
                 if cuda:
