@@ -17,6 +17,7 @@ import requests
 import SimpleITK as sitk  # noqa: N813
 
 from scripts.monai_label import checkpoints
+from tests.monai_label.conftest import AS_TESTED
 
 Server = Any  # tests/monai_label/conftest.py
 
@@ -206,7 +207,7 @@ def test_a_volume_of_ones_own_is_sent_as_a_session(server: Server, tmp_path: Pat
     answer = requests.post(
         f"{server.url}/infer/{server.model}",
         params={"session_id": sent["session_id"], "output": "image"},
-        data={"params": "{}"},
+        data={"params": json.dumps(AS_TESTED)},
         timeout=600,
     )
     assert answer.status_code == 200, answer.text

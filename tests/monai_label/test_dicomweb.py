@@ -18,6 +18,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from scripts.commands.segment import segment
 from scripts.inference.metadata import read_metadata
 from scripts.monai_label.deployment import NAME
+from tests.monai_label.conftest import AS_TESTED
 from tests.monai_label.dicomweb_server import DicomWeb, copied
 
 Server = Any  # tests/monai_label/conftest.py
@@ -107,7 +108,7 @@ def expected(remote: Server, dicomweb: DicomWeb, tmp_path: Path) -> nib.Nifti1Im
 
 
 def dicom_seg(server: Server, number: int, **params: object) -> requests.Response:
-    """The documented call, word for word, unless parameters are given."""
+    """The documented call, with parameters."""
     query = {"image": IMAGES[number], "output": "dicom_seg"}
     files = {"params": (None, json.dumps(params))}
     return requests.post(f"{server.url}/infer/{MODEL}", params=query, files=files, timeout=600)
@@ -143,7 +144,7 @@ def test_the_documented_call_gives_dicom_seg_of_the_same_voxels(
 ) -> None:
     line = "/infer/$MODEL?image=UID&output=dicom_seg"
     assert line in (ROOT / "docs/monai_label.md").read_text()
-    answer = dicom_seg(remote, 1)
+    answer = dicom_seg(remote, 1, **AS_TESTED)
     assert answer.status_code == 200, answer.text
     seg, series = dcmread(BytesIO(answer.content)), dicomweb.select(SeriesInstanceUID=IMAGES[1])
     assert seg.Modality == "SEG"
