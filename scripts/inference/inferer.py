@@ -38,7 +38,6 @@ class NetworkInferer:
     """
 
     def __init__(self, amp: bool | str = False, views: int = 1) -> None:
-        super().__init__()
         mixed_precision(amp, "cpu")  # refuses another setting
         self.amp, self.views = amp, views
 
