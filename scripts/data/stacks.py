@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -134,7 +135,7 @@ def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp
     if case.get("slices") is None:
         return np.arange(depth)
     stored = np.asarray(case["slices"], dtype=np.intp)
-    direction = nib.aff2axcodes(np.asarray(image.meta["original_affine"]))[2]
+    direction = nib.aff2axcodes(convert_to_numpy(image.meta["original_affine"]))[2]
     if direction not in "SI" or stored.min() < 0 or stored.max() >= depth:
         raise UserError(
             f"{case[IMAGE]}: slices {stored.min()} to {stored.max()} of {depth} along an axis that points to "
