@@ -102,17 +102,16 @@ def _count(slices: Callable[[int], NDArray[Any]] | None, mask: NDArray[Any], lun
     counts = _Counts(np.zeros((depth, 3), np.int64), np.zeros((depth, 3), np.int64))
     if lungs is not None:
         counts.lung[:, [RIGHT, LEFT]] = lungs.areas()
-    for z in (z for z in range(depth) if mask[:, :, z].any()):
+    for z in (z for z in range(depth) if (mask[:, :, z] > 0).any()):
         infected = np.ascontiguousarray(mask[:, :, z] > 0)
         sides = None if lungs is None else lungs.slab(z)
         if sides is None:
             counts.infected[z, 0] = np.count_nonzero(infected)
         else:
             counts.infected[z] = np.bincount(sides[infected], minlength=3)
-        if counts.infected[z].any():
-            counts.finder.add(z, infected, sides)
-            if slices is not None:
-                counts.histogram.add(slices(z)[infected])
+        counts.finder.add(z, infected, sides)
+        if slices is not None:
+            counts.histogram.add(slices(z)[infected])
     return counts
 
 
