@@ -67,16 +67,20 @@ class Lungs:
 
     def areas(self) -> NDArray[np.int64]:
         """Count the full-resolution voxels of each axial slice in right and left lung, (Z, 2)."""
+        return np.stack([self._areas(code) for code in (RIGHT, LEFT)], axis=1)
+
+    def _areas(self, code: int) -> NDArray[np.int64]:
+        """Count the full-resolution voxels of each axial slice in one lung, (Z,)."""
         x, y, z = (
             np.diff(np.append(np.arange(0, length, step), length))
             for length, step in zip(self.shape, self.steps, strict=True)
         )
-        blocks = [[x @ (self.mask[:, :, k] == code) @ y for code in (RIGHT, LEFT)] for k in range(len(z))]
-        return np.array(blocks, np.int64).repeat(z, axis=0)
+        blocks = [x @ (self.mask[:, :, k] == code) @ y for k in range(len(z))]
+        return np.array(blocks, np.int64).repeat(z)
 
     def _ml(self, code: int) -> float:
         """Return the volume of one lung in ml."""
-        return float(self.areas()[:, code - RIGHT].sum() * np.prod(self.spacing)) / 1000
+        return float(self._areas(code).sum() * np.prod(self.spacing)) / 1000
 
     @classmethod
     def from_mask(cls, mask: NDArray[Any], spacing: Spacing, spacing_known: bool = True) -> Lungs:
