@@ -231,6 +231,16 @@ def test_other_weights_are_another_model(network: torch.nn.Module, cache: Path) 
 
 
 @with_openvino
+def test_settings_that_take_turns_are_loaded_once_each(network: torch.nn.Module, cache: Path) -> None:
+    images, load = torch.rand(1, 1, 32, 32), OpenVinoNetwork._load
+    plain, deep = OpenVinoNetwork(network, {}), OpenVinoNetwork(network, {}, layer=LAYER)
+    with mock.patch.object(OpenVinoNetwork, "_load", autospec=True, side_effect=load) as loaded:
+        for apply in (plain, deep, plain, deep):
+            apply(images)
+    assert loaded.call_count == 2
+
+
+@with_openvino
 @pytest.mark.parametrize("setting", ["off", "a file"])
 def test_without_a_cache_the_network_is_converted_each_time(
     setting: str, network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 BATCH = 8
 """Images in a call: shapes are static, which halves the time, and the last batch is padded."""
 
-_COMPILED: WeakKeyDictionary[nn.Module, dict[Any, _Model]] = WeakKeyDictionary()
-"""What was compiled of each network that lives."""
+_COMPILED: WeakKeyDictionary[nn.Module, tuple[Any, dict[Any, _Model]]] = WeakKeyDictionary()
+"""The weights of each network that lives, and what was compiled of it with these."""
 _COMPILING, _IMPORTING = threading.Lock(), threading.Lock()
 
 
@@ -69,12 +69,14 @@ class OpenVinoNetwork(nn.Module):
             UserError: if OpenVINO cannot take the network.
         """
         shape = (BATCH, *image_shape)
-        state = self.network.state_dict().values()
-        key = self.precision, self.layer, shape, tuple((value.data_ptr(), value._version) for value in state)
+        weights = tuple((value.data_ptr(), value._version) for value in self.network.state_dict().values())
+        key = self.precision, self.layer, shape
         with _COMPILING:  # requests at the same time: one compiles
-            models = _COMPILED.setdefault(self.network, {})
+            known, models = _COMPILED.get(self.network, (None, {}))
+            if known != weights:  # models of former weights go
+                models = {}
+                _COMPILED[self.network] = weights, models
             if key not in models:
-                models.clear()  # those of former weights
                 models[key] = _Model(self._load(shape), shape)
             return models[key]
 
