@@ -1,8 +1,7 @@
 """Choose what applies a network: backend and precision, by wish, hardware and installed packages.
 
-`auto` is the fastest that keeps the mean Dice of unseen cases within 0.002 of torch in float32
-(docs/speed.md): bfloat16 where the processor computes in it, OpenVINO on a CPU where it is
-installed.
+`auto` is the fastest: bfloat16 where the processor computes in it, OpenVINO on a CPU where it is
+installed. `docs/measure_backends.py` measures how much Dice of unseen cases differs.
 """
 
 from __future__ import annotations
