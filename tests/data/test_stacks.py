@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
 from scripts.data import slice_cache
 from scripts.data.datalist import select_cases
 from scripts.data.slice_cache import cache_folder, cache_key
-from scripts.data.stacks import load_stacks
+from scripts.data.stacks import chosen_slices, load_stacks
 from scripts.errors import UserError
 from scripts.files import CACHE
 from tests.chains import network_grid
@@ -100,3 +101,11 @@ def test_a_key_follows_the_files_behind_a_header_and_the_code(tmp_path: Path, mo
     assert len(keys) == 3
     assert all(re.fullmatch("[0-9a-f]{32}", str(key)) for key in keys)
     assert cache_key(case, ["image"], [object()]) is None
+
+
+def test_slices_are_chosen_by_an_affine_on_any_device(device: str) -> None:
+    affine = torch.eye(4, device=device)
+    image = MetaTensor(torch.zeros(1, 2, 2, 5), meta={"original_affine": affine})
+    assert chosen_slices({"image": "scan", "slices": [3, 1]}, image).tolist() == [1, 3]
+    affine[2, 2] = -1
+    assert chosen_slices({"image": "scan", "slices": [4, 1]}, image).tolist() == [0, 3]
