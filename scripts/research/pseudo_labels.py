@@ -61,8 +61,10 @@ def _write(levels: NDArray[np.uint8], image: str, path: Path) -> None:
     if is_picture(image):
         Image.fromarray(np.ascontiguousarray(levels[..., 0].T)).save(path)
         return
+    affine = read_grid(Path(image)).affine
+    assert affine is not None  # only pictures have none
     x, y, z = levels.shape
-    header = header_from_affine(np.asarray(read_grid(Path(image)).affine), (x, y, z))
+    header = header_from_affine(affine, (x, y, z))
     write_bytes(header, lambda k: levels[..., k], path, "probability of infection times 255")
 
 

@@ -97,7 +97,7 @@ def check_label(label: str, scan: str, name: str) -> str:
         raise HTTPException(400, f"{name}: {ending}; expected: {' or '.join(known)}")
     try:
         check_belongs(_grid(file, name), _grid(image, image.name))
-        if np.any(np.asarray(read_label(file)) > CODE_TOLERANCE):
+        if np.any(read_label(file) > CODE_TOLERANCE):
             return ""
     except UserError as error:
         raise HTTPException(400, str(error).replace(str(file), name, 1)) from None
