@@ -26,6 +26,11 @@ def variant_name(variant: dict[str, Any]) -> str:
     return "-".join(f"{key}={value}" for key, value in variant.items()) or "paper"
 
 
+def image(*shape: int, seed: int = 5, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Random numbers, the same for the same seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
 def slopes(model: nn.Module, x: Tensor, weight: Tensor, step: float) -> tuple[float, float]:
     """Slope of the weighted output along a random direction of all parameters.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scripts.networks.cares_unet import CARAFE, CAResUNet
 from scripts.networks.registry import create_network
-from tests.networks.shared import reload, slopes
+from tests.networks.shared import image, reload, slopes
 
 
 def meta_network(**arguments: Any) -> CAResUNet:
@@ -32,10 +32,6 @@ def network(seed: int = 0, base_width: int = 4, **arguments: Any) -> CAResUNet:
     with torch.no_grad():
         model(image(2, model.first[0].conv.in_channels, 32, 32, seed=seed))
     return model
-
-
-def image(*shape: int, seed: int = 5, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 # --------------------------------------------------------------------------------------------- size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import nn
 from scripts.networks.fv_paspp.blocks3d import FeatureVariation, ProgressiveASPP
 from scripts.networks.fv_paspp.unet3d import FvPasppUNet3d
 from scripts.networks.registry import create_network
+from tests.networks.shared import reload
 
 PLAIN: dict[str, Any] = {"variation": "none", "paspp": False, "heads": False}
 VARIANTS: list[dict[str, Any]] = [
@@ -136,10 +136,8 @@ def test_dropout_acts_in_training_only() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_saved_weights_and_torchscript_predict_the_same(variant: dict[str, Any]) -> None:
     first, second = network(**variant), network(seed=1, **variant)
-    x, file = volume(2, variant.get("in_channels", 1), 32, 48, 3), io.BytesIO()
-    torch.save(first.state_dict(), file)
-    file.seek(0)
-    second.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    x = volume(2, variant.get("in_channels", 1), 32, 48, 3)
+    reload(first, second)
     scripted = torch.jit.script(second)
     with torch.no_grad():
         for mode in (False, True):

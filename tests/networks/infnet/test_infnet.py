@@ -3,7 +3,6 @@ and what a network of the bundle promises."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import nn
 from scripts.losses.structure import InfNetLoss
 from scripts.networks.infnet.infnet import ConvNorm, InfNet, ReceptiveFieldBlock
 from scripts.networks.registry import create_network
+from tests.networks.shared import image, reload
 
 Upsample = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 State = dict[str, torch.Tensor]
@@ -37,10 +37,6 @@ def network(seed: int = 0, base_width: int = 8, **arguments: Any) -> InfNet:
                 nn.init.uniform_(value, 0.25, 1)
             nn.init.uniform_(module.running_var, 1, 2)
     return model
-
-
-def image(*shape: int, seed: int = 5, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def count(*modules: nn.Module) -> int:
@@ -245,10 +241,7 @@ def test_dropout_acts_in_training_and_on_the_main_map_only() -> None:
 
 def test_saved_weights_predict_the_same_with_and_without_heads() -> None:
     first, second, x = network(), network(seed=1, deep_supervision=False), image(2, 1, 32, 64)
-    file = io.BytesIO()
-    torch.save(first.state_dict(), file)
-    file.seek(0)
-    second.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    reload(first, second)
     assert torch.equal(first.eval()(x), second.eval()(x))
     with torch.no_grad():
         torch.testing.assert_close(second.train()(x), first.train()(x)[:, :1], rtol=1e-12, atol=1e-12)

@@ -14,6 +14,7 @@ from torch import nn
 
 from scripts.networks.infnet.mc_unet import MultiClassUNet
 from scripts.networks.registry import create_network
+from tests.networks.shared import image
 
 
 def meta_network(**arguments: Any) -> MultiClassUNet:
@@ -30,10 +31,6 @@ def network(seed: int = 0, base_width: int = 4, **arguments: Any) -> MultiClassU
             for value in (module.weight, module.bias, module.running_mean):
                 nn.init.uniform_(value, 0.25, 1)
     return model
-
-
-def image(*shape: int, seed: int = 5, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def test_parameters_are_the_published_ones() -> None:

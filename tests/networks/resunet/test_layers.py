@@ -18,7 +18,7 @@ from torch import nn
 
 from scripts.networks.resunet.resunet import ResUNet
 from scripts.networks.resunet.supervision import SupervisionHeads
-from tests.networks.shared import FUSIONS, variant_name
+from tests.networks.shared import FUSIONS, image, variant_name
 
 NO_HEADS: dict[str, Any] = {"edge_stages": (), "mask_stages": ()}
 
@@ -41,10 +41,6 @@ def network(seed: int = 0, base_width: int = 8, **arguments: Any) -> ResUNet:
                 module.running_mean.normal_(0, 0.2)
                 module.running_var.uniform_(0.5, 1.5)
     return model
-
-
-def image(*shape: int, seed: int = 5, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def frozen_statistics(model: ResUNet) -> ResUNet:

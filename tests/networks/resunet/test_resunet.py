@@ -15,7 +15,7 @@ from scripts.networks.blocks import UPSAMPLINGS
 from scripts.networks.resunet.fusion import AttentionFusion
 from scripts.networks.resunet.resunet import ResUNet
 from scripts.version import BUNDLE
-from tests.networks.shared import FUSIONS, reload, slopes, variant_name
+from tests.networks.shared import FUSIONS, image, reload, slopes, variant_name
 
 VARIANTS: list[dict[str, Any]] = [
     *FUSIONS,
@@ -39,10 +39,6 @@ def network(seed: int = 0, base_width: int = 8, **arguments: Any) -> ResUNet:
     with torch.no_grad():
         model(image(2, 1, 32, 32, seed=seed))
     return model
-
-
-def image(*shape: int, seed: int = 5, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 # ------------------------------------------------------------------------------------ output
