@@ -91,14 +91,15 @@ class Segmenter:
         self.backend = choose_backend(backend, precision, self.device)
         network, self.metadata = trained_network(weights, self.device)
         require_slices(self.metadata, weights)
-        self.ood = OODScore.from_metadata(self.metadata)
-        layer = self.ood.layer if self.ood else None
-        self.predictor = Predictor(network, self.metadata, self.device, test_time_flips, self.backend, layer)
         point = self.metadata["operating_point"]
         chosen = point["threshold"] if threshold is None else threshold
         smallest = point["smallest_lesion_mm3"] if smallest_lesion_mm3 is None else smallest_lesion_mm3
         self.threshold = number("threshold", chosen, "a probability between 0 and 1", lambda value: 0 < value < 1)
         self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
+        self.ood = OODScore.from_metadata(self.metadata)
+        layer = self.ood.layer if self.ood else None
+        # last of what may be refused: OpenVINO compiles here
+        self.predictor = Predictor(network, self.metadata, self.device, test_time_flips, self.backend, layer)
         self.views = self.predictor.inferer.views
         self.least_slice_share = float(point["least_slice_share"])
         self._means = self.predictor.inferer.features

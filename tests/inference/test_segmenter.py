@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +16,7 @@ from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError
 from scripts.inference.building import preprocessing_from_metadata, trained_network
 from scripts.inference.hounsfield import HounsfieldSlices
+from scripts.inference.inferer import ScanInferer
 from scripts.inference.metadata import read_metadata, write_checkpoint, write_metadata
 from scripts.inference.ood import OODScore, deepest_layer
 from scripts.inference.predictor import Predictor, slices_in_view
@@ -205,7 +207,9 @@ def test_rounded_values_share_the_memory_where_they_can(make_scan: MakeScan) -> 
 
 @pytest.mark.parametrize(("setting", "value"), [("threshold", 1.2), ("smallest_lesion_mm3", -1), ("threshold", "x")])
 def test_settings_that_make_no_sense_are_refused(setting: str, value: object, weights: Path) -> None:
-    with pytest.raises(UserError, match=f"{setting} is .*expected"):
+    """Before OpenVINO would compile the network."""
+    compiling = mock.patch.object(ScanInferer, "prepare", side_effect=AssertionError)
+    with compiling, pytest.raises(UserError, match=f"{setting} is .*expected"):
         Segmenter(weights, **{setting: value})
 
 
