@@ -2,7 +2,10 @@
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -90,6 +93,16 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if on_gpu else str(device),
         "threads": torch.get_num_threads(),
     }
+
+
+@cache
+def package_versions(names: tuple[str, ...]) -> Mapping[str, str]:
+    """Return the versions of those packages that are installed; looked up once in a process."""
+    found = {}
+    for name in names:
+        with suppress(PackageNotFoundError):  # those of an extra
+            found[name] = version(name)
+    return found
 
 
 def usable_device(name: str | None) -> torch.device:

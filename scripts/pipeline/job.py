@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, find_user_error
 from ..inference.metadata import metadata_path
 from ..inference.segmenter import Segmenter
-from ..settings import describe_machine
+from ..settings import describe_machine, package_versions
 from ..version import WEIGHTS
 from .case import CaseSegmenter, Settings
 from .inputs import ScanInput
@@ -146,17 +145,9 @@ def describe(model: CaseSegmenter) -> dict[str, Any]:
         "settings": {
             key: str(value) if isinstance(value, Path) else value for key, value in asdict(model.settings).items()
         },
-        "packages": {"python": platform.python_version(), **_versions()},
+        "packages": {"python": platform.python_version(), **package_versions(PACKAGES)},
         "machine": describe_machine(model.segmenter.device),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):  # those of an extra
-            found[name] = version(name)
-    return found
 
 
 def identity(description: Mapping[str, Any]) -> str:

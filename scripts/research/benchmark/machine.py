@@ -6,17 +6,16 @@ import platform
 import re
 import shutil
 import subprocess
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...settings import describe_machine
+from ...settings import describe_machine, package_versions
 from ...version import BUNDLE, bundle_version
 
 FLAGS = re.compile(r"avx2|avx512f|avx512_(?:bf16|fp16|vnni)|avx_vnni|amx_\w+|asimd|sve2?|bf16|i8mm")
-PACKAGES = ("torch", "openvino", "monai", "numpy")
+PACKAGES = ("monai", "numpy", "openvino", "torch")
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "processor": name[1] if name else platform.processor() or platform.machine(),
         "cores": len(re.findall(r"^processor\s*:", text, re.MULTILINE)) or None,
         "flags": sorted(filter(FLAGS.fullmatch, flags[1].split())) if flags else [],
-        "packages": dict(sorted((one.name, one.version) for one in distributions() if one.name in PACKAGES)),
+        "packages": package_versions(PACKAGES),
         "bundle": bundle_version(),
         "commit": subprocess.run([git, *words], capture_output=True, text=True).stdout.strip() if git else None,
     }
