@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from .errors import UserError
@@ -75,6 +76,11 @@ def per_process(batch_size: int, world_size: int) -> int:
     if batch_size % world_size:
         raise UserError(f"batch_size is {batch_size} for {world_size} processes; expected: a multiple of {world_size}")
     return batch_size // world_size
+
+
+def is_distributed() -> bool:
+    """Whether this process is one of a process group."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def default_device() -> torch.device:

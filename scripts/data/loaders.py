@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from ..settings import flag, number
+from ..settings import flag, is_distributed, number
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,7 @@ MOST_OF_A_DEVICE = 0.5
 
 def cores() -> int:
     """Return the processor cores of this machine for each process of a distributed training."""
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return max(1, (os.cpu_count() or 1) // (torch.distributed.get_world_size() if several else 1))
+    return max(1, (os.cpu_count() or 1) // (torch.distributed.get_world_size() if is_distributed() else 1))
 
 
 def slice_device(cache_device: bool | str, device: str | torch.device) -> torch.device:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..errors import UserError, find_user_error
+from ..settings import is_distributed
 from ..transforms.items import BOX, IMAGE, LABEL, LUNG
 from .loaders import cores
 from .slice_cache import cache_key, kept
@@ -53,8 +54,8 @@ def load_stacks(
         UserError: that of a case, or if the system ended one of the processes.
     """
     make = partial(_make, grid=grid, cache_dir=cache_dir)
-    launched = torch.distributed.is_available() and torch.distributed.is_initialized()  # which sets one thread
-    processes = min(len(data), cores() if launched else torch.get_num_threads(), MOST_PROCESSES)
+    threads = cores() if is_distributed() else torch.get_num_threads()  # torchrun sets one thread
+    processes = min(len(data), threads, MOST_PROCESSES)
     made = _in_processes(_Cases(data, make), processes) if processes > 1 else map(make, data)
     bar = tqdm(made, desc="loading cases", unit="case", total=len(data), disable=not progress or len(data) < 2)
     return [_opened(one) for one in bar]

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..settings import flag
+from ..settings import flag, is_distributed
 from .checks import check_maps
 
 LOSS_FORMS = ("sum", "paper_literal", "mean")
@@ -28,7 +28,7 @@ def soft_dice(probability: Tensor, target: Tensor, batch: bool = True) -> Tensor
     axes = (0, 2, 3) if batch else (2, 3)
     intersection = (probability * target).sum(dim=axes)
     total = probability.sum(dim=axes) + target.sum(dim=axes)
-    if batch and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if batch and is_distributed() and dist.get_world_size() > 1:
         # The functional form is differentiable: its backward pass sums the gradients over the
         # processes.
         from torch.distributed.nn.functional import all_reduce

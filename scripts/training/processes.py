@@ -6,10 +6,7 @@ import torch.distributed as dist
 from monai.data import DistributedSampler
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 
-
-def is_distributed() -> bool:
-    """Whether this process is one of a process group."""
-    return dist.is_available() and dist.is_initialized()
+from ..settings import is_distributed
 
 
 def is_main_process() -> bool:

@@ -15,7 +15,8 @@ from monai.data import MetaTensor
 from ..data.stacks import chosen_slices
 from ..files import write_atomic, write_json
 from ..metrics import MEASURES, json_ready, score_case, summarise
-from .processes import is_distributed, is_main_process
+from ..settings import is_distributed
+from .processes import is_main_process
 
 logger = logging.getLogger(__name__)
 
