@@ -129,9 +129,10 @@ class Cluster:
         ended = as_completed(loop=self.client.loop)
         try:
             while waiting or running:
-                while waiting and len(running) < TASKS:
-                    case = waiting.popleft()
-                    future = self.client.submit(_segment, job, case, pure=False, **self._restriction())
+                given = [waiting.popleft() for _ in range(min(len(waiting), TASKS - len(running)))]
+                where = self._restriction() if given else {}
+                for case in given:
+                    future = self.client.submit(_segment, job, case, pure=False, **where)
                     running[future] = case
                     ended.add(future)
                 future = next(ended)
