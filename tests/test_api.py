@@ -21,9 +21,9 @@ import SimpleITK as sitk  # noqa: N813
 import scripts
 from scripts import InfectionSegmenter, UserError
 from scripts.inference.segmenter import Segmenter
-from scripts.pipeline.batch import segment_cases
 from scripts.pipeline.case import CaseSegmenter, Settings
 from scripts.pipeline.inputs import expand_inputs
+from scripts.pipeline.job import segment_case
 from scripts.version import bundle_version
 
 AFFINE = np.array([[0, 0, -2.5, 40], [-2.0, 0, 0, 30], [0, 5.0, 0, -100], [0, 0, 0, 1]])
@@ -69,8 +69,8 @@ def test_results_are_those_of_the_command(model: InfectionSegmenter, weights: Pa
     """`save` writes what `segment` writes; only times, and what the command needs to resume,
     differ."""
     command = CaseSegmenter(Segmenter(weights, "cpu", threshold=0.53), Settings(probability=True))
-    segment_cases(command, expand_inputs([scan]), tmp_path / "out")
     written = tmp_path / "out" / "scan"
+    assert segment_case(command, expand_inputs([scan])[0], written)["status"] == "done"
     result = model.predict(scan, probability=True)
     result.save(tmp_path / "api")
     assert {path.name for path in (tmp_path / "api").iterdir()} == {path.name for path in written.iterdir()}

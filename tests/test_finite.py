@@ -22,9 +22,10 @@ from scripts.inference.metadata import metadata_path, read_metadata
 from scripts.inference.predictor import Predictor
 from scripts.inference.segmenter import Segmenter
 from scripts.io.reading import read_scan
-from scripts.pipeline.batch import exit_code, segment_cases
+from scripts.pipeline.batch import exit_code, record, segment_in_turn
 from scripts.pipeline.case import CaseSegmenter
 from scripts.pipeline.inputs import expand_inputs
+from scripts.pipeline.job import describe
 from scripts.research.classify import Classifier
 from scripts.training.checkpoint import RunCheckpoint, StartWeights
 from scripts.transforms.slice_input import SliceInput
@@ -190,8 +191,9 @@ def test_a_map_that_is_not_finite_refuses_its_case_and_the_others_go_on(
     segmenter = Segmenter(weights, "cpu")
     network = segmenter.predictor.network
     segmenter.predictor.network = lambda x: network(x) * (math.nan if len(x) == 7 else 1)  # type: ignore[assignment]
-    out = tmp_path / "out"
-    manifest = segment_cases(CaseSegmenter(segmenter), expand_inputs([good.parent], out), out)
+    out, model = tmp_path / "out", CaseSegmenter(segmenter)
+    cases = expand_inputs([good.parent], out)
+    manifest = record(segment_in_turn(model, cases, out), describe(model), cases, out)
     status = {entry["name"]: entry for entry in manifest["cases"]}
     assert (status["good"]["status"], status["bad"]["status"], exit_code(manifest)) == ("done", "refused", 3)
     assert status["bad"]["message"].startswith(f"{bad}: the network's output is not finite")

@@ -15,7 +15,7 @@ from ..files import locked, write_json
 from ..io.output_names import MANIFEST, read_report
 from .case import CaseSegmenter
 from .inputs import ScanInput
-from .job import DONE, Entry, Progress, describe, segment_case
+from .job import DONE, Entry, Progress, segment_case
 
 FORMAT = 1
 SAVING = 20
@@ -26,31 +26,6 @@ Entries = Generator[tuple[ScanInput, Entry], None, None]
 """Cases and their manifest entries, in the order in which they end."""
 
 
-def segment_cases(
-    model: CaseSegmenter,
-    cases: Sequence[ScanInput],
-    output: Path,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    finished: Callable[[ScanInput, Entry], Any] | None = None,
-) -> dict[str, Any]:
-    """Segment cases one after another in this process; see `record`.
-
-    A case whose results are there, made from the same input with the same weights and settings, is
-    not done again.
-
-    Args:
-        model: what segments.
-        cases: see `expand_inputs`.
-        output: the folder of the run.
-        overwrite: replaces other results in the cases' folders.
-        progress: called with (case, slices done now, slices in all).
-        finished: called with a case and its manifest entry when the case has ended.
-    """
-    entries = segment_in_turn(model, cases, output, overwrite, progress)
-    return record(entries, describe(model), cases, output, finished)
-
-
 def segment_in_turn(
     model: CaseSegmenter,
     cases: Sequence[ScanInput],
@@ -58,7 +33,18 @@ def segment_in_turn(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Entries:
-    """Yield each case with its entry; the arguments are those of `segment_cases`."""
+    """Segment cases one after another in this process.
+
+    Args:
+        model: what segments.
+        cases: see `expand_inputs`.
+        output: the folder of the run.
+        overwrite: replaces other results in the cases' folders.
+        progress: called with (case, slices done now, slices in all).
+
+    Yields:
+        Each case when it has ended, with its manifest entry.
+    """
     for case in cases:
         yield case, segment_case(model, case, output / case.folder, overwrite, progress)
 
@@ -73,7 +59,7 @@ def record(
     """Let cases be segmented and keep `OUTPUT/manifest.json` up to date.
 
     Args:
-        entries: does the cases: `segment_cases`, `segment_in_processes` or `Cluster.segment`.
+        entries: does the cases: `segment_in_turn`, `segment_in_processes` or `Cluster.segment`.
         description: see `describe`.
         cases: all cases of the run.
         output: the folder of the run.

@@ -18,9 +18,10 @@ import SimpleITK as sitk  # noqa: N813
 from scripts.data.phantom.scan import Phantom, make_phantom
 from scripts.errors import UserError
 from scripts.inference.segmenter import Segmenter
-from scripts.pipeline.batch import segment_cases
+from scripts.pipeline.batch import record, segment_in_turn
 from scripts.pipeline.case import CaseSegmenter, Settings
 from scripts.pipeline.inputs import expand_inputs
+from scripts.pipeline.job import describe as describe_run
 from scripts.report.preview import describe
 
 SPACING = (2.6, 2.5, 7.5)
@@ -62,7 +63,8 @@ def dicom_chest(phantom: Phantom, write_series: Callable[..., np.ndarray], tmp_p
 def run(segmenter: Segmenter, source: Path, out: Path, overwrite: bool = False, **settings: Any) -> dict[str, Any]:
     """Runs a batch; returns the manifest's entry of the one case."""
     model = CaseSegmenter(segmenter, Settings(**settings))
-    (entry,) = segment_cases(model, expand_inputs([source], out), out, overwrite)["cases"]
+    cases = expand_inputs([source], out)
+    (entry,) = record(segment_in_turn(model, cases, out, overwrite), describe_run(model), cases, out)["cases"]
     return entry
 
 

@@ -52,7 +52,7 @@ def test_other_errors_are_no_mistakes_of_the_user():
 
 
 def _job(output: Path, name: str, together: object) -> None:
-    """Ends ten cases one after another, each with a report, as `segment_cases` does."""
+    """Ends ten cases one after another, each with a report, as `record` does."""
     entries = [{"name": f"{name}{k}", "folder": f"{name}{k}", "status": "waiting"} for k in range(10)]
     manifest = {"format": 1, "created": "2026-01-01T00:00:00+00:00", "finished": None, "packages": {}, "cases": entries}
     together.wait()  # type: ignore[attr-defined]
