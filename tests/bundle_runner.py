@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 import traceback
@@ -55,6 +56,11 @@ def bundle_command(run_id: str, config: str, **settings: object) -> list[str]:
 def environment() -> dict[str, str]:
     """The environment of a process on the CPU with one thread."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def heed_ctrl_c() -> None:
+    """`preexec_fn` of a process: a shell that runs the tests in the background has made it deaf."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_process(command: Sequence[object], cwd: Path = ROOT, ok: bool = True) -> Done:

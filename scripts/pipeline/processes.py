@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
 import torch
@@ -37,8 +38,10 @@ def segment_in_processes(job: Job, cases: Sequence[ScanInput], workers: int) -> 
         Each case when it has ended, with its manifest entry.
     """
     waiting, lost = deque(cases), set[ScanInput]()
-    crew = [_Worker(job, number, workers) for number in range(workers)]
+    crew = list[_Worker]()
     try:
+        for number in range(workers):  # one by one, so that an interrupt ends those that have begun
+            crew.append(_Worker(job, number, workers))
         while True:
             for worker in crew:
                 if worker.case is None and waiting:
@@ -135,6 +138,7 @@ def _interrupts_blocked() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
+    resource_tracker.ensure_running()  # whose start, else with the first process, lets Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.bundle_runner import NARROW, bundle_command, environment, run_bundle, run_bundle_process
+from tests.bundle_runner import NARROW, bundle_command, environment, heed_ctrl_c, run_bundle, run_bundle_process
 
 TRAIN = "configs/train.yaml"
 CPU = f"['{TRAIN}','configs/presets/cpu.yaml']"
@@ -74,7 +74,7 @@ def test_ctrl_c_says_what_is_kept(make_dataset: MakeDataset, bundle_root: Path, 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=heed_ctrl_c,
     )
     deadline = time.monotonic() + 120
     while not (run / "last.pt").exists():

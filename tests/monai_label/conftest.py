@@ -20,6 +20,7 @@ import pytest
 import requests
 
 from scripts.monai_label.deployment import NAME
+from tests.bundle_runner import heed_ctrl_c
 from tests.conftest import OBLIQUE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +161,7 @@ def launched(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=heed_ctrl_c,
         )
     running = Server(url, deployment, process, log, model)
     try:

@@ -25,7 +25,7 @@ from scripts.pipeline.case import CaseSegmenter, Settings
 from scripts.pipeline.cluster import Cluster
 from scripts.pipeline.inputs import expand_inputs
 from scripts.pipeline.job import Job
-from tests.bundle_runner import ROOT, environment, run_command
+from tests.bundle_runner import ROOT, environment, heed_ctrl_c, run_command
 from tests.equal_results import written
 
 FLOAT32 = ("--device", "cpu", "--backend", "torch", "--precision", "fp32")
@@ -176,7 +176,9 @@ def running(
     """Starts the command on a cluster and waits until some scans are done."""
     words = [phantoms, output, "--weights", weights, *FLOAT32, "--scheduler", scheduler]
     line = [sys.executable, "-m", "scripts", "segment", *map(str, words)]
-    process = subprocess.Popen(line, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        line, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     deadline = time.monotonic() + 900
     while len(list(output.glob("phantom_*"))) < least:
         assert process.poll() is None, process.communicate()[1]

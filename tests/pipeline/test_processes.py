@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from scripts.pipeline.case import Settings
 from scripts.pipeline.inputs import ScanInput
 from scripts.pipeline.job import Entry, Job
 from scripts.pipeline.processes import segment_in_processes
-from tests.bundle_runner import ROOT, environment, run_command
+from tests.bundle_runner import ROOT, environment, heed_ctrl_c, run_command
 from tests.equal_results import written
 
 FLOAT32 = ("--device", "cpu", "--backend", "torch", "--precision", "fp32")
@@ -35,7 +36,13 @@ def command_line(*words: object) -> list[str]:
 def start(*words: object) -> subprocess.Popen[str]:
     """Starts the command in a process group of its own, as a terminal does."""
     return subprocess.Popen(
-        command_line(*words), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command_line(*words),
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
 
 
@@ -44,6 +51,13 @@ def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def hears_no_ctrl_c(pid: int) -> bool:
+    """Whether a process blocks or ignores SIGINT, as Linux tells."""
+    file = Path(f"/proc/{pid}/status")
+    masks = re.findall(r"^Sig(?:Blk|Ign):\s*(\w+)", file.read_text(), re.MULTILINE) if file.exists() else ["2"]
+    return any(int(mask, 16) & 1 << signal.SIGINT - 1 for mask in masks)
 
 
 def statuses(output: Path) -> dict[str, str]:
@@ -107,6 +121,8 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(make_scan: MakeScan, w
     process = start(*words)
     wait_for(lambda: list(out.glob("scan_*")))
     crew = psutil.Process(process.pid).children(recursive=True)
+    assert len(crew) == 3  # two that segment, and the tracker of multiprocessing
+    assert all(hears_no_ctrl_c(one.pid) for one in crew)
     os.killpg(process.pid, signal.SIGINT)
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 130, errors

@@ -30,6 +30,7 @@ from scripts.research.experiment_config import EXPERIMENTS, read_experiment
 from scripts.research.experiments import run_experiment
 from scripts.training.tables import FILES
 from scripts.version import BUNDLE
+from tests.bundle_runner import heed_ctrl_c
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))
@@ -161,8 +162,7 @@ def test_trainings_side_by_side_end_with_the_command(
     words = ["experiment", "table4", data, out, "--variants", "baseline,ESM", "--budget", budget, "--processes", 2]
     command = [sys.executable, "-m", "scripts", *map(str, words), "--device", "cpu"]
     states = "*/seed_0/fold_*/run/last.pt"  # not those that are just being written
-    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell makes its background jobs deaf
-    with subprocess.Popen(command, cwd=BUNDLE, preexec_fn=heeded, stdout=subprocess.DEVNULL) as running:
+    with subprocess.Popen(command, cwd=BUNDLE, preexec_fn=heed_ctrl_c, stdout=subprocess.DEVNULL) as running:
         for _ in range(600):
             if len(list(out.glob(states))) == 2 or running.poll() is not None:
                 break
