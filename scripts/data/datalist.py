@@ -9,9 +9,20 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import UserError
+from .held_out import read_held_out, refuse_held_out
 from .layouts.base import listing_error
 from .layouts.build import build_datalist
-from .layouts.case import DATALIST, FILE_KEYS, LIST_NAMES, Case, Datalist, all_cases, all_with_paths, with_paths
+from .layouts.case import (
+    DATALIST,
+    FILE_KEYS,
+    LIST_NAMES,
+    Case,
+    Datalist,
+    all_cases,
+    all_with_paths,
+    with_paths,
+    without_more_labels,
+)
 from .layouts.checks import check_partners
 from .layouts.registry import recognise
 from .layouts.schema import parse_datalist
@@ -63,6 +74,8 @@ def select_cases(
     pseudo: bool | None = None,
     masks: bool = True,
     may_be_empty: bool = False,
+    more_labels: bool = False,
+    held_out: str | None = None,
 ) -> list[Case]:
     """Choose the cases of a split, with absolute paths.
 
@@ -81,11 +94,13 @@ def select_cases(
             are read.
         may_be_empty: whether validation without a fold is no case instead of an error: a training
             does without.
+        more_labels: keep the masks that a training may use beside `label`, "finer" and "second".
+        held_out: list of what must not be chosen, see `read_held_out`.
 
     Raises:
-        UserError: unknown split or fold, nothing left, a patient in training and in validation or
-            test, or a label or mask that cannot be read or does not belong to its image
-            (`check_belongs`).
+        UserError: unknown split or fold, nothing left, a held-out case, a patient in training and
+            in validation or test, or a label or mask that cannot be read or does not belong to its
+            image (`check_belongs`).
     """
     if split not in get_args(Split):
         raise UserError(f"split: {split!r}; expected: {', '.join(get_args(Split))}")
@@ -112,6 +127,10 @@ def select_cases(
     if not chosen and not (may_be_empty and split == "validation" and fold is None):
         raise UserError(_nothing(dataset_dir, split, fold, datalist))
     folder = Path(dataset_dir).resolve()
+    if held_out is not None:
+        refuse_held_out(chosen, read_held_out(held_out), f"{dataset_dir}: split {split}")
+    if not more_labels:
+        chosen = [without_more_labels(case) for case in chosen]
     cases = [with_paths(case, lambda _, path: str(folder / path)) for case in chosen]
     if masks:
         check_partners(cases, str(dataset_dir))

@@ -14,7 +14,7 @@ from ..transforms.geometry import SIZE_STEP
 from ..transforms.items import IMAGE, LABEL
 from ..transforms.lungs import OUTSIDE_HU
 from .slices import mix_seed, transformed
-from .stacks import LEVELS, Grid, load_stacks
+from .stacks import LEVELS, Grid, from_levels, load_stacks
 
 INFECTED, CLEAN = "infected_voxels", "clean_voxels"
 CENTRES = 2**18
@@ -129,8 +129,8 @@ class PatchDataset(VolumeDataset):
 
 def _slices_last(stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Reorder (1, D, H, W) to (1, H, W, D), as networks expect; labels in [0, 1]."""
-    turned = {key: torch.movedim(stacks[key].as_subclass(Tensor), 1, -1).float().contiguous() for key in (IMAGE, LABEL)}
-    return {**turned, LABEL: turned[LABEL] / LEVELS}
+    image, label = (torch.movedim(stacks[key].as_subclass(Tensor), 1, -1).contiguous() for key in (IMAGE, LABEL))
+    return {IMAGE: image.float(), LABEL: from_levels(label)}
 
 
 def _padded(image: np.ndarray[Any, Any], label: np.ndarray[Any, Any], size: Sequence[int]) -> dict[str, Tensor]:

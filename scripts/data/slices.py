@@ -12,11 +12,13 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from ..settings import count, number
-from ..transforms.items import IMAGE, LABEL
+from ..transforms.items import IMAGE, LABEL, SLAB
 from .loaders import place_stacks
-from .stacks import LEVELS, Grid, load_stacks
+from .sampling import SAMPLINGS, SliceMix, balanced, kind_of, with_pictures
+from .stacks import Grid, from_levels, has_lesion, load_stacks
 
-SAMPLINGS = ("all", "infected", "balanced")
+CHEST_MM = 300.0
+"""Height of a chest, which tells how thick the slices of a volume are where its header does not."""
 
 
 class SliceDataset(Dataset[dict[str, torch.Tensor]]):
@@ -43,8 +45,12 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             in (0, 1): they are served several times, each time augmented in another way. Without it
             the slices of a few volumes outnumber them by far. Absent, and with one kind alone,
             every slice is served once.
+        slice_mix: how much of an epoch the slices of each kind make up, see `SliceMix`; in place of
+            `sampling` and `picture_share`, with `slices_per_epoch`.
         slices_per_epoch: how many of all these an epoch serves, drawn anew every time; absent, all
             of them.
+        slab_mm: the transform gets the neighbours that make up a slice of this thickness as "slab"
+            (2 r + 1, H, W), where the slices are thinner; 0: none.
         cache_dir: where to keep the deterministic part on disk; absent, in memory.
         seed: seed of augmentation and balanced sampling.
         device: where slices lie and are transformed, if they fit, see `place_stacks`.
@@ -63,6 +69,8 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         sampling: str = "all",
         picture_share: float | None = None,
         slices_per_epoch: int | None = None,
+        slice_mix: Mapping[str, float] | None = None,
+        slab_mm: float = 0.0,
         cache_dir: str | None = None,
         seed: int = 0,
         device: str | torch.device = "cpu",
@@ -75,6 +83,9 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             picture_share = number("picture_share", picture_share, wanted, lambda value: 0 < value < 1)
         if slices_per_epoch is not None:
             slices_per_epoch = count("slices_per_epoch", slices_per_epoch, "a whole number from 1 on, or null")
+        if slice_mix is not None and slices_per_epoch is None:
+            raise UserError("slice_mix is set without slices_per_epoch; expected: the number of slices of an epoch")
+        self.slab_mm = number("slab_mm", slab_mm, "millimetres, 0 or more", lambda value: value >= 0)
         self.data = list(data)  # MONAI Label and the bundle's properties look it up by this name
         self.transform = transform
         self.sampling = sampling
@@ -89,9 +100,14 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             self.device = torch.device("cpu")
         self._table = [(case, index) for case, stack in enumerate(self._stacks) for index in range(len(stack[0]))]
         masks = (self._stacks[case][1][index] for case, index in self._table)
-        infected = np.array([bool((mask > LEVELS / 2).any()) for mask in masks], dtype=bool)
+        infected = np.array([has_lesion(mask) for mask in masks], dtype=bool)
         self._infected, self._clean = np.flatnonzero(infected), np.flatnonzero(~infected)
         self._picture = np.array([len(self._stacks[case][0]) == 1 for case, _ in self._table], dtype=bool)
+        self._mix: SliceMix | None = None
+        if slice_mix is not None:
+            free = [bool(self.data[case].get("lesion_free")) for case, _ in self._table]
+            kinds = [kind_of(*one) for one in zip(infected, self._picture, free, strict=True)]
+            self._mix = SliceMix(slice_mix, kinds, [case for case, _ in self._table])
         self._served = self._select()
         if self.data and not len(self._served):
             raise UserError(
@@ -114,10 +130,18 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             image, label = (torch.from_numpy(np.array(stack[position])) for stack in self._stacks[case])
         else:
             image, label = (stack[position].clone() for stack in self._placed[case])
-        item: dict[str, Any] = {IMAGE: image[None], LABEL: label.float()[None] / LEVELS}
+        item: dict[str, Any] = {IMAGE: image[None], LABEL: from_levels(label)[None]}
         if self.transform is None:
             return item
+        if reach := int(self.slab_mm / 2 * len(self._stacks[case][0]) / CHEST_MM):
+            item[SLAB] = self._neighbours(case, position, reach)
         return transformed(item, self.transform, self._seed(index))
+
+    def _neighbours(self, case: int, position: int, reach: int) -> torch.Tensor:
+        """Return a slice between its neighbours (2 reach + 1, H, W), at the ends repeated."""
+        images = self._stacks[case][0] if self._placed is None else self._placed[case][0]
+        chosen = np.clip(np.arange(position - reach, position + reach + 1), 0, len(images) - 1)
+        return torch.as_tensor(images[chosen])
 
     def _seed(self, index: int) -> int:
         """Return the seed of slice `index` in this epoch, another one each time it is served."""
@@ -127,31 +151,19 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
 
     def _select(self) -> NDArray[np.intp]:
         rng = np.random.default_rng(mix_seed(self.seed, self.epoch, -1))
+        if self._mix is not None and self.slices_per_epoch is not None:
+            return self._mix.draw(self.slices_per_epoch, rng)
         if self.sampling == "all":
             chosen = np.arange(len(self._table))
         elif self.sampling == "infected":
             chosen = self._infected
         else:
-            drawn = min(len(self._infected), len(self._clean))
-            picture = self._picture[self._clean]
-            pictures = round(drawn * picture.mean()) if drawn else 0  # as many every time, so that epochs are alike
-            sizes = ((self._clean[~picture], drawn - pictures), (self._clean[picture], pictures))
-            chosen = np.sort(np.concatenate([self._infected, *(rng.choice(*each, replace=False) for each in sizes)]))
+            chosen = balanced(self._infected, self._clean, self._picture, rng)
         if self.picture_share is not None:
-            chosen = self._with_pictures(chosen, self.picture_share, rng)
+            chosen = with_pictures(chosen, self._picture, self.picture_share, rng)
         if self.slices_per_epoch is not None and self.slices_per_epoch < len(chosen):
             chosen = np.sort(rng.choice(chosen, size=self.slices_per_epoch, replace=False))
         return chosen
-
-    def _with_pictures(self, chosen: NDArray[np.intp], share: float, rng: np.random.Generator) -> NDArray[np.intp]:
-        """Repeats the pictures among the chosen slices until they make up their share."""
-        pictures, others = chosen[self._picture[chosen]], chosen[~self._picture[chosen]]
-        wanted = round(share / (1 - share) * len(others))
-        if not len(pictures) or wanted <= len(pictures):
-            return chosen
-        whole, rest = divmod(wanted, len(pictures))
-        drawn = rng.choice(pictures, size=rest, replace=False)
-        return np.sort(np.concatenate([others, np.repeat(pictures, whole), drawn]))
 
 
 def mix_seed(*numbers: int) -> int:

@@ -96,18 +96,22 @@ def _is_divided(case: Case, split: str) -> bool:
 
 
 def _assign_groups(cases: Sequence[Case], folds: int, seed: int, by_patient: bool) -> list[Case]:
-    """Put the largest group first, each into the fold with the fewest cases; ties at random."""
+    """Put the largest group first, each into the fold with the fewest cases of its source.
+
+    A source is a folder of scans or of pictures. Of equal folds the one with the fewest cases of
+    others is taken, else one at random.
+    """
     groups: dict[tuple[bool, str], list[Case]] = defaultdict(list)
     for case in cases:
         groups[_group(case, by_patient)].append(case)
     order = np.random.default_rng(seed).permutation(len(groups))
     shuffled = [groups[key] for key in (sorted(groups)[index] for index in order)]
-    filled = [Counter[bool]() for _ in range(folds)]
+    filled = [Counter[tuple[Path, bool]]() for _ in range(folds)]
     result: list[Case] = []
     for group in sorted(shuffled, key=len, reverse=True):
-        kinds = Counter(is_picture(case["image"]) for case in group)
-        kind = kinds.most_common(1)[0][0]  # volumes and pictures are balanced each by themselves
-        fold = min(range(folds), key=lambda fold: (filled[fold][kind], filled[fold][not kind]))
+        kinds = Counter((Path(case["image"]).parent, is_picture(case["image"])) for case in group)
+        kind = kinds.most_common(1)[0][0]
+        fold = min(range(folds), key=lambda fold: (filled[fold][kind], filled[fold].total()))
         filled[fold] += kinds
         result += [Case(**{**case, "fold": fold}) for case in group]
     return result

@@ -16,12 +16,14 @@ from tqdm import tqdm
 
 from ..errors import UserError, find_user_error
 from ..settings import is_distributed
-from ..transforms.items import BOX, IMAGE, LABEL, LUNG
+from ..transforms.items import BOX, FINER, IMAGE, LABEL, LUNG, SECOND, UNKNOWN
 from .loaders import cores
 from .slice_cache import cache_key, kept
 
-LEVELS = 255
+LEVELS = 254
 """Masks are kept in a byte a pixel; this level is 1."""
+
+UNKNOWN_LEVEL = 255
 
 MOST_PROCESSES = 8
 """Cases that are made at a time; each takes some 1 GB for 300 slices of 512 x 512."""
@@ -63,7 +65,7 @@ def load_stacks(
 
 def _make(case: Mapping[str, Any], grid: Grid, cache_dir: str | None) -> Stack | list[Path]:
     """Return a case's slices, or the files that hold them."""
-    key = None if cache_dir is None else cache_key(case, (IMAGE, LABEL, LUNG), grid)
+    key = None if cache_dir is None else cache_key(case, (IMAGE, LABEL, LUNG, FINER, SECOND), grid)
     if cache_dir is None or key is None:
         return _build_stack(case, grid)
     return kept(Path(cache_dir) / key, ("image", "label"), lambda: _build_stack(case, grid))
@@ -115,6 +117,16 @@ def _unchanged(one: Any) -> Any:
     return one
 
 
+def from_levels(levels: torch.Tensor) -> torch.Tensor:
+    """Return masks, float32 in [0, 1] or `UNKNOWN`, from what is kept of them."""
+    return torch.where(levels == UNKNOWN_LEVEL, UNKNOWN, levels.float() / LEVELS)
+
+
+def has_lesion(levels: NDArray[np.uint8]) -> bool:
+    """Whether a mask, as it is kept, marks infection that is known."""
+    return bool(((levels > LEVELS / 2) & (levels != UNKNOWN_LEVEL)).any())
+
+
 def _build_stack(case: Mapping[str, Any], grid: Grid) -> Stack:
     item = grid(dict(case))
     image, label = item[IMAGE], item.get(LABEL)
@@ -125,7 +137,8 @@ def _build_stack(case: Mapping[str, Any], grid: Grid) -> Stack:
         chosen = chosen[(chosen >= item[BOX][2, 0]) & (chosen < item[BOX][2, 1])]
     # (1, H, W, Z) -> (N, H, W)
     slices = np.ascontiguousarray(np.moveaxis(image.cpu().numpy()[0], -1, 0)[chosen], dtype=np.float32)
-    levels = np.rint(label.cpu().numpy()[0] * LEVELS)
+    mask = label.cpu().numpy()[0]
+    levels = np.where(mask == UNKNOWN, UNKNOWN_LEVEL, np.rint(mask * LEVELS))
     masks = np.ascontiguousarray(np.moveaxis(levels, -1, 0)[chosen], dtype=np.uint8)
     return slices, masks
 

@@ -95,13 +95,16 @@ class CoSupervisionLoss(nn.Module):
         Args:
             logits: (B, 1 + edge_heads + mask_heads, H, W) from training mode, or (B, 1, H, W), of
                 which only L_fusion can be said.
-            label: (B, 2, H, W), values in {0, 1}: mask, edge.
+            label: (B, 2, H, W), values in {0, 1}: mask, edge. Pixels whose mask is below 0 are
+                unknown and left out.
         """
         heads = self.edge_heads + self.mask_heads
         check_maps(logits, label, heads)
         with torch.autocast(device_type=logits.device.type, enabled=False):
-            probability = torch.sigmoid(logits.float())
             mask, edge = label.float().split(1, dim=1)
+            known = (mask >= 0).float()
+            probability = torch.sigmoid(logits.float()) * known
+            mask, edge = mask * known, edge * known
             used_heads = heads if logits.shape[1] > 1 else 0
             targets = [mask, *([edge] * self.edge_heads + [mask] * self.mask_heads)[:used_heads]]
             dice = soft_dice(probability, torch.cat(targets, dim=1), self.batch_dice)  # (..., 1 + heads)

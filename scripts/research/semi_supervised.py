@@ -233,7 +233,9 @@ class SemiSupervised:
 
     def _datalist(self, train_on: str, pseudo: list[Case]) -> dict[str, Any]:
         """Return a training's list: (pseudo-)labelled cases as asked, the same validation fold."""
-        labelled = select_cases(self.dataset_dir, "training", self.fold) if train_on != "pseudo" else []
+        labelled = (
+            select_cases(self.dataset_dir, "training", self.fold, more_labels=True) if train_on != "pseudo" else []
+        )
         validation = select_cases(self.dataset_dir, "validation", self.fold)
         cases = [*labelled, *validation, *(pseudo if train_on != "labelled" else [])]
         return {**read_datalist(self.dataset_dir), "training": cases, "test": [], "unlabeled": []}

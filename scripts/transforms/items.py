@@ -9,6 +9,9 @@ IMAGE = "image"
 LABEL = "label"
 PRIOR = "prior"
 LUNG = "lung"
+FINER = "finer"
+SECOND = "second"
+SLAB = "slab"
 BOX = "box"
 PRED = "pred"
 
@@ -18,6 +21,12 @@ CLASSES = ("background", "ground_glass", "consolidation")
 CLASS_CODES = {0: 0, 1: 1, 2: 2, 38: 1, 75: 2}
 """Stored values of a multi-class label and their class. COVID-SemiSeg has palette pictures with the
 indices 0, 1, 2; converted to grey, their dark red and dark green become 38 and 75."""
+
+UNKNOWN = -1.0
+"""What a mask of infection holds where nobody knows; the loss leaves it out."""
+
+UNKNOWN_CODE = 255
+"""What the file of a finer mask holds there."""
 
 CODE_TOLERANCE = 1e-3
 """How far a stored value may lie from its code: resampling and slopes such as 1/255 leave 0.9999999

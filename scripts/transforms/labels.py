@@ -11,7 +11,7 @@ from skimage.feature import canny
 from torch import Tensor
 
 from ..errors import UserError
-from .items import CLASS_CODES, CODE_TOLERANCE
+from .items import CLASS_CODES, CODE_TOLERANCE, FINER, SECOND, UNKNOWN, UNKNOWN_CODE
 
 
 def is_code(values: Tensor, codes: Sequence[int]) -> Tensor:
@@ -53,6 +53,27 @@ def class_numbers(codes: Tensor, name: str) -> Tensor:
         expected = "0 background, 1 or 38 ground glass, 2 or 75 consolidation"
         raise UserError(f"{name}: holds the values {others}; expected: {expected}")
     return classes
+
+
+class MoreLabelsd(MapTransform):
+    """Join a mask of infection with a finer one and with another annotator's, where there are any.
+
+    The finer mask counts wherever it is known. Where annotators disagree the mask becomes
+    `UNKNOWN`.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with labels in [0, 1] or `UNKNOWN`, without the other masks."""
+        item = dict(data)
+        finer, second = item.pop(FINER, None), item.pop(SECOND, None)
+        for key in self.key_iterator(item):
+            if finer is not None:
+                known = ~is_code(finer, [UNKNOWN_CODE])
+                item[key] = torch.where(known, (finer > CODE_TOLERANCE).to(item[key]), item[key])
+            if second is not None:
+                differs = (second > CODE_TOLERANCE) != (item[key] >= 0.5)
+                item[key] = item[key].masked_fill(differs, UNKNOWN)
+        return item
 
 
 class ClassNumbersd(MapTransform):
@@ -110,7 +131,8 @@ class EdgeLabeld(MapTransform):
 
     It belongs last in a chain: the edge is that of the mask as resized and augmented, one pixel
     wide at the network's resolution. The paper generates edges "from the segmentation mask" and
-    says no more. A soft mask has the edge of where it reaches 0.5.
+    says no more. A soft mask has the edge of where it reaches 0.5. What is `UNKNOWN` counts as
+    infection here: the outer edge of what annotators dispute is unknown itself.
 
     `method` is one of `EDGE_METHODS`, see the functions of these names; ValueError for others.
     """
@@ -126,5 +148,5 @@ class EdgeLabeld(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             mask = torch.as_tensor(item[key]).float()
-            item[key] = torch.cat([mask, self.edge((mask >= 0.5).float().unsqueeze(0))[0]], dim=0)
+            item[key] = torch.cat([mask, self.edge(((mask >= 0.5) | (mask == UNKNOWN)).float().unsqueeze(0))[0]], dim=0)
         return item

@@ -110,6 +110,7 @@ class FindBoxd(MapTransform):
 class CropToBoxd(MapTransform, InvertibleTransform):
     """Crop slices of volumes (1, X, Y, Z), canonical orientation, to the box of `FindBoxd`.
 
+    A mask that is still the path of its file, because nothing of this run needs it, stays a path.
     The inverse sets everything beyond the box to 0.
     """
 
@@ -124,6 +125,8 @@ class CropToBoxd(MapTransform, InvertibleTransform):
         (left, right, _), (front, back, _), _ = box.tolist()
         for key in self.key_iterator(item):
             whole_slices = item[key]
+            if isinstance(whole_slices, str):
+                continue
             _check_grid(whole_slices, tuple(box[:, 2].tolist()), str(key))
             item[key] = whole_slices[:, left:right, front:back]
             item[key].affine = whole_slices.affine @ _shift(left, front)

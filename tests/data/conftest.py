@@ -151,6 +151,18 @@ class Trees:
             self.picture(root / "TrainingSet/LungInfection-Train/Pseudo-label/Imgs" / name, (90,))
         return root.parent
 
+    def finer(self, names: Iterable[str] = ("coronacases_001", "coronacases_002")) -> Path:
+        for name in names:
+            self.volume(self.folder / "finer" / "Infection_Mask_256" / f"{name}.nii.gz", (1, 255))
+        return self.folder / "finer"
+
+    def negatives(self, scans: Iterable[str] = ("a", "b", "tumour_c"), pictures: int = 2) -> Path:
+        for name in scans:
+            self.ct(self.folder / "negatives" / "volumes" / f"{name}.nii.gz")
+        for number in range(pictures):
+            self.picture(self.folder / "negatives" / "slices" / f"normal_{number:03d}.jpg", (90,))
+        return self.folder / "negatives"
+
     @staticmethod
     def _as_palette(path: Path) -> None:
         with Image.open(path) as picture:

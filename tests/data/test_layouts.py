@@ -216,6 +216,7 @@ def test_generic_takes_pictures_and_volumes(trees):
 
 BUILDERS = {
     "zenodo_3757476": "zenodo",
+    "zenodo_3757476_finer": "finer",
     "kaggle_covid19_ct_scans": "kaggle",
     "medseg_part1": "medseg_part1",
     "medseg_part2": "medseg_part2",
@@ -225,6 +226,7 @@ BUILDERS = {
     "covid_semiseg": "semiseg",
     "resunet_png": "paper",
     "generic": "generic",
+    "negatives": "negatives",
 }
 
 
@@ -278,6 +280,32 @@ def test_merging_warns_of_scans_that_are_in_both(trees):
 def test_one_data_set_twice_is_refused(trees):
     with pytest.raises(UserError, match="duplicate case name 'coronacases_002'"):
         build_datalist([trees.zenodo(("coronacases_002",)), trees.kaggle(("coronacases_001", "coronacases_002"))], 2)
+
+
+def test_finer_masks_join_the_cases_of_another_source(trees):
+    sources = [trees.zenodo(("coronacases_001", "coronacases_002", "coronacases_004")), trees.finer()]
+    cases = by_name(build_datalist(sources, folds=2)[0]["training"])
+    assert cases["coronacases_001"]["finer"] == str(sources[1] / "Infection_Mask_256" / "coronacases_001.nii.gz")
+    assert "finer" not in cases["coronacases_004"]
+    with pytest.raises(UserError, match="no case 'coronacases_002' in any SOURCE"):
+        build_datalist([trees.zenodo(("coronacases_001", "coronacases_004"), "fewer"), sources[1]], folds=2)
+
+
+def test_a_second_annotator_is_found_beside_the_first(trees):
+    root = trees.zenodo(("radiopaedia_4_85506_1", "radiopaedia_7_85703_0"))
+    second = trees.volume(root / "MedSeg_GGO_Consolidation" / "radiopaedia_7_85703_0.nii.gz", (1, 2))
+    cases = by_name(build(root)["training"])
+    assert cases["radiopaedia_7_85703_0"]["second"] == cases["radiopaedia_7_85703_0"]["classes"] == str(second)
+    assert "second" not in cases["radiopaedia_4_85506_1"]
+
+
+def test_negatives_need_no_label_and_neighbours_share_a_fold(trees):
+    datalist = build(trees.negatives(pictures=200))
+    assert [case["name"] for case in datalist["test"]] == ["tumour_c"]
+    assert all(case["lesion_free"] and "label" not in case for case in datalist["training"])
+    folds = [case["fold"] for case in datalist["training"] if case["name"].startswith("negatives_")]
+    assert [len(set(folds[start : start + 50])) for start in range(0, 200, 50)] == [1] * 4
+    assert folds.count(0) == folds.count(1) == 100
 
 
 needs_real_data = pytest.mark.skipif("LUNG_CT_DATA" not in os.environ, reason="LUNG_CT_DATA is not set")

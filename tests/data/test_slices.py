@@ -15,6 +15,7 @@ from scripts.data.datalist import select_cases
 from scripts.data.phantom.scan import make_phantom
 from scripts.data.slices import SliceDataset, transformed
 from scripts.errors import UserError, find_user_error
+from scripts.transforms.items import UNKNOWN
 from tests.chains import network_grid, training_input
 
 MakeDataset = Callable[..., Path]
@@ -239,3 +240,40 @@ def test_what_is_served_is_plain_and_what_others_track_stays_tracked() -> None:
     with pytest.raises(RuntimeError):
         transformed({"label": torch.zeros(1, 16, 16)}, training_input(), seed=3)
     assert get_track_meta()
+
+
+def test_a_mix_serves_slices_of_cases_without_label_too(make_dataset: MakeDataset) -> None:
+    cases = select_cases(make_dataset(cases=2, shape=(40, 36, 10)), "all")  # 8 of 10 slices have lesion
+    free = {key: value for key, value in cases[1].items() if key != "label"} | {"lesion_free": True}
+    mix = {"infected": 2, "lesion_free": 1}
+    dataset = SliceDataset([cases[0], free], network_grid(size=32), slice_mix=mix, slices_per_epoch=30)
+    assert sum(bool(dataset[index]["label"].any()) for index in range(len(dataset))) == 20
+    assert len(dataset) == 30
+    with pytest.raises(UserError, match="slice_mix is set without slices_per_epoch"):
+        SliceDataset(cases, network_grid(size=32), slice_mix=mix)
+
+
+def test_disputed_voxels_reach_the_network_as_unknown(make_dataset: MakeDataset) -> None:
+    folder = make_dataset(cases=1, folds=1)
+    label = folder / "labels" / "case_00.nii.gz"
+    mask = nib.load(label)
+    other = folder / "second.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros_like(np.asarray(mask.dataobj)), mask.affine), other)
+    listed = json.loads((folder / "datalist.json").read_text())
+    listed["training"][0]["second"] = other.name
+    (folder / "datalist.json").write_text(json.dumps(listed))
+    for more, found in ((False, {0.0, 1.0}), (True, {0.0, UNKNOWN})):
+        dataset = SliceDataset(select_cases(folder, "training", more_labels=more), network_grid(size=32))
+        served = torch.stack([dataset[index]["label"] for index in range(len(dataset))])
+        assert set(served.unique().tolist()) == found
+
+
+def test_a_slice_comes_with_its_neighbours_where_they_are_thin(make_dataset: MakeDataset) -> None:
+    cases = select_cases(make_dataset(cases=1, shape=(40, 36, 30)), "all")
+    keep = lambda item: item  # noqa: E731
+    dataset = SliceDataset(cases, network_grid(size=32), keep, slab_mm=40.0)  # 30 slices: 10 mm each
+    assert dataset[0]["slab"].shape == (5, 32, 32)
+    assert torch.equal(dataset[10]["slab"][2:3], dataset[10]["image"])
+    assert torch.equal(dataset[10]["slab"][3:4], dataset[11]["image"])
+    assert torch.equal(dataset[0]["slab"][0], dataset[0]["slab"][1])
+    assert "slab" not in SliceDataset(cases, network_grid(size=32), keep, slab_mm=8.0)[10]

@@ -342,3 +342,16 @@ def test_low_precision_gradient_is_finite_and_reaches_every_channel() -> None:
     CoSupervisionLoss()(low, label).backward()
     assert low.grad.isfinite().all()
     assert low.grad.flatten(2).any(dim=2).all()
+
+
+def test_unknown_pixels_are_left_out() -> None:
+    logits = torch.randn(2, 6, 8, 8, requires_grad=True)
+    label = (torch.rand(2, 2, 8, 8) > 0.5).float()
+    label[:, 0, :3] = -1.0
+    loss = CoSupervisionLoss()(logits, label)
+    cut = CoSupervisionLoss()(logits[:, :, 3:], label[:, :, 3:])
+    assert loss.item() == pytest.approx(cut.item(), rel=1e-6)
+    loss.backward()
+    assert logits.grad is not None
+    assert not logits.grad[:, :, :3].any()
+    assert logits.grad[:, :, 3:].abs().min() > 0

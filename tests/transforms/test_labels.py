@@ -6,7 +6,8 @@ import torch
 from scipy import ndimage
 
 from scripts.errors import UserError
-from scripts.transforms.labels import EDGE_METHODS, EdgeLabeld, InfectionMaskd, class_numbers
+from scripts.transforms.items import UNKNOWN
+from scripts.transforms.labels import EDGE_METHODS, EdgeLabeld, InfectionMaskd, MoreLabelsd, class_numbers
 
 
 def blob(size: int = 48) -> np.ndarray:
@@ -82,3 +83,25 @@ def test_class_numbers_of_indices_and_of_greys() -> None:
     assert class_numbers(torch.tensor([0.0, 1.0, 2.0, 38.0, 75.0]), "a.png").tolist() == [0, 1, 2, 1, 2]
     with pytest.raises(UserError, match=r"a\.png: holds the values 3, 255"):
         class_numbers(torch.tensor([1.0, 255.0, 3.0]), "a.png")
+
+
+def test_finer_masks_count_where_known_and_disputed_voxels_are_unknown() -> None:
+    label = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    finer, second = torch.tensor([[255.0, 0.0, 1.0, 255.0]]), torch.tensor([[2.0, 0.0, 1.0, 1.0]])
+    join = MoreLabelsd("label")
+    finest = join({"label": label, "finer": finer})
+    assert set(finest) == {"label"}
+    assert finest["label"].tolist() == [[1.0, 0.0, 1.0, 0.0]]
+    joined = join({"label": label, "second": second})
+    assert joined["label"].tolist() == [[1.0, UNKNOWN, UNKNOWN, UNKNOWN]]
+    assert join({"label": label})["label"] is label
+
+
+def test_the_edge_of_a_disputed_rim_is_unknown_itself() -> None:
+    mask = torch.zeros(1, 9, 9)
+    mask[0, 2:7, 2:7] = UNKNOWN
+    mask[0, 3:6, 3:6] = 1.0
+    mask, edge = EdgeLabeld("label")({"label": mask})["label"]
+    assert not edge[mask == 1].any()
+    assert (mask[edge == 1] == UNKNOWN).all()
+    assert edge.sum() == 16

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...transforms.items import CLASS_CODES
-from .case import Case
+from .case import Case, FileKey
 from .files import list_files
 from .patients import patient_of_scan
 
@@ -25,6 +25,7 @@ class Findings:
         unlabeled: cases without a label.
         warnings: what users of the data have to know.
         problems: one line for each offender (missing partner, duplicate name).
+        partners: files of cases that another source holds, by the case's name and their key.
         label_values: values that a label may hold.
         synthetic: whether these are phantoms, no patients.
     """
@@ -34,6 +35,7 @@ class Findings:
     unlabeled: list[Case] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    partners: dict[tuple[str, FileKey], Path] = field(default_factory=dict)
     label_values: frozenset[int] = BINARY
     synthetic: bool = False
 

@@ -1,21 +1,24 @@
 """Makes the list of cases from one or several data sets as they unzip; counts it in a table."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from ..held_out import keep_out
 from ..splits import assign_folds, check_patient_disjoint, patients_of, unknown_patients_warning
-from .base import listing_error
+from .base import Findings, listing_error
 from .case import LIST_NAMES, Case, Datalist, all_cases, new_datalist
 from .checks import Facts, check_findings
 from .registry import overlap_warnings, recognise
 
 
 def build_datalist(
-    sources: Sequence[Path], folds: int = 5, seed: int = 0, split: str = "patient"
+    sources: Sequence[Path], folds: int = 5, seed: int = 0, split: str = "patient", held_out: Collection[str] = ()
 ) -> tuple[Datalist, Facts]:
     """Recognise, pair, check and split data sets as they unzip, each a folder; see `assign_folds`.
+
+    What `held_out` names is kept out of training, see `keep_out`.
 
     Returns:
         The list with absolute paths, and what the checks learned (slices, infected slices).
@@ -26,21 +29,38 @@ def build_datalist(
     """
     datalist = new_datalist(split=split, folds=folds, seed=seed)
     facts, problems = Facts(), list[str]()
-    for source in (path.resolve() for path in sources):
-        problems += _add_source(datalist, facts, source)
+    places = [path.resolve() for path in sources]
+    layouts, roots = zip(*map(recognise, places), strict=True)
+    findings = [layout.collect(root) for layout, root in zip(layouts, roots, strict=True)]
+    problems += _attach_partners(findings)
+    for source, layout, found in zip(places, layouts, findings, strict=True):
+        problems += _add_source(datalist, facts, source, layout.name, found)
     problems += _duplicates(all_cases(datalist))
     if problems:
         raise listing_error(f"{len(problems)} problems in {', '.join(map(str, sources))}:", problems)
+    if held_out:
+        keep_out(datalist, held_out)
     _split(datalist, facts)
     return datalist, facts
 
 
-def _add_source(datalist: Datalist, facts: Facts, source: Path) -> list[str]:
-    layout, root = recognise(source)
-    found = layout.collect(root)
+def _attach_partners(findings: Sequence[Findings]) -> list[str]:
+    """Add files to the cases of other sources; return a line for each file without its case."""
+    cases = {case["name"]: case for found in findings for case in found.training}
+    problems = []
+    for found in findings:
+        for (name, key), path in found.partners.items():
+            if name in cases:
+                cases[name][key] = str(path)
+            else:
+                problems.append(f"{path}: no case '{name}' in any SOURCE; expected: the data set of its scan as well")
+    return problems
+
+
+def _add_source(datalist: Datalist, facts: Facts, source: Path, layout: str, found: Findings) -> list[str]:
     check_findings(found, source.name, facts)
     datalist["name"] = "+".join(filter(None, [datalist["name"], source.name]))
-    datalist["layout"] = "+".join(filter(None, [datalist["layout"], layout.name]))
+    datalist["layout"] = "+".join(filter(None, [datalist["layout"], layout]))
     datalist["synthetic"] |= found.synthetic
     datalist["warnings"] += found.warnings
     for name in LIST_NAMES:

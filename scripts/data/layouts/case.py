@@ -6,8 +6,10 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 ListName = Literal["training", "test", "unlabeled"]
 LIST_NAMES: tuple[ListName, ...] = ("training", "test", "unlabeled")
 
-FileKey = Literal["image", "label", "lung", "classes", "prior"]
-FILE_KEYS: tuple[FileKey, ...] = ("image", "label", "lung", "classes", "prior")
+FileKey = Literal["image", "label", "lung", "classes", "prior", "finer", "second"]
+FILE_KEYS: tuple[FileKey, ...] = ("image", "label", "lung", "classes", "prior", "finer", "second")
+MORE_LABELS: tuple[FileKey, ...] = ("finer", "second")
+"""Further masks of infection, for training alone: an evaluation has one truth."""
 
 SPLITS = ("patient", "slice")
 
@@ -36,6 +38,9 @@ class Case(TypedDict):
         prior_codes: as `label_codes`, for the prior.
         prior_scale: as `label_scale`, for the prior.
         lung: path of a lung mask.
+        finer: path of a mask with finer borders than `label`: 0, 1, and 255 where it is unknown.
+        second: path of another annotator's mask; every value above 0 means infection.
+        lesion_free: the scan is known to hold no infection, so that it needs no label.
     """
 
     name: str
@@ -53,6 +58,9 @@ class Case(TypedDict):
     prior_codes: NotRequired[list[int]]
     prior_scale: NotRequired[int]
     lung: NotRequired[str]
+    finer: NotRequired[str]
+    second: NotRequired[str]
+    lesion_free: NotRequired[bool]
 
 
 class Datalist(TypedDict):
@@ -96,6 +104,11 @@ def all_cases(datalist: Datalist) -> list[Case]:
 def with_paths(case: Case, path: Callable[[FileKey, str], str]) -> Case:
     """Return a case whose files lie elsewhere: `path` gives the new path of a key's file."""
     return cast(Case, {**case, **{key: path(key, case[key]) for key in FILE_KEYS if key in case}})
+
+
+def without_more_labels(case: Case) -> Case:
+    """Return a case with its label alone, see `MORE_LABELS`."""
+    return cast(Case, {key: value for key, value in case.items() if key not in MORE_LABELS})
 
 
 def all_with_paths(datalist: Datalist, path: Callable[[FileKey, str], str]) -> Datalist:

@@ -20,7 +20,9 @@ from .base import listing_error
 from .case import DATALIST, FILE_KEYS, Datalist, FileKey, all_cases, all_with_paths
 
 RECORD = "prepared.json"
-_FOLDERS = dict(zip(FILE_KEYS, ("images", "labels", "lungs", "classes", "priors"), strict=True))
+_FOLDERS = dict(
+    zip(FILE_KEYS, ("images", "labels", "lungs", "classes", "priors", "finer_labels", "second_labels"), strict=True)
+)
 
 
 def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:

@@ -7,10 +7,13 @@ from .base import Layout, listing_error
 from .case import DATALIST
 from .cohorts import COVID_19_20, MOSMED, PART1, PART2, UESTC
 from .generic import GENERIC
+from .negatives import NEGATIVES
 from .pictures import PAPER, SEMISEG
-from .zenodo import KAGGLE, ZENODO
+from .zenodo import FINER, KAGGLE, ZENODO
 
-LAYOUTS: tuple[Layout, ...] = (ZENODO, KAGGLE, PART1, PART2, MOSMED, UESTC, COVID_19_20, SEMISEG, PAPER, GENERIC)
+LAYOUTS: tuple[Layout, ...] = (
+    *(ZENODO, FINER, KAGGLE, PART1, PART2, MOSMED, UESTC, COVID_19_20, SEMISEG, PAPER, GENERIC, NEGATIVES),
+)
 _DEPTH = 3
 
 _RADIOPAEDIA = "MedSeg part 2 and Zenodo 3757476 share radiopaedia patients, who may be in several folds"

@@ -60,9 +60,12 @@ def _list_problems(content: dict[str, Any]) -> list[str]:
 def _case_problems(entry: object, labelled: bool) -> list[str]:
     if not isinstance(entry, dict):
         return [f"{entry!r}; expected: an object with image, label, patient, fold"]
-    required = ("image", "label") if labelled else ("image",)
+    free = entry.get("lesion_free", False)
+    required = ("image", "label") if labelled and free is not True else ("image",)
     problems = [f"no {key}" for key in required if key not in entry]
     problems += [f"{key} {entry[key]!r}; expected: text" for key in _TEXT_KEYS if not _is_text(entry.get(key, "-"))]
+    if not isinstance(free, bool):
+        problems.append(f"lesion_free {free!r}; expected: true or false")
     patient, fold = entry.get("patient"), entry.get("fold")
     if patient is not None and not _is_text(patient):
         problems.append(f"patient {patient!r}; expected: text or null")

@@ -16,6 +16,8 @@ _IMAGES = "COVID-19-CT-Seg_20cases"
 _LABELS = "Infection_Mask"
 _COMBINED = "Lung_and_Infection_Mask"
 _LUNGS = "Lung_Mask"
+_SECOND = "MedSeg_GGO_Consolidation"  # another radiologist's masks of some of the scans
+_FINER = "Infection_Mask_256"
 _COMBINED_VALUES = frozenset({0, 1, 2, 3})  # 1, 2: left and right lung, 3: infection
 _INFECTION_IN_COMBINED = 3
 _USUAL_WINDOW = (-1350, 150)
@@ -69,6 +71,17 @@ def _collect_zenodo(root: Path) -> Findings:
     found.training = paired_cases(images, labels, VOLUMES, found.problems, lungs=lungs)
     for case in found.training:
         _complete(case, combined)
+    seconds = {zenodo_name(stem): path for stem, path in list_files(root / _SECOND, VOLUMES, found.problems).items()}
+    for case in found.training:
+        if case["name"] in seconds:
+            case["second"] = case["classes"] = str(seconds[case["name"]])
+    return found
+
+
+def _collect_finer(root: Path) -> Findings:
+    found = Findings()
+    files = list_files(root / _FINER, VOLUMES, found.problems)
+    found.partners = {(zenodo_name(stem), "finer"): path for stem, path in files.items()}
     return found
 
 
@@ -127,6 +140,12 @@ def _collect_kaggle(root: Path) -> Findings:
 
 ZENODO = Layout(
     "zenodo_3757476", f"{_IMAGES}/ with {_LABELS}/ or {_COMBINED}/, equal file names", _matches_zenodo, _collect_zenodo
+)
+FINER = Layout(
+    "zenodo_3757476_finer",
+    f"{_FINER}/: finer masks of scans that lie in another SOURCE, 255 where unknown",
+    lambda root: (root / _FINER).is_dir(),
+    _collect_finer,
 )
 KAGGLE = Layout(
     "kaggle_covid19_ct_scans",

@@ -1,0 +1,58 @@
+"""Cases that no training may see, by a list of patients and scans."""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from ..errors import UserError
+from ..io.reading import scan_name
+from ..messages import some
+from .layouts.case import Case, Datalist
+from .layouts.patients import patient_of_scan, zenodo_name
+
+
+def read_held_out(path: str | Path) -> frozenset[str]:
+    """Read a list of names, one a line; what follows a # is a comment.
+
+    Raises:
+        UserError: a file that cannot be read or names nothing.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected: a list of names, one a line") from error
+    names = frozenset(filter(None, (line.partition("#")[0].strip() for line in lines)))
+    if not names:
+        raise UserError(f"{path}: names nothing; expected: patients or scans, one a line")
+    return names
+
+
+def is_held_out(case: Case, names: Collection[str]) -> bool:
+    """Whether a list names a case, its patient or its scan, also behind a link."""
+    stems = {case["name"], scan_name(Path(case["image"])), scan_name(Path(case["image"]).resolve())}
+    known = {case["patient"], *stems, *map(zenodo_name, stems), *map(patient_of_scan, stems)}
+    return not known.isdisjoint(names)
+
+
+def refuse_held_out(cases: Iterable[Case], names: Collection[str], what: str) -> None:
+    """Refuse a training that would see what a list holds out.
+
+    Raises:
+        UserError: names some of these cases.
+    """
+    found = [case["name"] for case in cases if is_held_out(case, names)]
+    if found:
+        raise UserError(
+            f"{what}: {len(found)} cases are held out ({some(found)}); expected: a training without them, as "
+            "`prepare --held-out` makes it"
+        )
+
+
+def keep_out(datalist: Datalist, names: Collection[str]) -> None:
+    """Move held-out cases to `test` and drop unlabelled ones; a warning tells how many."""
+    training = [case for case in datalist["training"] if not is_held_out(case, names)]
+    unlabeled = [case for case in datalist["unlabeled"] if not is_held_out(case, names)]
+    moved = [case for case in datalist["training"] if is_held_out(case, names)]
+    dropped = len(datalist["unlabeled"]) - len(unlabeled)
+    datalist["training"], datalist["unlabeled"] = training, unlabeled
+    datalist["test"] = [*datalist["test"], *moved]
+    datalist["warnings"].append(f"held out: {len(moved)} cases are in test, {dropped} unlabelled ones were left out")
