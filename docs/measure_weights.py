@@ -1,0 +1,190 @@
+"""Measure weights on labelled and on lesion-free cases, as `segment` applies them.
+
+Run from the bundle root, with one or several weights, or folders of the trainings of an experiment:
+
+    python docs/measure_weights.py DATA OUT NAME=WEIGHTS[,WEIGHTS...] ... [--backend auto]
+        [--precision auto] [--device cpu]
+
+Weights of a fold of DATA are measured on that fold, and on the cases that DATA keeps apart by the
+first of them; other weights on all cases, with a mark where their metadata say that they saw one.
+OUT receives rows.csv (one row per case and NAME) and table.md (by group, and by case). A run that
+was stopped resumes with the same command.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import fire
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.api import InfectionSegmenter
+from scripts.data.datalist import describe, read_datalist, select_cases
+from scripts.data.layouts.case import Case
+from scripts.errors import UserError
+from scripts.files import write_atomic
+from scripts.inference.metadata import read_metadata
+from scripts.inference.unseen_cases import check_data
+from scripts.io.images import is_picture
+from scripts.io.reading import read_scan
+from scripts.io.volume import canonical
+from scripts.settings import describe_machine, usable_device
+from scripts.transforms.labels import InfectionMaskd
+
+GROUPS = {False: "pictures", True: "negative pictures"}
+BY_GROUP = {
+    "n": ("case", "size"),
+    "Dice": ("dice", "mean"),
+    "sd": ("dice", "std"),
+    "sensitivity": ("sensitivity", "mean"),
+    "precision": ("precision", "mean"),
+    "volume error, voxels": ("volume_error", "mean"),
+    "its size, % of the lesion": ("relative_error", "mean"),
+    "false positives, voxels": ("false_positives", "mean"),
+    "% of the lungs": ("lung_percent", "mean"),
+    "largest %": ("lung_percent", "max"),
+    "slices": ("slices", "sum"),
+    "counted as infected": ("counted_slices", "sum"),
+}
+
+
+def expand(text: str) -> tuple[str, list[Path]]:
+    """Return the name and the weights of NAME=WEIGHTS; a folder stands for the weights in it."""
+    name, _, places = text.partition("=")
+    files: list[Path] = []
+    for place in map(Path, filter(None, places.split(","))):
+        files += sorted(place.rglob("run/model.pt")) if place.is_dir() else [place]
+    if not name or not files:
+        raise UserError(f"{text}: names no weights; expected: NAME=WEIGHTS, a file or the folder of trainings")
+    return name, files
+
+
+def cases_of(weights: Path, data: str, first: bool) -> Iterator[tuple[Case, bool]]:
+    """Yield the cases to measure weights on, and whether they were trained on each."""
+    metadata = read_metadata(weights)
+    fold = metadata["data"].get("fold")
+    try:
+        check_data(weights, metadata, data)
+    except UserError:
+        known = set(metadata.get("calibration", {}).get("cases", [])) - set(fold if isinstance(fold, list) else [])
+        cases = [(case, case["name"] in known) for case in select_cases(data, "all")]
+    else:
+        cases = [(case, False) for case in select_cases(data, "validation", fold)]
+        if first and read_datalist(data)["test"]:
+            cases += [(case, False) for case in select_cases(data, "test")]
+    return (one for one in cases if "label" in one[0] or one[0].get("lesion_free"))
+
+
+def group_of(case: Case) -> str:
+    """Return the row of the table that a case belongs to."""
+    free, picture = bool(case.get("lesion_free")), is_picture(case["image"])
+    if picture or free:
+        return GROUPS[free] if picture else "negative volumes"
+    return re.split(r"[\W\d_]", case["name"])[0]
+
+
+def truth_of(case: Case, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Return where a case has infection, in LPS order."""
+    if "label" not in case:
+        return np.zeros(shape, bool)
+    scan = read_scan(Path(case["label"]))
+    stored = torch.from_numpy(np.ascontiguousarray(scan.real()))
+    mask = InfectionMaskd("label")({**case, "label": stored})["label"]
+    return canonical(np.asarray(mask >= 0.5), scan.affine)
+
+
+def measure(segmenter: InfectionSegmenter, case: Case) -> dict[str, Any]:
+    """Return the row of a case."""
+    result = segmenter.predict(case["image"], intensity=case.get("intensity", "auto"), name=case["name"])
+    mask = canonical(result.mask, result.affine) > 0
+    truth = truth_of(case, mask.shape)
+    marked, lesion, both = int(mask.sum()), int(truth.sum()), int((mask & truth).sum())
+    infection, lungs = result.measures["infection"], result.measures["lungs"]["total"]
+    least = float(result.model["operating_point"]["least_slice_share"]) * math.prod(mask.shape[:2])
+    areas = mask.sum(axis=(0, 1))
+    wrong = marked - both
+    return {
+        "group": group_of(case),
+        "dice": 2 * both / (marked + lesion) if lesion else math.nan,
+        "sensitivity": both / lesion if lesion else math.nan,
+        "precision": both / marked if marked and lesion else math.nan,
+        "lesion": lesion,
+        "marked": marked,
+        "volume_error": marked - lesion if lesion else math.nan,
+        "relative_error": 100 * abs(marked - lesion) / lesion if lesion else math.nan,
+        "false_positives": wrong,
+        "lung_voxels": lungs["lung_voxels"] if lungs else math.nan,
+        "lung_percent": 100 * wrong / lungs["lung_voxels"] if lungs and lungs["lung_voxels"] else math.nan,
+        "outside_lungs": infection.get("outside_lungs_voxels", math.nan),
+        "slices": mask.shape[2],
+        "infected_slices": int(truth.any(axis=(0, 1)).sum()),
+        "counted_slices": int(((areas > 0) & (areas >= least)).sum()),
+        "ood": (result.ood or {}).get("distance", math.nan),
+    }
+
+
+def cells(table: pd.DataFrame) -> list[str]:
+    """Return a table as lines of Markdown."""
+
+    def text(value: object) -> str:
+        if not isinstance(value, float):
+            return str(value)
+        return "" if math.isnan(value) else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+    rows = [list(table.columns), ["---"] * table.shape[1], *table.map(text).to_numpy().tolist()]
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def write(rows: pd.DataFrame, out: Path, head: Mapping[str, Any]) -> None:
+    """Write table.md: a line per group and name, and a line per case and name."""
+    rows = rows.assign(
+        weights=rows["weights"].where(~rows["trained_on"].astype(bool), rows["weights"] + ", trained on")
+    )
+    groups = rows.groupby(["group", "weights"], sort=True).agg(**BY_GROUP).reset_index()
+    volumes = rows[rows["slices"] > 1]
+    shown = ["case", "weights", "dice", "sensitivity", "precision", "lesion", "marked", "volume_error"]
+    shown += ["false_positives", "lung_percent", "outside_lungs", "slices", "infected_slices", "counted_slices", "ood"]
+    lines = ["# Weights on cases that they did not see", "", *(f"* {key}: {value}" for key, value in head.items()), ""]
+    lines += ["## By group, mean over cases", "", *cells(groups), ""]
+    lines += ["## Volumes by case", "", *cells(volumes.sort_values(["group", "case", "weights"])[shown]), ""]
+    write_atomic(out / "table.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
+
+
+def main(data: str, out: str, *weights: str, backend: str = "auto", precision: str = "auto", device: str = "") -> None:
+    """Measure, case by case."""
+    target, place = Path(out), usable_device(device)
+    file = target / "rows.csv"
+    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
+    head: dict[str, Any] = {"machine": describe_machine(place), "data": describe(data)["name"]}
+    for text in weights:
+        name, files = expand(text)
+        for number, one in enumerate(files):
+            segmenter = InfectionSegmenter(one, str(place), backend=backend, precision=precision)
+            sha = read_metadata(one)["sha256"]
+            head[f"{name} {number + 1}"] = f"{sha[:12]}, {segmenter._segmenter.backend}"
+            done = {row["case"] for row in rows if row["weights"] == name}
+            cases = [case for case in cases_of(one, data, number == 0) if case[0]["name"] not in done]
+            for case, trained_on in tqdm(cases, desc=f"{name} {number + 1} of {len(files)}", unit="case"):
+                row = {"case": case["name"], "weights": name, "sha256": sha, "trained_on": trained_on}
+                rows.append({**row, **measure(segmenter, case)})
+                write_atomic(file, lambda path: pd.DataFrame(rows).to_csv(path, index=False))
+    write(pd.DataFrame(rows), target, head)
+    print(f"{target / 'table.md'}")
+
+
+if __name__ == "__main__":
+    try:
+        fire.Fire(main)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
