@@ -12,6 +12,7 @@ from monai.data import DataLoader
 from scripts.data.datalist import select_cases
 from scripts.data.mixing import PairedSlices
 from scripts.data.slices import SliceDataset
+from scripts.data.stacks import LEVELS
 from scripts.errors import UserError
 from tests.chains import network_grid, training_input
 
@@ -66,7 +67,7 @@ def test_soft_labels_keep_their_levels_and_have_the_edge_of_one_half(tmp_path: P
     Image.fromarray(levels).save(tmp_path / "label.png")
     case = {"image": str(tmp_path / "image.png"), "label": str(tmp_path / "label.png"), "label_scale": 255}
     (item,) = SliceDataset([case], network_grid(size=32), training_input())
-    np.testing.assert_allclose(item["label"][0].T.numpy(), levels / 255, atol=1e-6)
+    np.testing.assert_allclose(item["label"][0].T.numpy(), levels / 255, atol=0.5 / LEVELS)
     edge = np.zeros((32, 32))
     edge[12:20, 12:20], edge[13:19, 13:19] = 1, 0
     np.testing.assert_array_equal(item["label"][1].T.numpy(), edge)
