@@ -13,6 +13,7 @@ from scripts.data.layouts.base import new_case
 from scripts.data.layouts.build import build_datalist
 from scripts.data.layouts.case import all_cases
 from scripts.data.layouts.prepared import write_prepared
+from scripts.data.splits import patients_of
 from scripts.errors import UserError
 from tests.chains import CONFIGS, chain
 
@@ -68,7 +69,7 @@ def test_a_list_that_names_nothing_is_refused(text: str | None, tmp_path: Path) 
 
 @pytest.mark.real_data
 @pytest.mark.skipif("LUNG_CT_DATA" not in os.environ, reason="LUNG_CT_DATA is not set")
-def test_the_real_data_without_what_is_held_out() -> None:
+def test_the_real_data_without_what_is_held_out(tmp_path: Path) -> None:
     folders = ("covid19_ct_seg", "covid19_ct_seg_radiopaedia", "covid19_ct_seg_masks_256", "covid_semiseg", "negatives")
     names = read_held_out(LIST)
     sources = [Path(os.environ["LUNG_CT_DATA"]) / folder for folder in folders]
@@ -76,7 +77,10 @@ def test_the_real_data_without_what_is_held_out() -> None:
     assert not [case["name"] for case in all_cases(datalist) if is_held_out(case, names)]
     assert (len(datalist["training"]), len(datalist["unlabeled"])) == (7 + 3 + 50 + 4 + 300, 1184)
     assert [case["name"] for case in datalist["test"]] == ["tumour_philips_l"]
+    write_prepared(datalist, tmp_path / "data", copy=False)
     for fold in range(3):
         own = [case for case in datalist["training"] if case["fold"] == fold]
         assert sum(case["name"].startswith("radiopaedia") for case in own) == 1
         assert sum(case["name"].startswith("coronacases") for case in own) in (2, 3)
+        unlabelled = select_cases(tmp_path / "data", "unlabeled", fold, held_out=str(LIST))
+        assert patients_of(unlabelled).isdisjoint(patients_of(own))
