@@ -39,7 +39,8 @@ def find_airways(scan: DownsampledScan, air: Mask, midline: float) -> Mask:
     if not gas.any():
         return tube
     around = box(gas)
-    tube[around] = _grow(replace(scan, hu=scan.hu[around]), gas[around], midline - around[0].start)
+    within = replace(scan, hu=np.ascontiguousarray(scan.hu[around]))  # in the order that components are labelled in
+    tube[around] = _grow(within, np.ascontiguousarray(gas[around]), midline - around[0].start)
     if not tube.any():
         return tube
     place = box(tube, margin=3)
@@ -53,24 +54,21 @@ def _grow(scan: DownsampledScan, gas: Mask, midline: float) -> Mask:
     tube = np.zeros(gas.shape, bool)
     for threshold in _THRESHOLDS:
         grown = _find_trachea(scan, gas & (scan.hu < threshold), midline)
-        if tube.any() and grown.sum() > max(_LEAK * tube.sum(), _GROWN / scan.ml):
+        before, now = np.count_nonzero(tube), np.count_nonzero(grown)
+        if before and now > max(_LEAK * before, _GROWN / scan.ml):
             break
-        tube = grown if grown.any() else tube
+        tube = grown if now else tube
     return tube
 
 
 def _find_trachea(scan: DownsampledScan, gas: Mask, midline: float) -> Mask:
     """Return the component of gas that is a trachea and reaches highest; empty if none is."""
     parts, _ = ndimage.label(gas)
-    volumes = np.bincount(parts.ravel()) * scan.ml
+    volumes = np.bincount(parts[gas]) * scan.ml  # of thousands of parts, nearly all of a few voxels
     low, high = _VOLUME
-    boxes = ndimage.find_objects(parts)
-    fits = [
-        part
-        for part in np.flatnonzero((volumes > low) & (volumes < high))
-        if part and _is_trachea(parts[boxes[part - 1]] == part, boxes[part - 1], scan, midline)
-    ]
-    return parts == (max(fits, key=lambda part: boxes[part - 1][2].stop) if fits else -1)
+    boxes = {part: box(parts == part) for part in np.flatnonzero((volumes > low) & (volumes < high)).tolist()}
+    fits = [part for part, place in boxes.items() if _is_trachea(parts[place] == part, place, scan, midline)]
+    return parts == (max(fits, key=lambda part: boxes[part][2].stop) if fits else -1)
 
 
 def _is_trachea(part: Mask, place: tuple[slice, ...], scan: DownsampledScan, midline: float) -> bool:

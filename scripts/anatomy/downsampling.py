@@ -180,7 +180,7 @@ def centre(mask: Mask, axis: int) -> float:
 def largest(mask: Mask) -> Mask:
     """Return the largest component, connected by faces."""
     parts, count = ndimage.label(mask)
-    return mask if count < 2 else parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
+    return mask if count < 2 else parts == int(np.bincount(parts[mask]).argmax())
 
 
 def chosen(parts: NDArray[np.int32], labels: Iterable[int]) -> Mask:

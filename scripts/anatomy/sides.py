@@ -61,7 +61,7 @@ def _find_seeds(lungs: Mask, spacing: Spacing) -> tuple[NDArray[np.uint8] | None
 def _two_lungs(mask: Mask, spacing: Spacing) -> NDArray[np.uint8] | None:
     """The two largest components as right and left, if they are two lungs beside each other."""
     parts, count = ndimage.label(mask)
-    volumes = np.bincount(parts.ravel())[1:]
+    volumes = np.bincount(parts[mask])[1:]
     if count < 2 or np.sort(volumes)[-2] < _SMALLEST * volumes.sum():
         return None
     pair = np.argsort(volumes)[-2:] + 1
@@ -69,7 +69,9 @@ def _two_lungs(mask: Mask, spacing: Spacing) -> NDArray[np.uint8] | None:
     if abs(middles[0] - middles[1]) * spacing[0] < _APART:
         return None
     right, left = pair if middles[0] < middles[1] else pair[::-1]
-    return ((parts == right) * RIGHT + (parts == left) * LEFT).astype(np.uint8)
+    codes = np.zeros(count + 1, np.uint8)
+    codes[[right, left]] = RIGHT, LEFT
+    return codes[parts]
 
 
 def _find_plane(lungs: Mask, spacing: Spacing, middle: float) -> int:
