@@ -145,7 +145,7 @@ class CaseSegmenter:
         """Check, segment and measure a scan; nothing is written.
 
         Args:
-            scan: the scan; DICOM files must stay until the result is saved.
+            scan: the scan; the first DICOM file must stay until the result is saved.
             lung_mask: the user's own; None: lungs are found in the scan.
             progress: called with the slices that were done now, and those in all.
             timer: takes the time of the stages.

@@ -30,6 +30,9 @@ _TAGS = [
     *("RescaleType", "LossyImageCompression", "SharedFunctionalGroupsSequence"),
     *("PerFrameFunctionalGroupsSequence",),
 ]
+IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+"""What names an image."""
+_GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns")
 _LONGEST = 200  # characters; a valid value of what is read as text is shorter
 _PIXEL_DATA = struct.pack("<HH", 0x7FE0, 0x0010), struct.pack(">HH", 0x7FE0, 0x0010)
 
@@ -119,6 +122,15 @@ def get_text(header: Dataset, keyword: str) -> str:
         return ""
     words = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value if value is not None else "")
     return " ".join("".join(c if c.isprintable() else " " for c in words).split())[:_LONGEST]
+
+
+def reference(header: Dataset) -> Dataset:
+    """Return the part of a header that names an image and places it; the rest need not stay."""
+    part = Dataset()
+    part.file_meta = header.file_meta
+    for keyword in filter(header.__contains__, (*IDENTITY, *_GEOMETRY)):
+        part[keyword] = header.get_item(keyword)  # as it was read: who uses it finds what is damaged
+    return part
 
 
 def is_known(syntax: UID) -> bool:

@@ -18,7 +18,7 @@ from ..geometry_checks import check_geometry
 from ..padding import LIGHTEST_AIR_HU, Padding
 from ..volume import Note, Scan
 from .geometry import POSITIONS_ROUNDED, SliceStack, stack_slices
-from .header import COMPLETE, Slice, get_number, get_text
+from .header import COMPLETE, Slice, get_number, get_text, reference
 from .series import Series, choose_series, list_series
 
 _DECODERS = min(4, os.cpu_count() or 1)  # threads: GDCM decodes without Python's lock
@@ -50,6 +50,7 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
     geometry = check_geometry(path, shape, stack.affine, stack.voxel_size_known, tolerance=POSITIONS_ROUNDED)
     stack.notes = [*notes, *_value_notes(chosen), *stack.notes, *geometry]
     values = _read_values(stack)
+    files = {one.path: one.header for one in first}  # in the order of the slices; of frames the last
     return Scan(
         name=path.stem if path.is_file() else path.resolve().name,
         path=path,
@@ -60,7 +61,8 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
         facts=_facts(chosen, stack),
         notes=stack.notes,
         padding=named_padding(first[0].header, first[0].rescale or (1.0, 0.0)),
-        files=list(dict.fromkeys(one.path for one in first)),
+        files=list(files),
+        headers=[reference(header) for header in files.values()],
         frames=[one.frame for one in first],
     )
 

@@ -1,6 +1,7 @@
 """The mask as a DICOM Segmentation object, on the slices that it was found on."""
 
 import re
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,12 @@ from ...errors import UserError
 from ...files import write_atomic
 from ..volume import Scan
 from .files import UNREADABLE, UNREADABLE_FILE, read_header
-from .header import get_number, get_numbers, get_text
+from .header import IDENTITY, get_number, get_numbers, get_text
 from .segment_codes import CATEGORY, COLOUR, REGION, TYPE
 
 LABEL = "COVID-19 infection"
 _CATEGORY, _TYPE = CodedConcept(*CATEGORY), CodedConcept(*TYPE)
 _COLOUR = CIELabColor.from_rgb(*COLOUR)
-_GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns"]
-_IDENTITY = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"]
 _MAY_BE_EMPTY = {  # and what their values match
     **dict.fromkeys(("PatientID", "PatientName", "AccessionNumber", "StudyID", "ReferringPhysicianName"), ".+"),
     **dict.fromkeys(("PatientBirthDate", "StudyDate"), r"\d{8}"),
@@ -53,7 +52,7 @@ def write_dicom_seg(
 
     Args:
         mask: 0 or 1, (X, Y, Z), in the scan's stored axes.
-        scan: what `read_dicom` returned; its files must still be there.
+        scan: what `read_dicom` returned; its first file must still be there.
         path: the file to write.
         algorithm: name of the model.
         version: version of the model or the software.
@@ -130,14 +129,15 @@ def _long_string(words: str) -> str:
 
 def _read_sources(scan: Scan) -> list[Dataset]:
     """Headers of the source files: all of the first, of the others only what a frame refers to."""
-    sources: list[Dataset] = []
-    for file in scan.files:
-        try:
-            with file.open("rb") as stream:
-                sources.append(read_header(stream, [*_GEOMETRY, *_IDENTITY] if sources else None))
-        except UNREADABLE_FILE as error:
-            raise UserError(f"{file.name}: cannot be read again for the DICOM SEG ({error}); {_REMEDY}") from None
-        _check_source(file, sources[-1], multi_frame="PerFrameFunctionalGroupsSequence" in sources[0])
+    try:
+        with scan.files[0].open("rb") as stream:
+            first = read_header(stream)
+    except UNREADABLE_FILE as error:
+        found = f"{scan.files[0].name}: cannot be read again for the DICOM SEG ({error})"
+        raise UserError(f"{found}; {_REMEDY}") from None
+    sources = [first, *map(copy, scan.headers[1:])]
+    for file, source in zip(scan.files, sources, strict=True):
+        _check_source(file, source, multi_frame="PerFrameFunctionalGroupsSequence" in first)
     _check_identity(scan, sources)
     _mend(sources, scan)
     return sources
@@ -156,7 +156,7 @@ def _check_identity(scan: Scan, sources: list[Dataset]) -> None:
 
 
 def _check_source(file: Path, source: Dataset, multi_frame: bool) -> None:
-    needed = _IDENTITY if multi_frame else [*_IDENTITY, "ImagePositionPatient", "ImageOrientationPatient"]
+    needed = IDENTITY if multi_frame else [*IDENTITY, "ImagePositionPatient", "ImageOrientationPatient"]
     missing = [keyword for keyword in needed if not get_text(source, keyword)]
     if not multi_frame and get_numbers(source, "PixelSpacing", 2) is None:
         missing.append("PixelSpacing")

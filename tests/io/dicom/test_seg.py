@@ -214,9 +214,9 @@ class TestIncompleteHeaders:
     def test_what_highdicom_refuses_is_no_traceback(self, tmp_path, write_series):
         write_series(tmp_path / "ct")
         scan = read_dicom(tmp_path / "ct")
-        stray = dcmread(scan.files[2])
-        stray.SeriesInstanceUID = "1.2.3"  # the files changed since
-        stray.save_as(scan.files[2])
+        stray = dcmread(scan.files[0])
+        stray.SeriesInstanceUID = "1.2.3"  # the file changed since
+        stray.save_as(scan.files[0])
         self.refuse(scan, tmp_path, "no DICOM SEG can refer")
 
     @pytest.mark.filterwarnings("ignore:Invalid value for VR")
@@ -235,8 +235,18 @@ class TestIncompleteHeaders:
     def test_files_that_are_gone(self, tmp_path, write_series):
         write_series(tmp_path / "ct")
         scan = read_dicom(tmp_path / "ct")
-        scan.files[3].unlink()
-        self.refuse(scan, tmp_path, scan.files[3].name)
+        scan.files[0].unlink()
+        self.refuse(scan, tmp_path, scan.files[0].name)
+
+    def test_only_the_first_file_is_read_again(self, tmp_path, write_series):
+        write_series(tmp_path / "ct")
+        scan = read_dicom(tmp_path / "ct")
+        expected = write(make_mask(scan, 1), scan, tmp_path / "before.dcm")
+        for file in scan.files[1:]:
+            file.unlink()
+        found = write(make_mask(scan, 1), scan, tmp_path / "after.dcm")
+        for keyword in ("PerFrameFunctionalGroupsSequence", "ReferencedSeriesSequence", "PixelData"):
+            assert found[keyword].value == expected[keyword].value
 
     def refuse(self, scan: Scan, folder: Path, words: str) -> None:
         with pytest.raises(UserError, match=words) as caught:
