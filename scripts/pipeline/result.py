@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from ..report.report import build_report
 
 @dataclass
 class StageTimer:
-    """Seconds by stage."""
+    """Seconds by stage; "write" and "report" run beside each other."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -120,24 +121,28 @@ class Result:
         return report
 
     def _write(self, target: Path) -> dict[str, Any]:
-        with self.timer("write"):
-            self.notes += self._write_masks(target)
+        with ThreadPoolExecutor(
+            1
+        ) as beside:  # ends when the masks are written, also by an error: `save` cleans up then
+            masks = beside.submit(self.timer("write")(self._write_masks), target)
+            with self.timer("report"):
+                preview = self._draw_preview(target / "preview.png")
+            self.notes += masks.result()
         refuse_warnings(self.scan, self.notes, self.strict)
         with self.timer("report"):
-            preview = target / "preview.png"
-            spacing = self.scan.spacing_lps if self.scan.voxel_size_known else None
-            mask = canonical(self.mask, self.scan.affine)
-            draw_preview(
-                self.hu,
-                mask,
-                preview,
-                spacing=spacing,
-                title=self.scan.name,
-                least_slice_share=self.model["operating_point"]["least_slice_share"],
-            )
             report = self.report()
             write_report_html(report, {"Most affected slices": preview}, target / "report.html")
         return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in self.timer.seconds.items()}}
+
+    def _draw_preview(self, path: Path) -> Path:
+        return draw_preview(
+            self.hu,
+            canonical(self.mask, self.scan.affine),
+            path,
+            spacing=self.scan.spacing_lps if self.scan.voxel_size_known else None,
+            title=self.scan.name,
+            least_slice_share=self.model["operating_point"]["least_slice_share"],
+        )
 
     def _write_masks(self, target: Path) -> list[Note]:
         write_mask(self.mask, self.scan, mask_path(target, self.scan))

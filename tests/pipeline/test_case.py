@@ -4,6 +4,7 @@ nothing of the user's is lost or taken for other."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import SimpleITK as sitk  # noqa: N813
 from scripts.data.phantom.scan import Phantom, make_phantom
 from scripts.errors import UserError
 from scripts.inference.segmenter import Segmenter
+from scripts.pipeline import result
 from scripts.pipeline.batch import record, segment_in_turn
 from scripts.pipeline.case import CaseSegmenter, Settings
 from scripts.pipeline.inputs import expand_inputs
@@ -297,3 +299,30 @@ def test_volumes_of_a_tilted_scan_are_those_of_its_voxels(
     assert "gantry_tilt" in {note["code"] for note in report["notes"]}
     assert infection["infection_ml"] == pytest.approx(infection["infection_voxels"] * np.prod(SPACING) / 1000, rel=1e-4)
     assert report["measures"]["voxel_size"]["spacing_mm"] == pytest.approx(SPACING)
+
+
+@pytest.mark.parametrize("part", ["draw_preview", "write_mask"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_nothing_half_written_stays_where_one_of_two_writers_ends(
+    segmenter: Segmenter, chest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, error: type
+) -> None:
+    other_at_work = threading.Event()
+
+    def end(*_: Any, **__: Any) -> None:
+        assert other_at_work.wait(60)  # so that both run beside each other
+        raise error
+
+    def go_on(*arguments: Any, **words: Any) -> Any:
+        other_at_work.set()
+        return write(*arguments, **words)
+
+    other = "write_mask" if part == "draw_preview" else "draw_preview"
+    write = getattr(result, other)
+    monkeypatch.setattr(result, part, end)
+    monkeypatch.setattr(result, other, go_on)
+    threads = threading.active_count()
+    (case,) = expand_inputs([chest])
+    with pytest.raises(error):
+        CaseSegmenter(segmenter).run(case, tmp_path / "out" / case.folder)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert threading.active_count() == threads

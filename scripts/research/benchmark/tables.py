@@ -19,7 +19,8 @@ Forward pass, loss, backward pass and Adam, channels last. "Of the stack": media
 the operations per second over those of a plain stack of 3x3 convolutions of like sizes.""",
     "segment": """\
 From the command to its end: minimum, median and in brackets the ratio to the first column, which is
-the median over the rounds of the ratio within a round. CPU is user and system time.""",
+the median over the rounds of the ratio within a round. CPU is user and system time. The stages
+"write" (masks) and "report" (preview and page) run beside each other.""",
     "memory": "Peak of the resident memory in GB during a stage, one run. Loaded: before the scan is read.",
 }
 
