@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LUNG_WINDOW = (-1350.0, 150.0)  # level -600, width 1500 HU
 _MASK_COLOUR, _TRUTH_COLOUR = "#ff9f1c", "#2ec4ff"  # told apart by the colour-blind, too
 _COLUMNS, _ROWS = 3, 2
+_PNG_LEVEL = 3  # as small as 6, the default, in less than half of its time
 _AXIAL, _CORONAL, _SAGITTAL = "RLAP", "RLSI", "APSI"  # letters at the left, right, top and bottom
 _PLACES = ((0.025, 0.5), (0.975, 0.5), (0.5, 0.96), (0.5, 0.04))  # of these letters
 
@@ -70,7 +71,8 @@ def draw_preview(
     lines = [Line2D([], [], color=colour, label=name) for colour, name in names.items()][: len(outlines)]
     style: dict[str, Any] = {"facecolor": "black", "labelcolor": "white", "fontsize": 12, "ncols": 2}
     figure.legend(handles=lines, loc="outside upper right", **style)
-    return write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+    packed = {"compress_level": _PNG_LEVEL}
+    return write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100, pil_kwargs=packed))
 
 
 def _binary(mask: NDArray[Any]) -> NDArray[np.bool_]:
