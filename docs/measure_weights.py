@@ -46,6 +46,8 @@ BY_GROUP = {
     "n": ("case", "size"),
     "Dice": ("dice", "mean"),
     "sd": ("dice", "std"),
+    "Dice, second annotator": ("dice_second", "mean"),
+    "of the annotators": ("dice_annotators", "mean"),
     "sensitivity": ("sensitivity", "mean"),
     "precision": ("precision", "mean"),
     "volume error, voxels": ("volume_error", "mean"),
@@ -56,6 +58,11 @@ BY_GROUP = {
     "slices": ("slices", "sum"),
     "counted as infected": ("counted_slices", "sum"),
 }
+NOTE = (
+    "Masks as `segment` makes them. False positives are marked voxels without infection, also in % of the voxels of "
+    "both lungs as `segment` finds them, whether in the lungs or not. A slice counts as infected by the rule of the "
+    "report. Empty: not defined, or no lungs were found."
+)
 
 
 def expand(text: str) -> tuple[str, list[Path]]:
@@ -77,9 +84,9 @@ def cases_of(weights: Path, data: str, first: bool) -> Iterator[tuple[Case, bool
         check_data(weights, metadata, data)
     except UserError:
         known = set(metadata.get("calibration", {}).get("cases", [])) - set(fold if isinstance(fold, list) else [])
-        cases = [(case, case["name"] in known) for case in select_cases(data, "all")]
+        cases = [(case, case["name"] in known) for case in select_cases(data, "all", more_labels=True)]
     else:
-        cases = [(case, False) for case in select_cases(data, "validation", fold)]
+        cases = [(case, False) for case in select_cases(data, "validation", fold, more_labels=True)]
         if first and read_datalist(data)["test"]:
             cases += [(case, False) for case in select_cases(data, "test")]
     return (one for one in cases if "label" in one[0] or one[0].get("lesion_free"))
@@ -93,21 +100,26 @@ def group_of(case: Case) -> str:
     return re.split(r"[\W\d_]", case["name"])[0]
 
 
-def truth_of(case: Case, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """Return where a case has infection, in LPS order."""
-    if "label" not in case:
-        return np.zeros(shape, bool)
-    scan = read_scan(Path(case["label"]))
+def read_mask(path: str, codes: list[int] | None = None) -> np.ndarray[Any, Any]:
+    """Return where a mask marks infection, in LPS order."""
+    scan = read_scan(Path(path))
     stored = torch.from_numpy(np.ascontiguousarray(scan.real()))
-    mask = InfectionMaskd("label")({**case, "label": stored})["label"]
+    mask = InfectionMaskd("label")({"label": stored, "label_codes": codes})["label"]
     return canonical(np.asarray(mask >= 0.5), scan.affine)
+
+
+def overlap(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
+    """Return the Dice of two masks, NaN of two empty ones."""
+    total = int(first.sum()) + int(second.sum())
+    return 2 * int((first & second).sum()) / total if total else math.nan
 
 
 def measure(segmenter: InfectionSegmenter, case: Case) -> dict[str, Any]:
     """Return the row of a case."""
     result = segmenter.predict(case["image"], intensity=case.get("intensity", "auto"), name=case["name"])
     mask = canonical(result.mask, result.affine) > 0
-    truth = truth_of(case, mask.shape)
+    truth = read_mask(case["label"], case.get("label_codes")) if "label" in case else np.zeros_like(mask)
+    second = read_mask(case["second"]) if "second" in case else None
     marked, lesion, both = int(mask.sum()), int(truth.sum()), int((mask & truth).sum())
     infection, lungs = result.measures["infection"], result.measures["lungs"]["total"]
     least = float(result.model["operating_point"]["least_slice_share"]) * math.prod(mask.shape[:2])
@@ -115,7 +127,9 @@ def measure(segmenter: InfectionSegmenter, case: Case) -> dict[str, Any]:
     wrong = marked - both
     return {
         "group": group_of(case),
-        "dice": 2 * both / (marked + lesion) if lesion else math.nan,
+        "dice": overlap(mask, truth) if lesion else math.nan,
+        "dice_second": math.nan if second is None else overlap(mask, second),
+        "dice_annotators": math.nan if second is None else overlap(truth, second),
         "sensitivity": both / lesion if lesion else math.nan,
         "precision": both / marked if marked and lesion else math.nan,
         "lesion": lesion,
@@ -151,10 +165,22 @@ def write(rows: pd.DataFrame, out: Path, head: Mapping[str, Any]) -> None:
         weights=rows["weights"].where(~rows["trained_on"].astype(bool), rows["weights"] + ", trained on")
     )
     groups = rows.groupby(["group", "weights"], sort=True).agg(**BY_GROUP).reset_index()
+    groups["%"] = 100.0 * groups["counted as infected"] / groups["slices"]
     volumes = rows[rows["slices"] > 1]
-    shown = ["case", "weights", "dice", "sensitivity", "precision", "lesion", "marked", "volume_error"]
+    shown = [
+        "case",
+        "weights",
+        "dice",
+        "sensitivity",
+        "precision",
+        "dice_second",
+        "dice_annotators",
+        "lesion",
+        "marked",
+        "volume_error",
+    ]
     shown += ["false_positives", "lung_percent", "outside_lungs", "slices", "infected_slices", "counted_slices", "ood"]
-    lines = ["# Weights on cases that they did not see", "", *(f"* {key}: {value}" for key, value in head.items()), ""]
+    lines = ["# Weights by case", "", NOTE, "", *(f"* {key}: {value}" for key, value in head.items()), ""]
     lines += ["## By group, mean over cases", "", *cells(groups), ""]
     lines += ["## Volumes by case", "", *cells(volumes.sort_values(["group", "case", "weights"])[shown]), ""]
     write_atomic(out / "table.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
