@@ -84,7 +84,30 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), values >= 0."""
-        return torch.relu(self.body(x) + self.shortcut(x))
+        return F.relu(self.body(x) + self.shortcut(x), inplace=True)
+
+
+class DoublingConv(nn.ConvTranspose2d):
+    """A 2x2 transposed convolution of stride 2, which doubles height and width.
+
+    Its windows do not overlap, so that it is a product of matrices. Channels last, forward and
+    backward pass take half the time of torch's transposed convolution on a CPU.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """Map (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
+        if not (self.training and x.is_contiguous(memory_format=torch.channels_last)):
+            return F.conv_transpose2d(x, self.weight, self.bias, stride=2)
+        batch, _, height, width = x.shape
+        bias = self.bias
+        assert bias is not None  # for TorchScript
+        kernel = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 * out_channels, in_channels)
+        pixels = F.linear(x.permute(0, 2, 3, 1), kernel, bias.repeat(4))
+        rows = pixels.view(batch, height, width, 2, -1).transpose(2, 3)  # (B, H, 2, W, 2 * out_channels)
+        return rows.reshape(batch, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
 UPSAMPLINGS = ("transposed", "bilinear")
@@ -98,7 +121,7 @@ def make_upsampling(name: str, in_channels: int, out_channels: int) -> nn.Module
     """
     check_choice("upsampling", name, UPSAMPLINGS)
     if name == "transposed":
-        return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+        return DoublingConv(in_channels, out_channels)
     # Both steps are linear and the weights of an interpolation sum to 1, so that their order is
     # free. The convolution goes first: it sees a quarter of the pixels.
     return nn.Sequential(

@@ -137,6 +137,7 @@ class ResUNet(SegmentationNetwork):
         self.encoder = Encoder(in_channels, channels)
         self.decoder = Decoder(channels, upsampling)
         self.fusion = _make_fusion(fusion, channels, gate, residual, include_top)
+        self.reduces = fusion == "attention" and gate == "spatial" and dropout == 0
         self.dropout = nn.Dropout2d(dropout)
         self.out = nn.Conv2d(base_width, out_channels, kernel_size=1)
         supervised = {
@@ -157,13 +158,20 @@ class ResUNet(SegmentationNetwork):
         check_size(image, self.size_multiple)
         encoded = self.encoder(image)
         decoded = self.decoder(encoded)
-        main = self.out(self.dropout(self.fusion(decoded)))
+        main = self._fused(decoded)
         if not (self.training and self.deep_supervision):
             return main
         maps = [main]
         for name, heads in self.heads.items():
             maps.append(heads(decoded if name.endswith("decoder") else encoded, image.shape[2:]))
         return torch.cat(maps, dim=1)
+
+    def _fused(self, decoded: list[Tensor]) -> Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript then compiles nothing below
+            if self.training and self.reduces:  # the same map, in a fraction of the time and memory
+                main: Tensor = self.fusion.reduced(decoded, self.out.weight, self.out.bias)  # type: ignore[operator]
+                return main
+        return self.out(self.dropout(self.fusion(decoded)))
 
 
 def _check_stages(side: str, edge: Sequence[int], mask: Sequence[int]) -> None:

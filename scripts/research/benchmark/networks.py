@@ -22,6 +22,7 @@ from ...inference.segmenter import Segmenter
 from ...inference.tta import view_count
 from ...networks.registry import create_network
 from ...precision import mixed_precision
+from ...training.heap import freed_memory_kept
 from ...version import WEIGHTS
 from ..step_speed import count_gflop, training_steps
 from .peers import SCAN_SHAPE, Peer, list_peers
@@ -48,7 +49,8 @@ def measure_networks(plan: Plan) -> Iterator[dict[str, Any]]:
 
 def measure_training(plan: Plan) -> Iterator[dict[str, Any]]:
     """Time training steps, of the network and of a plain stack of convolutions; yield as above."""
-    yield from _measured(list(_training_steps(plan)), plan)
+    with freed_memory_kept():  # as a training does on a CPU
+        yield from _measured(list(_training_steps(plan)), plan)
 
 
 def _measured(timed: Sequence[Timed], plan: Plan) -> Iterator[dict[str, Any]]:

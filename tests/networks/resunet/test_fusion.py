@@ -77,6 +77,20 @@ def test_attention_is_equation_3(
     np.testing.assert_allclose(fused.numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize(("residual", "include_top"), product(("raw", "projected"), (False, True)))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_convolution_of_the_map_needs_no_map(residual: str, include_top: bool, channels: int) -> None:
+    """Result and every gradient, of the layers and of the levels."""
+    module = randomised(AttentionFusion(CHANNELS, WIDTH, residual=residual, include_top=include_top))
+    out = randomised(nn.Conv2d(WIDTH, channels, kernel_size=1), seed=2)
+    features = [feature.requires_grad_() for feature in pyramid()]
+    learned = [*features, *module.parameters(), *out.parameters()]
+    ways = (out(module(features)), module.reduced(features, out.weight, out.bias))
+    torch.testing.assert_close(ways[1], ways[0], rtol=1e-10, atol=1e-10)
+    expected, found = (torch.autograd.grad(logits.sigmoid().square().sum(), learned) for logits in ways)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_default_options_are_the_papers(numpy_conv: Conv, numpy_upsample: Upsample) -> None:
     module, features = randomised(AttentionFusion(CHANNELS, WIDTH)), pyramid()
     expected = equation_3(module, features, numpy_conv, numpy_upsample, raw=True, top=False)

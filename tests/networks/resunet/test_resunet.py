@@ -194,6 +194,27 @@ def test_torchscript_is_eager(variant: dict[str, Any]) -> None:
             torch.testing.assert_close(scripted.train()(x), model.train()(x), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_training_mode_computes_the_main_map_of_the_fusion(layout: torch.memory_format) -> None:
+    model, x = network().to(memory_format=layout).train(), image(2, 1, 32, 48).to(memory_format=layout)
+    with torch.no_grad():
+        main = model(x)[:, :1]
+        decoded = model.decoder(model.encoder(x))
+        torch.testing.assert_close(main, model.out(model.fusion(decoded)), rtol=1e-10, atol=1e-10)
+
+
+def test_upsampling_channels_last_is_the_transposed_convolution() -> None:
+    up = network().decoder.ups[2].up.train()
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        coarse = image(2, 16, 4, 3).to(memory_format=layout).requires_grad_()
+        fine = up(coarse)
+        results.append((fine, *torch.autograd.grad(fine.square().sum(), [coarse, *up.parameters()])))
+        assert fine.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-10)
+    assert torch.equal(torch.nn.functional.conv_transpose2d(coarse, up.weight, up.bias, stride=2), up.eval()(coarse))
+
+
 def test_bilinear_upsampling_interpolates_and_then_projects(
     numpy_upsample: Callable[..., np.ndarray], numpy_conv: Callable[..., np.ndarray]
 ) -> None:
