@@ -28,8 +28,9 @@ def read_held_out(path: str | Path) -> frozenset[str]:
 
 def is_held_out(case: Case, names: Collection[str]) -> bool:
     """Whether a list names a case, its patient or its scan, also behind a link."""
-    stems = {case["name"], scan_name(Path(case["image"])), scan_name(Path(case["image"]).resolve())}
-    known = {case["patient"], *stems, *map(zenodo_name, stems), *map(patient_of_scan, stems)}
+    place = Path(case["image"]).resolve()
+    stems = {case["name"], scan_name(Path(case["image"])), scan_name(place)}
+    known = {case["patient"], *place.parts, *stems, *map(zenodo_name, stems), *map(patient_of_scan, stems)}
     return not known.isdisjoint(names)
 
 

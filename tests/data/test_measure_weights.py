@@ -1,0 +1,61 @@
+"""Which cases docs/measure_weights.py measures weights on, and how it groups them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from scripts.data.layouts.base import new_case
+from scripts.data.layouts.build import build_datalist
+from scripts.data.layouts.prepared import write_prepared
+from scripts.errors import UserError
+from scripts.version import BUNDLE, WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    found = importlib.util.spec_from_file_location("measure_weights", BUNDLE / "docs/measure_weights.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_weights_of_other_data_are_measured_on_all_cases_and_tell_which_they_saw(
+    script: ModuleType, trees, tmp_path: Path
+) -> None:
+    sources = [trees.zenodo(("coronacases_001", "coronacases_007", "coronacases_009")), trees.negatives()]
+    write_prepared(build_datalist(sources, folds=2)[0], tmp_path / "data", copy=False)
+    found = {case["name"]: seen for case, seen in script.cases_of(WEIGHTS, str(tmp_path / "data"), first=True)}
+    assert {name for name, seen in found.items() if seen} == {"coronacases_001"}  # 007 was its validation case
+    assert {"coronacases_007", "coronacases_009", "a", "tumour_c", "negatives_normal_000"} < set(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "free", "group"),
+    [
+        ("coronacases_001.nii.gz", False, "coronacases"),
+        ("radiopaedia_4_85506_1.nii.gz", False, "radiopaedia"),
+        ("pet_ct.nii.gz", True, "negative volumes"),
+        ("3.png", False, "pictures"),
+        ("normal_3.jpg", True, "negative pictures"),
+    ],
+)
+def test_groups(script: ModuleType, name: str, free: bool, group: str) -> None:
+    case = new_case(name.partition(".")[0], Path(name), None)
+    assert script.group_of({**case, "lesion_free": True} if free else case) == group
+
+
+def test_a_folder_stands_for_the_weights_of_its_folds(script: ModuleType, tmp_path: Path) -> None:
+    for fold in (0, 1):
+        weights = tmp_path / f"seed_0/fold_{fold}/run/model.pt"
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+    name, files = script.expand(f"new={tmp_path}")
+    assert (name, len(files)) == ("new", 2)
+    with pytest.raises(UserError, match="names no weights"):
+        script.expand("new=")
