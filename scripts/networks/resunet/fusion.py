@@ -159,8 +159,8 @@ def _to_full_size(maps: Tensor, channels: int, finest: Tensor) -> tuple[Tensor, 
     if maps.shape[2:] == finest.shape[2:]:
         shifts = torch.eye(9, dtype=maps.dtype, device=maps.device).view(1, 9, 3, 3)
         return score, F.conv2d(pixels, shifts, padding=1)
-    # Products of matrices interpolate few channels in a fifth of the time of F.interpolate on a
-    # CPU, and shift and add the gate's pixels as they go.
+    # On a CPU products of matrices are faster than F.interpolate, and they shift and add the gate's
+    # pixels as they go.
     down = _interpolation(maps.shape[2], finest.shape[2], maps)
     across = _interpolation(maps.shape[3], finest.shape[3], maps)
     logits = torch.einsum("myi,bmnij,nxj->byx", down, pixels.unflatten(1, (3, 3)), across)
