@@ -1,6 +1,5 @@
 """Reading a CT series from DICOM: values in HU, geometry, what was noticed."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import torch
 from numpy.typing import NDArray
 from pydicom import Dataset
 
@@ -21,7 +21,7 @@ from .geometry import POSITIONS_ROUNDED, SliceStack, stack_slices
 from .header import COMPLETE, Slice, get_number, get_text, reference
 from .series import Series, choose_series, list_series
 
-_DECODERS = min(4, os.cpu_count() or 1)  # threads: GDCM decodes without Python's lock
+_MOST_DECODERS = 4  # threads: GDCM decodes without Python's lock
 
 
 def read_dicom(path: Path, series: str | None = None) -> Scan:
@@ -132,7 +132,8 @@ def _read_values(stack: SliceStack) -> NDArray[Any]:
     values = np.empty((len(planes), planes[0][0].rows, planes[0][0].columns), dtype)
     decode = lru_cache(maxsize=1)(_decode)  # the frames of a file follow each other
     several = any(one.frame for plane in planes for one in plane)
-    with ThreadPoolExecutor(1 if several else _DECODERS) as pool:
+    threads = min(_MOST_DECODERS, torch.get_num_threads())  # a process of --workers has its part of the machine
+    with ThreadPoolExecutor(1 if several else threads) as pool:
         clipped = sum(pool.map(partial(_read_plane, decode), planes, values))
     twins = sum(len(plane) - 1 for plane in planes)
     if twins:

@@ -3,12 +3,14 @@ from __future__ import annotations
 import stat
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+import torch
 from pydicom import Dataset, FileMetaDataset, dcmread, dcmwrite
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -21,6 +23,7 @@ from pydicom.uid import (
 
 from scripts.errors import UserError
 from scripts.io.dicom import archive as dicom_archive
+from scripts.io.dicom import reading
 from scripts.io.dicom.archive import unpacked
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.dicom.series import list_series
@@ -669,3 +672,18 @@ class TestRealData:
         assert scan.values.shape == (512, 512, 2)
         assert scan.values.min() == -2048
         assert scan.spacing == pytest.approx((0.625, 0.625, 1.0))
+
+
+def test_no_more_files_are_decoded_at_once_than_torch_has_threads(tmp_path, write_series, monkeypatch):
+    asked: list[int] = []
+
+    def pool(threads: int) -> ThreadPoolExecutor:
+        asked.append(threads)
+        return ThreadPoolExecutor(threads)
+
+    monkeypatch.setattr(reading, "ThreadPoolExecutor", pool)
+    write_series(tmp_path / "ct")
+    for threads in (1, 3, 64):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        read_dicom(tmp_path / "ct")
+    assert asked == [1, 3, 4]
