@@ -90,5 +90,5 @@ class Predictor:
 
 def slices_in_view(item: Mapping[str, Any]) -> NDArray[np.intp]:
     """Return which slices of a prepared scan lie in the network's field of view."""
-    low, high = item[BOX][2, :2].tolist() if BOX in item else (0, item[IMAGE].shape[-1])
+    low, high = torch.as_tensor(item[BOX])[2, :2].cpu().tolist() if BOX in item else (0, item[IMAGE].shape[-1])
     return np.arange(low, high)

@@ -65,12 +65,12 @@ def find_padding(slice_at: Callable[[int], Tensor], count: int) -> Padding | Non
 
 
 def _circle(values: Tensor) -> tuple[float, float] | None:
-    corners = [float(values[x, y].item()) for x in (0, -1) for y in (0, -1)]
+    plain = values.detach().cpu().numpy()
+    corners = [float(plain[x, y]) for x in (0, -1) for y in (0, -1)]
     value = corners[0] if math.isfinite(corners[0]) else math.nan
     alike = all((not math.isfinite(one)) if math.isnan(value) else one == value for one in corners)
     if not alike or value <= LIGHTEST_AIR_HU:
         return None
-    plain = values.detach().cpu().numpy()
     region = ~np.isfinite(plain) if math.isnan(value) else plain == value
     outside = _joined_to_corners(region)
     area = int(outside.sum())

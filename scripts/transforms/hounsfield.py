@@ -55,8 +55,8 @@ class ValueRange:
         kept = values if whole else values[finite]
         if not kept.numel():
             return cls(not_finite=values.numel(), count=values.numel())
-        low, high = (bound.item() for bound in torch.aminmax(kept))
-        above = low if low >= AIR_HU else torch.where(kept < AIR_HU, torch.inf, kept).min().item()
+        low, high = torch.stack(torch.aminmax(kept)).cpu().tolist()
+        above = low if low >= AIR_HU else torch.where(kept < AIR_HU, torch.inf, kept).min().cpu().item()
         return cls(low, high, above, values.numel() - kept.numel(), values.numel())
 
     def __or__(self, other: ValueRange) -> ValueRange:

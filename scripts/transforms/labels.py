@@ -49,7 +49,7 @@ def class_numbers(codes: Tensor, name: str) -> Tensor:
         known |= here
         classes[here] = number
     if not known.all():
-        others = ", ".join(f"{value:g}" for value in codes[~known].unique().tolist()[:5])
+        others = ", ".join(f"{value:g}" for value in codes[~known].unique()[:5].cpu().tolist())
         expected = "0 background, 1 or 38 ground glass, 2 or 75 consolidation"
         raise UserError(f"{name}: holds the values {others}; expected: {expected}")
     return classes

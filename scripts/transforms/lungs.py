@@ -121,16 +121,16 @@ class CropToBoxd(MapTransform, InvertibleTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the slices cropped; UserError for another grid than the scan's."""
         item = dict(data)
-        box = convert_to_numpy(item[self.box_key])
-        (left, right, _), (front, back, _), _ = box.tolist()
+        box = convert_to_numpy(item[self.box_key]).tolist()
+        (left, right, width), (front, back, depth), (*_, height) = box
         for key in self.key_iterator(item):
             whole_slices = item[key]
             if isinstance(whole_slices, str):
                 continue
-            _check_grid(whole_slices, tuple(box[:, 2].tolist()), str(key))
+            _check_grid(whole_slices, (width, depth, height), str(key))
             item[key] = whole_slices[:, left:right, front:back]
             item[key].affine = whole_slices.affine @ _shift(left, front)
-            self.push_transform(item[key], extra_info={"box": box.tolist()})
+            self.push_transform(item[key], extra_info={"box": box})
         return item
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -200,7 +200,7 @@ def _find_anatomy(image: MetaTensor, scan: tuple[NDArray[np.int16], Spacing], in
 
 def _hounsfield(image: MetaTensor) -> tuple[NDArray[np.int16], Spacing]:
     """Whole HU (X, Y, Z), as `HounsfieldSlices.rounded` gives them, and the voxel size in mm."""
-    x, y, z = image.pixdim.tolist()
+    x, y, z = image.pixdim.cpu().tolist()
     return image.as_tensor()[0].round().clamp(-32768, 32767).to(torch.int16).cpu().numpy(), (x, y, z)
 
 
