@@ -3,10 +3,12 @@
 Run from the bundle root, with one or several weights, or folders of the trainings of an experiment:
 
     python docs/measure_weights.py DATA OUT NAME=WEIGHTS[,WEIGHTS...] ... [--backend auto]
-        [--precision auto] [--device cpu]
+        [--precision auto] [--device cpu] [--flips 4] [--slice_share 0.0002]
 
 Weights of a fold of DATA are measured on that fold, and on the cases that DATA keeps apart by the
 first of them; other weights on all cases, with a mark where their metadata say that they saw one.
+Flips and the minimum positive fraction of a slice are those of the metadata unless set; trainings
+that were not calibrated state none.
 OUT receives rows.csv (one row per case and NAME) and table.md (by group, and by case). A run that
 was stopped resumes with the same command.
 """
@@ -114,7 +116,7 @@ def overlap(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
     return 2 * int((first & second).sum()) / total if total else math.nan
 
 
-def measure(segmenter: InfectionSegmenter, case: Case) -> dict[str, Any]:
+def measure(segmenter: InfectionSegmenter, case: Case, slice_share: float) -> dict[str, Any]:
     """Return the row of a case."""
     result = segmenter.predict(case["image"], intensity=case.get("intensity", "auto"), name=case["name"])
     mask = canonical(result.mask, result.affine) > 0
@@ -122,7 +124,7 @@ def measure(segmenter: InfectionSegmenter, case: Case) -> dict[str, Any]:
     second = read_mask(case["second"]) if "second" in case else None
     marked, lesion, both = int(mask.sum()), int(truth.sum()), int((mask & truth).sum())
     infection, lungs = result.measures["infection"], result.measures["lungs"]["total"]
-    least = float(result.model["operating_point"]["least_slice_share"]) * math.prod(mask.shape[:2])
+    least = slice_share * math.prod(mask.shape[:2])
     areas = mask.sum(axis=(0, 1))
     wrong = marked - both
     return {
@@ -177,16 +179,25 @@ def write(rows: pd.DataFrame, out: Path, head: Mapping[str, Any]) -> None:
         "dice_annotators",
         "lesion",
         "marked",
-        "volume_error",
     ]
-    shown += ["false_positives", "lung_percent", "outside_lungs", "slices", "infected_slices", "counted_slices", "ood"]
+    shown += ["volume_error", "false_positives", "lung_percent", "outside_lungs"]
+    shown += ["slices", "infected_slices", "counted_slices", "ood"]
     lines = ["# Weights by case", "", NOTE, "", *(f"* {key}: {value}" for key, value in head.items()), ""]
     lines += ["## By group, mean over cases", "", *cells(groups), ""]
     lines += ["## Volumes by case", "", *cells(volumes.sort_values(["group", "case", "weights"])[shown]), ""]
     write_atomic(out / "table.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
 
 
-def main(data: str, out: str, *weights: str, backend: str = "auto", precision: str = "auto", device: str = "") -> None:
+def main(
+    data: str,
+    out: str,
+    *weights: str,
+    backend: str = "auto",
+    precision: str = "auto",
+    device: str = "",
+    flips: int | None = None,
+    slice_share: float | None = None,
+) -> None:
     """Measure, case by case."""
     target, place = Path(out), usable_device(device)
     file = target / "rows.csv"
@@ -194,15 +205,22 @@ def main(data: str, out: str, *weights: str, backend: str = "auto", precision: s
     head: dict[str, Any] = {"machine": describe_machine(place), "data": describe(data)["name"]}
     for text in weights:
         name, files = expand(text)
+        known = {read_metadata(one)["sha256"] for one in files}
         for number, one in enumerate(files):
-            segmenter = InfectionSegmenter(one, str(place), backend=backend, precision=precision)
+            segmenter = InfectionSegmenter(one, str(place), flips=flips, backend=backend, precision=precision)
             sha = read_metadata(one)["sha256"]
-            head[f"{name} {number + 1}"] = f"{sha[:12]}, {segmenter._segmenter.backend}"
-            done = {row["case"] for row in rows if row["weights"] == name}
+            inner = segmenter._segmenter
+            share = inner.least_slice_share if slice_share is None else slice_share
+            applied = f"{inner.backend.name} {inner.backend.precision}, {inner.views} views, slice fraction {share:.3g}"
+            head[f"{name} {number + 1}"] = f"{sha[:12]}, {applied}"
+            own = [row for row in rows if row["weights"] == name]
+            if any(row["sha256"] not in known or row["applied"] != applied for row in own):
+                raise UserError(f"{file}: holds {name} as other weights or applied otherwise; expected: another OUT")
+            done = {row["case"] for row in own}
             cases = [case for case in cases_of(one, data, number == 0) if case[0]["name"] not in done]
             for case, trained_on in tqdm(cases, desc=f"{name} {number + 1} of {len(files)}", unit="case"):
-                row = {"case": case["name"], "weights": name, "sha256": sha, "trained_on": trained_on}
-                rows.append({**row, **measure(segmenter, case)})
+                row = {"case": case["name"], "weights": name, "sha256": sha, "applied": applied}
+                rows.append({**row, "trained_on": trained_on, **measure(segmenter, case, share)})
                 write_atomic(file, lambda path: pd.DataFrame(rows).to_csv(path, index=False))
     write(pd.DataFrame(rows), target, head)
     print(f"{target / 'table.md'}")
