@@ -31,6 +31,7 @@ class InfectionSegmenter:
             work; None: as the metadata says.
         backend: "torch", "openvino", or "auto": the fastest for this machine.
         precision: "fp32", "bf16", or "auto": bf16 where the processor computes in it.
+        keep_outside: keeps marks outside of the body and the lungs, which are removed otherwise.
 
     Raises:
         UserError: if weights or metadata cannot be used, a setting makes no sense, or the backend
@@ -56,9 +57,10 @@ class InfectionSegmenter:
         flips: bool | int | None = None,
         backend: str = "auto",
         precision: str = "auto",
+        keep_outside: bool = False,
     ) -> None:
         point = threshold, smallest_lesion_mm3, flips
-        self._segmenter = Segmenter(weights or WEIGHTS, device, *point, backend, precision)
+        self._segmenter = Segmenter(weights or WEIGHTS, device, *point, backend, precision, keep_outside)
 
     @user_errors()
     def predict(

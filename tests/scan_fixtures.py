@@ -158,7 +158,13 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **
     measures = measure_infection(lambda z: values[:, :, z].astype(np.float32), mask, spacing, given)
     metadata = {**METADATA, "data": {**METADATA["data"], "synthetic": synthetic}}
     weights = Path("weights of erika/model.pt")
-    segmenter = {"threshold": 0.4, "smallest_lesion_mm3": 10.0, "views": 1, "least_slice_share": 0.0}
+    segmenter = {
+        "threshold": 0.4,
+        "smallest_lesion_mm3": 10.0,
+        "views": 1,
+        "least_slice_share": 0.0,
+        "keep_outside": False,
+    }
     model = describe_model(SimpleNamespace(metadata=metadata, weights=weights, backend=TORCH, **segmenter))
     return build_report(scan, measures, model, {"device": "cpu"}, {"network": 1.23456789})
 

@@ -100,7 +100,9 @@ def test_a_disk_that_says_no_is_a_user_error(model: InfectionSegmenter, scan: Pa
         result.save(scan / "out")
 
 
-def test_probability_on_request(model: InfectionSegmenter, scan: Path) -> None:
+def test_probability_on_request(weights: Path, scan: Path) -> None:
+    """It stays where marks are removed, outside of the body."""
+    model = InfectionSegmenter(weights, device="cpu", threshold=0.53, keep_outside=True)
     result = model.predict(scan, probability=True)
     assert result.probability is not None
     assert result.probability.dtype == np.float32

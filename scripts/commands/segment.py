@@ -30,6 +30,10 @@ def segment(
         Path | None,
         Option(help="Your lung mask on the scan's grid (1 right, 2 left, or one value), or a folder of them."),
     ] = None,
+    keep_outside: Annotated[
+        bool,
+        Option("--keep-outside", help="Keep marks outside of the body and the lungs, which are removed otherwise."),
+    ] = False,
     series: Series = None,
     volume: Volume = None,
     device: Device = None,
@@ -77,6 +81,7 @@ def segment(
         "test_time_flips": chosen_flips(flips, views),
         "backend": backend,
         "precision": precision,
+        "keep_outside": keep_outside,
     }
     settings = Settings(intensity, probability, lungs and lungs.absolute(), series, volume, strict)
     job = Job(tuple(arguments.items()), settings, output.absolute(), overwrite)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..anatomy.field_of_view import Box, find_box, whole
 from ..anatomy.lungs import Lungs, segment_lungs
+from ..anatomy.outside import KEPT, NO_SIZE, Removed, find_zones, remove_outside, why_kept
 from ..anatomy.tissue import Tissues, segment_tissue
 from ..io.volume import Note, Scan, canonical
 from ..settings import number, usable_device
@@ -42,6 +43,7 @@ class Segmentation:
         mask: (X, Y, Z) uint8 in {0, 1}.
         probability: (X, Y, Z) uint8, round(255 p); None unless asked for.
         notes: what was left undone, and warnings about the scan.
+        removed: what was removed outside of the body and the lungs.
         ood_score: mean out-of-distribution score of its slices, see `OODScore`; None where the
             metadata state none.
     """
@@ -49,6 +51,7 @@ class Segmentation:
     mask: NDArray[np.uint8]
     probability: NDArray[np.uint8] | None
     notes: list[Note]
+    removed: Removed = KEPT
     ood_score: float | None = None
 
 
@@ -64,6 +67,7 @@ class Segmenter:
         test_time_flips: in place of the metadata's, see `view_count`.
         backend: what applies the network, see `choose_backend`.
         precision: in which precision, see `choose_backend`.
+        keep_outside: keeps marks outside of the body and the lungs, see `remove_outside`.
 
     Raises:
         UserError: if weights or metadata cannot be used, or a setting makes no sense.
@@ -85,7 +89,9 @@ class Segmenter:
         test_time_flips: bool | int | None = None,
         backend: str = "auto",
         precision: str = "auto",
+        keep_outside: bool = False,
     ) -> None:
+        self.keep_outside = keep_outside
         self.weights = Path(weights)
         self.device = usable_device(device)
         self.backend = choose_backend(backend, precision, self.device)
@@ -121,8 +127,8 @@ class Segmenter:
             scan: the scan.
             slices: its slices in HU.
             probability: whether to keep the probability as well.
-            anatomy: tissue and lungs of the scan, where the caller knows them; weights that see the
-                box around the lungs find them otherwise.
+            anatomy: tissue and lungs of the scan, where the caller knows them; otherwise they are
+                found where they are needed.
             progress: called with the number of slices that were done.
             timer: takes the time of "network" and of "back to grid".
 
@@ -136,6 +142,7 @@ class Segmenter:
         kept = np.zeros_like(mask) if probability else None
         turned = canonical(mask, scan.affine)
         turned_kept = None if kept is None else canonical(kept, scan.affine)
+        anatomy = anatomy or self._find_anatomy(scan, slices)
         box = x, y, z = self.visible_box(scan, slices, anatomy)
         size = x.stop - x.start, y.stop - y.start
         features: list[Tensor] = []
@@ -156,18 +163,31 @@ class Segmenter:
             if progress is not None:
                 progress(len(batch))
         with timer("back to grid"):
+            removed = self._remove_outside(turned, scan, anatomy)
             mask, notes = self._without_small_lesions(mask, scan)
         score = float(self.ood(torch.cat(features)).mean()) if self.ood and features else None
-        return Segmentation(mask, kept, notes + self._ood_warning(score), score)
+        return Segmentation(mask, kept, notes + self._ood_warning(score), removed, score)
 
     def visible_box(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Tissues, Lungs] | None = None) -> Box:
         """Return the box of a scan that the network sees; the arguments are those of `segment`."""
-        if self.field_of_view == "scan" or scan.picture:
-            return whole(slices.shape)
-        if anatomy is None:
-            seen = segment_tissue(slices.rounded(), scan.spacing_lps)
-            anatomy = seen, segment_lungs(seen)
-        return find_box(*anatomy)
+        found = None if self.field_of_view == "scan" else anatomy or self._find_anatomy(scan, slices)
+        return whole(slices.shape) if found is None or scan.picture else find_box(*found)
+
+    def _find_anatomy(self, scan: Scan, slices: HounsfieldSlices) -> tuple[Tissues, Lungs] | None:
+        """Find tissue and lungs, if the box or the removal outside of them asks for them."""
+        removes = scan.voxel_size_known and not self.keep_outside
+        if scan.picture or not (removes or self.field_of_view == "lungs"):
+            return None
+        seen = segment_tissue(slices.rounded(), scan.spacing_lps)
+        return seen, segment_lungs(seen)
+
+    def _remove_outside(self, mask: NDArray[np.uint8], scan: Scan, anatomy: tuple[Tissues, Lungs] | None) -> Removed:
+        """Remove marks outside from a mask in LPS, in place."""
+        if self.keep_outside:
+            return KEPT
+        if anatomy is None or not scan.voxel_size_known:
+            return NO_SIZE
+        return remove_outside(mask, find_zones(*anatomy), why_kept(anatomy[1]))
 
     def _probabilities(self, scan: Scan, slices: HounsfieldSlices, batch: range, box: Box) -> Tensor:  # (S, S, n)
         if self._means is not None:

@@ -52,7 +52,8 @@ class ScanReader(ImageReader):
             MetaKeys.SPACE: SpaceKeys.RAS,
             MetaKeys.ORIGINAL_CHANNEL_DIM: math.nan,  # MONAI's word for "none"
         }
-        named = {"padding": (img.padding.low, img.padding.high)} if img.padding else {}
+        named: dict[str, Any] = {"padding": (img.padding.low, img.padding.high)} if img.padding else {}
+        named["voxel_size_known"] = img.voxel_size_known
         return img.real(), {str(key.value): value for key, value in meta.items()} | named
 
 

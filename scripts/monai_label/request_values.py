@@ -189,6 +189,7 @@ _INFER: dict[str, Check] = {
     "device": _DEVICE,
     "threshold": _number,
     "smallest_lesion_mm3": _number,
+    "keep_outside": _flag,
     "backend": _choice("auto", "torch", "openvino"),
     "precision": _choice("auto", "fp32", "bf16"),
     "model_filename": _WEIGHTS,

@@ -20,6 +20,7 @@ from ..io.reading import read_scan, scan_files
 from ..io.volume import Note, Scan, canonical
 from ..report.measure import measure_infection
 from ..report.report import describe_model
+from ..report.wording import size
 from .checks import check_anatomy
 from .inputs import ScanInput
 from .lung_masks import find_lung_mask, read_lung_mask
@@ -28,6 +29,8 @@ from .result import Result, StageTimer, check_results, refuse_warnings
 Progress = Callable[[int, int], Any]
 MUCH_OUTSIDE_PERCENT = 20
 """From this percentage of the infection outside of the lungs on there is a warning."""
+OUTSIDE = ("outside_body", "outside_lungs")
+"""Places from which marks are removed, as in the keys of `measures`."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,10 @@ class CaseSegmenter:
             spacing = scan.spacing_lps if scan.voxel_size_known else None
             hu_slices = None if slices.map.window else lambda z: hu[..., z]
             mask = canonical(done.mask, scan.affine)
-            measures = measure_infection(hu_slices, mask, spacing, lungs, self.segmenter.least_slice_share)
-            notes += _outside(measures)
+            measures = measure_infection(
+                hu_slices, mask, spacing, lungs, self.segmenter.least_slice_share, done.removed
+            )
+            notes += _removed(measures["removed"]) + _outside(measures)
         refuse_warnings(scan, notes, strict)
         ood = self.segmenter.ood
         return Result(
@@ -235,3 +240,12 @@ def _outside(measures: Mapping[str, Any]) -> list[Note]:
         return []
     text = f"{percent:.0f} % of the outlined infection lies outside of the lungs as segmented: look at the picture."
     return [Note("outside_lungs", text, "warning")]
+
+
+def _removed(removed: Mapping[str, Any]) -> list[Note]:
+    """Say how much was removed outside of the body and the lungs."""
+    found = [(size(removed, place), place.replace("_", " of the ")) for place in OUTSIDE if removed[f"{place}_voxels"]]
+    if not found:
+        return []
+    text = " and ".join(f"{amount} {where}" for amount, where in found)
+    return [Note("outside_removed", f"Marks were removed: {text}. --keep-outside keeps them.", "repair")]

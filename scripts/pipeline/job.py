@@ -17,7 +17,7 @@ from ..inference.metadata import metadata_path
 from ..inference.segmenter import Segmenter
 from ..settings import describe_machine, package_versions
 from ..version import WEIGHTS
-from .case import CaseSegmenter, Settings
+from .case import OUTSIDE, CaseSegmenter, Settings
 from .inputs import ScanInput
 
 logger = logging.getLogger(__name__)
@@ -26,8 +26,8 @@ PACKAGES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pydicom", "highd
 DONE = ("done", "found done")
 
 Entry = dict[str, Any]
-"""What the manifest says of a case: {"status", "files", "warnings", "timings_s"} or {"status",
-"message"}. The status is one of `DONE`, "refused", "failed" or "waiting"."""
+"""What the manifest says of a case: {"status", "files", "warnings", "removed_voxels", "timings_s"}
+or {"status", "message"}. The status is one of `DONE`, "refused", "failed" or "waiting"."""
 Progress = Callable[[ScanInput, int, int], Any]
 
 
@@ -125,6 +125,7 @@ def _describe_done(status: str, report: Mapping[str, Any], folder: Path) -> Entr
         "status": status,
         "files": sorted(path.name for path in folder.iterdir()),
         "warnings": sum(note["kind"] == "warning" for note in report["notes"]),
+        "removed_voxels": sum(report["measures"]["removed"][f"{place}_voxels"] for place in OUTSIDE),
         "timings_s": report["timings_s"],
     }
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..anatomy.lungs import Lungs
+from ..anatomy.outside import KEPT, PART_OF_LUNGS, Removed, why_kept
 from ..anatomy.sides import LEFT, RIGHT
 from .density import HuHistogram, density
 from .lesions import LesionFinder, describe_lesions
 from .severity import severity
 
 NO_LUNGS = "the lungs were not segmented"
-PART_OF_LUNGS = "the scan shows a part of the lungs only"
 NO_HU = "the values are not Hounsfield units"
 NO_SIZE = "the voxel size is unknown: volumes, areas and distances are left out"
 _PARTS = {"total": [RIGHT, LEFT], "right": [RIGHT], "left": [LEFT]}
@@ -39,6 +39,7 @@ def measure_infection(
     spacing: Sequence[float] | None,
     lungs: Lungs | None,
     least_slice_share: float = 0.0,
+    removed: Removed = KEPT,
 ) -> dict[str, Any]:
     """Measure the infection of one scan.
 
@@ -56,10 +57,12 @@ def measure_infection(
         lungs: the lungs on the same grid; None if there are none.
         least_slice_share: minimum fraction of a slice that is infected where the slice counts as
             affected.
+        removed: what was removed from the mask before.
 
     Returns:
-        {"voxel_size", "infection", "lungs", "severity", "lesions", "density", "slice_profile"}:
-        numbers, words and lists that JSON can hold. The unit of a number is the end of its key.
+        {"voxel_size", "infection", "removed", "lungs", "severity", "lesions", "density",
+        "slice_profile"}: numbers, words and lists that JSON can hold. The unit of a number is the
+        end of its key.
     """
     if mask.ndim != 3:
         raise ValueError(f"mask must be (X, Y, Z); got shape {mask.shape}")
@@ -72,6 +75,11 @@ def measure_infection(
     return {
         "voxel_size": {"reason": NO_SIZE} if spacing is None else {"spacing_mm": [float(step) for step in spacing]},
         "infection": _infection(counts, voxel_ml, lungs_known, mask.shape, least_slice_share),
+        "removed": {
+            **_sized("outside_body", removed.outside_body, voxel_ml),
+            **_sized("outside_lungs", removed.outside_lungs, voxel_ml),
+            "reason": removed.reason,
+        },
         "lungs": {**parts, "doubts": doubts, "cuts": cuts, "reason": reason},
         "severity": severity(
             {part: found and found["infected_percent"] for part, found in parts.items()},
@@ -91,10 +99,7 @@ def affected_slices(areas: NDArray[np.integer[Any]], shape: Sequence[int], least
 def _why_no_percentages(lungs: Lungs | None) -> str | None:
     if lungs is None:
         return NO_LUNGS
-    if lungs.plausible:
-        return None
-    doubts = "; ".join(doubt.rstrip(".") for doubt in lungs.doubts)
-    return f"the lungs as segmented are not plausible: {doubts}"
+    return None if lungs.plausible else why_kept(lungs)
 
 
 def _count(slices: Callable[[int], NDArray[Any]] | None, mask: NDArray[Any], lungs: Lungs | None) -> _Counts:

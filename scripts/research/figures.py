@@ -122,7 +122,7 @@ def figure_files(
     slices = HounsfieldSlices(scan)
     if slice_from_inferior is not None and not 1 <= slice_from_inferior <= len(slices):
         raise UserError(f"--slice {slice_from_inferior} of {len(slices)}; expected: 1 to {len(slices)}")
-    models = [Segmenter(one, device) for one in weights]
+    models = [Segmenter(one, device, keep_outside=True) for one in weights]
     masks = [canonical(model.segment(scan, slices).mask, scan.affine) > 0 for model in models]
     affected = choose_slices(masks[0] if truth is None else truth, 1)[0]
     index = affected if slice_from_inferior is None else slice_from_inferior - 1

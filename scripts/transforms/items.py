@@ -13,6 +13,7 @@ FINER = "finer"
 SECOND = "second"
 SLAB = "slab"
 BOX = "box"
+ZONES = "zones"
 PRED = "pred"
 
 CLASSES = ("background", "ground_glass", "consolidation")

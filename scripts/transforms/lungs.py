@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..anatomy.downsampling import Spacing
 from ..anatomy.field_of_view import Box, find_box, whole
 from ..anatomy.lungs import Lungs, segment_lungs
+from ..anatomy.outside import Zones, find_zones, why_kept
 from ..anatomy.tissue import Tissues, segment_tissue
 from ..errors import UserError
 
@@ -74,37 +75,49 @@ class FindBoxd(MapTransform):
     for weeks.
 
     The box under `box_key` is int (3, 3): first voxel, the one after the last, and how many there
-    are, along x, y, z.
+    are, along x, y, z. Where a `zones_key` is given and voxels have a size, the `Zones` of the
+    scan come under it: {"codes", "steps"}. Those of the last scan are remembered.
     """
 
     _known: ClassVar[OrderedDict[bytes, Box]] = OrderedDict()
+    _last: ClassVar[dict[bytes, Zones]] = {}
 
-    def __init__(self, keys: str, box_key: str) -> None:
+    def __init__(self, keys: str, box_key: str, zones_key: str | None = None) -> None:
         super().__init__(keys)
-        self.box_key = box_key
+        self.box_key, self.zones_key = box_key, zones_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the box."""
+        """Return the item with the box, and with the zones."""
         item = dict(data)
         for key in self.key_iterator(item):
             image = item[key]
             shape = (image.shape[1], image.shape[2], image.shape[3])
-            box = whole(shape) if image.meta.get("picture", False) else self._find(image)
+            box, zones = (whole(shape), None) if image.meta.get("picture", False) else self._find(image)
             item[self.box_key] = np.array([(one.start, one.stop, size) for one, size in zip(box, shape, strict=True)])
+            if self.zones_key and zones and image.meta.get("voxel_size_known", True):
+                item[self.zones_key] = {"codes": zones.codes, "steps": np.array(zones.steps)}
         return item
 
-    def _find(self, image: MetaTensor) -> Box:
+    def _find(self, image: MetaTensor) -> tuple[Box, Zones | None]:
         hu, spacing = scan = _hounsfield(image)
         content = hashlib.sha256(repr((hu.shape, spacing)).encode())
         for plane in hu:  # one by one, so that no copy of the scan is made
             content.update(np.ascontiguousarray(plane).data)
         key = content.digest()
-        if key not in self._known:
-            self._known[key] = find_box(*_find_anatomy(image, scan, "its body is"))
+        box, zones = self._known.get(key), self._last.get(key)
+        if box is None or (self.zones_key and zones is None):
+            seen, lungs = _find_anatomy(image, scan, "its body is")
+            self._known[key] = box = find_box(seen, lungs)
             if len(self._known) > MOST_BOXES:
                 self._known.popitem(last=False)
+            if self.zones_key:
+                zones = find_zones(seen, lungs)
+                FindBoxd._last = {key: zones}
+                if (reason := why_kept(lungs)) is not None:
+                    name = image.meta.get("filename_or_obj", "image")
+                    logger.warning(f"{name}: nothing is removed for lying outside of the lungs: {reason}")
         self._known.move_to_end(key)
-        return self._known[key]
+        return box, zones
 
 
 class CropToBoxd(MapTransform, InvertibleTransform):

@@ -1,5 +1,6 @@
 """Bring logits back to the scan: probabilities, the scan's own grid, the mask."""
 
+import logging
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -21,12 +22,15 @@ from monai.transforms import (
 )
 from monai.utils import convert_to_numpy
 
+from ..anatomy.outside import Zones, remove_outside
 from ..finite import check_maps
-from ..io.volume import AXES
-from ..settings import number
-from .items import BOX, CLASSES, IMAGE, PRED, scan_name
+from ..io.volume import AXES, canonical
+from ..settings import flag, number
+from .items import BOX, CLASSES, IMAGE, PRED, ZONES, scan_name
 from .lungs import EmptyBeyondBoxd
 from .small_lesions import without_small_lesions
+
+logger = logging.getLogger(__name__)
 
 
 class FiniteMapd(MapTransform):
@@ -107,6 +111,28 @@ class SmallLesionsRemovedd(MapTransform):
         return item
 
 
+class OutsideRemovedd(MapTransform):
+    """Apply `remove_outside` to masks (1, X, Y, Z) on the scan's grid, if the item holds zones."""
+
+    def __init__(self, keys: str, zones_key: str) -> None:
+        super().__init__(keys)
+        self.zones_key = zones_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the masks cleaned; the log says how much was removed."""
+        item = dict(data)
+        found: Mapping[str, Any] = item.get(self.zones_key, {})
+        for key in self.key_iterator(item) if found else ():
+            x, y, z = convert_to_numpy(found["steps"]).tolist()
+            mask, zones = item[key], Zones(convert_to_numpy(found["codes"]), (x, y, z))
+            cleaned = convert_to_numpy(mask).copy()
+            removed = remove_outside(canonical(cleaned[0], convert_to_numpy(mask.affine)), zones)
+            item[key] = MetaTensor(torch.from_numpy(cleaned).to(mask.device), meta=mask.meta)
+            counts = f"{removed.outside_body} voxels outside of the body, {removed.outside_lungs} outside of the lungs"
+            logger.info(f"{scan_name(item)}: removed {counts}")
+        return item
+
+
 class InfectionMask(Compose):
     """Turn logits into the mask on the scan's grid, uint8 in {0, 1}, on the CPU.
 
@@ -116,15 +142,21 @@ class InfectionMask(Compose):
         preprocessing: what made the network's input from the scan.
         threshold: decision threshold in (0, 1); text from a form is read as well.
         smallest_lesion_mm3: see `without_small_lesions`.
+        keep_outside: keeps marks outside of the body and the lungs, see `remove_outside`.
 
     Raises:
         UserError: if the threshold or the smallest lesion lies outside of what makes sense.
     """
 
     def __init__(
-        self, preprocessing: InvertibleTransform, threshold: float | str = 0.5, smallest_lesion_mm3: float | str = 0.0
+        self,
+        preprocessing: InvertibleTransform,
+        threshold: float | str = 0.5,
+        smallest_lesion_mm3: float | str = 0.0,
+        keep_outside: bool | str = False,
     ) -> None:
         probability = number("threshold", threshold, "a probability between 0 and 1", lambda value: 0 < value < 1)
         smallest = number("smallest_lesion_mm3", smallest_lesion_mm3, "mm3, 0 or more", lambda value: value >= 0)
         mask = [AsDiscreted(PRED, threshold=probability), CastToTyped(PRED, dtype=torch.uint8), ToDeviced(PRED, "cpu")]
-        super().__init__([ScanProbabilities(preprocessing), *mask, SmallLesionsRemovedd(PRED, smallest)])
+        outside = [] if flag(keep_outside, "keep_outside") else [OutsideRemovedd(PRED, ZONES)]
+        super().__init__([ScanProbabilities(preprocessing), *mask, *outside, SmallLesionsRemovedd(PRED, smallest)])

@@ -79,6 +79,11 @@ def test_around_the_lungs_the_mask_is_that_of_run_inference(
     mask = run_inference(tmp_path / "scan.nii.gz", weights, tmp_path / "out", threshold=threshold)
     expected = np.asarray(nib.load(mask).dataobj)
     np.testing.assert_array_equal(found, expected)
+    keeping = Segmenter(weights, device="cpu", threshold=threshold, keep_outside=True)
+    kept = keeping.segment(scan, HounsfieldSlices(scan))
+    mask = run_inference(tmp_path / "scan.nii.gz", weights, tmp_path / "kept", threshold=threshold, keep_outside=True)
+    np.testing.assert_array_equal(kept.mask, np.asarray(nib.load(mask).dataobj))
+    assert (kept.mask >= found).all()
     lungs = np.argwhere(phantom.lungs > 0)
     low, high = lungs.min(axis=0), lungs.max(axis=0) + 1
     marked = np.argwhere(canonical(found, scan.affine))
@@ -90,6 +95,8 @@ def test_around_the_lungs_the_mask_is_that_of_run_inference(
     seen = segment_tissue(slices.rounded(), scan.spacing_lps)
     known = segmenter.segment(scan, slices, anatomy=(seen, segment_lungs(seen)))
     np.testing.assert_array_equal(known.mask, found)
+    assert known.removed.outside_body > 0
+    assert known.removed.outside_body + known.removed.outside_lungs == kept.mask.sum() - found.sum()
 
 
 def test_every_orientation_gives_the_same_mask(

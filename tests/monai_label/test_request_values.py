@@ -23,6 +23,7 @@ def test_no_value_that_monai_evaluates_passes(kind: str, sign: str) -> None:
     [
         ("infer", "threshold", "0.52", 0.52),
         ("infer", "threshold", 7, 7),
+        ("infer", "keep_outside", "true", True),
         ("infer", "device", ["cpu"], "cpu"),
         ("infer", "model_filename", ["model.pt"], "model.pt"),
         ("infer", "device", "Tesla T4:0", "Tesla T4:0"),

@@ -51,6 +51,7 @@ def test_info_names_one_model_and_says_what_it_is(server: Server) -> None:
     assert model["type"] == "segmentation"
     assert model["config"]["threshold"] == 0.5
     assert model["config"]["smallest_lesion_mm3"] == 0.0
+    assert model["config"]["keep_outside"] is False
     assert model["config"]["model_filename"] == ["model.pt"]
     assert model["description"].startswith("DEMONSTRATION ONLY, trained on synthetic scans")
     assert list(info["trainers"]) == [MODEL]
@@ -86,7 +87,7 @@ def test_requests_at_the_same_time_get_the_same_answer(server: Server) -> None:
 def test_what_an_annotator_turns_is_what_run_inference_knows(server: Server, tmp_path: Path) -> None:
     scan = server.deployment / "studies" / "phantom_001.nii.gz"
     weights = server.deployment / "active" / "model.pt"
-    settings = {"threshold": 0.52, "smallest_lesion_mm3": 4000}
+    settings = {"threshold": 0.52, "smallest_lesion_mm3": 4000, "keep_outside": True}
     plain = run_inference(scan, weights, tmp_path / "plain")
     turned = run_inference(scan, weights, tmp_path / "turned", **settings)
     assert nib.load(turned).get_fdata().sum() < nib.load(plain).get_fdata().sum()

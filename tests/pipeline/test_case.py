@@ -271,6 +271,25 @@ def test_strict_refuses_what_is_found_last(weights: Path, chest: Path, phantom: 
     assert not (tmp_path / "strict" / "chest").exists()
 
 
+def test_what_is_removed_is_counted_everywhere(weights: Path, chest: Path, tmp_path: Path) -> None:
+    """In the report, its page and the manifest, with the option that keeps it."""
+    masks, reports = {}, {}
+    for name, keep in (("kept", True), ("out", False)):
+        everywhere = Segmenter(weights, device="cpu", threshold=1e-6, keep_outside=keep)
+        entry = run(everywhere, chest, tmp_path / name)
+        masks[name] = np.asarray(nib.load(tmp_path / name / "chest" / "infection.nii.gz").dataobj)
+        reports[name] = report_of(tmp_path / name / "chest")
+    removed = reports["out"]["measures"]["removed"]
+    gone = int(masks["kept"].sum()) - int(masks["out"].sum())
+    assert 0 < gone == removed["outside_body_voxels"] + removed["outside_lungs_voxels"] == entry["removed_voxels"]
+    assert removed["outside_body_ml"] == pytest.approx(removed["outside_body_voxels"] * np.prod(SPACING) / 1000)
+    assert removed["reason"] is None
+    assert "outside_removed" in [note["code"] for note in reports["out"]["notes"]]
+    assert "Marks that were removed" in (tmp_path / "out" / "chest" / "report.html").read_text(encoding="utf-8")
+    assert reports["kept"]["measures"]["removed"]["outside_body_voxels"] == 0
+    assert reports["kept"]["measures"]["removed"]["reason"] == "it was kept, as asked for"
+
+
 def test_a_report_names_no_folder_where_no_seg_can_be_written(
     segmenter: Segmenter, dicom_chest: Path, tmp_path: Path
 ) -> None:

@@ -13,10 +13,11 @@ import pytest
 from scipy import ndimage
 
 from scripts.anatomy.lungs import Lungs
+from scripts.anatomy.outside import PART_OF_LUNGS
 from scripts.data.phantom.scan import make_phantom
 from scripts.report.density import HuHistogram, density
 from scripts.report.lesions import LesionFinder, describe_lesions
-from scripts.report.measure import NO_HU, NO_LUNGS, PART_OF_LUNGS, measure_infection
+from scripts.report.measure import NO_HU, NO_LUNGS, measure_infection
 from scripts.report.severity import severity
 
 SPACING = (0.7, 0.8, 5.0)

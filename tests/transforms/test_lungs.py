@@ -202,7 +202,7 @@ def test_the_boxes_that_a_process_remembers_are_bounded(monkeypatch: pytest.Monk
         return slice(0, 1), slice(0, 1), slice(0, 1)
 
     monkeypatch.setattr(lungs, "find_box", search)
-    monkeypatch.setattr(lungs, "_find_anatomy", lambda *_: ())
+    monkeypatch.setattr(lungs, "_find_anatomy", lambda *_: (None, None))
     monkeypatch.setattr(lungs, "MOST_BOXES", 2)
     monkeypatch.setattr(FindBoxd, "_known", OrderedDict())
     volumes = [torch.full((1, 4, 4, 4), float(value)) for value in (1, 2, 3)]
