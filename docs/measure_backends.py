@@ -32,6 +32,7 @@ from scripts.inference.predictor import Predictor
 from scripts.inference.tta import FLIPPED_AXES
 from scripts.inference.unseen_cases import check_data, predict_cases, unseen_cases
 from scripts.io.images import is_picture
+from scripts.messages import markdown_table
 from scripts.metrics import dice
 from scripts.settings import describe_machine, usable_device
 from scripts.transforms.preprocessing import IMAGE
@@ -132,9 +133,8 @@ def write(rows: pd.DataFrame, out: Path, device: torch.device) -> None:
     """Write table.md and, where there are volumes, curve.png."""
     found = table(rows)
     texts = found.map(lambda one: f"{one:.4f}" if isinstance(one, float) else str(one))
-    lines = [" | ".join(line) for line in [texts.columns, ["---"] * texts.shape[1], *texts.to_numpy()]]
     head = "Dice per case, mean and sd (n - 1); change against torch in float32 with the same views and size. "
-    text = "\n".join([head + str(describe_machine(device)), "", *(f"| {line} |" for line in lines), ""])
+    text = "\n".join([head + str(describe_machine(device)), "", *markdown_table(texts.columns, texts.to_numpy()), ""])
     write_atomic(out / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
     volumes = found[found["kind"] == "volume"]
     if volumes.empty:

@@ -1,7 +1,7 @@
-"""What the bundle says while it works, and how a message names many things."""
+"""What the bundle says while it works, how a message names many things, and tables."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -32,3 +32,13 @@ def some(names: list[str]) -> str:
     """
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(sorted(names)[:3])}{rest}"
+
+
+def markdown_table(head: Sequence[object], rows: Iterable[Iterable[object]]) -> list[str]:
+    """Return the lines of a table in Markdown.
+
+    >>> markdown_table(["a", "b"], [[1, 2]])
+    ['| a | b |', '|---|---|', '| 1 | 2 |']
+    """
+    first, *others = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
+    return [first, "|" + "---|" * len(head), *others]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t
 
 from ..files import write_atomic
+from ..messages import markdown_table
 from ..training.tables import FILES, WORDS
 from .experiment_config import Experiment
 from .workflows import FINISHED
@@ -161,14 +162,14 @@ def table_lines(table: pd.DataFrame, published: bool) -> list[str]:
     columns |= {name: f"Dice of {PARTS[name]}" for name in PARTS if kinds or name == "slice_dice"}
     shown = ["published"] if published else []
     header = ["", "runs", "Dice", *shown, "difference", *columns.values()]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines: list[list[str]] = []
     for name, row in table.iterrows():
         said = "" if name == table.index[0] else _difference(row)
         dice = _with_spread(row["dice"], row["dice_sd"])
         cells = [str(name), str(row["runs"]), dice, *([_published(row)] if shown else []), said]
         cells += [_with_spread(row[one], row[f"{one}_sd"], decimals=2 if one == "mae" else 1) for one in columns]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        lines.append(cells)
+    return markdown_table(header, lines)
 
 
 def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, record: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ...messages import markdown_table
 from .timing import Row, ratio, spread
 
 NOTES = {
@@ -153,8 +154,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
 
 
 def _table(head: Sequence[str], lines: Iterable[Iterable[object]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    return "\n".join(markdown_table(head, lines))
 
 
 def _spread(value: Mapping[str, float] | None) -> str:
