@@ -87,13 +87,17 @@ def test_requests_at_the_same_time_get_the_same_answer(server: Server) -> None:
 def test_what_an_annotator_turns_is_what_run_inference_knows(server: Server, tmp_path: Path) -> None:
     scan = server.deployment / "studies" / "phantom_001.nii.gz"
     weights = server.deployment / "active" / "model.pt"
-    settings = {"threshold": 0.52, "smallest_lesion_mm3": 4000, "keep_outside": True}
+    settings = {"threshold": 0.52, "smallest_lesion_mm3": 4000}
     plain = run_inference(scan, weights, tmp_path / "plain")
     turned = run_inference(scan, weights, tmp_path / "turned", **settings)
     assert nib.load(turned).get_fdata().sum() < nib.load(plain).get_fdata().sum()
     assert_same(server.infer("phantom_001", **settings), turned, tmp_path)
     assert_same(server.infer("phantom_001", **{key: str(value) for key, value in settings.items()}), turned, tmp_path)
     assert_same(server.infer("phantom_001"), plain, tmp_path)
+    kept = run_inference(scan, weights, tmp_path / "kept", keep_outside=True)
+    assert nib.load(kept).get_fdata().sum() > nib.load(plain).get_fdata().sum()
+    for keep in (True, "true"):
+        assert_same(server.infer("phantom_001", keep_outside=keep), kept, tmp_path)
 
 
 def test_3d_slicer_gets_nrrd_on_the_same_grid(server: Server, tmp_path: Path) -> None:
