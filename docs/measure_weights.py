@@ -3,7 +3,7 @@
 Run from the bundle root, with one or several weights, or folders of the trainings of an experiment:
 
     python docs/measure_weights.py DATA OUT NAME=WEIGHTS[,WEIGHTS...] ... [--backend auto]
-        [--precision auto] [--device cpu] [--flips 4] [--slice_share 0.0002]
+        [--precision auto] [--device cpu] [--flips 4] [--slice_share 0.0002] [--keep_outside]
 
 Weights of a fold of DATA are measured on that fold, and on the cases that DATA keeps apart by the
 first of them; other weights on all cases, with a mark where their metadata say that they saw one.
@@ -40,6 +40,7 @@ from scripts.inference.unseen_cases import check_data
 from scripts.io.images import is_picture
 from scripts.io.reading import read_scan
 from scripts.io.volume import canonical
+from scripts.messages import markdown_table
 from scripts.settings import describe_machine, usable_device
 from scripts.transforms.labels import InfectionMaskd
 
@@ -149,7 +150,7 @@ def measure(segmenter: InfectionSegmenter, case: Case, slice_share: float) -> di
     }
 
 
-def cells(table: pd.DataFrame) -> list[str]:
+def lines_of(table: pd.DataFrame) -> list[str]:
     """Return a table as lines of Markdown."""
 
     def text(value: object) -> str:
@@ -157,8 +158,7 @@ def cells(table: pd.DataFrame) -> list[str]:
             return str(value)
         return "" if math.isnan(value) else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
-    rows = [list(table.columns), ["---"] * table.shape[1], *table.map(text).to_numpy().tolist()]
-    return [f"| {' | '.join(row)} |" for row in rows]
+    return markdown_table(table.columns, table.map(text).to_numpy())
 
 
 def write(rows: pd.DataFrame, out: Path, head: Mapping[str, Any]) -> None:
@@ -183,8 +183,8 @@ def write(rows: pd.DataFrame, out: Path, head: Mapping[str, Any]) -> None:
     shown += ["volume_error", "false_positives", "lung_percent", "outside_lungs"]
     shown += ["slices", "infected_slices", "counted_slices", "ood"]
     lines = ["# Weights by case", "", NOTE, "", *(f"* {key}: {value}" for key, value in head.items()), ""]
-    lines += ["## By group, mean over cases", "", *cells(groups), ""]
-    lines += ["## Volumes by case", "", *cells(volumes.sort_values(["group", "case", "weights"])[shown]), ""]
+    lines += ["## By group, mean over cases", "", *lines_of(groups), ""]
+    lines += ["## Volumes by case", "", *lines_of(volumes.sort_values(["group", "case", "weights"])[shown]), ""]
     write_atomic(out / "table.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
 
 
@@ -197,6 +197,7 @@ def main(
     device: str = "",
     flips: int | None = None,
     slice_share: float | None = None,
+    keep_outside: bool = False,
 ) -> None:
     """Measure, case by case."""
     target, place = Path(out), usable_device(device)
@@ -207,11 +208,14 @@ def main(
         name, files = expand(text)
         known = {read_metadata(one)["sha256"] for one in files}
         for number, one in enumerate(files):
-            segmenter = InfectionSegmenter(one, str(place), flips=flips, backend=backend, precision=precision)
+            segmenter = InfectionSegmenter(
+                one, str(place), flips=flips, backend=backend, precision=precision, keep_outside=keep_outside
+            )
             sha = read_metadata(one)["sha256"]
             inner = segmenter._segmenter
             share = inner.least_slice_share if slice_share is None else slice_share
             applied = f"{inner.backend.name} {inner.backend.precision}, {inner.views} views, slice fraction {share:.3g}"
+            applied += ", outside kept" if keep_outside else ""
             head[f"{name} {number + 1}"] = f"{sha[:12]}, {applied}"
             own = [row for row in rows if row["weights"] == name]
             if any(row["sha256"] not in known or row["applied"] != applied for row in own):
