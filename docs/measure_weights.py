@@ -163,6 +163,8 @@ def lines_of(table: pd.DataFrame) -> list[str]:
 
 def write(rows: pd.DataFrame, out: Path, head: Mapping[str, Any]) -> None:
     """Write table.md: a line per group and name, and a line per case and name."""
+    named = rows[["weights", "sha256", "applied"]].drop_duplicates().to_numpy().tolist()
+    stated = [*head.items(), *((name, f"{sha[:12]}, {applied}") for name, sha, applied in named)]
     rows = rows.assign(
         weights=rows["weights"].where(~rows["trained_on"].astype(bool), rows["weights"] + ", trained on")
     )
@@ -182,7 +184,7 @@ def write(rows: pd.DataFrame, out: Path, head: Mapping[str, Any]) -> None:
     ]
     shown += ["volume_error", "false_positives", "lung_percent", "outside_lungs"]
     shown += ["slices", "infected_slices", "counted_slices", "ood"]
-    lines = ["# Weights by case", "", NOTE, "", *(f"* {key}: {value}" for key, value in head.items()), ""]
+    lines = ["# Weights by case", "", NOTE, "", *(f"* {key}: {value}" for key, value in stated), ""]
     lines += ["## By group, mean over cases", "", *lines_of(groups), ""]
     lines += ["## Volumes by case", "", *lines_of(volumes.sort_values(["group", "case", "weights"])[shown]), ""]
     write_atomic(out / "table.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
@@ -216,7 +218,6 @@ def main(
             share = inner.least_slice_share if slice_share is None else slice_share
             applied = f"{inner.backend.name} {inner.backend.precision}, {inner.views} views, slice fraction {share:.3g}"
             applied += ", outside kept" if keep_outside else ""
-            head[f"{name} {number + 1}"] = f"{sha[:12]}, {applied}"
             own = [row for row in rows if row["weights"] == name]
             if any(row["sha256"] not in known or row["applied"] != applied for row in own):
                 raise UserError(f"{file}: holds {name} as other weights or applied otherwise; expected: another OUT")
