@@ -24,10 +24,12 @@ from typing import Any
 import fire
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from scripts import metrics
 from scripts.anatomy.downsampling import dilate
 from scripts.anatomy.lungs import Lungs, segment_lungs
 from scripts.anatomy.outside import blocks_of, find_zones, remove_outside, why_kept
@@ -53,8 +55,8 @@ def read_mask(folder: str, name: str) -> NDArray[Any]:
 
 def dice(one: Mask, other: Mask) -> float:
     """Return the Dice of two masks; 1 for two empty ones."""
-    both = int(one.sum()) + int(other.sum())
-    return 2 * int((one & other).sum()) / both if both else 1.0
+    maps = (torch.from_numpy(mask.astype(np.float32)).reshape(1, 1, 1, -1) for mask in (one, other))
+    return float(metrics.dice(*maps))
 
 
 def within(lesion: Mask, seen: Tissues, lungs: Lungs, margin: float) -> float:

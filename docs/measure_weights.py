@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from scripts.io.images import is_picture
 from scripts.io.reading import read_scan
 from scripts.io.volume import canonical
 from scripts.messages import markdown_table
+from scripts.metrics import dice
 from scripts.settings import describe_machine, usable_device
 from scripts.transforms.labels import InfectionMaskd
 
@@ -61,6 +63,7 @@ BY_GROUP = {
     "slices": ("slices", "sum"),
     "counted as infected": ("counted_slices", "sum"),
 }
+WIDTH = 100  # columns of prose
 NOTE = (
     "Masks as `segment` makes them. False positives are marked voxels without infection, also in % of the voxels of "
     "both lungs as `segment` finds them, whether in the lungs or not. A slice counts as infected by the rule of the "
@@ -113,8 +116,9 @@ def read_mask(path: str, codes: list[int] | None = None) -> np.ndarray[Any, Any]
 
 def overlap(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
     """Return the Dice of two masks, NaN of two empty ones."""
-    total = int(first.sum()) + int(second.sum())
-    return 2 * int((first & second).sum()) / total if total else math.nan
+    if not (first.any() or second.any()):
+        return math.nan
+    return float(dice(*(torch.from_numpy(one.astype(np.float32)).reshape(1, 1, 1, -1) for one in (first, second))))
 
 
 def measure(segmenter: InfectionSegmenter, case: Case, slice_share: float) -> dict[str, Any]:
@@ -171,20 +175,11 @@ def write(rows: pd.DataFrame, out: Path, head: Mapping[str, Any]) -> None:
     groups = rows.groupby(["group", "weights"], sort=True).agg(**BY_GROUP).reset_index()
     groups["%"] = 100.0 * groups["counted as infected"] / groups["slices"]
     volumes = rows[rows["slices"] > 1]
-    shown = [
-        "case",
-        "weights",
-        "dice",
-        "sensitivity",
-        "precision",
-        "dice_second",
-        "dice_annotators",
-        "lesion",
-        "marked",
-    ]
-    shown += ["volume_error", "false_positives", "lung_percent", "outside_lungs"]
+    shown = ["case", "weights", "dice", "sensitivity", "precision", "dice_second", "dice_annotators", "lesion"]
+    shown += ["marked", "volume_error", "false_positives", "lung_percent", "outside_lungs"]
     shown += ["slices", "infected_slices", "counted_slices", "ood"]
-    lines = ["# Weights by case", "", NOTE, "", *(f"* {key}: {value}" for key, value in stated), ""]
+    points = (textwrap.fill(f"* {key}: {value}", WIDTH, subsequent_indent="  ") for key, value in stated)
+    lines = ["# Weights by case", "", textwrap.fill(NOTE, WIDTH), "", *points, ""]
     lines += ["## By group, mean over cases", "", *lines_of(groups), ""]
     lines += ["## Volumes by case", "", *lines_of(volumes.sort_values(["group", "case", "weights"])[shown]), ""]
     write_atomic(out / "table.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
