@@ -123,7 +123,6 @@ class FindBoxd(MapTransform):
 class CropToBoxd(MapTransform, InvertibleTransform):
     """Crop slices of volumes (1, X, Y, Z), canonical orientation, to the box of `FindBoxd`.
 
-    A mask that is still the path of its file, because nothing of this run needs it, stays a path.
     The inverse sets everything beyond the box to 0.
     """
 
@@ -138,8 +137,6 @@ class CropToBoxd(MapTransform, InvertibleTransform):
         (left, right, width), (front, back, depth), (*_, height) = box
         for key in self.key_iterator(item):
             whole_slices = item[key]
-            if isinstance(whole_slices, str):
-                continue
             _check_grid(whole_slices, (width, depth, height), str(key))
             item[key] = whole_slices[:, left:right, front:back]
             item[key].affine = whole_slices.affine @ _shift(left, front)

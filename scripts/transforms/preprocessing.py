@@ -63,7 +63,7 @@ def image_grid(
         IntensityGuardd(IMAGE, intensity),
         *(load_mask(LUNG) if lung_only and given_lungs else []),
         *([FindLungsd(IMAGE, LUNG)] if lung_only else []),
-        *([FindBoxd(IMAGE, BOX), CropToBoxd((IMAGE, LUNG), BOX, allow_missing_keys=True)] if cropped else []),
+        *([FindBoxd(IMAGE, BOX), CropToBoxd((IMAGE, LUNG) if lung_only else IMAGE, BOX)] if cropped else []),
         *([resize_mask(LUNG, size)] if lung_only else []),
         ResizeSlicesd(IMAGE, size),
         *([LungsOnlyd(IMAGE, LUNG)] if lung_only else []),
