@@ -34,13 +34,22 @@ def is_held_out(case: Case, names: Collection[str]) -> bool:
     return not known.isdisjoint(names)
 
 
+def _divide(cases: Iterable[Case], names: Collection[str]) -> tuple[list[Case], list[Case]]:
+    """Return the cases that a list does not name, and those that it names."""
+    kept: list[Case] = []
+    held: list[Case] = []
+    for case in cases:
+        (held if is_held_out(case, names) else kept).append(case)
+    return kept, held
+
+
 def refuse_held_out(cases: Iterable[Case], names: Collection[str], what: str) -> None:
     """Refuse a training that would see what a list holds out.
 
     Raises:
         UserError: names some of these cases.
     """
-    found = [case["name"] for case in cases if is_held_out(case, names)]
+    found = [case["name"] for case in _divide(cases, names)[1]]
     if found:
         raise UserError(
             f"{what}: {len(found)} cases are held out ({some(found)}); expected: a training without them, as "
@@ -50,10 +59,8 @@ def refuse_held_out(cases: Iterable[Case], names: Collection[str], what: str) ->
 
 def keep_out(datalist: Datalist, names: Collection[str]) -> None:
     """Move held-out cases to `test` and drop unlabelled ones; a warning tells how many."""
-    training = [case for case in datalist["training"] if not is_held_out(case, names)]
-    unlabeled = [case for case in datalist["unlabeled"] if not is_held_out(case, names)]
-    moved = [case for case in datalist["training"] if is_held_out(case, names)]
-    dropped = len(datalist["unlabeled"]) - len(unlabeled)
-    datalist["training"], datalist["unlabeled"] = training, unlabeled
+    datalist["training"], moved = _divide(datalist["training"], names)
+    datalist["unlabeled"], dropped = _divide(datalist["unlabeled"], names)
     datalist["test"] = [*datalist["test"], *moved]
-    datalist["warnings"].append(f"held out: {len(moved)} cases are in test, {dropped} unlabelled ones were left out")
+    text = f"{len(moved)} cases are in test, {len(dropped)} unlabelled ones were left out"
+    datalist["warnings"].append(f"held out: {text}")

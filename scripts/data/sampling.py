@@ -42,10 +42,7 @@ class SliceMix:
         unknown = set(weights) - set(KINDS)
         if unknown:
             raise UserError(f"slice_mix names {', '.join(sorted(unknown))}; expected: {', '.join(KINDS)}")
-        wanted = "a number, 0 or more"
-        checked = {
-            kind: number(f"slice_mix#{kind}", one, wanted, lambda value: value >= 0) for kind, one in weights.items()
-        }
+        checked = {kind: _weight(kind, one) for kind, one in weights.items()}
         slices: dict[str, dict[int, list[int]]] = {kind: {} for kind in KINDS if checked.get(kind)}
         for index, (kind, case) in enumerate(zip(kinds, cases, strict=True)):
             if kind in slices:

@@ -121,9 +121,7 @@ class Result:
         return report
 
     def _write(self, target: Path) -> dict[str, Any]:
-        with ThreadPoolExecutor(
-            1
-        ) as beside:  # ends when the masks are written, also by an error: `save` cleans up then
+        with ThreadPoolExecutor(1) as beside:  # whose end waits for the masks: `save` cleans up after an error
             masks = beside.submit(self.timer("write")(self._write_masks), target)
             with self.timer("report"):
                 preview = self._draw_preview(target / "preview.png")
