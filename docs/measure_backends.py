@@ -12,6 +12,7 @@ those of the network alone. A run that was stopped resumes with the same command
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,7 +135,8 @@ def write(rows: pd.DataFrame, out: Path, device: torch.device) -> None:
     found = table(rows)
     texts = found.map(lambda one: f"{one:.4f}" if isinstance(one, float) else str(one))
     head = "Dice per case, mean and sd (n - 1); change against torch in float32 with the same views and size. "
-    text = "\n".join([head + str(describe_machine(device)), "", *markdown_table(texts.columns, texts.to_numpy()), ""])
+    head = textwrap.fill(head + str(describe_machine(device)), 100)
+    text = "\n".join([head, "", *markdown_table(texts.columns, texts.to_numpy()), ""])
     write_atomic(out / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
     volumes = found[found["kind"] == "volume"]
     if volumes.empty:
