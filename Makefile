@@ -90,7 +90,7 @@ types: $(VENV)/ready-dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "$(TESTS)" $(COVERAGE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m "$(TESTS)" $(COVERAGE)
 
 coverage:
 	$(MAKE) pytest COVERAGE="--cov --cov-report=term-missing:skip-covered"
