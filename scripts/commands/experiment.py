@@ -29,6 +29,9 @@ def experiment(
     steps: Annotated[int | None, Option(help="Optimizer steps of every training; default: the budget's.")] = None,
     device: Device = None,
     processes: Annotated[int, Option(help="Number of trainings in parallel, on a GPU that one does not fill.")] = 1,
+    teacher: Annotated[
+        str | None, Option(help="Weights that teach, for rows that learn from some; {fold} in their path is the fold.")
+    ] = None,
 ) -> None:
     """Train and evaluate the variants of a published table.
 
@@ -44,7 +47,7 @@ def experiment(
     rows = [] if variants == "all" else [row.strip() for row in variants.split(",")]
     overlay = str(budget) if budget else None
     table = run_experiment(
-        read_experiment(name, rows), str(data), str(out), overlay, seeds, chosen, steps, device, processes
+        read_experiment(name, rows), str(data), str(out), overlay, seeds, chosen, steps, device, processes, teacher
     )
     print(table.read_text(encoding="utf-8"))
     print(f"{table}; table.csv, runs.csv, cases.csv and curves.png beside it")

@@ -92,8 +92,8 @@ def select_cases(
         pseudo: True: only cases whose label a network made, False: only others; None: both.
         masks: whether labels and masks must belong to their images; False where the images alone
             are read.
-        may_be_empty: whether validation without a fold is no case instead of an error: a training
-            does without.
+        may_be_empty: whether no unlabelled case, or validation without a fold, is no case instead
+            of an error: a training does without.
         more_labels: keep the masks that a training may use beside `label`, "finer" and "second".
         held_out: list of what must not be chosen, see `read_held_out`.
 
@@ -124,7 +124,7 @@ def select_cases(
         chosen = [case for case in chosen if "label" in case]
     if pseudo is not None:
         chosen = [case for case in chosen if case.get("pseudo", False) == pseudo]
-    if not chosen and not (may_be_empty and split == "validation" and fold is None):
+    if not chosen and not (may_be_empty and (split == "unlabeled" or (split == "validation" and fold is None))):
         raise UserError(_nothing(dataset_dir, split, fold, datalist))
     folder = Path(dataset_dir).resolve()
     if held_out is not None:

@@ -46,9 +46,7 @@ def slice_device(cache_device: bool | str, device: str | torch.device) -> torch.
     return place if wanted and place.type != "mps" else torch.device("cpu")
 
 
-def place_stacks(
-    stacks: Sequence[tuple[NDArray[Any], NDArray[Any]]], device: torch.device
-) -> list[tuple[Tensor, Tensor]] | None:
+def place_stacks(stacks: Sequence[tuple[NDArray[Any], ...]], device: torch.device) -> list[tuple[Tensor, ...]] | None:
     """Copy slices to a device, and log what they take.
 
     Returns:
@@ -62,7 +60,7 @@ def place_stacks(
         )
         return None
     logger.info(f"slices lie on {device}: {size / 2**30:.2f} GiB")
-    return [(torch.from_numpy(image).to(device), torch.from_numpy(label).to(device)) for image, label in stacks]
+    return [tuple(torch.from_numpy(array).to(device) for array in stack) for stack in stacks]
 
 
 def free_memory(device: torch.device) -> float:

@@ -1,6 +1,7 @@
 """Which slices an epoch serves: how many with lesion and without, of volumes and pictures."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +11,17 @@ from ..settings import number
 
 SAMPLINGS = ("all", "infected", "balanced")
 
-KINDS = ("infected", "clean", "picture", "lesion_free", "lesion_free_picture")
+KINDS = ("infected", "clean", "picture", "lesion_free", "lesion_free_picture", "unlabeled")
 """Kinds of slices: of a volume with lesion or without; a picture; a slice or picture of a case that
-is known to hold no lesion."""
+is known to hold no lesion; one of a case without label."""
 
 
-def kind_of(infected: bool, picture: bool, lesion_free: bool) -> str:
-    """Return which of `KINDS` a slice is."""
-    if lesion_free:
+def kind_of(case: Mapping[str, Any], infected: bool, picture: bool) -> str:
+    """Return which of `KINDS` a slice of a case is."""
+    if case.get("lesion_free"):
         return "lesion_free_picture" if picture else "lesion_free"
+    if "label" not in case:
+        return "unlabeled"
     return "picture" if picture else "infected" if infected else "clean"
 
 

@@ -89,7 +89,9 @@ def cache_key(case: Mapping[str, Any], paths: Iterable[str], grid: Any) -> str |
     """
     files = [file for key in paths if case.get(key) for file in _files(Path(case[key]).resolve())]
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    own = {key: case.get(key) for key in ("intensity", "label_codes", "label_scale", "slices")}
+    own = {
+        key: case.get(key) for key in ("intensity", "label_codes", "label_scale", "soft_scale", "lesion_free", "slices")
+    }
     own["code"] = _code()
     try:
         text = json.dumps([stamps, own, settings(grid)], sort_keys=True)

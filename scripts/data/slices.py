@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from ..settings import count, number
-from ..transforms.items import IMAGE, LABEL, SLAB
+from ..transforms.items import IMAGE, LABEL, SLAB, SOFT
 from .loaders import place_stacks
 from .sampling import SAMPLINGS, SliceMix, balanced, kind_of, with_pictures
 from .stacks import Grid, from_levels, has_lesion, load_stacks
@@ -32,13 +32,15 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
     training resumes as if nothing had happened.
 
     Args:
-        data: cases with "image" and "label" paths; "slices" restricts a case to these slices
-            (counted along the stored third axis), "label_codes", "label_scale" and "intensity" as
-            in `datalist.json`.
+        data: cases with "image" and "label" paths; without a label the mask is 0 if the case is
+            "lesion_free", else `UNKNOWN`. "soft" is a teacher's map of probabilities, "soft_scale"
+            its value that stands for 1. "slices" restricts a case to these slices (counted along
+            the stored third axis), "label_codes", "label_scale" and "intensity" as in
+            `datalist.json`.
         grid: the deterministic part, from paths to (1, H, W, Z) in HU (`network_grid` of
             configs/train.yaml).
-        transform: what runs on a slice {"image": (1, H, W) HU, "label": (1, H, W)} at every access;
-            absent, slices are served in HU.
+        transform: what runs on a slice {"image": (1, H, W) HU, "label": (1, H, W)} at every access,
+            with "soft" (1, H, W) where there is one; absent, slices are served in HU.
         sampling: "all" slices; "infected", those with lesion only; "balanced", those with lesion
             and as many of the others, drawn anew every epoch.
         picture_share: share of an epoch that pictures (cases of one slice) make up beside volumes,
@@ -105,8 +107,8 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         self._picture = np.array([len(self._stacks[case][0]) == 1 for case, _ in self._table], dtype=bool)
         self._mix: SliceMix | None = None
         if slice_mix is not None:
-            free = [bool(self.data[case].get("lesion_free")) for case, _ in self._table]
-            kinds = [kind_of(*one) for one in zip(infected, self._picture, free, strict=True)]
+            rows = zip(self._table, infected, self._picture, strict=True)
+            kinds = [kind_of(self.data[case], *flags) for (case, _), *flags in rows]
             self._mix = SliceMix(slice_mix, kinds, [case for case, _ in self._table])
         self._served = self._select()
         if self.data and not len(self._served):
@@ -127,10 +129,11 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         """Return slice `index` of this epoch: "image" (1, H, W), "label" as transformed."""
         case, position = self._table[self._served[index]]
         if self._placed is None:
-            image, label = (torch.from_numpy(np.array(stack[position])) for stack in self._stacks[case])
+            image, *masks = (torch.from_numpy(np.array(stack[position])) for stack in self._stacks[case])
         else:
-            image, label = (stack[position].clone() for stack in self._placed[case])
-        item: dict[str, Any] = {IMAGE: image[None], LABEL: from_levels(label)[None]}
+            image, *masks = (stack[position].clone() for stack in self._placed[case])
+        named = zip((LABEL, SOFT), masks, strict=False)  # few cases have a soft map
+        item: dict[str, Any] = {IMAGE: image[None], **{key: from_levels(mask)[None] for key, mask in named}}
         if self.transform is None:
             return item
         if reach := int(self.slab_mm / 2 * len(self._stacks[case][0]) / CHEST_MM):

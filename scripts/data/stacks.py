@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..errors import UserError, find_user_error
 from ..settings import is_distributed
-from ..transforms.items import BOX, FINER, IMAGE, LABEL, LUNG, SECOND, UNKNOWN
+from ..transforms.items import BOX, FINER, IMAGE, LABEL, LUNG, SECOND, SOFT, UNKNOWN
 from .loaders import cores
 from .slice_cache import cache_key, kept
 
@@ -29,10 +29,12 @@ MOST_PROCESSES = 8
 """Cases that are made at a time; each takes some 1 GB for 300 slices of 512 x 512."""
 
 Grid = Callable[[dict[str, Any]], Any]
-"""From the paths of a case to {"image": HU, "label"}, (1, H, W, Z), at the network's size."""
+"""From the paths of a case to {"image": HU, "label"}, (1, H, W, Z), at the network's size; with
+"soft" where the case has a teacher's map."""
 
-Stack = tuple[NDArray[np.float32], NDArray[np.uint8]]
-"""The slices of one case at the network's size: HU (N, H, W) and mask (N, H, W) in levels."""
+Stack = tuple[NDArray[Any], ...]
+"""The slices of one case at the network's size, (N, H, W): HU in float32 and the mask in levels; a
+teacher's map in levels where the case has one."""
 
 
 def load_stacks(
@@ -65,15 +67,15 @@ def load_stacks(
 
 def _make(case: Mapping[str, Any], grid: Grid, cache_dir: str | None) -> Stack | list[Path]:
     """Return a case's slices, or the files that hold them."""
-    key = None if cache_dir is None else cache_key(case, (IMAGE, LABEL, LUNG, FINER, SECOND), grid)
+    key = None if cache_dir is None else cache_key(case, (IMAGE, LABEL, LUNG, FINER, SECOND, SOFT), grid)
     if cache_dir is None or key is None:
         return _build_stack(case, grid)
-    return kept(Path(cache_dir) / key, ("image", "label"), lambda: _build_stack(case, grid))
+    names = (IMAGE, LABEL, SOFT) if SOFT in case else (IMAGE, LABEL)
+    return kept(Path(cache_dir) / key, names, lambda: _build_stack(case, grid))
 
 
 def _opened(made: Stack | list[Path]) -> Stack:
-    image, label = (np.load(one, mmap_mode="c") if isinstance(one, Path) else one for one in made)
-    return image, label  # type: ignore[return-value]
+    return tuple(np.load(one, mmap_mode="c") if isinstance(one, Path) else one for one in made)
 
 
 class _Cases(Dataset[Any]):
@@ -129,18 +131,21 @@ def has_lesion(levels: NDArray[np.uint8]) -> bool:
 
 def _build_stack(case: Mapping[str, Any], grid: Grid) -> Stack:
     item = grid(dict(case))
-    image, label = item[IMAGE], item.get(LABEL)
-    if label is None:
-        label = torch.zeros_like(image)
+    image = item[IMAGE]
+    if item.get(LABEL) is None:
+        item[LABEL] = torch.full_like(image, 0.0 if case.get("lesion_free") else UNKNOWN)
     chosen = chosen_slices(case, image)
     if BOX in item:  # what lies beyond it is not looked at later either
         chosen = chosen[(chosen >= item[BOX][2, 0]) & (chosen < item[BOX][2, 1])]
     # (1, H, W, Z) -> (N, H, W)
     slices = np.ascontiguousarray(np.moveaxis(image.cpu().numpy()[0], -1, 0)[chosen], dtype=np.float32)
-    mask = label.cpu().numpy()[0]
-    levels = np.where(mask == UNKNOWN, UNKNOWN_LEVEL, np.rint(mask * LEVELS))
-    masks = np.ascontiguousarray(np.moveaxis(levels, -1, 0)[chosen], dtype=np.uint8)
-    return slices, masks
+    return slices, *(_levels(item[key])[chosen] for key in (LABEL, SOFT) if key in item)
+
+
+def _levels(mask: torch.Tensor) -> NDArray[np.uint8]:
+    """Return what is kept of masks (1, H, W, Z): (Z, H, W)."""
+    values = np.moveaxis(mask.cpu().numpy()[0], -1, 0)
+    return np.where(values == UNKNOWN, UNKNOWN_LEVEL, np.rint(values * LEVELS)).astype(np.uint8, order="C")
 
 
 def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp]:

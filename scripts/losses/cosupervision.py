@@ -28,13 +28,21 @@ def soft_dice(probability: Tensor, target: Tensor, batch: bool = True) -> Tensor
     axes = (0, 2, 3) if batch else (2, 3)
     intersection = (probability * target).sum(dim=axes)
     total = probability.sum(dim=axes) + target.sum(dim=axes)
-    if batch and is_distributed() and dist.get_world_size() > 1:
-        # The functional form is differentiable: its backward pass sums the gradients over the
-        # processes.
-        from torch.distributed.nn.functional import all_reduce
-
-        intersection, total = all_reduce(torch.stack([intersection, total])).unbind()
+    if batch:
+        intersection, total = over_processes(torch.stack([intersection, total])).unbind()
     return 2 * intersection / total.clamp(min=1e-5)
+
+
+def over_processes(sums: Tensor) -> Tensor:
+    """Return sums over the batches of all processes of a distributed training, differentiable."""
+    if not is_distributed() or dist.get_world_size() < 2:
+        return sums
+    # The functional form is differentiable: its backward pass sums the gradients over the
+    # processes.
+    from torch.distributed.nn.functional import all_reduce
+
+    summed: Tensor = all_reduce(sums)
+    return summed
 
 
 class CoSupervisionLoss(nn.Module):

@@ -17,6 +17,7 @@ from ..data.datalist import describe, read_datalist
 from ..data.layouts.case import DATALIST
 from ..errors import UserError
 from ..files import UNFINISHED, sha256, write_json
+from ..messages import some
 from ..settings import usable_device
 from ..training.tables import FILES
 from ..version import BUNDLE, bundle_version
@@ -41,6 +42,7 @@ def run_experiment(
     steps: int | None = None,
     device: str | None = None,
     processes: int = 1,
+    teacher: str | None = None,
 ) -> Path:
     """Train and evaluate every variant and write the table; resume what an earlier call left.
 
@@ -59,13 +61,15 @@ def run_experiment(
         device: where networks work; None: the first that is there.
         processes: how many trainings run in parallel; each one's output is in `log.txt` of its
             folder then.
+        teacher: weights that teach the variants that learn from some, see `teacher_of_fold`. Soft
+            maps are kept in `soft_maps` of the folder, for all variants.
 
     Returns:
         The path of `table.md`.
 
     Raises:
         UserError: for other data or settings than the folder or one of its runs began with, steps
-            where the budget counts epochs, or as the trainings do.
+            where the budget counts epochs, a variant without its teacher, or as the trainings do.
     """
     folder = Path(output_dir).resolve()
     data = str(Path(dataset_dir).resolve())
@@ -92,8 +96,12 @@ def run_experiment(
         for one in whole.variants
     }
     _finished(folder, planned.values())  # what no table can hold is refused before anything is trained
+    taught = [variant.name for variant in experiment.variants if planned[variant.name].is_taught]
+    if bool(taught) != (teacher is not None):
+        found = f"--teacher {teacher}, and {some(taught) or 'no variant'} with a teacher"
+        raise UserError(f"{found}; expected: --teacher WEIGHTS, with {{fold}} for the fold, for variants that have one")
     runs = [
-        _Run(planned[variant.name], folder, data, seed, fold, device)
+        _Run(planned[variant.name], folder, data, seed, fold, device, teacher)
         for variant in experiment.variants
         for seed in range(seeds)
         for fold in used
@@ -111,6 +119,11 @@ class _Training:
     variant: Variant
     files: list[str]
     settings: dict[str, Any]
+
+    @cached_property
+    def is_taught(self) -> bool:
+        """Return whether the config files have a teacher."""
+        return "teacher" in _said(self.files)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -138,6 +151,7 @@ class _Run:
     seed: int
     fold: int
     device: str | None
+    teacher: str | None
 
     @property
     def place(self) -> Path:
@@ -158,7 +172,8 @@ class _Run:
         shared: dict[str, Any] = {"dataset_dir": self.data, "fold": self.fold}
         if self.device is not None:
             shared["device"] = self.device
-        weights = train_once(training.files, place / "run", seed=self.seed, **shared, **training.settings)
+        taught = {"teacher": self.teacher, "soft_maps": str(self.folder / "soft_maps")} if training.is_taught else {}
+        weights = train_once(training.files, place / "run", seed=self.seed, **shared, **taught, **training.settings)
         tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
         run_workflow([TRAIN, EVALUATE], **shared, **tables)
 

@@ -1,7 +1,5 @@
 """Choose cases for the multi-class network, each with the infection map that is its prior."""
 
-import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +11,7 @@ from ..data.datalist import Fold, Split, select_cases
 from ..data.layouts.case import Case
 from ..errors import UserError
 from ..inference.metadata import read_metadata
-from .pseudo_labels import SCALE, write_pseudo_labels
+from .pseudo_labels import SCALE, map_folder, write_pseudo_labels
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +63,7 @@ def class_cases(
                 '"prior" in datalist.json for every case, or --prior truth, or --prior WEIGHTS'
             )
         return cases
-    target = Path(folder) / _key(prior, cases)
-    paths = write_pseudo_labels(Path(prior), cases, target, torch.device(device))
+    paths = write_pseudo_labels(Path(prior), cases, map_folder(folder, prior, cases), torch.device(device))
     kept = [{key: value for key, value in case.items() if key != "prior_codes"} for case in cases]
     maps = [{**case, "prior": str(path), "prior_scale": SCALE} for case, path in zip(kept, paths, strict=True)]
     return cast(list[Case], maps)
@@ -92,11 +89,3 @@ def whole_scan(field_of_view: str, lung_only: bool) -> bool:
 def describe_prior(prior: str) -> str:
     """Return the prior for checkpoint metadata: "truth", "file", or the weights' SHA-256."""
     return prior if prior in (TRUTH, FILE) else str(read_metadata(prior)["sha256"])
-
-
-def _key(weights: str, cases: list[Case]) -> str:
-    """Return a key that changes with weights and images, so that no stale map is taken."""
-    stats = [(case["name"], case["image"], Path(case["image"]).stat()) for case in cases]
-    stamps = [(name, image, stat.st_size, stat.st_mtime_ns) for name, image, stat in stats]
-    text = json.dumps([read_metadata(weights)["sha256"], stamps])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,9 +1,12 @@
 """Make labels for unlabelled cases by a trained network."""
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,27 +15,74 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from ..data.datalist import Fold, describe
 from ..data.layouts.case import Case
+from ..errors import UserError
 from ..files import fit_name, write_atomic
+from ..inference.backends.choice import TORCH, Backend
 from ..inference.building import preprocessing_from_metadata
+from ..inference.metadata import read_metadata
 from ..inference.predictor import Predictor
 from ..io.images import is_picture
 from ..io.nifti.writing import header_from_affine, write_bytes
 from ..io.reading import read_grid, read_label
+from ..settings import number
 from ..transforms.items import IMAGE, PRED
 from ..transforms.postprocessing import ScanProbabilities
 
 SCALE = 255
 """Probabilities are stored in a byte; this value is 1."""
+SAME_LIST = ("name", "folds", "seed", "split")
+SAME_FOLD = ("fold", "validation_cases", "validation_patients")
 DOUBTFUL = 0.1
 """Lowest probability of the pixels that a slice's confidence is measured on."""
 
 
-def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, device: torch.device) -> list[Path]:
+def check_teacher(weights: str | Path, dataset_dir: str, fold: Fold) -> dict[str, Any]:
+    """Read the metadata of weights that label; refuse those that saw what a fold validates on.
+
+    Weights of a data set that shares no part of its name with this one are taken as they are, and
+    so are all where nothing is validated.
+
+    Raises:
+        UserError: if the weights, or those that they started from, left out another fold, or a fold
+            of another list of the same data.
+    """
+    metadata, own = read_metadata(weights), describe(dataset_dir, fold)
+    for taught in (metadata["data"], metadata.get("parent", {}).get("data", {})):
+        parts = [set(str(one.get("name", "")).split("+")) for one in (taught, own)]
+        if not own["validation_cases"] or parts[0].isdisjoint(parts[1]):
+            continue
+        alike = all(taught.get(key) == own[key] for key in SAME_LIST)
+        if not alike or any(taught.get(key) != own[key] for key in SAME_FOLD):
+            found = f"fold {taught.get('fold')}{'' if alike else ' of another list'}"
+            raise UserError(
+                f"{weights}: trained with {found} left out, so it knows the validation cases of fold {fold}; "
+                "expected: a teacher of the same fold"
+            )
+    return metadata
+
+
+def map_folder(folder: str, weights: str, cases: Sequence[Case], *settings: Any) -> Path:
+    """Return the subfolder for maps of cases by weights: a new one for other weights or images."""
+    stats = [(case["name"], case["image"], Path(case["image"]).stat()) for case in cases]
+    stamps = [(name, image, stat.st_size, stat.st_mtime_ns) for name, image, stat in stats]
+    text = json.dumps([read_metadata(weights)["sha256"], stamps, *settings])
+    return Path(folder).resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_pseudo_labels(
+    checkpoint: Path,
+    cases: Sequence[Case],
+    folder: Path,
+    device: torch.device,
+    test_time_flips: bool | int | None = None,
+    backend: Backend = TORCH,
+) -> list[Path]:
     """Write a network's probabilities for cases on their own grids; keep existing files.
 
     The folder receives NAME.png for a picture, NAME.nii.gz for a volume: uint8, 255 is the
-    probability 1.
+    probability 1. What follows the device are arguments of `Predictor`.
 
     Returns:
         The paths, in the order of the cases.
@@ -41,14 +91,14 @@ def write_pseudo_labels(checkpoint: Path, cases: Sequence[Case], folder: Path, d
     paths = [folder / fit_name(case["name"], suffix) for case, suffix in zip(cases, suffixes, strict=True)]
     missing = [(case, path) for case, path in zip(cases, paths, strict=True) if not path.exists()]
     if missing:
-        predicted = _predict(checkpoint, [case for case, _ in missing], device)
+        predictor = Predictor.load(checkpoint, device, test_time_flips, backend)
+        predicted = _predict(predictor, [case for case, _ in missing])
         for (case, path), levels in zip(tqdm(missing, desc="pseudo labels", unit="case"), predicted, strict=True):
             write_atomic(path, partial(_write, levels, case["image"]))
     return paths
 
 
-def _predict(checkpoint: Path, cases: Sequence[Case], device: torch.device) -> Iterator[NDArray[np.uint8]]:
-    predictor = Predictor.load(checkpoint, device)
+def _predict(predictor: Predictor, cases: Sequence[Case]) -> Iterator[NDArray[np.uint8]]:
     preprocessing = preprocessing_from_metadata(predictor.metadata)
     back = ScanProbabilities(preprocessing)
     for case in cases:
@@ -73,32 +123,47 @@ def pseudo_labelled(
 ) -> list[Case]:
     """Turn cases and their probabilities into training cases that are in no validation fold.
 
-    The confidence of a slice is the mean of max(p, 1 - p) over its pixels with p >= 0.1, and 1
-    where there are none: a network that is sure that there is no lesion.
-
     Args:
         cases: unlabelled cases.
         labels: what `write_pseudo_labels` wrote for them.
         soft: whether the probabilities are the label; else the mask where they reach the threshold.
         threshold: see `soft`.
-        confidence: slices of less are left out, in [0.5, 1]; 0 keeps all of them.
+        confidence: see `confident`.
 
     Returns:
         The cases with "label" and "pseudo"; a case without a confident slice is not among them.
     """
     levels = {"label_scale": SCALE} if soft else {"label_codes": list(range(math.ceil(threshold * SCALE), SCALE + 1))}
-    found = []
-    for case, label in zip(cases, labels, strict=True):
-        labelled = {**case, **levels, "label": str(label), "pseudo": True, "fold": None}
-        if confidence > 0:
-            sure = _confident_slices(label, confidence)
-            chosen = [z for z in case.get("slices", range(len(sure))) if sure[z]]
-            if not chosen:
-                continue
-            if len(sure) > 1:
-                labelled["slices"] = chosen
-        found.append(Case(**labelled))  # type: ignore[typeddict-item]
-    return found
+    return [
+        Case(**{**case, **levels, "label": str(label), "pseudo": True, "fold": None})  # type: ignore[typeddict-item]
+        for case, label in confident(cases, labels, confidence)
+    ]
+
+
+def confidence_from(value: float | str) -> float:
+    """Read the setting `confidence`, see `confident`; UserError for one that makes no sense."""
+    return number("confidence", value, "0, or 0.5 to 1", lambda one: one == 0 or 0.5 <= one <= 1)
+
+
+def confident(cases: Sequence[Case], maps: Sequence[Path], confidence: float) -> Iterator[tuple[Case, Path]]:
+    """Yield cases, restricted to the slices that a network is sure of, with their probabilities.
+
+    The confidence of a slice is the mean of max(p, 1 - p) over its pixels with p >= 0.1, and 1
+    where there are none: a network that is sure that there is no lesion.
+
+    Args:
+        cases: unlabelled cases.
+        maps: what `write_pseudo_labels` wrote for them.
+        confidence: slices of less are left out, in [0.5, 1], and cases without any; 0 keeps all.
+    """
+    for case, path in zip(cases, maps, strict=True):
+        if confidence == 0:
+            yield case, path
+            continue
+        sure = _confident_slices(path, confidence)
+        chosen = [z for z in case.get("slices", range(len(sure))) if sure[z]]
+        if chosen:
+            yield ({**case, "slices": chosen} if len(sure) > 1 else case), path
 
 
 def _confident_slices(label: Path, confidence: float) -> NDArray[np.bool_]:

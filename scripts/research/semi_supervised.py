@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ..data.datalist import Fold, describe, read_datalist, select_cases
+from ..data.datalist import Fold, read_datalist, select_cases
 from ..data.layouts.case import DATALIST, Case
 from ..errors import UserError
 from ..files import unfinished_folder, write_json
 from ..inference.building import require_slices
 from ..inference.metadata import metadata_path, read_metadata
-from ..settings import count, number, usable_device
+from ..settings import count, usable_device
 from ..training.run_folder import BEST, claim_folder
-from .pseudo_labels import pseudo_labelled, write_pseudo_labels
+from .pseudo_labels import check_teacher, confidence_from, pseudo_labelled, write_pseudo_labels
 from .workflows import train_once
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class SemiSupervised:
         self.rounds = None if rounds is None else count("rounds", rounds)
         self.group_size = None if group_size is None else count("group_size", group_size)
         self.soft = labels == "soft"
-        self.confidence = number("confidence", confidence, "0, or 0.5 to 1", lambda one: one == 0 or 0.5 <= one <= 1)
+        self.confidence = confidence_from(confidence)
         self.start = start
         self.mixing = mixing
         self.settings = dict(settings or {})
@@ -114,7 +114,8 @@ class SemiSupervised:
         left_out = ("folder", "device", "resume", "overwrite")
         self.scheme = {key: value for key, value in vars(self).items() if key not in left_out}
         if self.teacher:
-            self.scheme["teacher_sha256"] = self._check_teacher()
+            metadata = check_teacher(self.teacher, self.dataset_dir, self.fold)
+            self.scheme["teacher_sha256"] = str(metadata["sha256"])
 
     def run(self) -> Path:
         """Train; return the path of the resulting weights.
@@ -174,19 +175,6 @@ class SemiSupervised:
             shutil.rmtree(part, ignore_errors=True)
         for name in (SCHEME, BEST, str(metadata_path(BEST))):
             (self.folder / name).unlink(missing_ok=True)
-
-    def _check_teacher(self) -> str:
-        """Refuse a teacher that was trained on the patients that the scheme validates on."""
-        metadata = read_metadata(str(self.teacher))
-        own = describe(self.dataset_dir, self.fold)
-        taught = metadata["data"]
-        alike = all(taught.get(key) == own[key] for key in ("name", "folds", "seed", "split"))
-        if alike and taught.get("fold") != self.fold:
-            raise UserError(
-                f"{self.teacher}: trained with fold {taught.get('fold')} left out, so it knows the validation cases of "
-                f"fold {self.fold}; expected: a teacher of the same fold"
-            )
-        return str(metadata["sha256"])
 
     def _groups(self, cases: list[Case]) -> list[list[Case]]:
         if self.group_size is None:

@@ -31,7 +31,7 @@ def describe_parent(checkpoint: str | None) -> dict[str, Any] | None:
     if checkpoint is None:
         return None
     metadata = read_metadata(checkpoint)
-    before = metadata.get("parent", {}).get("datasets", [])
+    before = [name for key in ("parent", "teacher") for name in metadata.get(key, {}).get("datasets", [])]
     datasets = list(dict.fromkeys([*before, str(metadata["data"].get("name"))]))
     return {
         "sha256": metadata["sha256"],

@@ -39,6 +39,8 @@ def test_weights_that_mean_nothing_are_refused(weights) -> None:
 
 
 def test_kinds() -> None:
-    flags = [(True, False, False), (False, False, False), (False, True, False), (False, False, True)]
+    labelled, free = {"label": "mask.png"}, {"lesion_free": True}
+    flags = [(labelled, True, False), (labelled, False, False), (labelled, False, True), (free, False, False)]
     assert [kind_of(*one) for one in flags] == ["infected", "clean", "picture", "lesion_free"]
-    assert kind_of(False, True, True) == "lesion_free_picture"
+    assert kind_of(free, False, True) == "lesion_free_picture"
+    assert kind_of({}, False, True) == kind_of({}, False, False) == "unlabeled"
