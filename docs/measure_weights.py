@@ -146,6 +146,7 @@ def measure(segmenter: InfectionSegmenter, case: Case, slice_share: float) -> di
         "false_positives": wrong,
         "lung_voxels": lungs["lung_voxels"] if lungs else math.nan,
         "lung_percent": 100 * wrong / lungs["lung_voxels"] if lungs and lungs["lung_voxels"] else math.nan,
+        "views_agree": infection["views_agree_percent"],
         "outside_lungs": infection.get("outside_lungs_voxels", math.nan),
         "slices": mask.shape[2],
         "infected_slices": int(truth.any(axis=(0, 1)).sum()),

@@ -18,7 +18,7 @@ from .backends.choice import TORCH, Backend
 from .backends.torch_network import TorchNetwork
 from .metadata import OPERATING_POINT
 from .ood import KEY, FeatureMeans
-from .tta import average_over_flips, view_count
+from .tta import ViewAgreement, average_over_flips, view_count
 
 if TYPE_CHECKING:
     from .backends.openvino_network import OpenVinoNetwork
@@ -35,7 +35,12 @@ class NetworkInferer:
             `mixed_precision`. float16, which needs a gradient scaler, is left to MONAI's engines
             and their own `amp=True`, see `scales_gradients`.
         views: of how many flips the logits are the mean, see `average_over_flips`.
+
+    Attributes:
+        agreement: receives how far the views agree, where it is set.
     """
+
+    agreement: ViewAgreement | None = None
 
     def __init__(self, amp: bool | str = False, views: int = 1) -> None:
         mixed_precision(amp, "cpu")  # refuses another setting
@@ -45,7 +50,7 @@ class NetworkInferer:
         """Map images (B, C, ...) to logits (B, K, ...), bfloat16 under autocast."""
         enabled = mixed_precision(self.amp, inputs.device) is torch.bfloat16
         with torch.autocast(inputs.device.type if enabled else "cpu", dtype=torch.bfloat16, enabled=enabled):
-            return average_over_flips(network, inputs, self.views, *args, **kwargs)
+            return average_over_flips(network, inputs, self.views, *args, agreement=self.agreement, **kwargs)
 
 
 class ScanInferer(NetworkInferer):

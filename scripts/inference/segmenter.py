@@ -27,6 +27,7 @@ from .hounsfield import HounsfieldSlices
 from .inferer import BATCH_SIZE
 from .ood import OODScore
 from .predictor import Predictor
+from .tta import ViewAgreement
 
 PROBABILITY_STEPS = 255
 """A probability map holds round(255 p) in one byte a voxel."""
@@ -46,6 +47,8 @@ class Segmentation:
         removed: what was removed outside of the body and the lungs.
         ood_score: mean out-of-distribution score of its slices, see `OODScore`; None where the
             metadata state none.
+        views_agree_percent: pixels that all views mark, of those that any view marks, in the
+            network's grid; None with one view or where nothing is marked.
     """
 
     mask: NDArray[np.uint8]
@@ -53,6 +56,7 @@ class Segmentation:
     notes: list[Note]
     removed: Removed = KEPT
     ood_score: float | None = None
+    views_agree_percent: float | None = None
 
 
 class Segmenter:
@@ -109,6 +113,7 @@ class Segmenter:
         self.views = self.predictor.inferer.views
         self.least_slice_share = float(point["least_slice_share"])
         self._means = self.predictor.inferer.features
+        self._agreement = self.predictor.inferer.agreement = ViewAgreement(self.threshold) if self.views > 1 else None
         self.slice_input = SliceInput.from_metadata(self.metadata)
         self.field_of_view = str(self.metadata["preprocessing"]["field_of_view"])
 
@@ -146,6 +151,7 @@ class Segmenter:
         box = x, y, z = self.visible_box(scan, slices, anatomy)
         size = x.stop - x.start, y.stop - y.start
         features: list[Tensor] = []
+        agreement = torch.zeros(2, dtype=torch.int64)
         for start in range(0, len(slices), BATCH_SIZE):
             batch = range(start, min(start + BATCH_SIZE, len(slices)))
             seen = range(max(batch.start, z.start), min(batch.stop, z.stop))
@@ -153,6 +159,7 @@ class Segmenter:
                 with timer("network"):
                     maps = self._probabilities(scan, slices, batch, box)
                     features += self._features(batch, seen)
+                    agreement += self._agreement_of(batch, seen)
                 with timer("back to grid"):
                     for index in seen:
                         back = resize_slice(maps[..., index - start].contiguous(), size)
@@ -166,7 +173,9 @@ class Segmenter:
             removed = self._remove_outside(turned, scan, anatomy)
             mask, notes = self._without_small_lesions(mask, scan)
         score = float(self.ood(torch.cat(features)).mean()) if self.ood and features else None
-        return Segmentation(mask, kept, notes + self._ood_warning(score), removed, score)
+        every, some = agreement.tolist()
+        agree = 100 * every / some if some else None
+        return Segmentation(mask, kept, notes + self._ood_warning(score), removed, score, agree)
 
     def visible_box(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Tissues, Lungs] | None = None) -> Box:
         """Return the box of a scan that the network sees; the arguments are those of `segment`."""
@@ -190,8 +199,9 @@ class Segmenter:
         return remove_outside(mask, find_zones(*anatomy), why_kept(anatomy[1]))
 
     def _probabilities(self, scan: Scan, slices: HounsfieldSlices, batch: range, box: Box) -> Tensor:  # (S, S, n)
-        if self._means is not None:
-            self._means.take()  # what a scan that failed half-way has left
+        for collected in (self._means, self._agreement):
+            if collected is not None:
+                collected.take()  # what a scan that failed half-way has left
         inputs = torch.stack([self.slice_input(slices[index][box[:2]]) for index in batch], dim=-1)
         return torch.sigmoid(self.predictor(inputs[None, None], scan.path))[0, 0]
 
@@ -201,6 +211,12 @@ class Segmenter:
             return []
         rows = self._means.take().unflatten(0, (-1, len(batch)))
         return [rows[:, seen.start - batch.start : seen.stop - batch.start].flatten(0, 1)]
+
+    def _agreement_of(self, batch: range, seen: range) -> Tensor:
+        """Return the pixels of every and of any view in the slices of the box, (2,)."""
+        if self._agreement is None:
+            return torch.zeros(2, dtype=torch.int64)
+        return self._agreement.take()[seen.start - batch.start : seen.stop - batch.start].sum(dim=0)
 
     def _ood_warning(self, score: float | None) -> list[Note]:
         if self.ood is None or score is None or score <= self.ood.threshold:

@@ -1,7 +1,12 @@
-"""Test-time augmentation (TTA) by flips: the mean of a network's logits over mirrored inputs."""
+"""Test-time augmentation (TTA) by flips: the mean of a network's logits over mirrored inputs.
+
+How far the views agree says how sure a border is (after Wang et al., "Aleatoric uncertainty
+estimation with test-time augmentation", Neurocomputing 2019, arXiv 1807.07356).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +54,37 @@ def stated_flips(views: int) -> bool | int:
     return {4: True, 1: False}.get(views, views)
 
 
-def average_over_flips(network: Callable[..., Tensor], images: Tensor, views: int, *args: Any, **kwargs: Any) -> Tensor:
+class ViewAgreement:
+    """Count the pixels that every view, and that any view, marks while a network works.
+
+    Args:
+        threshold: probability from which on a pixel is marked.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._logit = math.log(threshold / (1 - threshold))
+        self._rows: list[Tensor] = []
+
+    def add(self, lowest: Tensor, highest: Tensor) -> None:
+        """Add the lowest and highest logits over the views of some images, both (B, ...)."""
+        marked = torch.stack([lowest, highest], dim=1) >= self._logit
+        self._rows.append(marked.flatten(2).sum(dim=2).cpu())
+
+    def take(self) -> Tensor:
+        """Return the counts since the last call, (N, 2): pixels of every and of any view."""
+        rows = torch.cat(self._rows) if self._rows else torch.zeros(0, 2, dtype=torch.int64)
+        self._rows = []
+        return rows
+
+
+def average_over_flips(
+    network: Callable[..., Tensor],
+    images: Tensor,
+    views: int,
+    *args: Any,
+    agreement: ViewAgreement | None = None,
+    **kwargs: Any,
+) -> Tensor:
     """Average the logits of the image and of its flips in plane, each flipped back.
 
     Args:
@@ -57,12 +92,18 @@ def average_over_flips(network: Callable[..., Tensor], images: Tensor, views: in
         images: (B, C, H, W) or (B, C, H, W, D).
         views: 1, the image as it is; 2, with its mirror image; 4, with all three flips.
         *args: what else the network takes.
+        agreement: receives how far the views agree.
         **kwargs: what else the network takes.
 
     Returns:
         Logits, (B, K, H, W) or (B, K, H, W, D).
     """
-    total = network(images, *args, **kwargs)
+    total = lowest = highest = network(images, *args, **kwargs)
     for axes in FLIPPED_AXES[views]:
-        total = total + torch.flip(network(torch.flip(images, axes), *args, **kwargs), axes)
+        logits = torch.flip(network(torch.flip(images, axes), *args, **kwargs), axes)
+        total = total + logits
+        if agreement is not None:
+            lowest, highest = torch.minimum(lowest, logits), torch.maximum(highest, logits)
+    if agreement is not None:
+        agreement.add(lowest, highest)
     return total / views if views > 1 else total

@@ -182,6 +182,7 @@ class CaseSegmenter:
             measures = measure_infection(
                 hu_slices, mask, spacing, lungs, self.segmenter.least_slice_share, done.removed
             )
+            measures["infection"]["views_agree_percent"] = done.views_agree_percent
             notes += _removed(measures["removed"]) + _outside(measures)
         refuse_warnings(scan, notes, strict)
         ood = self.segmenter.ood

@@ -190,6 +190,27 @@ def test_the_ood_score_is_that_of_the_slices_that_calibrate_sees(
     assert found == pytest.approx(float(learnt(rows).mean()), rel=1e-4)
 
 
+def test_views_agree_in_the_slices_that_the_network_sees(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    phantom = make_phantom(2, shape=(96, 96, 40), spacing=(3.6, 3.6, 8.0))
+    nib.save(nib.Nifti1Image(phantom.image, phantom.affine), tmp_path / "scan.nii.gz")
+    weights = make_checkpoint(tmp_path / "model.pt", steps={"field_of_view": "lungs"})
+    scan = read_scan(tmp_path / "scan.nii.gz")
+    alone = Segmenter(weights, device="cpu", backend="torch")
+    assert alone.segment(scan, HounsfieldSlices(scan)).views_agree_percent is None
+    item = preprocessing_from_metadata(alone.metadata)({"image": str(tmp_path / "scan.nii.gz")})
+    images = item["image"].as_tensor()[..., slices_in_view(item)].movedim(-1, 0)
+    with torch.inference_mode():
+        views = [alone.predictor.network(images.flip(axes)).flip(axes) for axes in ((), (2,), (3,), (2, 3))]
+    probability = torch.sigmoid(torch.stack(views))
+    threshold = float(probability.median())
+    marked = probability >= threshold
+    expected = 100 * float(marked.all(dim=0).sum() / marked.any(dim=0).sum())
+    segmenter = Segmenter(weights, device="cpu", backend="torch", test_time_flips=True, threshold=threshold)
+    done = segmenter.segment(scan, HounsfieldSlices(scan))
+    assert 0 < expected < 100
+    assert done.views_agree_percent == pytest.approx(expected, abs=0.1)
+
+
 def test_small_lesions_are_left_out_where_the_voxel_size_is_known(weights: Path, make_scan: MakeScan) -> None:
     scan = read_scan(make_scan(affine=np.diag([-1.0, -1.0, 1.0, 1.0]))[0])
     strict = Segmenter(weights, device="cpu", smallest_lesion_mm3=1e9)

@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from scripts.errors import UserError
-from scripts.inference.tta import FLIPPED_AXES, average_over_flips, chosen_flips, stated_flips, view_count
+from scripts.inference.tta import (
+    FLIPPED_AXES,
+    ViewAgreement,
+    average_over_flips,
+    chosen_flips,
+    stated_flips,
+    view_count,
+)
 
 
 @pytest.fixture
@@ -59,3 +66,21 @@ def test_views_on_a_command_line() -> None:
     assert [chosen_flips(*one) for one in choices] == [None, True, 1, 2]
     with pytest.raises(UserError, match="expected: one of them"):
         chosen_flips(False, 2)
+
+
+def test_views_agree_where_all_of_them_mark() -> None:
+    """The stand-in prefers the first row and column, so that every flip marks another corner."""
+    slope = torch.tensor([[2.0, 1.0], [1.0, -4.0]])[None, None]
+    images, agreement = torch.tensor([0.0, 4.0, -4.0]).reshape(3, 1, 1, 1).expand(3, 1, 2, 2), ViewAgreement(0.5)
+    average_over_flips(lambda images: images + slope, images, 4, agreement=agreement)
+    assert agreement.take().tolist() == [[0, 4], [4, 4], [0, 0]]
+    average_over_flips(lambda images: images + slope, images, 2, agreement=agreement)
+    assert agreement.take().tolist() == [[2, 4], [4, 4], [0, 0]]
+    assert agreement.take().shape == (0, 2)
+
+
+def test_views_are_compared_at_the_decision_threshold() -> None:
+    agreement = ViewAgreement(0.8)
+    lowest = torch.tensor([0.79, 0.81, 0.5]).logit().reshape(1, 1, 3)
+    agreement.add(lowest, torch.full_like(lowest, 0.9).logit())
+    assert agreement.take().tolist() == [[1, 3]]

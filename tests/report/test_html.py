@@ -134,6 +134,13 @@ def test_reasons_stand_where_numbers_are_missing(small_report):
     assert "minimal" not in text
 
 
+def test_the_agreement_of_the_views_is_said_where_it_is_known(small_report):
+    report = small_report()
+    assert "Mirrored views" not in page(report).text
+    report["measures"]["infection"]["views_agree_percent"] = 71.94
+    assert "Mirrored views of the scan mark the same pixels for 71.9 % of what any" in page(report).text
+
+
 def test_no_infection_is_said(small_report):
     text = page(small_report(infected=False)).text
     assert "Infection 0.00 ml in 0 of 6 slices" in text
