@@ -91,6 +91,8 @@ def test_what_is_served_is_mask_edge_and_teacher(dataset: Path, teacher: str, tm
         assert moved[0]["label"].shape == (3, 32, 32)
         assert not moved[0]["label"][:2].any()
         assert set(moved[0]["label"][2].unique().tolist()) <= set(soft.unique().tolist())
+    unknown = {key: value for key, value in cases[1].items() if key != "lesion_free"}
+    assert set(SliceDataset([unknown], grid, cache_dir=cache)[0]["label"].unique().tolist()) == {UNKNOWN}
     case = cases[1]
     expected = np.asarray(nib.load(case["soft"]).dataobj)[..., 2].astype(float) / 255
     assert abs(float(soft_of(cases, grid, 1)[2].mean()) - expected.mean()) < 0.02
