@@ -84,7 +84,7 @@ def write_metadata(
             infection.
         **further: what else is known, see `calibrate`: "training", the "size" of its slices where
             it has changed since; "training_precision", see `precision_name`; "calibration";
-            "familiarity", see `OODScore`.
+            "familiarity", see `OODScore`; "parent" and "teacher", see `describe_parent`.
     """
     metadata = {
         "format": METADATA_FORMAT,

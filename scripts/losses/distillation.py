@@ -50,7 +50,7 @@ class DistillationLoss(nn.Module):
         check_sizes(logits, label)
         with torch.autocast(device_type=logits.device.type, enabled=False):
             hard: Tensor = self.hard(logits, label[:, :2])
-            mask, taught = label[:, :1].float(), label[:, 2:].float()
+            mask, taught = label[:, :1].float(), label[:, 2:].float().clamp(0, 1)
             wrong = (mask >= 0) & ((taught >= 0.5) != (mask >= 0.5))
             return hard + self.weight * _difference(logits[:, :1].float(), torch.where(wrong, mask, taught))
 

@@ -22,11 +22,11 @@ def read_parent(checkpoint: str | None) -> dict[str, Any]:
 
 
 def describe_parent(checkpoint: str | None) -> dict[str, Any] | None:
-    """Return what the metadata of a fine-tuned network record of its parent.
+    """Return what the metadata of a network record of its parent, or of its teacher.
 
     Returns:
-        "sha256" and "data" of the parent, "datasets", the names of its own and its ancestors', and
-        "terms"; None without a checkpoint.
+        "sha256" and "data" of these weights, "datasets", the names of their own and their
+        ancestors', and "terms"; None without a checkpoint.
     """
     if checkpoint is None:
         return None
