@@ -50,8 +50,8 @@ BUDGET = "configs/presets/experiment_gpu.yaml"
 QUICK = {"spatial_size": 32, "batch_size": 2, "slices_per_epoch": 4, "steps": 4, "network_def#base_width": 4}
 TRAIN, EVALUATE, TAUGHT = "configs/train.yaml", "configs/evaluate.yaml", "configs/semi_supervised.yaml"
 COMPARED = ("unet", "unetpp", "attention_unet", "pspnet", "deeplabv3plus", "danet", "f3net", "scrn", "cpfnet", "ce_net")
-TESTED = ("configs", "data", "networks", "pipeline", "training")
-"""Folders of tests/ with tests for a GPU, but for those of MONAI Label."""
+TESTED = ("data/test_loaders", "data/test_stacks", "networks/test_contract")
+"""Files of tests/ with tests for CUDA, beside those called test_devices.py."""
 Words = list[str]
 
 
@@ -134,7 +134,8 @@ def smoke(plan: Plan) -> Iterator[Job]:
     yield Job("smoke/slices on the device", [train("on_device", augment="true", cache_device="true")])
     yield Job("smoke/workers", [train("workers", augment="true", num_workers=2)])
     yield Job("smoke/float32", [train("float32", amp="false")])
-    segmented = [scripts("segment", scan, out / f"segment_{one}", precision=one, **device) for one in ("auto", "fp32")]
+    shipped = {"weights": WEIGHTS, **device}
+    segmented = [scripts("segment", scan, out / f"segment_{one}", precision=one, **shipped) for one in ("auto", "fp32")]
     yield Job("smoke/segment", segmented)
     for name in ("infnet", "cares_unet"):
         yield Job(f"smoke/{name}", [train(name, f"configs/networks/{name}.yaml"), *applied(name)])
@@ -171,10 +172,11 @@ def phantoms(folder: Path) -> Path:
     return data
 
 
-def tests(plan: Plan) -> Iterator[Job]:
+def tests(_: Plan) -> Iterator[Job]:
     """Yield the tests that need a CUDA device."""
-    words = [sys.executable, "-m", "pytest", *(f"tests/{name}" for name in TESTED), "-m", "gpu", "-q"]
-    yield Job("tests", [[*words, "--continue-on-collection-errors", "-p", "no:cacheprovider"]])
+    files = [f"tests/{name}.py" for name in TESTED]
+    files += [f"tests/{room}/test_devices.py" for room in ("configs", "pipeline", "training")]
+    yield Job("tests", [[sys.executable, "-m", "pytest", *files, "-m", "gpu", "-q", "-p", "no:cacheprovider"]])
 
 
 def benchmark(plan: Plan) -> Iterator[Job]:
