@@ -342,9 +342,8 @@ class Piece:
             for name, one in shown
         ]
         lines += ["", *markdown_table(pd.Index(columns), pd.DataFrame(content).to_numpy()), ""]
-        found = [
-            path.with_suffix(".pt") for path in sorted(self.out.rglob("*.json")) if path.with_suffix(".pt").exists()
-        ]
+        found = [path for path in sorted(self.out.rglob("*.pt")) if path.with_suffix(".json").exists()]
+        found = [path for path in found if smoke.__name__ not in path.relative_to(self.out).parts]
         named = [[str(path.relative_to(self.out)), read_metadata(path)["sha256"]] for path in found]
         if named:
             lines += markdown_table(pd.Index(["weights", "SHA-256"]), pd.DataFrame(named).to_numpy())
