@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 
 from scripts.data.datalist import describe
 from scripts.data.slices import SliceDataset
@@ -23,6 +24,7 @@ from scripts.research.experiments import run_experiment
 from scripts.research.workflows import train_once
 from scripts.training.fine_tuning import describe_parent
 from scripts.transforms.items import UNKNOWN
+from scripts.version import BUNDLE
 from tests.chains import chain
 
 DISTIL = "configs/presets/distil.yaml"
@@ -70,6 +72,14 @@ def test_training_and_unlabelled_cases_have_soft_maps_and_those_of_validation_pa
         json.dumps({**json.loads((dataset / "datalist.json").read_text()), "unlabeled": []})
     )
     assert len(taught(dataset, teacher, tmp_path / "maps")) == 2
+
+
+def test_labelled_kinds_of_slices_keep_their_weights() -> None:
+    taught_mix, mix = (
+        yaml.safe_load((BUNDLE / one).read_text(encoding="utf-8"))["slice_mix"]
+        for one in (DISTIL, "configs/presets/weights.yaml")
+    )
+    assert taught_mix == {**mix, "unlabeled": 0.25}
 
 
 def test_what_is_served_is_mask_edge_and_teacher(dataset: Path, teacher: str, tmp_path: Path) -> None:
