@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import subprocess
 import sys
@@ -141,6 +143,29 @@ def test_without_features_torch_in_float32_is_the_network_itself(network: torch.
     with mock.patch.object(TorchNetwork, "forward", side_effect=AssertionError):
         ScanInferer({"preprocessing": {}}, backend=TORCH)(torch.rand(1, 1, 32, 32, 9), network)
     assert [shape[0] for shape in seen] == [8, 1]
+
+
+@with_openvino
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the signal stack by glibc")
+def test_networks_that_come_and_go_leave_the_signal_stack_alone() -> None:
+    """A stack of a released plugin would be gone, and the next signal would end the process."""
+
+    def stack() -> tuple[int, ...]:
+        found = (ctypes.c_size_t * 3)()  # stack_t: address, flags, size
+        assert ctypes.CDLL(None).sigaltstack(None, found) == 0
+        return tuple(found)
+
+    stacks, alive = [], []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        alive.append(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3, padding=1)).eval())
+        OpenVinoNetwork(alive[-1], {"name": f"plain {seed}"})(torch.zeros(1, 1, 16, 16))
+        stacks.append(stack())
+    while alive:
+        del alive[0]  # the first one goes first
+        gc.collect()
+        stacks.append(stack())
+    assert len(set(stacks)) == 1
 
 
 @with_openvino

@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -83,7 +84,7 @@ class OpenVinoNetwork(nn.Module):
     def _load(self, shape: tuple[int, ...]) -> CompiledModel:
         """Take the compiled model from the cache, else compile it and put it there."""
         started = time.perf_counter()
-        core = import_openvino().Core()
+        core = _core()
         settings = {
             "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[self.precision],
             "PERFORMANCE_HINT": "LATENCY",  # all threads work on one batch
@@ -149,6 +150,18 @@ class _Model:
             self._request.infer({0: padded}, share_inputs=True)
             outputs = [torch.from_numpy(one.data[: len(images)].copy()) for one in self._request.output_tensors]
         return outputs
+
+
+@cache
+def _core() -> Core:
+    """Return the one core of this process, which is never released.
+
+    The CPU plugin of OpenVINO 2026.4 gives the thread an alternate signal stack, and a released
+    plugin can leave one behind that is gone: the next signal, such as Ctrl-C, would end the
+    process with SIGSEGV.
+    """
+    core: Core = import_openvino().Core()
+    return core
 
 
 def _from_cache(core: Core, key: str, settings: Mapping[str, Any]) -> CompiledModel | None:
