@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from dask import config
 from distributed import LocalCluster, get_worker
 
 from scripts.data.phantom.dataset import write_phantom_dataset
@@ -36,16 +35,10 @@ MakeScan = Callable[..., tuple[Path, Path]]
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[LocalCluster]:
-    """A scheduler and two workers in this process, which speak TCP.
-
-    Without their profilers: a thread that samples the frames of the others can crash Python 3.11.
-    """
-    with (
-        config.set({"distributed.worker.profile.enabled": False}),
-        LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=":0"
-        ) as cluster,
-    ):
+    """A scheduler and two workers in this process, which speak TCP."""
+    with LocalCluster(  # type: ignore[no-untyped-call]
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=":0"
+    ) as cluster:
         yield cluster
 
 
