@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.errors import UserError
+from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic
 from scripts.inference.backends.choice import TORCH, Backend, choose_backend
 from scripts.inference.building import trained_network
@@ -167,4 +167,5 @@ def main(data: str, out: str, *weights: str, sizes: str | tuple[int, ...] = (192
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    with ended_by_mistakes():
+        fire.Fire(main)

@@ -33,9 +33,9 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.data.datalist import read_datalist
+from scripts.data.datalist import fold_numbers, read_datalist
 from scripts.data.phantom.dataset import write_phantom_dataset
-from scripts.errors import UserError
+from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic, write_json
 from scripts.inference.metadata import read_metadata
 from scripts.messages import markdown_table
@@ -241,7 +241,7 @@ def experiment(plan: Plan, name: str, data: Path, variant: str, **options: objec
 
 def folds(data: Path) -> list[int]:
     """Return the folds of a prepared data set."""
-    return sorted({case["fold"] for case in read_datalist(str(data))["training"] if case["fold"] is not None})
+    return fold_numbers(read_datalist(str(data))["training"])
 
 
 STAGES = {one.__name__: one for one in (smoke, tests, benchmark, weights, figures, paper, table2)}
@@ -396,8 +396,5 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
+    with ended_by_mistakes():
         fire.Fire(main)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None

@@ -34,6 +34,7 @@ from scripts.anatomy.downsampling import dilate
 from scripts.anatomy.lungs import Lungs, segment_lungs
 from scripts.anatomy.outside import blocks_of, find_zones, remove_outside, why_kept
 from scripts.anatomy.tissue import Tissues, segment_tissue
+from scripts.errors import ended_by_mistakes
 from scripts.files import write_atomic
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.io.reading import read_scan
@@ -129,4 +130,5 @@ def main(scans: str, results: str, out: str, lesions: str = "", lungs: str = "")
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    with ended_by_mistakes():
+        fire.Fire(main)

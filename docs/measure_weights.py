@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.api import InfectionSegmenter
 from scripts.data.datalist import describe, read_datalist, select_cases
 from scripts.data.layouts.case import Case
-from scripts.errors import UserError
+from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic
 from scripts.inference.metadata import read_metadata
 from scripts.inference.unseen_cases import check_data
@@ -228,8 +228,5 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
+    with ended_by_mistakes():
         fire.Fire(main)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None

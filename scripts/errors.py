@@ -66,6 +66,19 @@ def user_errors() -> Iterator[None]:
         raise mistake from error
 
 
+@contextmanager
+def ended_by_mistakes() -> Iterator[None]:
+    """End a script at a user's mistake, in one line and with exit code 2."""
+    try:
+        yield
+    except Exception as error:
+        mistake = find_user_error(error)
+        if mistake is None:
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 def _missing_extra(error: BaseException) -> UserError | None:
     name = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if name not in EXTRAS:

@@ -164,6 +164,11 @@ def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None, split: Spli
     }
 
 
+def fold_numbers(cases: Sequence[Case]) -> list[int]:
+    """Return the folds of cases, in rising order; cases of no fold count for none."""
+    return sorted({case["fold"] for case in cases if case["fold"] is not None})
+
+
 def _fold_cases(datalist: Datalist, fold: Fold, dataset_dir: str | os.PathLike[str]) -> list[Case]:
     if fold is None:
         return []
@@ -171,8 +176,7 @@ def _fold_cases(datalist: Datalist, fold: Fold, dataset_dir: str | os.PathLike[s
     values: list[Any] = [case["fold"] if isinstance(fold, int) else case["name"] for case in cases]
     wanted: set[Any] = {fold} if isinstance(fold, int | str) else set(fold)
     if not wanted or not wanted <= set(values):
-        folds = sorted({case["fold"] for case in cases if case["fold"] is not None})
-        numbers = ", ".join(map(str, folds)) or "no number, the cases have no folds"
+        numbers = ", ".join(map(str, fold_numbers(cases))) or "no number, the cases have no folds"
         others = "names of training cases; null to train on all; --split all to evaluate weights on other data"
         raise UserError(f"{dataset_dir}: fold {fold!r}; expected: {numbers}; or {others}")
     return [case for case, value in zip(cases, values, strict=True) if value in wanted]

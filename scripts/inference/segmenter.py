@@ -25,7 +25,7 @@ from .backends.choice import choose_backend
 from .building import require_slices, trained_network
 from .hounsfield import HounsfieldSlices
 from .inferer import BATCH_SIZE
-from .ood import OODScore
+from .ood import FeatureMeans, OODScore
 from .predictor import Predictor
 from .tta import ViewAgreement
 
@@ -151,15 +151,15 @@ class Segmenter:
         box = x, y, z = self.visible_box(scan, slices, anatomy)
         size = x.stop - x.start, y.stop - y.start
         features: list[Tensor] = []
-        agreement = torch.zeros(2, dtype=torch.int64)
+        agreement: list[Tensor] = []
         for start in range(0, len(slices), BATCH_SIZE):
             batch = range(start, min(start + BATCH_SIZE, len(slices)))
             seen = range(max(batch.start, z.start), min(batch.stop, z.stop))
             if seen:  # the whole batch then: the same batch gives the same bits
                 with timer("network"):
                     maps = self._probabilities(scan, slices, batch, box)
-                    features += self._features(batch, seen)
-                    agreement += self._agreement_of(batch, seen)
+                    features += _rows(self._means, batch, seen)
+                    agreement += _rows(self._agreement, batch, seen)
                 with timer("back to grid"):
                     for index in seen:
                         back = resize_slice(maps[..., index - start].contiguous(), size)
@@ -173,7 +173,7 @@ class Segmenter:
             removed = self._remove_outside(turned, scan, anatomy)
             mask, notes = self._without_small_lesions(mask, scan)
         score = float(self.ood(torch.cat(features)).mean()) if self.ood and features else None
-        every, some = agreement.tolist()
+        every, some = torch.cat(agreement).sum(dim=0).cpu().tolist() if agreement else (0, 0)
         agree = 100 * every / some if some else None
         return Segmentation(mask, kept, notes + self._ood_warning(score), removed, score, agree)
 
@@ -205,19 +205,6 @@ class Segmenter:
         inputs = torch.stack([self.slice_input(slices[index][box[:2]]) for index in batch], dim=-1)
         return torch.sigmoid(self.predictor(inputs[None, None], scan.path))[0, 0]
 
-    def _features(self, batch: range, seen: range) -> list[Tensor]:
-        """Return the feature means (n, C) of the slices in the box, a row a view."""
-        if self._means is None:
-            return []
-        rows = self._means.take().unflatten(0, (-1, len(batch)))
-        return [rows[:, seen.start - batch.start : seen.stop - batch.start].flatten(0, 1)]
-
-    def _agreement_of(self, batch: range, seen: range) -> Tensor:
-        """Return the pixels of every and of any view in the slices of the box, (2,)."""
-        if self._agreement is None:
-            return torch.zeros(2, dtype=torch.int64)
-        return self._agreement.take()[seen.start - batch.start : seen.stop - batch.start].sum(dim=0)
-
     def _ood_warning(self, score: float | None) -> list[Note]:
         if self.ood is None or score is None or score <= self.ood.threshold:
             return []
@@ -234,3 +221,11 @@ class Segmenter:
             text = f"the voxel size is unknown, so lesions below {self.smallest_lesion_mm3:g} mm3 were not left out"
             return mask, [Note("small_lesions_kept", text, "assumption")]
         return without_small_lesions(mask, scan.voxel_mm3, self.smallest_lesion_mm3), []
+
+
+def _rows(collected: FeatureMeans | ViewAgreement | None, batch: range, seen: range) -> list[Tensor]:
+    """Return what was collected of the slices in the box, (n, C): a row a slice, or one a view."""
+    if collected is None:
+        return []
+    rows = collected.take().unflatten(0, (-1, len(batch)))
+    return [rows[:, seen.start - batch.start : seen.stop - batch.start].flatten(0, 1)]

@@ -12,6 +12,7 @@ from ..files import locked
 from ..inference.backends.choice import choose_backend
 from ..inference.building import require_slices
 from ..inference.tta import view_count
+from ..settings import optional
 from .pseudo_labels import SCALE, check_teacher, confidence_from, confident, map_folder, write_pseudo_labels
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def teacher_of_fold(teacher: str | None, fold: Fold) -> str:
     Raises:
         UserError: without a teacher.
     """
-    if teacher is None or str(teacher).lower() == "null":
+    if optional(teacher) is None:
         raise UserError("teacher is null; expected: the weights that teach, such as --teacher FULL/model.pt")
     return str(teacher).replace("{fold}", str(fold))
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from ..data.datalist import describe, read_datalist
+from ..data.datalist import describe, fold_numbers, read_datalist
 from ..data.layouts.case import DATALIST
 from ..errors import UserError
 from ..files import UNFINISHED, sha256, write_json
@@ -73,7 +73,7 @@ def run_experiment(
     """
     folder = Path(output_dir).resolve()
     data = str(Path(dataset_dir).resolve())
-    every = sorted({case["fold"] for case in read_datalist(data)["training"] if case["fold"] is not None})
+    every = fold_numbers(read_datalist(data)["training"])
     used = every if folds is None else sorted(set(folds))
     if not used or not set(used) <= set(every) or seeds < 1 or processes < 1:
         found = f"folds {used}, {seeds} seeds, {processes} processes"
