@@ -38,11 +38,12 @@ from scripts.data.phantom.dataset import write_phantom_dataset
 from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic, write_json
 from scripts.inference.metadata import read_metadata
+from scripts.inference.shipped import COMPACT, shipped_weights
 from scripts.messages import markdown_table
 from scripts.research.benchmark.machine import describe
 from scripts.research.experiment_config import Variant, read_experiment
 from scripts.settings import usable_device
-from scripts.version import BUNDLE, WEIGHTS
+from scripts.version import BUNDLE
 
 GRACE = 30
 """Seconds before the end of a piece at which trainings are told to save and stop."""
@@ -134,7 +135,7 @@ def smoke(plan: Plan) -> Iterator[Job]:
     yield Job("smoke/slices on the device", [train("on_device", augment="true", cache_device="true")])
     yield Job("smoke/workers", [train("workers", augment="true", num_workers=2)])
     yield Job("smoke/float32", [train("float32", amp="false")])
-    shipped = {"weights": WEIGHTS, **device}
+    shipped = {"model": COMPACT, **device}
     segmented = [scripts("segment", scan, out / f"segment_{one}", precision=one, **shipped) for one in ("auto", "fp32")]
     yield Job("smoke/segment", segmented)
     for name in ("infnet", "cares_unet"):
@@ -146,7 +147,7 @@ def smoke(plan: Plan) -> Iterator[Job]:
     classes = [
         train("classes", "configs/multiclass.yaml"),
         scripts("classify", scan, out / "classified", "--overwrite", mask=label, **given),
-        scripts("classify", scan, out / "classified", "--overwrite", weights=WEIGHTS, **given),
+        scripts("classify", scan, out / "classified", "--overwrite", weights=shipped_weights(COMPACT), **given),
     ]
     yield Job("smoke/classes", classes)
     own = {"training_files": str([TRAIN]), "settings": str({**small, "slices_per_epoch": 8}), "resume": "true"}

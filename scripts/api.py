@@ -10,11 +10,11 @@ from typing import Any
 
 from .errors import UserError, user_errors
 from .inference.segmenter import Segmenter
+from .inference.shipped import choose_model
 from .io.memory import scan_from_memory
 from .pipeline.case import CaseSegmenter, Settings
 from .pipeline.inputs import expand_inputs
 from .pipeline.result import Result as Result
-from .version import WEIGHTS
 
 
 class InfectionSegmenter:
@@ -23,7 +23,7 @@ class InfectionSegmenter:
     Research use only, not a medical device.
 
     Args:
-        weights: trained weights with their metadata beside them; None: those of the package.
+        weights: trained weights with their metadata beside them; None: those of `model`.
         device: "cpu", "cuda", "cuda:1", "mps"; None: the first GPU, else the CPU.
         threshold: decision threshold on the probability, between 0 and 1; None: the metadata's.
         smallest_lesion_mm3: smaller lesions are removed; None: the metadata's.
@@ -32,10 +32,11 @@ class InfectionSegmenter:
         backend: "torch", "openvino", or "auto": the fastest for this machine.
         precision: "fp32", "bf16", or "auto": bf16 where the processor computes in it.
         keep_outside: keeps marks outside of the body and the lungs, which are removed otherwise.
+        model: weights of the package: "compact", "full", or "auto": full on CUDA, else compact.
 
     Raises:
-        UserError: if weights or metadata cannot be used, a setting makes no sense, or the backend
-            or precision asked for cannot be had here.
+        UserError: if weights or metadata cannot be used, a setting makes no sense, or the backend,
+            precision or model asked for cannot be had here.
 
     Example:
         >>> import numpy as np
@@ -58,9 +59,11 @@ class InfectionSegmenter:
         backend: str = "auto",
         precision: str = "auto",
         keep_outside: bool = False,
+        model: str = "auto",
     ) -> None:
         point = threshold, smallest_lesion_mm3, flips
-        self._segmenter = Segmenter(weights or WEIGHTS, device, *point, backend, precision, keep_outside)
+        self._choice = choose_model(model, weights, device)
+        self._segmenter = Segmenter(self._choice.path, device, *point, backend, precision, keep_outside)
 
     @user_errors()
     def predict(
@@ -100,7 +103,8 @@ class InfectionSegmenter:
                 is not installed.
         """
         own = Path(lungs) if lungs is not None else None
-        model = CaseSegmenter(self._segmenter, Settings(intensity, probability, own, series, volume, strict))
+        settings = Settings(intensity, probability, own, series, volume, strict)
+        model = CaseSegmenter(self._segmenter, settings, self._choice)
         with ExitStack() as stack:
             if isinstance(image, str | Path):
                 cases = expand_inputs([image])

@@ -9,7 +9,6 @@ PACKAGE = Path(__file__).resolve().parent
 BUNDLE = PACKAGE if (PACKAGE / "configs").is_dir() else PACKAGE.parent
 """The folder of `configs` and `models`: the package where it is installed, else the folder around
 it."""
-WEIGHTS = BUNDLE / "models/model.pt"
 
 
 def bundle_root() -> str:

@@ -99,6 +99,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_checkpoint(tmp_path_factory.mktemp("weights") / "model.pt")
 
 
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in place of `models/`, with both models: narrow ones that mark different voxels."""
+    folder = tmp_path / "bundle" / "models"
+    folder.mkdir(parents=True)
+    write_random_checkpoint(folder / "model.pt")
+    write_random_checkpoint(folder / "full.pt", seed=1, base_width=8)
+    monkeypatch.setattr("scripts.inference.shipped.MODELS", folder)
+    return folder
+
+
 def turned_image(image: nib.Nifti1Image, axes: str) -> nib.Nifti1Image:
     """The same scan stored in another order or direction of axes, such as "SRA"."""
     orientations = nib.orientations

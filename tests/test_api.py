@@ -65,6 +65,15 @@ def test_every_form_gives_the_mask_of_the_file(
     assert found.probability is None
 
 
+def test_the_model_is_chosen_by_its_name(shipped: Path, scan: Path) -> None:
+    for name, file in (("compact", "model.pt"), ("full", "full.pt")):
+        report = InfectionSegmenter(device="cpu", model=name).predict(scan).report()
+        assert report["model"]["weights"] == file
+        assert report["settings"]["model"]["name"] == name
+    with pytest.raises(UserError, match="expected: one of them"):
+        InfectionSegmenter(shipped / "full.pt", device="cpu", model="full")
+
+
 def test_results_are_those_of_the_command(model: InfectionSegmenter, weights: Path, scan: Path, tmp_path: Path) -> None:
     """`save` writes what `segment` writes; only times, and what the command needs to resume,
     differ."""
@@ -209,7 +218,7 @@ def test_the_snippets_of_the_documents_run(
 ) -> None:
     """Those of the README and the first of docs/python.md,
     with the name that the package has here."""
-    monkeypatch.setattr("scripts.api.WEIGHTS", weights)
+    monkeypatch.setattr("scripts.inference.shipped.MODELS", weights.parent)
     for document in ("README.md", "docs/python.md"):
         snippet = re.findall(r"```python\n(.*?)```", (bundle_root / document).read_text(), re.DOTALL)[0]
         exec(snippet.replace("lung_infection_ct", "scripts"), {})

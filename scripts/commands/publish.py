@@ -10,13 +10,14 @@ from .options import Data, Device
 
 def publish(
     weights: Annotated[Path, Argument(help="Weights with their metadata, after `calibrate`.")],
-    target: Annotated[Path, Argument(help="Weights to write, such as models/model.pt.")],
+    target: Annotated[Path, Argument(help="Weights to write, such as models/full.pt.")],
     data: Data,
     device: Device = None,
 ) -> None:
     """Write trained weights for a repository, in half precision.
 
-    Compares the masks of the validation fold's cases; if they change, full precision stays.
+    Compares the masks of the validation fold's cases; if they change, full precision stays. Refuses
+    weights of more than 80 MB in all in the folder of TARGET.
     """
     from ..inference.publishing import is_faithful
     from ..inference.publishing import publish as write_published

@@ -17,7 +17,8 @@ def segment(
         Argument(metavar="INPUT", help="NIfTI, NRRD, MetaImage, DICOM folders or zips, PNG or JPG, folders of these."),
     ],
     output: Annotated[Path, Argument(help="Folder for the results, new or of an earlier call.")],
-    weights: Annotated[Path | None, Option(help="Weights with their metadata; default: models/model.pt.")] = None,
+    weights: Annotated[Path | None, Option(help="Your weights with their metadata, in place of --model.")] = None,
+    model: Annotated[str, Option(help="Shipped weights: compact, full or auto; auto: full on CUDA.")] = "auto",
     intensity: Intensity = "auto",
     threshold: Threshold = None,
     smallest_lesion_mm3: SmallestLesion = None,
@@ -55,6 +56,7 @@ def segment(
     command.
     """
     from ..errors import UserError
+    from ..inference.shipped import choose_model
     from ..inference.tta import chosen_flips
     from ..pipeline.batch import exit_code, record
     from ..pipeline.case import Settings
@@ -72,9 +74,9 @@ def segment(
     parse_intensity(intensity)
     if lungs and not lungs.exists():
         raise UserError(f"{lungs}: no such file or folder; expected: a lung mask, or a folder of them")
+    choice = choose_model(model, weights and weights.absolute(), device)
     cases = expand_inputs(inputs, output)
     arguments = {
-        "weights": weights and weights.absolute(),
         "device": device,
         "threshold": threshold,
         "smallest_lesion_mm3": smallest_lesion_mm3,
@@ -84,7 +86,7 @@ def segment(
         "keep_outside": keep_outside,
     }
     settings = Settings(intensity, probability, lungs and lungs.absolute(), series, volume, strict)
-    job = Job(tuple(arguments.items()), settings, output.absolute(), overwrite)
+    job = Job(choice, tuple(arguments.items()), settings, output.absolute(), overwrite)
     bar = CaseProgress(len(cases), quiet, one_bar=bool(scheduler) or workers > 1)
     with started(job, cases, workers, scheduler, bar.step) as (entries, description):
         if description["model"]["synthetic"]:

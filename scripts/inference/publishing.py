@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ MOST_CHANGED_VOXELS = 1e-4
 """Fraction of the voxels of a case that may change between infection and background."""
 MOST_CHANGED_DICE = 1e-3
 """By how much the Dice of a case may change."""
+MOST_MB = 80
+"""All weights in a folder of weights to distribute, in MB of 2^20 bytes."""
 
 
 def publish(weights: Path, target: Path, data: str, device: torch.device) -> dict[str, float]:
@@ -37,8 +40,8 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
         The largest changes of a case by half precision: "voxels" (fraction) and "dice".
 
     Raises:
-        UserError: if there is a target, or checkpoint metadata of its name, already, or the weights
-            were trained on other data.
+        UserError: if there is a target, or checkpoint metadata of its name, already, the weights
+            were trained on other data, or all weights in the target's folder would be too large.
     """
     if target.suffix != ".pt":
         raise UserError(f"{target}: expected: a new file with the suffix .pt")
@@ -47,12 +50,14 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
             raise UserError(f"{path}: exists; expected: a new file, and no metadata of its name")
     whole = Predictor.load(weights, device)
     check_data(weights, whole.metadata, data)
-    halved = Predictor(copy.deepcopy(whole.network), whole.metadata, device)
     state = {key: _half(value) for key, value in whole.network.state_dict().items()}
+    _check_size(target, weights, state)  # before the comparison, which takes long
+    halved = Predictor(copy.deepcopy(whole.network), whole.metadata, device)
     halved.network.load_state_dict(state)
     changed = _compare(whole, halved, data)
     if not is_faithful(changed):
         state = {key: value.cpu() for key, value in whole.network.state_dict().items()}
+        _check_size(target, weights, state)
     target.parent.mkdir(parents=True, exist_ok=True)
     kept = {key: value for key, value in whole.metadata.items() if key not in ("format", "sha256")}
     write_checkpoint(target, state, **kept)
@@ -74,6 +79,18 @@ def _compare(whole: Predictor, halved: Predictor, data: str) -> dict[str, float]
 def is_faithful(changed: dict[str, float]) -> bool:
     """Return whether half precision changes so little that weights are written in it."""
     return changed["voxels"] <= MOST_CHANGED_VOXELS and changed["dice"] <= MOST_CHANGED_DICE
+
+
+def _check_size(target: Path, weights: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse what would make the weights in the target's folder, but for the source, too large."""
+    beside = [path for path in sorted(target.parent.glob("*.pt")) if not path.samefile(weights)]
+    new = sum(value.nbytes for value in state.values())
+    size = (new + sum(path.stat().st_size for path in beside)) / 2**20
+    if size > MOST_MB:
+        others = f" with {', '.join(path.name for path in beside)} beside it" if beside else ""
+        raise UserError(
+            f"{target}: {new / 2**20:.1f} MB{others} make {size:.1f} MB; expected: at most {MOST_MB} MB in all"
+        )
 
 
 def _half(value: Tensor) -> Tensor:

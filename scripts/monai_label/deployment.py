@@ -3,6 +3,7 @@
 DEPLOYMENT/app/                 made anew at every assembly
     main.py, monaibundle.py     our app (`server.py`) on top of MONAI Label's own
     model/NAME/                 the bundle: scripts, and configs for the checkpoint's network
+    model/NAME_full/            the shipped full model, where it is there; for inference only
 DEPLOYMENT/checkpoints, runs, active     see `checkpoints.py`; never touched by an assembly
 DEPLOYMENT/studies/             scans to annotate, their labels; phantoms to begin with
 """
@@ -22,8 +23,10 @@ from ..data.phantom.dataset import write_phantom_dataset
 from ..errors import UserError
 from ..files import replace_folder, unfinished_folder, write_json
 from ..inference.building import require_slices
-from ..inference.metadata import read_metadata
+from ..inference.metadata import metadata_path, read_metadata
+from ..inference.shipped import FULL, is_there, shipped_weights
 from ..networks.registry import checked_spec
+from ..training.run_folder import BEST
 from ..version import BUNDLE
 from . import checkpoints
 
@@ -84,6 +87,8 @@ def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
         (built / "main.py").rename(built / "monaibundle.py")
         shutil.copy(Path(__file__).with_name("server.py"), built / "main.py")
         _build_bundle(built / "model" / name, metadata)
+        if is_there(FULL):
+            _build_full(built / "model" / f"{NAME}_{FULL}", shipped_weights(FULL))
         if (old / "logs").exists():
             shutil.move(old / "logs", built / "logs")
         replace_folder(built, old)
@@ -142,6 +147,17 @@ def _build_bundle(target: Path, metadata: Mapping[str, Any]) -> None:
     (target / "configs/train.yaml").write_text(text, encoding="utf-8")
     write_json(target / "configs/metadata.json", resolved_metadata(metadata))
     (target / "models").symlink_to(Path("../../..") / checkpoints.ACTIVE)
+
+
+def _build_full(target: Path, weights: Path) -> None:
+    """Write a bundle without code, to infer with: the code is that of the model that is trained."""
+    configs, models = target / "configs", target / "models"
+    for folder in (configs, models):
+        folder.mkdir(parents=True)
+    shutil.copy(BUNDLE / "configs/inference.yaml", configs)
+    write_json(configs / "metadata.json", resolved_metadata(read_metadata(weights)))
+    shutil.copy(weights, models / BEST)  # the name that MONAI Label loads
+    shutil.copy(metadata_path(weights), metadata_path(models / BEST))
 
 
 def _write_phantoms(studies: Path) -> None:

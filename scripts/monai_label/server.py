@@ -1,8 +1,8 @@
 """MONAI Label's own bundle app, with readable answers and the scan's geometry.
 
 `make monailabel` copies this file to `app/main.py` beside `monaibundle.py`, which is MONAI Label's.
-It runs in MONAI Label's environment only. The app holds one bundle, whose `scripts` come before any
-others that the server's working directory may offer.
+It runs in MONAI Label's environment only. The app holds one bundle with code, whose `scripts` come
+before any others that the server's working directory may offer.
 """
 # ruff: noqa: E402  # the bundle's folder has to be on the path first
 
@@ -51,7 +51,7 @@ DROPOUT = 0.2
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # torchrun, dcmqi
 
 # MONAI Label would drop and import the bundle's `scripts` anew for every request, and two at a time
-# stumble over each other (KeyError while importing). There is one bundle here, which does not
+# stumble over each other (KeyError while importing). There is one `scripts` here, which does not
 # change while the server runs.
 os.environ["MONAI_LABEL_RELOAD_APP_LIB"] = "false"
 
@@ -144,7 +144,7 @@ class InfectionTrain(BundleTrainTask):
 
 
 class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks for that base
-    """One model, from the folder beside this file, without any attempt to reach the net."""
+    """Models from the folder beside this file, without any attempt to reach the net."""
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         super().__init__(app_dir, studies, {"zoo_source": "local", "sam2": "false", **conf})
@@ -165,8 +165,9 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """Return the model."""
-        return {name: InfectionInfer(path, self.conf) for name, path in self.models.items()}
+        """Return the model that learns, then the shipped full one where the app has it."""
+        full = {path.name: str(path) for path in Path(self.model_dir).glob("*_full")}
+        return {name: InfectionInfer(path, self.conf) for name, path in {**self.models, **full}.items()}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """Its training."""

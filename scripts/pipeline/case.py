@@ -14,6 +14,7 @@ from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.tissue import Tissues, segment_tissue
 from ..inference.hounsfield import HounsfieldSlices
 from ..inference.segmenter import Segmenter
+from ..inference.shipped import Choice, choose_model
 from ..io.dicom.archive import unpacked
 from ..io.output_names import KEY, read_report, walk_files
 from ..io.reading import read_scan, scan_files
@@ -61,6 +62,7 @@ class CaseSegmenter:
     Args:
         segmenter: the model.
         settings: what the user chose.
+        choice: which weights these are and why, for the report; None: the user's own.
 
     Example:
         ::
@@ -71,8 +73,9 @@ class CaseSegmenter:
             report["measures"]["infection"]
     """
 
-    def __init__(self, segmenter: Segmenter, settings: Settings | None = None) -> None:
+    def __init__(self, segmenter: Segmenter, settings: Settings | None = None, choice: Choice | None = None) -> None:
         self.segmenter = segmenter
+        self.choice = choice or choose_model(weights=segmenter.weights)
         self.settings = settings or Settings()
         self.model = describe_model(segmenter)
 
@@ -195,7 +198,11 @@ class CaseSegmenter:
             notes,
             ood={"distance": done.ood_score, "limit": ood.threshold} if ood else None,
             model=self.model,
-            settings={"intensity": self.settings.intensity, "device": str(self.segmenter.device)},
+            settings={
+                "model": self.choice.describe(),
+                "intensity": self.settings.intensity,
+                "device": str(self.segmenter.device),
+            },
             strict=strict,
             timer=timer,
         )

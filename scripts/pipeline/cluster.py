@@ -18,7 +18,7 @@ import torch
 from ..errors import UserError
 from ..inference.metadata import read_metadata
 from ..io.output_names import MANIFEST
-from ..version import WEIGHTS, bundle_version
+from ..version import bundle_version
 from .batch import Entries
 from .inputs import ScanInput
 from .job import Entry, Job, describe, identity
@@ -95,8 +95,7 @@ class Cluster:
 
     def _look_at_workers(self, job: Job, case: ScanInput) -> list[dict[str, Any]]:
         """Return what the workers that fit say of themselves; leave out the others."""
-        weights = dict(job.segmenter)["weights"] or WEIGHTS
-        ours = {"version": bundle_version(), "weights_sha256": read_metadata(weights)["sha256"]}
+        ours = {"version": bundle_version(), "weights_sha256": read_metadata(job.model.path)["sha256"]}
         fit = []
         for address, answer in sorted(self.client.run(_look, job, case, on_error="return").items()):
             if isinstance(answer, BaseException):

@@ -15,8 +15,8 @@ from typing import Any
 from ..errors import UserError, find_user_error
 from ..inference.metadata import metadata_path
 from ..inference.segmenter import Segmenter
+from ..inference.shipped import Choice
 from ..settings import describe_machine, package_versions
-from ..version import WEIGHTS
 from .case import OUTSIDE, CaseSegmenter, Settings
 from .inputs import ScanInput
 
@@ -36,7 +36,8 @@ class Job:
     """The model, settings and output folder of a run; it survives pickling.
 
     Attributes:
-        segmenter: arguments of `Segmenter`; weights None are those of the package.
+        model: the weights; every process takes shipped ones from its own installation.
+        segmenter: arguments of `Segmenter` but for the weights.
         settings: what the user chose.
         output: the folder of the run, an absolute path.
         overwrite: replaces other results in the cases' folders.
@@ -44,6 +45,7 @@ class Job:
             the first of them.
     """
 
+    model: Choice
     segmenter: tuple[tuple[str, Any], ...]
     settings: Settings
     output: Path
@@ -56,8 +58,7 @@ class Job:
         Raises:
             UserError: if weights or settings cannot be used.
         """
-        chosen = dict(self.segmenter)
-        return CaseSegmenter(Segmenter(**chosen | {"weights": chosen["weights"] or WEIGHTS}), self.settings)
+        return CaseSegmenter(Segmenter(self.model.path, **dict(self.segmenter)), self.settings, self.model)
 
     def load(self) -> CaseSegmenter:
         """Return the model that this process has loaded for the same job and weights, else load it.
@@ -65,7 +66,7 @@ class Job:
         Raises:
             UserError: as `build` does, and if the model is not the one expected.
         """
-        weights = Path(dict(self.segmenter)["weights"] or WEIGHTS)
+        weights = self.model.path
         files = [path for path in (weights, metadata_path(weights)) if path.is_file()]
         alike = replace(self, output=Path(), overwrite=False, expected="")
         model = _kept(alike, tuple(path.stat().st_mtime_ns for path in files))
@@ -143,9 +144,8 @@ def describe(model: CaseSegmenter) -> dict[str, Any]:
     """Describe what the results of a run depend on: model, settings, packages, machine."""
     return {
         "model": model.model,
-        "settings": {
-            key: str(value) if isinstance(value, Path) else value for key, value in asdict(model.settings).items()
-        },
+        "settings": {"model": model.choice.describe()}
+        | {key: str(value) if isinstance(value, Path) else value for key, value in asdict(model.settings).items()},
         "packages": {"python": platform.python_version(), **package_versions(PACKAGES)},
         "machine": describe_machine(model.segmenter.device),
     }

@@ -55,7 +55,7 @@ class Result:
         ood: "distance" of the scan from the training data and the usual "limit"; None where the
             metadata of the weights cannot tell.
         model: the weights, see `describe_model`.
-        settings: intensity and device.
+        settings: which model and why, intensity, device.
         strict: whether a warning refuses the result.
         timer: seconds by stage.
     """

@@ -32,6 +32,8 @@ def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path]) 
     """Render the page; arguments as for `write_report_html`."""
     measures, findings, case = report["measures"], report["notes"], report["case"]
     settings = {**report["model"], **report["settings"]}
+    if chosen := settings.get("model"):
+        settings["model"] = f"{chosen['name']}: {chosen['reason']}"
     settings |= {"out-of-distribution score": report["familiarity"] or NOT_STATED, "seconds": report["timings_s"]}
     return PAGES.get_template("report.html").render(
         report=report,

@@ -12,7 +12,8 @@ from scripts.data.layouts.base import new_case
 from scripts.data.layouts.build import build_datalist
 from scripts.data.layouts.prepared import write_prepared
 from scripts.errors import UserError
-from scripts.version import BUNDLE, WEIGHTS
+from scripts.inference.shipped import COMPACT, shipped_weights
+from scripts.version import BUNDLE
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,8 @@ def test_weights_of_other_data_are_measured_on_all_cases_and_tell_which_they_saw
 ) -> None:
     sources = [trees.zenodo(("coronacases_001", "coronacases_007", "coronacases_009")), trees.negatives()]
     write_prepared(build_datalist(sources, folds=2)[0], tmp_path / "data", copy=False)
-    found = {case["name"]: seen for case, seen in script.cases_of(WEIGHTS, str(tmp_path / "data"), first=True)}
+    cases = script.cases_of(shipped_weights(COMPACT), str(tmp_path / "data"), first=True)
+    found = {case["name"]: seen for case, seen in cases}
     assert {name for name, seen in found.items() if seen} == {"coronacases_001"}  # 007 was its validation case
     assert {"coronacases_007", "coronacases_009", "a", "tumour_c", "negatives_normal_000"} < set(found)
 

@@ -55,6 +55,20 @@ def test_half_the_size_and_the_same_masks_or_as_they_are(
             publish(weights, tmp_path / name, str(data), CPU)
     assert (tmp_path / "other.json").read_text() == "of another model"
 
+    beside = target.with_name("full.pt")
+    monkeypatch.setattr("scripts.inference.publishing.MOST_MB", 1.5 * target.stat().st_size / 2**20)
+    with pytest.raises(UserError, match=r"full\.pt: .* with model\.pt beside it make .*; expected: at most"):
+        publish(weights, beside, str(data), CPU)
+    assert sorted(path.name for path in target.parent.iterdir()) == ["model.json", "model.pt"]
+    monkeypatch.setattr("scripts.inference.publishing.MOST_MB", 2.5 * target.stat().st_size / 2**20)
+    with monkeypatch.context() as changes:  # too much for half precision
+        changes.setattr("scripts.inference.publishing.MOST_CHANGED_VOXELS", -1)
+        with pytest.raises(UserError, match=r"expected: at most"):
+            publish(weights, beside, str(data), CPU)
+    assert not beside.exists()
+    publish(weights, beside, str(data), CPU)
+    assert beside.stat().st_size < 0.6 * weights.stat().st_size
+
     monkeypatch.setattr("scripts.inference.publishing._half", lambda value: value.cpu() * (value.ndim < 2))
     broken = publish(weights, tmp_path / "whole" / "model.pt", str(data), CPU)
     assert broken["voxels"] > 0.2

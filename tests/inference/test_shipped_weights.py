@@ -16,14 +16,20 @@ import torch
 
 from scripts.inference.building import trained_network
 from scripts.inference.metadata import read_metadata
+from scripts.inference.publishing import MOST_MB
 
 SHIPPED = Path("models/model.pt")
 
 
-def test_weights_are_small_and_load_without_pickled_code(bundle_root: Path) -> None:
-    content = torch.load(bundle_root / SHIPPED, weights_only=True)
-    assert all(isinstance(value, torch.Tensor) for value in content.values())
-    assert sum(path.stat().st_size for path in (bundle_root / "models").iterdir()) < 80 * 2**20
+def test_both_models_are_small_and_load_without_pickled_code(bundle_root: Path) -> None:
+    found = sorted((bundle_root / "models").glob("*.pt"))
+    assert SHIPPED.name in {path.name for path in found}
+    for path in found:
+        content = torch.load(path, weights_only=True)
+        assert all(isinstance(value, torch.Tensor) for value in content.values())
+        assert {value.dtype for value in content.values() if value.ndim > 1} == {torch.float16}
+        assert read_metadata(path)["data"]["synthetic"] is False  # its SHA-256 is that of the weights
+    assert sum(path.stat().st_size for path in found) <= MOST_MB * 2**20
 
 
 def test_the_metadata_says_what_they_are(bundle_root: Path, sealed: set[str]) -> None:

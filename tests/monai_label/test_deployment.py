@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from scripts.errors import UserError
+from scripts.inference.metadata import read_metadata
 from scripts.monai_label import checkpoints, deployment
 
 Make = Callable[..., Path]
@@ -54,6 +55,26 @@ def test_configs_are_those_of_the_metadata_network(tmp_path: Path, app: Path, ma
     assert not list(bundle.rglob("__pycache__"))
     assert (tmp_path / "out" / "app" / "monaibundle.py").read_text() == "# MONAI Label's"
     assert "class LungInfectionApp" in (tmp_path / "out" / "app" / "main.py").read_text()
+
+
+def test_the_shipped_full_model_is_offered_where_it_is_there(
+    tmp_path: Path, app: Path, make_checkpoint: Make, shipped: Path, studies
+) -> None:
+    weights = make_checkpoint(tmp_path / "model.pt")
+    name = deployment.assemble(tmp_path / "out", weights, app)
+    bundles = tmp_path / "out" / "app" / "model"
+    full = bundles / f"{NAME}_full"
+    assert {path.name for path in bundles.iterdir()} == {name, full.name}
+    assert (full / "models" / "model.pt").read_bytes() == (shipped / "full.pt").read_bytes()
+    assert read_metadata(full / "models" / "model.pt")["network"]["arguments"] == {"base_width": 8}
+    described = json.loads((full / "configs" / "metadata.json").read_text())["description"]
+    assert described.startswith("DEMONSTRATION ONLY")
+    assert not (full / "scripts").exists()  # the code is that of the other
+    assert len(checkpoints.names(tmp_path / "out")) == 1  # nothing to train from
+
+    (shipped / "full.pt").unlink()
+    deployment.assemble(tmp_path / "out", weights, app)
+    assert [path.name for path in bundles.iterdir()] == [name]
 
 
 def test_a_model_of_synthetic_scans_says_so(tmp_path: Path, app: Path, make_checkpoint: Make, studies) -> None:

@@ -19,6 +19,8 @@ from distributed import LocalCluster, get_worker
 
 from scripts.data.phantom.dataset import write_phantom_dataset
 from scripts.errors import UserError
+from scripts.inference.metadata import read_metadata
+from scripts.inference.shipped import choose_model
 from scripts.pipeline import cluster as module
 from scripts.pipeline.batch import record
 from scripts.pipeline.case import CaseSegmenter, Settings
@@ -52,7 +54,7 @@ def scans(make_scan: MakeScan) -> Path:
 
 
 def job_of(weights: Path, output: Path, kind: type[Job] = Job) -> Job:
-    return kind((("weights", weights), ("device", "cpu")), Settings("hu"), output)
+    return kind(choose_model(weights=weights), (("device", "cpu"),), Settings("hu"), output)
 
 
 def test_a_cluster_writes_what_one_process_writes(
@@ -66,6 +68,16 @@ def test_a_cluster_writes_what_one_process_writes(
     assert written(tmp_path / "cluster") == written(tmp_path / "one")
     again = run_command(*words, tmp_path / "cluster", "--scheduler", local.scheduler_address, ok=False)
     assert again.stdout.count("found done") == 2
+
+
+def test_a_cluster_takes_the_model_that_the_command_chose(
+    local: LocalCluster, scans: Path, shipped: Path, tmp_path: Path
+) -> None:
+    words = ("segment", scans / "a.nii.gz", tmp_path / "out", "--intensity", "hu", *FLOAT32)
+    run_command(*words, "--model", "full", "--scheduler", local.scheduler_address)
+    found = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert found["model"]["weights_sha256"] == read_metadata(shipped / "full.pt")["sha256"]
+    assert found["settings"]["model"] == {"name": "full", "reason": "as the setting model says"}
 
 
 class Picky(Job):

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from scripts.inference.shipped import choose_model
 from scripts.pipeline.batch import record
 from scripts.pipeline.case import Settings
 from scripts.pipeline.inputs import ScanInput
@@ -102,7 +103,7 @@ def cases_of(names: Sequence[str]) -> list[ScanInput]:
 
 def test_a_scan_that_kills_its_process_is_tried_twice_and_the_others_go_on(tmp_path: Path) -> None:
     cases, before = cases_of(["deadly", "once", "x", "y", "z"]), psutil.Process().children()
-    entries = segment_in_processes(Deadly((), Settings(), tmp_path), cases, 2)
+    entries = segment_in_processes(Deadly(choose_model(device="cpu"), (), Settings(), tmp_path), cases, 2)
     manifest = record(entries, {"packages": {}}, cases, tmp_path / "out")
     found = {entry["name"]: entry for entry in manifest["cases"]}
     assert {name: entry["status"] for name, entry in found.items()} == {

@@ -19,11 +19,11 @@ from ...errors import UserError
 from ...files import CACHE
 from ...inference.metadata import read_metadata, write_checkpoint
 from ...inference.segmenter import Segmenter
+from ...inference.shipped import COMPACT, shipped_weights
 from ...inference.tta import view_count
 from ...networks.registry import create_network
 from ...precision import mixed_precision
 from ...training.heap import freed_memory_kept
-from ...version import WEIGHTS
 from ..step_speed import count_gflop, training_steps
 from .peers import SCAN_SHAPE, Peer, list_peers
 from .timing import Plan, Row, in_turns
@@ -101,7 +101,7 @@ def _products(device: torch.device) -> Iterator[Timed]:
 
 def _ours(plan: Plan, width: int, folder: Path) -> Iterator[Timed]:
     """Apply the shipped network at a width, with random weights, as `segment` does."""
-    metadata, weights = read_metadata(WEIGHTS), folder / f"width_{width}.pt"
+    metadata, weights = read_metadata(shipped_weights(COMPACT)), folder / f"width_{width}.pt"
     spec, views = metadata["network"], view_count(metadata["operating_point"]["test_time_flips"])
     network = create_network(spec["name"], **spec["arguments"] | {"base_width": width, "deep_supervision": False})
     settings = {"preprocessing": metadata["preprocessing"] | {"size": plan.size}, "data": {"synthetic": True}}

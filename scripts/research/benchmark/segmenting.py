@@ -1,4 +1,7 @@
-"""Sections `segment` and `memory`: a scan from file to results, each time in a new process."""
+"""Sections `segment` and `memory`: a scan from file to results, each time in a new process.
+
+Both use the compact weights on every device, so that machines can be compared.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,12 @@ from ...data.phantom.scan import make_phantom
 from ...errors import UserError
 from ...files import write_atomic
 from ...inference.segmenter import Segmenter
+from ...inference.shipped import COMPACT, shipped_weights
 from ...io.output_names import MANIFEST
 from ...pipeline.case import CaseSegmenter, read_case
 from ...pipeline.inputs import expand_inputs
 from ...pipeline.result import StageTimer
-from ...version import PACKAGE, WEIGHTS
+from ...version import PACKAGE
 from .peers import SCAN_SHAPE, SCAN_SPACING
 from .timing import Plan, Row
 
@@ -90,6 +94,7 @@ def segment_once(scan: Path, plan: Plan, options: Mapping[str, str]) -> dict[str
     with tempfile.TemporaryDirectory(dir=plan.out) as folder:
         output, log = Path(folder).resolve() / "out", Path(folder) / "log.txt"
         words = [sys.executable, "-m", PACKAGE.name, "segment", str(scan), str(output), "--device", str(plan.device)]
+        words += ["--model", COMPACT]
         words += [word for name, value in options.items() for word in (f"--{name}", value)]
         started = time.perf_counter()
         with log.open("w") as file:
@@ -136,7 +141,7 @@ def stage_peaks(source: Path, device: str, options: Mapping[str, Any]) -> dict[s
     timer = StagePeaks()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        model = CaseSegmenter(Segmenter(WEIGHTS, device, **options))
+        model = CaseSegmenter(Segmenter(shipped_weights(COMPACT), device, **options))
         loaded = resident_gb("VmRSS")
         case = expand_inputs([source])[0]
         with timer("read"):
