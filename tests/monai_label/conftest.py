@@ -26,6 +26,16 @@ from tests.conftest import OBLIQUE
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-monailabel/bin/python"
 MODEL = f"{NAME}_demo"
+FULL = f"{NAME}_full"
+WITH_FULL = """
+import sys
+from pathlib import Path
+from scripts.__main__ import main
+from scripts.inference import shipped
+shipped.MODELS = Path(sys.argv.pop(1))
+main()
+"""
+"""`python -m scripts`, where the first argument stands for the folder of the shipped weights."""
 AS_TESTED = {"device": "cpu", "backend": "torch", "precision": "fp32"}
 """What `auto` is in the tests' own process."""
 
@@ -137,7 +147,8 @@ def assembled(folder: Path, make_checkpoint: Callable[..., Path]) -> tuple[list[
         pytest.skip("MONAI Label's environment is absent; `make .venv-monailabel/ready` builds it in a few minutes")
     deployment = folder / "deployment"
     weights = make_checkpoint(folder / "given" / "model.pt")
-    command = [PYTHON, "-m", "scripts", "monai_label", "assemble", weights, "--deployment", deployment]
+    make_checkpoint(weights.with_name("full.pt"), seed=1, base_width=8)
+    command = [PYTHON, "-c", WITH_FULL, weights.parent, "monai_label", "assemble", weights, "--deployment", deployment]
     done = subprocess.run(command, cwd=ROOT, env=environment(folder), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if "start_server" in line]

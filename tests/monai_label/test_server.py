@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ Server = Any  # tests/monai_label/conftest.py
 pytestmark = [pytest.mark.monailabel, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = f"{NAME}_demo"
+MODEL, FULL = f"{NAME}_demo", f"{NAME}_full"
 
 
 def assert_same(answer: requests.Response, expected: Path, folder: Path) -> np.ndarray:
@@ -42,9 +43,10 @@ def assert_same(answer: requests.Response, expected: Path, folder: Path) -> np.n
     return mask
 
 
-def test_info_names_one_model_and_says_what_it_is(server: Server) -> None:
+def test_info_names_the_models_and_says_what_they_are(server: Server) -> None:
     info = requests.get(f"{server.url}/info/", timeout=60).json()
-    assert list(info["models"]) == [MODEL]
+    assert list(info["models"]) == [MODEL, FULL]
+    assert info["models"][FULL]["labels"] == {"infection": 1}
     model = info["models"][MODEL]
     assert model["labels"] == {"infection": 1}
     assert model["dimension"] == 3
@@ -75,6 +77,21 @@ def test_the_mask_is_that_of_run_inference(image: str, server: Server, tmp_path:
     expected = run_inference(scan, server.deployment / "active" / "model.pt", tmp_path / "masks")
     assert_same(server.infer(image), expected, tmp_path)
     assert_same(server.infer(upload=scan), expected, tmp_path)
+
+
+def test_the_full_model_segments_and_does_not_learn(server: Server, tmp_path: Path) -> None:
+    scan = server.deployment / "studies" / "phantom_001.nii.gz"
+    expected = run_inference(scan, server.deployment / "app/model" / FULL / "models/model.pt", tmp_path / "masks")
+    full = replace(server, model=FULL)
+    for one in (full, server, full):  # in turns
+        answer = one.infer("phantom_001")
+        if one is full:
+            assert_same(answer, expected, tmp_path)
+        else:
+            assert gzip.decompress(answer.content) != gzip.decompress(expected.read_bytes())
+    refused = server.post(f"train/{FULL}", {"device": "cpu"}, run_sync=True)
+    assert refused.status_code == 400
+    assert FULL in refused.json()["detail"]
 
 
 def test_requests_at_the_same_time_get_the_same_answer(server: Server) -> None:
