@@ -163,6 +163,7 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **
         "smallest_lesion_mm3": 10.0,
         "views": 1,
         "least_slice_share": 0.0,
+        "least_views_agree_percent": None,
         "keep_outside": False,
     }
     model = describe_model(SimpleNamespace(metadata=metadata, weights=weights, backend=TORCH, **segmenter))

@@ -52,5 +52,11 @@ def calibrate(
             f"a slice counts from {found['slices']['least_share']:.5f} of its pixels on: sensitivity "
             f"{found['slices']['sensitivity']:.3f}, specificity {found['slices']['specificity']:.3f}"
         )
+    if views := found["views"]:
+        print(
+            f"a border is unsure where the views agree for less than {views['least_percent']:.1f} %: "
+            f"{views['low_flagged']} of {views['low']} low and {views['good_flagged']} of {views['good']} good masks; "
+            f"rank correlation with Dice {views['rank_correlation']:.2f}"
+        )
     print(f"calibration error {found['calibration_error']:.3f}")
     print(f"out of distribution above a score of {stated['familiarity']['limit']:.2f}")

@@ -28,6 +28,7 @@ from .operating_point import (
     CaseCounts,
     choose_slice_fraction,
     choose_threshold,
+    choose_views_limit,
     dice_by_level,
     dice_of_kinds,
 )
@@ -87,12 +88,14 @@ def calibrate(
     _check_recipes(own, trainings)
     cases = [case for training in trainings for case in training.count_unseen()]
     threshold = choose_threshold(cases)
-    slices, curve = choose_slice_fraction(cases, threshold), reliability(cases)
+    slices, views = choose_slice_fraction(cases, threshold), choose_views_limit(cases, threshold)
+    curve = reliability(cases)
     error = calibration_error(curve)
     point = {
         "threshold": threshold,
         "test_time_flips": stated_flips(view_count(flips)),
         "least_slice_share": slices["least_share"] if slices else 0.0,
+        "least_views_agree_percent": views["least_percent"] if views else None,
     }
     ood = OODScore.of(own.layer, own.features, OOD_MARGIN * max(case.ood_score for case in cases))
     stated = {
@@ -104,6 +107,7 @@ def calibrate(
             "trainings": [training.metadata["sha256"] for training in trainings],
             "dice": _dice(cases, threshold),
             "slices": slices,
+            "views": views,
             "calibration_error": round(error, 4),
             "curve": curve,
             "distances": {case.name: round(case.ood_score, 3) for case in cases},
@@ -141,4 +145,5 @@ def _dice(cases: Sequence[CaseCounts], threshold: float) -> dict[str, dict[str, 
 def _row(case: CaseCounts, threshold: float) -> dict[str, Any]:
     kind = next(kind for kind, picture in KINDS if picture == case.picture)
     dice = dice_by_level(case)[round(threshold * LEVELS)]
-    return {"case": case.name, "kind": kind, "dice": dice, "distance": case.ood_score}
+    agree = None if case.views_agree is None else case.views_agree[round(threshold * LEVELS)]
+    return {"case": case.name, "kind": kind, "dice": dice, "distance": case.ood_score, "views_agree_percent": agree}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,8 +23,9 @@ from ..transforms.items import IMAGE, LABEL
 from .backends.choice import Backend
 from .building import preprocessing_from_metadata, trained_network
 from .ood import OODScore, deepest_layer
-from .operating_point import CaseCounts, count_levels
+from .operating_point import CANDIDATES, LEVELS, CaseCounts, count_levels
 from .predictor import Predictor, slices_in_view
+from .tta import ViewAgreement, agreement_percent
 from .unseen_cases import check_data, predict_cases, unseen_cases
 
 
@@ -94,7 +96,18 @@ class CalibrationRun:
     def count_unseen(self) -> Iterator[CaseCounts]:
         """Yield what calibration keeps of each case of the validation fold."""
         ood = OODScore.of(self.layer, self.features, threshold=0.0)
+        inferer = self.predictor.inferer
+        inferer.agreement = ViewAgreement(*(level / LEVELS for level in CANDIDATES)) if inferer.views > 1 else None
         for case, (probability,), label in predict_cases(self.unseen, [self.predictor]):
             voxels, lesion = count_levels(probability.cpu().numpy(), label.cpu().numpy())
             score = float(ood(self._take_features()).mean())
-            yield CaseCounts(case["name"], is_picture(case["image"]), voxels, lesion, score)
+            views = inferer.agreement and _percent_by_level(inferer.agreement)
+            yield CaseCounts(case["name"], is_picture(case["image"]), voxels, lesion, score, views)
+
+
+def _percent_by_level(agreement: ViewAgreement) -> NDArray[np.float64]:
+    percent = np.full(LEVELS, np.nan)
+    for level, rows in zip(CANDIDATES, agreement.take().split(2, dim=1), strict=True):
+        found = agreement_percent(rows)
+        percent[level] = np.nan if found is None else found
+    return percent

@@ -21,9 +21,16 @@ from ..settings import flag
 from ..transforms.slice_input import DEFAULTS
 
 METADATA_FORMAT = 1
-OPERATING_POINT = {"threshold": 0.5, "smallest_lesion_mm3": 0.0, "test_time_flips": False, "least_slice_share": 0.0}
+OPERATING_POINT: dict[str, Any] = {
+    "threshold": 0.5,
+    "smallest_lesion_mm3": 0.0,
+    "test_time_flips": False,
+    "least_slice_share": 0.0,
+    "least_views_agree_percent": None,
+}
 """Defaults of checkpoint metadata: the decision threshold, the smallest lesion kept, whether logits
-are the mean over flips, and the fraction of a slice that must be marked for it to count."""
+are the mean over flips, the fraction of a slice that must be marked for it to count, and the
+agreement of the flips below which a border is unsure (None: not known)."""
 REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
 BESIDE_STEPS = ("patch_size", "prior")
 """What metadata say about a network's input that is no step of `Preprocessing`."""
@@ -81,7 +88,7 @@ def write_metadata(
         operating_point: "threshold", the decision threshold; "smallest_lesion_mm3", volume below
             which a connected lesion is left out of a scan's mask; "test_time_flips", see
             `average_over_flips`; "least_slice_share", minimum positive fraction of a slice with
-            infection.
+            infection; "least_views_agree_percent", see `choose_views_limit`.
         **further: what else is known, see `calibrate`: "training", the "size" of its slices where
             it has changed since; "training_precision", see `precision_name`; "calibration";
             "familiarity", see `OODScore`; "parent" and "teacher", see `describe_parent`.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 LEVELS = 256
 """Probabilities are counted by floor(256 p): p >= k / 256 is level k or more."""
@@ -17,6 +18,12 @@ CANDIDATES = range(LEVELS // 10, LEVELS * 9 // 10)
 
 FLAT = 0.002
 """Dice within this of the highest is as good: the optimum is flat, and the cases are few."""
+
+GOOD_DICE = 0.5
+"""Masks of unseen cases with this Dice or more are good; the agreement of their views is usual."""
+
+FLAGGED = 10
+"""Percentage of the good masks whose views agree less than what becomes the limit."""
 
 KINDS = (("volumes", False), ("pictures", True))
 """Kinds of cases that are averaged apart, and whether their cases are 2-D images."""
@@ -32,6 +39,9 @@ class CaseCounts:
         voxels: (Z, LEVELS) voxels of each slice by level.
         lesion: (Z, LEVELS), those of them that are lesion.
         ood_score: mean out-of-distribution score of its slices, by the weights that saw it.
+        views_agree: (LEVELS,) percentage of pixels that all views mark, of those that any marks,
+            with each level of `CANDIDATES` as threshold, NaN elsewhere and where nothing is marked;
+            None with one view.
     """
 
     name: str
@@ -39,6 +49,7 @@ class CaseCounts:
     voxels: NDArray[np.int64]
     lesion: NDArray[np.int64]
     ood_score: float
+    views_agree: NDArray[np.float64] | None = None
 
 
 def count_levels(probability: NDArray[np.float32], label: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -110,3 +121,32 @@ def choose_slice_fraction(cases: Sequence[CaseCounts], threshold: float) -> dict
     best = int(np.argmax([sum(pair) for pair in rates]))
     names = ("least_share", "sensitivity", "specificity")
     return dict(zip(names, (float(bounds[best]), *map(float, rates[best])), strict=True))
+
+
+def choose_views_limit(cases: Sequence[CaseCounts], threshold: float) -> dict[str, float] | None:
+    """Choose the agreement of the views below which a border is unsure.
+
+    It is the `FLAGGED`th percentile over the cases whose Dice is `GOOD_DICE` or more.
+
+    Returns:
+        {"least_percent"; "good", number of those cases; "good_flagged", those of them below;
+        "low" and "low_flagged", the same of the other cases with marks; "rank_correlation" of
+        agreement and Dice (Spearman)}; None with one view or without good cases.
+    """
+    level = round(threshold * LEVELS)
+    pairs = [(case.views_agree[level], dice_by_level(case)[level]) for case in cases if case.views_agree is not None]
+    agree, dice = np.array([pair for pair in pairs if not np.isnan(pair[0])]).reshape(-1, 2).T
+    good = dice >= GOOD_DICE
+    if not good.any():
+        return None
+    least = round(float(np.percentile(agree[good], FLAGGED)), 1)
+    below = agree < least
+    correlation = float(spearmanr(agree, dice).statistic) if len(set(agree)) > 1 and len(set(dice)) > 1 else 0.0
+    return {
+        "least_percent": least,
+        "good": int(good.sum()),
+        "good_flagged": int((good & below).sum()),
+        "low": int((~good).sum()),
+        "low_flagged": int((~good & below).sum()),
+        "rank_correlation": round(correlation, 3),
+    }

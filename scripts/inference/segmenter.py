@@ -27,7 +27,7 @@ from .hounsfield import HounsfieldSlices
 from .inferer import BATCH_SIZE
 from .ood import FeatureMeans, OODScore
 from .predictor import Predictor
-from .tta import ViewAgreement
+from .tta import ViewAgreement, agreement_percent, view_count
 
 PROBABILITY_STEPS = 255
 """A probability map holds round(255 p) in one byte a voxel."""
@@ -112,6 +112,8 @@ class Segmenter:
         self.predictor = Predictor(network, self.metadata, self.device, test_time_flips, self.backend, layer)
         self.views = self.predictor.inferer.views
         self.least_slice_share = float(point["least_slice_share"])
+        as_calibrated = self.threshold == point["threshold"] and self.views == view_count(point["test_time_flips"])
+        self.least_views_agree_percent = point["least_views_agree_percent"] if as_calibrated else None
         self._means = self.predictor.inferer.features
         self._agreement = self.predictor.inferer.agreement = ViewAgreement(self.threshold) if self.views > 1 else None
         self.slice_input = SliceInput.from_metadata(self.metadata)
@@ -173,9 +175,9 @@ class Segmenter:
             removed = self._remove_outside(turned, scan, anatomy)
             mask, notes = self._without_small_lesions(mask, scan)
         score = float(self.ood(torch.cat(features)).mean()) if self.ood and features else None
-        every, some = torch.cat(agreement).sum(dim=0).cpu().tolist() if agreement else (0, 0)
-        agree = 100 * every / some if some else None
-        return Segmentation(mask, kept, notes + self._ood_warning(score), removed, score, agree)
+        agree = agreement_percent(torch.cat(agreement)) if agreement else None
+        notes += self._ood_warning(score) + (self._border_warning(agree) if mask.any() else [])
+        return Segmentation(mask, kept, notes, removed, score, agree)
 
     def visible_box(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Tissues, Lungs] | None = None) -> Box:
         """Return the box of a scan that the network sees; the arguments are those of `segment`."""
@@ -213,6 +215,16 @@ class Segmenter:
             f"{self.ood.threshold:.1f} is usual. Do not trust the mask without looking at it."
         )
         return [Note("unfamiliar", text, "warning")]
+
+    def _border_warning(self, agree: float | None) -> list[Note]:
+        least = self.least_views_agree_percent
+        if least is None or agree is None or agree >= least:
+            return []
+        text = (
+            f"The border of the infection is unsure: mirrored views of the scan mark the same pixels for {agree:.0f} % "
+            f"of what any of them marks, at least {least:.0f} % is usual. Look at the outlines."
+        )
+        return [Note("border_unsure", text, "warning")]
 
     def _without_small_lesions(self, mask: NDArray[np.uint8], scan: Scan) -> tuple[NDArray[np.uint8], list[Note]]:
         if self.smallest_lesion_mm3 <= 0:

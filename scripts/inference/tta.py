@@ -58,23 +58,36 @@ class ViewAgreement:
     """Count the pixels that every view, and that any view, marks while a network works.
 
     Args:
-        threshold: probability from which on a pixel is marked.
+        *thresholds: probabilities from which on a pixel is marked.
     """
 
-    def __init__(self, threshold: float) -> None:
-        self._logit = math.log(threshold / (1 - threshold))
+    def __init__(self, *thresholds: float) -> None:
+        self._logits = [math.log(threshold / (1 - threshold)) for threshold in thresholds]
         self._rows: list[Tensor] = []
 
     def add(self, lowest: Tensor, highest: Tensor) -> None:
         """Add the lowest and highest logits over the views of some images, both (B, ...)."""
-        marked = torch.stack([lowest, highest], dim=1) >= self._logit
-        self._rows.append(marked.flatten(2).sum(dim=2).cpu())
+        maps = torch.stack([lowest, highest], dim=1).flatten(2)
+        counts = [(maps >= logit).sum(dim=2) for logit in self._logits]
+        self._rows.append(torch.cat(counts, dim=1).cpu())
 
     def take(self) -> Tensor:
-        """Return the counts since the last call, (N, 2): pixels of every and of any view."""
-        rows = torch.cat(self._rows) if self._rows else torch.zeros(0, 2, dtype=torch.int64)
+        """Return the counts since the last call, (N, 2) for one threshold, then 2 for the next.
+
+        The first are the pixels that every view marks, the second those that any view marks.
+        """
+        rows = torch.cat(self._rows) if self._rows else torch.zeros(0, 2 * len(self._logits), dtype=torch.int64)
         self._rows = []
         return rows
+
+
+def agreement_percent(rows: Tensor) -> float | None:
+    """Return which percentage every view marks of what any marks, of counts (N, 2).
+
+    None where nothing is marked.
+    """
+    every, some = rows.sum(dim=0).cpu().tolist()
+    return 100 * every / some if some else None
 
 
 def average_over_flips(

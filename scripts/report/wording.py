@@ -10,6 +10,7 @@ LABELS = {
     "file_count": "files",
     "kvp": "tube voltage in kV",
     "least_slice_share": "minimum positive fraction of a slice",
+    "least_views_agree_percent": "lowest usual agreement of mirrored views in percent",
     "limit": "threshold",
     "series_id": "series ID",
     "shape_voxels": "shape in voxels",

@@ -59,10 +59,13 @@ def test_the_command_completes_the_metadata_and_segment_obeys(
     point, found = metadata["operating_point"], metadata["calibration"]
     assert f"threshold {point['threshold']:.3f}" in done.stdout
     assert point["test_time_flips"] is True
+    least = (found["views"] or {}).get("least_percent")  # a network of one epoch may have no good mask
+    assert point["least_views_agree_percent"] == least
     assert (metadata["preprocessing"]["size"], metadata["training"]) == (48, {"size": 32})
     rows = pd.read_csv(weights.with_suffix(".calibration.csv"))
     assert rows["case"].tolist() == found["cases"]
     assert rows["dice"].mean() == pytest.approx(found["dice"]["volumes"]["at_threshold"], abs=1e-4)
+    assert rows["views_agree_percent"].dropna().between(0, 100).all()
     assert len(found["cases"]) == len(set(found["cases"])) == 4
     assert found["trainings"] == [read_metadata(run)["sha256"] for run in trained]
     assert metadata["familiarity"]["limit"] == pytest.approx(1.5 * max(found["distances"].values()), rel=1e-3)

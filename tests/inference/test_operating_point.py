@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from scripts.inference.operating_point import (
     CaseCounts,
     choose_slice_fraction,
     choose_threshold,
+    choose_views_limit,
     count_levels,
     dice_by_level,
     dice_of_kinds,
@@ -46,6 +49,24 @@ def test_nothing_found_where_nothing_is_has_a_dice_of_one() -> None:
     found = dice_by_level(case(np.zeros((4, 4, 1)), np.zeros((4, 4, 1))))
     assert found[0] == 0  # everything marked
     assert (found[1:] == 1).all()
+
+
+def test_a_tenth_of_the_good_masks_agrees_less_than_the_limit() -> None:
+    """Ten good masks agree for 50 to 95 %, one low mask for 20 %, one marks nothing."""
+    label = np.zeros((10, 10, 1))
+    label[:5] = 1
+    agreements = [*range(50, 100, 5), 20, np.nan]
+    maps = [label] * 10 + [1 - label, label]
+    cases = [
+        replace(case(one, label), views_agree=np.full(LEVELS, float(agree)))
+        for one, agree in zip(maps, agreements, strict=True)
+    ]
+    found = choose_views_limit(cases, 0.5)
+    assert found is not None
+    assert found["least_percent"] == pytest.approx(54.5)  # the tenth percentile of 50, 55, ... 95
+    assert (found["good"], found["good_flagged"], found["low"], found["low_flagged"]) == (10, 1, 1, 1)
+    assert found["rank_correlation"] > 0
+    assert choose_views_limit([case(label, label)], 0.5) is None  # one view
 
 
 def test_the_threshold_is_that_of_the_highest_mean_and_kinds_count_alike() -> None:

@@ -209,6 +209,15 @@ def test_views_agree_in_the_slices_that_the_network_sees(make_checkpoint: Callab
     done = segmenter.segment(scan, HounsfieldSlices(scan))
     assert 0 < expected < 100
     assert done.views_agree_percent == pytest.approx(expected, abs=0.1)
+    assert done.notes == []  # metadata of earlier versions state no limit
+
+    stated = {"threshold": threshold, "test_time_flips": True}
+    for least, codes in ((expected - 1, []), (expected + 1, ["border_unsure"])):
+        point = {**stated, "least_views_agree_percent": least}
+        weights = make_checkpoint(tmp_path / "limit.pt", steps={"field_of_view": "lungs"}, operating_point=point)
+        for change, notes in (({}, codes), ({"threshold": threshold * 0.99}, []), ({"test_time_flips": 2}, [])):
+            found = Segmenter(weights, device="cpu", backend="torch", **change).segment(scan, HounsfieldSlices(scan))
+            assert [note.code for note in found.notes] == notes  # the limit holds as calibrated only
 
 
 def test_small_lesions_are_left_out_where_the_voxel_size_is_known(weights: Path, make_scan: MakeScan) -> None:

@@ -10,6 +10,7 @@ from scripts.errors import UserError
 from scripts.inference.tta import (
     FLIPPED_AXES,
     ViewAgreement,
+    agreement_percent,
     average_over_flips,
     chosen_flips,
     stated_flips,
@@ -77,6 +78,11 @@ def test_views_agree_where_all_of_them_mark() -> None:
     average_over_flips(lambda images: images + slope, images, 2, agreement=agreement)
     assert agreement.take().tolist() == [[2, 4], [4, 4], [0, 0]]
     assert agreement.take().shape == (0, 2)
+    several = ViewAgreement(0.5, 0.99)
+    average_over_flips(lambda images: images + slope, images, 2, agreement=several)
+    rows = several.take()
+    assert rows.tolist() == [[2, 4, 0, 0], [4, 4, 2, 4], [0, 0, 0, 0]]
+    assert [agreement_percent(part) for part in rows[:1].split(2, dim=1)] == [50, None]
 
 
 def test_views_are_compared_at_the_decision_threshold() -> None:

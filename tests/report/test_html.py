@@ -138,7 +138,12 @@ def test_the_agreement_of_the_views_is_said_where_it_is_known(small_report):
     report = small_report()
     assert "Mirrored views" not in page(report).text
     report["measures"]["infection"]["views_agree_percent"] = 71.94
-    assert "Mirrored views of the scan mark the same pixels for 71.9 % of what any" in page(report).text
+    text = page(report).text
+    assert "Mirrored views of the scan mark the same pixels for 71.9 % of what any" in text
+    assert "The border of the infection" not in text  # the weights state no limit
+    for least, said in ((71.9, "as sure as usual"), (72.0, "unsure")):
+        report["model"]["operating_point"]["least_views_agree_percent"] = least
+        assert f"The border of the infection is {said}: from {least} % on is usual." in page(report).text
 
 
 def test_no_infection_is_said(small_report):

@@ -1,0 +1,458 @@
+"""Measure what tells whether a mask can be trusted: out-of-distribution scores, calibration, views.
+
+Run from the bundle root, with the weights of all folds of a cross-validation on DATA:
+
+    python docs/measure_ood.py DATA OUT WEIGHTS WEIGHTS ... [--others FILE,FOLDER] [--slices 12]
+        [--pictures 20] [--size 192] [--device cpu]
+
+Each case of DATA is judged by the weights that did not see it: at most `slices` slices of a volume,
+evenly spread, and at most `pictures` lesion-free pictures of a fold. Beside them stand slices above
+and below the lungs of the same volumes, quarters of their slices, pictures made by code, phantoms,
+and the scans of `others`, shared among the weights. In distribution are the labelled cases. A
+network sees each slice once; only the agreement of the views needs its flips.
+OUT receives ood.csv (AUROC by group and score), cases.csv (scores, Dice and agreement by case),
+calibration.csv and table.md. A run that was stopped resumes with the same command.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fire
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression, minimize_scalar
+from scipy.special import expit, logit
+from scipy.stats import rankdata, spearmanr
+from torch import Tensor, nn
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.data.datalist import select_cases
+from scripts.data.layouts.case import Case
+from scripts.data.phantom.scan import make_phantom
+from scripts.errors import UserError, ended_by_mistakes
+from scripts.files import write_atomic
+from scripts.inference.hounsfield import HounsfieldSlices
+from scripts.inference.ood import OODScore, deepest_layer
+from scripts.inference.segmenter import Segmenter
+from scripts.inference.tta import FLIPPED_AXES
+from scripts.inference.unseen_cases import check_data
+from scripts.io.images import is_picture
+from scripts.io.reading import read_scan
+from scripts.io.volume import Scan, canonical
+from scripts.messages import markdown_table
+from scripts.pipeline.case import read_case
+from scripts.pipeline.inputs import expand_inputs
+from scripts.settings import describe_machine
+from scripts.transforms.labels import InfectionMaskd
+from scripts.transforms.slice_input import SliceInput, resize_slice
+
+Array = NDArray[Any]
+BINS = np.linspace(-12, 12, 385)
+"""Edges of bins of logits, for calibration."""
+UNSURE = (0.1, 0.9)
+FEWEST = 3  # slices above or below the lungs that make a case
+NEIGHBOURS = 5
+SHRINKAGE = 0.5  # of a covariance towards its diagonal
+BOOTSTRAPS, LOW_DICE = 2000, 0.5
+SCORES = {
+    "present": "deepest layer, z-scores",
+    "layers": "five layers, z-scores",
+    "mahalanobis": "deepest layer, Mahalanobis",
+    "neighbours": "deepest layer, 5th nearest neighbour",
+    "neighbours_layers": "five layers, 5th nearest neighbour",
+    "entropy": "mean entropy of marked voxels",
+    "unsure": "unsure voxels among those from 0.1 on",
+    "views": "disagreement of flipped views",
+}
+
+
+def evenly(places: Sequence[int], count: int) -> list[int]:
+    """Choose at most `count` of the places, evenly spread."""
+    chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int))
+    return [places[index] for index in chosen]
+
+
+def pieces_of(
+    scan: Scan, case: Case, segmenter: Segmenter, count: int
+) -> Iterator[tuple[str, list[Tensor], Array | None]]:
+    """Yield kind, slices in HU and infection of a case, and of what lies beyond its lungs."""
+    slices = HounsfieldSlices(scan, case.get("intensity", "auto"))
+    x, y, z = segmenter.visible_box(scan, slices)
+    chosen = evenly(range(z.start, z.stop), count)
+    truth = None
+    if "label" in case:
+        mask = read_scan(Path(case["label"]))
+        stored = torch.from_numpy(np.ascontiguousarray(mask.real()))
+        item = InfectionMaskd("label")({"label": stored, "label_codes": case.get("label_codes")})
+        truth = canonical(np.asarray(item["label"] >= 0.5), mask.affine)[x, y][..., chosen]
+    yield "", [slices[index][x, y] for index in chosen], truth
+    if scan.picture or "fold" not in case:
+        return
+    for kind, beyond in (("below the lungs", range(z.start)), ("above the lungs", range(z.stop, len(slices)))):
+        if len(beyond) >= FEWEST:
+            yield kind, [slices[index] for index in evenly(beyond, count // 2)], None
+    rng = np.random.default_rng(zlib.crc32(case["name"].encode()))
+    quarters = []
+    for index in evenly(chosen, count // 2):
+        hu = slices[index][x, y]
+        left, top = (int(rng.integers(0, size - size // 2 + 1)) for size in hu.shape)
+        quarters.append(hu[left : left + hu.shape[0] // 2, top : top + hu.shape[1] // 2])
+    yield "quarters of slices", quarters, None
+
+
+def made_pictures() -> Iterator[tuple[str, Tensor]]:
+    """Yield pictures in HU that show no body: noise, clouds, stripes, a board, discs."""
+    rng, size = np.random.default_rng(0), 256
+    y, x = np.mgrid[:size, :size] / size
+    for number in range(4):
+        angle, wave = rng.uniform(0, np.pi), rng.uniform(3, 20)
+        along = x * np.cos(angle) + y * np.sin(angle)
+        coarse = torch.from_numpy(rng.random((6, 6)).astype(np.float32))
+        discs = [((x - a) ** 2 + (y - b) ** 2 < r**2) for a, b, r in rng.uniform(0.1, 0.5, (8, 3)) * (2, 2, 0.4)]
+        kinds = {
+            "noise": rng.random((size, size)),
+            "clouds": resize_slice(coarse, (size, size)).numpy(),
+            "stripes": 0.5 + 0.5 * np.sin(2 * np.pi * wave * along),
+            "board": (np.floor(x * wave) + np.floor(y * wave)) % 2,
+            "discs": np.any(discs, axis=0),
+        }
+        for kind, values in kinds.items():
+            yield f"{kind}_{number}", torch.from_numpy(1500 * values.astype(np.float32) - 1250)
+
+
+def save_inputs(file: Path, images: list[Tensor], see: SliceInput, truth: Array | None = None, **stated: Any) -> None:
+    """Keep the network's input of slices."""
+    seen = torch.stack([see(one) for one in images]).numpy()
+    truth = np.zeros((0, 0, 0), bool) if truth is None else truth
+    write_atomic(file, lambda path: np.savez_compressed(path, images=seen, truth=truth, **stated))
+
+
+def group_of(case: Case) -> str:
+    """Return the group of a case of the data."""
+    kind = "pictures" if is_picture(case["image"]) else "volumes"
+    return f"{'negative' if case.get('lesion_free') else 'labelled'} {kind}"
+
+
+def prepare(cases: Sequence[Case], others: Sequence[Path], segmenter: Segmenter, folder: Path, count: int) -> None:
+    """Make the network's input of every piece; OUT keeps what is done."""
+    see = segmenter.slice_input
+    known = [(case, partial(read_scan, Path(case["image"]))) for case in cases]
+    stack = ExitStack()
+    further = [
+        ({"name": one.folder, "group": "other chest CT"}, partial(read_case, one, stack))
+        for one in (expand_inputs(list(others), folder) if others else [])
+    ]
+    for case, read in tqdm([*known, *further], desc="slices", unit="case"):
+        file = folder / f"{case['name']}.npz"
+        if file.exists():
+            continue
+        with stack:
+            scan = read()
+            save_pieces(scan, case, segmenter, file, count)
+    for name, picture in made_pictures():
+        save_inputs(folder / f"made_{name}.npz", [picture], see, fold=-1, picture=True, group="pictures made by code")
+    for seed in range(6):
+        file = folder / f"phantom_{seed}.npz"
+        if file.exists():
+            continue
+        with tempfile.TemporaryDirectory() as temporary:
+            phantom = make_phantom(seed)
+            nib.save(nib.Nifti1Image(phantom.image, phantom.affine), f"{temporary}/scan.nii.gz")
+            scan = read_scan(Path(temporary, "scan.nii.gz"))
+            save_pieces(scan, {"group": "phantoms"}, segmenter, file, count // 2)
+
+
+def save_pieces(scan: Scan, case: Case, segmenter: Segmenter, file: Path, count: int) -> None:
+    """Keep the input of a case, and of what lies beyond its lungs."""
+    shared = {"fold": case.get("fold", -1), "picture": scan.picture}
+    own: dict[str, Any] = {}
+    for kind, images, truth in pieces_of(scan, case, segmenter, count):
+        group = kind or case.get("group") or group_of(case)
+        stated = {**shared, "group": group, "images": images, "truth": truth}
+        if kind:
+            save_inputs(file.with_name(f"{case['name']} {kind}.npz"), see=segmenter.slice_input, **stated)
+        else:
+            own = stated
+    save_inputs(file, see=segmenter.slice_input, **own)  # last: it says that the case is done
+
+
+def layers_by_size(network: nn.Module, size: int) -> list[str]:
+    """Return of each size of maps the layer with the most channels, the last of several."""
+    found: dict[int, tuple[int, str]] = {}
+
+    def note(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1:
+            pixels, channels = output.shape[-1], output.shape[1]
+            if channels >= found.get(pixels, (0, ""))[0]:
+                found[pixels] = channels, name
+
+    named = [(name, layer) for name, layer in network.named_modules() if name]
+    hooks = [layer.register_forward_hook(lambda _, __, out, name=name: note(name, out)) for name, layer in named]
+    with torch.inference_mode():
+        network(torch.zeros(1, 1, size, size, device=next(network.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    deepest = deepest_layer(network, size)
+    return [deepest, *(name for pixels, (_, name) in sorted(found.items())[1:])]
+
+
+def apply(segmenter: Segmenter, layers: Sequence[str], piece: Any, flips: bool) -> dict[str, Array]:
+    """Apply a network to the slices of a piece: features, entropy, agreement, counts by logit."""
+    network, threshold, low = segmenter.predictor.network, segmenter.threshold, segmenter.backend.precision == "bf16"
+    images = torch.from_numpy(piece["images"])[:, None].to(next(network.parameters()).device)
+    means: dict[str, Array] = {}
+
+    def keep(name: str, output: Tensor) -> None:
+        means[name] = output.double().mean(dim=(2, 3)).cpu().numpy()
+
+    hooks = [
+        network.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: keep(name, out))
+        for name in layers
+    ]
+    with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+        views = [network(images)]
+        for hook in hooks:
+            hook.remove()
+        for axes in FLIPPED_AXES[4] if flips else ():
+            views.append(network(images.flip(axes)).flip(axes))
+    found = {f"layer_{number}": means[name] for number, name in enumerate(layers)}
+    if not flips:
+        return found
+    stacked = torch.stack(views).float().cpu()[:, :, 0]
+    once, border = torch.sigmoid(stacked[0]), math.log(threshold / (1 - threshold))
+    entropy = -(once * once.clamp(min=1e-7).log2() + (1 - once) * (1 - once).clamp(min=1e-7).log2())
+    marked, likely = once >= threshold, once >= UNSURE[0]
+    every, some = int((stacked >= border).all(dim=0).sum()), int((stacked >= border).any(dim=0).sum())
+    found["entropy"] = np.array(float(entropy[marked].mean()) if marked.any() else 0.0)
+    found["unsure"] = np.array(float((once[likely] < UNSURE[1]).float().mean()) if likely.any() else 0.0)
+    found["views"] = np.array([every, some])
+    found["marked"] = np.array(int((stacked.mean(dim=0) >= border).sum()))
+    truth = piece["truth"]
+    if truth.size:
+        size = truth.shape[:2]
+        maps = [resize_slice(one, size).numpy() for one in torch.sigmoid(stacked.mean(dim=0))]
+        maps = np.stack(maps, axis=-1)
+        logits = np.clip(logit(np.clip(maps, 1e-6, 1 - 1e-6)), BINS[0], BINS[-1])
+        found["counts"] = np.stack([np.histogram(part, BINS)[0] for part in (logits, logits[truth])])
+        mask = maps >= threshold
+        total = int(mask.sum() + truth.sum())
+        found["dice"] = np.array(2 * int((mask & truth).sum()) / total if total else math.nan)
+    return found
+
+
+def distances(train: list[Array], own: list[Array]) -> dict[str, float]:
+    """Score the features of a piece by those of the training slices, a list of layers each."""
+    learnt = [OODScore.of("", torch.from_numpy(rows), 0.0) for rows in train]
+    z_train, z_own = (
+        [(rows - np.array(one.mean)) / np.array(one.sd) for rows, one in zip(part, learnt, strict=True)]
+        for part in (train, own)
+    )
+
+    def nearest(known: Array, rows: Array) -> float:
+        apart = np.sqrt(((rows[:, None] - known[None]) ** 2).mean(axis=2))
+        return float(np.sort(apart, axis=1)[:, NEIGHBOURS - 1].mean())
+
+    spread = (1 - SHRINKAGE) * np.cov(z_train[0].T) + SHRINKAGE * np.eye(z_train[0].shape[1])
+    solved = np.linalg.solve(spread, z_own[0].T).T
+    return {
+        "present": float(learnt[0](torch.from_numpy(own[0])).mean()),
+        "layers": float(np.mean([np.sqrt((rows**2).mean(axis=1)).mean() for rows in z_own])),
+        "mahalanobis": float(np.sqrt((z_own[0] * solved).mean(axis=1)).mean()),
+        "neighbours": nearest(z_train[0], z_own[0]),
+        "neighbours_layers": float(np.mean([nearest(a, b) for a, b in zip(z_train, z_own, strict=True)])),
+    }
+
+
+def auroc(inside: Array, outside: Array) -> float:
+    """Return the probability that a case of `outside` scores higher; equal scores count half."""
+    ranks = rankdata(np.concatenate([inside, outside]))[len(inside) :]
+    n = len(outside)
+    return float((ranks.sum() - n * (n + 1) / 2) / (n * len(inside)))
+
+
+def interval(inside: Array, outside: Array) -> tuple[float, float]:
+    """Return the 95 % interval of the AUROC, cases of both sides drawn anew."""
+    rng = np.random.default_rng(0)
+    drawn = [auroc(rng.choice(inside, len(inside)), rng.choice(outside, len(outside))) for _ in range(BOOTSTRAPS)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def separate(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the AUROC of each score, groups against the labelled cases of their kind."""
+    table = []
+    for group, own in rows[~rows["group"].str.startswith("labelled")].groupby("group"):
+        known = rows[rows["group"] == f"labelled {'pictures' if own['picture'].all() else 'volumes'}"]
+        for score, words in SCORES.items():
+            inside, outside = known[score].to_numpy(), own[score].to_numpy()
+            low, high = interval(inside, outside)
+            above = int((outside > inside.max()).sum())
+            one = {"group": group, "n": len(own), "in distribution": len(known), "score": words}
+            table.append({**one, "AUROC": auroc(inside, outside), "low": low, "high": high, "above all": above})
+    return pd.DataFrame(table)
+
+
+def errors_of(probability: Array, counts: Array) -> dict[str, float]:
+    """Return Brier score and expected calibration error of voxels from a probability of 1/16 on."""
+    number, lesion = counts
+    brier = (lesion * (1 - probability) ** 2 + (number - lesion) * probability**2).sum() / number.sum()
+    bins = np.minimum((probability * 16).astype(int), 15)
+    sums = [np.bincount(bins, weights, 16)[1:] for weights in (number, lesion, number * probability)]
+    ece = float(np.abs(sums[1] - sums[2]).sum() / max(sums[0].sum(), 1))
+    return {"Brier": float(brier), "ECE": ece}
+
+
+def calibrations(counts: dict[int, Array]) -> pd.DataFrame:
+    """Return the errors of each fold as it is and recalibrated on the others."""
+    centres = (BINS[:-1] + BINS[1:]) / 2
+    table = []
+    for fold, own in counts.items():
+        number, lesion = np.sum([one for other, one in counts.items() if other != fold], axis=0)
+
+        def loss(log_t: float, number: Array = number, lesion: Array = lesion) -> float:
+            scaled = centres / math.exp(log_t)
+            cost = lesion * np.logaddexp(0, -scaled) + (number - lesion) * np.logaddexp(0, scaled)
+            return float(cost.sum())
+
+        temperature = math.exp(minimize_scalar(loss, bounds=(-2, 3), method="bounded").x)
+        steps = isotonic_regression(lesion / np.maximum(number, 1), weights=np.maximum(number, 1e-9)).x
+        maps = {"as it is": expit(centres), "temperature": expit(centres / temperature), "isotonic": steps}
+        for name, probability in maps.items():
+            kept = temperature if name == "temperature" else math.nan
+            table.append({"fold": fold, "map": name, **errors_of(probability, own), "T": kept})
+    return pd.DataFrame(table)
+
+
+def views_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return for limits of the agreement how many cases of each group would be flagged."""
+    table = []
+    marked = rows[rows["agree"].notna() & rows["group"].str.contains("labelled|negative")]
+    for limit in range(30, 95, 5):
+        row: dict[str, Any] = {"limit, %": limit}
+        for kind in ("volumes", "pictures"):
+            own = marked[marked["group"] == f"labelled {kind}"]
+            low, free = own["dice"] < LOW_DICE, marked[marked["group"] == f"negative {kind}"]
+            for name, part in (("low", own[low]), ("good", own[~low]), ("negative", free)):
+                row[f"{name} {kind}"] = f"{int((part['agree'] < limit).sum())} of {len(part)}"
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def lines_of(table: pd.DataFrame) -> list[str]:
+    """Return a table as lines of Markdown."""
+    return markdown_table(table.columns, table.map(lambda one: f"{one:.3g}" if isinstance(one, float) else one).values)
+
+
+def write(rows: pd.DataFrame, counts: dict[int, Array], out: Path, machine: str) -> None:
+    """Write the tables."""
+    ood, calibration = separate(rows), calibrations(counts)
+    for name, table in {"ood": ood, "cases": rows, "calibration": calibration}.items():
+        write_atomic(out / f"{name}.csv", lambda path, table=table: table.to_csv(path, index=False))
+    ranks = []
+    for kind in ("volumes", "pictures"):
+        own = rows[(rows["group"] == f"labelled {kind}") & rows["agree"].notna()]
+        found = spearmanr(own["agree"], own["dice"])
+        ranks.append(f"* {kind}: n = {len(own)}, rho {found.statistic:.2f}, p {found.pvalue:.2g}")
+    shown = [f"{a:.2f} ({b:.2f} to {c:.2f})" for a, b, c in ood[["AUROC", "low", "high"]].to_numpy()]
+    head = ["group", "n", "in distribution"]
+    wide = ood.assign(shown=shown).pivot(index=head, columns="score", values="shown")[list(SCORES.values())]
+    means = calibration.groupby("map")[["Brier", "ECE", "T"]].mean().reset_index()
+    lines = ["# Trust in a mask", "", f"Machine: {machine}", "", "## AUROC (95 % interval)", ""]
+    lines += [*lines_of(wide.reset_index()), "", "## Agreement of views against Dice, rank correlation", "", *ranks]
+    lines += ["", f"Cases below a limit; low is a Dice below {LOW_DICE}:", "", *lines_of(views_table(rows))]
+    lines += ["", "## Calibration, mean over folds, each by the others", "", *lines_of(means), ""]
+    write_atomic(out / "table.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
+
+
+def measured(piece: Path, file: Path, segmenter: Segmenter, layers: list[str], flips: bool) -> Any:
+    """Return what `apply` gives of a piece, or what an earlier run kept."""
+    if not file.exists():
+        found = apply(segmenter, layers, np.load(piece), flips)
+        write_atomic(file, lambda path: np.savez(path, **found))
+    return dict(np.load(file))
+
+
+def judge(
+    segmenter: Segmenter, number: int, folds: Sequence[int], out: Path
+) -> Iterator[tuple[dict[str, Any], Array | None]]:
+    """Yield a row per piece that falls to the weights, and its counts by logit."""
+    fold, layers = folds[number], layers_by_size(segmenter.predictor.network, segmenter.slice_input.size)
+    pieces = [(path, np.load(path)) for path in sorted((out / "inputs").glob("*.npz"))]
+    kept = out / segmenter.metadata["sha256"][:12]
+    without = [path for path, piece in pieces if int(piece["fold"]) not in folds]
+    train, own = [], []
+    for path, piece in tqdm(pieces, desc=f"weights {number + 1} of {len(folds)}", unit="piece"):
+        group, place = str(piece["group"]), int(piece["fold"])
+        mine = place == fold or (path in without and without.index(path) % len(folds) == number)
+        if mine or (place in folds and group.startswith("labelled")):
+            found = measured(path, kept / path.name, segmenter, layers, mine)
+            (own if mine else train).append((path.stem, group, bool(piece["picture"]), found))
+    names = [f"layer_{index}" for index in range(len(layers))]
+    known = [np.concatenate([found[name] for *_, found in train]) for name in names]
+    for case, group, picture, found in own:
+        every, some = found["views"]
+        agree = 100 * every / some if some else math.nan
+        row = {"case": case, "group": group, "picture": picture, "fold": fold}
+        row |= distances(known, [found[name] for name in names])
+        row |= {"entropy": float(found["entropy"]), "unsure": float(found["unsure"])}
+        row |= {"views": 100 - agree if some else 0.0, "agree": agree, "marked": int(found["marked"])}
+        yield row | {"dice": float(found.get("dice", math.nan))}, found.get("counts")
+
+
+def main(
+    data: str,
+    out: str,
+    *weights: str,
+    others: str | Sequence[str] = "",
+    slices: int = 12,
+    pictures: int = 20,
+    size: int = 192,
+    device: str = "cpu",
+) -> None:
+    """Measure, weights by weights."""
+    target = Path(out)
+    if not weights:
+        raise UserError("no weights; expected: those of every fold of a cross-validation")
+    segmenters = [Segmenter(one, device, backend="torch") for one in weights]
+    for one, segmenter in zip(weights, segmenters, strict=True):
+        check_data(Path(one), segmenter.metadata, data)
+        segmenter.slice_input = SliceInput(size, segmenter.slice_input.window, segmenter.slice_input.z_score)
+    folds = [segmenter.metadata["data"]["fold"] for segmenter in segmenters]
+    if not all(isinstance(fold, int) for fold in folds) or len(set(folds)) < len(folds):
+        raise UserError(f"{', '.join(weights)}: folds {folds}; expected: weights of different folds")
+    cases: list[Case] = []
+    for fold in folds:
+        own = [case for case in select_cases(data, "validation", fold) if "label" in case or case.get("lesion_free")]
+        free = [case for case in own if group_of(case) == "negative pictures"]
+        chosen = evenly(range(len(free)), pictures)
+        cases += [case for case in own if case not in free] + [free[index] for index in chosen]
+    paths = others.split(",") if isinstance(others, str) else others
+    prepare(cases, [Path(one) for one in paths if one], segmenters[0], target / "inputs", slices)
+    rows: list[dict[str, Any]] = []
+    counts: dict[int, Array] = {}
+    for number, segmenter in enumerate(segmenters):
+        for row, counted in judge(segmenter, number, folds, target):
+            rows.append(row)
+            if counted is not None:
+                counts[folds[number]] = counts.get(folds[number], 0) + counted
+    write(pd.DataFrame(rows), counts, target, describe_machine(torch.device(device)))
+    print(f"{target / 'table.md'}")
+
+
+if __name__ == "__main__":
+    with ended_by_mistakes():
+        fire.Fire(main)

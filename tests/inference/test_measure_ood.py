@@ -1,0 +1,51 @@
+"""How docs/measure_ood.py measures: by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scripts.version import BUNDLE
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    found = importlib.util.spec_from_file_location("measure_ood", BUNDLE / "docs/measure_ood.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_auroc_by_hand(script: ModuleType) -> None:
+    inside, outside = np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 3.5, 9.0])
+    # 2 beats 1 and ties with 2: 1.5 of 4; 3.5 beats three; 9 beats four
+    assert script.auroc(inside, outside) == pytest.approx((1.5 + 3 + 4) / 12)
+    assert script.auroc(outside, inside) == pytest.approx(1 - 8.5 / 12)
+    low, high = script.interval(inside, outside)
+    assert 0 <= low < 8.5 / 12 < high <= 1
+
+
+def test_groups_stand_against_labelled_cases_of_their_kind(script: ModuleType) -> None:
+    scores = [("labelled volumes", 1), ("labelled volumes", 2), ("labelled pictures", 5), ("phantoms", 3)]
+    rows = pd.DataFrame([{"group": group, "picture": "pictures" in group, "present": score} for group, score in scores])
+    rows = rows.assign(**{name: rows["present"] for name in script.SCORES})
+    found = script.separate(rows).iloc[0]
+    assert (found["n"], found["in distribution"], found["AUROC"], found["above all"]) == (1, 2, 1.0, 1)
+
+
+def test_recalibration_of_the_other_folds_mends_what_is_too_sure(script: ModuleType) -> None:
+    """Logits twice as large as the fractions of lesion say."""
+    centres = (script.BINS[:-1] + script.BINS[1:]) / 2
+    number = np.full(len(centres), 1e4)
+    counts = {fold: np.stack([number, number / (1 + np.exp(-centres / 2))]) for fold in (0, 1)}
+    found = script.calibrations(counts).groupby("map")[["Brier", "ECE", "T"]].mean()
+    assert found["T"]["temperature"] == pytest.approx(2, rel=1e-2)
+    assert found["ECE"]["as it is"] > 0.05
+    assert found["ECE"][["temperature", "isotonic"]].max() < 0.005
+    assert found["Brier"]["isotonic"] < found["Brier"]["as it is"]
