@@ -277,18 +277,21 @@ def distances(train: list[Array], own: list[Array]) -> dict[str, float]:
     }
 
 
-def auroc(inside: Array, outside: Array) -> float:
-    """Return the probability that a case of `outside` scores higher; equal scores count half."""
-    ranks = rankdata(np.concatenate([inside, outside]))[len(inside) :]
-    n = len(outside)
-    return float((ranks.sum() - n * (n + 1) / 2) / (n * len(inside)))
+def auroc(inside: Array, outside: Array) -> Array:
+    """Return the probability that a case of `outside` scores higher; equal scores count half.
+
+    Both are (..., n), and the result is (...).
+    """
+    known, n = inside.shape[-1], outside.shape[-1]
+    ranks = rankdata(np.concatenate([inside, outside], axis=-1), axis=-1)[..., known:]
+    return np.asarray((ranks.sum(axis=-1) - n * (n + 1) / 2) / (n * known))
 
 
 def interval(inside: Array, outside: Array) -> tuple[float, float]:
     """Return the 95 % interval of the AUROC, cases of both sides drawn anew."""
     rng = np.random.default_rng(0)
-    drawn = [auroc(rng.choice(inside, len(inside)), rng.choice(outside, len(outside))) for _ in range(BOOTSTRAPS)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    drawn = (rng.choice(side, (BOOTSTRAPS, len(side))) for side in (inside, outside))
+    low, high = np.percentile(auroc(*drawn), [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -302,7 +305,7 @@ def separate(rows: pd.DataFrame) -> pd.DataFrame:
             low, high = interval(inside, outside)
             above = int((outside > inside.max()).sum())
             one = {"group": group, "n": len(own), "in distribution": len(known), "score": words}
-            table.append({**one, "AUROC": auroc(inside, outside), "low": low, "high": high, "above all": above})
+            table.append({**one, "AUROC": float(auroc(inside, outside)), "low": low, "high": high, "above all": above})
     return pd.DataFrame(table)
 
 
