@@ -101,7 +101,7 @@ class CalibrationRun:
         for case, (probability,), label in predict_cases(self.unseen, [self.predictor]):
             voxels, lesion = count_levels(probability.cpu().numpy(), label.cpu().numpy())
             score = float(ood(self._take_features()).mean())
-            views = inferer.agreement and _percent_by_level(inferer.agreement)
+            views = None if inferer.agreement is None else _percent_by_level(inferer.agreement)
             yield CaseCounts(case["name"], is_picture(case["image"]), voxels, lesion, score, views)
 
 

@@ -8,7 +8,13 @@ import torch
 
 from scripts.errors import UserError
 from scripts.inference.building import network_from_metadata, preprocessing_from_metadata, require_slices
-from scripts.inference.metadata import completed_preprocessing, metadata_path, read_metadata, write_metadata
+from scripts.inference.metadata import (
+    OPERATING_POINT,
+    completed_preprocessing,
+    metadata_path,
+    read_metadata,
+    write_metadata,
+)
 from scripts.networks.registry import create_network, same_network
 from scripts.training.checkpoint import StartWeights
 
@@ -101,7 +107,8 @@ def test_a_metadata_cannot_ask_for_code(checkpoint: Path) -> None:
 
 def test_a_metadata_without_a_smallest_lesion_keeps_every_lesion(checkpoint: Path) -> None:
     change(checkpoint, operating_point={"threshold": 0.4})
-    point = {"threshold": 0.4, "smallest_lesion_mm3": 0.0, "test_time_flips": False, "least_slice_share": 0.0}
+    point = {**OPERATING_POINT, "threshold": 0.4}
+    assert (point["smallest_lesion_mm3"], point["least_views_agree_percent"]) == (0.0, None)
     assert read_metadata(checkpoint)["operating_point"] == point
 
 
