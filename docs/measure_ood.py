@@ -45,8 +45,10 @@ from scripts.data.layouts.case import Case
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic
+from scripts.inference.calibration import OOD_MARGIN
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.ood import OODScore, deepest_layer
+from scripts.inference.operating_point import FLAGGED, GOOD_DICE
 from scripts.inference.segmenter import Segmenter
 from scripts.inference.tta import FLIPPED_AXES
 from scripts.inference.unseen_cases import check_data
@@ -67,7 +69,7 @@ UNSURE = (0.1, 0.9)
 FEWEST = 3  # slices above or below the lungs that make a case
 NEIGHBOURS = 5
 SHRINKAGE = 0.5  # of a covariance towards its diagonal
-BOOTSTRAPS, LOW_DICE = 2000, 0.5
+BOOTSTRAPS = 2000
 SCORES = {
     "present": "deepest layer, z-scores",
     "layers": "five layers, z-scores",
@@ -303,9 +305,9 @@ def separate(rows: pd.DataFrame) -> pd.DataFrame:
         for score, words in SCORES.items():
             inside, outside = known[score].to_numpy(), own[score].to_numpy()
             low, high = interval(inside, outside)
-            above = int((outside > inside.max()).sum())
+            above = int((outside > OOD_MARGIN * inside.max()).sum())
             one = {"group": group, "n": len(own), "in distribution": len(known), "score": words}
-            table.append({**one, "AUROC": float(auroc(inside, outside)), "low": low, "high": high, "above all": above})
+            table.append({**one, "AUROC": float(auroc(inside, outside)), "low": low, "high": high, "flagged": above})
     return pd.DataFrame(table)
 
 
@@ -343,12 +345,13 @@ def calibrations(counts: dict[int, Array]) -> pd.DataFrame:
 def views_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return for limits of the agreement how many cases of each group would be flagged."""
     table = []
-    marked = rows[rows["agree"].notna() & rows["group"].str.contains("labelled|negative")]
-    for limit in range(30, 95, 5):
+    marked = rows[(rows["marked"] > 0) & rows["group"].str.contains("labelled|negative")]
+    good = marked.loc[marked["dice"] >= GOOD_DICE, "agree"]
+    for limit in [round(float(np.percentile(good, FLAGGED)), 1), *range(30, 95, 5)]:  # first as `calibrate` does
         row: dict[str, Any] = {"limit, %": limit}
         for kind in ("volumes", "pictures"):
             own = marked[marked["group"] == f"labelled {kind}"]
-            low, free = own["dice"] < LOW_DICE, marked[marked["group"] == f"negative {kind}"]
+            low, free = own["dice"] < GOOD_DICE, marked[marked["group"] == f"negative {kind}"]
             for name, part in (("low", own[low]), ("good", own[~low]), ("negative", free)):
                 row[f"{name} {kind}"] = f"{int((part['agree'] < limit).sum())} of {len(part)}"
         table.append(row)
@@ -372,11 +375,23 @@ def write(rows: pd.DataFrame, counts: dict[int, Array], out: Path, machine: str)
         ranks.append(f"* {kind}: n = {len(own)}, rho {found.statistic:.2f}, p {found.pvalue:.2g}")
     shown = [f"{a:.2f} ({b:.2f} to {c:.2f})" for a, b, c in ood[["AUROC", "low", "high"]].to_numpy()]
     head = ["group", "n", "in distribution"]
+    flagged = ood[ood["score"] == SCORES["present"]][["group", "n", "flagged"]]
     wide = ood.assign(shown=shown).pivot(index=head, columns="score", values="shown")[list(SCORES.values())]
     means = calibration.groupby("map")[["Brier", "ECE", "T"]].mean().reset_index()
     lines = ["# Trust in a mask", "", f"Machine: {machine}", "", "## AUROC (95 % interval)", ""]
-    lines += [*lines_of(wide.reset_index()), "", "## Agreement of views against Dice, rank correlation", "", *ranks]
-    lines += ["", f"Cases below a limit; low is a Dice below {LOW_DICE}:", "", *lines_of(views_table(rows))]
+    lines += [
+        *lines_of(wide.reset_index()),
+        "",
+        f"Present score above {OOD_MARGIN} times the highest in distribution:",
+        "",
+    ]
+    lines += [*lines_of(flagged), "", "## Agreement of views against Dice, rank correlation", "", *ranks]
+    lines += [
+        "",
+        f"Cases below a limit; low is a Dice below {GOOD_DICE}, the first limit by the rule of `calibrate`:",
+        "",
+        *lines_of(views_table(rows)),
+    ]
     lines += ["", "## Calibration, mean over folds, each by the others", "", *lines_of(means), ""]
     write_atomic(out / "table.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
 

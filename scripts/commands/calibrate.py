@@ -59,4 +59,6 @@ def calibrate(
             f"rank correlation with Dice {views['rank_correlation']:.2f}"
         )
     print(f"calibration error {found['calibration_error']:.3f}")
-    print(f"out of distribution above a score of {stated['familiarity']['limit']:.2f}")
+    known = stated["familiarity"]
+    volumes = "" if known["limit_volumes"] is None else f", volumes above {known['limit_volumes']:.2f}"
+    print(f"out of distribution above a score of {known['limit']:.2f}{volumes}")

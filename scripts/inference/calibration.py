@@ -35,8 +35,9 @@ from .operating_point import (
 from .reliability import calibration_error, draw_reliability, reliability
 from .tta import stated_flips, view_count
 
-OOD_MARGIN = 1.5
-"""The out-of-distribution threshold is this many times the highest score of an unseen case."""
+OOD_MARGIN = 1.25
+"""The out-of-distribution threshold is this many times the highest score of an unseen case, once of
+all cases and once of the volumes."""
 
 
 def calibrate(
@@ -97,7 +98,10 @@ def calibrate(
         "least_slice_share": slices["least_share"] if slices else 0.0,
         "least_views_agree_percent": views["least_percent"] if views else None,
     }
-    ood = OODScore.of(own.layer, own.features, OOD_MARGIN * max(case.ood_score for case in cases))
+    scores = [case.ood_score for case in cases]
+    volumes = [case.ood_score for case in cases if not case.picture]
+    limits = OOD_MARGIN * max(scores), OOD_MARGIN * max(volumes) if volumes else None
+    ood = OODScore.of(own.layer, own.features, *limits)
     stated = {
         "preprocessing": own.metadata["preprocessing"],
         "training": own.metadata["training"],

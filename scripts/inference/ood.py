@@ -33,30 +33,41 @@ class OODScore:
         mean: their mean over the training slices, one number a channel.
         sd: their standard deviation.
         threshold: scans with a higher score are reported as out of distribution.
+        volume_threshold: the same for volumes, whose mean over slices varies less than the score of
+            a single picture; None, as in earlier metadata: `threshold`.
     """
 
     layer: str
     mean: tuple[float, ...]
     sd: tuple[float, ...]
     threshold: float
+    volume_threshold: float | None = None
 
     @classmethod
-    def of(cls, layer: str, features: Tensor, threshold: float) -> OODScore:
+    def of(cls, layer: str, features: Tensor, threshold: float, volume_threshold: float | None = None) -> OODScore:
         """Measure the features (N, C) of training slices; six digits are kept."""
         sd, mean = torch.std_mean(features, dim=0, correction=0)
         sd = sd.clamp(min=SMALLEST_SD * float(sd.max()))
         kept = [tuple(float(f"{value:.6g}") for value in row.tolist()) for row in (mean, sd)]
-        return cls(layer, kept[0], kept[1], float(f"{threshold:.4g}"))
+        volumes = volume_threshold and float(f"{volume_threshold:.4g}")
+        return cls(layer, kept[0], kept[1], float(f"{threshold:.4g}"), volumes)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> OODScore | None:
         """Return what checkpoint metadata state; None where they state nothing."""
-        stated = metadata.get(KEY)
-        return stated and cls(stated["layer"], tuple(stated["mean"]), tuple(stated["sd"]), float(stated["limit"]))
+        if not (stated := metadata.get(KEY)):
+            return None
+        limits = float(stated["limit"]), stated.get("limit_volumes")
+        return cls(stated["layer"], tuple(stated["mean"]), tuple(stated["sd"]), *limits)
 
     def as_metadata(self) -> dict[str, Any]:
         """Return what checkpoint metadata hold under `KEY`."""
-        return {"layer": self.layer, "mean": self.mean, "sd": self.sd, "limit": self.threshold}
+        limits = {"limit": self.threshold, "limit_volumes": self.volume_threshold}
+        return {"layer": self.layer, "mean": self.mean, "sd": self.sd, **limits}
+
+    def limit(self, picture: bool) -> float:
+        """Return the threshold for a 2-D picture or a volume."""
+        return self.threshold if picture or self.volume_threshold is None else self.volume_threshold
 
     def __call__(self, features: Tensor) -> Tensor:
         """Score features (N, C): root mean square over the channels of their z-scores, (N,).

@@ -176,7 +176,7 @@ class Segmenter:
             mask, notes = self._without_small_lesions(mask, scan)
         score = float(self.ood(torch.cat(features)).mean()) if self.ood and features else None
         agree = agreement_percent(torch.cat(agreement)) if agreement else None
-        notes += self._ood_warning(score) + (self._border_warning(agree) if mask.any() else [])
+        notes += self._ood_warning(score, scan.picture) + (self._border_warning(agree) if mask.any() else [])
         return Segmentation(mask, kept, notes, removed, score, agree)
 
     def visible_box(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Tissues, Lungs] | None = None) -> Box:
@@ -207,12 +207,12 @@ class Segmenter:
         inputs = torch.stack([self.slice_input(slices[index][box[:2]]) for index in batch], dim=-1)
         return torch.sigmoid(self.predictor(inputs[None, None], scan.path))[0, 0]
 
-    def _ood_warning(self, score: float | None) -> list[Note]:
-        if self.ood is None or score is None or score <= self.ood.threshold:
+    def _ood_warning(self, score: float | None, picture: bool) -> list[Note]:
+        if self.ood is None or score is None or score <= (limit := self.ood.limit(picture)):
             return []
         text = (
             f"The scan differs from the training data: its out-of-distribution score is {score:.1f}, at most "
-            f"{self.ood.threshold:.1f} is usual. Do not trust the mask without looking at it."
+            f"{limit:.1f} is usual. Do not trust the mask without looking at it."
         )
         return [Note("unfamiliar", text, "warning")]
 

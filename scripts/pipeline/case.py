@@ -196,7 +196,7 @@ class CaseSegmenter:
             hu,
             measures,
             notes,
-            ood={"distance": done.ood_score, "limit": ood.threshold} if ood else None,
+            ood={"distance": done.ood_score, "limit": ood.limit(scan.picture)} if ood else None,
             model=self.model,
             settings={
                 "model": self.choice.describe(),

@@ -68,7 +68,8 @@ def test_the_command_completes_the_metadata_and_segment_obeys(
     assert rows["views_agree_percent"].dropna().between(0, 100).all()
     assert len(found["cases"]) == len(set(found["cases"])) == 4
     assert found["trainings"] == [read_metadata(run)["sha256"] for run in trained]
-    assert metadata["familiarity"]["limit"] == pytest.approx(1.5 * max(found["distances"].values()), rel=1e-3)
+    limits = [metadata["familiarity"][key] for key in ("limit", "limit_volumes")]
+    assert limits == pytest.approx([1.25 * max(found["distances"].values())] * 2, rel=1e-3)
     assert Image.open(weights.with_suffix(".calibration.png")).size[0] > 300
 
     scan, out = next((data / "images").glob("*.nii*")), tmp_path / "out"
@@ -106,7 +107,9 @@ def test_only_slices_of_the_own_fold_are_judged_and_learnt_from(
     learnt = []
     of = OODScore.of
     monkeypatch.setattr(
-        OODScore, "of", lambda layer, rows, threshold: learnt.append(len(rows)) or of(layer, rows, threshold)
+        OODScore,
+        "of",
+        lambda layer, rows, *limits, **named: learnt.append(len(rows)) or of(layer, rows, *limits, **named),
     )
     stated = calibrate(weights, str(folder), [], False, 9, torch.device("cpu"))
     assert set(learnt) == {1 + 2 * 4}  # the picture, and the rest of nine shared by two halves of six slices

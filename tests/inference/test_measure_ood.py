@@ -36,7 +36,7 @@ def test_groups_stand_against_labelled_cases_of_their_kind(script: ModuleType) -
     rows = pd.DataFrame([{"group": group, "picture": "pictures" in group, "present": score} for group, score in scores])
     rows = rows.assign(**{name: rows["present"] for name in script.SCORES})
     found = script.separate(rows).iloc[0]
-    assert (found["n"], found["in distribution"], found["AUROC"], found["above all"]) == (1, 2, 1.0, 1)
+    assert (found["n"], found["in distribution"], found["AUROC"], found["flagged"]) == (1, 2, 1.0, 1)
 
 
 def test_recalibration_of_the_other_folds_mends_what_is_too_sure(script: ModuleType) -> None:

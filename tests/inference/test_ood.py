@@ -31,6 +31,16 @@ def test_the_metadata_gives_back_what_it_was_given() -> None:
     assert OODScore.from_metadata({}) is None
 
 
+def test_volumes_have_a_limit_of_their_own_where_the_metadata_state_one() -> None:
+    features = torch.rand(9, 5, dtype=torch.float64)
+    stated = OODScore.of("layer", features, 3.0, 1.5).as_metadata()
+    known = OODScore.from_metadata({"familiarity": stated})
+    assert [known.limit(picture) for picture in (True, False)] == [3.0, 1.5]
+    del stated["limit_volumes"]  # as earlier versions wrote it
+    known = OODScore.from_metadata({"familiarity": stated})
+    assert [known.limit(picture) for picture in (True, False)] == [3.0, 3.0]
+
+
 def test_the_deepest_layer_has_the_fewest_pixels_then_the_most_channels_then_comes_last() -> None:
     network = nn.Sequential(
         nn.Conv2d(1, 4, 3, stride=2, padding=1),
