@@ -181,6 +181,19 @@ def test_segment_runs_in_a_new_process(tmp_path, make_scan):
     assert list(tmp_path.glob("tmp*")) == []
 
 
+def test_segment_takes_the_compact_model_on_every_device(tmp_path, monkeypatch):
+    called = []
+
+    def started(words, **_):
+        called.extend(words)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segmenting.subprocess, "Popen", started)
+    with pytest.raises(KeyboardInterrupt):
+        segmenting.segment_once(tmp_path / "scan.nii", Plan(tmp_path, torch.device("cuda:0")), {})
+    assert called[called.index("--model") + 1] == "compact"
+
+
 def test_a_failure_of_segment_is_one_line(tmp_path):
     plan = Plan(tmp_path, torch.device("cpu"))
     with pytest.raises(UserError, match=r"segment` failed \(.*absent.*; expected: another --scan") as raised:
