@@ -27,6 +27,7 @@ def segment(
     ] = None,
     views: Views = None,
     probability: Annotated[bool, Option("--probability", help="Write the probability map too.")] = False,
+    sr: Annotated[bool, Option(help="DICOM input: write the measurements as a DICOM SR too.")] = True,
     lungs: Annotated[
         Path | None,
         Option(help="Your lung mask on the scan's grid (1 right, 2 left, or one value), or a folder of them."),
@@ -85,7 +86,7 @@ def segment(
         "precision": precision,
         "keep_outside": keep_outside,
     }
-    settings = Settings(intensity, probability, lungs and lungs.absolute(), series, volume, strict)
+    settings = Settings(intensity, probability, lungs and lungs.absolute(), series, volume, strict, sr)
     job = Job(choice, tuple(arguments.items()), settings, output.absolute(), overwrite)
     bar = CaseProgress(len(cases), quiet, one_bar=bool(scheduler) or workers > 1)
     with started(job, cases, workers, scheduler, bar.step) as (entries, description):

@@ -11,9 +11,10 @@ from ..messages import some
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
+SEG, SR = "infection_seg.dcm", "infection_sr.dcm"
 KEY = "run_key"  # entry of a report that tells which input, weights and settings made it: equal keys, equal results
 _WRITTEN = re.compile(
-    r"(infection|probability)\.(nii\.gz|nrrd|mha|png)|infection_seg\.dcm|report\.(json|html)|preview\.png"
+    r"(infection|probability)\.(nii\.gz|nrrd|mha|png)|infection_(seg|sr)\.dcm|report\.(json|html)|preview\.png"
 )
 
 

@@ -46,6 +46,7 @@ class Settings:
         series: which DICOM series, see `read_dicom`.
         volume: which volume of a 4-D file, from 1.
         strict: whether a warning refuses the case.
+        sr: whether to write the DICOM SR of a DICOM scan.
     """
 
     intensity: str = "auto"
@@ -54,6 +55,7 @@ class Settings:
     series: str | None = None
     volume: int | None = None
     strict: bool = False
+    sr: bool = True
 
 
 class CaseSegmenter:
@@ -122,7 +124,7 @@ class CaseSegmenter:
         check_results(folder, overwrite)
         key = self.key(case)
         with ExitStack() as stack:
-            return self.predict(case, stack, progress).save(folder, overwrite, key)
+            return self.predict(case, stack, progress).save(folder, overwrite, key, sr=self.settings.sr)
 
     def predict(self, case: ScanInput, stack: ExitStack, progress: Progress | None = None) -> Result:
         """Read and segment a case; nothing is written.
@@ -203,9 +205,16 @@ class CaseSegmenter:
                 "intensity": self.settings.intensity,
                 "device": str(self.segmenter.device),
             },
+            depends_on=self._depends_on(lung_mask),
             strict=strict,
             timer=timer,
         )
+
+    def _depends_on(self, lung_mask: Path | None) -> str:
+        """Return what else than the scan a result depends on, as text."""
+        files = [] if lung_mask is None else scan_files(lung_mask)
+        lungs = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        return json.dumps([self.model, self.settings.intensity, lungs], sort_keys=True)
 
 
 def _lungs(scan: Scan, seen: Tissues | None, mask: Path | None) -> tuple[Lungs | None, list[Note]]:

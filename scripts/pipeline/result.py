@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,15 @@ from ..errors import UserError, user_errors
 from ..files import locked, replace_folder, unfinished_folder, write_json
 from ..inference.segmenter import PROBABILITY_STEPS
 from ..io.masks import mask_path, write_mask, write_probability
-from ..io.output_names import KEY, REPORT, foreign_files
+from ..io.output_names import KEY, REPORT, SEG, SR, foreign_files
 from ..io.volume import Affine, Note, Scan, canonical
 from ..messages import some
 from ..report.html import write_report_html
 from ..report.preview import draw_preview
 from ..report.report import build_report
+
+if TYPE_CHECKING:
+    from ..io.dicom.derived import Maker
 
 
 @dataclass
@@ -56,6 +60,7 @@ class Result:
             metadata of the weights cannot tell.
         model: the weights, see `describe_model`.
         settings: which model and why, intensity, device.
+        depends_on: weights and settings as text; with the source series they name DICOM objects.
         strict: whether a warning refuses the result.
         timer: seconds by stage.
     """
@@ -69,6 +74,7 @@ class Result:
     ood: Mapping[str, float | None] | None
     model: Mapping[str, Any]
     settings: Mapping[str, Any]
+    depends_on: str
     strict: bool
     timer: StageTimer
 
@@ -94,13 +100,21 @@ class Result:
         )
 
     @user_errors()
-    def save(self, folder: str | Path, overwrite: bool = False, key: str | None = None) -> dict[str, Any]:
-        """Write mask, report, preview and, for DICOM, DICOM SEG; all of them or none.
+    def save(
+        self,
+        folder: str | Path,
+        overwrite: bool = False,
+        key: str | None = None,
+        *,
+        sr: bool = True,
+    ) -> dict[str, Any]:
+        """Write mask, report, preview and, for DICOM, DICOM SEG and SR; all of them or none.
 
         Args:
             folder: where the results go.
             overwrite: replaces results of this kind that are there.
             key: tells what the result depends on, see `CaseSegmenter.key`.
+            sr: for DICOM, writes the measurements as a DICOM SR.
 
         Returns:
             The report.
@@ -113,19 +127,22 @@ class Result:
         with unfinished_folder(folder.parent) as temporary:
             target = temporary / "results"
             target.mkdir()
-            report = self._write(target) | {KEY: key}
+            report = self._write(target, sr) | {KEY: key}
             write_json(target / REPORT, report)
             with locked(folder.parent):  # a run beside this one may have been faster
                 check_results(folder, overwrite)
                 replace_folder(target, folder)
         return report
 
-    def _write(self, target: Path) -> dict[str, Any]:
+    def _write(self, target: Path, sr: bool) -> dict[str, Any]:
         with ThreadPoolExecutor(1) as beside:  # whose end waits for the masks: `save` cleans up after an error
             masks = beside.submit(self.timer("write")(self._write_masks), target)
             with self.timer("report"):
                 preview = self._draw_preview(target / "preview.png")
             self.notes += masks.result()
+        if sr and (target / SEG).is_file():
+            with self.timer("write"):
+                self.notes += self._write_sr(target)
         refuse_warnings(self.scan, self.notes, self.strict)
         with self.timer("report"):
             report = self.report()
@@ -151,17 +168,34 @@ class Result:
         from ..io.dicom.seg import write_dicom_seg  # highdicom
 
         try:
-            write_dicom_seg(
-                self.mask,
-                self.scan,
-                target / "infection_seg.dcm",
-                algorithm="lung_infection_ct_segmentation",
-                version=str(self.model["version"]),
-                description="COVID-19 infection" + (", DEMONSTRATION WEIGHTS" if self.model["synthetic"] else ""),
-            )
+            write_dicom_seg(self.mask, self.scan, target / SEG, self._maker())
         except UserError as error:
-            return [Note("no_dicom_seg", f"No DICOM SEG was written: {error}", "warning")]
+            return [Note("no_dicom_seg", f"No DICOM SEG, nor an SR, was written: {error}", "warning")]
         return []
+
+    def _write_sr(self, target: Path) -> list[Note]:
+        from ..io.dicom.sr import write_dicom_sr  # highdicom
+
+        try:
+            write_dicom_sr(self.report()["measures"], target / SEG, self.scan, target / SR, self._maker())
+        except UserError as error:
+            return [Note("no_dicom_sr", f"No DICOM SR was written: {error}", "warning")]
+        return []
+
+    def _maker(self) -> Maker:
+        from ..io.dicom.derived import Maker  # pydicom
+
+        point = self.model["operating_point"]
+        return Maker(
+            version=str(self.model["version"]),
+            depends_on=json.dumps([self.depends_on, self.scan.facts.get("series_id")]),
+            synthetic=self.model["synthetic"],
+            parameters=(
+                f"SHA-256 of the weights: {self.model['weights_sha256']}",
+                f"decision threshold: {point['threshold']:.6g}",
+                f"smallest lesion in mm3: {point['smallest_lesion_mm3']:.6g}",
+            ),
+        )
 
 
 def refuse_warnings(scan: Scan, notes: list[Note], strict: bool) -> None:

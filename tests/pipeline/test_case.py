@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from highdicom.sr import srread
 
 from scripts.data.phantom.scan import Phantom, make_phantom
 from scripts.errors import UserError
@@ -83,7 +84,7 @@ def test_a_dicom_series_gets_the_mask_of_its_voxels_as_nifti_and_as_seg(
     assert run(segmenter, dicom_chest, tmp_path / "out")["status"] == "done"
     assert run(segmenter, chest, tmp_path / "plain")["status"] == "done"
     folder = tmp_path / "out" / "study"
-    names = {"infection.nii.gz", "infection_seg.dcm", "preview.png", "report.html", "report.json"}
+    names = {"infection.nii.gz", "infection_seg.dcm", "infection_sr.dcm", "preview.png", "report.html", "report.json"}
     assert {path.name for path in folder.iterdir()} == names
     mask = nib.load(folder / "infection.nii.gz")
     voxels = np.asarray(mask.dataobj)
@@ -106,6 +107,31 @@ def test_a_dicom_series_gets_the_mask_of_its_voxels_as_nifti_and_as_seg(
         height = float(pydicom.dcmread(heights[source]).ImagePositionPatient[2])
         np.testing.assert_array_equal(frame.T, voxels[..., round(height / SPACING[2])])
     assert frames.sum() == voxels.sum()
+
+
+def test_the_sr_repeats_the_report_and_a_rerun_its_uids(
+    segmenter: Segmenter, dicom_chest: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    uids = []
+    for _ in range(2):
+        assert run(segmenter, dicom_chest, out, overwrite=True)["status"] == "done"
+        sr, seg = (pydicom.dcmread(out / "study" / f"infection_{kind}.dcm") for kind in ("sr", "seg"))
+        uids.append([sr.SOPInstanceUID, sr.SeriesInstanceUID, seg.SOPInstanceUID, seg.SeriesInstanceUID])
+        (out / "study" / "report.json").write_text(json.dumps(report_of(out / "study") | {"run_key": "another"}))
+    assert uids[0] == uids[1]
+    whole, *lesions = srread(out / "study" / "infection_sr.dcm").content.get_volumetric_roi_measurement_groups()
+    measures = report_of(out / "study")["measures"]
+    assert float(whole.get_measurements()[0].value) == measures["infection"]["infection_ml"] > 0
+    assert [float(one.get_measurements()[0].value) for one in lesions] == [
+        one["volume_ml"] for one in measures["lesions"]["lesions"]
+    ]
+    assert run(segmenter, dicom_chest, tmp_path / "plain", sr=False)["status"] == "done"
+    assert not (tmp_path / "plain" / "study" / "infection_sr.dcm").exists()
+    other = Segmenter(segmenter.weights, device="cpu", threshold=0.52)
+    assert run(other, dicom_chest, tmp_path / "other")["status"] == "done"
+    seg = pydicom.dcmread(tmp_path / "other" / "study" / "infection_seg.dcm")
+    assert seg.SOPInstanceUID not in uids[0]
 
 
 def test_the_preview_counts_slices_as_the_report_does(
@@ -303,6 +329,7 @@ def test_a_report_names_no_folder_where_no_seg_can_be_written(
     report = report_of(out / "Meier_Erika")
     (note,) = [note for note in report["notes"] if note["code"] == "no_dicom_seg"]
     assert "StudyInstanceUID" in note["text"]
+    assert not [path.name for path in (out / "Meier_Erika").iterdir() if path.suffix == ".dcm"]
     assert str(tmp_path) not in json.dumps(report)
 
 

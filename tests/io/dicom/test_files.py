@@ -20,6 +20,7 @@ from scripts.data.layouts.case import Datalist
 from scripts.data.layouts.prepared import write_prepared
 from scripts.errors import UserError
 from scripts.files import fit_name
+from scripts.io.dicom.derived import Maker
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.dicom.recognition import HEAD, recognize
 from scripts.io.dicom.seg import write_dicom_seg
@@ -32,7 +33,7 @@ from scripts.pipeline.inputs import expand_inputs
 from scripts.pipeline.lung_masks import find_lung_mask
 
 Write = Callable[..., np.ndarray]
-WORDS = {"algorithm": "a", "version": "1", "description": "d"}
+MAKER = Maker("a", "1")
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 
 
@@ -46,7 +47,7 @@ def strip(file: Path, meta: bool) -> None:
 def seg_of(scan: Scan, folder: Path) -> Dataset:
     mask = np.zeros(scan.values.shape, np.uint8)
     mask[3, 4, 2] = 1
-    return dcmread(write_dicom_seg(mask, scan, folder / "seg.dcm", **WORDS))
+    return dcmread(write_dicom_seg(mask, scan, folder / "seg.dcm", MAKER))
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])

@@ -224,6 +224,7 @@ def test_places_that_cannot_be_compared_are_refused(
 def test_enhanced_frames_of_two_acquisitions_are_separated_and_get_their_seg(
     tmp_path: Path, write_series: Write, make_enhanced: Callable[..., None]
 ) -> None:
+    from scripts.io.dicom.derived import Maker
     from scripts.io.dicom.seg import write_dicom_seg
 
     stored = make_stored(6)
@@ -242,8 +243,7 @@ def test_enhanced_frames_of_two_acquisitions_are_separated_and_get_their_seg(
     np.testing.assert_array_equal(scan.values.transpose(2, 1, 0), stored[1::2].astype(int) - 1024)
     mask = np.zeros(scan.values.shape, np.uint8)
     mask[3, 4, 1] = 1
-    words = {"algorithm": "a", "version": "1", "description": "d"}
-    seg = dcmread(write_dicom_seg(mask, scan, tmp_path / "s.dcm", **words))
+    seg = dcmread(write_dicom_seg(mask, scan, tmp_path / "s.dcm", Maker("a", "1")))
     (frame,) = seg.PerFrameFunctionalGroupsSequence
     assert frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 4
     assert float(frame.PlanePositionSequence[0].ImagePositionPatient[2]) == 6.0

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,12 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import SegmentationStorage
 
 from scripts.errors import UserError
+from scripts.io.dicom.derived import Maker
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.dicom.seg import write_dicom_seg
 from scripts.io.volume import Scan
 
-WORDS = {"algorithm": "ResUNet", "version": "1.2", "description": "COVID-19 infection, ResUNet"}
+MAKER = Maker("ResUNet", "1.2", "weights and settings", day=date(2026, 11, 27))
 
 
 def make_mask(scan: Scan, *slices: int, seed: int = 5) -> np.ndarray:
@@ -57,7 +60,7 @@ def lay_on_sources(seg: Dataset, scan: Scan) -> np.ndarray:
 
 
 def write(mask: np.ndarray, scan: Scan, path: Path) -> Dataset:
-    assert write_dicom_seg(mask, scan, path, **WORDS) == path
+    assert write_dicom_seg(mask, scan, path, MAKER) == path
     return dcmread(path)
 
 
@@ -90,7 +93,11 @@ class TestSegmentation:
         source = dcmread(scan.files[0])
         seg = write(make_mask(scan, 2), scan, tmp_path / "s.dcm")
         assert seg.SOPClassUID == SegmentationStorage
-        assert (seg.Modality, seg.SegmentationType, seg.SeriesDescription) == ("SEG", "BINARY", WORDS["description"])
+        assert (seg.Modality, seg.SegmentationType, seg.SeriesDescription) == (
+            "SEG",
+            "BINARY",
+            "Lung opacity SEG 1.2 2026-11-27, AI, research use",
+        )
         for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName", "StudyDate"):
             assert seg[keyword].value == source[keyword].value
         assert seg.SeriesInstanceUID != source.SeriesInstanceUID
@@ -98,7 +105,8 @@ class TestSegmentation:
         assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == source.SeriesInstanceUID
         assert len(seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 6
         (segment,) = seg.SegmentSequence
-        assert (segment.SegmentLabel, segment.SegmentAlgorithmType) == ("COVID-19 infection", "AUTOMATIC")
+        assert (segment.SegmentLabel, segment.SegmentAlgorithmType) == ("lung opacity, AI", "AUTOMATIC")
+        assert "COVID-19" in segment.SegmentDescription
         assert segment.SegmentAlgorithmName == "ResUNet"
         category, kind = segment.SegmentedPropertyCategoryCodeSequence[0], segment.SegmentedPropertyTypeCodeSequence[0]
         assert (category.CodeValue, category.CodingSchemeDesignator) == ("49755003", "SCT")
@@ -107,19 +115,32 @@ class TestSegmentation:
         measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
         assert (float(measures.SliceThickness), float(measures.SpacingBetweenSlices)) == (2.5, 2.5)
 
-    def test_same_mask_gives_the_same_file_but_for_uids_and_dates(self, tmp_path, write_series):
+    def test_same_mask_gives_the_same_file_but_for_dates(self, tmp_path, write_series):
         write_series(tmp_path / "ct")
         scan = read_dicom(tmp_path / "ct")
         mask = make_mask(scan, 1, 3)
         one, other = (write(mask, scan, tmp_path / name) for name in ("a.dcm", "b.dcm"))
-        free = {"SOPInstanceUID", "SeriesInstanceUID", "DimensionOrganizationUID"}
+        free = {"DimensionOrganizationUID"}
         free |= {"InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime", "ContributionDateTime"}
 
         def fixed(seg: Dataset) -> list[tuple[object, object]]:
             return [(e.tag, e.value) for e in seg.iterall() if e.VR != "SQ" and not free & {e.keyword}]
 
         assert fixed(one) == fixed(other)
-        assert one.SOPInstanceUID != other.SOPInstanceUID
+
+    def test_uids_are_those_of_series_weights_and_settings(self, tmp_path, write_series):
+        for series in "ab":
+            write_series(tmp_path / series, 3, series=series)
+        scan, other = (read_dicom(tmp_path / series) for series in "ab")
+        makers = [MAKER, replace(MAKER, depends_on="others"), replace(MAKER, version="2"), MAKER]
+        uids = []
+        for image, maker in zip([scan, scan, scan, other], makers, strict=True):
+            seg = dcmread(write_dicom_seg(make_mask(image, 1), image, tmp_path / "s.dcm", maker))
+            assert seg.file_meta.MediaStorageSOPInstanceUID == seg.SOPInstanceUID
+            uids += [seg.SOPInstanceUID, seg.SeriesInstanceUID]
+        assert len(set(uids)) == 8
+        again = dcmread(write_dicom_seg(make_mask(scan, 2), scan, tmp_path / "s.dcm", MAKER))
+        assert [again.SOPInstanceUID, again.SeriesInstanceUID] == uids[:2]
 
     def test_empty_mask_is_a_valid_seg_of_empty_frames(self, tmp_path, write_series, caplog):
         write_series(tmp_path / "ct")
@@ -169,11 +190,10 @@ class TestSegmentation:
     def test_long_or_odd_words_are_made_to_fit(self, tmp_path, write_series):
         write_series(tmp_path / "ct", 2)
         scan = read_dicom(tmp_path / "ct")
-        words = {"algorithm": "a\\b", "version": "v" * 80, "description": "line\nline " * 20}
-        write_dicom_seg(make_mask(scan, 1), scan, tmp_path / "s.dcm", **words)
+        write_dicom_seg(make_mask(scan, 1), scan, tmp_path / "s.dcm", Maker("a\\b", "line\nline " * 20))
         seg = dcmread(tmp_path / "s.dcm")
         assert seg.ManufacturerModelName == "a/b"
-        assert (len(seg.SeriesDescription), len(seg.SoftwareVersions)) == (64, 64)
+        assert (len(seg.SoftwareVersions), seg.SeriesDescription.count("\n")) == (64, 0)
 
     def test_enhanced_multi_frame(self, tmp_path, write_series, make_enhanced):
         heights = [5.0, 0.0, 10.0, 15.0]
@@ -250,7 +270,7 @@ class TestIncompleteHeaders:
 
     def refuse(self, scan: Scan, folder: Path, words: str) -> None:
         with pytest.raises(UserError, match=words) as caught:
-            write_dicom_seg(make_mask(scan, 1), scan, folder / "s.dcm", **WORDS)
+            write_dicom_seg(make_mask(scan, 1), scan, folder / "s.dcm", MAKER)
         assert "\n" not in str(caught.value)
         assert not (folder / "s.dcm").exists()
 
@@ -259,7 +279,7 @@ class TestIncompleteHeaders:
         scan = read_dicom(tmp_path / "ct")
         for mask in (make_mask(scan)[:, :, :3], np.full(scan.values.shape, 255, np.uint8)):
             with pytest.raises(ValueError, match="expected: 0 and 1"):
-                write_dicom_seg(mask, scan, tmp_path / "s.dcm", **WORDS)
+                write_dicom_seg(mask, scan, tmp_path / "s.dcm", MAKER)
 
 
 @pytest.mark.real_data
@@ -274,4 +294,4 @@ class TestRealData:
     def test_incomplete_headers(self, lung_ct_data, tmp_path):
         scan = read_dicom(lung_ct_data / "lungmask_dicom")
         with pytest.raises(UserError, match="FrameOfReferenceUID missing"):
-            write_dicom_seg(make_mask(scan, 1), scan, tmp_path / "s.dcm", **WORDS)
+            write_dicom_seg(make_mask(scan, 1), scan, tmp_path / "s.dcm", MAKER)

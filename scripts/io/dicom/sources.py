@@ -1,0 +1,110 @@
+"""The headers that an object derived from a DICOM series repeats, made uniform."""
+
+import re
+from copy import copy
+from pathlib import Path
+
+from highdicom.enum import SpecificCharacterSetValues
+from pydicom import Dataset
+from pydicom.multival import MultiValue
+
+from ...errors import UserError
+from ..volume import Scan
+from .files import UNREADABLE_FILE, read_header
+from .header import IDENTITY, get_number, get_numbers, get_text
+
+REMEDY = "expected: DICOM files with complete headers; the other results do not need them"
+_MAY_BE_EMPTY = {  # and what their values match
+    **dict.fromkeys(("PatientID", "PatientName", "AccessionNumber", "StudyID", "ReferringPhysicianName"), ".+"),
+    **dict.fromkeys(("PatientBirthDate", "StudyDate"), r"\d{8}"),
+    "PatientSex": "[MFO]",
+    "StudyTime": r"\d{2,6}(\.\d{1,6})?",
+}
+_SERIES = "SeriesInstanceUID"
+_CHARACTER_SETS = {one.value for one in SpecificCharacterSetValues} - {"ISO 2022 IR 58"}  # highdicom combines that not
+_DEFAULT_SET, _UTF8 = "ISO 2022 IR 6", "ISO_IR 192"
+
+
+def read_sources(scan: Scan) -> list[Dataset]:
+    """Read the headers of a scan's files: all of the first, of others what a reference needs.
+
+    Raises:
+        ValueError: if the scan has no DICOM files.
+        UserError: if a file cannot be read again, or lacks what derived objects must repeat.
+    """
+    if not scan.files:
+        raise ValueError(f"{scan.path} ({scan.kind}) has no DICOM files that an object could refer to")
+    try:
+        with scan.files[0].open("rb") as stream:
+            first = read_header(stream)
+    except UNREADABLE_FILE as error:
+        found = f"{scan.files[0].name}: cannot be read again for the DICOM SEG ({error})"
+        raise UserError(f"{found}; {REMEDY}") from None
+    sources = [first, *map(copy, scan.headers[1:])]
+    for file, source in zip(scan.files, sources, strict=True):
+        _check_source(file, source, multi_frame="PerFrameFunctionalGroupsSequence" in first)
+    _check_identity(scan, sources)
+    _mend(sources, scan)
+    return sources
+
+
+def _check_identity(scan: Scan, sources: list[Dataset]) -> None:
+    """Refuse slices that a reference cannot tell apart, or that it cannot name together."""
+    instances, series = ({str(one[keyword].value) for one in sources} for keyword in ("SOPInstanceUID", _SERIES))
+    if len(instances) < len(sources):
+        found = f"duplicate SOPInstanceUID ({len(sources)} slices, {len(instances)} distinct)"
+    elif len(series) > 1:
+        found = f"{len(series)} {_SERIES} in {len(sources)} slices"
+    else:
+        return
+    raise UserError(f"{scan.path.name}: no DICOM SEG can refer to these slices: {found}; {REMEDY}")
+
+
+def _check_source(file: Path, source: Dataset, multi_frame: bool) -> None:
+    needed = IDENTITY if multi_frame else [*IDENTITY, "ImagePositionPatient", "ImageOrientationPatient"]
+    missing = [keyword for keyword in needed if not get_text(source, keyword)]
+    if not multi_frame and get_numbers(source, "PixelSpacing", 2) is None:
+        missing.append("PixelSpacing")
+    if missing:
+        raise UserError(f"{file.name}: {', '.join(missing)} missing, which a DICOM SEG must repeat; {REMEDY}")
+
+
+def _mend(sources: list[Dataset], scan: Scan) -> None:
+    """Make headers uniform where the standard lets them vary and highdicom does not.
+
+    Attributes that may be empty become so where they are absent or invalid. Orientations, equal
+    within rounding, become those of the first. SpacingBetweenSlices, which scanners fill in at
+    will, gives way to what the positions say.
+    """
+    first = sources[0]
+    _mend_character_set(first)
+    for keyword, pattern in _MAY_BE_EMPTY.items():
+        if not re.fullmatch(pattern, get_text(first, keyword)):
+            setattr(first, keyword, "")
+    if "PerFrameFunctionalGroupsSequence" in first:
+        return
+    first.pop("SpacingBetweenSlices", None)
+    if get_number(first, "SliceThickness") is None:
+        first.SliceThickness = scan.spacing[2]
+    for source in sources[1:]:
+        source.ImageOrientationPatient = first.ImageOrientationPatient
+
+
+def _mend_character_set(source: Dataset) -> None:
+    """Write a header's character set in highdicom's form; the texts stay.
+
+    An empty first value of several is the default repertoire (PS3.3 C.12.1.1.2), as all Japanese
+    headers have it. What is no value of the standard, or no combination that highdicom writes,
+    gives way to UTF-8.
+    """
+    stated = source.get("SpecificCharacterSet")
+    values = [str(one) for one in stated] if isinstance(stated, MultiValue) else [str(stated or "")]
+    if len(values) > 1:
+        values[0] = values[0] or _DEFAULT_SET
+    if values == [""]:
+        source.pop("SpecificCharacterSet", None)
+    elif set(values) <= _CHARACTER_SETS and all(v.startswith("ISO 2022") == (len(values) > 1) for v in values):
+        source.SpecificCharacterSet = values
+    else:
+        source.decode()
+        source.SpecificCharacterSet = _UTF8

@@ -1,0 +1,203 @@
+"""The measurements as a DICOM Structured Report, on the slices and the SEG that they belong to."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import highdicom.sr as sr
+import numpy as np
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom import Dataset, dcmread
+from pydicom.sr.codedict import codes
+
+from ...errors import UserError
+from ...files import write_atomic
+from ..volume import Scan, canonical
+from .derived import MANUFACTURER, Maker, long_string
+from .files import UNREADABLE
+from .segment_codes import CATEGORY, REGION, TYPE
+from .sources import REMEDY, read_sources
+
+_SCHEME = "99LUNGINFECTION"  # of what no standard has a code for; 99 begins private schemes (PS3.16 8.2)
+_CHEST_CT = sr.CodedConcept("24627-2", "LN", "CT Chest")
+_ML = sr.CodedConcept("mL", "UCUM", "mL")
+_SIDES = {"total": codes.SCT.RightAndLeft, "right": codes.SCT.Right, "left": codes.SCT.Left}
+_LUNG = sr.CodedConcept(*REGION)
+
+
+def write_dicom_sr(measures: Mapping[str, Any], seg: Path, scan: Scan, path: Path, maker: Maker) -> Path:
+    """Write a Comprehensive SR of TID 1500, a new series in the scan's study.
+
+    Measurement groups: the infection with its volume and density classes, each lung and both with
+    volume and infected percentage where the lungs are known, each listed lesion with its volume.
+    Infection and lesions refer to the SEG's segment and to the source slices that they lie on.
+
+    Args:
+        measures: as in `report.json`, whose numbers are repeated.
+        seg: what `write_dicom_seg` wrote for the same scan.
+        scan: what `read_dicom` returned; its first file must still be there.
+        path: the file to write.
+        maker: the software and what the measures depend on.
+
+    Raises:
+        UserError: if the voxel size is unknown or the scan's files lack what an SR must repeat.
+    """
+    if "infection_ml" not in measures["infection"]:
+        raise UserError(f"{scan.path.name}: the voxel size is unknown; expected for a DICOM SR: volumes in ml")
+    sources, segmentation = read_sources(scan), dcmread(seg, stop_before_pixels=True)
+    try:
+        groups = _Groups(sources, segmentation, scan, maker)
+        report = _report(groups.all(measures), [*sources, segmentation], sources, maker)
+        return write_atomic(path, lambda temporary: report.save_as(temporary, enforce_file_format=True))
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{scan.path.name}: no DICOM SR can refer to this series ({reason}); {REMEDY}") from None
+
+
+def _report(
+    groups: Sequence[Any], evidence: Sequence[Dataset], sources: Sequence[Dataset], maker: Maker
+) -> sr.ComprehensiveSR:
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=maker.uid(sources, "device"), name=MANUFACTURER, model_name=maker.algorithm, manufacturer_name=MANUFACTURER
+    )
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, device)),
+        procedure_reported=_CHEST_CT,
+        imaging_measurements=groups,
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    scheme = CodingSchemeIdentificationItem(
+        _SCHEME, name=f"Measures of {MANUFACTURER}", version=long_string(maker.version)[:16]
+    )
+    return sr.ComprehensiveSR(
+        evidence=evidence,
+        content=content[0],
+        is_complete=True,
+        coding_schemes=[scheme],
+        **maker.attributes(sources, "SR"),
+    )
+
+
+class _Groups:
+    """Build measurement groups that refer to one SEG and its source slices."""
+
+    def __init__(self, sources: Sequence[Dataset], seg: Dataset, scan: Scan, maker: Maker) -> None:
+        self._sources, self._seg, self._maker = sources, seg, maker
+        self._several_frames = "NumberOfFrames" in sources[0]
+        depth = scan.values.shape[2]
+        self._slices = [self._slice(k, scan) for k in range(depth)]
+        self._named = [self._source(item) for item in seg.PerFrameFunctionalGroupsSequence]
+        along = canonical(np.broadcast_to(np.arange(depth), scan.values.shape), scan.affine)[0, 0]
+        self._stored = along.tolist() if len(along) == depth and len(set(along.tolist())) == depth else None
+        self._algorithm = {
+            "name": maker.algorithm,
+            "version": maker.version,
+            "family": codes.DCM.ArtificialIntelligence,
+            "parameters": [
+                "research use only, not a medical device",
+                "trained on synthetic scans only" if maker.synthetic else "trained on CT of COVID-19 infection",
+                *maker.parameters,
+            ],
+        }
+
+    def all(self, measures: Mapping[str, Any]) -> list[Any]:
+        """Return the groups of the infection, the lungs and the lesions."""
+        lungs = measures["lungs"]
+        parts = {part: lungs[part] for part in _SIDES if lungs[part]}
+        lesions = enumerate(measures["lesions"]["lesions"], 1)
+        return [
+            self._infection(measures),
+            *(self._lung(part, found) for part, found in parts.items()),
+            *(self._lesion(number, lesion) for number, lesion in lesions),
+        ]
+
+    def _infection(self, measures: Mapping[str, Any]) -> Any:
+        found = [_volume(measures["infection"]["infection_ml"])]
+        for one in measures["density"].get("classes", []):
+            low, high = one["from_hu"], one["below_hu"]
+            limits, code = _limits(low, high), f"{'' if low is None else low}:{'' if high is None else high}"
+            share = one["infection_percent"]
+            found += [
+                _private(f"ml:{code}", f"Volume of opacity {limits}", one["volume_ml"], _ML),
+                _private(f"pct:{code}", f"Part of the opacity {limits}", share, codes.UCUM.Percent),
+            ]
+        if statistics := measures["density"].get("statistics"):
+            mean, unit = statistics["mean_hu"], codes.UCUM.HounsfieldUnit
+            name = codes.DCM.AttenuationCoefficient
+            found.append(sr.Measurement(name, mean, unit, derivation=codes.SCT.Mean))
+        return self._roi("Lung opacity", None, [sr.FindingSite(_LUNG)], found)
+
+    def _lung(self, part: str, found: Mapping[str, Any]) -> Any:
+        values = [
+            _volume(found["lung_ml"]),
+            _private("opacity_volume", "Volume of opacity in the lung", found["infection_ml"], _ML),
+        ]
+        if (share := found["infected_percent"]) is not None:
+            values.append(_private("opacity_pct", "Part of the lung with opacity", share, codes.UCUM.Percent))
+        name = {"total": "Both lungs", "right": "Right lung", "left": "Left lung"}[part]
+        return sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=self._tracking(name),
+            algorithm_id=sr.AlgorithmIdentification(**self._algorithm),
+            finding_type=_LUNG,
+            finding_sites=[sr.FindingSite(_LUNG, laterality=_SIDES[part])],
+            measurements=values,
+        )
+
+    def _lesion(self, number: int, lesion: Mapping[str, Any]) -> Any:
+        first, last = lesion["slices_from_inferior"]
+        slices = None if self._stored is None else self._stored[first - 1 : last]
+        side = _SIDES.get(lesion["side"])
+        sites = [sr.FindingSite(_LUNG, laterality=side)] if side else []
+        return self._roi(f"Lesion {number}", slices, sites, [_volume(lesion["volume_ml"])])
+
+    def _roi(self, name: str, slices: Sequence[int] | None, sites: Sequence[Any], values: Sequence[Any]) -> Any:
+        return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=self._tracking(name),
+            referenced_segment=self._segment(slices),
+            finding_category=sr.CodedConcept(*CATEGORY),
+            finding_type=sr.CodedConcept(*TYPE),
+            finding_sites=sites or None,
+            algorithm_id=sr.AlgorithmIdentification(**self._algorithm),
+            measurements=values,
+        )
+
+    def _segment(self, slices: Sequence[int] | None) -> sr.ReferencedSegment:
+        """Refer to the segment and to stored slices; None: to all slices that the SEG names."""
+        named = self._named if slices is None else [self._slices[k] for k in sorted(slices)]
+        instances: dict[str, list[int]] = {}
+        for instance, frame in named:
+            instances.setdefault(instance, []).append(frame)
+        images = [
+            sr.SourceImageForSegmentation(
+                str(self._sources[0].SOPClassUID), instance, of if self._several_frames else None
+            )
+            for instance, of in instances.items()
+        ]
+        seg = str(self._seg.SOPClassUID), str(self._seg.SOPInstanceUID)
+        return sr.ReferencedSegment(*seg, segment_number=1, source_images=images)
+
+    def _tracking(self, name: str) -> sr.TrackingIdentifier:
+        return sr.TrackingIdentifier(uid=self._maker.uid(self._sources, "tracking", name), identifier=name)
+
+    def _slice(self, k: int, scan: Scan) -> tuple[str, int]:
+        if self._several_frames:
+            return str(self._sources[0].SOPInstanceUID), scan.frames[k] + 1
+        return str(self._sources[k].SOPInstanceUID), 1
+
+    def _source(self, frame: Dataset) -> tuple[str, int]:
+        item = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        return str(item.ReferencedSOPInstanceUID), int(item.get("ReferencedFrameNumber", 1))
+
+
+def _volume(ml: float) -> sr.Measurement:
+    return sr.Measurement(codes.SCT.Volume, ml, _ML)
+
+
+def _private(code: str, meaning: str, value: float, unit: Any) -> sr.Measurement:
+    return sr.Measurement(sr.CodedConcept(code, _SCHEME, meaning), value, unit)
+
+
+def _limits(low: int | None, high: int | None) -> str:
+    if low is None:
+        return f"below {high} HU"
+    return f"of {low} HU and above" if high is None else f"of {low} to below {high} HU"
