@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -13,17 +12,12 @@ from scripts.data.layouts.build import build_datalist
 from scripts.data.layouts.prepared import write_prepared
 from scripts.errors import UserError
 from scripts.inference.shipped import COMPACT, shipped_weights
-from scripts.version import BUNDLE
+from tests.doc_scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    found = importlib.util.spec_from_file_location("measure_weights", BUNDLE / "docs/measure_weights.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+    return load_script("measure_weights")
 
 
 def test_weights_of_other_data_are_measured_on_all_cases_and_tell_which_they_saw(

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from scripts.version import BUNDLE
+from tests.doc_scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    found = importlib.util.spec_from_file_location("measure_ood", BUNDLE / "docs/measure_ood.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+    return load_script("measure_ood")
 
 
 def test_auroc_by_hand(script: ModuleType) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -18,17 +17,12 @@ from scripts import __main__
 from scripts.training.runner import unknown_ids
 from scripts.version import BUNDLE
 from tests.conftest import write_dataset
+from tests.doc_scripts import load_script
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    found = importlib.util.spec_from_file_location("measure_gpu", BUNDLE / "docs/measure_gpu.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    monkeypatch.setitem(sys.modules, "measure_gpu", module)  # where dataclasses look
-    found.loader.exec_module(module)
-    return module
+def script() -> ModuleType:
+    return load_script("measure_gpu")
 
 
 def check_workflow(words: list[str]) -> None:
