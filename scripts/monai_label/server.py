@@ -35,6 +35,7 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
 from monailabel.tasks.train.bundle import BundleTrainTask
 
+from scripts.inference.shipped import FULL
 from scripts.io.images import is_picture
 from scripts.io.masks import write_mask
 from scripts.monai_label.request_values import KINDS
@@ -166,7 +167,7 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
 
     def init_infers(self) -> dict[str, InferTask]:
         """Return the model that learns, then the shipped full one where the app has it."""
-        full = {path.name: str(path) for path in Path(self.model_dir).glob("*_full")}
+        full = {path.name: str(path) for path in Path(self.model_dir).glob(f"*_{FULL}")}
         return {name: InfectionInfer(path, self.conf) for name, path in {**self.models, **full}.items()}
 
     def init_trainers(self) -> dict[str, TrainTask]:

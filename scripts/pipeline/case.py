@@ -12,6 +12,7 @@ from typing import Any
 
 from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.tissue import Tissues, segment_tissue
+from ..files import sha256
 from ..inference.hounsfield import HounsfieldSlices
 from ..inference.segmenter import Segmenter
 from ..inference.shipped import Choice, choose_model
@@ -213,8 +214,7 @@ class CaseSegmenter:
     def _depends_on(self, lung_mask: Path | None) -> str:
         """Return what else than the scan a result depends on, as text."""
         files = [] if lung_mask is None else scan_files(lung_mask)
-        lungs = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-        return json.dumps([self.model, self.settings.intensity, lungs], sort_keys=True)
+        return json.dumps([self.model, self.settings.intensity, [sha256(file) for file in files]], sort_keys=True)
 
 
 def _lungs(scan: Scan, seen: Tissues | None, mask: Path | None) -> tuple[Lungs | None, list[Note]]:

@@ -23,7 +23,7 @@ from ..io.volume import Affine, Note, Scan, canonical
 from ..messages import some
 from ..report.html import write_report_html
 from ..report.preview import draw_preview
-from ..report.report import build_report
+from ..report.report import build_report, plain
 
 if TYPE_CHECKING:
     from ..io.dicom.derived import Maker
@@ -136,13 +136,10 @@ class Result:
 
     def _write(self, target: Path, sr: bool) -> dict[str, Any]:
         with ThreadPoolExecutor(1) as beside:  # whose end waits for the masks: `save` cleans up after an error
-            masks = beside.submit(self.timer("write")(self._write_masks), target)
+            masks = beside.submit(self.timer("write")(self._write_masks), target, sr)
             with self.timer("report"):
                 preview = self._draw_preview(target / "preview.png")
             self.notes += masks.result()
-        if sr and (target / SEG).is_file():
-            with self.timer("write"):
-                self.notes += self._write_sr(target)
         refuse_warnings(self.scan, self.notes, self.strict)
         with self.timer("report"):
             report = self.report()
@@ -159,7 +156,7 @@ class Result:
             least_slice_share=self.model["operating_point"]["least_slice_share"],
         )
 
-    def _write_masks(self, target: Path) -> list[Note]:
+    def _write_masks(self, target: Path, sr: bool) -> list[Note]:
         write_mask(self.mask, self.scan, mask_path(target, self.scan))
         if self.levels is not None:
             write_probability(self.levels, self.scan, mask_path(target, self.scan, "probability"))
@@ -171,13 +168,13 @@ class Result:
             write_dicom_seg(self.mask, self.scan, target / SEG, self._maker())
         except UserError as error:
             return [Note("no_dicom_seg", f"No DICOM SEG, nor an SR, was written: {error}", "warning")]
-        return []
+        return self._write_sr(target) if sr else []
 
     def _write_sr(self, target: Path) -> list[Note]:
         from ..io.dicom.sr import write_dicom_sr  # highdicom
 
         try:
-            write_dicom_sr(self.report()["measures"], target / SEG, self.scan, target / SR, self._maker())
+            write_dicom_sr(plain(self.measures), target / SEG, self.scan, target / SR, self._maker())
         except UserError as error:
             return [Note("no_dicom_sr", f"No DICOM SR was written: {error}", "warning")]
         return []

@@ -85,7 +85,7 @@ def build_report(
         "settings": settings,
         "timings_s": timings_s,
     }
-    return {key: _plain(value) for key, value in report.items()}
+    return {key: plain(value) for key, value in report.items()}
 
 
 def _describe_case(scan: Scan) -> dict[str, Any]:
@@ -105,11 +105,12 @@ def _describe_case(scan: Scan) -> dict[str, Any]:
     return case
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as `report.json` holds it: numbers of six digits, None if not finite."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, np.ndarray | list | tuple | set | frozenset):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, np.bool_ | np.integer):

@@ -17,7 +17,7 @@ from .header import get_number
 MANUFACTURER = "lung_infection_ct_segmentation"
 _LONG_STRING = 64  # characters in a DICOM LO value
 _HIGHEST_NUMBER = 2**31 - 1  # of a DICOM IS value (PS3.5 table 6.2-1)
-_NUMBERS = {"SEG": 1000, "SR": 2000, "SC": 3000, "PDF": 4000}
+_NUMBERS = {"SEG": 1000, "SR": 2000}
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,18 @@ class Maker:
         depends = [*series, self.algorithm, self.version, self.depends_on, *map(str, parts)]
         return str(generate_uid(entropy_srcs=["|".join(depends)]))
 
-    def attributes(self, sources: Sequence[Dataset], kind: str, number: int = 1) -> dict[str, Any]:
+    def attributes(self, sources: Sequence[Dataset], kind: str) -> dict[str, Any]:
         """Return what highdicom asks of an instance: UIDs, numbers, description, equipment.
 
         Args:
             sources: the headers of the source series, see `read_sources`.
-            kind: "SEG", "SR", "SC" or "PDF"; each is a series of its own.
-            number: of the instance in that series.
+            kind: "SEG" or "SR"; each is a series of its own with one instance.
         """
         subject = "DEMONSTRATION WEIGHTS" if self.synthetic else "Lung opacity"
         return {
             "series_instance_uid": self.uid(sources, kind),
-            "sop_instance_uid": self.uid(sources, kind, number),
-            "instance_number": number,
+            "sop_instance_uid": self.uid(sources, kind, 1),
+            "instance_number": 1,
             "series_number": _series_number(sources[0], _NUMBERS[kind]),
             "series_description": long_string(f"{subject} {kind} {self.version[:16]} {self.day}, AI, research use"),
             "manufacturer": MANUFACTURER,
@@ -67,18 +66,6 @@ class Maker:
             "software_versions": long_string(self.version),
             "device_serial_number": "0",  # must not be empty; software has none
         }
-
-
-def study_attributes(source: Dataset) -> dict[str, Any]:
-    """Return patient and study of a source header as highdicom takes them."""
-    names = {
-        **{"study_instance_uid": "StudyInstanceUID", "patient_id": "PatientID", "patient_name": "PatientName"},
-        **{"patient_birth_date": "PatientBirthDate", "patient_sex": "PatientSex", "study_id": "StudyID"},
-        **{"accession_number": "AccessionNumber", "study_date": "StudyDate", "study_time": "StudyTime"},
-        "referring_physician_name": "ReferringPhysicianName",
-    }
-    found = {name: source.get(keyword) for name, keyword in names.items()}
-    return found | {"specific_character_set": source.get("SpecificCharacterSet")}
 
 
 def long_string(words: str) -> str:
