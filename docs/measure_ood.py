@@ -47,19 +47,19 @@ from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic
 from scripts.inference.calibration import OOD_MARGIN
 from scripts.inference.hounsfield import HounsfieldSlices
-from scripts.inference.ood import OODScore, deepest_layer
-from scripts.inference.operating_point import FLAGGED, GOOD_DICE
+from scripts.inference.ood import FeatureMeans, OODScore, deepest_layer
+from scripts.inference.operating_point import GOOD_DICE, lowest_usual
+from scripts.inference.reliability import calibration_error
 from scripts.inference.segmenter import Segmenter
-from scripts.inference.tta import FLIPPED_AXES
-from scripts.inference.unseen_cases import check_data
+from scripts.inference.tta import ViewAgreement, agreement_percent, average_over_flips
+from scripts.inference.unseen_cases import check_data, read_infection
 from scripts.io.images import is_picture
 from scripts.io.reading import read_scan
-from scripts.io.volume import Scan, canonical
+from scripts.io.volume import Scan
 from scripts.messages import markdown_table
 from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import expand_inputs
 from scripts.settings import describe_machine
-from scripts.transforms.labels import InfectionMaskd
 from scripts.transforms.slice_input import SliceInput, resize_slice
 
 Array = NDArray[Any]
@@ -97,10 +97,7 @@ def pieces_of(
     chosen = evenly(range(z.start, z.stop), count)
     truth = None
     if "label" in case:
-        mask = read_scan(Path(case["label"]))
-        stored = torch.from_numpy(np.ascontiguousarray(mask.real()))
-        item = InfectionMaskd("label")({"label": stored, "label_codes": case.get("label_codes")})
-        truth = canonical(np.asarray(item["label"] >= 0.5), mask.affine)[x, y][..., chosen]
+        truth = read_infection(case["label"], case.get("label_codes"))[x, y][..., chosen]
     yield "", [slices[index][x, y] for index in chosen], truth
     if scan.picture or "fold" not in case:
         return
@@ -216,38 +213,33 @@ def apply(segmenter: Segmenter, layers: Sequence[str], piece: Any, flips: bool) 
     """Apply a network to the slices of a piece: features, entropy, agreement, counts by logit."""
     network, threshold, low = segmenter.predictor.network, segmenter.threshold, segmenter.backend.precision == "bf16"
     images = torch.from_numpy(piece["images"])[:, None].to(next(network.parameters()).device)
-    means: dict[str, Array] = {}
-
-    def keep(name: str, output: Tensor) -> None:
-        means[name] = output.double().mean(dim=(2, 3)).cpu().numpy()
-
+    means, agreement, seen = {name: FeatureMeans() for name in layers}, ViewAgreement(threshold), []
     hooks = [
-        network.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: keep(name, out))
-        for name in layers
+        network.get_submodule(name).register_forward_hook(lambda _, __, out, kept=kept: kept.add(out))
+        for name, kept in means.items()
     ]
+
+    def see(batch: Tensor) -> Tensor:
+        seen.append(network(batch).float())
+        return seen[-1]
+
     with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=low):
-        views = [network(images)]
-        for hook in hooks:
-            hook.remove()
-        for axes in FLIPPED_AXES[4] if flips else ():
-            views.append(network(images.flip(axes)).flip(axes))
-    found = {f"layer_{number}": means[name] for number, name in enumerate(layers)}
+        average = average_over_flips(see, images, 4 if flips else 1, agreement=agreement)
+    for hook in hooks:
+        hook.remove()
+    found = {f"layer_{number}": kept.take()[: len(images)].numpy() for number, kept in enumerate(means.values())}
     if not flips:
         return found
-    stacked = torch.stack(views).float().cpu()[:, :, 0]
-    once, border = torch.sigmoid(stacked[0]), math.log(threshold / (1 - threshold))
+    once, mean = (torch.sigmoid(one)[:, 0].cpu() for one in (seen[0], average))
     entropy = -(once * once.clamp(min=1e-7).log2() + (1 - once) * (1 - once).clamp(min=1e-7).log2())
     marked, likely = once >= threshold, once >= UNSURE[0]
-    every, some = int((stacked >= border).all(dim=0).sum()), int((stacked >= border).any(dim=0).sum())
     found["entropy"] = np.array(float(entropy[marked].mean()) if marked.any() else 0.0)
     found["unsure"] = np.array(float((once[likely] < UNSURE[1]).float().mean()) if likely.any() else 0.0)
-    found["views"] = np.array([every, some])
-    found["marked"] = np.array(int((stacked.mean(dim=0) >= border).sum()))
+    found["views"] = agreement.take().numpy()
+    found["marked"] = np.array(int((mean >= threshold).sum()))
     truth = piece["truth"]
     if truth.size:
-        size = truth.shape[:2]
-        maps = [resize_slice(one, size).numpy() for one in torch.sigmoid(stacked.mean(dim=0))]
-        maps = np.stack(maps, axis=-1)
+        maps = np.stack([resize_slice(one, truth.shape[:2]).numpy() for one in mean], axis=-1)
         logits = np.clip(logit(np.clip(maps, 1e-6, 1 - 1e-6)), BINS[0], BINS[-1])
         found["counts"] = np.stack([np.histogram(part, BINS)[0] for part in (logits, logits[truth])])
         mask = maps >= threshold
@@ -316,9 +308,9 @@ def errors_of(probability: Array, counts: Array) -> dict[str, float]:
     number, lesion = counts
     brier = (lesion * (1 - probability) ** 2 + (number - lesion) * probability**2).sum() / number.sum()
     bins = np.minimum((probability * 16).astype(int), 15)
-    sums = [np.bincount(bins, weights, 16)[1:] for weights in (number, lesion, number * probability)]
-    ece = float(np.abs(sums[1] - sums[2]).sum() / max(sums[0].sum(), 1))
-    return {"Brier": float(brier), "ECE": ece}
+    sums = zip(*(np.bincount(bins, weights, 16) for weights in (number, lesion, number * probability)), strict=True)
+    curve = [{"voxels": n, "observed": found / n, "probability": said / n} for n, found, said in sums if n]
+    return {"Brier": float(brier), "ECE": calibration_error(curve)}
 
 
 def calibrations(counts: dict[int, Array]) -> pd.DataFrame:
@@ -347,7 +339,7 @@ def views_table(rows: pd.DataFrame) -> pd.DataFrame:
     table = []
     marked = rows[(rows["marked"] > 0) & rows["group"].str.contains("labelled|negative")]
     good = marked.loc[marked["dice"] >= GOOD_DICE, "agree"]
-    for limit in [round(float(np.percentile(good, FLAGGED)), 1), *range(30, 95, 5)]:  # first as `calibrate` does
+    for limit in [lowest_usual(good.to_numpy()), *range(30, 95, 5)]:  # first as `calibrate` does
         row: dict[str, Any] = {"limit, %": limit}
         for kind in ("volumes", "pictures"):
             own = marked[marked["group"] == f"labelled {kind}"]
@@ -422,12 +414,12 @@ def judge(
     names = [f"layer_{index}" for index in range(len(layers))]
     known = [np.concatenate([found[name] for *_, found in train]) for name in names]
     for case, group, picture, found in own:
-        every, some = found["views"]
-        agree = 100 * every / some if some else math.nan
+        agree = agreement_percent(torch.from_numpy(found["views"]))
         row = {"case": case, "group": group, "picture": picture, "fold": fold}
         row |= distances(known, [found[name] for name in names])
         row |= {"entropy": float(found["entropy"]), "unsure": float(found["unsure"])}
-        row |= {"views": 100 - agree if some else 0.0, "agree": agree, "marked": int(found["marked"])}
+        row |= {"views": 0.0 if agree is None else 100 - agree, "marked": int(found["marked"])}
+        row |= {"agree": math.nan if agree is None else agree}
         yield row | {"dice": float(found.get("dice", math.nan))}, found.get("counts")
 
 

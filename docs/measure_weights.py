@@ -38,14 +38,12 @@ from scripts.data.layouts.case import Case
 from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic
 from scripts.inference.metadata import read_metadata
-from scripts.inference.unseen_cases import check_data
+from scripts.inference.unseen_cases import check_data, read_infection
 from scripts.io.images import is_picture
-from scripts.io.reading import read_scan
 from scripts.io.volume import canonical
 from scripts.messages import markdown_table
 from scripts.metrics import dice
 from scripts.settings import describe_machine, usable_device
-from scripts.transforms.labels import InfectionMaskd
 
 GROUPS = {False: "pictures", True: "negative pictures"}
 BY_GROUP = {
@@ -107,14 +105,6 @@ def group_of(case: Case) -> str:
     return re.split(r"[\W\d_]", case["name"])[0]
 
 
-def read_mask(path: str, codes: list[int] | None = None) -> np.ndarray[Any, Any]:
-    """Return where a mask marks infection, in LPS order."""
-    scan = read_scan(Path(path))
-    stored = torch.from_numpy(np.ascontiguousarray(scan.real()))
-    mask = InfectionMaskd("label")({"label": stored, "label_codes": codes})["label"]
-    return canonical(np.asarray(mask >= 0.5), scan.affine)
-
-
 def overlap(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
     """Return the Dice of two masks, NaN of two empty ones."""
     if not (first.any() or second.any()):
@@ -126,8 +116,8 @@ def measure(segmenter: InfectionSegmenter, case: Case, slice_share: float) -> di
     """Return the row of a case."""
     result = segmenter.predict(case["image"], intensity=case.get("intensity", "auto"), name=case["name"])
     mask = canonical(result.mask, result.affine) > 0
-    truth = read_mask(case["label"], case.get("label_codes")) if "label" in case else np.zeros_like(mask)
-    second = read_mask(case["second"]) if "second" in case else None
+    truth = read_infection(case["label"], case.get("label_codes")) if "label" in case else np.zeros_like(mask)
+    second = read_infection(case["second"]) if "second" in case else None
     marked, lesion, both = int(mask.sum()), int(truth.sum()), int((mask & truth).sum())
     infection, lungs = result.measures["infection"], result.measures["lungs"]["total"]
     least = slice_share * math.prod(mask.shape[:2])

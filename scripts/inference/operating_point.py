@@ -139,7 +139,7 @@ def choose_views_limit(cases: Sequence[CaseCounts], threshold: float) -> dict[st
     good = dice >= GOOD_DICE
     if not good.any():
         return None
-    least = round(float(np.percentile(agree[good], FLAGGED)), 1)
+    least = lowest_usual(agree[good])
     below = agree < least
     correlation = float(spearmanr(agree, dice).statistic) if len(set(agree)) > 1 and len(set(dice)) > 1 else 0.0
     return {
@@ -150,3 +150,8 @@ def choose_views_limit(cases: Sequence[CaseCounts], threshold: float) -> dict[st
         "low_flagged": int((~good & below).sum()),
         "rank_correlation": round(correlation, 3),
     }
+
+
+def lowest_usual(agree: NDArray[np.float64]) -> float:
+    """Return the limit of the views' agreement in percent, from that of the good masks, (N,)."""
+    return round(float(np.percentile(agree, FLAGGED)), 1)

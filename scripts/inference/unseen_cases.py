@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -14,7 +16,10 @@ from ..data.datalist import describe, select_cases
 from ..data.layouts.case import Case
 from ..data.stacks import chosen_slices
 from ..errors import UserError
+from ..io.reading import read_scan
+from ..io.volume import canonical
 from ..transforms.items import IMAGE, LABEL, PRED
+from ..transforms.labels import InfectionMaskd
 from ..transforms.postprocessing import EvaluationOutput
 from .building import preprocessing_from_metadata
 from .predictor import Predictor, slices_in_view
@@ -44,6 +49,14 @@ def predict_cases(
         logits = [predictor.scan_logits(item, seen) for predictor in predictors]
         maps = [output({**item, PRED: one})[PRED].as_tensor()[0][..., own] for one in logits]
         yield case, maps, item[LABEL].as_tensor()[0][..., own]
+
+
+def read_infection(path: str, codes: Sequence[int] | None = None) -> NDArray[np.bool_]:
+    """Read where a mask marks infection, (X, Y, Z) in LPS order; `codes` as in `InfectionMaskd`."""
+    scan = read_scan(Path(path))
+    stored = torch.from_numpy(np.ascontiguousarray(scan.real()))
+    mask = InfectionMaskd(LABEL)({LABEL: stored, "label_codes": codes})[LABEL]
+    return canonical(np.asarray(mask >= 0.5), scan.affine)
 
 
 def check_data(weights: Path, metadata: Mapping[str, Any], data: str) -> None:
