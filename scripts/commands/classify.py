@@ -13,10 +13,12 @@ def classify(
     scan: Annotated[Path, Argument(help="One scan, in any format of `segment`.")],
     out: Out,
     class_weights: Annotated[
-        Path, Option("--class_weights", help="Weights of a multi-class network (docs/training.md).")
-    ],
-    weights: Annotated[Path | None, Option(help="Weights that find the infection; or --mask.")] = None,
-    mask: Annotated[Path | None, Option(help="Infection mask on the scan's grid, above 0; or --weights.")] = None,
+        Path | None, Option("--class_weights", help="Weights of a multi-class network; default: models/classes.pt.")
+    ] = None,
+    weights: Annotated[Path | None, Option(help="Weights that find the infection; default: shipped ones.")] = None,
+    mask: Annotated[
+        Path | None, Option(help="Infection mask on the scan's grid, above 0, in place of --weights.")
+    ] = None,
     intensity: Intensity = "auto",
     threshold: Threshold = None,
     smallest_lesion_mm3: SmallestLesion = None,
@@ -34,18 +36,19 @@ def classify(
     """
     from ..errors import UserError
     from ..inference.segmenter import Segmenter
+    from ..inference.shipped import CLASS_WEIGHTS, choose_model
     from ..research.classify import Classifier, classify_file
 
-    classifier = Classifier(class_weights, device, backend, precision)
-    if mask is not None and (weights, threshold, smallest_lesion_mm3) == (None, None, None):
-        infection: Segmenter | Path = mask
-    elif mask is None and weights is not None:
-        infection = Segmenter(weights, device, threshold, smallest_lesion_mm3, None, backend, precision)
-    else:
+    if mask is not None and (weights, threshold, smallest_lesion_mm3) != (None, None, None):
         raise UserError(
             "classify: infection from where?; expected: --weights, with --threshold and --smallest_lesion_mm3 as you "
             "like, or --mask alone"
         )
+    classifier = Classifier(class_weights or CLASS_WEIGHTS, device, backend, precision)
+    point = threshold, smallest_lesion_mm3, None
+    infection: Segmenter | Path = mask or Segmenter(
+        choose_model(weights=weights, device=device).path, device, *point, backend, precision
+    )
     report = classify_file(scan, out, infection, classifier, intensity, volume, series, overwrite)
     if report["demonstration"]:
         print(report["demonstration"], file=sys.stderr)

@@ -18,6 +18,8 @@ MODELS = BUNDLE / "models"
 COMPACT, FULL, OWN, AUTO = "compact", "full", "own", "auto"
 FILES = {COMPACT: "model.pt", FULL: "full.pt"}
 """Files of the shipped weights in `MODELS` by the model's name."""
+CLASS_WEIGHTS = MODELS / "classes.pt"
+"""The multi-class network that `classify` applies."""
 
 
 @dataclass(frozen=True)

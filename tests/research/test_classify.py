@@ -163,9 +163,23 @@ def test_a_given_mask_in_place_of_weights(
 
 def test_infection_comes_from_weights_or_from_a_mask(class_weights: Path, weights: Path, tmp_path: Path) -> None:
     mask = Path("m.nii.gz")
-    for wrong in ({}, {"weights": weights, "mask": mask}, {"mask": mask, "threshold": 0.3}):
+    for wrong in ({"weights": weights, "mask": mask}, {"mask": mask, "threshold": 0.3}):
         with pytest.raises(UserError, match="expected: --weights"):
             classify(Path("scan.nii.gz"), tmp_path / "out", class_weights=class_weights, device="cpu", **wrong)
+
+
+def test_the_shipped_weights_are_used_unless_others_are_named(
+    class_weights: Path, weights: Path, make_scan: MakeScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.inference.shipped.MODELS", weights.parent)  # model.pt
+    monkeypatch.setattr("scripts.inference.shipped.CLASS_WEIGHTS", class_weights)
+    scan, _ = make_scan("scan", shape=(40, 36, 7))
+    classify(scan, tmp_path / "given", class_weights=class_weights, weights=weights, device="cpu")
+    classify(scan, tmp_path / "shipped", device="cpu")
+    given, shipped = ((tmp_path / name / "classes.nii.gz").read_bytes() for name in ("given", "shipped"))
+    assert given == shipped
+    used = json.loads((tmp_path / "shipped" / "classes.json").read_text())["model"]
+    assert used["classes"]["weights_sha256"] == json.loads(class_weights.with_suffix(".json").read_text())["sha256"]
 
 
 def test_dicom_becomes_nifti(
