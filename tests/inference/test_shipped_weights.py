@@ -19,6 +19,7 @@ from scripts.inference.metadata import read_metadata
 from scripts.inference.publishing import MOST_MB
 
 SHIPPED = Path("models/model.pt")
+CLASSES = Path("models/classes.pt")
 
 
 def test_both_models_are_small_and_load_without_pickled_code(bundle_root: Path) -> None:
@@ -27,7 +28,9 @@ def test_both_models_are_small_and_load_without_pickled_code(bundle_root: Path) 
     for path in found:
         content = torch.load(path, weights_only=True)
         assert all(isinstance(value, torch.Tensor) for value in content.values())
-        assert {value.dtype for value in content.values() if value.ndim > 1} == {torch.float16}
+        halved = path != bundle_root / CLASSES  # `publish` compares no classes
+        dtype = torch.float16 if halved else torch.float32
+        assert {value.dtype for value in content.values() if value.ndim > 1} == {dtype}
         assert read_metadata(path)["data"]["synthetic"] is False  # its SHA-256 is that of the weights
     assert sum(path.stat().st_size for path in found) <= MOST_MB * 2**20
 
@@ -61,6 +64,18 @@ def test_what_documents_say_of_them_is_what_their_trainings_say(bundle_root: Pat
         assert metadata[f"cross_validation_dice_{kind}_mean"] == pytest.approx(mean, abs=5e-4)
         assert metadata[f"cross_validation_dice_{kind}_sd"] == pytest.approx(sd, abs=5e-4)
         assert f"| {mean:.3f} ({sd:.3f}) |" in text
+
+
+def test_what_the_class_weights_reach_follows_from_the_cases(bundle_root: Path, sealed: set[str]) -> None:
+    cases = pd.read_csv(bundle_root / "docs/results/classes/cases.csv")
+    assert not any(cases["case"].str.contains(patient).any() for patient in sealed)
+    assert len(cases) == len(cases[["case", "class"]].drop_duplicates()) == 2 * 53
+    text = (bundle_root / "docs/README.md").read_text(encoding="utf-8")
+    holding = cases[cases["actual"] > 0]
+    for (name, volume), own in holding.groupby(["class", holding["n_slices"] > 1]):
+        figures = " | ".join(f"{own[key].mean():.3f}" for key in ("sensitivity", "precision"))
+        label = f"{name.replace('_', ' ')}, {'volumes' if volume else 'slices'}"
+        assert f"| {label} | {len(own)} | {own['dice'].mean():.3f} ({own['dice'].std():.3f}) | {figures} |" in text
 
 
 @pytest.fixture(scope="module")
