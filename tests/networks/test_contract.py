@@ -50,6 +50,7 @@ CASES = {
     "fv_paspp_unet3d": Case((1, 32, 48, 5)),
     "infnet": Case((1, 256, 288)),
     "mc_unet": Case((2, 32, 48), {"base_width": 4, "in_channels": 2, "out_channels": 3}, outputs=3),
+    "plain_conv_unet": Case((1, 32, 48), {"base_width": 4, "stages": 4}),
     "pspnet": Case(),
     "resunet": Case((1, 32, 48)),
     "scrn": Case(),

@@ -99,6 +99,18 @@ def unet() -> int:
     return total
 
 
+def plain_conv_unet() -> int:
+    """The eight stages of nnU-Net's plan for 512 x 512; MONAI's convolutions have no bias."""
+    f = (32, 64, 128, 256, 512, 512, 512, 512)
+    total, before = conv(32, 1, 1), 1
+    for c in f:
+        total += cbr(before, c, 3) + cbr(c, c, 3)
+        before = c
+    for below, c in zip(f[:0:-1], f[-2::-1], strict=True):
+        total += conv(below, c, 2, False) + cbr(2 * c, c, 3) + cbr(c, c, 3)
+    return total
+
+
 def unetpp() -> int:
     f = (32, 64, 128, 256, 512)
     total, before = 4 * conv(32, 1, 1), 1
@@ -122,6 +134,7 @@ def unetpp() -> int:
         ("danet", danet, 47_428_677),
         ("deeplabv3plus", deeplabv3plus, 26_671_057),
         ("f3net", f3net, 25_530_438),
+        ("plain_conv_unet", plain_conv_unet, 46_309_441),
         ("pspnet", pspnet, 48_935_618),
         ("scrn", scrn, 25_220_226),
         ("unet", unet, 31_112_065),

@@ -1,11 +1,11 @@
-"""MONAI's U-Net, UNet++ and Attention U-Net with this bundle's arguments and output.
+"""MONAI's U-Net, UNet++, Attention U-Net and nnU-Net's network with this bundle's arguments.
 
 Arguments: see `SegmentationNetwork`; dropout is that of single values after every convolution, and
-the levels have 1, 2, 4, 8 and 16 times the base width.
+the levels have 1, 2, 4, 8 and 16 times the base width where nothing else is said.
 """
 
 import torch
-from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus
+from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus, DynUNet
 from torch import Tensor
 
 from ..base import SegmentationNetwork, check_size
@@ -93,3 +93,42 @@ class AttentionUNet(AttentionUnet):
         """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
         check_size(image, self.size_multiple)
         return self.model(image)
+
+
+@register("plain_conv_unet")
+class PlainConvUNet(DynUNet):
+    """nnU-Net's plain 2-D U-Net (Isensee et al. 2021) as MONAI's DynUNet; 46,309,441 parameters.
+
+    That is its plan for slices of 512 x 512: eight stages, the channels double from 32 up to 512.
+    Images need sides of a multiple of 2 ** (stages - 1). Neither nnU-Net's loss and deep
+    supervision nor its training are part of it.
+    """
+
+    edge_heads = 0
+    mask_heads = 0
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        base_width: int = 32,
+        dropout: float = 0.0,
+        stages: int = 8,
+    ) -> None:
+        down = [2] * (stages - 1)
+        super().__init__(
+            spatial_dims=2,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=[3] * stages,
+            strides=[1, *down],
+            upsample_kernel_size=down,
+            filters=[min(16 * base_width, base_width * 2**stage) for stage in range(stages)],
+            dropout=dropout or None,
+        )
+        self.size_multiple = 2 ** (stages - 1)  # see AttentionUNet
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map the image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        check_size(image, self.size_multiple)
+        return self.output_block(self.skip_layers(image))  # TorchScript knows no super().forward
