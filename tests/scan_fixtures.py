@@ -142,7 +142,7 @@ METADATA = {
 SLABS = {"plausible": True, "doubts": [], "cuts": []}
 
 
-def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **scan_changes):
+def make_small_report(known=True, infected=True, lungs=True, synthetic=False, lesion_free=None, **scan_changes):
     """A report of a scan of 12 x 10 x 6 voxels; its mask holds 2 x 3 x 2 voxels."""
     values = np.full((12, 10, 6), -600, np.int16)
     mask = np.zeros(values.shape, np.uint8)
@@ -155,7 +155,8 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **
         setattr(scan, name, value)
     given = SimpleNamespace(slab=lambda z: codes, areas=lambda: np.full((6, 2), 60), **SLABS) if lungs else None
     spacing = scan.spacing if known else None
-    measures = measure_infection(lambda z: values[:, :, z].astype(np.float32), mask, spacing, given)
+    read = lambda z: values[:, :, z].astype(np.float32)  # noqa: E731
+    measures = measure_infection(read, mask, spacing, given, lesion_free=lesion_free)
     metadata = {**METADATA, "data": {**METADATA["data"], "synthetic": synthetic}}
     weights = Path("weights of erika/model.pt")
     segmenter = {
@@ -165,6 +166,7 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, **
         "least_slice_share": 0.0,
         "least_views_agree_percent": None,
         "keep_outside": False,
+        "lesion_free": lesion_free,
     }
     model = describe_model(SimpleNamespace(metadata=metadata, weights=weights, backend=TORCH, **segmenter))
     return build_report(scan, measures, model, {"device": "cpu"}, {"network": 1.23456789})

@@ -30,9 +30,9 @@ def calibrate(
     """Choose the decision threshold of weights, measure calibration.
 
     Works on cases that the weights did not see. Writes into the metadata beside WEIGHTS: the
-    operating point, the reliability of the probabilities, and the features of training slices by
-    which `segment` recognises out-of-distribution scans. Draws the reliability curve and lists the
-    cases beside it.
+    operating point, the reliability of the probabilities, what is marked on volumes without
+    infection, and the features of training slices by which `segment` recognises out-of-distribution
+    scans. Draws the reliability curve and lists the cases beside it.
     """
     from ..inference.backends.choice import choose_backend
     from ..inference.calibration import calibrate as measure_calibration
@@ -58,6 +58,10 @@ def calibrate(
             f"{views['low_flagged']} of {views['low']} low and {views['good_flagged']} of {views['good']} good masks; "
             f"rank correlation with Dice {views['rank_correlation']:.2f}"
         )
+    if free := found["lesion_free"]:
+        for key, unit in (("percent_of_lungs", "% of the lungs"), ("ml", "ml")):
+            if values := free[key]:
+                print(f"marked on {len(values)} volumes without infection: {values[0]:.3g} to {values[-1]:.3g} {unit}")
     print(f"calibration error {found['calibration_error']:.3f}")
     known = stated["familiarity"]
     volumes = "" if known["limit_volumes"] is None else f", volumes above {known['limit_volumes']:.2f}"

@@ -20,7 +20,8 @@ from ..transforms.geometry import check_size
 from .backends.choice import TORCH, Backend
 from .building import require_slices
 from .calibration_run import CalibrationRun
-from .metadata import metadata_path, read_metadata
+from .lesion_free import describe_marked
+from .metadata import LESION_FREE, metadata_path, read_metadata
 from .ood import KEY, OODScore
 from .operating_point import (
     KINDS,
@@ -52,6 +53,7 @@ def calibrate(
 ) -> dict[str, Any]:
     """Measure operating point, reliability and OOD threshold, and write them into the metadata.
 
+    On volumes without infection it measures how much is marked, by weights that did not see them.
     Beside the metadata it draws the reliability curve (`.calibration.png`) and lists the cases
     (`.calibration.csv`).
 
@@ -98,6 +100,8 @@ def calibrate(
         "least_slice_share": slices["least_share"] if slices else 0.0,
         "least_views_agree_percent": views["least_percent"] if views else None,
     }
+    smallest = own.metadata["operating_point"]["smallest_lesion_mm3"]
+    marked = [one for training in trainings for one in training.mark_lesion_free(threshold, smallest)]
     scores = [case.ood_score for case in cases]
     volumes = [case.ood_score for case in cases if not case.picture]
     limits = OOD_MARGIN * max(scores), OOD_MARGIN * max(volumes) if volumes else None
@@ -112,6 +116,7 @@ def calibrate(
             "dice": _dice(cases, threshold),
             "slices": slices,
             "views": views,
+            LESION_FREE: describe_marked(marked),
             "calibration_error": round(error, 4),
             "curve": curve,
             "distances": {case.name: round(case.ood_score, 3) for case in cases},

@@ -22,9 +22,11 @@ from ..networks.registry import same_network
 from ..transforms.items import IMAGE, LABEL
 from .backends.choice import Backend
 from .building import preprocessing_from_metadata, trained_network
+from .lesion_free import Marked, lesion_free_volumes, mark_volumes
 from .ood import OODScore, deepest_layer
 from .operating_point import CANDIDATES, LEVELS, CaseCounts, count_levels
 from .predictor import Predictor, slices_in_view
+from .segmenter import Segmenter
 from .tta import ViewAgreement, agreement_percent
 from .unseen_cases import check_data, predict_cases, unseen_cases
 
@@ -103,6 +105,16 @@ class CalibrationRun:
             score = float(ood(self._take_features()).mean())
             views = None if inferer.agreement is None else _percent_by_level(inferer.agreement)
             yield CaseCounts(case["name"], is_picture(case["image"]), voxels, lesion, score, views)
+
+    def mark_lesion_free(self, threshold: float, smallest_lesion_mm3: float) -> list[Marked]:
+        """Measure what is marked on each volume without infection of the validation fold."""
+        cases = lesion_free_volumes(self.data, self.metadata)
+        if not cases:
+            return []
+        device, flips, backend = self._applied
+        point = threshold, smallest_lesion_mm3, flips, backend.name, backend.precision
+        loaded = self.network, self.metadata
+        return mark_volumes(cases, Segmenter(self.weights, str(device), *point, loaded=loaded))
 
 
 def _percent_by_level(agreement: ViewAgreement) -> NDArray[np.float64]:

@@ -31,6 +31,8 @@ OPERATING_POINT: dict[str, Any] = {
 """Defaults of checkpoint metadata: the decision threshold, the smallest lesion kept, whether logits
 are the mean over flips, the fraction of a slice that must be marked for it to count, and the
 agreement of the flips below which a border is unsure (None: not known)."""
+LESION_FREE, LESION_FREE_UNITS = "lesion_free", ("percent_of_lungs", "ml")
+"""Key in "calibration" of what is marked on volumes without infection, and in which units."""
 REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
 BESIDE_STEPS = ("patch_size", "prior")
 """What metadata say about a network's input that is no step of `Preprocessing`."""
@@ -171,9 +173,25 @@ def _check_entries(metadata: Mapping[str, Any], path: Path) -> None:
             raise UserError(
                 f"{path}: {key} is {metadata[key]!r}; expected: values, and no text that begins with $, @ or %"
             )
+    _check_lesion_free(metadata, path)
     known = (*DEFAULTS, *BESIDE_STEPS)
     if unknown := sorted(set(metadata["preprocessing"]) - set(known)):
         raise UserError(f"{path}: preprocessing has {', '.join(unknown)}; expected: {', '.join(known)}")
+
+
+def _check_lesion_free(metadata: Mapping[str, Any], path: Path) -> None:
+    """Refuse another form of "calibration.lesion_free" than `describe_marked` gives."""
+    calibration = metadata.get("calibration")
+    if not isinstance(calibration, dict) or (stated := calibration.get(LESION_FREE)) is None:
+        return
+    lists = [stated.get(key) for key in LESION_FREE_UNITS] if isinstance(stated, dict) else [None]
+    if not all(isinstance(values, list) and all(map(_is_amount, values)) for values in lists):
+        expected = "volumes (a number), percent_of_lungs and ml (lists of numbers, 0 or more)"
+        raise UserError(f"{path}: calibration.lesion_free is {stated!r}; expected: {expected}")
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def completed_preprocessing(preprocessing: Mapping[str, Any], name: str | Path = "metadata") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..anatomy.field_of_view import Box, find_box, whole
 from ..anatomy.lungs import Lungs, segment_lungs
@@ -25,6 +25,7 @@ from .backends.choice import choose_backend
 from .building import require_slices, trained_network
 from .hounsfield import HounsfieldSlices
 from .inferer import BATCH_SIZE
+from .metadata import LESION_FREE
 from .ood import FeatureMeans, OODScore
 from .predictor import Predictor
 from .tta import ViewAgreement, agreement_percent, view_count
@@ -72,6 +73,8 @@ class Segmenter:
         backend: what applies the network, see `choose_backend`.
         precision: in which precision, see `choose_backend`.
         keep_outside: keeps marks outside of the body and the lungs, see `remove_outside`.
+        loaded: network and metadata of the weights, where the caller has them, see
+            `trained_network`.
 
     Raises:
         UserError: if weights or metadata cannot be used, or a setting makes no sense.
@@ -94,12 +97,13 @@ class Segmenter:
         backend: str = "auto",
         precision: str = "auto",
         keep_outside: bool = False,
+        loaded: tuple[nn.Module, dict[str, Any]] | None = None,
     ) -> None:
         self.keep_outside = keep_outside
         self.weights = Path(weights)
         self.device = usable_device(device)
         self.backend = choose_backend(backend, precision, self.device)
-        network, self.metadata = trained_network(weights, self.device)
+        network, self.metadata = loaded or trained_network(weights, self.device)
         require_slices(self.metadata, weights)
         point = self.metadata["operating_point"]
         chosen = point["threshold"] if threshold is None else threshold
@@ -114,6 +118,8 @@ class Segmenter:
         self.least_slice_share = float(point["least_slice_share"])
         as_calibrated = self.threshold == point["threshold"] and self.views == view_count(point["test_time_flips"])
         self.least_views_agree_percent = point["least_views_agree_percent"] if as_calibrated else None
+        as_calibrated &= self.smallest_lesion_mm3 == point["smallest_lesion_mm3"] and not keep_outside
+        self.lesion_free = (self.metadata.get("calibration") or {}).get(LESION_FREE) if as_calibrated else None
         self._means = self.predictor.inferer.features
         self._agreement = self.predictor.inferer.agreement = ViewAgreement(self.threshold) if self.views > 1 else None
         self.slice_input = SliceInput.from_metadata(self.metadata)

@@ -186,7 +186,13 @@ class CaseSegmenter:
             hu_slices = None if slices.map.window else lambda z: hu[..., z]
             mask = canonical(done.mask, scan.affine)
             measures = measure_infection(
-                hu_slices, mask, spacing, lungs, self.segmenter.least_slice_share, done.removed
+                hu_slices,
+                mask,
+                spacing,
+                lungs,
+                self.segmenter.least_slice_share,
+                done.removed,
+                self.segmenter.lesion_free,
             )
             measures["infection"]["views_agree_percent"] = done.views_agree_percent
             notes += _removed(measures["removed"]) + _outside(measures)

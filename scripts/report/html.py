@@ -12,11 +12,12 @@ from markupsafe import Markup
 from ..files import write_atomic
 from ..messages import printable
 from .profile import draw_profile
-from .wording import NOT_STATED, finding, grade, label, percent, size, words
+from .wording import NOT_STATED, amount, finding, grade, label, percent, size, without_infection, words
 
 _TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
 PAGES = Environment(loader=_TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-PAGES.filters |= {"grade": grade, "label": label, "percent": percent, "size": size, "words": words}
+PAGES.filters |= {"amount": amount, "grade": grade, "label": label, "percent": percent, "size": size}
+PAGES.filters |= {"without_infection": without_infection, "words": words}
 
 
 def write_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path], path: str | os.PathLike[str]) -> Path:
@@ -31,7 +32,7 @@ def write_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path], p
 def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
     """Render the page; arguments as for `write_report_html`."""
     measures, findings, case = report["measures"], report["notes"], report["case"]
-    settings = {**report["model"], **report["settings"]}
+    settings = {key: one for key, one in report["model"].items() if key != "lesion_free"} | report["settings"]
     if chosen := settings.get("model"):
         settings["model"] = f"{chosen['name']}: {chosen['reason']}"
     settings |= {"out-of-distribution score": report["familiarity"] or NOT_STATED, "seconds": report["timings_s"]}

@@ -3,7 +3,7 @@
 The axial slices are read once, so that only a few of them are in memory beside the mask.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..anatomy.lungs import Lungs
 from ..anatomy.outside import KEPT, PART_OF_LUNGS, Removed, why_kept
 from ..anatomy.sides import LEFT, RIGHT
 from .density import HuHistogram, density
+from .lesion_free import WITHIN, compare
 from .lesions import LesionFinder, describe_lesions
 from .severity import severity
 
@@ -40,6 +41,7 @@ def measure_infection(
     lungs: Lungs | None,
     least_slice_share: float = 0.0,
     removed: Removed = KEPT,
+    lesion_free: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure the infection of one scan.
 
@@ -58,11 +60,13 @@ def measure_infection(
         least_slice_share: minimum fraction of a slice that is infected where the slice counts as
             affected.
         removed: what was removed from the mask before.
+        lesion_free: what the weights mark on scans without infection, see `compare`; there is no
+            grade for an amount within that.
 
     Returns:
-        {"voxel_size", "infection", "removed", "lungs", "severity", "lesions", "density",
-        "slice_profile"}: numbers, words and lists that JSON can hold. The unit of a number is the
-        end of its key.
+        {"voxel_size", "infection", "lesion_free", "removed", "lungs", "severity", "lesions",
+        "density", "slice_profile"}: numbers, words and lists that JSON can hold. The unit of a
+        number is the end of its key.
     """
     if mask.ndim != 3:
         raise ValueError(f"mask must be (X, Y, Z); got shape {mask.shape}")
@@ -72,9 +76,12 @@ def measure_infection(
     voxel_ml = None if spacing is None else float(np.prod(spacing)) / 1000
     parts = _lungs(counts, voxel_ml) if lungs_known else dict.fromkeys(_PARTS)
     doubts, cuts = ([], []) if lungs is None else (list(lungs.doubts), list(lungs.cuts))
+    infection = _infection(counts, voxel_ml, lungs_known, mask.shape, least_slice_share)
+    compared = compare(lesion_free, infection, int(counts.lung.sum()))
     return {
         "voxel_size": {"reason": NO_SIZE} if spacing is None else {"spacing_mm": [float(step) for step in spacing]},
-        "infection": _infection(counts, voxel_ml, lungs_known, mask.shape, least_slice_share),
+        "infection": infection,
+        "lesion_free": compared,
         "removed": {
             **_sized("outside_body", removed.outside_body, voxel_ml),
             **_sized("outside_lungs", removed.outside_lungs, voxel_ml),
@@ -83,7 +90,7 @@ def measure_infection(
         "lungs": {**parts, "doubts": doubts, "cuts": cuts, "reason": reason},
         "severity": severity(
             {part: found and found["infected_percent"] for part, found in parts.items()},
-            reason or (PART_OF_LUNGS if cuts else None),
+            reason or (PART_OF_LUNGS if cuts else None) or (WITHIN if compared and compared["within"] else None),
         ),
         "lesions": describe_lesions(counts.finder, mask.shape[2], voxel_ml, lungs_known),
         "density": {"reason": NO_HU} if slices is None else density(counts.histogram, voxel_ml),

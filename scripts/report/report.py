@@ -39,6 +39,7 @@ def describe_model(segmenter: Segmenter) -> dict[str, Any]:
             "least_views_agree_percent": segmenter.least_views_agree_percent,
             "keep_outside": segmenter.keep_outside,
         },
+        "lesion_free": segmenter.lesion_free,
         "backend": segmenter.backend.describe(),
         "synthetic": bool(data.get("synthetic")),
         "trained_on": data.get("name"),

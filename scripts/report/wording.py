@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from .lesion_free import FEWEST, PERCENT
+
 NOT_STATED = "not stated"
 _GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
 LABELS = {
@@ -53,11 +55,11 @@ def size(found: Mapping[str, Any], name: str, ml: str = "") -> str:
     `ml` is the key of the volume, `name`_ml unless given.
     """
     volume = found.get(ml or f"{name}_ml")
-    if volume is None:
-        return f"{found[f'{name}_voxels']:,}{_GAP}voxels"
-    if 0 < volume < 0.01:
-        return f"below 0.01{_GAP}ml"
-    return f"{volume:,.{2 if volume < 10 else 1}f}{_GAP}ml"
+    return f"{found[f'{name}_voxels']:,}{_GAP}voxels" if volume is None else _volume(volume)
+
+
+def _volume(ml: float) -> str:
+    return f"below 0.01{_GAP}ml" if 0 < ml < 0.01 else f"{ml:,.{2 if ml < 10 else 1}f}{_GAP}ml"
 
 
 def grade(measures: Mapping[str, Any], part: str) -> str:
@@ -68,16 +70,39 @@ def grade(measures: Mapping[str, Any], part: str) -> str:
 
 def finding(measures: Mapping[str, Any]) -> str:
     """Say in one sentence what was found."""
-    infection, lungs = measures["infection"], measures["lungs"]
-    slices = f"{infection['slice_count']} slice" + ("s" if infection["slice_count"] != 1 else "")
+    infection, lungs, free = measures["infection"], measures["lungs"], measures["lesion_free"]
+    affected, count = infection["affected_slice_count"], infection["slice_count"]
+    slices = f"{count} slice" + ("s" if count != 1 else "")
     if not infection["present"]:
-        return f"No infection was outlined in {slices}."
-    text = (
-        f"Infection of {size(infection, 'infection')} was outlined in {infection['affected_slice_count']} of {slices}"
-    )
+        return f"Nothing was outlined in {slices}."
+    where = f"in {affected} of {slices}" if affected else f"in none of {slices} enough to count"
+    text = f"Opacities of {size(infection, 'infection')} were outlined {where}"
+    within = "within what is marked on scans without infection"
     if lungs["reason"] is not None:
+        text += f", {within}" if free and free["within"] else ""
         return f"{text}; percentage of the lungs and severity are not stated."
     of = "the scanned part of the lungs" if lungs["cuts"] else "the lungs"
     text += f": {percent(lungs['total']['infected_percent'])} of {of}"
+    if free and free["within"]:
+        return f"{text}, {within}."
     graded = grade(measures, "total")
     return f"{text}, severity {NOT_STATED if graded == NOT_STATED else f'grade {graded}'}."
+
+
+def amount(free: Mapping[str, Any], name: str) -> str:
+    """Write a value of `measures["lesion_free"]` with its unit."""
+    return percent(free[name]) if free["unit"] == PERCENT else _volume(free[name])
+
+
+def without_infection(free: Mapping[str, Any]) -> list[str]:
+    """Say in sentences what is marked on scans without infection, and what that means here."""
+    of = " of the lungs' volume, all marks counted" if free["unit"] == PERCENT else ""
+    count = free["volumes"]
+    scans = f"{count} scan{'s' if count != 1 else ''} without infection"
+    found = f"median {amount(free, 'median')}, at most {amount(free, 'largest')}{of}"
+    limit = f"The limit is the 95th percentile, {amount(free, 'percentile_95')}"
+    limit += f": of fewer than {FEWEST} scans, the largest." if count < FEWEST else "."
+    sentences = [f"On {scans}, unseen in training, was marked: {found}. On this scan: {amount(free, 'value')}.", limit]
+    if free["within"]:
+        sentences.append("An amount within it is no proof of infection, and none against it: look at the pictures.")
+    return sentences

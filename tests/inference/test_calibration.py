@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,12 +25,21 @@ from scripts.pipeline.case import CaseSegmenter
 from scripts.pipeline.inputs import expand_inputs
 from scripts.research.workflows import train_once
 from tests.bundle_runner import run_command
+from tests.conftest import save_scan
 
 
 def test_the_command_completes_the_metadata_and_segment_obeys(
     make_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:
-    data, settings = make_dataset(cases=4, folds=2), {"spatial_size": 32, "max_epochs": 1, "network_def#base_width": 4}
+    data = make_dataset(cases=4, folds=2)
+    listed = json.loads((data / "datalist.json").read_text())
+    for fold in (0, 1):  # a scan that is said to have no infection in each fold
+        values = np.asarray(nib.load(data / listed["training"][fold]["image"]).dataobj)
+        save_scan(data / f"free_{fold}.nii.gz", values, np.diag([-6.0, -6.0, 8.0, 1.0]))
+        free = {"name": f"free_{fold}", "image": f"free_{fold}.nii.gz", "patient": f"free_{fold}", "fold": fold}
+        listed["training"].append(free | {"lesion_free": True})
+    (data / "datalist.json").write_text(json.dumps(listed))
+    settings = {"spatial_size": 32, "max_epochs": 1, "network_def#base_width": 4}
     trained = [
         train_once(["configs/train.yaml"], tmp_path / str(k), dataset_dir=str(data), fold=k, device="cpu", **settings)
         for k in (0, 1)
@@ -72,8 +83,18 @@ def test_the_command_completes_the_metadata_and_segment_obeys(
     assert limits == pytest.approx([1.25 * max(found["distances"].values())] * 2, rel=1e-3)
     assert Image.open(weights.with_suffix(".calibration.png")).size[0] > 300
 
-    scan, out = next((data / "images").glob("*.nii*")), tmp_path / "out"
-    model = CaseSegmenter(Segmenter(weights, "cpu"))
+    free, out = found["lesion_free"], tmp_path / "out"
+    assert free["volumes"] == len(free["ml"]) == 2
+    model = CaseSegmenter(Segmenter(weights, "cpu", backend="torch", precision="fp32"))
+    (one,) = expand_inputs([data / "free_0.nii.gz"], out)
+    measures = model.run(one, out / one.folder)["measures"]  # by the weights that did not see it
+    assert any(measures["infection"]["infection_ml"] == pytest.approx(ml, rel=1e-3) for ml in free["ml"])
+    assert measures["lesion_free"]["volumes"] == 2
+    assert measures["lesion_free"]["largest"] == free["ml"][1]
+    others: list[dict[str, Any]] = [{"threshold": 0.9}, {"keep_outside": True}, {"test_time_flips": 1}]
+    assert [Segmenter(weights, "cpu", **other).lesion_free for other in others] == [None] * 3
+
+    scan = next((data / "images").glob("*.nii*"))
     (one,) = expand_inputs([scan], out)
     report = model.run(one, out / one.folder)
     expected = {**point, "keep_outside": False}  # of the run, not of the weights

@@ -161,6 +161,19 @@ def test_metadata_that_a_configuration_would_evaluate_are_refused(key: str, chec
     assert not (tmp_path / "proof").exists()
 
 
+@pytest.mark.parametrize("free", [3, {"ml": [1.0]}, {"ml": [1.0], "percent_of_lungs": [-1.0]}, {"volumes": 1}])
+def test_malformed_marks_of_scans_without_infection_are_refused(free: object, checkpoint: Path) -> None:
+    path = metadata_path(checkpoint)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "calibration": {"lesion_free": free}}))
+    with pytest.raises(UserError, match=r"calibration\.lesion_free is .*; expected: volumes"):
+        read_metadata(checkpoint)
+    stated = {"volumes": 1, "ml": [1.0], "percent_of_lungs": []}
+    for known in ({"lesion_free": stated}, {"lesion_free": None}, {}):
+        path.write_text(json.dumps({**content, "calibration": known}))
+        assert read_metadata(checkpoint)["calibration"] == known
+
+
 @pytest.mark.parametrize("key", ["network", "preprocessing", "operating_point", "data"])
 @pytest.mark.parametrize("value", ["resunet", ["resunet"], None, 3])
 def test_entries_that_are_no_names_and_values_are_refused(key: str, value: object, checkpoint: Path) -> None:

@@ -78,7 +78,7 @@ def test_page_is_self_contained(tmp_path, small_report):
 
 def test_a_radiologist_finds_the_numbers(small_report):
     text = page(small_report()).text
-    assert "Infection 0.03 ml in 2 of 6 slices" in text
+    assert "Opacities 0.03 ml in 2 of 6 slices" in text
     assert "Percentage of both lungs 1.7 %" in text  # 12 of 720 voxels
     assert "Percentage of right lung 3.3 %" in text
     assert "Percentage of left lung 0.0 %" in text
@@ -123,7 +123,7 @@ def test_a_name_that_is_no_utf8_is_written(tmp_path, small_report):
 def test_no_size_without_a_voxel_size(small_report):
     text = page(small_report(known=False)).text
     assert not re.search(r"\d\s*(ml|mm|cm)|\b(ml|cm²|mm²|mm2)\b", text.replace("smallest lesion in mm³", ""))
-    assert "Infection 12 voxels" in text
+    assert "Opacities 12 voxels" in text
     assert "area, voxels" in text
 
 
@@ -148,26 +148,26 @@ def test_the_agreement_of_the_views_is_said_where_it_is_known(small_report):
 
 def test_no_infection_is_said(small_report):
     text = page(small_report(infected=False)).text
-    assert "Infection 0.00 ml in 0 of 6 slices" in text
+    assert "Opacities 0.00 ml in 0 of 6 slices" in text
     assert "Lesions 0 nothing outlined" in text
-    assert "No infection was outlined." in text
+    assert "Nothing was outlined." in text
     assert "Severity, both lungs 0 of 5, none" in text
 
 
 def test_warnings_come_first(small_report):
     notes = [Note("a", "Mended.", "repair"), Note("b", "Noisy.", "warning"), Note("c", "Taken.", "assumption")]
     text = page(small_report(notes=notes)).text
-    assert re.search(r"1 warning: .* Noisy\. Infection of .* assumption Taken\. repair Mended\.", text)
+    assert re.search(r"1 warning: .* Noisy\. Opacities of .* assumption Taken\. repair Mended\.", text)
     assert "warning" not in page(small_report()).text
 
 
 def test_the_finding_is_one_sentence(small_report):
     report = small_report()
     assert plain(finding(report["measures"])) == (
-        "Infection of 0.03 ml was outlined in 2 of 6 slices: 1.7 % of the lungs, severity grade 1 of 5, minimal."
+        "Opacities of 0.03 ml were outlined in 2 of 6 slices: 1.7 % of the lungs, severity grade 1 of 5, minimal."
     )
-    assert "12 voxels was outlined" in plain(finding(small_report(known=False)["measures"]))
-    assert finding(small_report(infected=False)["measures"]) == "No infection was outlined in 6 slices."
+    assert "12 voxels were outlined" in plain(finding(small_report(known=False)["measures"]))
+    assert finding(small_report(infected=False)["measures"]) == "Nothing was outlined in 6 slices."
     assert "not stated" in finding(small_report(lungs=False)["measures"])
     report["measures"]["lungs"]["cuts"] = ["The lungs go on."]
     report["measures"]["severity"] |= {"grades": None, "reason": "a part of the lungs only"}
@@ -181,6 +181,21 @@ def test_shares_of_a_part_are_called_so_and_not_graded(small_report):
     text = page(report).text
     assert "of the part scanned" in text
     assert "Grades are not stated: a part of the lungs only." in text
+
+
+def test_what_is_marked_without_infection_stands_beside_the_volume(small_report):
+    free = {"volumes": 4, "percent_of_lungs": [0.0, 0.02, 0.6, 5.4], "ml": [0.0, 0.1, 1.0, 20.0]}
+    report = small_report(lesion_free=free)
+    text = page(report).text
+    assert "Opacities on chest CT" in text
+    assert "On scans without infection at most 5.4 % median 0.3 %, 4 scans" in text
+    assert "Severity, both lungs not stated within scans without infection" in text
+    assert "1.7 % of the lungs, within what is marked on scans without infection." in plain(finding(report["measures"]))
+    assert "5.4 %: of fewer than 20 scans, the largest. An amount within it is no proof" in text
+    few = page(small_report(lesion_free={**free, "percent_of_lungs": [0.0, 1.0]})).text
+    assert "at most 1.0 % median 0.5 %, 2 scans" in few
+    assert "severity grade 1 of 5" in few
+    assert "without infection" not in page(small_report()).text
 
 
 def test_small_numbers_are_not_rounded_to_nothing():

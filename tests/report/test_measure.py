@@ -16,6 +16,7 @@ from scripts.anatomy.lungs import Lungs
 from scripts.anatomy.outside import PART_OF_LUNGS
 from scripts.data.phantom.scan import make_phantom
 from scripts.report.density import HuHistogram, density
+from scripts.report.lesion_free import compare
 from scripts.report.lesions import LesionFinder, describe_lesions
 from scripts.report.measure import NO_HU, NO_LUNGS, measure_infection
 from scripts.report.severity import severity
@@ -311,3 +312,39 @@ def test_radiologists_masks_against_whole_volume_oracles(lung_ct_data):
     assert found["density"]["statistics"]["sd_hu"] == pytest.approx(np.std(hu[mask], dtype=np.float64))
     summary = describe_lesions(LesionFinder(), 1, None, lungs_known=False)
     assert summary["lesion_count"] == 0
+
+
+FREE = {"volumes": 4, "percent_of_lungs": [0.0, 1.0, 2.0, 6.0], "ml": [0.0, 1.0, 3.0, 30.0]}
+
+
+@pytest.mark.parametrize(
+    ("stated", "unit", "within"),
+    [
+        (FREE, "percent_of_lungs", True),
+        ({**FREE, "percent_of_lungs": [0.0, 0.5, 1.0, 1.5]}, "percent_of_lungs", False),
+        ({**FREE, "percent_of_lungs": []}, "ml", True),
+        ({**FREE, "percent_of_lungs": [], "ml": []}, None, None),
+        (None, None, None),
+    ],
+)
+def test_an_amount_that_is_marked_on_scans_without_infection_gets_no_grade(small_report, stated, unit, within):
+    found = small_report(lesion_free=stated)["measures"]  # 12 of 720 voxels of the lungs
+    compared, grades = found["lesion_free"], found["severity"]["grades"]
+    assert (compared and compared["unit"], compared and compared["within"]) == (unit, within)
+    assert (grades is None) == bool(within)
+    if within:
+        assert "without infection" in found["severity"]["reason"]
+        assert compared["percentile_95"] == compared["largest"] == stated[unit][-1]
+    if unit == "percent_of_lungs":
+        assert compared["value"] == pytest.approx(100 * 12 / 720, rel=1e-4)
+
+
+def test_marks_outside_of_the_lungs_count_against_scans_without_infection():
+    free = compare(FREE, {"present": True, "infection_voxels": 70, "outside_lungs_voxels": 65}, 1000)
+    assert (free["value"], free["within"]) == (7.0, False)
+
+
+def test_nothing_outlined_is_grade_0_whatever_scans_without_infection_say(small_report):
+    found = small_report(infected=False, lesion_free=FREE)["measures"]
+    assert found["lesion_free"]["within"] is False
+    assert found["severity"]["grades"]["total"] == {"grade_of_5": 0, "category": "none"}
