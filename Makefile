@@ -7,18 +7,25 @@ SHELL := /bin/bash
 # make monailabel [WEIGHTS=path]   build MONAI Label's environment and an app around the bundle, print how to start it
 # make clean   remove what these made, but not results under out/
 #
+# make locks   write locks/ anew: the pins of constraints*.txt with the hash of every file (renewal: CONTRIBUTING.md)
+# make audit   known vulnerabilities of what locks/ pins
+# make sbom, make licences   lists of what .venv holds, in out/; the latter fails on a GPL, LGPL, AGPL or no licence
+#
 # Everything runs in .venv, which is made from the pins in constraints.txt. pip takes torch from its default index;
 # TORCH_INDEX=URL takes it from another one (a CPU or CUDA build, docs/installation.md says how to choose).
+# LOCKED=1 installs files only whose hash stands in locks/; a torch of TORCH_INDEX is pinned by its version alone.
 
 PYTHON ?= python3
 LABEL_PYTHON ?= $(PYTHON)
 TESTS ?=
 COVERAGE ?=
 TORCH_INDEX ?=
+LOCKED ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 TORCH_FROM := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+PIP_LOCKED := -m pip install --quiet --require-hashes --no-deps
 DEMO := out/demo
 BUNDLE := $(BIN)/python -m monai.bundle run
 
@@ -28,18 +35,32 @@ LABEL_BIN := $(LABEL_VENV)/bin
 LABEL_INSTALL := $(LABEL_BIN)/python -m pip install --quiet --constraint constraints-monailabel.txt
 WEIGHTS ?= $(firstword $(wildcard models/model.pt) $(DEMO)/model/model.pt)
 
-.PHONY: install demo test lint types pytest coverage monailabel clean
+# Tools that look at the environments from outside, in one of their own.
+TOOLS := .venv-tools/bin
+LOCK := $(TOOLS)/uv --no-config pip compile --quiet --upgrade --generate-hashes --no-annotate --custom-compile-command "make locks"
+LOCK_MAIN := $(LOCK) --universal --python-version 3.11 --constraint constraints.txt
+LOCK_LABEL := $(LOCK) --python-version 3.11.9 --python-platform linux --constraint constraints-monailabel.txt
+# torch and the CUDA libraries that its default build brings are locked apart: another build has others.
+NOT_TORCH = $$(sed -nE 's/^(torch|triton|(cuda|nvidia)-[a-z0-9-]+)==.*/--no-emit-package \1/p' locks/torch.txt)
+
+.PHONY: install demo test lint types pytest coverage monailabel locks audit sbom licences clean
 
 # torch goes first and alone: what comes after finds it and does not bring another build.
 $(VENV)/ready: requirements.txt requirements-core.txt requirements-train.txt requirements-dicom.txt requirements-openvino.txt constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python is too old; expected: 3.11 or newer (make PYTHON=...)')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_FROM) torch
+ifdef LOCKED
+	$(BIN)/python $(PIP_LOCKED) --requirement locks/requirements.txt $(if $(TORCH_INDEX),,--requirement locks/torch.txt)
+	$(if $(TORCH_INDEX),$(PIP_INSTALL) $(TORCH_FROM) torch)
+	$(BIN)/python -m pip check
+else
+	$(PIP_INSTALL) $(TORCH_FROM) torch
 	$(PIP_INSTALL) --requirement requirements.txt
+endif
 	touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready requirements-dev.txt
-	$(PIP_INSTALL) --requirement requirements-dev.txt
+	$(if $(LOCKED),$(BIN)/python $(PIP_LOCKED) --requirement locks/requirements-dev.txt,$(PIP_INSTALL) --requirement requirements-dev.txt)
 	touch $@
 
 install: $(VENV)/ready
@@ -74,9 +95,14 @@ monailabel: $(LABEL_VENV)/ready $(WEIGHTS)
 
 $(LABEL_VENV)/ready: requirements-core.txt requirements-train.txt requirements-openvino.txt requirements-monailabel.txt constraints-monailabel.txt
 	$(LABEL_PYTHON) -m venv $(LABEL_VENV)
+ifdef LOCKED
+	$(LABEL_BIN)/python $(PIP_LOCKED) --requirement locks/requirements-monailabel.txt $(if $(TORCH_INDEX),,--requirement locks/torch.txt)
+	$(if $(TORCH_INDEX),$(LABEL_INSTALL) $(TORCH_FROM) torch)
+else
 	$(LABEL_INSTALL) $(TORCH_FROM) torch
+endif
 	$(LABEL_INSTALL) $(TORCH_FROM) --no-deps torchvision
-	$(LABEL_INSTALL) --requirement requirements-monailabel.txt
+	$(if $(LOCKED),,$(LABEL_INSTALL) --requirement requirements-monailabel.txt)
 	$(LABEL_BIN)/python scripts/monai_label/torchvision_on_cpu.py
 	touch $@
 
@@ -95,5 +121,30 @@ pytest: $(VENV)/ready-dev
 coverage:
 	$(MAKE) pytest COVERAGE="--cov --cov-report=term-missing:skip-covered"
 
+$(TOOLS)/ready: locks/requirements-tools.txt
+	$(PYTHON) -m venv .venv-tools
+	$(TOOLS)/python $(PIP_LOCKED) --requirement $<
+	touch $@
+
+locks: $(TOOLS)/ready
+	echo torch | $(LOCK_MAIN) - --output-file locks/torch.txt
+	$(LOCK_MAIN) $(NOT_TORCH) requirements.txt --output-file locks/requirements.txt
+	$(LOCK_MAIN) $(NOT_TORCH) requirements-dev.txt --output-file locks/requirements-dev.txt
+	$(LOCK_LABEL) $(NOT_TORCH) --no-emit-package torchvision requirements-monailabel.txt --output-file locks/requirements-monailabel.txt
+	$(LOCK) --universal --python-version 3.11 requirements-tools.txt --output-file locks/requirements-tools.txt
+
+audit: $(TOOLS)/ready
+	for lock in torch requirements-dev requirements-monailabel; do \
+	  $(TOOLS)/pip-audit --strict --disable-pip --require-hashes --requirement locks/$$lock.txt || failed=1; done; [ -z "$$failed" ]
+
+sbom: $(VENV)/ready $(TOOLS)/ready
+	mkdir -p out
+	$(TOOLS)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --output-file out/sbom.json
+
+licences: $(VENV)/ready $(TOOLS)/ready
+	mkdir -p out
+	$(TOOLS)/pip-licenses --python $(BIN)/python --from mixed --format csv --output-file out/licences.csv \
+	  --partial-match --fail-on "GPL;General Public;UNKNOWN"
+
 clean:
-	rm -rf $(VENV) $(LABEL_VENV) .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LABEL_VENV) .venv-tools .coverage .mypy_cache .pytest_cache .ruff_cache
