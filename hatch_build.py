@@ -11,7 +11,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-EXTRAS = ("dicom", "openvino", "train", "cluster")
+EXTRAS = ("dicom", "openvino", "train", "cluster", "pacs")
 
 
 class Requirements(MetadataHookInterface):

@@ -20,6 +20,7 @@ from .commands import monai_label
 from .commands.benchmark import benchmark
 from .commands.calibrate import calibrate
 from .commands.classify import classify
+from .commands.dicom_node import dicom_node
 from .commands.experiment import experiment
 from .commands.figures import figures
 from .commands.phantom import phantom
@@ -32,7 +33,7 @@ from .errors import find_user_error
 from .messages import shown_messages
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Product": (segment, preview),
+    "Product": (segment, preview, dicom_node),
     "Data": (prepare, phantom),
     "Training": (experiment, calibrate, publish),
     "Research": (benchmark, classify, figures, radiograph),

@@ -36,6 +36,7 @@ EXTRAS = {
     **dict.fromkeys(("ignite", "fire", "yaml", "tensorboard"), "train"),
     "openvino": "openvino",
     "distributed": "cluster",
+    **dict.fromkeys(("pynetdicom", "dicomweb_client"), "pacs"),
 }
 """Packages that an installation may lack, and the extra that brings them."""
 

@@ -90,5 +90,6 @@ def test_report_is_described_as_written(document: Path) -> None:
 
 
 def test_commands_exist(document: Path) -> None:
-    named = set(re.findall(r"python -m scripts ([a-z_]+)", document.read_text(encoding="utf-8")))
+    text = document.read_text(encoding="utf-8")
+    named = {name.replace("-", "_") for name in re.findall(r"python -m scripts ([a-z_-]+)", text)}
     assert [name for name in sorted(named) if not (ROOT / f"scripts/commands/{name}.py").exists()] == []

@@ -17,7 +17,7 @@ def test_the_mistake_is_found_below_wrappers() -> None:
     assert find_user_error(ValueError("x")) is None
 
 
-@pytest.mark.parametrize("extra", ["dicom", "openvino", "train", "cluster"])
+@pytest.mark.parametrize("extra", ["dicom", "openvino", "train", "cluster", "pacs"])
 def test_every_package_of_an_extra_is_known(extra: str, bundle_root: Path) -> None:
     lines = (bundle_root / f"requirements-{extra}.txt").read_text().splitlines()
     packages = [line for line in lines if not line.startswith("#")]

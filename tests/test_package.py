@@ -63,7 +63,7 @@ def test_dependencies_are_those_of_the_requirements_files(metadata: Message, bun
         name, _, marker = line.partition(";")
         extra = re.search(r"extra == .(\w+)", marker)
         found[extra[1] if extra else "core"].add(name.lower())
-    assert found.keys() == {"core", "dicom", "openvino", "train", "cluster"}
+    assert found.keys() == {"core", "dicom", "openvino", "train", "cluster", "pacs"}
     assert found == {name: requirements(bundle_root / f"requirements-{name}.txt") for name in found}
     pinned = {line.split("==")[0].lower() for line in requirements(bundle_root / "constraints.txt")}
     assert {re.split("[>=<]", line)[0] for lines in found.values() for line in lines} <= pinned

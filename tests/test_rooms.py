@@ -16,7 +16,7 @@ FLOORS = (
     ("inference",),
     ("report", "training"),
     ("pipeline", "monai_label"),
-    ("research", "api"),
+    ("research", "api", "pacs"),
     ("commands", "command_line"),
     ("__main__", "__init__"),
 )

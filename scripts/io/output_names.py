@@ -27,6 +27,11 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return report if isinstance(report, dict) and KEY in report else None
 
 
+def derived_objects(folder: Path) -> list[Path]:
+    """Return the DICOM objects among a case's results: what an archive gets."""
+    return sorted(folder.glob("*.dcm"))
+
+
 def foreign_files(folder: Path) -> list[str]:
     """Return names in a case's folder not written by `segment`, sorted; all without a report."""
     ours = read_report(folder) is not None

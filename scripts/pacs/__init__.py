@@ -1,0 +1,1 @@
+"""Studies from an archive and results back to it: a DICOM node, and DICOMweb."""

@@ -1,0 +1,155 @@
+"""The node with an archive as its peer: studies in, results back, whatever happens between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+
+from tests.scan_fixtures import uid
+
+pytest.importorskip("pynetdicom", reason="the extra `pacs` is not installed")
+
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
+
+from scripts.pacs.node import Patience
+from scripts.pacs.sending import NotSentError
+from tests.pacs.peers import Archive, RunningNode, store, wait_for, write_study
+
+Start = Callable[..., RunningNode]
+
+
+def modalities(archive: Archive, study: str = "study") -> list[str]:
+    return sorted(str(one.Modality) for one in archive.of_study(uid(study)))
+
+
+def test_a_study_comes_back_as_seg_and_sr(start_node: Start, archive: Archive, tmp_path: Path) -> None:
+    node = start_node()
+    files = write_study(tmp_path)
+    store(node.peer, files)
+    node.wait_until_done()
+    assert modalities(archive) == ["SEG", "SR"]
+    manifest = json.loads((tmp_path / "node/studies" / uid("study") / "results/manifest.json").read_text())
+    (case,) = manifest["cases"]
+    assert case["status"] == "done"
+    assert manifest["finished"]
+
+
+def test_echo(start_node: Start) -> None:
+    node = start_node()
+    entity = AE("PACS")
+    entity.add_requested_context(Verification)
+    association = entity.associate(node.peer.host, node.peer.port, ae_title="LUNG_AI")
+    assert association.send_c_echo().Status == 0x0000
+    association.release()
+
+
+def test_images_are_kept_as_they_were_sent(start_node: Start, tmp_path: Path) -> None:
+    node = start_node(Patience(quiet_s=600))
+    for syntax in (ImplicitVRLittleEndian, RLELossless):
+        files = write_study(tmp_path, str(syntax), syntax=syntax)
+        store(node.peer, files)
+        kept = [dcmread(path) for path in node.queue.images(uid(str(syntax))).iterdir()]
+        assert {one.file_meta.TransferSyntaxUID for one in kept} == {syntax}
+        assert {one.PixelData for one in kept} == {dcmread(path).PixelData for path in files}
+
+
+def test_unknown_titles_are_refused(start_node: Start, tmp_path: Path) -> None:
+    node = start_node()
+    files = write_study(tmp_path)
+    with pytest.raises(NotSentError, match="refused the call"):
+        store(node.peer, files, title="STRANGER")
+    with pytest.raises(NotSentError, match="refused the call"):
+        store(type(node.peer)("OTHER_AE", node.peer.host, node.peer.port), files)
+    assert node.queue.waiting() == []
+
+
+def test_each_axial_series_has_results(start_node: Start, archive: Archive, tmp_path: Path) -> None:
+    node = start_node()
+    store(node.peer, write_study(tmp_path, series=("a", "b")))
+    node.wait_until_done()
+    assert modalities(archive) == ["SEG", "SEG", "SR", "SR"]
+
+
+def test_a_study_that_cannot_be_used_stops_no_other(start_node: Start, archive: Archive, tmp_path: Path) -> None:
+    node = start_node()
+    bad = write_study(tmp_path, "bad")
+    bad = [path for path in bad if not path.name.endswith("001.dcm")]  # a gap and few slices still make a scan
+    bad[0].write_bytes(bad[0].read_bytes()[:-300])
+    store(node.peer, bad)
+    store(node.peer, write_study(tmp_path, "good"))
+    node.wait_until_done(2)
+    assert modalities(archive, "good") == ["SEG", "SR"]
+    assert modalities(archive, "bad") == []
+    done = json.loads((tmp_path / "node/studies" / uid("bad") / "done.json").read_text())
+    assert [one["status"] for one in done["cases"]] == ["refused"]
+
+
+def test_results_wait_for_an_archive_that_refuses(start_node: Start, archive: Archive, tmp_path: Path) -> None:
+    node = start_node()
+    archive.status = 0xA700
+    store(node.peer, write_study(tmp_path))
+    wait_for(lambda: len(archive.arrivals) >= 2)
+    assert not node.node.done
+    archive.status = 0x0000
+    node.wait_until_done()
+    assert modalities(archive) == ["SEG", "SR"]
+    assert len(set(archive.arrivals)) == 2  # the same objects each time: nothing was segmented again
+
+
+def test_what_was_given_up_is_taken_up_by_the_next_start(start_node: Start, archive: Archive, tmp_path: Path) -> None:
+    node = start_node(Patience(quiet_s=0.1, pause_s=0.1, retries=1))
+    archive.status = 0xA700
+    store(node.peer, write_study(tmp_path))
+    wait_for(lambda: len(archive.arrivals) >= 2)
+    node.stop()
+    tried = len(archive.arrivals)
+    archive.status = 0x0000
+    node = start_node()
+    node.wait_until_done()
+    assert len(archive.arrivals) == tried + 2
+    assert modalities(archive) == ["SEG", "SR"]
+
+
+def test_a_study_that_is_sent_again_is_done_once(start_node: Start, archive: Archive, tmp_path: Path) -> None:
+    node = start_node()
+    files = write_study(tmp_path)
+    store(node.peer, files)
+    node.wait_until_done()
+    store(node.peer, files)
+    assert node.queue.waiting() == []
+    node.stop()
+    assert start_node().queue.waiting() == []
+    assert len(archive.arrivals) == 2
+
+
+def test_a_late_slice_makes_the_study_anew(start_node: Start, archive: Archive, tmp_path: Path) -> None:
+    node = start_node()
+    files = write_study(tmp_path)
+    store(node.peer, files[:3])
+    node.wait_until_done()
+    store(node.peer, files[3:])
+    node.wait_until_done(2)
+    images = {
+        str(item.ReferencedSOPInstanceUID)
+        for one in archive.held.values()
+        if one.Modality == "SEG"
+        for series in one.ReferencedSeriesSequence
+        for item in series.ReferencedInstanceSequence
+    }
+    assert len(images) == 4
+
+
+def test_images_are_removed_and_results_stay(start_node: Start, tmp_path: Path) -> None:
+    node = start_node(Patience(quiet_s=0.1, keep_s=0))
+    store(node.peer, write_study(tmp_path))
+    node.wait_until_done()
+    study = tmp_path / "node/studies" / uid("study")
+    wait_for(lambda: not (study / "images").exists())
+    assert list(study.glob("results/*/infection_seg.dcm"))
+    assert node.queue.waiting() == []
