@@ -21,6 +21,7 @@ from ..io.output_names import KEY, read_report, walk_files
 from ..io.reading import read_scan, scan_files
 from ..io.volume import Note, Scan, canonical
 from ..report.measure import measure_infection
+from ..report.positions import locate_lesions
 from ..report.report import describe_model
 from ..report.wording import size
 from .checks import check_anatomy
@@ -195,6 +196,7 @@ class CaseSegmenter:
                 self.segmenter.lesion_free,
             )
             measures["infection"]["views_agree_percent"] = done.views_agree_percent
+            locate_lesions(measures["lesions"]["lesions"], scan)
             notes += _removed(measures["removed"]) + _outside(measures)
         refuse_warnings(scan, notes, strict)
         ood = self.segmenter.ood

@@ -22,6 +22,7 @@ from ..io.output_names import KEY, REPORT, SEG, SR, foreign_files
 from ..io.volume import Affine, Note, Scan, canonical
 from ..messages import some
 from ..report.html import write_report_html
+from ..report.lesion_pictures import LesionPicture, draw_lesions
 from ..report.preview import draw_preview
 from ..report.report import build_report, plain
 
@@ -143,7 +144,8 @@ class Result:
         refuse_warnings(self.scan, self.notes, self.strict)
         with self.timer("report"):
             report = self.report()
-            write_report_html(report, {"Most affected slices": preview}, target / "report.html")
+            caption = "Image with outlines" if self.scan.picture else "Most affected slices"
+            write_report_html(report, {caption: preview}, target / "report.html", self._draw_lesions())
         return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in self.timer.seconds.items()}}
 
     def _draw_preview(self, path: Path) -> Path:
@@ -154,7 +156,12 @@ class Result:
             spacing=self.scan.spacing_lps if self.scan.voxel_size_known else None,
             title=self.scan.name,
             least_slice_share=self.model["operating_point"]["least_slice_share"],
+            oriented=not self.scan.picture,
         )
+
+    def _draw_lesions(self) -> list[LesionPicture]:
+        spacing = self.scan.spacing_lps if self.scan.voxel_size_known else None
+        return draw_lesions(self.hu, canonical(self.mask, self.scan.affine), self.measures, spacing)
 
     def _write_masks(self, target: Path, sr: bool) -> list[Note]:
         write_mask(self.mask, self.scan, mask_path(target, self.scan))

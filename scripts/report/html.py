@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from ..files import write_atomic
 from ..messages import printable
+from .lesion_pictures import LesionPicture
 from .profile import draw_profile
 from .wording import NOT_STATED, amount, finding, grade, label, percent, size, without_infection, words
 
@@ -20,16 +21,27 @@ PAGES.filters |= {"amount": amount, "grade": grade, "label": label, "percent": p
 PAGES.filters |= {"without_infection": without_infection, "words": words}
 
 
-def write_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path], path: str | os.PathLike[str]) -> Path:
+def write_report_html(
+    report: Mapping[str, Any],
+    pictures: Mapping[str, Path],
+    path: str | os.PathLike[str],
+    lesions: Sequence[LesionPicture] = (),
+) -> Path:
     """Write the page of a report, complete or not at all; return its path.
 
-    `report` is what `build_report` gives, `pictures` holds caption and PNG file in order.
+    Args:
+        report: what `build_report` gives.
+        pictures: caption and PNG file in order.
+        path: the file to write.
+        lesions: what `draw_lesions` gives.
     """
-    content = printable(render_report_html(report, pictures))
+    content = printable(render_report_html(report, pictures, lesions))
     return write_atomic(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
 
 
-def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
+def render_report_html(
+    report: Mapping[str, Any], pictures: Mapping[str, Path], lesions: Sequence[LesionPicture] = ()
+) -> str:
     """Render the page; arguments as for `write_report_html`."""
     measures, findings, case = report["measures"], report["notes"], report["case"]
     settings = {key: one for key, one in report["model"].items() if key != "lesion_free"} | report["settings"]
@@ -44,6 +56,11 @@ def render_report_html(report: Mapping[str, Any], pictures: Mapping[str, Path]) 
         finding=finding(measures),
         warnings=[one for one in findings if one["kind"] == "warning"],
         others=sorted((one for one in findings if one["kind"] != "warning"), key=lambda one: one["kind"]),
-        pictures={caption: base64.b64encode(png.read_bytes()).decode("ascii") for caption, png in pictures.items()},
+        pictures={caption: _inline(png.read_bytes()) for caption, png in pictures.items()},
+        shown=[(one.caption, {name: _inline(png) for name, png in one.views.items()}) for one in lesions],
         profile=Markup(draw_profile(measures["slice_profile"])),
     )
+
+
+def _inline(png: bytes) -> str:
+    return base64.b64encode(png).decode("ascii")

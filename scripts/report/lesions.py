@@ -10,6 +10,8 @@ LISTED = 50  # largest number of lesions that are described one by one
 _ALL_NEIGHBOURS = np.ones((3, 3), bool)
 _SIDES = ("right", "left", "outside of the lungs")
 
+_FAR = np.iinfo(np.int64).max
+
 Counts = NDArray[np.int64]
 Plane = NDArray[np.integer[Any]]
 
@@ -27,6 +29,7 @@ class LesionFinder:
         self._nodes = 0
         self._edges: list[NDArray[np.int64]] = []
         self._rows: list[NDArray[np.int64]] = []
+        self._ends: list[NDArray[np.int64]] = []
 
     def add(self, z: int, infected: NDArray[np.bool_], lung: NDArray[np.uint8] | None) -> None:
         """Add the next slice with infection (X, Y); indices `z` rise from call to call.
@@ -36,6 +39,8 @@ class LesionFinder:
         parts, count = ndimage.label(infected, _ALL_NEIGHBOURS)
         x, y = np.nonzero(parts)
         part = parts[x, y]
+        ends = [(rows.start, rows.stop - 1, cols.start, cols.stop - 1) for rows, cols in ndimage.find_objects(parts)]
+        self._ends.append(np.array(ends, np.int64).reshape(-1, 4))
         if self._previous is not None and self._previous[0] == z - 1:
             self._edges.append(self._contacts(self._previous[1], parts, x, y))
         side = np.zeros_like(part) if lung is None else lung[x, y]
@@ -60,20 +65,36 @@ class LesionFinder:
         """Return one entry per lesion, the largest first.
 
         The columns are "voxels", "sum_x", "sum_y", "sum_z" (sums of indices), "right", "left"
-        (voxels in each lung), "first_z", "last_z".
+        (voxels in each lung), the ends of the lesion "first_x", "last_x", "first_y", "last_y",
+        "first_z", "last_z", and "largest_z", the slice with most of its voxels.
         """
         nodes = np.concatenate([np.zeros((0, 6), np.int64), *self._rows])
         edges = np.concatenate([np.zeros((0, 2), np.int64), *self._edges])
         graph = sparse.coo_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), (len(nodes), len(nodes)))
         count, lesion = sparse.csgraph.connected_components(graph, directed=False) if len(nodes) else (0, nodes[:, 0])
         voxels, z = nodes[:, 0], nodes[:, 5]
-        sums, first, last = np.zeros((count, 6), np.int64), np.full(count, np.iinfo(np.int64).max), np.full(count, -1)
+        sums, first, last = np.zeros((count, 6), np.int64), np.full((count, 3), _FAR), np.full((count, 3), -1)
         np.add.at(sums, lesion, np.column_stack([nodes[:, :5], voxels * z]))
-        np.minimum.at(first, lesion, z)
-        np.maximum.at(last, lesion, z)
+        ends = np.concatenate([np.zeros((0, 4), np.int64), *self._ends])
+        np.minimum.at(first, lesion, np.column_stack([ends[:, [0, 2]], z]))
+        np.maximum.at(last, lesion, np.column_stack([ends[:, [1, 3]], z]))
         table = dict(zip(("voxels", "sum_x", "sum_y", "right", "left", "sum_z"), sums.T, strict=True))
+        for axis, name in enumerate("xyz"):
+            table |= {f"first_{name}": first[:, axis], f"last_{name}": last[:, axis]}
+        table["largest_z"] = _largest_slices(lesion, z, voxels, count)
         order = np.argsort(-table["voxels"], kind="stable")
-        return {name: column[order] for name, column in {**table, "first_z": first, "last_z": last}.items()}
+        return {name: column[order] for name, column in table.items()}
+
+
+def _largest_slices(lesion: Counts, z: Counts, voxels: Counts, count: int) -> Counts:
+    """Return the largest slice of each lesion, of equal ones the most inferior, (count,)."""
+    depth = int(z.max()) + 1 if len(z) else 1
+    places, place = np.unique(lesion * depth + z, return_inverse=True)
+    areas = np.bincount(place, voxels, len(places)).astype(np.int64)
+    largest = np.zeros(count, np.int64)
+    order = np.lexsort((-places, areas))  # what is written last stays
+    largest[places[order] // depth] = places[order] % depth
+    return largest
 
 
 def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, lungs_known: bool) -> dict[str, Any]:
@@ -84,7 +105,8 @@ def describe_lesions(finder: LesionFinder, depth: int, voxel_ml: float | None, l
     Returns:
         {"connectivity", "lesion_count", "listed_count", "largest_voxels", "largest_ml", "lesions"}.
         A centroid is an index along left, posterior, superior from 0; the first and the last slice
-        are counted from 1. The side of a lesion is stated where the lungs are known.
+        are counted from 1, and so is the slice with the largest area. "box_index" holds first and
+        last index along each axis. The side of a lesion is stated where the lungs are known.
     """
     table = finder.table()
     sizes = table["voxels"]
@@ -103,6 +125,9 @@ def _describe(one: dict[str, int], total: int, depth: int, voxel_ml: float | Non
     if voxel_ml is not None:
         row["volume_ml"] = voxels * voxel_ml
     row["centroid_index"] = [one[name] / voxels for name in ("sum_x", "sum_y", "sum_z")]
+    row["box_index"] = [[one[f"first_{axis}"], one[f"last_{axis}"]] for axis in "xyz"]
+    row["largest_slice_from_superior"] = depth - one["largest_z"]
+    row["largest_slice_from_inferior"] = one["largest_z"] + 1
     row["slices_from_superior"] = [depth - one["last_z"], depth - one["first_z"]]
     row["slices_from_inferior"] = [one["first_z"] + 1, one["last_z"] + 1]
     in_lungs = (one["right"], one["left"])  # the side is that with most of the voxels

@@ -39,6 +39,7 @@ def draw_preview(
     spacing: Sequence[float] | None = None,
     title: str = "",
     least_slice_share: float = 0.0,
+    oriented: bool = True,
 ) -> Path:
     """Draw axial slices, a coronal and a sagittal view with outlines into a PNG file.
 
@@ -53,6 +54,7 @@ def draw_preview(
         spacing: voxel size along x, y, z in mm; None if unknown, then proportions are not claimed.
         title: what the picture is of, such as the case's name.
         least_slice_share: see `measure_infection`.
+        oriented: whether the patient's directions are known; else none is claimed.
     """
     from matplotlib.lines import Line2D
 
@@ -62,10 +64,13 @@ def draw_preview(
     scan, *outlines = (array.reshape(*array.shape[:2], -1) for array in volumes)
     outlines = [_binary(outline) for outline in outlines]
     chosen = choose_slices(reduce(np.logical_or, outlines), _COLUMNS * _ROWS)
-    figure = _lay_out(scan, outlines, chosen, spacing)
+    figure = _lay_out(scan, outlines, chosen, spacing, oriented)
     figure.suptitle(printable(title), color="white", fontsize=15, parse_math=False)
     figure.supxlabel(
-        describe(outlines[0], chosen, spacing, least_slice_share), color="white", fontsize=11, parse_math=False
+        describe(outlines[0], chosen, spacing, least_slice_share, oriented),
+        color="white",
+        fontsize=11,
+        parse_math=False,
     )
     names = {_MASK_COLOUR: "infection", _TRUTH_COLOUR: "reference"}
     lines = [Line2D([], [], color=colour, label=name) for colour, name in names.items()][: len(outlines)]
@@ -108,7 +113,11 @@ def choose_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
 
 
 def describe(
-    mask: NDArray[np.bool_], chosen: Sequence[int], spacing: Sequence[float] | None, least_slice_share: float = 0.0
+    mask: NDArray[np.bool_],
+    chosen: Sequence[int],
+    spacing: Sequence[float] | None,
+    least_slice_share: float = 0.0,
+    oriented: bool = True,
 ) -> str:
     """Write the lines under the picture: extent of the mask, slices shown, what is unknown."""
     depth = mask.shape[2]
@@ -120,11 +129,17 @@ def describe(
     if not voxels:
         extent = f"no infection outlined in {depth} slices"
     shown = f"Slices shown, counted from the feet: {', '.join(str(k + 1) for k in chosen)}"
+    if not oriented:
+        return f"{extent}\nThe patient's directions and the size of pixels are unknown"
     return f"{extent}\n{shown}" + ("" if spacing is not None else "; voxel size unknown, proportions may be wrong")
 
 
 def _lay_out(
-    scan: NDArray[Any], outlines: list[NDArray[np.bool_]], chosen: list[int], spacing: Sequence[float] | None
+    scan: NDArray[Any],
+    outlines: list[NDArray[np.bool_]],
+    chosen: list[int],
+    spacing: Sequence[float] | None,
+    oriented: bool,
 ) -> Figure:
     from matplotlib.figure import Figure
 
@@ -140,7 +155,7 @@ def _lay_out(
         row, column = divmod(place, columns)
         axes = figure.add_subplot(grid[2 * row : 2 * row + 2, column])
         name = f"slice {k + 1} of {scan.shape[2]}"
-        _show(axes, [array[:, :, k] for array in planes], _AXIAL, step[1] / step[0], name)
+        _show(axes, [array[:, :, k] for array in planes], _AXIAL if oriented else "", step[1] / step[0], name)
     if deep:
         x, y = _middle(outlines[0], 0), _middle(outlines[0], 1)
         coronal, sagittal = figure.add_subplot(grid[:rows, -1]), figure.add_subplot(grid[rows:, -1])
@@ -172,7 +187,7 @@ def _show(axes: Axes, views: list[NDArray[Any]], letters: str, aspect: float, na
     axes.set_axis_off()
     rim = [withStroke(linewidth=2.5, foreground="black")]  # legible on white tissue
     style: dict[str, Any] = {"color": "white", "fontsize": 13, "ha": "center", "va": "center", "path_effects": rim}
-    for letter, place in zip(letters, _PLACES, strict=True):
+    for letter, place in zip(letters, _PLACES, strict=False):
         axes.text(*place, letter, transform=axes.transAxes, **style)
 
 
@@ -200,4 +215,5 @@ def preview_files(
     hu = HounsfieldSlices(scan).rounded()
     outline, *truth = (mask.lps()[0] for mask in masks)
     spacing = scan.spacing_lps if scan.voxel_size_known else None
-    return draw_preview(hu, outline, target, truth[0] if truth else None, spacing, scan.name)
+    known = truth[0] if truth else None
+    return draw_preview(hu, outline, target, known, spacing, scan.name, oriented=not scan.picture)

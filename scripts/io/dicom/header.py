@@ -20,7 +20,7 @@ COMPLETE = "complete DICOM files (copy the series again from where it came)"
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"),
-    *("FrameOfReferenceUID", "SeriesNumber", "AcquisitionNumber", "TemporalPositionIdentifier"),
+    *("FrameOfReferenceUID", "SeriesNumber", "AcquisitionNumber", "InstanceNumber", "TemporalPositionIdentifier"),
     *("TemporalPositionIndex", "NominalPercentageOfCardiacPhase", "EchoNumbers", "ContrastBolusAgent"),
     *("Modality", "ImageType", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "PatientPosition"),
     *("KVP", "ConvolutionKernel", "SliceThickness", "SpacingBetweenSlices", "GantryDetectorTilt"),
@@ -128,7 +128,7 @@ def reference(header: Dataset) -> Dataset:
     """Return the part of a header that names an image and places it; the rest need not stay."""
     part = Dataset()
     part.file_meta = header.file_meta
-    for keyword in filter(header.__contains__, (*IDENTITY, *_GEOMETRY)):
+    for keyword in filter(header.__contains__, (*IDENTITY, "InstanceNumber", *_GEOMETRY)):
         part[keyword] = header.get_item(keyword)  # as it was read: who uses it finds what is damaged
     return part
 
