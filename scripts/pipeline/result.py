@@ -160,6 +160,8 @@ class Result:
         )
 
     def _draw_lesions(self) -> list[LesionPicture]:
+        if self.scan.picture:  # the preview shows all of it
+            return []
         spacing = self.scan.spacing_lps if self.scan.voxel_size_known else None
         return draw_lesions(self.hu, canonical(self.mask, self.scan.affine), self.measures, spacing)
 

@@ -17,7 +17,7 @@ from .wording import size
 MOST = 10
 """Largest number of lesions that are shown."""
 MEDIASTINAL_WINDOW = (-160.0, 240.0)  # level 40, width 400 HU
-_OUTLINE, _BOX = (255, 159, 28), (255, 255, 255)
+_OUTLINE, _BOX = (255, 159, 28), (230, 0, 230)  # seen on air and on bone
 _GREYS = 254  # of 256 colours; two are for outline and box
 _ARM = 0.25  # of a side of the box: its corners
 _GAP = 4  # pixels between lesion and box
