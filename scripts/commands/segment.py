@@ -13,8 +13,11 @@ from .options import Backend, Device, Intensity, Precision, Series, SmallestLesi
 
 def segment(
     inputs: Annotated[
-        list[Path],
-        Argument(metavar="INPUT", help="NIfTI, NRRD, MetaImage, DICOM folders or zips, PNG or JPG, folders of these."),
+        list[str],
+        Argument(
+            metavar="INPUT",
+            help="NIfTI, NRRD, MetaImage, DICOM folders or zips, PNG or JPG, folders of these; DICOMweb addresses.",
+        ),
     ],
     output: Annotated[Path, Argument(help="Folder for the results, new or of an earlier call.")],
     weights: Annotated[Path | None, Option(help="Your weights with their metadata, in place of --model.")] = None,
@@ -49,6 +52,9 @@ def segment(
     scheduler: Annotated[
         str | None, Option(metavar="ADDRESS", help="Segment on the Dask cluster of this scheduler (docs/cluster.md).")
     ] = None,
+    stow: Annotated[
+        str | None, Option(metavar="URL", help="DICOMweb server that gets the DICOM results (docs/pacs.md).")
+    ] = None,
     quiet: Annotated[bool, Option("--quiet", help="Print errors only.")] = False,
 ) -> None:
     """Find COVID-19 infection on chest CT: masks, reports, pictures.
@@ -59,6 +65,7 @@ def segment(
     from ..errors import UserError
     from ..inference.shipped import choose_model
     from ..inference.tta import chosen_flips
+    from ..pacs.dicomweb import is_address, retrieve, stored
     from ..pipeline.batch import exit_code, record
     from ..pipeline.case import Settings
     from ..pipeline.inputs import expand_inputs
@@ -76,7 +83,7 @@ def segment(
     if lungs and not lungs.exists():
         raise UserError(f"{lungs}: no such file or folder; expected: a lung mask, or a folder of them")
     choice = choose_model(model, weights and weights.absolute(), device)
-    cases = expand_inputs(inputs, output)
+    cases = expand_inputs([retrieve(one, output) if is_address(str(one)) else one for one in inputs], output)
     arguments = {
         "device": device,
         "threshold": threshold,
@@ -93,6 +100,7 @@ def segment(
         if description["model"]["synthetic"]:
             print(DEMONSTRATION, file=sys.stderr)
         with bar:
-            manifest = record(entries, description, cases, output, bar.finish)
+            ended = stored(entries, output, stow) if stow else entries
+            manifest = record(ended, description, cases, output, bar.finish)
     if code := exit_code(manifest):
         raise SystemExit(code)

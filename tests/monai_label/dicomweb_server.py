@@ -27,12 +27,14 @@ class DicomWeb:
         url: where it is.
         refuses: whether it refuses to store anything.
         requests: method and path of each request.
+        tokens: values of the header Authorization; None where it is absent.
     """
 
     def __init__(self) -> None:
         self.instances: dict[str, Dataset] = {}
         self.refuses = False
         self.requests: list[str] = []
+        self.tokens: set[str | None] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"held": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}/dicom-web"
 
@@ -64,9 +66,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         self.held.requests.append(f"GET {url.path}")
+        self.held.tokens.add(self.headers["Authorization"])
         path = url.path.removeprefix("/dicom-web")
         if path == "/series":
             return self._series(dict(parse_qsl(url.query)))
+        if search := re.fullmatch(r"/studies/([^/]+)/series", path):
+            return self._series({**dict(parse_qsl(url.query)), "StudyInstanceUID": search[1]})
         uids = re.fullmatch(r"/studies/([^/]+)/series/([^/]+)(?:/instances/([^/]+))?(/metadata)?", path)
         if not uids:
             return self._answer(404, "application/json", b"{}")
@@ -84,6 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.held.requests.append(f"POST {self.path}")
+        self.held.tokens.add(self.headers["Authorization"])
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.held.refuses:
             return self._answer(409, "application/dicom+json", b"{}")

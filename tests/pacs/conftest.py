@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from scripts.__main__ import main
 from scripts.inference.segmenter import Segmenter
 from scripts.pipeline.case import CaseSegmenter
 
@@ -37,3 +39,19 @@ def start_node(tmp_path: Path, weights: Path, archive: Any) -> Iterator[Callable
             return node
 
         yield start
+
+
+@pytest.fixture
+def segment(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs the command line in this process; returns its exit code."""
+
+    def run(*words: object) -> int:
+        named = ["segment", "--weights", weights, "--device", "cpu", "--backend", "torch", *words]
+        monkeypatch.setattr(sys, "argv", ["scripts", *map(str, named)])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return run

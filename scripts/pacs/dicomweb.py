@@ -1,0 +1,130 @@
+"""DICOMweb: a study's CT series as input (QIDO-RS, WADO-RS), results stored (STOW-RS)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import replace_folder, unfinished_folder
+from ..io.output_names import derived_objects
+from ..pipeline.batch import Entries
+from ..pipeline.job import DONE
+
+TOKEN = "LUNG_INFECTION_CT_DICOMWEB_TOKEN"
+"""Environment variable with the bearer token that servers get, never part of a command line."""
+DOWNLOADS = "downloads"
+"""Folder in OUTPUT of what was retrieved, so that a run resumes."""
+_UID = r"\d[\d.]{0,63}"  # of what a server says, too: no path leads out of the folder
+_PLACE = re.compile(rf"(?P<server>https?://.+)/studies/(?P<study>{_UID})(?:/series/(?P<series>{_UID}))?/?")
+
+
+def is_address(text: str) -> bool:
+    """Whether an input is an address on the web, not a path."""
+    return text.lower().startswith(("http://", "https://"))
+
+
+def retrieve(address: str, output: Path) -> Path:
+    """Retrieve the CT series of a study, or one series, as files.
+
+    Args:
+        address: SERVER/studies/UID or SERVER/studies/UID/series/UID.
+        output: the folder of the run; a series in its `downloads` is not retrieved again.
+
+    Returns:
+        The folder of the study or the series.
+
+    Raises:
+        UserError: if the address is none, or the server does not hand the images out.
+    """
+    match = _PLACE.fullmatch(address)
+    if not match:
+        raise UserError(f"{address}: expected: https://HOST/.../studies/UID, with /series/UID or without")
+    study, folder = match["study"], output / DOWNLOADS / match["study"]
+    with _connected(match["server"], address) as client:
+        series = [match["series"]] if match["series"] else _ct_series(client, study)
+        if not series:
+            raise UserError(f"{address}: no CT series; expected: a study with CT images")
+        for uid in series:
+            _retrieve_series(client, study, uid, folder / uid)
+    return folder / match["series"] if match["series"] else folder
+
+
+def stored(entries: Entries, output: Path, server: str) -> Entries:
+    """Store the DICOM results of cases as they end; a case whose results are not stored failed.
+
+    Args:
+        entries: cases and their manifest entries, see `record`.
+        output: the folder of the run.
+        server: address of the DICOMweb server, what comes before /studies.
+    """
+    with closing(entries):
+        for case, entry in entries:
+            if entry["status"] in DONE:
+                try:
+                    store(output / case.folder, server)
+                except UserError as error:
+                    entry = entry | {"status": "failed", "message": f"{case.source}: segmented, not stored: {error}"}
+            yield case, entry
+
+
+def store(folder: Path, server: str) -> None:
+    """Store a case's DICOM results; a server replaces those that it has already.
+
+    Raises:
+        UserError: if there are none, or the server does not take them.
+    """
+    from pydicom import dcmread
+
+    files = derived_objects(folder)
+    if not files:
+        raise UserError(f"{folder}: no DICOM results; expected with --stow: DICOM input with complete headers")
+    with _connected(server, server) as client:
+        answer = client.store_instances([dcmread(file) for file in files])
+    if failed := answer.get("FailedSOPSequence"):
+        reasons = ", ".join(sorted({f"0x{one.get('FailureReason', 0):04X}" for one in failed}))
+        raise UserError(
+            f"{server}: {len(failed)} of {len(files)} objects refused ({reasons}); expected: a server with room"
+        )
+
+
+@contextmanager
+def _connected(server: str, address: str) -> Iterator[Any]:
+    """Yield a client; what server or network refuse becomes the user's mistake."""
+    from dicomweb_client.api import DICOMwebClient
+    from requests import RequestException
+
+    token = os.environ.get(TOKEN, "").strip()
+    try:
+        yield DICOMwebClient(server, headers={"Authorization": f"Bearer {token}"} if token else None)
+    except RequestException as error:
+        expected = f"a DICOMweb server that you may use; a token for it in {TOKEN}"
+        raise UserError(f"{address}: {error}; expected: {expected}") from None
+
+
+def _ct_series(client: Any, study: str) -> list[str]:
+    found = client.search_for_series(study, search_filters={"Modality": "CT"})
+    return [_uid(one, "0020000E") for one in found]
+
+
+def _retrieve_series(client: Any, study: str, series: str, folder: Path) -> None:
+    """Write the images of a series, one in memory at a time, as they are stored on the server."""
+    if folder.is_dir():
+        return
+    with unfinished_folder(folder.parent) as temporary:
+        images = temporary / "images"
+        images.mkdir()
+        for number, one in enumerate(client.iter_series(study, series, media_types=(("application/dicom", "*"),))):
+            one.save_as(images / f"{number:05d}.dcm", enforce_file_format=True)
+        replace_folder(images, folder)
+
+
+def _uid(row: Any, tag: str) -> str:
+    uid = str(row[tag]["Value"][0])
+    if not re.fullmatch(_UID, uid):
+        raise UserError(f"{uid!r} is no UID; expected: a DICOMweb server")
+    return uid
