@@ -17,17 +17,17 @@ from scripts.pacs.node import Node, Patience
 from scripts.pacs.peers import Peer, Tls
 from scripts.pacs.queue import StudyQueue
 from scripts.pacs.receiving import receiving
-from scripts.pacs.sending import send
+from scripts.pacs.sending import NotSentError, send
 from scripts.pipeline.case import CaseSegmenter
 from tests.scan_fixtures import make_slice, make_stored, save, uid
 
 pynetdicom = pytest.importorskip("pynetdicom", reason="the extra `pacs` is not installed")
 QUICK = Patience(quiet_s=0.3, pause_s=0.2)
-WAIT_S = 60.0
+WAIT_S = 300.0
 
 
 def wait_for(what: Callable[[], Any]) -> Any:
-    """Waits until something is true; fails after a minute."""
+    """Waits until something is true; fails after five minutes."""
     end = time.monotonic() + WAIT_S
     while not (found := what()):
         assert time.monotonic() < end, "waited in vain"
@@ -105,5 +105,13 @@ def write_study(
 
 
 def store(peer: Peer, files: Sequence[Path], title: str = "PACS") -> None:
-    """Sends files as an archive does."""
-    send(files, peer, title)
+    """Sends files as an archive does, once more where an answer got lost.
+
+    On a busy machine the thread of pynetdicom that listens may take it from the one that waits.
+    """
+    try:
+        send(files, peer, title)
+    except NotSentError as error:
+        if "no answer" not in str(error):
+            raise
+        send(files, peer, title)
