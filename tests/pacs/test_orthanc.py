@@ -34,10 +34,9 @@ function OnStableSeries(series, tags, metadata)
 end
 """
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not shutil.which("Orthanc"), reason="no Orthanc on the PATH (Debian: apt install orthanc)"),
-]
+pytestmark = pytest.mark.skipif(
+    not shutil.which("Orthanc"), reason="no Orthanc on the PATH (Debian: apt install orthanc)"
+)
 
 
 def free_port() -> int:
