@@ -13,14 +13,17 @@ FEWEST = 20
 """From this number of scans on the 95th percentile may be below the largest value."""
 
 
-def percentile_95(values: Sequence[float]) -> float:
-    """Return the smallest value that at least 95 % of the values do not exceed.
+def usual_limit(values: Sequence[float]) -> float:
+    """Return up to where an amount is usual without infection: the 95th percentile.
 
-    It is the largest of fewer than 20 values.
+    Of fewer than `FEWEST` values it would be the largest, so that one odd scan would take the grade
+    from any mild disease. Of these it is the median.
 
-    >>> percentile_95([0.1, 5.4, 0.02]), percentile_95(range(1, 21))
-    (5.4, 19.0)
+    >>> usual_limit([0.1, 5.4, 0.02]), usual_limit(range(1, 21))
+    (0.1, 19.0)
     """
+    if len(values) < FEWEST:
+        return float(np.median(values))
     return float(np.percentile(values, 95, method="inverted_cdf"))
 
 
@@ -35,8 +38,8 @@ def compare(stated: Mapping[str, Any] | None, infection: Mapping[str, Any], lung
 
     Returns:
         {"unit": "percent_of_lungs" (all marks, in percent of the volume of the lungs) or "ml";
-        "value": of this scan; "volumes", "median", "percentile_95", "largest": of the scans without
-        infection; "within": whether the scan has marks, and not more than the percentile}. None
+        "value": of this scan; "volumes", "median", "limit" (`usual_limit`), "largest": of the scans
+        without infection; "within": whether the scan has marks, and not more than the limit}. None
         where there is nothing to compare with.
     """
     if stated is None:
@@ -48,13 +51,13 @@ def compare(stated: Mapping[str, Any] | None, infection: Mapping[str, Any], lung
     else:
         return None
     values = stated[unit]
-    limit = percentile_95(values)
+    limit = usual_limit(values)
     return {
         "unit": unit,
         "value": value,
         "volumes": len(values),
         "median": float(np.median(values)),
-        "percentile_95": limit,
+        "limit": limit,
         "largest": max(values),
         "within": infection["present"] and value <= limit,
     }

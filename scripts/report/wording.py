@@ -100,8 +100,8 @@ def without_infection(free: Mapping[str, Any]) -> list[str]:
     count = free["volumes"]
     scans = f"{count} scan{'s' if count != 1 else ''} without infection"
     found = f"median {amount(free, 'median')}, at most {amount(free, 'largest')}{of}"
-    limit = f"The limit is the 95th percentile, {amount(free, 'percentile_95')}"
-    limit += f": of fewer than {FEWEST} scans, the largest." if count < FEWEST else "."
+    which = f"median, as there are fewer than {FEWEST}" if count < FEWEST else "95th percentile"
+    limit = f"The limit is {amount(free, 'limit')}, the {which}."
     sentences = [f"On {scans}, unseen in training, was marked: {found}. On this scan: {amount(free, 'value')}.", limit]
     if free["within"]:
         sentences.append("An amount within it is no proof of infection, and none against it: look at the pictures.")

@@ -224,14 +224,14 @@ def test_a_picture_has_no_head_and_no_side(tmp_path, small_report):
 
 
 def test_what_is_marked_without_infection_stands_beside_the_volume(small_report):
-    free = {"volumes": 4, "percent_of_lungs": [0.0, 0.02, 0.6, 5.4], "ml": [0.0, 0.1, 1.0, 20.0]}
+    free = {"volumes": 4, "percent_of_lungs": [0.0, 1.6, 2.0, 5.4], "ml": [0.0, 0.1, 1.0, 20.0]}
     report = small_report(lesion_free=free)
     text = page(report).text
     assert "Opacities on chest CT" in text
-    assert "On scans without infection at most 5.4 % median 0.3 %, 4 scans" in text
+    assert "On scans without infection at most 5.4 % median 1.8 %, 4 scans" in text
     assert "Severity, both lungs not stated within scans without infection" in text
     assert "1.7 % of the lungs, within what is marked on scans without infection." in plain(finding(report["measures"]))
-    assert "5.4 %: of fewer than 20 scans, the largest. An amount within it is no proof" in text
+    assert "The limit is 1.8 %, the median, as there are fewer than 20. An amount within it is no proof" in text
     few = page(small_report(lesion_free={**free, "percent_of_lungs": [0.0, 1.0]})).text
     assert "at most 1.0 % median 0.5 %, 2 scans" in few
     assert "severity grade 1 of 5" in few
