@@ -81,20 +81,17 @@ def test_the_wheel_holds_the_package_and_nothing_else(contents: dict[str, bytes]
     assert "lung_infection_ct/py.typed" in contents
 
 
-def test_wheel_and_source_distribution_hold_both_models(bundle_root: Path, tmp_path: Path) -> None:
-    """In a copy of what is packed, where the full weights are a stand-in if they are not there."""
+def test_wheel_and_source_distribution_hold_all_weights(bundle_root: Path, tmp_path: Path) -> None:
     copy, out, caches = tmp_path / "copy", tmp_path / "dist", shutil.ignore_patterns("__pycache__")
     for name in ("scripts", "configs", "models", "docs"):
         shutil.copytree(bundle_root / name, copy / name, ignore=caches)
     for path in filter(Path.is_file, bundle_root.iterdir()):
         shutil.copy(path, copy)
-    for name in ("full.pt", "full.json"):
-        (copy / "models" / name).write_text("stand-in")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(copy)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     (wheel,), (source,) = out.glob("*.whl"), out.glob("*.tar.gz")
-    expected = {"model.pt", "model.json", "full.pt", "full.json"}
+    expected = {f"{name}.{suffix}" for name in ("model", "full", "classes") for suffix in ("pt", "json")}
     with zipfile.ZipFile(wheel) as archive, tarfile.open(source) as packed:
         for names in (archive.namelist(), packed.getnames()):
             assert {Path(name).name for name in names if Path(name).parent.name == "models"} == expected

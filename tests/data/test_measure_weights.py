@@ -11,7 +11,6 @@ from scripts.data.layouts.base import new_case
 from scripts.data.layouts.build import build_datalist
 from scripts.data.layouts.prepared import write_prepared
 from scripts.errors import UserError
-from scripts.inference.shipped import COMPACT, shipped_weights
 from tests.doc_scripts import load_script
 
 
@@ -21,13 +20,16 @@ def script() -> ModuleType:
 
 
 def test_weights_of_other_data_are_measured_on_all_cases_and_tell_which_they_saw(
-    script: ModuleType, trees, tmp_path: Path
+    script: ModuleType, trees, make_checkpoint, tmp_path: Path
 ) -> None:
+    known = {"cases": ["coronacases_001", "coronacases_007"]}  # of which 007 was the validation case
+    trained = {"name": "elsewhere", "fold": ["coronacases_007"], "synthetic": False}
+    weights = make_checkpoint(tmp_path / "model.pt", data=trained, calibration=known)
     sources = [trees.zenodo(("coronacases_001", "coronacases_007", "coronacases_009")), trees.negatives()]
     write_prepared(build_datalist(sources, folds=2)[0], tmp_path / "data", copy=False)
-    cases = script.cases_of(shipped_weights(COMPACT), str(tmp_path / "data"), first=True)
+    cases = script.cases_of(weights, str(tmp_path / "data"), first=True)
     found = {case["name"]: seen for case, seen in cases}
-    assert {name for name, seen in found.items() if seen} == {"coronacases_001"}  # 007 was its validation case
+    assert {name for name, seen in found.items() if seen} == {"coronacases_001"}
     assert {"coronacases_007", "coronacases_009", "a", "tumour_c", "negatives_normal_000"} < set(found)
 
 
