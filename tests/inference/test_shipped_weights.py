@@ -75,7 +75,7 @@ def test_the_table_of_weights_holds_these(model: str, bundle_root: Path) -> None
     own = rows[rows["weights"] == model]
     assert set(own["sha256"]) == set(trainings)
     assert not own["trained_on"].any()
-    assert own["case"].is_unique
+    assert sorted(own["case"]) == sorted(rows.loc[rows["weights"] == "0.9.1", "case"])  # every case, each once
 
 
 def test_what_the_class_weights_reach_follows_from_the_cases(bundle_root: Path, sealed: set[str]) -> None:
