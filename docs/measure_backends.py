@@ -12,7 +12,6 @@ those of the network alone. A run that was stopped resumes with the same command
 from __future__ import annotations
 
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ from scripts.inference.predictor import Predictor
 from scripts.inference.tta import FLIPPED_AXES
 from scripts.inference.unseen_cases import check_data, predict_cases, unseen_cases
 from scripts.io.images import is_picture
-from scripts.messages import markdown_table
+from scripts.messages import markdown_table, wrapped
 from scripts.metrics import dice
 from scripts.settings import describe_machine, usable_device
 from scripts.transforms.preprocessing import IMAGE
@@ -135,7 +134,7 @@ def write(rows: pd.DataFrame, out: Path, device: torch.device) -> None:
     found = table(rows)
     texts = found.map(lambda one: f"{one:.4f}" if isinstance(one, float) else str(one))
     head = "Dice per case, mean and sd (n - 1); change against torch in float32 with the same views and size. "
-    head = textwrap.fill(head + str(describe_machine(device)), 100)
+    head = wrapped(head + str(describe_machine(device)))
     text = "\n".join([head, "", *markdown_table(texts.columns, texts.to_numpy()), ""])
     write_atomic(out / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
     volumes = found[found["kind"] == "volume"]

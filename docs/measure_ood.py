@@ -56,7 +56,7 @@ from scripts.inference.unseen_cases import check_data, read_infection
 from scripts.io.images import is_picture
 from scripts.io.reading import read_scan
 from scripts.io.volume import Scan
-from scripts.messages import markdown_table
+from scripts.messages import markdown_table, wrapped
 from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import expand_inputs
 from scripts.settings import describe_machine
@@ -370,7 +370,7 @@ def write(rows: pd.DataFrame, counts: dict[int, Array], out: Path, machine: str)
     flagged = ood[ood["score"] == SCORES["present"]][["group", "n", "flagged"]]
     wide = ood.assign(shown=shown).pivot(index=head, columns="score", values="shown")[list(SCORES.values())]
     means = calibration.groupby("map")[["Brier", "ECE", "T"]].mean().reset_index()
-    lines = ["# Trust in a mask", "", f"Machine: {machine}", "", "## AUROC (95 % interval)", ""]
+    lines = ["# Trust in a mask", "", wrapped(f"Machine: {machine}"), "", "## AUROC (95 % interval)", ""]
     lines += [
         *lines_of(wide.reset_index()),
         "",

@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 import re
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ from scripts.inference.metadata import read_metadata
 from scripts.inference.unseen_cases import check_data, read_infection
 from scripts.io.images import is_picture
 from scripts.io.volume import canonical
-from scripts.messages import markdown_table
+from scripts.messages import markdown_table, wrapped
 from scripts.metrics import dice
 from scripts.settings import describe_machine, usable_device
 
@@ -62,7 +61,6 @@ BY_GROUP = {
     "slices": ("slices", "sum"),
     "counted as infected": ("counted_slices", "sum"),
 }
-WIDTH = 100  # columns of prose
 NOTE = (
     "Masks as `segment` makes them. False positives are marked voxels without infection, also in % of the voxels of "
     "both lungs as `segment` finds them, whether in the lungs or not. A slice counts as infected by the rule of the "
@@ -170,8 +168,8 @@ def write(rows: pd.DataFrame, out: Path, head: Mapping[str, Any]) -> None:
     shown = ["case", "weights", "dice", "sensitivity", "precision", "dice_second", "dice_annotators", "lesion"]
     shown += ["marked", "volume_error", "false_positives", "lung_percent", "outside_lungs"]
     shown += ["slices", "infected_slices", "counted_slices", "ood"]
-    points = (textwrap.fill(f"* {key}: {value}", WIDTH, subsequent_indent="  ") for key, value in stated)
-    lines = ["# Weights by case", "", textwrap.fill(NOTE, WIDTH), "", *points, ""]
+    points = (wrapped(f"* {key}: {value}", "  ") for key, value in stated)
+    lines = ["# Weights by case", "", wrapped(NOTE), "", *points, ""]
     lines += ["## By group, mean over cases", "", *lines_of(groups), ""]
     lines += ["## Volumes by case", "", *lines_of(volumes.sort_values(["group", "case", "weights"])[shown]), ""]
     write_atomic(out / "table.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))

@@ -1,6 +1,7 @@
-"""What the bundle says while it works, how a message names many things, and tables."""
+"""What the bundle says while it works, how a message names many things, tables and paragraphs."""
 
 import logging
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -42,3 +43,15 @@ def markdown_table(head: Sequence[object], rows: Iterable[Iterable[object]]) -> 
     """
     first, *others = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
     return [first, "|" + "---|" * len(head), *others]
+
+
+def wrapped(paragraph: str, indent: str = "") -> str:
+    """Return a paragraph in lines of at most 100 columns, those after the first indented.
+
+    No-break spaces hold words together and become spaces.
+
+    >>> len(wrapped("a" * 60 + " " + "b" * 60).splitlines()), wrapped("a" + chr(160) + "b")
+    (2, 'a b')
+    """
+    filled = textwrap.fill(paragraph, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\N{NO-BREAK SPACE}", " ")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t
 
 from ..files import write_atomic
-from ..messages import markdown_table
+from ..messages import markdown_table, wrapped
 from ..training.tables import FILES, WORDS
 from .experiment_config import Experiment
 from .workflows import FINISHED
@@ -179,23 +179,31 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
     published = bool(experiment.source)
     lines = [f"# {experiment.title}", "", *table_lines(table, published)]
     comparable = "not comparable" if data["split"] == "patient" else "alike in how cases were split, not otherwise"
-    split = f"datalist.json {record['datalist_sha256'][:12]}" if record["datalist_sha256"] else "no datalist.json"
+    split = (
+        f"datalist.json\N{NO-BREAK SPACE}{record['datalist_sha256'][:12]}"
+        if record["datalist_sha256"]
+        else "no datalist.json"
+    )
     lines += [
         "",
-        f"Ours: percent; mean and sd over the runs (seeds {_numbers(runs['seed'])}; folds {_numbers(runs['fold'])}) of "
-        f"the mean over the cases of a validation fold, on the scan's own grid; {int(own['cases'].sum())} cases of "
-        f"{data['name']}, split by {data['split']} ({split}). {KEPT[record['keep']]} "
-        f"The difference is from {first}, mean over n patients (cases where patients are unknown), with its 95 % "
-        "interval by Student's t, not corrected for the number of rows; none is detectable where that holds 0.",
+        wrapped(
+            f"Ours: percent; mean and sd over the runs (seeds {_numbers(runs['seed'])}; folds {_numbers(runs['fold'])})"
+            f" of the mean over the cases of a validation fold, on the scan's own grid; {int(own['cases'].sum())} cases "
+            f"of {data['name']}, split by {data['split']} ({split}). {KEPT[record['keep']]} "
+            f"The difference is from {first}, mean over n patients (cases where patients are unknown), with its 95 % "
+            "interval by Student's t, not corrected for the number of rows; none is detectable where that holds 0."
+        ),
         "",
     ]
     if published:
-        lines += [f"Published ({experiment.source}): {experiment.protocol}. The columns are {comparable}.", ""]
+        lines += [wrapped(f"Published ({experiment.source}): {experiment.protocol}. The columns are {comparable}."), ""]
     lines += [
-        f"Budget {record['budget']}; version {'; '.join(sorted(set(runs['version'])))}"
-        f"{''.join(f'; {machine}' for machine in sorted(set(runs['machine'].dropna())))}. Every run and the SHA-256 of "
-        "its weights: runs.csv; every case: cases.csv.",
-        *(f"\n* {warning}" for warning in data["warnings"]),
+        wrapped(
+            f"Budget {record['budget']}; version {'; '.join(sorted(set(runs['version'])))}"
+            f"{''.join(f'; {machine}' for machine in sorted(set(runs['machine'].dropna())))}. Every run and the SHA-256"
+            " of its weights: runs.csv; every case: cases.csv."
+        ),
+        *("\n" + wrapped(f"* {warning}", "  ") for warning in data["warnings"]),
         "",
     ]
     return "\n".join(lines)
