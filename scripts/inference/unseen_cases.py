@@ -56,7 +56,7 @@ def read_infection(path: str, codes: Sequence[int] | None = None) -> NDArray[np.
     scan = read_scan(Path(path))
     stored = torch.from_numpy(np.ascontiguousarray(scan.real()))
     mask = InfectionMaskd(LABEL)({LABEL: stored, "label_codes": codes})[LABEL]
-    return canonical(np.asarray(mask >= 0.5), scan.affine)
+    return canonical((mask >= 0.5).cpu().numpy(), scan.affine)
 
 
 def check_data(weights: Path, metadata: Mapping[str, Any], data: str) -> None:

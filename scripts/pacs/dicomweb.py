@@ -14,13 +14,13 @@ from ..files import replace_folder, unfinished_folder
 from ..io.output_names import derived_objects
 from ..pipeline.batch import Entries
 from ..pipeline.job import DONE
+from .peers import UID
 
 TOKEN = "LUNG_INFECTION_CT_DICOMWEB_TOKEN"
 """Environment variable with the bearer token that servers get, never part of a command line."""
 DOWNLOADS = "downloads"
 """Folder in OUTPUT of what was retrieved, so that a run resumes."""
-_UID = r"\d[\d.]{0,63}"  # of what a server says, too: no path leads out of the folder
-_PLACE = re.compile(rf"(?P<server>https?://.+)/studies/(?P<study>{_UID})(?:/series/(?P<series>{_UID}))?/?")
+_PLACE = re.compile(rf"(?P<server>https?://.+)/studies/(?P<study>{UID})(?:/series/(?P<series>{UID}))?/?")
 
 
 def is_address(text: str) -> bool:
@@ -125,6 +125,6 @@ def _retrieve_series(client: Any, study: str, series: str, folder: Path) -> None
 
 def _uid(row: Any, tag: str) -> str:
     uid = str(row[tag]["Value"][0])
-    if not re.fullmatch(_UID, uid):
+    if not re.fullmatch(UID, uid):
         raise UserError(f"{uid!r} is no UID; expected: a DICOMweb server")
     return uid

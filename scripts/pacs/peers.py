@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ..errors import UserError
 
+UID = r"\d[\d.]{0,63}"
+"""Pattern of the UIDs that peers send, so that no path leads out of a folder."""
 _TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # ISO 646 without control characters and backslash (PS3.5 table 6.2-1)
 _PEER = re.compile(r"(?P<title>[^@]+)@(?P<host>.+):(?P<port>\d+)")
 _HIGHEST_PORT = 65535

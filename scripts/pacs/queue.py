@@ -20,8 +20,9 @@ from threading import Lock
 from typing import Any
 
 from ..files import write_atomic, write_json
+from .peers import UID
 
-_UID = re.compile(r"\d[\d.]{0,63}")  # of what a stranger sends: no path leads out of the folder
+_UID = re.compile(UID)
 
 
 class StudyQueue:

@@ -8,7 +8,7 @@ import numpy as np
 from ..inference.metadata import LESION_FREE_UNITS
 
 PERCENT, ML = LESION_FREE_UNITS
-WITHIN = "the amount is within what is marked on scans without infection"
+WITHIN = "within what is marked on scans without infection"
 FEWEST = 20
 """From this number of scans on the 95th percentile may be below the largest value."""
 

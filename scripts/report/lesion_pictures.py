@@ -57,7 +57,7 @@ def draw_lesions(
     pictures = []
     for number, lesion in enumerate(measures["lesions"]["lesions"][:MOST], start=1):
         z = lesion["largest_slice_from_inferior"] - 1
-        marked = np.asarray(mask[:, :, z] > 0)
+        marked = mask[:, :, z] > 0
         views = {
             name: _png(_draw(hu[:, :, z], marked, lesion["box_index"], window), spacing)
             for name, window in windows.items()

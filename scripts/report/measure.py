@@ -90,7 +90,9 @@ def measure_infection(
         "lungs": {**parts, "doubts": doubts, "cuts": cuts, "reason": reason},
         "severity": severity(
             {part: found and found["infected_percent"] for part, found in parts.items()},
-            reason or (PART_OF_LUNGS if cuts else None) or (WITHIN if compared and compared["within"] else None),
+            reason
+            or (PART_OF_LUNGS if cuts else None)
+            or (f"the amount is {WITHIN}" if compared and compared["within"] else None),
         ),
         "lesions": describe_lesions(counts.finder, mask.shape[2], voxel_ml, lungs_known),
         "density": {"reason": NO_HU} if slices is None else density(counts.histogram, voxel_ml),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .lesion_free import FEWEST, PERCENT
+from .lesion_free import FEWEST, PERCENT, WITHIN
 
 NOT_STATED = "not stated"
 _GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
@@ -77,14 +77,13 @@ def finding(measures: Mapping[str, Any]) -> str:
         return f"Nothing was outlined in {slices}."
     where = f"in {affected} of {slices}" if affected else f"in none of {slices} enough to count"
     text = f"Opacities of {size(infection, 'infection')} were outlined {where}"
-    within = "within what is marked on scans without infection"
     if lungs["reason"] is not None:
-        text += f", {within}" if free and free["within"] else ""
+        text += f", {WITHIN}" if free and free["within"] else ""
         return f"{text}; percentage of the lungs and severity are not stated."
     of = "the scanned part of the lungs" if lungs["cuts"] else "the lungs"
     text += f": {percent(lungs['total']['infected_percent'])} of {of}"
     if free and free["within"]:
-        return f"{text}, {within}."
+        return f"{text}, {WITHIN}."
     graded = grade(measures, "total")
     return f"{text}, severity {NOT_STATED if graded == NOT_STATED else f'grade {graded}'}."
 

@@ -188,8 +188,8 @@ def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, r
         "",
         wrapped(
             f"Ours: percent; mean and sd over the runs (seeds {_numbers(runs['seed'])}; folds {_numbers(runs['fold'])})"
-            f" of the mean over the cases of a validation fold, on the scan's own grid; {int(own['cases'].sum())} cases "
-            f"of {data['name']}, split by {data['split']} ({split}). {KEPT[record['keep']]} "
+            f" of the mean over the cases of a validation fold, on the scan's own grid; {int(own['cases'].sum())}"
+            f" cases of {data['name']}, split by {data['split']} ({split}). {KEPT[record['keep']]} "
             f"The difference is from {first}, mean over n patients (cases where patients are unknown), with its 95 % "
             "interval by Student's t, not corrected for the number of rows; none is detectable where that holds 0."
         ),
