@@ -1,7 +1,7 @@
 """`python -m scripts experiment NAME DATA OUT`: a published table, trained and evaluated anew."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -32,6 +32,10 @@ def experiment(
     teacher: Annotated[
         str | None, Option(help="Weights that teach, for rows that learn from some; {fold} in their path is the fold.")
     ] = None,
+    protocol: Annotated[
+        Literal["within", "test", "cross"],
+        Option(help="Evaluate on the validation folds, on DATA's test cases, or on those of other data sets."),
+    ] = "within",
 ) -> None:
     """Train and evaluate the variants of a published table.
 
@@ -47,7 +51,17 @@ def experiment(
     rows = [] if variants == "all" else [row.strip() for row in variants.split(",")]
     overlay = str(budget) if budget else None
     table = run_experiment(
-        read_experiment(name, rows), str(data), str(out), overlay, seeds, chosen, steps, device, processes, teacher
+        read_experiment(name, rows),
+        str(data),
+        str(out),
+        overlay,
+        seeds,
+        chosen,
+        steps,
+        device,
+        processes,
+        teacher,
+        protocol,
     )
     print(table.read_text(encoding="utf-8"))
     print(f"{table}; table.csv, runs.csv, cases.csv and curves.png beside it")

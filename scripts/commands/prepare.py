@@ -1,10 +1,11 @@
 """`python -m scripts prepare SOURCE... OUT`: recognise, check and split data sets as they unzip."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from typer import Argument, Option
 
+from ..errors import UserError
 from .options import Out
 
 
@@ -14,11 +15,22 @@ def prepare(
     ],
     out: Out,
     folds: Annotated[int, Option(help="Number of cross-validation folds, 2 or more.")] = 5,
-    seed: Annotated[int, Option(help="Seed of the folds.")] = 0,
+    seed: Annotated[int, Option(help="Seed of the folds and of what --test and --validation draw.")] = 0,
     split: Annotated[
-        Literal["patient", "slice"],
-        Option(help="By patient, or by slice as in the paper, where slices of one scan are in several folds."),
+        str,
+        Option(
+            help="patient; slice as in the paper, where slices of one scan are in several folds; or numbers of "
+            "patients for training/validation/test, such as 14/2/4."
+        ),
     ] = "patient",
+    test: Annotated[int, Option(help="Number of patients, or slices by --split slice, to draw as test cases.")] = 0,
+    validation: Annotated[
+        int | None, Option(help="Number of patients, or slices, of the one validation fold; default: --folds.")
+    ] = None,
+    test_data: Annotated[
+        list[Path] | None,
+        Option(help="A data set to test on; training cases that it may hold are left out. May be repeated."),
+    ] = None,
     held_out: Annotated[
         Path | None,
         Option(help="List of patients and scans that no training may see, such as configs/held_out.txt."),
@@ -36,12 +48,17 @@ def prepare(
     from ..data.held_out import read_held_out
     from ..data.layouts.build import build_datalist, summary_table
     from ..data.layouts.prepared import check_output, write_prepared
+    from ..data.parts import read_split
 
-    check_output(out, sources, overwrite)
+    tests = test_data or []
+    check_output(out, [*sources, *tests], overwrite)
+    unit, sizes = read_split(split, validation, test)
+    if tests and sizes.test:
+        raise UserError("--test-data with drawn test cases; expected: one of both")
     names = read_held_out(held_out) if held_out else ()
-    datalist, facts = build_datalist(sources, folds, seed, split, names)
+    datalist, facts = build_datalist(sources, folds, seed, unit, names, sizes, tests)
     write_prepared(datalist, out, copy)
-    print(f"{out}: {datalist['name']} ({datalist['layout']}), split by {split}, seed {seed}")
+    print(f"{out}: {datalist['name']} ({datalist['layout']}), split by {unit}, seed {seed}")
     print(summary_table(datalist, facts).to_string())
     for warning in datalist["warnings"]:
         print(f"warning: {warning}")

@@ -26,7 +26,7 @@ from .layouts.case import (
 from .layouts.checks import check_partners
 from .layouts.registry import recognise
 from .layouts.schema import parse_datalist
-from .splits import check_patient_disjoint, patients_of
+from .splits import check_patient_disjoint, check_test_disjoint, patients_of
 
 Split = Literal["training", "validation", "test", "unlabeled", "all"]
 
@@ -111,7 +111,7 @@ def select_cases(
     training = [case for case in datalist["training"] if case["name"] not in left_out]
     if datalist["split"] == "patient":
         check_patient_disjoint(training, validation)
-    check_patient_disjoint(datalist["training"], datalist["test"], name="test")
+    check_test_disjoint(datalist["training"], datalist["test"], datalist["split"])
     lists: dict[str, list[Case]] = {
         "training": training,
         "validation": validation,
@@ -156,6 +156,7 @@ def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None, split: Spli
     pseudo = sum(case.get("pseudo", False) for case in datalist["training"])
     return {
         **general,
+        **({"test_name": datalist["test_name"]} if datalist["test_name"] else {}),
         "fold": fold,
         "training_cases": len(datalist["training"]) - len(validation) - pseudo,
         **({"pseudo_labelled_cases": pseudo} if pseudo else {}),

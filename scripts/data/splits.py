@@ -13,8 +13,8 @@ from ..io.reading import read_grid
 from .layouts.case import SPLITS, Case
 
 SLICE_WARNING = (
-    "split by slice: slices of one scan are in training and in validation (the paper's protocol), "
-    "so figures are too high for new patients"
+    "split by slice: slices of one scan are in training and in validation or test (the paper's "
+    "protocol), so figures are too high for new patients"
 )
 ONE_PATIENT_WARNING = "one patient: there are no folds and nothing to validate on; train with --fold null"
 
@@ -36,15 +36,18 @@ def assign_folds(cases: Sequence[Case], folds: int, seed: int, split: str = "pat
     _check_arguments(folds, seed, split)
     ordered = sorted(cases, key=lambda case: case["name"])
     if _stands_alone(ordered, split):
-        return [Case(**{**case, "fold": None}) for case in ordered], [ONE_PATIENT_WARNING, *_warnings(ordered, split)]
-    divided = [case for case in ordered if _is_divided(case, split)]
-    whole = [case for case in ordered if not _is_divided(case, split)]
+        return [Case(**{**case, "fold": None}) for case in ordered], [
+            ONE_PATIENT_WARNING,
+            *split_warnings(ordered, split),
+        ]
+    divided = [case for case in ordered if is_divided(case, split)]
+    whole = [case for case in ordered if not is_divided(case, split)]
     result = _assign_groups(whole, folds, seed, by_patient=split == "patient")
     for case in divided:
         result += _divide_slices(case, folds, seed)
     if cases:
         _check_filled(result, folds, split)
-    return sorted(result, key=lambda case: case["name"]), _warnings(ordered, split)
+    return sorted(result, key=lambda case: case["name"]), split_warnings(ordered, split)
 
 
 def check_patient_disjoint(training: Iterable[Case], other: Iterable[Case], name: str = "validation") -> None:
@@ -56,6 +59,12 @@ def check_patient_disjoint(training: Iterable[Case], other: Iterable[Case], name
     both = sorted(patients_of(training) & patients_of(other))
     if both:
         raise UserError(f"patients {', '.join(both)} are in training and in {name}; expected: each patient on one side")
+
+
+def check_test_disjoint(training: Iterable[Case], test: Iterable[Case], split: str) -> None:
+    """`check_patient_disjoint` for test cases; what a split by slice drew for them is left out."""
+    checked = (case for case in test if not (split == "slice" and case.get("drawn", False)))
+    check_patient_disjoint(training, checked, name="test")
 
 
 def patients_of(cases: Iterable[Case]) -> set[str]:
@@ -80,16 +89,18 @@ def _check_arguments(folds: int, seed: int, split: str) -> None:
 
 def _stands_alone(cases: Sequence[Case], split: str) -> bool:
     """Whether there is one patient, or one case, so that nothing is left to validate on."""
-    groups = {_group(case, split == "patient") for case in cases}
-    return len(groups) == 1 and not any(_is_divided(case, split) for case in cases)
+    groups = {group_of(case, split == "patient") for case in cases}
+    return len(groups) == 1 and not any(is_divided(case, split) for case in cases)
 
 
-def _group(case: Case, by_patient: bool) -> tuple[bool, str]:
+def group_of(case: Case, by_patient: bool) -> tuple[bool, str]:
+    """Return what a split must keep together: a patient; a case whose patient is unknown."""
     patient = case["patient"] if by_patient else None
     return patient is None, case["name"] if patient is None else patient
 
 
-def _is_divided(case: Case, split: str) -> bool:
+def is_divided(case: Case, split: str) -> bool:
+    """Whether a split takes the slices of a case one by one."""
     if is_picture(case["image"]):
         return False
     return split == "slice" or ("slices" in case and case["patient"] is None)
@@ -103,7 +114,7 @@ def _assign_groups(cases: Sequence[Case], folds: int, seed: int, by_patient: boo
     """
     groups: dict[tuple[bool, str], list[Case]] = defaultdict(list)
     for case in cases:
-        groups[_group(case, by_patient)].append(case)
+        groups[group_of(case, by_patient)].append(case)
     order = np.random.default_rng(seed).permutation(len(groups))
     shuffled = [groups[key] for key in (sorted(groups)[index] for index in order)]
     filled = [Counter[tuple[Path, bool]]() for _ in range(folds)]
@@ -119,7 +130,7 @@ def _assign_groups(cases: Sequence[Case], folds: int, seed: int, by_patient: boo
 
 def _divide_slices(case: Case, folds: int, seed: int) -> list[Case]:
     """Deal the slices of a volume at random to the folds, starting at a random fold."""
-    slices = case["slices"] if "slices" in case else list(range(read_grid(Path(case["image"])).slices))
+    slices = slices_of(case)
     random = np.random.default_rng([seed, zlib.crc32(case["name"].encode())])
     shuffled, first = random.permutation(slices).tolist(), int(random.integers(folds))
     parts = [sorted(shuffled[(fold - first) % folds :: folds]) for fold in range(folds)]
@@ -128,6 +139,11 @@ def _divide_slices(case: Case, folds: int, seed: int) -> list[Case]:
         for fold, part in enumerate(parts)
         if part
     ]
+
+
+def slices_of(case: Case) -> list[int]:
+    """Return the indices of the slices of a volume that a case covers."""
+    return case["slices"] if "slices" in case else list(range(read_grid(Path(case["image"])).slices))
 
 
 def _check_filled(cases: Sequence[Case], folds: int, split: str) -> None:
@@ -139,7 +155,8 @@ def _check_filled(cases: Sequence[Case], folds: int, split: str) -> None:
         raise UserError(f"{folds} folds need as many {what}, found {filled}; expected: {expected}")
 
 
-def _warnings(cases: Sequence[Case], split: str) -> list[str]:
+def split_warnings(cases: Sequence[Case], split: str) -> list[str]:
+    """Return what every figure measured with a split of these cases has to say."""
     volumes = any(not is_picture(case["image"]) for case in cases)
     leaks = [SLICE_WARNING] if split == "slice" and volumes else []
     return leaks + unknown_patients_warning(cases, "training")

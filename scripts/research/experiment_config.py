@@ -3,12 +3,16 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from ..errors import UserError
 from ..version import BUNDLE
+
+Protocol = Literal["within", "test", "cross"]
+"""What a row is evaluated on: the validation fold of each training; the test cases of the data set;
+the same, which come from other data sets than the training."""
 
 EXPERIMENTS = BUNDLE / "configs/experiments"
 BUDGET = "configs/presets/experiment_cpu.yaml"
@@ -42,6 +46,7 @@ class Experiment:
         variants: its rows, the first one is what the others are compared with.
         files: overlays that every training has.
         budget: overlay that sets width, size and schedule unless the user names another.
+        left_out: rows of the source that are not here, and why.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Experiment:
     variants: list[Variant]
     files: list[str]
     budget: str
+    left_out: dict[str, str]
 
 
 def experiment_names() -> list[str]:
@@ -61,8 +67,9 @@ def experiment_names() -> list[str]:
 def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     """Read an experiment of configs/experiments.
 
-    Its rows are its own "variants" and those that "rows_of" takes over from other experiments; its
-    "settings" hold for all of them. Without `chosen` names it has all of its variants.
+    Its rows are its own "variants" and those that "rows_of" takes over from other experiments, all
+    of them where that names none; "published" replaces figures of these by row. Its "settings" hold
+    for all rows. Without `chosen` names it has all of its variants.
 
     Raises:
         UserError: for a name that there is not.
@@ -72,6 +79,10 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     content = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
     others = [read_experiment(other, rows) for other, rows in content.get("rows_of", {}).items()]
     variants = [replace(row, files=[*other.files, *row.files]) for other in others for row in other.variants]
+    figures = content.get("published", {})
+    if strange := set(figures) - {row.name for row in variants}:
+        raise ValueError(f"{name}: published figures of {', '.join(sorted(strange))}, which are no rows")
+    variants = [replace(row, published=figures.get(row.name, {} if figures else row.published)) for row in variants]
     variants += [
         Variant(row, one.get("files", []), one.get("settings", {}), one.get("published", {}))
         for row, one in content.get("variants", {}).items()
@@ -86,4 +97,5 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
         raise UserError(f"variants {', '.join(sorted(unknown))}; expected, separated by commas: {names}")
     kept = [variant for variant in variants if not chosen or variant.name in chosen]
     title, source, protocol = (str(content.get(key, "")) for key in ("title", "source", "protocol"))
-    return Experiment(name, title, source, protocol, kept, content.get("files", []), content.get("budget", BUDGET))
+    budget, left_out = content.get("budget", BUDGET), content.get("left_out", {})
+    return Experiment(name, title, source, protocol, kept, content.get("files", []), budget, left_out)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,11 @@ from matplotlib.figure import Figure
 from scipy.stats import t
 
 from ..files import write_atomic
-from ..messages import markdown_table, wrapped
-from ..training.tables import FILES, WORDS
+from ..training.tables import FILES
 from .experiment_config import Experiment
+from .experiment_text import MEASURES, PARTS, markdown
 from .workflows import FINISHED
 
-MEASURES = ("dice", *WORDS)
-COLUMNS = {name: word[0].upper() + word[1:] for name, word in WORDS.items()}
-"""What `table.md` shows beside Dice, with its heading; rows that were made before version 0.9.2
-have no IoU."""
-PARTS = {"slice_dice": "slices with lesion", "volume_dice": "volumes", "picture_dice": "pictures"}
-"""Of what else the mean of Dice is taken."""
-KEPT = {
-    "best": "The validation fold also chose the epoch, so these are no test figures.",
-    "last": "The last epoch counts: the validation fold chose nothing.",
-}
 CURVES = {
     "train_loss": "training loss",
     "val_positive_dice": "validation: Dice of slices with lesion",
@@ -79,7 +69,7 @@ def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], reco
     write_atomic(folder / "cases.csv", cases.set_index("variant").to_csv)
     write_atomic(folder / "table.csv", table.to_csv)
     write_atomic(folder / "curves.png", lambda path: draw_curves(runs).print_png(path))
-    text = _markdown(experiment, table, rows, record)
+    text = markdown(experiment, table, rows, record)
     return write_atomic(folder / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
 
 
@@ -103,6 +93,7 @@ def _row(run: Run, cases: pd.DataFrame) -> dict[str, Any]:
         for measure in MEASURES:
             value = figures[part].get(measure, {}).get("mean")
             found[f"{prefix}{measure}"] = math.nan if value is None else value
+    found["all_slice_dice"] = figures["slice"]["dice"]["mean"]
     for kind, chosen in (("volume", cases["n_slices"] > 1), ("picture", cases["n_slices"] == 1)):
         found[f"{kind}_dice"] = cases["dice"][chosen].mean()
     return found
@@ -144,92 +135,6 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
         row["detectable"] = abs(row["difference"]) > half
         rows.append(row)
     return pd.DataFrame(rows).set_index("variant")
-
-
-def table_lines(table: pd.DataFrame, published: bool) -> list[str]:
-    """Return the Markdown lines of a table: heading, rule, one line per variant.
-
-    Percentages have one decimal. MAE has two: most pixels are background, so that variants differ
-    in the second.
-
-    Args:
-        table: as `compare` makes it, perhaps with the "published_" columns of the source; or read
-            from `table.csv`.
-        published: whether a column holds the source's Dice.
-    """
-    kinds = not table[["volume_dice", "picture_dice"]].isna().any(axis=None)
-    columns = {name: title for name, title in COLUMNS.items() if name in table and not table[name].isna().any()}
-    columns |= {name: f"Dice of {PARTS[name]}" for name in PARTS if kinds or name == "slice_dice"}
-    shown = ["published"] if published else []
-    header = ["", "runs", "Dice", *shown, "difference", *columns.values()]
-    lines: list[list[str]] = []
-    for name, row in table.iterrows():
-        said = "" if name == table.index[0] else _difference(row)
-        dice = _with_spread(row["dice"], row["dice_sd"])
-        cells = [str(name), str(row["runs"]), dice, *([_published(row)] if shown else []), said]
-        cells += [_with_spread(row[one], row[f"{one}_sd"], decimals=2 if one == "mae" else 1) for one in columns]
-        lines.append(cells)
-    return markdown_table(header, lines)
-
-
-def _markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, record: Mapping[str, Any]) -> str:
-    data = record["data"]
-    first = table.index[0]
-    own = runs[(runs["variant"] == first) & (runs["seed"] == runs["seed"].min())]
-    published = bool(experiment.source)
-    lines = [f"# {experiment.title}", "", *table_lines(table, published)]
-    comparable = "not comparable" if data["split"] == "patient" else "alike in how cases were split, not otherwise"
-    split = (
-        f"datalist.json\N{NO-BREAK SPACE}{record['datalist_sha256'][:12]}"
-        if record["datalist_sha256"]
-        else "no datalist.json"
-    )
-    lines += [
-        "",
-        wrapped(
-            f"Ours: percent; mean and sd over the runs (seeds {_numbers(runs['seed'])}; folds {_numbers(runs['fold'])})"
-            f" of the mean over the cases of a validation fold, on the scan's own grid; {int(own['cases'].sum())}"
-            f" cases of {data['name']}, split by {data['split']} ({split}). {KEPT[record['keep']]} "
-            f"The difference is from {first}, mean over n patients (cases where patients are unknown), with its 95 % "
-            "interval by Student's t, not corrected for the number of rows; none is detectable where that holds 0."
-        ),
-        "",
-    ]
-    if published:
-        lines += [wrapped(f"Published ({experiment.source}): {experiment.protocol}. The columns are {comparable}."), ""]
-    lines += [
-        wrapped(
-            f"Budget {record['budget']}; version {'; '.join(sorted(set(runs['version'])))}"
-            f"{''.join(f'; {machine}' for machine in sorted(set(runs['machine'].dropna())))}. Every run and the SHA-256"
-            " of its weights: runs.csv; every case: cases.csv."
-        ),
-        *("\n" + wrapped(f"* {warning}", "  ") for warning in data["warnings"]),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _numbers(column: Iterable[int]) -> str:
-    return ", ".join(str(number) for number in sorted(set(column)))
-
-
-def _with_spread(mean: float, sd: float, decimals: int = 1) -> str:
-    if math.isnan(mean):
-        return "-"
-    return f"{mean:.{decimals}f}" if math.isnan(sd) else f"{mean:.{decimals}f} ± {sd:.{decimals}f}"
-
-
-def _difference(row: pd.Series) -> str:
-    if math.isnan(row["difference"]):
-        return "-"
-    interval = f" ({row['difference_low']:+.1f} to {row['difference_high']:+.1f})" if row["difference_n"] > 2 else ""
-    doubt = "" if row["detectable"] else ", none detectable"
-    return f"{row['difference']:+.1f}{interval}, n = {int(row['difference_n'])}{doubt}"
-
-
-def _published(row: pd.Series) -> str:
-    mean, sd = row.get("published_dice", math.nan), row.get("published_dice_sd", math.nan)
-    return "-" if math.isnan(mean) else f"{mean:.2f}" + ("" if math.isnan(sd) else f" ± {sd:.2f}")
 
 
 def draw_curves(runs: Sequence[Run]) -> FigureCanvasAgg:

@@ -14,14 +14,14 @@ import yaml
 from monai.bundle import ConfigParser
 
 from ..data.datalist import describe, fold_numbers, read_datalist
-from ..data.layouts.case import DATALIST
+from ..data.layouts.case import DATALIST, Datalist
 from ..errors import UserError
 from ..files import UNFINISHED, sha256, write_json
 from ..messages import some
 from ..settings import usable_device
 from ..training.tables import FILES
 from ..version import BUNDLE, bundle_version
-from .experiment_config import BUDGET, Experiment, Variant, read_experiment
+from .experiment_config import BUDGET, Experiment, Protocol, Variant, read_experiment
 from .experiment_tables import Run, write_tables
 from .parallel_runs import in_parallel
 from .workflows import run_workflow, train_once
@@ -43,6 +43,7 @@ def run_experiment(
     device: str | None = None,
     processes: int = 1,
     teacher: str | None = None,
+    protocol: Protocol = "within",
 ) -> Path:
     """Train and evaluate every variant and write the table; resume what an earlier call left.
 
@@ -63,6 +64,7 @@ def run_experiment(
             folder then.
         teacher: weights that teach the variants that learn from some, see `teacher_of_fold`. Soft
             maps are kept in `soft_maps` of the folder, for all variants.
+        protocol: see `Protocol`.
 
     Returns:
         The path of `table.md`.
@@ -73,7 +75,9 @@ def run_experiment(
     """
     folder = Path(output_dir).resolve()
     data = str(Path(dataset_dir).resolve())
-    every = fold_numbers(read_datalist(data)["training"])
+    datalist = read_datalist(data)
+    check_protocol(datalist, protocol)
+    every = fold_numbers(datalist["training"])
     used = every if folds is None else sorted(set(folds))
     if not used or not set(used) <= set(every) or seeds < 1 or processes < 1:
         found = f"folds {used}, {seeds} seeds, {processes} processes"
@@ -88,6 +92,7 @@ def run_experiment(
         "budget": chosen.name + "".join(f", {key} {value}" for key, value in length.items()),
         "datalist_sha256": sha256(listed) if (listed := Path(data) / DATALIST).exists() else None,
         "keep": _said([*shared, str(chosen)])["keep"],
+        "protocol": protocol,
     }
     _claim(folder, record)
     whole = read_experiment(experiment.name)
@@ -101,7 +106,7 @@ def run_experiment(
         found = f"--teacher {teacher}, and {some(taught) or 'no variant'} with a teacher"
         raise UserError(f"{found}; expected: --teacher WEIGHTS, with {{fold}} for the fold, for variants that have one")
     runs = [
-        _Run(planned[variant.name], folder, data, seed, fold, device, teacher)
+        _Run(planned[variant.name], folder, data, seed, fold, device, teacher, protocol)
         for variant in experiment.variants
         for seed in range(seeds)
         for fold in used
@@ -110,6 +115,15 @@ def run_experiment(
     for _ in map(_Run.__call__, missing.values()) if processes == 1 else in_parallel(missing, processes):
         write_tables(folder, whole, _finished(folder, planned.values()), record)
     return write_tables(folder, whole, _finished(folder, planned.values()), record)
+
+
+def check_protocol(datalist: Datalist, protocol: Protocol) -> None:
+    """Refuse a protocol for which a data set has no test cases; UserError."""
+    labelled = [case for case in datalist["test"] if "label" in case]
+    if protocol != "within" and not labelled:
+        raise UserError(f"--protocol {protocol}: no test cases; expected: `prepare` with --test, 14/2/4 or --test-data")
+    if protocol == "cross" and not datalist["test_name"]:
+        raise UserError("--protocol cross: no test cases of another data set; expected: `prepare --test-data`")
 
 
 @dataclass(frozen=True)
@@ -152,6 +166,7 @@ class _Run:
     fold: int
     device: str | None
     teacher: str | None
+    protocol: Protocol
 
     @property
     def place(self) -> Path:
@@ -175,6 +190,8 @@ class _Run:
         taught = {"teacher": self.teacher, "soft_maps": str(self.folder / "soft_maps")} if training.is_taught else {}
         weights = train_once(training.files, place / "run", seed=self.seed, **shared, **taught, **training.settings)
         tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
+        if self.protocol != "within":
+            tables["split"] = "test"
         run_workflow([TRAIN, EVALUATE], **shared, **tables)
 
 
@@ -219,7 +236,7 @@ def _claim(folder: Path, record: Mapping[str, Any]) -> None:
         raise UserError(f"{folder}: is a file; expected: a new folder, or this experiment's own")
     present = [one for one in folder.iterdir() if not one.name.startswith(UNFINISHED)] if folder.exists() else []
     if path.exists():  # asked after the folder was listed: another process may have written it in between
-        began = json.loads(path.read_text(encoding="utf-8"))
+        began = {"protocol": "within", **json.loads(path.read_text(encoding="utf-8"))}  # the only one up to 0.16
         if changed := [key for key in record if began.get(key) != record[key]]:
             found = f"began with another {', another '.join(changed)}"
             raise UserError(f"{path}: {found}; expected: what it began with, or another OUT")

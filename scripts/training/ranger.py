@@ -35,6 +35,7 @@ class Ranger(Optimizer):
         eps: added to the root of the mean squared gradient.
         k: steps from one slow step to the next.
         alpha: fraction of the way from slow to fast weights that a slow step goes.
+        weight_decay: L2 penalty, added to the centralised gradient as torch's RAdam does.
 
     Raises:
         ValueError: if a setting is outside what is expected.
@@ -48,8 +49,10 @@ class Ranger(Optimizer):
         eps: float = 1e-5,
         k: int = 6,
         alpha: float = 0.5,
+        weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "k": k, "alpha": alpha})
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "k": k, "alpha": alpha, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with the defaults where it has no settings of its own."""
@@ -61,6 +64,7 @@ class Ranger(Optimizer):
             ("eps", group["eps"] >= 0, "0 and more"),
             ("k", group["k"] >= 1, "1 and more"),
             ("alpha", 0 < group["alpha"] <= 1, "0 < alpha <= 1"),
+            ("weight_decay", group["weight_decay"] >= 0, "0 and more"),
         ):
             if not valid:
                 raise ValueError(f"{name} is {group[name]}; expected: {expected}")
@@ -91,7 +95,7 @@ class Ranger(Optimizer):
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
                 lr=group["lr"],
-                weight_decay=0.0,
+                weight_decay=group.get("weight_decay", 0.0),  # absent in states of earlier versions
                 eps=group["eps"],
             )
             for parameter, state in zip(parameters, states, strict=True):

@@ -40,6 +40,7 @@ class Case:
 
 
 CASES = {
+    "acfnet": Case(),
     "attention_unet": Case((1, 32, 48)),
     "cares_unet": Case((1, 32, 48)),
     "ce_net": Case((1, 192, 224)),

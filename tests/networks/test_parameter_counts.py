@@ -33,6 +33,11 @@ def pspnet() -> int:
     return RESNET50 + pyramid + main + cbr(1024, 256, 3) + conv(256, 1, 1)
 
 
+def acfnet() -> int:
+    main = cbr(2048, 512, 3) + cbr(512, 512, 1) + cbr(1024, 512, 3) + 2 * conv(512, 1, 1)
+    return RESNET50 + main + cbr(1024, 256, 3) + conv(256, 1, 1)
+
+
 def deeplabv3plus() -> int:
     aspp = cbr(2048, 256, 1) + 3 * separable(2048, 256) + conv(2048, 256, 1) + cbr(1280, 256, 1)
     return RESNET50 + aspp + cbr(256, 48, 1) + separable(304, 256) + separable(256, 256) + conv(256, 1, 1)
@@ -128,6 +133,7 @@ def unetpp() -> int:
 @pytest.mark.parametrize(
     ("name", "by_hand", "count"),
     [
+        ("acfnet", acfnet, 40_283_843),
         ("attention_unet", attention_unet, 31_739_185),
         ("ce_net", ce_net, 28_996_821),
         ("cpfnet", cpfnet, 31_577_254),

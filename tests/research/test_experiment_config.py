@@ -70,3 +70,17 @@ def test_rows_of_other_experiments_are_taken_over_with_the_shared_settings() -> 
     (unet,) = read_experiment("paper", ["U-Net"]).variants
     assert (unet.files, unet.published) == (table2.variants[0].files, table2.variants[0].published)
     assert unet.settings == {"field_of_view": "lungs"}
+
+
+@pytest.mark.parametrize(("name", "resunet", "acfnet"), [("table6", 87.43, 79.40), ("table7", 85.52, 84.31),
+                                                         ("table8", 72.81, 68.69)])  # fmt: skip
+def test_tables_of_other_data_have_the_thirteen_methods_with_figures_of_their_own(name, resunet, acfnet) -> None:
+    table, methods = read_experiment(name).variants, read_experiment("table2").variants
+    assert [(one.name, one.files, one.settings) for one in table] == [
+        (one.name, one.files, one.settings) for one in methods
+    ]
+    assert len(table) == 13
+    figures = {one.name: one.published for one in table}
+    assert (figures["ResUNet_C_2"]["dice"], figures["ACFNet"]["dice"]) == (resunet, acfnet)
+    keys = {"dice", "sensitivity", "mae"}
+    assert all(set(one) == keys | {f"{key}_sd" for key in keys} for one in figures.values())

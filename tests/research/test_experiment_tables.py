@@ -7,7 +7,8 @@ import math
 import pandas as pd
 import pytest
 
-from scripts.research.experiment_tables import MEASURES, PARTS, _difference, compare, table_lines
+from scripts.research.experiment_tables import compare
+from scripts.research.experiment_text import MEASURES, PARTS, _difference, table_lines
 
 BASE = [[0.6, 0.7], [0.8]]
 

@@ -3,6 +3,7 @@ and one small set end to end with a stop in between."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -26,24 +27,39 @@ from PIL import Image
 from scripts.errors import UserError
 from scripts.files import sha256
 from scripts.research import experiments, workflows
-from scripts.research.experiment_config import EXPERIMENTS, read_experiment
+from scripts.research.experiment_config import Variant, experiment_names, read_experiment
 from scripts.research.experiments import run_experiment
 from scripts.training.tables import FILES
 from scripts.version import BUNDLE
 from tests.bundle_runner import heed_ctrl_c
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))
+def distinct_trainings() -> dict[str, list[tuple[Variant, list[str], str]]]:
+    """By experiment its variants with their files and budget, without those that an earlier one
+    trains in the same way."""
+    seen: set[str] = set()
+    found: dict[str, list[tuple[Variant, list[str], str]]] = {}
+    for name in experiment_names():
+        experiment = read_experiment(name)
+        for variant in experiment.variants:
+            files = [*experiment.files, *variant.files]
+            key = json.dumps([files, variant.settings, experiment.budget], sort_keys=True)
+            if key not in seen:
+                seen.add(key)
+                found.setdefault(name, []).append((variant, files, experiment.budget))
+    return found
+
+
+@pytest.mark.parametrize("name", distinct_trainings())
 def test_every_variant_fits_its_loss_at_the_size_of_its_budget(name: str) -> None:
-    experiment = read_experiment(name)
-    for variant in experiment.variants:
+    for variant, overlays, budget in distinct_trainings()[name]:
         parser = ConfigParser()
-        files = [experiments.TRAIN, *experiment.files, *variant.files, experiment.budget]
+        files = [experiments.TRAIN, *overlays, budget]
         parser.read_config([str(BUNDLE / file) for file in files])
         parser.update({**variant.settings, "network_def#base_width": 4, "bundle_root": ".", "device": "cpu"})
         network, loss = parser.get_parsed_content("network_def").train(), parser.get_parsed_content("loss")
         size = parser.get_parsed_content("spatial_size")
-        volume = experiment.budget.endswith("cpu3d.yaml")
+        volume = budget.endswith("cpu3d.yaml")
         shape = (2, 1, *parser.get_parsed_content("patch_size")) if volume else (2, 1, size, size)
         label = torch.zeros(2, 1 if volume else 2, *shape[2:])
         label[:, :, 10:40, 20:60] = 1
@@ -107,7 +123,7 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     copy = out / "ESM_ASSM_AFM" / "seed_0" / "fold_0_old"
     shutil.copytree(copy.with_name("fold_0"), copy)
     assert "the runs (seeds 0; folds 0, 1)" in prose
-    assert "4 cases of small, split by patient" in prose
+    assert "4 cases of small, split by patient with seed 0" in prose
     assert not list(out.rglob("last.pt"))
     assert "Budget budget.yaml, steps 7; version" in prose
     Path(budget).write_text(Path(budget).read_text() + "# comments are no settings\n")
@@ -252,3 +268,50 @@ def test_processes_that_start_together_share_a_new_folder(tmp_path: Path) -> Non
             folder = tmp_path / str(attempt)
             list(pool.map(lambda _, folder=folder: experiments._claim(folder, record), range(8)))
             assert [path.name for path in folder.iterdir()] == ["experiment.json"]
+
+
+def test_protocols_evaluate_on_test_cases(make_dataset: Callable[..., Path], budget: str, tmp_path: Path) -> None:
+    data = make_dataset(cases=4, folds=2)
+    listed = json.loads((data / "datalist.json").read_text())
+    moved = [case for case in listed["training"] if case["fold"] == 1]
+    listed["training"] = [case for case in listed["training"] if case["fold"] == 0]
+    listed["training"][0]["fold"] = None
+    listed["test"] = [{**case, "fold": None} for case in moved]
+
+    def run(protocol: Any) -> str:
+        (data / "datalist.json").write_text(json.dumps(listed))
+        chosen = read_experiment("table6", ["U-Net"])
+        out = str(tmp_path / protocol)
+        table = run_experiment(chosen, str(data), out, budget, seeds=2, steps=4, device="cpu", protocol=protocol)
+        return " ".join(table.read_text().split())
+
+    text = run("test")
+    cases = pd.read_csv(tmp_path / "test" / "cases.csv")
+    assert list(cases["case"]) == 2 * [case["name"] for case in moved]
+    assert list(cases["seed"]) == [0, 0, 1, 1]
+    assert "mean over the cases of the test cases (protocol test)" in text
+    assert "; 2 cases of small, split by patient with seed 0" in text
+    assert "The last epoch counts: no case chose anything." in text
+    assert "80.39 ± 9.87" in text  # of table 6, not of table 2
+    summary = json.loads((tmp_path / "test/U_Net/seed_0/fold_0/tables/summary.json").read_text())
+    rows = pd.read_csv(tmp_path / "test" / "runs.csv")
+    assert rows["all_slice_dice"][0] == pytest.approx(summary["figures"]["slice"]["dice"]["mean"])
+    assert "Dice of all slices" in text
+    with pytest.raises(UserError, match="began with another protocol"):
+        run_experiment(read_experiment("table6"), str(data), str(tmp_path / "test"), budget, steps=4)
+    with pytest.raises(UserError, match="no test cases of another data set; expected: `prepare --test-data`"):
+        run("cross")
+    listed["test_name"] = "elsewhere"
+    assert "; 2 cases of elsewhere, trained on small, split" in run("cross")
+    listed["test"] = []
+    (data / "datalist.json").write_text(json.dumps(listed))
+    with pytest.raises(UserError, match="--protocol test: no test cases"):
+        run_experiment(read_experiment("table6"), str(data), str(tmp_path / "new"), budget, protocol="test")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_of_an_earlier_version_was_within(tmp_path: Path) -> None:
+    experiments._claim(tmp_path, {"experiment": "table3"})
+    experiments._claim(tmp_path, {"experiment": "table3", "protocol": "within"})
+    with pytest.raises(UserError, match="began with another protocol"):
+        experiments._claim(tmp_path, {"experiment": "table3", "protocol": "cross"})

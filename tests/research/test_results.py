@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from scripts.research.experiment_tables import compare, table_lines
+from scripts.research.experiment_tables import compare
+from scripts.research.experiment_text import table_lines
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/table.csv"))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from scripts.training.ranger import Ranger
 
 SHAPES = [(4, 3, 3, 3), (4,), (5, 4), (1, 6), ()]
-PAPER = {"lr": 5e-4, "beta1": 0.95, "beta2": 0.999, "eps": 1e-5, "k": 6, "alpha": 0.5}
+PAPER = {"lr": 5e-4, "beta1": 0.95, "beta2": 0.999, "eps": 1e-5, "k": 6, "alpha": 0.5, "weight_decay": 0.0}
 
 
 class Plain:
@@ -37,6 +37,7 @@ class Plain:
         lr, beta1, beta2, eps, k, alpha = (self.settings[n] for n in ("lr", "beta1", "beta2", "eps", "k", "alpha"))
         if g.ndim > 1:
             g = g - g.reshape(len(g), -1).mean(axis=1).reshape(-1, *[1] * (g.ndim - 1))
+        g = g + self.settings["weight_decay"] * self.theta
         self.t += 1
         t = self.t
         self.m = beta1 * self.m + (1 - beta1) * g
@@ -81,13 +82,14 @@ def assert_close(parameters: Sequence[Tensor], plain: Sequence[Plain]) -> None:
 # formulas
 
 
+@pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.1}])
 @pytest.mark.parametrize("steps", [1, 5, 6, 7, 60])
-def test_steps_are_those_of_the_formulas(steps: int) -> None:
+def test_steps_are_those_of_the_formulas(steps: int, settings: dict[str, float]) -> None:
     """Steps 1 to 5 come before the variance is known well enough;
     the sixth is the first of both other kinds."""
     parameters = weights()
-    plain = [Plain(p.detach().numpy()) for p in parameters]
-    run(Ranger(parameters), parameters, range(steps))
+    plain = [Plain(p.detach().numpy(), **settings) for p in parameters]
+    run(Ranger(parameters, **settings), parameters, range(steps))
     for step in range(steps):
         for oracle, gradient in zip(plain, gradients(step), strict=True):
             oracle.step(gradient.numpy())
@@ -107,7 +109,8 @@ def test_first_steps_by_hand() -> None:
 
 
 def test_defaults_are_the_papers() -> None:
-    assert Ranger(weights()).defaults == {"lr": 5e-4, "betas": (0.95, 0.999), "eps": 1e-5, "k": 6, "alpha": 0.5}
+    paper = {"lr": 5e-4, "betas": (0.95, 0.999), "eps": 1e-5, "k": 6, "alpha": 0.5}
+    assert Ranger(weights()).defaults == {**paper, "weight_decay": 0.0}
 
 
 def test_a_row_keeps_its_mean() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from ..held_out import keep_out
-from ..splits import assign_folds, check_patient_disjoint, patients_of, unknown_patients_warning
+from ..overlaps import drop_overlaps
+from ..parts import Sizes, draw_parts
+from ..splits import assign_folds, check_test_disjoint, patients_of, split_warnings, unknown_patients_warning
 from .base import Findings, listing_error
 from .case import LIST_NAMES, Case, Datalist, all_cases, new_datalist
 from .checks import Facts, check_findings
@@ -14,11 +16,25 @@ from .registry import overlap_warnings, recognise
 
 
 def build_datalist(
-    sources: Sequence[Path], folds: int = 5, seed: int = 0, split: str = "patient", held_out: Collection[str] = ()
+    sources: Sequence[Path],
+    folds: int = 5,
+    seed: int = 0,
+    split: str = "patient",
+    held_out: Collection[str] = (),
+    sizes: Sizes | None = None,
+    test_sources: Sequence[Path] = (),
 ) -> tuple[Datalist, Facts]:
     """Recognise, pair, check and split data sets as they unzip, each a folder; see `assign_folds`.
 
-    What `held_out` names is kept out of training, see `keep_out`.
+    Args:
+        sources: data sets for training and validation, and test cases that they keep apart.
+        folds: see `assign_folds`; without meaning where `sizes` name a validation part.
+        seed: of folds and parts.
+        split: see `assign_folds`.
+        held_out: what is kept out of training, see `keep_out`.
+        sizes: of parts to draw, see `draw_parts`.
+        test_sources: data sets whose labelled cases are the test cases, in place of those of
+            `sources`. What overlaps with them is left out, see `drop_overlaps`.
 
     Returns:
         The list with absolute paths, and what the checks learned (slices, infected slices).
@@ -27,21 +43,42 @@ def build_datalist(
         UserError: a folder that is no known data set, or every offender of the trees, one line
             each.
     """
-    datalist = new_datalist(split=split, folds=folds, seed=seed)
-    facts, problems = Facts(), list[str]()
+    datalist, facts = new_datalist(split=split, folds=folds, seed=seed), Facts()
+    problems = _add_sources(datalist, facts, sources)
+    if held_out:
+        keep_out(datalist, held_out)
+    if test_sources:
+        tests = new_datalist()
+        problems += _add_sources(tests, facts, test_sources)
+        _test_on(datalist, tests)
+    problems += _duplicates(all_cases(datalist))
+    if problems:
+        raise listing_error(f"{len(problems)} problems in {', '.join(map(str, [*sources, *test_sources]))}:", problems)
+    _split(datalist, facts, sizes)
+    return datalist, facts
+
+
+def _add_sources(datalist: Datalist, facts: Facts, sources: Sequence[Path]) -> list[str]:
+    """Add what data sets hold to a list; return a line for each offender."""
     places = [path.resolve() for path in sources]
     layouts, roots = zip(*map(recognise, places), strict=True)
     findings = [layout.collect(root) for layout, root in zip(layouts, roots, strict=True)]
-    problems += _attach_partners(findings)
+    problems = _attach_partners(findings)
     for source, layout, found in zip(places, layouts, findings, strict=True):
         problems += _add_source(datalist, facts, source, layout.name, found)
-    problems += _duplicates(all_cases(datalist))
-    if problems:
-        raise listing_error(f"{len(problems)} problems in {', '.join(map(str, sources))}:", problems)
-    if held_out:
-        keep_out(datalist, held_out)
-    _split(datalist, facts)
-    return datalist, facts
+    return problems
+
+
+def _test_on(datalist: Datalist, tests: Datalist) -> None:
+    """Make the labelled cases of other data sets the test cases of a list."""
+    if datalist["test"]:
+        text = f"{len(datalist['test'])} test cases of {datalist['name']} left out"
+        datalist["warnings"].append(f"{text}: those of {tests['name']} take their place")
+    datalist["test"] = [*tests["training"], *tests["test"]]
+    datalist["test_name"] = tests["name"]
+    datalist["synthetic"] |= tests["synthetic"]
+    datalist["warnings"] += tests["warnings"]
+    drop_overlaps(datalist)
 
 
 def _attach_partners(findings: Sequence[Findings]) -> list[str]:
@@ -68,16 +105,23 @@ def _add_source(datalist: Datalist, facts: Facts, source: Path, layout: str, fou
     return found.problems
 
 
-def _split(datalist: Datalist, facts: Facts) -> None:
-    datalist["training"], warnings = assign_folds(
-        datalist["training"], datalist["folds"], datalist["seed"], datalist["split"]
-    )
-    check_patient_disjoint(datalist["training"], datalist["test"], name="test")
+def _split(datalist: Datalist, facts: Facts, sizes: Sizes | None) -> None:
+    seed, split = datalist["seed"], datalist["split"]
+    cases, warnings = datalist["training"], split_warnings(datalist["training"], datalist["split"])
+    if sizes is not None and sizes != Sizes():
+        cases, drawn = draw_parts(cases, sizes, seed, split)
+        datalist["test"] += drawn
+    if sizes is None or sizes.validation is None:
+        cases, warnings = assign_folds(cases, datalist["folds"], seed, split)
+    else:
+        datalist["folds"] = 1
+    datalist["training"] = cases
+    check_test_disjoint(cases, datalist["test"], split)
     warnings += unknown_patients_warning(datalist["test"], "test")
     datalist["warnings"] += warnings + overlap_warnings(set(datalist["layout"].split("+")))
-    if all(case["fold"] is None for case in datalist["training"]):
+    if all(case["fold"] is None for case in cases):
         datalist["folds"] = 0
-    if datalist["training"] and not any(marked.any() for marked in facts.infected.values()):
+    if cases and not any(marked.any() for marked in facts.infected.values()):
         datalist["warnings"].append("no label marks any infection")
 
 

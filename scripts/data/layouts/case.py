@@ -40,6 +40,8 @@ class Case(TypedDict):
         lung: path of a lung mask.
         finer: path of a mask with finer borders than `label`: 0, 1, and 255 where it is unknown.
         second: path of another annotator's mask; every value above 0 means infection.
+        drawn: whether a test case was drawn from among the training cases; in a split by slice the
+            same patient may be in both.
         lesion_free: the scan is known to hold no infection, so that it needs no label.
     """
 
@@ -60,6 +62,7 @@ class Case(TypedDict):
     lung: NotRequired[str]
     finer: NotRequired[str]
     second: NotRequired[str]
+    drawn: NotRequired[bool]
     lesion_free: NotRequired[bool]
 
 
@@ -68,18 +71,20 @@ class Datalist(TypedDict):
 
     Attributes:
         name, layout: those of the data set; of several joined by "+".
+        test_name: that of the data sets that the test cases come from; empty: the same as `name`.
         split: "patient": no patient in two folds; "slice": slices of one scan in several folds (the
             paper's).
-        folds, seed: number of folds, 0 without any, and their seed.
+        folds, seed: number of folds, 0 without any, and the seed of folds and parts.
         synthetic: whether phantoms are among the cases.
         warnings: what every figure measured with this split has to say.
         training: labelled cases, with folds.
-        test: labelled cases kept apart by the data set itself.
+        test: labelled cases kept apart by the data set itself, or drawn.
         unlabeled: cases without a label.
     """
 
     name: str
     layout: str
+    test_name: str
     split: str
     folds: int
     seed: int
@@ -92,7 +97,8 @@ class Datalist(TypedDict):
 
 def new_datalist(**known: Any) -> Datalist:
     """Return a list without cases, but for what is known."""
-    empty = {"name": "", "layout": "", "split": "patient", "folds": 0, "seed": 0, "synthetic": False, "warnings": []}
+    empty = {"name": "", "layout": "", "test_name": "", "split": "patient", "folds": 0, "seed": 0, "synthetic": False}
+    empty["warnings"] = []
     return cast(Datalist, {**empty, **{name: [] for name in LIST_NAMES}, **known})
 
 
