@@ -32,7 +32,7 @@ _DISK = frozenset(
 
 
 EXTRAS = {
-    **dict.fromkeys(("pydicom", "highdicom"), "dicom"),
+    **dict.fromkeys(("pydicom", "highdicom", "reportlab"), "dicom"),
     **dict.fromkeys(("ignite", "fire", "yaml", "tensorboard"), "train"),
     "openvino": "openvino",
     "distributed": "cluster",

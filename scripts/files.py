@@ -161,6 +161,34 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def sole_use(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep a folder, made if absent, for one process while the block runs.
+
+    As with `locked`, no file stays behind: the lock ends with the process, also with a kill. Where
+    there are no such locks the block is entered at once.
+
+    Raises:
+        UserError: if another process has the folder.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    if _LOCKS is None:
+        yield
+        return
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                _LOCKS.flock(handle, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
+            except BlockingIOError:
+                found = f"{place}: another process works there"
+                raise UserError(f"{found}; expected: another folder, or that process ended") from None
+        yield
+    finally:
+        os.close(handle)
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:

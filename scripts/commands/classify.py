@@ -31,8 +31,8 @@ def classify(
 ) -> None:
     """Tell ground glass from consolidation inside the infection.
 
-    Writes classes.nii.gz (0, 1 ground glass, 2 consolidation; in the scan's format, PNG for slices)
-    and classes.json.
+    Writes classes.nii.gz (0, 1 ground glass, 2 consolidation; in the scan's format, PNG for
+    slices), classes.json and, of DICOM, classes_seg.dcm with a segment for each class.
     """
     from ..errors import UserError
     from ..inference.segmenter import Segmenter

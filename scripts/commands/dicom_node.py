@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from .options import Backend, Device, Precision
+from .options import Backend, Device, Pdf, Precision, Sc, Sr
 
 
 def dicom_node(
@@ -26,13 +26,16 @@ def dicom_node(
     tls_cert: Annotated[Path | None, Option(help="Certificate in PEM: TLS for calls in and out.")] = None,
     tls_key: Annotated[Path | None, Option(help="Private key of --tls-cert.")] = None,
     tls_ca: Annotated[Path | None, Option(help="Certificates that peers must be signed by.")] = None,
+    sr: Sr = True,
+    sc: Sc = False,
+    pdf: Pdf = False,
     weights: Annotated[Path | None, Option(help="Your weights with their metadata, in place of --model.")] = None,
     model: Annotated[str, Option(help="Shipped weights: compact, full or auto; auto: full on CUDA.")] = "auto",
     device: Device = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
 ) -> None:
-    """Receive CT studies by DICOM, segment them, send DICOM SEG and SR to an archive.
+    """Receive CT studies by DICOM, segment them, send the DICOM results to an archive.
 
     A queue in FOLDER survives a kill: the same command resumes. Stop it with Ctrl-C or SIGTERM.
     """
@@ -43,6 +46,7 @@ def dicom_node(
     from threading import Event
 
     from ..errors import UserError
+    from ..files import sole_use
     from ..inference.segmenter import Segmenter
     from ..inference.shipped import choose_model
     from ..pacs.log import StatusLine, log_file
@@ -51,7 +55,7 @@ def dicom_node(
     from ..pacs.queue import StudyQueue
     from ..pacs.receiving import receiving
     from ..pacs.sending import send
-    from ..pipeline.case import CaseSegmenter
+    from ..pipeline.case import CaseSegmenter, Settings
     from ..report.report import DEMONSTRATION
 
     title, archive = check_title(aet), parse_peer(send_to)
@@ -59,23 +63,20 @@ def dicom_node(
     if bool(tls_cert) != bool(tls_key) or (tls_ca and not tls_cert):
         raise UserError("TLS needs two files; expected: --tls-cert and --tls-key, with --tls-ca or without")
     tls = Tls(tls_cert, tls_key, tls_ca) if tls_cert and tls_key else None
-    choice = choose_model(model, weights, device)
-    segmenter = CaseSegmenter(Segmenter(choice.path, device, backend=backend, precision=precision), choice=choice)
-    if segmenter.model["synthetic"]:
-        print(DEMONSTRATION, file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    queue = StudyQueue(folder)
-    deliver = partial(send, peer=archive, title=title, tls=tls)
-    patience = Patience(quiet_s, keep_hours * 3600, retries)
     try:
-        with (
-            log_file(folder / "node.log"),
-            receiving(queue, title, host, port, callers, tls) as taken,
-            StatusLine() as line,
-        ):
-            logging.getLogger(__name__).info(
-                f"{title} listens on {host}:{taken} for {', '.join(callers)}, sends to {archive}; files in {folder}"
-            )
-            Node(queue, segmenter, deliver, patience, line.show).run(Event())
+        with sole_use(folder), log_file(folder / "node.log"), StatusLine() as line:
+            choice = choose_model(model, weights, device)
+            network = Segmenter(choice.path, device, backend=backend, precision=precision)
+            segmenter = CaseSegmenter(network, Settings(sr=sr, sc=sc, pdf=pdf), choice)
+            if segmenter.model["synthetic"]:
+                print(DEMONSTRATION, file=sys.stderr)
+            queue, deliver = StudyQueue(folder), partial(send, peer=archive, title=title, tls=tls)
+            patience = Patience(quiet_s, keep_hours * 3600, retries)
+            with receiving(queue, title, host, port, callers, tls) as taken:
+                logging.getLogger(__name__).info(
+                    f"{title} listens on {host}:{taken} for {', '.join(callers)}, sends to {archive}; files in {folder}"
+                )
+                Node(queue, segmenter, deliver, patience, line.show).run(Event())
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)

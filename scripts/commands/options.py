@@ -14,6 +14,8 @@ Intensity = Annotated[
 Backend = Annotated[str, Option(help="What applies the network: auto, torch or openvino.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier call wrote.")]
 Precision = Annotated[str, Option(help="auto, fp32 or bf16; auto: bf16 where the processor computes in it.")]
+Pdf = Annotated[bool, Option("--pdf", help="Write the report as a PDF too; of DICOM also as a DICOM object.")]
+Sc = Annotated[bool, Option("--sc", help="DICOM input: write the report's pictures as DICOM images too.")]
 Series = Annotated[
     str | None, Option(metavar="NUMBER|ID|UID", help="Which DICOM series, where a folder holds several CT scans.")
 ]
@@ -21,6 +23,7 @@ SmallestLesion = Annotated[
     float | None,
     Option("--smallest_lesion_mm3", help="Leave out lesions below this volume in mm3; default: the metadata's."),
 ]
+Sr = Annotated[bool, Option(help="DICOM input: write the measurements as a DICOM SR too.")]
 Threshold = Annotated[float | None, Option(help="Decision threshold, a probability; default: the metadata's.")]
 Truth = Annotated[Path | None, Option(help="Reference mask on the scan's grid, to outline too.")]
 Views = Annotated[

@@ -8,7 +8,20 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from .options import Backend, Device, Intensity, Precision, Series, SmallestLesion, Threshold, Views, Volume
+from .options import (
+    Backend,
+    Device,
+    Intensity,
+    Pdf,
+    Precision,
+    Sc,
+    Series,
+    SmallestLesion,
+    Sr,
+    Threshold,
+    Views,
+    Volume,
+)
 
 
 def segment(
@@ -30,7 +43,9 @@ def segment(
     ] = None,
     views: Views = None,
     probability: Annotated[bool, Option("--probability", help="Write the probability map too.")] = False,
-    sr: Annotated[bool, Option(help="DICOM input: write the measurements as a DICOM SR too.")] = True,
+    sr: Sr = True,
+    sc: Sc = False,
+    pdf: Pdf = False,
     lungs: Annotated[
         Path | None,
         Option(help="Your lung mask on the scan's grid (1 right, 2 left, or one value), or a folder of them."),
@@ -93,7 +108,7 @@ def segment(
         "precision": precision,
         "keep_outside": keep_outside,
     }
-    settings = Settings(intensity, probability, lungs and lungs.absolute(), series, volume, strict, sr)
+    settings = Settings(intensity, probability, lungs and lungs.absolute(), series, volume, strict, sr, sc, pdf)
     job = Job(choice, tuple(arguments.items()), settings, output.absolute(), overwrite)
     bar = CaseProgress(len(cases), quiet, one_bar=bool(scheduler) or workers > 1)
     with started(job, cases, workers, scheduler, bar.step) as (entries, description):

@@ -11,10 +11,12 @@ from ..messages import some
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
-SEG, SR = "infection_seg.dcm", "infection_sr.dcm"
+PDF = "report.pdf"
+SEG, SR, SC, DICOM_PDF = "infection_seg.dcm", "infection_sr.dcm", "infection_sc_{:02d}.dcm", "infection_pdf.dcm"
 KEY = "run_key"  # entry of a report that tells which input, weights and settings made it: equal keys, equal results
 _WRITTEN = re.compile(
-    r"(infection|probability)\.(nii\.gz|nrrd|mha|png)|infection_(seg|sr)\.dcm|report\.(json|html)|preview\.png"
+    r"(infection|probability)\.(nii\.gz|nrrd|mha|png)|infection_(seg|sr|sc_\d\d|pdf)\.dcm|"
+    r"report\.(json|html|pdf)|preview\.png"
 )
 
 

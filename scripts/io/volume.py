@@ -96,6 +96,27 @@ class Scan:
         x, y, _ = (self.spacing[axis] for axis in axial_axes(self.affine))
         return x, y, self.voxel_mm3 / (x * y)
 
+    def axial_slices(self) -> list[int] | None:
+        """Return where along the stored third axis each axial slice lies, inferior to superior.
+
+        None where the stored slices are not axial.
+        """
+        if axial_axes(self.affine)[2] != 2:
+            return None
+        along: list[int] = canonical(np.broadcast_to(np.arange(self.values.shape[2]), self.values.shape), self.affine)[
+            0, 0
+        ].tolist()
+        return along
+
+    def source(self, k: int) -> tuple[int, int | None] | None:
+        """Return which of `files` holds a stored slice, and its frame from 1 where it has several.
+
+        None where there are no files, or several of several frames.
+        """
+        if len(self.files) == self.values.shape[2]:
+            return k, None
+        return (0, self.frames[k] + 1) if len(self.files) == 1 else None
+
     def real(self, stored: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return stored values, all or those given, with slope and intercept applied."""
         values: NDArray[Any] = apply_read_scaling(

@@ -49,6 +49,8 @@ class Settings:
         volume: which volume of a 4-D file, from 1.
         strict: whether a warning refuses the case.
         sr: whether to write the DICOM SR of a DICOM scan.
+        sc: whether to write the pictures of a DICOM scan as DICOM secondary capture images.
+        pdf: whether to write the report as a PDF too, of a DICOM scan also as a DICOM object.
     """
 
     intensity: str = "auto"
@@ -58,6 +60,8 @@ class Settings:
     volume: int | None = None
     strict: bool = False
     sr: bool = True
+    sc: bool = False
+    pdf: bool = False
 
 
 class CaseSegmenter:
@@ -126,7 +130,9 @@ class CaseSegmenter:
         check_results(folder, overwrite)
         key = self.key(case)
         with ExitStack() as stack:
-            return self.predict(case, stack, progress).save(folder, overwrite, key, sr=self.settings.sr)
+            result = self.predict(case, stack, progress)
+            chosen = self.settings
+            return result.save(folder, overwrite, key, sr=chosen.sr, sc=chosen.sc, pdf=chosen.pdf)
 
     def predict(self, case: ScanInput, stack: ExitStack, progress: Progress | None = None) -> Result:
         """Read and segment a case; nothing is written.

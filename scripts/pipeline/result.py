@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,16 +18,17 @@ from ..errors import UserError, user_errors
 from ..files import locked, replace_folder, unfinished_folder, write_json
 from ..inference.segmenter import PROBABILITY_STEPS
 from ..io.masks import mask_path, write_mask, write_probability
-from ..io.output_names import KEY, REPORT, SEG, SR, foreign_files
+from ..io.output_names import KEY, PDF, REPORT, foreign_files
 from ..io.volume import Affine, Note, Scan, canonical
 from ..messages import some
 from ..report.html import write_report_html
 from ..report.lesion_pictures import LesionPicture, draw_lesions
 from ..report.preview import draw_preview
-from ..report.report import build_report, plain
+from ..report.report import build_report
 
 if TYPE_CHECKING:
     from ..io.dicom.derived import Maker
+    from .dicom_results import DicomResults
 
 
 @dataclass
@@ -108,14 +109,18 @@ class Result:
         key: str | None = None,
         *,
         sr: bool = True,
+        sc: bool = False,
+        pdf: bool = False,
     ) -> dict[str, Any]:
-        """Write mask, report, preview and, for DICOM, DICOM SEG and SR; all of them or none.
+        """Write mask, report, preview and, for DICOM, DICOM objects; all of them or none.
 
         Args:
             folder: where the results go.
             overwrite: replaces results of this kind that are there.
             key: tells what the result depends on, see `CaseSegmenter.key`.
             sr: for DICOM, writes the measurements as a DICOM SR.
+            sc: for DICOM, writes the pictures as DICOM secondary capture images.
+            pdf: writes the report as a PDF too; for DICOM also as a DICOM object.
 
         Returns:
             The report.
@@ -128,65 +133,52 @@ class Result:
         with unfinished_folder(folder.parent) as temporary:
             target = temporary / "results"
             target.mkdir()
-            report = self._write(target, sr) | {KEY: key}
+            report = self._write(target, sr, sc, pdf) | {KEY: key}
             write_json(target / REPORT, report)
             with locked(folder.parent):  # a run beside this one may have been faster
                 check_results(folder, overwrite)
                 replace_folder(target, folder)
         return report
 
-    def _write(self, target: Path, sr: bool) -> dict[str, Any]:
+    def _write(self, target: Path, sr: bool, sc: bool, pdf: bool) -> dict[str, Any]:
+        dicom = self._dicom(target)
         with ThreadPoolExecutor(1) as beside:  # whose end waits for the masks: `save` cleans up after an error
-            masks = beside.submit(self.timer("write")(self._write_masks), target, sr)
+            masks = beside.submit(self.timer("write")(self._write_masks), target, dicom, sr)
             with self.timer("report"):
-                preview = self._draw_preview(target / "preview.png")
-            self.notes += masks.result()
+                preview = self._draw_preview(target / "preview.png", self.scan.name)
+            masks.result()
+        self.notes += dicom.notes if dicom else []
         refuse_warnings(self.scan, self.notes, self.strict)
         with self.timer("report"):
-            report = self.report()
+            report, lesions = self.report(), self._draw_lesions()
             caption = "Image with outlines" if self.scan.picture else "Most affected slices"
-            write_report_html(report, {caption: preview}, target / "report.html", self._draw_lesions())
+            write_report_html(report, {caption: preview}, target / "report.html", lesions)
+            if pdf:
+                self._write_pdf(report, {caption: preview}, lesions, target, dicom)
+            if sc and dicom:  # a title may name a person, who must not be in pictures of an archive
+                dicom.write_pictures(self._draw_preview(target.parent / "preview.png", ""), lesions)
         return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in self.timer.seconds.items()}}
 
-    def _draw_preview(self, path: Path) -> Path:
-        return draw_preview(
-            self.hu,
-            canonical(self.mask, self.scan.affine),
-            path,
-            spacing=self.scan.spacing_lps if self.scan.voxel_size_known else None,
-            title=self.scan.name,
-            least_slice_share=self.model["operating_point"]["least_slice_share"],
-            oriented=not self.scan.picture,
-        )
+    def _write_pdf(
+        self,
+        report: Mapping[str, Any],
+        pictures: Mapping[str, Path],
+        lesions: Sequence[LesionPicture],
+        target: Path,
+        dicom: DicomResults | None,
+    ) -> None:
+        from ..report.pdf import write_report_pdf  # reportlab
 
-    def _draw_lesions(self) -> list[LesionPicture]:
-        if self.scan.picture:  # the preview shows all of it
-            return []
-        spacing = self.scan.spacing_lps if self.scan.voxel_size_known else None
-        return draw_lesions(self.hu, canonical(self.mask, self.scan.affine), self.measures, spacing)
+        write_report_pdf(report, pictures, target / PDF, lesions)
+        if dicom:
+            dicom.write_pdf()
 
-    def _write_masks(self, target: Path, sr: bool) -> list[Note]:
-        write_mask(self.mask, self.scan, mask_path(target, self.scan))
-        if self.levels is not None:
-            write_probability(self.levels, self.scan, mask_path(target, self.scan, "probability"))
+    def _dicom(self, target: Path) -> DicomResults | None:
         if self.scan.kind != "dicom":
-            return []
-        from ..io.dicom.seg import write_dicom_seg  # highdicom
+            return None
+        from .dicom_results import DicomResults  # highdicom
 
-        try:
-            write_dicom_seg(self.mask, self.scan, target / SEG, self._maker())
-        except UserError as error:
-            return [Note("no_dicom_seg", f"No DICOM SEG, nor an SR, was written: {error}", "warning")]
-        return self._write_sr(target) if sr else []
-
-    def _write_sr(self, target: Path) -> list[Note]:
-        from ..io.dicom.sr import write_dicom_sr  # highdicom
-
-        try:
-            write_dicom_sr(plain(self.measures), target / SEG, self.scan, target / SR, self._maker())
-        except UserError as error:
-            return [Note("no_dicom_sr", f"No DICOM SR was written: {error}", "warning")]
-        return []
+        return DicomResults(self.scan, self.mask, self.measures, self._maker(), target)
 
     def _maker(self) -> Maker:
         from ..io.dicom.derived import Maker  # pydicom
@@ -202,6 +194,30 @@ class Result:
                 f"smallest lesion in mm3: {point['smallest_lesion_mm3']:.6g}",
             ),
         )
+
+    def _draw_preview(self, path: Path, title: str) -> Path:
+        return draw_preview(
+            self.hu,
+            canonical(self.mask, self.scan.affine),
+            path,
+            spacing=self.scan.spacing_lps if self.scan.voxel_size_known else None,
+            title=title,
+            least_slice_share=self.model["operating_point"]["least_slice_share"],
+            oriented=not self.scan.picture,
+        )
+
+    def _draw_lesions(self) -> list[LesionPicture]:
+        if self.scan.picture:  # the preview shows all of it
+            return []
+        spacing = self.scan.spacing_lps if self.scan.voxel_size_known else None
+        return draw_lesions(self.hu, canonical(self.mask, self.scan.affine), self.measures, spacing)
+
+    def _write_masks(self, target: Path, dicom: DicomResults | None, sr: bool) -> None:
+        write_mask(self.mask, self.scan, mask_path(target, self.scan))
+        if self.levels is not None:
+            write_probability(self.levels, self.scan, mask_path(target, self.scan, "probability"))
+        if dicom:
+            dicom.write_measures(sr)
 
 
 def refuse_warnings(scan: Scan, notes: list[Note], strict: bool) -> None:

@@ -13,12 +13,29 @@ from ..files import write_atomic
 from ..messages import printable
 from .lesion_pictures import LesionPicture
 from .profile import draw_profile
-from .wording import NOT_STATED, amount, finding, grade, label, percent, size, without_infection, words
+from .wording import (
+    NOT_STATED,
+    PARTS,
+    TITLE,
+    by_whom,
+    finding,
+    grade,
+    hu_range,
+    key_numbers,
+    label,
+    lung_remarks,
+    percent,
+    severity_remark,
+    size,
+    warnings_title,
+    words,
+)
 
 _TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
 PAGES = Environment(loader=_TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-PAGES.filters |= {"amount": amount, "grade": grade, "label": label, "percent": percent, "size": size}
-PAGES.filters |= {"without_infection": without_infection, "words": words}
+PAGES.filters |= {"grade": grade, "hu_range": hu_range, "label": label, "percent": percent, "size": size}
+PAGES.filters |= {"by_whom": by_whom, "key_numbers": key_numbers, "lung_remarks": lung_remarks, "words": words}
+PAGES.filters |= {"severity_remark": severity_remark, "warnings_title": warnings_title}
 
 
 def write_report_html(
@@ -50,6 +67,8 @@ def render_report_html(
     settings |= {"out-of-distribution score": report["familiarity"] or NOT_STATED, "seconds": report["timings_s"]}
     return PAGES.get_template("report.html").render(
         report=report,
+        title=TITLE,
+        parts=PARTS,
         scan={name: fact for name, fact in (case | case["facts"]).items() if name != "facts"},
         settings=settings,
         measures=measures,

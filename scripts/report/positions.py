@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import numpy as np
 from nibabel.affines import apply_affine
 
-from ..io.volume import Scan, canonical
+from ..io.volume import Scan
 
 
 def locate_lesions(lesions: list[dict[str, Any]], scan: Scan) -> None:
@@ -19,20 +18,19 @@ def locate_lesions(lesions: list[dict[str, Any]], scan: Scan) -> None:
         for lesion in lesions:
             x, y, z = apply_affine(scan.lps()[1], lesion["centroid_index"]).tolist()
             lesion["centroid_mm"] = [-x, -y, z]
-    shape = scan.values.shape
-    stored = canonical(np.broadcast_to(np.arange(shape[2]), shape), scan.affine)
-    if not scan.files or (stored[0, 0] != stored[-1, -1]).any():  # stored slices are not axial
+    if (stored := scan.axial_slices()) is None:
         return
     for lesion in lesions:
-        lesion |= _image(scan, int(stored[0, 0, lesion["largest_slice_from_inferior"] - 1]))
+        lesion |= _image(scan, stored[lesion["largest_slice_from_inferior"] - 1])
 
 
 def _image(scan: Scan, k: int) -> dict[str, int]:
+    if (source := scan.source(k)) is None:
+        return {}
+    file, frame = source
+    if frame is not None:
+        return {"frame_number": frame}
     from ..io.dicom.header import get_number  # pydicom
 
-    if len(scan.files) == 1 < scan.values.shape[2]:
-        return {"frame_number": scan.frames[k] + 1}
-    if len(scan.files) < scan.values.shape[2]:
-        return {}
-    number = get_number(scan.headers[k], "InstanceNumber")
+    number = get_number(scan.headers[file], "InstanceNumber")
     return {} if number is None else {"instance_number": int(number)}

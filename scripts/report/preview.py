@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LUNG_WINDOW = (-1350.0, 150.0)  # level -600, width 1500 HU
 _MASK_COLOUR, _TRUTH_COLOUR = "#ff9f1c", "#2ec4ff"  # told apart by the colour-blind, too
 _COLUMNS, _ROWS = 3, 2
+SHOWN_SLICES = _COLUMNS * _ROWS
+"""Largest number of axial slices."""
 _PNG_LEVEL = 3  # as small as 6, the default, in less than half of its time
 _AXIAL, _CORONAL, _SAGITTAL = "RLAP", "RLSI", "APSI"  # letters at the left, right, top and bottom
 _PLACES = ((0.025, 0.5), (0.975, 0.5), (0.5, 0.96), (0.5, 0.04))  # of these letters
@@ -63,7 +65,7 @@ def draw_preview(
         raise ValueError(f"image, mask and truth must share one 2D or 3D shape; got {[v.shape for v in volumes]}")
     scan, *outlines = (array.reshape(*array.shape[:2], -1) for array in volumes)
     outlines = [_binary(outline) for outline in outlines]
-    chosen = choose_slices(reduce(np.logical_or, outlines), _COLUMNS * _ROWS)
+    chosen = choose_slices(reduce(np.logical_or, outlines), SHOWN_SLICES)
     figure = _lay_out(scan, outlines, chosen, spacing, oriented)
     figure.suptitle(printable(title), color="white", fontsize=15, parse_math=False)
     figure.supxlabel(

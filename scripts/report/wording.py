@@ -1,11 +1,14 @@
-"""Words of the HTML report: numbers with units, names of fields, the finding."""
+"""Words of the reports for people: numbers with units, names of fields, sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .lesion_free import FEWEST, PERCENT, WITHIN
 
 NOT_STATED = "not stated"
+TITLE = "Opacities on chest CT"
+PARTS = {"total": "both lungs", "right": "right lung", "left": "left lung"}
+"""Names of the parts that `measures["lungs"]` holds."""
 _GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
 LABELS = {
     "distance": "distance from the training data",
@@ -86,6 +89,83 @@ def finding(measures: Mapping[str, Any]) -> str:
         return f"{text}, {WITHIN}."
     graded = grade(measures, "total")
     return f"{text}, severity {NOT_STATED if graded == NOT_STATED else f'grade {graded}'}."
+
+
+def key_numbers(measures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the numbers of the first screen: name, value, what to know about it (may be empty)."""
+    infection, lungs, free = measures["infection"], measures["lungs"], measures["lesion_free"]
+    slices = f"in {infection['affected_slice_count']} of {infection['slice_count']} slices"
+    found = [("Opacities", size(infection, "infection"), slices)]
+    if free:
+        median = f"median {amount(free, 'median')}, {free['volumes']} scans"
+        found.append(("On scans without infection", f"at most {amount(free, 'largest')}", median))
+    if lungs["reason"] is None:
+        scanned = "of the part scanned" if lungs["cuts"] else ""
+        for part, name in PARTS.items():
+            found.append((f"Percentage of {name}", percent(lungs[part]["infected_percent"]), scanned))
+        within = "within scans without infection" if free and free["within"] else "see below"
+        found.append(("Severity, both lungs", grade(measures, "total"), within))
+    else:
+        found.append(("Percentage of the lungs, severity", NOT_STATED, "see lungs and severity"))
+    lesions = measures["lesions"]
+    largest = f"largest {size(lesions, 'largest')}" if lesions["lesion_count"] else "nothing outlined"
+    return [*found, ("Lesions", str(lesions["lesion_count"]), largest)]
+
+
+def lung_remarks(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is to be known about percentages, grades and the outline, in sentences."""
+    measures = report["measures"]
+    infection, lungs, removed = measures["infection"], measures["lungs"], measures["removed"]
+    if lungs["reason"] is not None:
+        yield f"Percentages and grades are not stated: {lungs['reason']}."
+    else:
+        outside = infection["outside_lungs_percent"]
+        of = f" ({percent(outside)} of the infection)" if outside else ""
+        yield f"Infection outside of the lungs as segmented, in no percentage: {size(infection, 'outside_lungs')}{of}."
+        if reason := measures["severity"]["reason"]:
+            yield f"Grades are not stated: {reason}."
+    if free := measures["lesion_free"]:
+        yield " ".join(without_infection(free))
+    of_body, of_lungs = size(removed, "outside_body"), size(removed, "outside_lungs")
+    text = f"Marks that were removed from the mask: {of_body} outside of the body, {of_lungs} outside of the lungs."
+    if reason := removed["reason"]:
+        text += f" What lies outside of the lungs was not removed: {reason}."
+    yield text
+    if (agree := infection.get("views_agree_percent")) is not None:
+        yield _agreement(agree, report["model"]["operating_point"].get("least_views_agree_percent"))
+
+
+def _agreement(found: float, least: float | None) -> str:
+    text = f"Mirrored views of the scan mark the same pixels for {percent(found)} of what any of them marks."
+    if least is None:
+        return text
+    sure = "unsure" if found < least else "as sure as usual"
+    return f"{text} The border of the infection is {sure}: from {percent(least)} on is usual."
+
+
+def severity_remark(measures: Mapping[str, Any]) -> str:
+    """Say where the grades come from and what they are not."""
+    severity = measures["severity"]
+    return f"{severity['caution']} Scale: {severity['scale']}. {severity['source']}"
+
+
+def hu_range(one: Mapping[str, Any]) -> str:
+    """Write the limits of a density class."""
+    low, high = one["from_hu"], one["below_hu"]
+    if low is None:
+        return f"below {high}"
+    return f"{low} and above" if high is None else f"{low} to below {high}"
+
+
+def by_whom(report: Mapping[str, Any]) -> str:
+    """Say what made the outlines, when, and who is to check them."""
+    when = report["created"].replace("T", " ").replace("+00:00", " UTC")
+    return f"Outlined by a neural network, {when}; to be checked by a radiologist."
+
+
+def warnings_title(count: int) -> str:
+    """Head the list of warnings."""
+    return f"{count} warning{'s' if count != 1 else ''}: check before using the numbers"
 
 
 def amount(free: Mapping[str, Any], name: str) -> str:

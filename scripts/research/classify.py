@@ -1,5 +1,6 @@
 """Tell ground glass from consolidation inside the infection of one scan."""
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from ..transforms.slice_input import SliceInput, resize_slice
 from ..version import bundle_version
 
 REPORT = "classes.json"
-WRITTEN = {REPORT, "classes.nii.gz", "classes.nrrd", "classes.mha", "classes.png"}
+SEG = "classes_seg.dcm"
+WRITTEN = {REPORT, SEG, "classes.nii.gz", "classes.nrrd", "classes.mha", "classes.png"}
 
 
 class Classifier:
@@ -147,6 +149,8 @@ def classify_file(
 ) -> dict[str, Any]:
     """Classify the infection of a scan, and write the classes and `classes.json` into a folder.
 
+    Of a DICOM scan the classes are written as a DICOM SEG too, a segment for each class.
+
     Args:
         path: one scan, as `expand_inputs` takes it.
         out: the folder; it appears when all is complete.
@@ -180,19 +184,38 @@ def classify_file(
             found = given_infection(infection, scan)
         with timer("classes"):
             classes = classifier.classify(scan, slices, found)
+        models = _describe_models(infection, classifier)
+        notes = [*found.notes, *(Note("intensity", remark, "assumption") for remark in slices.map.remarks)]
         with timer("write"):
             write_classes(classes, scan, mask_path(folder, scan, "classes"))
-        notes = [*found.notes, *(Note("intensity", remark, "assumption") for remark in slices.map.remarks)]
+            notes += _write_seg(classes, scan, folder / SEG, models, intensity) if scan.kind == "dicom" else []
         report = build_report(
             scan,
             measure_classes(classes, found.mask, scan.voxel_mm3 / 1000 if scan.voxel_size_known else None),
-            _describe_models(infection, classifier),
+            models,
             {"intensity": intensity, "device": str(classifier.device)},
             timer.seconds,
             notes,
         )
         write_json(folder / REPORT, report)
     return report
+
+
+def _write_seg(
+    classes: NDArray[np.uint8], scan: Scan, path: Path, models: dict[str, Any], intensity: str
+) -> list[Note]:
+    from ..io.dicom.derived import Maker  # pydicom
+    from ..io.dicom.seg import write_dicom_seg  # highdicom
+    from ..io.dicom.segment_codes import CLASSES as SEGMENTS
+    from ..io.dicom.sources import read_sources
+
+    depends_on = json.dumps([models, intensity, scan.facts.get("series_id")], sort_keys=True)
+    maker = Maker(version=models["version"], depends_on=depends_on, synthetic=models["synthetic"])
+    try:
+        write_dicom_seg(classes, read_sources(scan), path, maker, SEGMENTS, "classes SEG")
+    except UserError as error:
+        return [Note("no_dicom_seg", f"No DICOM SEG was written: {error}", "warning")]
+    return []
 
 
 def _describe_models(infection: Segmenter | Path, classifier: Classifier) -> dict[str, Any]:

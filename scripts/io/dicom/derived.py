@@ -17,7 +17,7 @@ from .header import get_number
 MANUFACTURER = "lung_infection_ct_segmentation"
 _LONG_STRING = 64  # characters in a DICOM LO value
 _HIGHEST_NUMBER = 2**31 - 1  # of a DICOM IS value (PS3.5 table 6.2-1)
-_NUMBERS = {"SEG": 1000, "SR": 2000}
+_NUMBERS = {"SEG": 1000, "SR": 2000, "SC": 3000, "PDF": 4000, "classes SEG": 5000}
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,19 @@ class Maker:
         depends = [*series, self.algorithm, self.version, self.depends_on, *map(str, parts)]
         return str(generate_uid(entropy_srcs=["|".join(depends)]))
 
-    def attributes(self, sources: Sequence[Dataset], kind: str) -> dict[str, Any]:
+    def attributes(self, sources: Sequence[Dataset], kind: str, number: int = 1) -> dict[str, Any]:
         """Return what highdicom asks of an instance: UIDs, numbers, description, equipment.
 
         Args:
             sources: the headers of the source series, see `read_sources`.
-            kind: "SEG" or "SR"; each is a series of its own with one instance.
+            kind: "SEG", "SR", "SC", "PDF" or "classes SEG"; each is a series of its own.
+            number: of the instance in this series.
         """
         subject = "DEMONSTRATION WEIGHTS" if self.synthetic else "Lung opacity"
         return {
             "series_instance_uid": self.uid(sources, kind),
-            "sop_instance_uid": self.uid(sources, kind, 1),
-            "instance_number": 1,
+            "sop_instance_uid": self.uid(sources, kind, number),
+            "instance_number": number,
             "series_number": _series_number(sources[0], _NUMBERS[kind]),
             "series_description": long_string(f"{subject} {kind} {self.version[:16]} {self.day}, AI, research use"),
             "manufacturer": MANUFACTURER,
@@ -71,6 +72,11 @@ class Maker:
 def long_string(words: str) -> str:
     """Return words as a DICOM LO value: no backslash, no line breaks, at most 64 characters."""
     return " ".join(words.replace("\\", "/").split())[:_LONG_STRING]
+
+
+def plain_text(words: str) -> str:
+    """Return words in ASCII, which every character set holds, on one line."""
+    return " ".join(words.split()).encode("ascii", errors="replace").decode()
 
 
 def _series_number(source: Dataset, offset: int) -> int:

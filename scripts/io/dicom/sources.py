@@ -1,7 +1,10 @@
 """The headers that an object derived from a DICOM series repeats, made uniform."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 from highdicom.enum import SpecificCharacterSetValues
@@ -10,7 +13,7 @@ from pydicom.multival import MultiValue
 
 from ...errors import UserError
 from ..volume import Scan
-from .files import UNREADABLE_FILE, read_header
+from .files import UNREADABLE, UNREADABLE_FILE, read_header
 from .header import IDENTITY, get_number, get_numbers, get_text
 
 REMEDY = "expected: DICOM files with complete headers; the other results do not need them"
@@ -25,8 +28,48 @@ _CHARACTER_SETS = {one.value for one in SpecificCharacterSetValues} - {"ISO 2022
 _DEFAULT_SET, _UTF8 = "ISO 2022 IR 6", "ISO_IR 192"
 
 
-def read_sources(scan: Scan) -> list[Dataset]:
-    """Read the headers of a scan's files: all of the first, of others what a reference needs.
+@dataclass(frozen=True)
+class Sources:
+    """A scan's DICOM files, as what is derived from them refers to them.
+
+    Attributes:
+        scan: what `read_dicom` returned.
+        headers: of the first file all attributes, of others what a reference needs.
+    """
+
+    scan: Scan
+    headers: list[Dataset]
+
+    @property
+    def first(self) -> Dataset:
+        """The header that names patient and study."""
+        return self.headers[0]
+
+    def image(self, k: int) -> tuple[str, int | None]:
+        """Return the SOPInstanceUID of a stored slice, and its frame from 1 in a multi-frame file.
+
+        Raises:
+            UserError: if the scan comes from several multi-frame files.
+        """
+        source = self.scan.source(k)
+        if source is None:
+            count = len(self.headers)
+            raise UserError(f"{self.scan.path.name}: {count} multi-frame files; expected for DICOM results: one")
+        file, frame = source
+        return str(self.headers[file].SOPInstanceUID), frame
+
+    @contextmanager
+    def refused(self, kind: str) -> Iterator[None]:
+        """Raise `UserError` where a block meets headers that no object of a kind can repeat."""
+        try:
+            yield
+        except UNREADABLE as error:
+            found = f"no DICOM {kind} can refer to this series ({' '.join(str(error).split())})"
+            raise UserError(f"{self.scan.path.name}: {found}; {REMEDY}") from None
+
+
+def read_sources(scan: Scan) -> Sources:
+    """Read the first of a scan's files again; of the others the scan holds what is needed.
 
     Raises:
         ValueError: if the scan has no DICOM files.
@@ -38,14 +81,14 @@ def read_sources(scan: Scan) -> list[Dataset]:
         with scan.files[0].open("rb") as stream:
             first = read_header(stream)
     except UNREADABLE_FILE as error:
-        found = f"{scan.files[0].name}: cannot be read again for the DICOM SEG ({error})"
+        found = f"{scan.files[0].name}: cannot be read again for DICOM results ({error})"
         raise UserError(f"{found}; {REMEDY}") from None
     sources = [first, *map(copy, scan.headers[1:])]
     for file, source in zip(scan.files, sources, strict=True):
         _check_source(file, source, multi_frame="PerFrameFunctionalGroupsSequence" in first)
     _check_identity(scan, sources)
     _mend(sources, scan)
-    return sources
+    return Sources(scan, sources)
 
 
 def _check_identity(scan: Scan, sources: list[Dataset]) -> None:
@@ -57,7 +100,7 @@ def _check_identity(scan: Scan, sources: list[Dataset]) -> None:
         found = f"{len(series)} {_SERIES} in {len(sources)} slices"
     else:
         return
-    raise UserError(f"{scan.path.name}: no DICOM SEG can refer to these slices: {found}; {REMEDY}")
+    raise UserError(f"{scan.path.name}: no DICOM object can refer to these slices: {found}; {REMEDY}")
 
 
 def _check_source(file: Path, source: Dataset, multi_frame: bool) -> None:
@@ -66,7 +109,7 @@ def _check_source(file: Path, source: Dataset, multi_frame: bool) -> None:
     if not multi_frame and get_numbers(source, "PixelSpacing", 2) is None:
         missing.append("PixelSpacing")
     if missing:
-        raise UserError(f"{file.name}: {', '.join(missing)} missing, which a DICOM SEG must repeat; {REMEDY}")
+        raise UserError(f"{file.name}: {', '.join(missing)} missing, which DICOM results must repeat; {REMEDY}")
 
 
 def _mend(sources: list[Dataset], scan: Scan) -> None:

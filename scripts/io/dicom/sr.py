@@ -5,18 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import highdicom.sr as sr
-import numpy as np
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
 from ...errors import UserError
 from ...files import write_atomic
-from ..volume import Scan, canonical
 from .derived import MANUFACTURER, Maker, long_string
-from .files import UNREADABLE
-from .segment_codes import CATEGORY, REGION, TYPE
-from .sources import REMEDY, read_sources
+from .segment_codes import CATEGORY, OPACITY, REGION
+from .sources import Sources
 
 _SCHEME = "99LUNGINFECTION"  # of what no standard has a code for; 99 begins private schemes (PS3.16 8.2)
 _CHEST_CT = sr.CodedConcept("24627-2", "LN", "CT Chest")
@@ -25,7 +22,7 @@ _SIDES = {"total": codes.SCT.RightAndLeft, "right": codes.SCT.Right, "left": cod
 _LUNG = sr.CodedConcept(*REGION)
 
 
-def write_dicom_sr(measures: Mapping[str, Any], seg: Path, scan: Scan, path: Path, maker: Maker) -> Path:
+def write_dicom_sr(measures: Mapping[str, Any], seg: Path, sources: Sources, path: Path, maker: Maker) -> Path:
     """Write a Comprehensive SR of TID 1500, a new series in the scan's study.
 
     Measurement groups: the infection with its volume and density classes, each lung and both with
@@ -35,7 +32,7 @@ def write_dicom_sr(measures: Mapping[str, Any], seg: Path, scan: Scan, path: Pat
     Args:
         measures: as in `report.json`, whose numbers are repeated.
         seg: what `write_dicom_seg` wrote for the same scan.
-        scan: what `read_dicom` returned; its first file must still be there.
+        sources: of the scan, see `read_sources`.
         path: the file to write.
         maker: the software and what the measures depend on.
 
@@ -43,15 +40,13 @@ def write_dicom_sr(measures: Mapping[str, Any], seg: Path, scan: Scan, path: Pat
         UserError: if the voxel size is unknown or the scan's files lack what an SR must repeat.
     """
     if "infection_ml" not in measures["infection"]:
-        raise UserError(f"{scan.path.name}: the voxel size is unknown; expected for a DICOM SR: volumes in ml")
-    sources, segmentation = read_sources(scan), dcmread(seg, stop_before_pixels=True)
-    try:
-        groups = _Groups(sources, segmentation, scan, maker)
-        report = _report(groups.all(measures), [*sources, segmentation], sources, maker)
+        name = sources.scan.path.name
+        raise UserError(f"{name}: the voxel size is unknown; expected for a DICOM SR: volumes in ml")
+    with sources.refused("SR"):
+        segmentation = dcmread(seg, stop_before_pixels=True)
+        groups = _Groups(sources, segmentation, maker).all(measures)
+        report = _report(groups, [*sources.headers, segmentation], sources.headers, maker)
         return write_atomic(path, lambda temporary: report.save_as(temporary, enforce_file_format=True))
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{scan.path.name}: no DICOM SR can refer to this series ({reason}); {REMEDY}") from None
 
 
 def _report(
@@ -81,14 +76,10 @@ def _report(
 class _Groups:
     """Build measurement groups that refer to one SEG and its source slices."""
 
-    def __init__(self, sources: Sequence[Dataset], seg: Dataset, scan: Scan, maker: Maker) -> None:
+    def __init__(self, sources: Sources, seg: Dataset, maker: Maker) -> None:
         self._sources, self._seg, self._maker = sources, seg, maker
-        self._several_frames = "NumberOfFrames" in sources[0]
-        depth = scan.values.shape[2]
-        self._slices = [self._slice(k, scan) for k in range(depth)]
-        self._named = [self._source(item) for item in seg.PerFrameFunctionalGroupsSequence]
-        along = canonical(np.broadcast_to(np.arange(depth), scan.values.shape), scan.affine)[0, 0]
-        self._stored = along.tolist() if len(along) == depth and len(set(along.tolist())) == depth else None
+        self._named = [_source(item) for item in seg.PerFrameFunctionalGroupsSequence]
+        self._axial = sources.scan.axial_slices()
         self._algorithm = {
             "name": maker.algorithm,
             "version": maker.version,
@@ -145,7 +136,7 @@ class _Groups:
 
     def _lesion(self, number: int, lesion: Mapping[str, Any]) -> Any:
         first, last = lesion["slices_from_inferior"]
-        slices = None if self._stored is None else self._stored[first - 1 : last]
+        slices = None if self._axial is None else self._axial[first - 1 : last]
         side = _SIDES.get(lesion["side"])
         sites = [sr.FindingSite(_LUNG, laterality=side)] if side else []
         return self._roi(f"Lesion {number}", slices, sites, [_volume(lesion["volume_ml"])])
@@ -155,7 +146,7 @@ class _Groups:
             tracking_identifier=self._tracking(name),
             referenced_segment=self._segment(slices),
             finding_category=sr.CodedConcept(*CATEGORY),
-            finding_type=sr.CodedConcept(*TYPE),
+            finding_type=sr.CodedConcept(*OPACITY.type),
             finding_sites=sites or None,
             algorithm_id=sr.AlgorithmIdentification(**self._algorithm),
             measurements=values,
@@ -163,30 +154,23 @@ class _Groups:
 
     def _segment(self, slices: Sequence[int] | None) -> sr.ReferencedSegment:
         """Refer to the segment and to stored slices; None: to all slices that the SEG names."""
-        named = self._named if slices is None else [self._slices[k] for k in sorted(slices)]
-        instances: dict[str, list[int]] = {}
+        named = self._named if slices is None else [self._sources.image(k) for k in sorted(slices)]
+        frames: dict[str, list[int]] = {}
         for instance, frame in named:
-            instances.setdefault(instance, []).append(frame)
-        images = [
-            sr.SourceImageForSegmentation(
-                str(self._sources[0].SOPClassUID), instance, of if self._several_frames else None
-            )
-            for instance, of in instances.items()
-        ]
+            frames.setdefault(instance, []).extend([] if frame is None else [frame])
+        sop_class = str(self._sources.first.SOPClassUID)
+        images = [sr.SourceImageForSegmentation(sop_class, instance, of or None) for instance, of in frames.items()]
         seg = str(self._seg.SOPClassUID), str(self._seg.SOPInstanceUID)
         return sr.ReferencedSegment(*seg, segment_number=1, source_images=images)
 
     def _tracking(self, name: str) -> sr.TrackingIdentifier:
-        return sr.TrackingIdentifier(uid=self._maker.uid(self._sources, "tracking", name), identifier=name)
+        return sr.TrackingIdentifier(uid=self._maker.uid(self._sources.headers, "tracking", name), identifier=name)
 
-    def _slice(self, k: int, scan: Scan) -> tuple[str, int]:
-        if self._several_frames:
-            return str(self._sources[0].SOPInstanceUID), scan.frames[k] + 1
-        return str(self._sources[k].SOPInstanceUID), 1
 
-    def _source(self, frame: Dataset) -> tuple[str, int]:
-        item = frame.DerivationImageSequence[0].SourceImageSequence[0]
-        return str(item.ReferencedSOPInstanceUID), int(item.get("ReferencedFrameNumber", 1))
+def _source(frame: Dataset) -> tuple[str, int | None]:
+    item = frame.DerivationImageSequence[0].SourceImageSequence[0]
+    number = item.get("ReferencedFrameNumber")
+    return str(item.ReferencedSOPInstanceUID), None if number is None else int(number)
 
 
 def _volume(ml: float) -> sr.Measurement:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from ...errors import UserError
-from ...io.dicom.segment_codes import CATEGORY, COLOUR, REGION, TYPE
+from ...io.dicom.segment_codes import CATEGORY, OPACITY, REGION
 from ...io.grids import TOLERANCE_MM
 from ..request_values import check_request
 
@@ -65,9 +65,9 @@ def _segment(index: int, number: int, given: Sequence[Mapping[str, Any]], made_b
         "SegmentDescription": said["description"],
         "SegmentAlgorithmName": "MONAI Label",
         "SegmentedPropertyCategoryCodeSequence": _code(CATEGORY),
-        "SegmentedPropertyTypeCodeSequence": _code(TYPE),
+        "SegmentedPropertyTypeCodeSequence": _code(OPACITY.type),
         "AnatomicRegionSequence": _code(REGION),
-        "recommendedDisplayRGBValue": [int(one) for one in said.get("color", COLOUR)[:3]],
+        "recommendedDisplayRGBValue": [int(one) for one in said.get("color", OPACITY.colour)[:3]],
         **said.get("segmentAttribute", {}),
         "labelID": number,
         "SegmentAlgorithmType": made_by,

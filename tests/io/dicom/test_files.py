@@ -24,6 +24,7 @@ from scripts.io.dicom.derived import Maker
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.dicom.recognition import HEAD, recognize
 from scripts.io.dicom.seg import write_dicom_seg
+from scripts.io.dicom.sources import read_sources
 from scripts.io.monai_writer import MaskWriter
 from scripts.io.reading import read_scan
 from scripts.io.volume import Scan
@@ -47,7 +48,7 @@ def strip(file: Path, meta: bool) -> None:
 def seg_of(scan: Scan, folder: Path) -> Dataset:
     mask = np.zeros(scan.values.shape, np.uint8)
     mask[3, 4, 2] = 1
-    return dcmread(write_dicom_seg(mask, scan, folder / "seg.dcm", MAKER))
+    return dcmread(write_dicom_seg(mask, read_sources(scan), folder / "seg.dcm", MAKER))
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])

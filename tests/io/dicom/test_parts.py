@@ -226,6 +226,7 @@ def test_enhanced_frames_of_two_acquisitions_are_separated_and_get_their_seg(
 ) -> None:
     from scripts.io.dicom.derived import Maker
     from scripts.io.dicom.seg import write_dicom_seg
+    from scripts.io.dicom.sources import read_sources
 
     stored = make_stored(6)
 
@@ -243,7 +244,7 @@ def test_enhanced_frames_of_two_acquisitions_are_separated_and_get_their_seg(
     np.testing.assert_array_equal(scan.values.transpose(2, 1, 0), stored[1::2].astype(int) - 1024)
     mask = np.zeros(scan.values.shape, np.uint8)
     mask[3, 4, 1] = 1
-    seg = dcmread(write_dicom_seg(mask, scan, tmp_path / "s.dcm", Maker("a", "1")))
+    seg = dcmread(write_dicom_seg(mask, read_sources(scan), tmp_path / "s.dcm", Maker("a", "1")))
     (frame,) = seg.PerFrameFunctionalGroupsSequence
     assert frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 4
     assert float(frame.PlanePositionSequence[0].ImagePositionPatient[2]) == 6.0

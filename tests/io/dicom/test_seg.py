@@ -14,6 +14,7 @@ from scripts.errors import UserError
 from scripts.io.dicom.derived import Maker
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.dicom.seg import write_dicom_seg
+from scripts.io.dicom.sources import read_sources
 from scripts.io.volume import Scan
 
 MAKER = Maker("ResUNet", "1.2", "weights and settings", day=date(2026, 11, 27))
@@ -60,7 +61,7 @@ def lay_on_sources(seg: Dataset, scan: Scan) -> np.ndarray:
 
 
 def write(mask: np.ndarray, scan: Scan, path: Path) -> Dataset:
-    assert write_dicom_seg(mask, scan, path, MAKER) == path
+    assert write_dicom_seg(mask, read_sources(scan), path, MAKER) == path
     return dcmread(path)
 
 
@@ -135,11 +136,11 @@ class TestSegmentation:
         makers = [MAKER, replace(MAKER, depends_on="others"), replace(MAKER, version="2"), MAKER]
         uids = []
         for image, maker in zip([scan, scan, scan, other], makers, strict=True):
-            seg = dcmread(write_dicom_seg(make_mask(image, 1), image, tmp_path / "s.dcm", maker))
+            seg = dcmread(write_dicom_seg(make_mask(image, 1), read_sources(image), tmp_path / "s.dcm", maker))
             assert seg.file_meta.MediaStorageSOPInstanceUID == seg.SOPInstanceUID
             uids += [seg.SOPInstanceUID, seg.SeriesInstanceUID]
         assert len(set(uids)) == 8
-        again = dcmread(write_dicom_seg(make_mask(scan, 2), scan, tmp_path / "s.dcm", MAKER))
+        again = dcmread(write_dicom_seg(make_mask(scan, 2), read_sources(scan), tmp_path / "s.dcm", MAKER))
         assert [again.SOPInstanceUID, again.SeriesInstanceUID] == uids[:2]
 
     def test_empty_mask_is_a_valid_seg_of_empty_frames(self, tmp_path, write_series, caplog):
@@ -190,7 +191,7 @@ class TestSegmentation:
     def test_long_or_odd_words_are_made_to_fit(self, tmp_path, write_series):
         write_series(tmp_path / "ct", 2)
         scan = read_dicom(tmp_path / "ct")
-        write_dicom_seg(make_mask(scan, 1), scan, tmp_path / "s.dcm", Maker("a\\b", "line\nline " * 20))
+        write_dicom_seg(make_mask(scan, 1), read_sources(scan), tmp_path / "s.dcm", Maker("a\\b", "line\nline " * 20))
         seg = dcmread(tmp_path / "s.dcm")
         assert seg.ManufacturerModelName == "a/b"
         assert (len(seg.SoftwareVersions), seg.SeriesDescription.count("\n")) == (64, 0)
@@ -237,7 +238,7 @@ class TestIncompleteHeaders:
         stray = dcmread(scan.files[0])
         stray.SeriesInstanceUID = "1.2.3"  # the file changed since
         stray.save_as(scan.files[0])
-        self.refuse(scan, tmp_path, "no DICOM SEG can refer")
+        self.refuse(scan, tmp_path, "no DICOM object can refer")
 
     @pytest.mark.filterwarnings("ignore:Invalid value for VR")
     @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ class TestIncompleteHeaders:
 
     def refuse(self, scan: Scan, folder: Path, words: str) -> None:
         with pytest.raises(UserError, match=words) as caught:
-            write_dicom_seg(make_mask(scan, 1), scan, folder / "s.dcm", MAKER)
+            write_dicom_seg(make_mask(scan, 1), read_sources(scan), folder / "s.dcm", MAKER)
         assert "\n" not in str(caught.value)
         assert not (folder / "s.dcm").exists()
 
@@ -278,8 +279,8 @@ class TestIncompleteHeaders:
         write_series(tmp_path / "ct")
         scan = read_dicom(tmp_path / "ct")
         for mask in (make_mask(scan)[:, :, :3], np.full(scan.values.shape, 255, np.uint8)):
-            with pytest.raises(ValueError, match="expected: 0 and 1"):
-                write_dicom_seg(mask, scan, tmp_path / "s.dcm", MAKER)
+            with pytest.raises(ValueError, match="expected: 0 to 1"):
+                write_dicom_seg(mask, read_sources(scan), tmp_path / "s.dcm", MAKER)
 
 
 @pytest.mark.real_data
@@ -294,4 +295,4 @@ class TestRealData:
     def test_incomplete_headers(self, lung_ct_data, tmp_path):
         scan = read_dicom(lung_ct_data / "lungmask_dicom")
         with pytest.raises(UserError, match="FrameOfReferenceUID missing"):
-            write_dicom_seg(make_mask(scan, 1), scan, tmp_path / "s.dcm", MAKER)
+            write_dicom_seg(make_mask(scan, 1), read_sources(scan), tmp_path / "s.dcm", MAKER)

@@ -18,6 +18,7 @@ from scripts.errors import UserError
 from scripts.io.dicom.derived import Maker
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.dicom.seg import write_dicom_seg
+from scripts.io.dicom.sources import read_sources
 from scripts.io.dicom.sr import write_dicom_sr
 from scripts.io.volume import Scan, canonical
 from scripts.report.measure import measure_infection
@@ -37,9 +38,9 @@ def validate(path: Path) -> None:
 
 def written(scan: Scan, mask: np.ndarray, measures: dict[str, Any], folder: Path) -> tuple[Dataset, Dataset, Any]:
     """The SEG, the SR and the SR's content."""
-    seg = write_dicom_seg(mask, scan, folder / "seg.dcm", MAKER)
+    seg = write_dicom_seg(mask, read_sources(scan), folder / "seg.dcm", MAKER)
     path = folder / "sr.dcm"
-    assert write_dicom_sr(measures, seg, scan, path, MAKER) == path
+    assert write_dicom_sr(measures, seg, read_sources(scan), path, MAKER) == path
     validate(seg)
     validate(path)
     return dcmread(seg), dcmread(path), srread(path).content
@@ -162,4 +163,4 @@ def test_volumes_are_needed(tmp_path: Path, write_series: Write) -> None:
     mask = np.zeros(scan.values.shape, np.uint8)
     measures = measure_infection(None, mask, None, None)
     with pytest.raises(UserError, match="voxel size is unknown"):
-        write_dicom_sr(measures, tmp_path / "seg.dcm", scan, tmp_path / "sr.dcm", MAKER)
+        write_dicom_sr(measures, tmp_path / "seg.dcm", read_sources(scan), tmp_path / "sr.dcm", MAKER)

@@ -1,0 +1,180 @@
+"""The parts of the report's PDF: paragraphs, tables and pictures in the page's light colours."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from matplotlib import get_data_path
+from reportlab.lib.colors import HexColor
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.utils import ImageReader
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.platypus import Flowable, Image, Paragraph, Spacer, Table
+
+from ..messages import printable
+from .lesion_pictures import MOST, LesionPicture
+from .wording import PARTS, grade, hu_range, label, percent, size, words
+
+_REGULAR, _BOLD = "DejaVuSans", "DejaVuSans-Bold"  # matplotlib brings them
+_INK, _SOFT, _LINE, _PANEL = (HexColor(one) for one in ("#1b2430", "#54606f", "#d3d9e0", "#f3f5f8"))
+_NOTE, _NOTE_EDGE, _ALARM = (HexColor(one) for one in ("#fff2d9", "#c25700", "#a11212"))
+_TOP = ("VALIGN", (0, 0), (-1, -1), "TOP")
+_ACROSS = 3  # pictures of lesions, numbers
+_WIDER = 0.6  # by how much of the others the first column of a table is wider
+_SHOWN = 6  # lesions with a picture
+_MOST_OF_WIDTH = 0.55  # height of the preview
+
+
+class Parts:
+    """Makes parts for a page of the given width in points."""
+
+    font, soft = _REGULAR, _SOFT
+
+    def __init__(self, width: float) -> None:
+        self._width = width
+        for name in (_REGULAR, _BOLD):
+            pdfmetrics.registerFont(TTFont(name, Path(get_data_path(), "fonts", "ttf", f"{name}.ttf")))
+
+    def title(self, text: str) -> Flowable:
+        """Return the heading of the document."""
+        return _paragraph(text, 14, _BOLD, after=2)
+
+    def heading(self, text: str) -> Flowable:
+        """Return the heading of a section."""
+        return _paragraph(text, 10, _BOLD, before=7, after=2)
+
+    def finding(self, text: str) -> Flowable:
+        """Return the sentence of the finding."""
+        return _paragraph(text, 10.5, _BOLD, before=5, after=5)
+
+    def text(self, text: str) -> Flowable:
+        """Return a paragraph."""
+        return _paragraph(text, 8, after=2)
+
+    def soft_text(self, text: str) -> Flowable:
+        """Return a paragraph of less weight."""
+        return _paragraph(text, 7.5, colour=_SOFT, after=2)
+
+    def banner(self, text: str) -> Flowable:
+        """Return a line that nobody overlooks."""
+        style = [("BACKGROUND", (0, 0), (-1, -1), _ALARM), ("BOTTOMPADDING", (0, 0), (-1, -1), 5)]
+        return Table(
+            [[_paragraph(text, 9, _BOLD, HexColor("#ffffff"))]], [self._width], style=style, spaceAfter=5, hAlign="LEFT"
+        )
+
+    def warnings(self, title: str, texts: Sequence[str]) -> Flowable:
+        """Return the box of warnings."""
+        rows = [[_paragraph(title, 8.5, _BOLD)], *([_paragraph(f"• {one}", 8)] for one in texts)]
+        style = [
+            ("BACKGROUND", (0, 0), (-1, -1), _NOTE),
+            ("LINEBEFORE", (0, 0), (0, -1), 3, _NOTE_EDGE),
+            *_padded(2),
+        ]
+        return Table(rows, [self._width], style=style, spaceBefore=4, spaceAfter=2, hAlign="LEFT")
+
+    def picture(self, png: Path, caption: str) -> list[Flowable]:
+        """Return a picture as wide as the page, if that is not too high, and its caption."""
+        wide, high = ImageReader(str(png)).getSize()
+        scale = min(self._width / wide, _MOST_OF_WIDTH * self._width / high)
+        return [Image(str(png), wide * scale, high * scale, hAlign="LEFT"), self.soft_text(caption)]
+
+    def numbers(self, found: Sequence[tuple[str, str, str]]) -> Flowable:
+        """Return name, value and remark of numbers, in panels."""
+        cells = [
+            [_paragraph(name, 7, colour=_SOFT), _paragraph(value, 11, _BOLD), _paragraph(more, 7, colour=_SOFT)]
+            for name, value, more in found
+        ]
+        style = [("BACKGROUND", (0, 0), (-1, -1), _PANEL), ("GRID", (0, 0), (-1, -1), 0.5, _LINE), _TOP, *_padded(4)]
+        return Table(_in_rows(cells), [self._width / _ACROSS] * _ACROSS, style=style, hAlign="LEFT")
+
+    def lungs(self, measures: Mapping[str, Any]) -> Flowable:
+        """Return the table of both lungs and of each."""
+        rows = [("", "volume", "infection inside", "percentage infected", "grade")]
+        for part, name in PARTS.items():
+            one = measures["lungs"][part]
+            sizes = size(one, "lung"), size(one, "infection")
+            rows.append((name, *sizes, percent(one["infected_percent"]), grade(measures, part)))
+        return self._table(rows)
+
+    def density(self, density: Mapping[str, Any]) -> list[Flowable]:
+        """Return the table of density classes, or why there is none."""
+        if "reason" in density:
+            return [self.text(f"Not stated: {density['reason']}.")]
+        if density["statistics"] is None:
+            return [self.text("There is nothing to measure.")]
+        rows = [("density", "HU", "of the infection", "size")]
+        for one in density["classes"]:
+            rows.append(
+                (one["words"], hu_range(one), percent(one["infection_percent"]), size(one, "infection", "volume_ml"))
+            )
+        statistics = density["statistics"]
+        mean = f"Mean of the infection {statistics['mean_hu']:.0f} HU, median {statistics['median_hu']:.0f} HU."
+        return [self._table(rows), self.soft_text(f"{mean} {density['classes_source']}")]
+
+    def lesions(self, lesions: Mapping[str, Any], oriented: bool) -> list[Flowable]:
+        """Return the table of the largest lesions."""
+        if not lesions["lesion_count"]:
+            return [self.text("Nothing was outlined.")]
+        listed = lesions["lesions"][:MOST]
+        rows = [("no.", "size", "of the infection", *(("side", "slices from the head") if oriented else ()))]
+        for number, one in enumerate(listed, 1):
+            where = (
+                one["side"] or words(None),
+                "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}".join(map(str, one["slices_from_superior"])),
+            )
+            row = (str(number), size(one, "infection", "volume_ml"), percent(one["infection_percent"]))
+            rows.append((*row, *(where if oriented else ())))
+        return [self.text(f"{len(listed)} of {lesions['lesion_count']} lesions, the largest first."), self._table(rows)]
+
+    def gallery(self, lesions: Sequence[LesionPicture]) -> list[Flowable]:
+        """Return pictures of the largest lesions in their first window, three in a row."""
+        side = self._width / _ACROSS - 6
+        cells = []
+        for one in lesions[:_SHOWN]:
+            name, png = next(iter(one.views.items()))
+            wide, high = ImageReader(BytesIO(png)).getSize()
+            scale = side / max(wide, high)
+            picture = Image(BytesIO(png), wide * scale, high * scale)
+            cells.append([picture, _paragraph(f"{one.caption}; {name}", 6.5, colour=_SOFT)])
+        if not cells:
+            return []
+        table = Table(_in_rows(cells), [self._width / _ACROSS] * _ACROSS, style=[_TOP, *_padded(3)])
+        return [Spacer(1, 4), table]
+
+    def facts(self, fields: Mapping[str, Any], leave_out: Collection[str]) -> Flowable:
+        """Return names and values in one paragraph."""
+        told = (f"{label(name)}: {words(value)}" for name, value in fields.items() if name not in leave_out)
+        return _paragraph("; ".join(told), 6.5, colour=_SOFT)
+
+    def _table(self, rows: Sequence[Sequence[str]]) -> Flowable:
+        head, *body = rows
+        each = self._width / (len(head) + _WIDER)
+        widths = [each * (1 + _WIDER), *[each] * (len(head) - 1)]
+        cells = [
+            [_paragraph(one, 7.5, colour=_SOFT) for one in head],
+            *([_paragraph(one, 8) for one in row] for row in body),
+        ]
+        style = [("LINEBELOW", (0, 0), (-1, -1), 0.5, _LINE), _TOP, *_padded(1.5)]
+        return Table(cells, widths, style=style, spaceAfter=3, hAlign="LEFT")
+
+
+def _paragraph(
+    text: str, points: float, font: str = _REGULAR, colour: HexColor = _INK, before: float = 0, after: float = 0
+) -> Paragraph:
+    looks = {"fontName": font, "fontSize": points, "leading": 1.3 * points, "textColor": colour}
+    style = ParagraphStyle("", **looks, spaceBefore=before, spaceAfter=after)
+    return Paragraph(escape(printable(text)), style)
+
+
+def _in_rows(cells: Sequence[Any]) -> list[list[Any]]:
+    padded = [*cells, *[""] * (-len(cells) % _ACROSS)]
+    return [padded[start : start + _ACROSS] for start in range(0, len(padded), _ACROSS)]
+
+
+def _padded(points: float) -> list[tuple[Any, ...]]:
+    return [(f"{side}PADDING", (0, 0), (-1, -1), points) for side in ("TOP", "BOTTOM")]
