@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,6 +126,13 @@ def make_enhanced() -> Callable[..., None]:
         ds.PixelData = stored.tobytes()
 
     return turn
+
+
+def validate(path: Path) -> None:
+    """Lets dciodvfy (Debian: dicom3tools) look for errors, where it is installed."""
+    if shutil.which("dciodvfy"):
+        said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False).stderr
+        assert "Error" not in said, said
 
 
 METADATA = {

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from scripts.errors import UserError
 from scripts.files import (
     CACHE,
     UNFINISHED,
     replace_folder,
     sha256,
+    sole_use,
     unfinished_folder,
     user_cache,
     write_atomic,
@@ -78,6 +80,28 @@ def test_what_a_killed_process_left_goes_with_the_next_that_writes_there(tmp_pat
     assert (folder / "half.nii.gz").exists()
     write_json(tmp_path / "a.json", {})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+KEEPS = """
+import sys
+from scripts.files import sole_use
+with sole_use(sys.argv[1]):
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_is_for_one_process_until_that_ends_or_is_killed(tmp_path: Path, bundle_root: Path) -> None:
+    line = [sys.executable, "-c", KEEPS, str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, cwd=bundle_root, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mine\n"
+        with pytest.raises(UserError, match=r"another process works there; expected"), sole_use(tmp_path):
+            pass
+        process.send_signal(signal.SIGKILL)
+    with sole_use(tmp_path):
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_what_another_machine_makes_and_what_a_user_called_alike_is_left_alone(tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ _REGULAR, _BOLD = "DejaVuSans", "DejaVuSans-Bold"  # matplotlib brings them
 _INK, _SOFT, _LINE, _PANEL = (HexColor(one) for one in ("#1b2430", "#54606f", "#d3d9e0", "#f3f5f8"))
 _NOTE, _NOTE_EDGE, _ALARM = (HexColor(one) for one in ("#fff2d9", "#c25700", "#a11212"))
 _TOP = ("VALIGN", (0, 0), (-1, -1), "TOP")
-_ACROSS = 3  # pictures of lesions, numbers
-_WIDER = 0.6  # by how much of the others the first column of a table is wider
+_PANELS, _PICTURES = 4, 3  # in a row
+_SIDE = 0.27  # of a picture of a lesion, of the width
 _SHOWN = 6  # lesions with a picture
-_MOST_OF_WIDTH = 0.55  # height of the preview
+_HIGH = 0.55  # the preview, of the width
 
 
 class Parts:
@@ -80,7 +80,7 @@ class Parts:
     def picture(self, png: Path, caption: str) -> list[Flowable]:
         """Return a picture as wide as the page, if that is not too high, and its caption."""
         wide, high = ImageReader(str(png)).getSize()
-        scale = min(self._width / wide, _MOST_OF_WIDTH * self._width / high)
+        scale = min(self._width / wide, _HIGH * self._width / high)
         return [Image(str(png), wide * scale, high * scale, hAlign="LEFT"), self.soft_text(caption)]
 
     def numbers(self, found: Sequence[tuple[str, str, str]]) -> Flowable:
@@ -90,7 +90,7 @@ class Parts:
             for name, value, more in found
         ]
         style = [("BACKGROUND", (0, 0), (-1, -1), _PANEL), ("GRID", (0, 0), (-1, -1), 0.5, _LINE), _TOP, *_padded(4)]
-        return Table(_in_rows(cells), [self._width / _ACROSS] * _ACROSS, style=style, hAlign="LEFT")
+        return Table(_in_rows(cells, _PANELS), [self._width / _PANELS] * _PANELS, style=style, hAlign="LEFT")
 
     def lungs(self, measures: Mapping[str, Any]) -> Flowable:
         """Return the table of both lungs and of each."""
@@ -99,7 +99,7 @@ class Parts:
             one = measures["lungs"][part]
             sizes = size(one, "lung"), size(one, "infection")
             rows.append((name, *sizes, percent(one["infected_percent"]), grade(measures, part)))
-        return self._table(rows)
+        return self._table(rows, 1.2)
 
     def density(self, density: Mapping[str, Any]) -> list[Flowable]:
         """Return the table of density classes, or why there is none."""
@@ -114,7 +114,7 @@ class Parts:
             )
         statistics = density["statistics"]
         mean = f"Mean of the infection {statistics['mean_hu']:.0f} HU, median {statistics['median_hu']:.0f} HU."
-        return [self._table(rows), self.soft_text(f"{mean} {density['classes_source']}")]
+        return [self._table(rows, 1.8), self.soft_text(f"{mean} {density['classes_source']}")]
 
     def lesions(self, lesions: Mapping[str, Any], oriented: bool) -> list[Flowable]:
         """Return the table of the largest lesions."""
@@ -129,11 +129,14 @@ class Parts:
             )
             row = (str(number), size(one, "infection", "volume_ml"), percent(one["infection_percent"]))
             rows.append((*row, *(where if oriented else ())))
-        return [self.text(f"{len(listed)} of {lesions['lesion_count']} lesions, the largest first."), self._table(rows)]
+        return [
+            self.text(f"{len(listed)} of {lesions['lesion_count']} lesions, the largest first."),
+            self._table(rows, 0.4),
+        ]
 
     def gallery(self, lesions: Sequence[LesionPicture]) -> list[Flowable]:
         """Return pictures of the largest lesions in their first window, three in a row."""
-        side = self._width / _ACROSS - 6
+        side = _SIDE * self._width
         cells = []
         for one in lesions[:_SHOWN]:
             name, png = next(iter(one.views.items()))
@@ -143,7 +146,7 @@ class Parts:
             cells.append([picture, _paragraph(f"{one.caption}; {name}", 6.5, colour=_SOFT)])
         if not cells:
             return []
-        table = Table(_in_rows(cells), [self._width / _ACROSS] * _ACROSS, style=[_TOP, *_padded(3)])
+        table = Table(_in_rows(cells, _PICTURES), [self._width / _PICTURES] * _PICTURES, style=[_TOP, *_padded(3)])
         return [Spacer(1, 4), table]
 
     def facts(self, fields: Mapping[str, Any], leave_out: Collection[str]) -> Flowable:
@@ -151,10 +154,11 @@ class Parts:
         told = (f"{label(name)}: {words(value)}" for name, value in fields.items() if name not in leave_out)
         return _paragraph("; ".join(told), 6.5, colour=_SOFT)
 
-    def _table(self, rows: Sequence[Sequence[str]]) -> Flowable:
+    def _table(self, rows: Sequence[Sequence[str]], first: float) -> Flowable:
+        """Return a table; `first` is the width of its first column in those of the others."""
         head, *body = rows
-        each = self._width / (len(head) + _WIDER)
-        widths = [each * (1 + _WIDER), *[each] * (len(head) - 1)]
+        each = self._width / (len(head) - 1 + first)
+        widths = [each * first, *[each] * (len(head) - 1)]
         cells = [
             [_paragraph(one, 7.5, colour=_SOFT) for one in head],
             *([_paragraph(one, 8) for one in row] for row in body),
@@ -171,9 +175,9 @@ def _paragraph(
     return Paragraph(escape(printable(text)), style)
 
 
-def _in_rows(cells: Sequence[Any]) -> list[list[Any]]:
-    padded = [*cells, *[""] * (-len(cells) % _ACROSS)]
-    return [padded[start : start + _ACROSS] for start in range(0, len(padded), _ACROSS)]
+def _in_rows(cells: Sequence[Any], across: int) -> list[list[Any]]:
+    padded = [*cells, *[""] * (-len(cells) % across)]
+    return [padded[start : start + across] for start in range(0, len(padded), across)]
 
 
 def _padded(points: float) -> list[tuple[Any, ...]]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.inferer import ScanInferer
 from scripts.inference.metadata import write_checkpoint
 from scripts.inference.segmenter import Segmentation, Segmenter
+from scripts.io.dicom.reading import read_dicom
 from scripts.io.reading import read_scan
 from scripts.networks.registry import create_network
 from scripts.research.classify import Classifier, classify_file, measure_classes
@@ -27,6 +29,7 @@ from scripts.research.pseudo_labels import SCALE, write_pseudo_labels
 from scripts.transforms.items import PRED
 from scripts.transforms.postprocessing import ClassMaps, ScanProbabilities
 from tests.chains import CONFIGS, chain
+from tests.scan_fixtures import validate
 
 MakeScan = Callable[..., tuple[Path, Path]]
 OBLIQUE = np.array([[0.0, 0.7, 0.1, 5.0], [0.8, 0.0, 0.0, -7.0], [0.0, 0.1, 4.0, 9.0], [0, 0, 0, 1.0]])
@@ -187,7 +190,22 @@ def test_dicom_becomes_nifti(
 ) -> None:
     stored = write_series(tmp_path / "series")
     classify_file(tmp_path / "series", tmp_path / "out", *models)
-    assert nib.load(tmp_path / "out" / "classes.nii.gz").shape == stored.T.shape
+    values = np.asarray(nib.load(tmp_path / "out" / "classes.nii.gz").dataobj)
+    assert values.shape == stored.T.shape
+    seg = hd.seg.segread(tmp_path / "out" / "classes_seg.dcm")
+    validate(tmp_path / "out" / "classes_seg.dcm")
+    labels = [seg.get_segment_description(number) for number in seg.segment_numbers]
+    assert [(one.segment_label, one.segmented_property_type.value) for one in labels] == [
+        ("ground glass opacity, AI", "112120"),
+        ("consolidation, AI", "95436008"),
+    ]
+    sources = [one.SOPInstanceUID for one in read_dicom(tmp_path / "series").headers]
+    frames = seg.get_pixels_by_source_instance(
+        sources, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
+    )
+    for number in (1, 2):
+        assert (values == number).any()
+        np.testing.assert_array_equal(frames[..., number - 1].T, values == number)
 
 
 def test_a_picture_becomes_a_palette_picture_without_ml(models: tuple[Segmenter, Classifier], tmp_path: Path) -> None:

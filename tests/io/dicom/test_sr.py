@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,18 +20,12 @@ from scripts.io.dicom.sources import read_sources
 from scripts.io.dicom.sr import write_dicom_sr
 from scripts.io.volume import Scan, canonical
 from scripts.report.measure import measure_infection
+from tests.scan_fixtures import validate
 
 Write = Callable[..., np.ndarray]
 MAKER = Maker(version="1.2", depends_on="weights", parameters=("decision threshold: 0.5",))
 VOLUME = "118565006"  # of SNOMED CT
 SPACING = (2.6, 2.5, 7.5)
-
-
-def validate(path: Path) -> None:
-    """Let dciodvfy (Debian: dicom3tools) look for errors, where it is installed."""
-    if shutil.which("dciodvfy"):
-        said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False).stderr
-        assert "Error" not in said, said
 
 
 def written(scan: Scan, mask: np.ndarray, measures: dict[str, Any], folder: Path) -> tuple[Dataset, Dataset, Any]:
