@@ -188,7 +188,7 @@ def test_segment_imports_no_package_that_it_does_without(
 
 WITHOUT_EXTRAS = """
 import sys
-for name in ("pydicom", "highdicom", "ignite", "fire", "yaml", "tensorboard"):
+for name in ("pydicom", "highdicom", "reportlab", "ignite", "fire", "yaml", "tensorboard"):
     sys.modules[name] = None
 from scripts import InfectionSegmenter, UserError
 weights, scan, study, out = sys.argv[1:]

@@ -14,6 +14,7 @@ from ..messages import printable
 from .lesion_pictures import LesionPicture
 from .profile import draw_profile
 from .wording import (
+    LEGEND,
     NOT_STATED,
     PARTS,
     TITLE,
@@ -69,6 +70,7 @@ def render_report_html(
         report=report,
         title=TITLE,
         parts=PARTS,
+        legend=LEGEND,
         scan={name: fact for name, fact in (case | case["facts"]).items() if name != "facts"},
         settings=settings,
         measures=measures,

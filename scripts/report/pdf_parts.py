@@ -18,14 +18,14 @@ from reportlab.platypus import Flowable, Image, Paragraph, Spacer, Table
 
 from ..messages import printable
 from .lesion_pictures import MOST, LesionPicture
-from .wording import PARTS, grade, hu_range, label, percent, size, words
+from .wording import LEGEND, PARTS, grade, hu_range, label, percent, size, words
 
 _REGULAR, _BOLD = "DejaVuSans", "DejaVuSans-Bold"  # matplotlib brings them
 _INK, _SOFT, _LINE, _PANEL = (HexColor(one) for one in ("#1b2430", "#54606f", "#d3d9e0", "#f3f5f8"))
 _NOTE, _NOTE_EDGE, _ALARM = (HexColor(one) for one in ("#fff2d9", "#c25700", "#a11212"))
 _TOP = ("VALIGN", (0, 0), (-1, -1), "TOP")
 _PANELS, _PICTURES = 4, 3  # in a row
-_SIDE = 0.27  # of a picture of a lesion, of the width
+_SIDE = 0.25  # of a picture of a lesion, of the width
 _SHOWN = 6  # lesions with a picture
 _HIGH = 0.55  # the preview, of the width
 
@@ -147,7 +147,7 @@ class Parts:
         if not cells:
             return []
         table = Table(_in_rows(cells, _PICTURES), [self._width / _PICTURES] * _PICTURES, style=[_TOP, *_padded(3)])
-        return [Spacer(1, 4), table]
+        return [Spacer(1, 4), table, self.soft_text(LEGEND)]
 
     def facts(self, fields: Mapping[str, Any], leave_out: Collection[str]) -> Flowable:
         """Return names and values in one paragraph."""

@@ -7,6 +7,12 @@ from .lesion_free import FEWEST, PERCENT, WITHIN
 
 NOT_STATED = "not stated"
 TITLE = "Opacities on chest CT"
+LEGEND = (
+    "The axial slice with the lesion's largest area, the lesion between magenta corners, all outlines orange. The "
+    "patient's right is at the left, the front at the top; positions are towards the patient's left (L) or right (R), "
+    "back (P) or front (A), head (S) or feet (I)."
+)
+"""What the pictures of lesions show."""
 PARTS = {"total": "both lungs", "right": "right lung", "left": "left lung"}
 """Names of the parts that `measures["lungs"]` holds."""
 _GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit

@@ -12,7 +12,7 @@ import pytest
 
 from scripts.__main__ import main
 from scripts.inference.segmenter import Segmenter
-from scripts.pipeline.case import CaseSegmenter
+from scripts.pipeline.case import CaseSegmenter, Settings
 
 
 @pytest.fixture
@@ -30,10 +30,11 @@ def start_node(tmp_path: Path, weights: Path, archive: Any) -> Iterator[Callable
     """Starts a node; another call starts the next one over the same folder."""
     from tests.pacs.peers import QUICK, RunningNode
 
-    model = CaseSegmenter(Segmenter(weights, "cpu"))
+    segmenter = Segmenter(weights, "cpu")
     with ExitStack() as stack:
 
-        def start(patience: Any = QUICK, tls: Any = None) -> Any:
+        def start(patience: Any = QUICK, tls: Any = None, settings: Settings | None = None) -> Any:
+            model = CaseSegmenter(segmenter, settings)
             node = RunningNode(tmp_path / "node", model, archive, patience, tls)
             stack.callback(node.stop)
             return node

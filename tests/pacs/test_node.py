@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,11 @@ pytest.importorskip("pynetdicom", reason="the extra `pacs` is not installed")
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
+from scripts.__main__ import main
+from scripts.files import sole_use
 from scripts.pacs.node import Patience
 from scripts.pacs.sending import NotSentError
+from scripts.pipeline.case import Settings
 from tests.pacs.peers import Archive, RunningNode, store, wait_for, write_study
 
 Start = Callable[..., RunningNode]
@@ -38,6 +42,29 @@ def test_a_study_comes_back_as_seg_and_sr(start_node: Start, archive: Archive, t
     (case,) = manifest["cases"]
     assert case["status"] == "done"
     assert manifest["finished"]
+
+
+def test_pictures_and_pdf_come_back_when_asked_for(start_node: Start, archive: Archive, tmp_path: Path) -> None:
+    node = start_node(settings=Settings(sc=True, pdf=True))
+    store(node.peer, write_study(tmp_path))
+    node.wait_until_done()
+    pictures = len(list((tmp_path / "node/studies" / uid("study")).glob("results/*/infection_sc_*.dcm")))
+    assert pictures > 1
+    assert modalities(archive) == ["DOC", *["OT"] * pictures, "SEG", "SR"]
+    assert len(archive.arrivals) == len(set(archive.arrivals))
+
+
+def test_a_second_node_on_one_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["dicom-node", "--send-to", "PACS@127.0.0.1:1", "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["scripts", *words])
+    with sole_use(tmp_path), pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path) in line
+    assert "another process works there; expected" in line
 
 
 def test_echo(start_node: Start) -> None:

@@ -81,11 +81,13 @@ class Orthanc:
         except requests.ConnectionError:
             return False
 
-    def modalities(self, study: str) -> list[str]:
-        """Returns the modality of every series that it holds of a study."""
+    def modalities(self, study: str) -> dict[str, int]:
+        """Returns how many instances it holds of a study, by modality; each is one series."""
         query = {"Level": "Series", "Expand": True, "Query": {"StudyInstanceUID": study}}
         found: list[Any] = requests.post(f"{self.url}/tools/find", json=query, timeout=5).json()
-        return sorted(one["MainDicomTags"]["Modality"] for one in found)
+        counts = {one["MainDicomTags"]["Modality"]: len(one["Instances"]) for one in found}
+        assert len(counts) == len(found)
+        return counts
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def start(tmp_path: Path, weights: Path, orthanc: Orthanc) -> Iterator[Callable[
     """Starts the node; it listens when its log says so."""
     log = tmp_path / "node" / "node.log"
     words = ["--send-to", str(orthanc.peer), "--port", orthanc.node_port, "--folder", tmp_path / "node"]
-    words += ["--weights", weights, "--quiet-s", 1, "--device", "cpu", "--backend", "torch"]
+    words += ["--weights", weights, "--quiet-s", 1, "--device", "cpu", "--backend", "torch", "--sc", "--pdf"]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with ExitStack() as stack:
 
@@ -125,12 +127,21 @@ def test_a_study_of_orthanc_is_done_once_though_the_node_is_killed(
     wait_for((folder / "results" / "manifest.json").exists)  # it is at work
     node.kill()
     assert node.wait() == -signal.SIGKILL
-    assert orthanc.modalities(study) == ["CT"]
+    assert orthanc.modalities(study) == {"CT": 12}
     node = start()
     wait_for((folder / "done.json").exists)
-    assert orthanc.modalities(study) == ["CT", "SEG", "SR"]
+    pictures = len(list(folder.glob("results/*/infection_sc_*.dcm")))
+    assert pictures > 1
+    held = {"CT": 12, "SEG": 1, "SR": 1, "OT": pictures, "DOC": 1}
+    assert orthanc.modalities(study) == held
     with pytest.raises(NotSentError, match="refused the call"):
         store(Peer("LUNG_AI", "127.0.0.1", orthanc.node_port), write_study(tmp_path, "other"), title="STRANGER")
+    node.kill()
+    node.wait()
+    (folder / "done.json").unlink()  # as if it had been killed before its last step
+    node = start()
+    wait_for((folder / "done.json").exists)
+    assert orthanc.modalities(study) == held
     node.terminate()
     assert node.wait() == 0
     assert {path.name for path in folder.parent.iterdir()} == {study}
@@ -141,5 +152,7 @@ def test_a_study_of_orthanc_by_dicomweb(segment: Callable[..., int], orthanc: Or
     pytest.importorskip("dicomweb_client", reason="the extra `pacs` is not installed")
     store(orthanc.peer, write_study(tmp_path))
     server = f"{orthanc.url}/dicom-web"
-    assert segment(f"{server}/studies/{uid('study')}", tmp_path / "out", "--stow", server) == 0
-    assert orthanc.modalities(uid("study")) == ["CT", "SEG", "SR"]
+    assert segment(f"{server}/studies/{uid('study')}", tmp_path / "out", "--stow", server, "--sc", "--pdf") == 0
+    pictures = len(list(tmp_path.glob("out/*/infection_sc_*.dcm")))
+    assert pictures > 1
+    assert orthanc.modalities(uid("study")) == {"CT": 4, "SEG": 1, "SR": 1, "OT": pictures, "DOC": 1}

@@ -26,6 +26,7 @@ from scripts.pipeline.case import CaseSegmenter, Settings
 from scripts.pipeline.inputs import expand_inputs
 from scripts.pipeline.job import describe as describe_run
 from scripts.report.preview import describe
+from tests.scan_fixtures import validate
 
 SPACING = (2.6, 2.5, 7.5)
 LEFT = 1  # in the phantom's mask; 2 is right
@@ -132,6 +133,50 @@ def test_the_sr_repeats_the_report_and_a_rerun_its_uids(
     assert run(other, dicom_chest, tmp_path / "other")["status"] == "done"
     seg = pydicom.dcmread(tmp_path / "other" / "study" / "infection_seg.dcm")
     assert seg.SOPInstanceUID not in uids[0]
+
+
+def test_pictures_and_pdf_of_a_study_are_written_when_asked_for(
+    segmenter: Segmenter, dicom_chest: Path, tmp_path: Path
+) -> None:
+    folder, out = dicom_chest.rename(tmp_path / "Meier_Erika"), tmp_path / "out"
+    assert run(segmenter, folder, out)["status"] == "done"
+    plain = derived(out / "Meier_Erika")
+    assert run(segmenter, folder, out, sc=True, pdf=True)["status"] == "refused"  # not taken for done
+    assert run(segmenter, folder, out, overwrite=True, sc=True, pdf=True)["status"] == "done"
+    assert run(segmenter, folder, out, sc=True, pdf=True)["status"] == "found done"
+    found = derived(out / "Meier_Erika")
+    lesions = report_of(out / "Meier_Erika")["measures"]["lesions"]["listed_count"]
+    pictures = [one for one in found if one.Modality == "OT"]
+    assert len(pictures) == 1 + min(lesions, 10) > 1
+    assert {one.Modality: one.SeriesNumber for one in found} == {"SEG": 1003, "SR": 2003, "OT": 3003, "DOC": 4003}
+    assert len({one.SeriesInstanceUID for one in found}) == 4
+    assert len({one.StudyInstanceUID for one in found}) == 1
+    assert {one.SOPInstanceUID for one in plain} < {one.SOPInstanceUID for one in found}
+    (document,) = [one for one in found if one.Modality == "DOC"]
+    content = (out / "Meier_Erika" / "report.pdf").read_bytes()
+    assert document.EncapsulatedDocument[: document.EncapsulatedDocumentLength] == content
+    other = folder.rename(tmp_path / "X")  # the pictures would differ if they named it
+    assert run(segmenter, other, tmp_path / "other", sc=True)["status"] == "done"
+    again = [one for one in derived(tmp_path / "other" / "X") if one.Modality == "OT"]
+    for one, same in zip(pictures, again, strict=True):
+        assert one.SOPInstanceUID == same.SOPInstanceUID
+        np.testing.assert_array_equal(one.pixel_array, same.pixel_array)
+
+
+def derived(folder: Path) -> list[pydicom.Dataset]:
+    """The DICOM objects of a case in the order of their names; dciodvfy finds no error in them."""
+    files = sorted(folder.glob("*.dcm"))
+    for file in files:
+        validate(file)
+    return [pydicom.dcmread(file) for file in files]
+
+
+def test_a_scan_that_is_no_dicom_gets_a_pdf_beside_the_page(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
+    assert run(segmenter, chest, tmp_path / "out", pdf=True, sc=True)["status"] == "done"
+    names = {path.name for path in (tmp_path / "out" / "chest").iterdir()}
+    assert names == {"infection.nii.gz", "preview.png", "report.html", "report.json", "report.pdf"}
+    assert run(segmenter, chest, tmp_path / "out", overwrite=True)["status"] == "done"  # the PDF is ours: replaced
+    assert not (tmp_path / "out" / "chest" / "report.pdf").exists()
 
 
 def test_the_preview_counts_slices_as_the_report_does(
