@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import UserError
+from ..messages import some
 from .held_out import read_held_out, refuse_held_out
 from .layouts.base import listing_error
 from .layouts.build import build_datalist
@@ -16,12 +17,14 @@ from .layouts.case import (
     DATALIST,
     FILE_KEYS,
     LIST_NAMES,
+    MORE_LABELS,
     Case,
     Datalist,
+    FileKey,
     all_cases,
     all_with_paths,
     with_paths,
-    without_more_labels,
+    without_files,
 )
 from .layouts.checks import check_partners
 from .layouts.registry import recognise
@@ -33,6 +36,8 @@ Split = Literal["training", "validation", "test", "unlabeled", "all"]
 Fold = int | str | Sequence[str] | None
 """What is left out of training to validate on: a fold of the list, cases by their names, or
 nothing."""
+
+EDGES: tuple[FileKey, ...] = ("edge",)
 
 _logger = logging.getLogger(__name__)
 
@@ -76,6 +81,7 @@ def select_cases(
     may_be_empty: bool = False,
     more_labels: bool = False,
     held_out: str | None = None,
+    edges: bool = False,
 ) -> list[Case]:
     """Choose the cases of a split, with absolute paths.
 
@@ -96,9 +102,11 @@ def select_cases(
             of an error: a training does without.
         more_labels: keep the masks that a training may use beside `label`, "finer" and "second".
         held_out: list of what must not be chosen, see `read_held_out`.
+        edges: keep the published "edge", which every case must have then.
 
     Raises:
-        UserError: unknown split or fold, nothing left, a held-out case, a patient in training and
+        UserError: unknown split or fold, nothing left, a held-out case, a case without a published
+            edge where `edges` asks for it, a patient in training and
             in validation or test, or a label or mask that cannot be read or does not belong to its
             image (`check_belongs`).
     """
@@ -129,8 +137,13 @@ def select_cases(
     folder = Path(dataset_dir).resolve()
     if held_out is not None:
         refuse_held_out(chosen, read_held_out(held_out), f"{dataset_dir}: split {split}")
-    if not more_labels:
-        chosen = [without_more_labels(case) for case in chosen]
+    if edges and (without := [case["name"] for case in chosen if "edge" not in case]):
+        raise UserError(
+            f"{dataset_dir}: {len(without)} of {len(chosen)} cases have no published edge ({some(without)}); expected: "
+            "data sets with them, such as COVID-SemiSeg, or edges from the masks"
+        )
+    unused = (*(() if more_labels else MORE_LABELS), *(() if edges else EDGES))
+    chosen = [without_files(case, unused) for case in chosen]
     cases = [with_paths(case, lambda _, path: str(folder / path)) for case in chosen]
     if masks:
         check_partners(cases, str(dataset_dir))

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from ..settings import count, number
-from ..transforms.items import IMAGE, LABEL, SLAB, SOFT
+from ..transforms.items import IMAGE, SLAB
 from .loaders import place_stacks
 from .sampling import SAMPLINGS, SliceMix, balanced, kind_of, with_pictures
-from .stacks import Grid, from_levels, has_lesion, load_stacks
+from .stacks import Grid, from_levels, has_lesion, load_stacks, mask_keys
 
 CHEST_MM = 300.0
 """Height of a chest, which tells how thick the slices of a volume are where its header does not."""
@@ -40,7 +40,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         grid: the deterministic part, from paths to (1, H, W, Z) in HU (`network_grid` of
             configs/train.yaml).
         transform: what runs on a slice {"image": (1, H, W) HU, "label": (1, H, W)} at every access,
-            with "soft" (1, H, W) where there is one; absent, slices are served in HU.
+            with "soft" and "edge" (1, H, W) where there are any; absent, slices are served in HU.
         sampling: "all" slices; "infected", those with lesion only; "balanced", those with lesion
             and as many of the others, drawn anew every epoch.
         picture_share: share of an epoch that pictures (cases of one slice) make up beside volumes,
@@ -132,7 +132,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             image, *masks = (torch.from_numpy(np.array(stack[position])) for stack in self._stacks[case])
         else:
             image, *masks = (stack[position].clone() for stack in self._placed[case])
-        named = zip((LABEL, SOFT), masks, strict=False)  # few cases have a soft map
+        named = zip(mask_keys(self.data[case]), masks, strict=True)
         item: dict[str, Any] = {IMAGE: image[None], **{key: from_levels(mask)[None] for key, mask in named}}
         if self.transform is None:
             return item

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..errors import UserError, find_user_error
 from ..settings import is_distributed
-from ..transforms.items import BOX, FINER, IMAGE, LABEL, LUNG, SECOND, SOFT, UNKNOWN
+from ..transforms.items import BOX, EDGE, FINER, IMAGE, LABEL, LUNG, SECOND, SOFT, UNKNOWN
 from .loaders import cores
 from .slice_cache import cache_key, kept
 
@@ -30,11 +30,11 @@ MOST_PROCESSES = 8
 
 Grid = Callable[[dict[str, Any]], Any]
 """From the paths of a case to {"image": HU, "label"}, (1, H, W, Z), at the network's size; with
-"soft" where the case has a teacher's map."""
+"soft" where the case has a teacher's map, "edge" where it has a published one."""
 
 Stack = tuple[NDArray[Any], ...]
-"""The slices of one case at the network's size, (N, H, W): HU in float32 and the mask in levels; a
-teacher's map in levels where the case has one."""
+"""The slices of one case at the network's size, (N, H, W): HU in float32 and masks in levels, see
+`mask_keys`."""
 
 
 def load_stacks(
@@ -65,13 +65,17 @@ def load_stacks(
     return [_opened(one) for one in bar]
 
 
+def mask_keys(case: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the masks of a stack are: the label, then a soft map and a published edge."""
+    return (LABEL, *(key for key in (SOFT, EDGE) if key in case))
+
+
 def _make(case: Mapping[str, Any], grid: Grid, cache_dir: str | None) -> Stack | list[Path]:
     """Return a case's slices, or the files that hold them."""
-    key = None if cache_dir is None else cache_key(case, (IMAGE, LABEL, LUNG, FINER, SECOND, SOFT), grid)
+    key = None if cache_dir is None else cache_key(case, (IMAGE, LABEL, LUNG, FINER, SECOND, SOFT, EDGE), grid)
     if cache_dir is None or key is None:
         return _build_stack(case, grid)
-    names = (IMAGE, LABEL, SOFT) if SOFT in case else (IMAGE, LABEL)
-    return kept(Path(cache_dir) / key, names, lambda: _build_stack(case, grid))
+    return kept(Path(cache_dir) / key, (IMAGE, *mask_keys(case)), lambda: _build_stack(case, grid))
 
 
 def _opened(made: Stack | list[Path]) -> Stack:
@@ -139,7 +143,7 @@ def _build_stack(case: Mapping[str, Any], grid: Grid) -> Stack:
         chosen = chosen[(chosen >= item[BOX][2, 0]) & (chosen < item[BOX][2, 1])]
     # (1, H, W, Z) -> (N, H, W)
     slices = np.ascontiguousarray(np.moveaxis(image.cpu().numpy()[0], -1, 0)[chosen], dtype=np.float32)
-    return slices, *(_levels(item[key])[chosen] for key in (LABEL, SOFT) if key in item)
+    return slices, *(_levels(item[key])[chosen] for key in mask_keys(case))
 
 
 def _levels(mask: torch.Tensor) -> NDArray[np.uint8]:

@@ -1,7 +1,8 @@
 """Draw what a network computes on the way to its mask, as the ResUNet paper shows it.
 
 Figure 7: the maps of the supervised stages. Figure 8: the attention fusion, P_1, 1 - P_1, Y_1 and
-S_p. Figure 6: the masks of several networks on one slice.
+S_p. Figure 6: the masks of several networks on one slice. The last panel of each is the ground
+truth, where it is given.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,6 +26,7 @@ from ..networks.resunet.fusion import AttentionFusion
 from ..networks.resunet.resunet import ResUNet
 from ..networks.resunet.supervision import SupervisionHeads
 from ..report.preview import LUNG_WINDOW, choose_slices
+from ..transforms.labels import inner_edge
 
 Picture = NDArray[np.float32]
 FILES = ("comparison.png", "stages.png", "fusion.png")
@@ -68,6 +71,22 @@ def fusion_maps(network: ResUNet, image: Tensor) -> dict[str, Picture]:
         predicted = torch.sigmoid(network.out(network.fusion(decoded)))[0, 0]
         maps = {"P1": first, "1 - P1": 1 - first, "Y1, mean": attended[0].mean(dim=1)[0], "Sp": predicted}
     return {name: one.cpu().numpy() for name, one in maps.items()}
+
+
+def truth_maps(truth: NDArray[np.bool_], image: Tensor) -> dict[str, Picture]:
+    """Return the ground truth and its edge as a training sees them.
+
+    Args:
+        truth: (X, Y), what the network sees of the slice.
+        image: (1, 1, H, W), as the network sees it.
+
+    Returns:
+        Maps (H, W), values in {0, 1}.
+    """
+    mask = torch.from_numpy(np.ascontiguousarray(truth)).float()[None, None]
+    mask = F.interpolate(mask, image.shape[2:], mode="nearest-exact")
+    maps = {"ground truth": mask, "edge of the ground truth": inner_edge(mask)}
+    return {name: one[0, 0].cpu().numpy() for name, one in maps.items()}
 
 
 def agreement(hu: Picture, mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> Picture:
@@ -139,7 +158,7 @@ def figure_files(
     legend = "" if reference is None else "green: found, orange: missed, magenta: wrong"
     with results_folder(target, FILES, overwrite) as folder:
         _draw(panels, f"{title}\n{legend}", folder / "comparison.png")
-        _draw_inside(models, scan, slices, index, title, folder)
+        _draw_inside(models, scan, slices, index, title, folder, reference)
     return target
 
 
@@ -157,7 +176,13 @@ def tell_apart(paths: Sequence[Path]) -> list[str]:
 
 
 def _draw_inside(
-    models: Sequence[Segmenter], scan: Scan, slices: HounsfieldSlices, index: int, title: str, folder: Path
+    models: Sequence[Segmenter],
+    scan: Scan,
+    slices: HounsfieldSlices,
+    index: int,
+    title: str,
+    folder: Path,
+    reference: NDArray[np.bool_] | None,
 ) -> None:
     model = next((one for one in models if isinstance(one.predictor.network, ResUNet)), None)
     if model is None:
@@ -167,10 +192,13 @@ def _draw_inside(
     x, y, _ = model.visible_box(scan, slices)
     image = model.slice_input(slices[index][x, y])[None, None].to(model.device)
     seen = [("input", image[0, 0].cpu().numpy())]
+    truth = {} if reference is None else truth_maps(reference[x, y], image)
     if network.heads:
-        _draw([*seen, *stage_maps(network, image).items()], f"Supervised stages, {title}", folder / "stages.png")
+        stages = [*seen, *stage_maps(network, image).items(), *truth.items()]
+        _draw(stages, f"Supervised stages, {title}", folder / "stages.png")
     if isinstance(network.fusion, AttentionFusion):
-        _draw([*seen, *fusion_maps(network, image).items()], f"Attention fusion, {title}", folder / "fusion.png")
+        fused = [*seen, *fusion_maps(network, image).items(), *list(truth.items())[:1]]
+        _draw(fused, f"Attention fusion, {title}", folder / "fusion.png")
 
 
 def _draw(panels: Sequence[tuple[str, Picture]], title: str, path: Path) -> None:

@@ -9,7 +9,7 @@ from monai.transforms.traits import RandomizableTrait
 from ..errors import UserError
 from ..transforms import preprocessing, steps
 from ..transforms.intensity import RandWindowd
-from ..transforms.items import FINER, IMAGE, LABEL, PRIOR, SECOND, SOFT
+from ..transforms.items import EDGE, FINER, IMAGE, LABEL, PRIOR, SECOND, SOFT
 
 
 def preprocessing_spec(chains: Mapping[str, Sequence[Any]], **stated: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _of_image(chain: Sequence[Any]) -> list[Any]:
 
 
 def _is_of_label(step: Any) -> bool:
-    return isinstance(step, MapTransform) and set(step.keys) <= {LABEL, PRIOR, FINER, SECOND, SOFT}
+    return isinstance(step, MapTransform) and set(step.keys) <= {LABEL, PRIOR, FINER, SECOND, SOFT, EDGE}
 
 
 def _name(chain: Sequence[Any], place: int) -> str:

@@ -11,7 +11,7 @@ from skimage.feature import canny
 from torch import Tensor
 
 from ..errors import UserError
-from .items import CLASS_CODES, CODE_TOLERANCE, FINER, SECOND, UNKNOWN, UNKNOWN_CODE
+from .items import CLASS_CODES, CODE_TOLERANCE, EDGE, FINER, SECOND, UNKNOWN, UNKNOWN_CODE
 
 
 def is_code(values: Tensor, codes: Sequence[int]) -> Tensor:
@@ -134,6 +134,8 @@ class EdgeLabeld(MapTransform):
     says no more. A soft mask has the edge of where it reaches 0.5. What is `UNKNOWN` counts as
     infection here: the outer edge of what annotators dispute is unknown itself.
 
+    An item with "edge" (1, H, W) brings a published edge, which takes the place of the mask's.
+
     `method` is one of `EDGE_METHODS`, see the functions of these names; ValueError for others.
     """
 
@@ -148,5 +150,9 @@ class EdgeLabeld(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             mask = torch.as_tensor(item[key]).float()
-            item[key] = torch.cat([mask, self.edge(((mask >= 0.5) | (mask == UNKNOWN)).float().unsqueeze(0))[0]], dim=0)
+            edge = self._edge_of(mask) if EDGE not in item else torch.as_tensor(item.pop(EDGE)).float()
+            item[key] = torch.cat([mask, edge], dim=0)
         return item
+
+    def _edge_of(self, mask: Tensor) -> Tensor:
+        return self.edge(((mask >= 0.5) | (mask == UNKNOWN)).float().unsqueeze(0))[0]

@@ -200,6 +200,18 @@ def test_the_paper_s_val_is_a_test_set(trees):
     assert len(datalist["training"]) == 6
     assert len(datalist["test"]) == 2
     assert all("/mask/" in case["label"] for case in datalist["training"] + datalist["test"])
+    assert all(case["edge"] == case["label"].replace("/mask/", "/mask_/") for case in datalist["training"])
+
+
+def test_published_edges_are_paired_with_their_images(trees):
+    root = trees.semiseg() / "Dataset/TrainingSet/LungInfection-Train/Doctor-label"
+    assert by_name(build(trees.folder / "semiseg")["training"])["semiseg_train_3"]["edge"] == str(root / "Edge/3.png")
+    (root / "Edge/3.png").unlink()
+    with pytest.raises(UserError, match=r"3\.jpg: no edge '3' in "):
+        build(trees.folder / "semiseg")
+    trees.picture(root / "Edge/3.png", (7,))
+    with pytest.raises(UserError, match=r"3\.png: label values 7"):
+        build(trees.folder / "semiseg")
 
 
 def test_generic_takes_pictures_and_volumes(trees):

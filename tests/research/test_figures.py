@@ -16,7 +16,8 @@ from scripts.errors import UserError
 from scripts.inference.building import preprocessing_from_metadata
 from scripts.inference.metadata import read_metadata
 from scripts.networks.registry import create_network
-from scripts.research.figures import agreement, figure_files, fusion_maps, stage_maps, tell_apart
+from scripts.research import figures
+from scripts.research.figures import agreement, figure_files, fusion_maps, stage_maps, tell_apart, truth_maps
 
 
 def image() -> torch.Tensor:
@@ -48,6 +49,33 @@ def test_fusion_maps_are_the_algorithms() -> None:
         gate = torch.sigmoid(network.fusion.gates[0](finest))
     np.testing.assert_allclose(found["P1"], gate[0, 0].numpy(), atol=1e-6)
     np.testing.assert_allclose(found["Y1, mean"], (gate * finest).mean(dim=1)[0].numpy(), atol=1e-6)
+
+
+def test_truth_is_what_a_training_sees() -> None:
+    truth = np.zeros((4, 6), bool)
+    truth[1:3, 2:5] = True
+    found = truth_maps(truth, torch.zeros(1, 1, 8, 12))
+    expected = np.kron(truth, np.ones((2, 2)))
+    np.testing.assert_array_equal(found["ground truth"], expected)
+    edge = expected.copy()
+    edge[3:5, 5:9] = 0  # the inside of a rectangle of 4 x 6
+    np.testing.assert_array_equal(found["edge of the ground truth"], edge)
+
+
+def test_the_last_panel_is_the_ground_truth(
+    make_scan: Callable[..., tuple[Path, Path]],
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scan, truth = make_scan()
+    panels: dict[str, list[str]] = {}
+    monkeypatch.setattr(figures, "_draw", lambda drawn, title, path: panels.update({path.name: [n for n, _ in drawn]}))
+    figure_files(scan, tmp_path / "with", [make_checkpoint(tmp_path / "model.pt")], truth, device="cpu")
+    assert panels["fusion.png"] == ["input", "P1", "1 - P1", "Y1, mean", "Sp", "ground truth"]
+    assert panels["stages.png"][-2:] == ["ground truth", "edge of the ground truth"]
+    figure_files(scan, tmp_path / "without", [tmp_path / "model.pt"], device="cpu")
+    assert panels["fusion.png"][-1] == "Sp"
 
 
 def test_colours_tell_found_missed_and_wrong_apart() -> None:

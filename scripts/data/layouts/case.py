@@ -1,13 +1,13 @@
 """Cases and lists of cases: plain dictionaries for MONAI transforms and JSON."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 ListName = Literal["training", "test", "unlabeled"]
 LIST_NAMES: tuple[ListName, ...] = ("training", "test", "unlabeled")
 
-FileKey = Literal["image", "label", "lung", "classes", "prior", "finer", "second"]
-FILE_KEYS: tuple[FileKey, ...] = ("image", "label", "lung", "classes", "prior", "finer", "second")
+FileKey = Literal["image", "label", "lung", "classes", "prior", "finer", "second", "edge"]
+FILE_KEYS: tuple[FileKey, ...] = ("image", "label", "lung", "classes", "prior", "finer", "second", "edge")
 MORE_LABELS: tuple[FileKey, ...] = ("finer", "second")
 """Further masks of infection, for training alone: an evaluation has one truth."""
 
@@ -40,6 +40,7 @@ class Case(TypedDict):
         lung: path of a lung mask.
         finer: path of a mask with finer borders than `label`: 0, 1, and 255 where it is unknown.
         second: path of another annotator's mask; every value above 0 means infection.
+        edge: path of the published edge of the infection; every value above 0 is edge.
         drawn: whether a test case was drawn from among the training cases; in a split by slice the
             same patient may be in both.
         lesion_free: the scan is known to hold no infection, so that it needs no label.
@@ -62,6 +63,7 @@ class Case(TypedDict):
     lung: NotRequired[str]
     finer: NotRequired[str]
     second: NotRequired[str]
+    edge: NotRequired[str]
     drawn: NotRequired[bool]
     lesion_free: NotRequired[bool]
 
@@ -112,9 +114,9 @@ def with_paths(case: Case, path: Callable[[FileKey, str], str]) -> Case:
     return cast(Case, {**case, **{key: path(key, case[key]) for key in FILE_KEYS if key in case}})
 
 
-def without_more_labels(case: Case) -> Case:
-    """Return a case with its label alone, see `MORE_LABELS`."""
-    return cast(Case, {key: value for key, value in case.items() if key not in MORE_LABELS})
+def without_files(case: Case, keys: Collection[FileKey]) -> Case:
+    """Return a case without some of its files."""
+    return cast(Case, {key: value for key, value in case.items() if key not in keys})
 
 
 def all_with_paths(datalist: Datalist, path: Callable[[FileKey, str], str]) -> Datalist:

@@ -14,7 +14,7 @@ from ...errors import UserError
 from ...io.grids import Grid, check_belongs
 from ...io.reading import read_grid, read_label
 from ...transforms.items import CODE_TOLERANCE, UNKNOWN_CODE
-from .base import BINARY, CLASSES, Findings, listing_error
+from .base import BINARY, CLASSES, PICTURE_BINARY, Findings, listing_error
 from .case import FILE_KEYS, LIST_NAMES, Case, FileKey
 
 
@@ -56,10 +56,11 @@ def _check_case(case: Case, label_values: frozenset[int], facts: Facts) -> list[
 
 
 def _check_values(case: Case, label_values: frozenset[int], grids: dict[FileKey, Grid], facts: Facts) -> list[str]:
-    """Read the label and the multi-class label of a case whose files all have a readable header."""
+    """Read the label and other masks of a case whose files all have a readable header."""
     problems: list[str] = []
     finer = BINARY | {UNKNOWN_CODE}
-    for key, expected in (("label", label_values), ("classes", CLASSES), ("finer", finer), ("second", CLASSES)):
+    values_of = {"label": label_values, "classes": CLASSES, "finer": finer, "second": CLASSES, "edge": PICTURE_BINARY}
+    for key, expected in values_of.items():
         if key not in case:
             continue
         path = Path(case[key])  # type: ignore[literal-required]

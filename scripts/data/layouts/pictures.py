@@ -15,9 +15,17 @@ _TEST = Path("TestingSet/LungInfection-Test")
 _TEST_CLASSES = Path("TestingSet/MultiClassInfection-Test")
 
 
-def _labelled(root: Path, images: str, labels: str, prefix: str, problems: list[str]) -> list[Case]:
-    """Pair images of two folders by name; edge folders are left out."""
-    return paired_cases(root / images, root / labels, PICTURE_SUFFIXES, problems, prefix, patient_of_slice)
+def _labelled(root: Path, images: str, labels: str, edges: str, prefix: str, problems: list[str]) -> list[Case]:
+    """Pair images of two folders by name, and edges of a third where it is there."""
+    cases = paired_cases(root / images, root / labels, PICTURE_SUFFIXES, problems, prefix, patient_of_slice)
+    found = list_files(root / edges, PICTURE_SUFFIXES, problems)
+    for case in cases if found else []:
+        stem = Path(case["image"]).stem
+        if stem in found:
+            case["edge"] = str(found[stem])
+        else:
+            problems.append(f"{case['image']}: no edge '{stem}' in {root / edges}")
+    return cases
 
 
 def _attach_classes(cases: list[Case], root: Path, problems: list[str]) -> None:
@@ -42,8 +50,8 @@ def _matches_semiseg(root: Path) -> bool:
 
 def _collect_semiseg(root: Path) -> Findings:
     found = Findings(label_values=PICTURE_BINARY)
-    found.training = _labelled(root / _TRAIN, "Imgs", "GT", "semiseg_train_", found.problems)
-    found.test = _labelled(root / _TEST, "Imgs", "GT", "semiseg_test_", found.problems)
+    found.training = _labelled(root / _TRAIN, "Imgs", "GT", "Edge", "semiseg_train_", found.problems)
+    found.test = _labelled(root / _TEST, "Imgs", "GT", "Edge", "semiseg_test_", found.problems)
     _attach_classes(found.training, root / _TRAIN_CLASSES, found.problems)
     _attach_classes(found.test, root / _TEST_CLASSES, found.problems)
     # Pseudo-label/GT, if there, was made by a network: not a label
@@ -59,8 +67,8 @@ def _matches_paper(root: Path) -> bool:
 def _collect_paper(root: Path) -> Findings:
     """The tree of the official code, whose `val` is its test set as well: here `test` only."""
     found = Findings(label_values=PICTURE_BINARY)
-    found.training = _labelled(root / "train", "image", "mask", "train_", found.problems)
-    found.test = _labelled(root / "val", "image", "mask", "val_", found.problems)
+    found.training = _labelled(root / "train", "image", "mask", "mask_", "train_", found.problems)
+    found.test = _labelled(root / "val", "image", "mask", "mask_", "val_", found.problems)
     return found
 
 

@@ -20,9 +20,16 @@ from .base import listing_error
 from .case import DATALIST, FILE_KEYS, Datalist, FileKey, all_cases, all_with_paths
 
 RECORD = "prepared.json"
-_FOLDERS = dict(
-    zip(FILE_KEYS, ("images", "labels", "lungs", "classes", "priors", "finer_labels", "second_labels"), strict=True)
-)
+_FOLDERS: dict[FileKey, str] = {
+    "image": "images",
+    "label": "labels",
+    "lung": "lungs",
+    "classes": "classes",
+    "prior": "priors",
+    "finer": "finer_labels",
+    "second": "second_labels",
+    "edge": "edges",
+}
 
 
 def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
