@@ -2,7 +2,7 @@
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -21,6 +21,11 @@ class UserError(Exception):
         # configs are parsed before it, and MONAI's other commands have no `run`.
         if in_bundle_runner() and sys.excepthook is sys.__excepthook__:
             sys.excepthook = _end_traceback_with_user_error
+
+
+def listing_error(headline: str, lines: Sequence[str]) -> UserError:
+    """Return one error that names every offender, a line each."""
+    return UserError("\n  ".join([headline, *lines]))
 
 
 _DISK = frozenset(

@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "scripts"
 FLOORS = (
     ("errors", "messages", "version"),
-    ("files", "finite", "precision", "settings"),
+    ("files", "finite", "precision", "schema", "settings"),
     ("anatomy", "metrics"),
     ("io",),
     ("losses", "networks", "transforms"),

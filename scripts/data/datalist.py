@@ -8,10 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..errors import UserError
+from ..errors import UserError, listing_error
 from ..messages import some
 from .held_out import read_held_out, refuse_held_out
-from .layouts.base import listing_error
 from .layouts.build import build_datalist
 from .layouts.case import (
     DATALIST,

@@ -34,8 +34,9 @@ def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Mo
         UserError: if weights or metadata cannot be used.
     """
     metadata, weights = read_checkpoint(checkpoint)
-    network = network_from_metadata(metadata, deep_supervision=False)
     try:
+        _check_fit(metadata, weights)
+        network = network_from_metadata(metadata, deep_supervision=False)
         network.load_state_dict(weights)
     except RuntimeError:  # keys or shapes of another network
         raise UserError(
@@ -45,6 +46,16 @@ def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Mo
     network.eval().to(device)
     network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
     return network, metadata
+
+
+def _check_fit(metadata: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise RuntimeError for weights of another network, before memory is taken for it."""
+    try:
+        with torch.device("meta"):
+            shell = network_from_metadata(metadata, deep_supervision=False)
+    except RuntimeError:  # some classes of MONAI compute while they are built
+        return
+    shell.load_state_dict(weights, assign=True)
 
 
 def network_from_metadata(metadata: Mapping[str, Any], **overrides: Any) -> nn.Module:

@@ -16,24 +16,15 @@ import torch
 from ..errors import UserError
 from ..files import sha256, unfinished_folder, write_json
 from ..finite import check_numbers, check_weights, load_weights
-from ..networks.registry import is_data
+from ..schema import check_content
 from ..settings import flag
 from ..transforms.slice_input import DEFAULTS
+from .metadata_schema import METADATA_FORMAT, Metadata, OperatingPoint
 
-METADATA_FORMAT = 1
-OPERATING_POINT: dict[str, Any] = {
-    "threshold": 0.5,
-    "smallest_lesion_mm3": 0.0,
-    "test_time_flips": False,
-    "least_slice_share": 0.0,
-    "least_views_agree_percent": None,
-}
-"""Defaults of checkpoint metadata: the decision threshold, the smallest lesion kept, whether logits
-are the mean over flips, the fraction of a slice that must be marked for it to count, and the
-agreement of the flips below which a border is unsure (None: not known)."""
+OPERATING_POINT: dict[str, Any] = OperatingPoint().model_dump()
+"""Defaults of checkpoint metadata."""
 LESION_FREE, LESION_FREE_UNITS = "lesion_free", ("percent_of_lungs", "ml")
 """Key in "calibration" of what is marked on volumes without infection, and in which units."""
-REQUIRED = ("format", "sha256", "network", "preprocessing", "operating_point", "data")
 BESIDE_STEPS = ("patch_size", "prior")
 """What metadata say about a network's input that is no step of `Preprocessing`."""
 SWITCHES = ("z_score", "lung_only")
@@ -153,45 +144,10 @@ def _read_json(path: Path) -> dict[str, Any]:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({error}); expected: the metadata that training wrote") from None
-    missing = [key for key in REQUIRED if not isinstance(metadata, dict) or key not in metadata]
-    if missing or metadata["format"] != METADATA_FORMAT:
-        raise UserError(
-            f"{path}: lacks {missing or 'a known format'}; expected: checkpoint metadata of format {METADATA_FORMAT}"
-        )
-    _check_entries(metadata, path)
-    check_numbers({key: value for key, value in metadata.items() if key not in MAY_BE_UNDEFINED}, path)
+    if isinstance(metadata, dict):
+        check_numbers({key: value for key, value in metadata.items() if key not in MAY_BE_UNDEFINED}, path)
+    check_content(Metadata, metadata, path)
     return dict(metadata)
-
-
-def _check_entries(metadata: Mapping[str, Any], path: Path) -> None:
-    """Refuse entries that are no names and values, and text that a config would evaluate."""
-    for key in ("network", "preprocessing", "operating_point", "data"):
-        if not isinstance(metadata[key], dict):
-            raise UserError(f"{path}: {key} is {metadata[key]!r}; expected: names and values")
-    for key in ("preprocessing", "operating_point"):
-        if not is_data(metadata[key]):
-            raise UserError(
-                f"{path}: {key} is {metadata[key]!r}; expected: values, and no text that begins with $, @ or %"
-            )
-    _check_lesion_free(metadata, path)
-    known = (*DEFAULTS, *BESIDE_STEPS)
-    if unknown := sorted(set(metadata["preprocessing"]) - set(known)):
-        raise UserError(f"{path}: preprocessing has {', '.join(unknown)}; expected: {', '.join(known)}")
-
-
-def _check_lesion_free(metadata: Mapping[str, Any], path: Path) -> None:
-    """Refuse another form of "calibration.lesion_free" than `describe_marked` gives."""
-    calibration = metadata.get("calibration")
-    if not isinstance(calibration, dict) or (stated := calibration.get(LESION_FREE)) is None:
-        return
-    lists = [stated.get(key) for key in LESION_FREE_UNITS] if isinstance(stated, dict) else [None]
-    if not all(isinstance(values, list) and all(map(_is_amount, values)) for values in lists):
-        expected = "volumes (a number), percent_of_lungs and ml (lists of numbers, 0 or more)"
-        raise UserError(f"{path}: calibration.lesion_free is {stated!r}; expected: {expected}")
-
-
-def _is_amount(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def completed_preprocessing(preprocessing: Mapping[str, Any], name: str | Path = "metadata") -> dict[str, Any]:

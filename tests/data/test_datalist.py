@@ -163,22 +163,30 @@ def test_every_missing_file_is_listed(by_hand):
     [
         ({}, "no cases"),
         ({"training": []}, "no cases"),
-        ({"training": {}}, "training: not a list"),
-        ({"validation": [{"image": "a.nii.gz"}]}, "validation: not a list that is known"),
-        ({"unlabelled": [{"image": "a.nii.gz"}]}, "unlabelled: not a list that is known"),
-        ({"training": [{"image": "a.nii.gz"}]}, r"training\[0\]: no label"),
-        ({"test": [{"label": "a.nii.gz"}]}, r"test\[0\]: no image"),
-        ({"unlabeled": ["a.nii.gz"]}, r"unlabeled\[0\]: 'a.nii.gz'; expected: an object"),
-        ({"unlabeled": [{"image": 3}]}, "image 3; expected: text"),
-        ({"unlabeled": [{"image": "a.nii.gz", "fold": "0"}]}, "fold '0'; expected: a whole number"),
-        ({"unlabeled": [{"image": "a.nii.gz", "fold": True}]}, "fold True"),
-        ({"unlabeled": [{"image": "a.nii.gz", "patient": 7}]}, "patient 7; expected: text or null"),
-        ({"unlabeled": [{"image": "a.nii.gz", "slices": [1, -2]}]}, r"slices \[1, -2\]"),
-        ({"unlabeled": [{"image": "a.nii.gz", "slices": []}]}, r"slices \[\]"),
+        ({"training": {}}, "training is {}; expected: a valid list"),
+        ({"validation": [{"image": "a.nii.gz"}]}, "validation is not known; expected: name, layout, test_name"),
+        ({"unlabelled": [{"image": "a.nii.gz"}]}, "unlabelled is not known"),
+        ({"training": [{"image": "a.nii.gz"}]}, r"training\.0 is .*; expected: a label, or lesion_free true"),
+        ({"test": [{"label": "a.nii.gz"}]}, r"test\.0\.image is missing"),
+        ({"unlabeled": ["a.nii.gz"]}, r"unlabeled\.0 is 'a.nii.gz'; expected: names and values"),
+        ({"unlabeled": [{"image": 3}]}, "image is 3; expected: a valid string"),
+        ({"unlabeled": [{"image": "a.nii.gz", "fold": "0"}]}, "fold is '0'; expected: a valid integer"),
+        ({"unlabeled": [{"image": "a.nii.gz", "fold": True}]}, "fold is True"),
+        ({"unlabeled": [{"image": "a.nii.gz", "patient": 7}]}, "patient is 7; expected: a valid string"),
+        (
+            {"unlabeled": [{"image": "a.nii.gz", "slices": [1, -2]}]},
+            r"slices\.1 is -2; expected: greater than or equal to 0",
+        ),
+        ({"unlabeled": [{"image": "a.nii.gz", "slices": []}]}, r"slices is \[\]"),
         ({"unlabeled": [{"image": "a.nii.gz"}, {"image": "b/a.nii.gz"}]}, "duplicate case name 'a'"),
         ({"unlabeled": [{"image": "a.nii.gz", "name": "../a"}]}, "case name '../a'"),
-        ({"unlabeled": [{"image": "a.nii.gz"}], "split": "volume"}, "split: 'volume'"),
-        ({"unlabeled": [{"image": "a.nii.gz"}], "warnings": "none"}, "warnings: 'none'"),
+        ({"unlabeled": [{"image": "a.nii.gz", "lable": "b.nii.gz"}]}, r"unlabeled\.0\.lable is not known; .* label"),
+        ({"unlabeled": [{"image": "a.nii.gz", "intensity": "HU"}]}, r"intensity is 'HU'; expected: auto, hu"),
+        (
+            {"unlabeled": [{"image": "a.nii.gz"}], "split": "volume"},
+            "split is 'volume'; expected: 'patient'",
+        ),
+        ({"unlabeled": [{"image": "a.nii.gz"}], "warnings": "none"}, "warnings is 'none'"),
     ],
 )
 def test_a_malformed_list_says_what_is_wrong(tmp_path, content, text):
@@ -192,7 +200,7 @@ def test_what_is_no_json(tmp_path):
     with pytest.raises(UserError, match=r"datalist.json: cannot be read as JSON"):
         read_datalist(tmp_path)
     (tmp_path / "datalist.json").write_text("[]")
-    with pytest.raises(UserError, match="holds a list"):
+    with pytest.raises(UserError, match=r"the content is \[\]; expected: names and values"):
         read_datalist(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         read_datalist(tmp_path / "absent")

@@ -3,11 +3,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
+from torch import nn
 
 from scripts.errors import UserError
-from scripts.inference.building import network_from_metadata, preprocessing_from_metadata, require_slices
+from scripts.inference.building import (
+    network_from_metadata,
+    preprocessing_from_metadata,
+    require_slices,
+    trained_network,
+)
 from scripts.inference.metadata import (
     OPERATING_POINT,
     completed_preprocessing,
@@ -95,7 +102,7 @@ def test_broken_metadata_are_refused(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="not readable as JSON"):
         read_metadata(checkpoint)
     metadata_path(checkpoint).write_text("[]")
-    with pytest.raises(UserError, match="lacks"):
+    with pytest.raises(UserError, match=r"the content is \[\]; expected: names and values"):
         read_metadata(checkpoint)
 
 
@@ -119,7 +126,7 @@ def test_a_switch_that_an_earlier_version_recorded_as_text_is_a_switch(checkpoin
     assert (found["z_score"], found["lung_only"]) == (False, True)
     assert completed_preprocessing(steps) == completed_preprocessing({**steps, "z_score": False, "lung_only": True})
     change(checkpoint, preprocessing={**steps, "z_score": "maybe"})
-    with pytest.raises(UserError, match=r"model\.json: z_score is 'maybe'; expected: true or false"):
+    with pytest.raises(UserError, match=r"model\.json: preprocessing\.z_score is 'maybe'; expected: true or false"):
         read_metadata(checkpoint)
 
 
@@ -141,7 +148,7 @@ def test_preprocessing_is_what_the_metadata_states(make_scan) -> None:
 
 def test_a_step_that_this_version_does_not_know_is_refused(checkpoint: Path) -> None:
     change(checkpoint, preprocessing={**SLICES["preprocessing"], "equalise": True})
-    with pytest.raises(UserError, match="preprocessing has equalise; expected: size, window"):
+    with pytest.raises(UserError, match=r"preprocessing\.equalise is not known; expected: size, window"):
         read_metadata(checkpoint)
 
 
@@ -156,22 +163,88 @@ def test_metadata_that_a_configuration_would_evaluate_are_refused(key: str, chec
     # MONAI Label's deployment writes them into a train.yaml.
     text = f"$open({str(tmp_path / 'proof')!r}, 'w').close()"
     change(checkpoint, preprocessing={"size": 32, "window": [-1250, 250], "intensity": "auto", key: text})
-    with pytest.raises(UserError, match="begins with"):
+    with pytest.raises(UserError, match=rf"preprocessing\.{key} is "):
         read_metadata(checkpoint)
     assert not (tmp_path / "proof").exists()
 
 
-@pytest.mark.parametrize("free", [3, {"ml": [1.0]}, {"ml": [1.0], "percent_of_lungs": [-1.0]}, {"volumes": 1}])
-def test_malformed_marks_of_scans_without_infection_are_refused(free: object, checkpoint: Path) -> None:
-    path = metadata_path(checkpoint)
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "calibration": {"lesion_free": free}}))
-    with pytest.raises(UserError, match=r"calibration\.lesion_free is .*; expected: volumes"):
-        read_metadata(checkpoint)
+def test_known_forms_of_what_is_marked_without_infection_are_read(checkpoint: Path) -> None:
     stated = {"volumes": 1, "ml": [1.0], "percent_of_lungs": []}
-    for known in ({"lesion_free": stated}, {"lesion_free": None}, {}):
-        path.write_text(json.dumps({**content, "calibration": known}))
+    for known in ({"lesion_free": stated}, {"lesion_free": None}, {}, {"views": {"n": 3}}):
+        change(checkpoint, calibration=known)
         assert read_metadata(checkpoint)["calibration"] == known
+
+
+FAMILIARITY = {"layer": "encoder", "mean": [0.0, 1.0], "sd": [1.0, 2.0], "limit": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "found"),
+    [
+        ("format", 2, r"format is 2; expected: 1"),
+        ("sha256", "ab", r"sha256 is 'ab'; expected:"),
+        ("colour", 1, r"colour is not known; expected: format, sha256, network"),
+        ("network", {"arguments": {}}, r"network\.name is missing"),
+        ("network", {"name": "resunet", "version": 1}, r"network\.version is not known; expected: name, arguments"),
+        ("network", {"name": "resunet", "arguments": {"base_width": 10**9}}, r"arguments is .*numbers up to 65536"),
+        ("network", {"name": "resunet", "arguments": {"mask_stages": [1] * 101}}, r"lists of at most 100 values"),
+        ("network", {"name": "resunet", "arguments": {"gate": "@x"}}, r"no text that begins with"),
+        ("preprocessing", {"size": 100_000}, r"preprocessing\.size is 100000; expected: less than or equal to 4096"),
+        ("preprocessing", {"size": 32.5}, r"preprocessing\.size is 32\.5; expected: a valid integer"),
+        ("preprocessing", {"window": [250, -1250]}, r"window is \[250, -1250\]; expected: \[LO, HI\] with LO < HI"),
+        ("preprocessing", {"window": [0]}, r"preprocessing\.window is \[0\]"),
+        ("preprocessing", {"intensity": "window:9,1"}, r"preprocessing\.intensity is 'window:9,1'; expected: auto, hu"),
+        ("preprocessing", {"field_of_view": "head"}, r"field_of_view is 'head'; expected: scan, lungs"),
+        ("preprocessing", {"patch_size": [8, 8]}, r"preprocessing\.patch_size is \[8, 8\]"),
+        ("operating_point", {"threshold": 1.0}, r"operating_point\.threshold is 1\.0; expected: less than 1"),
+        ("operating_point", {"threshold": "0.5"}, r"threshold is '0\.5'; expected: a valid number"),
+        ("operating_point", {"test_time_flips": 3}, r"test_time_flips is 3; expected: true or false, or 1, 2 or 4"),
+        ("operating_point", {"smallest_lesion_mm3": -1.0}, r"smallest_lesion_mm3 is -1\.0"),
+        ("operating_point", {"least_views_agree_percent": 101.0}, r"least_views_agree_percent is 101\.0"),
+        ("familiarity", {**FAMILIARITY, "sd": [1.0]}, r"familiarity is .*as many sd as mean values, which are 2"),
+        ("familiarity", {**FAMILIARITY, "sd": [1.0, 0.0]}, r"familiarity\.sd\.1 is 0\.0; expected: greater than 0"),
+        ("calibration", {"lesion_free": 3}, r"calibration\.lesion_free is 3; expected: names and values"),
+        ("calibration", {"lesion_free": {"volumes": 1, "ml": []}}, r"lesion_free\.percent_of_lungs is missing"),
+        ("calibration", {"lesion_free": {"volumes": 1, "ml": [-1.0], "percent_of_lungs": []}}, r"ml\.0 is -1\.0"),
+        ("parent", {"sha256": "0" * 64, "data": {}, "datasets": "x", "terms": ""}, r"parent\.datasets is 'x'"),
+    ],
+)
+def test_entries_out_of_bounds_are_refused_by_name(entry: str, value: object, found: str, checkpoint: Path) -> None:
+    change(checkpoint, **{entry: value})
+    with pytest.raises(UserError, match=rf"model\.json: .*{found}"):
+        read_metadata(checkpoint)
+
+
+def test_one_error_lists_every_problem(checkpoint: Path) -> None:
+    change(checkpoint, preprocessing={"size": -1, "window": [1, 0]}, operating_point={"threshold": 2.0}, more=None)
+    with pytest.raises(UserError) as caught:
+        read_metadata(checkpoint)
+    headline, *problems = str(caught.value).split("\n  ")
+    assert headline.endswith("model.json: 4 problems:")
+    assert [line.split(" is ")[0] for line in problems] == [
+        "preprocessing.size",
+        "preprocessing.window",
+        "operating_point.threshold",
+        "more",
+    ]
+
+
+def test_weights_of_a_narrower_network_are_refused_before_the_network_is_built(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    monkeypatch.setattr(nn.init, "kaiming_normal_", lambda weight, *_, **__: built.append(weight.device.type))
+    change(checkpoint, network={"name": "resunet", "arguments": {**ARGUMENTS, "base_width": 1024}})
+    with pytest.raises(UserError, match=r"no plain state dict of the metadata's network"):
+        trained_network(checkpoint, torch.device("cpu"))
+    assert set(built) <= {"meta"}
+
+
+@pytest.mark.parametrize("weights", ["model", "full", "classes"])
+def test_shipped_metadata_follow_the_published_schema(weights: str) -> None:
+    bundle = Path(__file__).resolve().parents[2]
+    content = json.loads((bundle / "models" / f"{weights}.json").read_text())
+    jsonschema.validate(content, json.loads((bundle / "docs/schemas/checkpoint_metadata.json").read_text()))
 
 
 @pytest.mark.parametrize("key", ["network", "preprocessing", "operating_point", "data"])

@@ -1,10 +1,9 @@
 """What a layout is, what it yields, and the pairing that the layouts share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import UserError
 from ...transforms.items import CLASS_CODES
 from .case import Case, FileKey
 from .files import list_files
@@ -55,11 +54,6 @@ class Layout:
     tree: str
     matches: Callable[[Path], bool]
     collect: Callable[[Path], Findings]
-
-
-def listing_error(headline: str, lines: Sequence[str]) -> UserError:
-    """One error that names every offender, a line each."""
-    return UserError("\n  ".join([headline, *lines]))
 
 
 def pair(

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from ...errors import listing_error
 from ..held_out import keep_out
 from ..overlaps import drop_overlaps
 from ..parts import Sizes, draw_parts
 from ..splits import assign_folds, check_test_disjoint, patients_of, split_warnings, unknown_patients_warning
-from .base import Findings, listing_error
+from .base import Findings
 from .case import LIST_NAMES, Case, Datalist, all_cases, new_datalist
 from .checks import Facts, check_findings
 from .registry import overlap_warnings, recognise

@@ -1,7 +1,13 @@
 """Cases and lists of cases: plain dictionaries for MONAI transforms and JSON."""
 
 from collections.abc import Callable, Collection
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from typing import Annotated, Any, Literal, NotRequired, cast, get_args
+
+from pydantic import Field, with_config
+from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
+
+from ...schema import STRICT, passes
+from ...transforms.hounsfield import parse_intensity
 
 ListName = Literal["training", "test", "unlabeled"]
 LIST_NAMES: tuple[ListName, ...] = ("training", "test", "unlabeled")
@@ -11,13 +17,42 @@ FILE_KEYS: tuple[FileKey, ...] = ("image", "label", "lung", "classes", "prior", 
 MORE_LABELS: tuple[FileKey, ...] = ("finer", "second")
 """Further masks of infection, for training alone: an evaluation has one truth."""
 
-SPLITS = ("patient", "slice")
+Split = Literal["patient", "slice"]
+SPLITS = get_args(Split)
 
 DATALIST = "datalist.json"
 """The file in which `prepare` lists the cases of a data set."""
 
 
-class Case(TypedDict):
+Text = Annotated[str, Field(min_length=1)]
+Index = Annotated[int, Field(ge=0)]
+Indices = Annotated[list[Index], Field(min_length=1)]
+
+
+@with_config(STRICT)
+class CaseFiles(TypedDict):
+    """What a case consists of, see `Case`."""
+
+    image: Text
+    label: NotRequired[Text]
+    label_codes: NotRequired[Indices]
+    label_scale: NotRequired[int]
+    pseudo: NotRequired[bool]
+    intensity: NotRequired[Annotated[str, passes(parse_intensity)]]
+    slices: NotRequired[Indices]
+    classes: NotRequired[Text]
+    prior: NotRequired[Text]
+    prior_codes: NotRequired[Indices]
+    prior_scale: NotRequired[int]
+    lung: NotRequired[Text]
+    finer: NotRequired[Text]
+    second: NotRequired[Text]
+    edge: NotRequired[Text]
+    drawn: NotRequired[bool]
+    lesion_free: NotRequired[bool]
+
+
+class Case(CaseFiles):
     """One volume (NIfTI), a part of its slices, or one slice as a picture (PNG, JPG, BMP).
 
     Attributes:
@@ -47,25 +82,8 @@ class Case(TypedDict):
     """
 
     name: str
-    image: str
     patient: str | None
     fold: int | None
-    label: NotRequired[str]
-    label_codes: NotRequired[list[int]]
-    label_scale: NotRequired[int]
-    pseudo: NotRequired[bool]
-    intensity: NotRequired[str]
-    slices: NotRequired[list[int]]
-    classes: NotRequired[str]
-    prior: NotRequired[str]
-    prior_codes: NotRequired[list[int]]
-    prior_scale: NotRequired[int]
-    lung: NotRequired[str]
-    finer: NotRequired[str]
-    second: NotRequired[str]
-    edge: NotRequired[str]
-    drawn: NotRequired[bool]
-    lesion_free: NotRequired[bool]
 
 
 class Datalist(TypedDict):

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ...errors import UserError
+from ...errors import UserError, listing_error
 from ...io.grids import Grid, check_belongs
 from ...io.reading import read_grid, read_label
 from ...transforms.items import CODE_TOLERANCE, UNKNOWN_CODE
-from .base import BINARY, CLASSES, PICTURE_BINARY, Findings, listing_error
+from .base import BINARY, CLASSES, PICTURE_BINARY, Findings
 from .case import FILE_KEYS, LIST_NAMES, Case, FileKey
 
 

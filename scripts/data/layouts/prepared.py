@@ -13,10 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...errors import UserError
+from ...errors import UserError, listing_error
 from ...files import fit_name, replace_folder, unfinished_folder, write_json
 from ...io.reading import file_suffix
-from .base import listing_error
 from .case import DATALIST, FILE_KEYS, Datalist, FileKey, all_cases, all_with_paths
 
 RECORD = "prepared.json"

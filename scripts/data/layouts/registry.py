@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ...errors import UserError
-from .base import Layout, listing_error
+from ...errors import UserError, listing_error
+from .base import Layout
 from .case import DATALIST
 from .cohorts import COVID_19_20, MOSMED, PART1, PART2, UESTC
 from .generic import GENERIC

@@ -3,15 +3,50 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, NotRequired, cast
+
+from pydantic import AfterValidator, with_config
+from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from ...errors import UserError
 from ...io.reading import scan_name
-from .base import listing_error
-from .case import FILE_KEYS, LIST_NAMES, SPLITS, Case, Datalist, all_cases, new_datalist
+from ...schema import STRICT, check_content, problems_error
+from .case import FILE_KEYS, LIST_NAMES, Case, CaseFiles, Datalist, Index, Split, Text, all_cases, new_datalist
 
-_TEXT_KEYS = (*FILE_KEYS, "name", "intensity")
-_INDEX_KEYS = ("slices", "label_codes")
+
+@with_config(STRICT)
+class ListedCase(CaseFiles):
+    """A case as it is written: what is left out is found in its image's name, or unknown."""
+
+    name: NotRequired[Text]
+    patient: NotRequired[Text | None]
+    fold: NotRequired[Index | None]
+
+
+def _with_label(case: ListedCase) -> ListedCase:
+    if "label" not in case and not case.get("lesion_free"):
+        raise ValueError("a label, or lesion_free true")
+    return case
+
+
+LabelledCase = Annotated[ListedCase, AfterValidator(_with_label)]
+
+
+@with_config(STRICT)
+class DatalistFile(TypedDict, total=False):
+    """The content of datalist.json as it is written, see `Datalist`."""
+
+    name: str
+    layout: str
+    test_name: str
+    split: Split
+    folds: Index
+    seed: int
+    synthetic: bool
+    warnings: list[Text]
+    training: list[LabelledCase]
+    test: list[LabelledCase]
+    unlabeled: list[ListedCase]
 
 
 def parse_datalist(path: Path) -> Datalist:
@@ -24,69 +59,13 @@ def parse_datalist(path: Path) -> Datalist:
         content = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows puts a mark before it
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); expected: what `prepare` writes") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}; expected: an object with {', '.join(LIST_NAMES)}")
-    problems = _list_problems(content)
-    for name in LIST_NAMES if not problems else ():
-        for index, entry in enumerate(content.get(name, [])):
-            problems += [f"{name}[{index}]: {text}" for text in _case_problems(entry, labelled=name != "unlabeled")]
-    if not problems:
-        datalist = _with_defaults(content, path.resolve().parent)
-        problems = _name_problems(all_cases(datalist))
-    if problems:
-        raise listing_error(f"{path}: {len(problems)} problems:", problems)
+    check_content(DatalistFile, content, path)
+    if not any(content.get(name) for name in LIST_NAMES):
+        raise UserError(f"{path}: no cases; expected: lists of them as {', '.join(LIST_NAMES)}")
+    datalist = _with_defaults(content, path.resolve().parent)
+    if problems := _name_problems(all_cases(datalist)):
+        raise problems_error(path, problems)
     return datalist
-
-
-def _list_problems(content: dict[str, Any]) -> list[str]:
-    """Rejects lists under other names, which would be left out without a word."""
-    problems = [
-        f"{name}: not a list; expected: one" for name in LIST_NAMES if not isinstance(content.get(name, []), list)
-    ]
-    for key, value in content.items():
-        holds_cases = isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
-        if holds_cases and key not in LIST_NAMES:
-            problems.append(f"{key}: not a list that is known; expected: {', '.join(LIST_NAMES)}")
-    split, warnings = content.get("split", "patient"), content.get("warnings", [])
-    if split not in SPLITS:
-        problems.append(f"split: {split!r}; expected: {', '.join(SPLITS)}")
-    if not isinstance(warnings, list) or not all(map(_is_text, warnings)):
-        problems.append(f"warnings: {warnings!r}; expected: a list of text")
-    if not problems and not any(content.get(name) for name in LIST_NAMES):
-        problems.append(f"no cases; expected: lists of them as {', '.join(LIST_NAMES)}")
-    return problems
-
-
-def _case_problems(entry: object, labelled: bool) -> list[str]:
-    if not isinstance(entry, dict):
-        return [f"{entry!r}; expected: an object with image, label, patient, fold"]
-    free = entry.get("lesion_free", False)
-    required = ("image", "label") if labelled and free is not True else ("image",)
-    problems = [f"no {key}" for key in required if key not in entry]
-    problems += [f"{key} {entry[key]!r}; expected: text" for key in _TEXT_KEYS if not _is_text(entry.get(key, "-"))]
-    if not isinstance(free, bool):
-        problems.append(f"lesion_free {free!r}; expected: true or false")
-    patient, fold = entry.get("patient"), entry.get("fold")
-    if patient is not None and not _is_text(patient):
-        problems.append(f"patient {patient!r}; expected: text or null")
-    if fold is not None and not _is_index(fold):
-        problems.append(f"fold {fold!r}; expected: a whole number from 0 or null")
-    for key in _INDEX_KEYS:
-        if key in entry and not _is_index_list(entry[key]):
-            problems.append(f"{key} {entry[key]!r}; expected: a list of whole numbers from 0")
-    return problems
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_index(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_index_list(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(_is_index(element) for element in value)
 
 
 def _with_defaults(content: dict[str, Any], folder: Path) -> Datalist:
