@@ -6,6 +6,10 @@ from typing import Annotated
 from typer import Argument, Option
 
 Data = Annotated[Path, Argument(help="Data set that `prepare` wrote.")]
+Limit = Annotated[
+    list[str] | None,
+    Option(metavar="NAME=NUMBER", help="Raise a limit that a refusal named, e.g. voxels=4e9; may be repeated."),
+]
 Out = Annotated[Path, Argument(help="Folder to write.")]
 Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps; default: the first that is available.")]
 Intensity = Annotated[

@@ -12,6 +12,7 @@ from .options import (
     Backend,
     Device,
     Intensity,
+    Limit,
     Pdf,
     Precision,
     Sc,
@@ -60,6 +61,7 @@ def segment(
     backend: Backend = "auto",
     precision: Precision = "auto",
     strict: Annotated[bool, Option("--strict", help="Refuse scans with warnings.")] = False,
+    limit: Limit = None,
     overwrite: Annotated[
         bool, Option("--overwrite", help="Replace results that other settings or weights made.")
     ] = False,
@@ -80,6 +82,7 @@ def segment(
     from ..errors import UserError
     from ..inference.shipped import choose_model
     from ..inference.tta import chosen_flips
+    from ..io.limits import limited, parse_limits
     from ..pacs.dicomweb import is_address, retrieve, stored
     from ..pipeline.batch import exit_code, record
     from ..pipeline.case import Settings
@@ -97,8 +100,10 @@ def segment(
     parse_intensity(intensity)
     if lungs and not lungs.exists():
         raise UserError(f"{lungs}: no such file or folder; expected: a lung mask, or a folder of them")
+    limits = parse_limits(limit or [])
     choice = choose_model(model, weights and weights.absolute(), device)
-    cases = expand_inputs([retrieve(one, output) if is_address(str(one)) else one for one in inputs], output)
+    with limited(limits):
+        cases = expand_inputs([retrieve(one, output) if is_address(str(one)) else one for one in inputs], output)
     arguments = {
         "device": device,
         "threshold": threshold,
@@ -108,7 +113,7 @@ def segment(
         "precision": precision,
         "keep_outside": keep_outside,
     }
-    settings = Settings(intensity, probability, lungs and lungs.absolute(), series, volume, strict, sr, sc, pdf)
+    settings = Settings(intensity, probability, lungs and lungs.absolute(), series, volume, strict, sr, sc, pdf, limits)
     job = Job(choice, tuple(arguments.items()), settings, output.absolute(), overwrite)
     bar = CaseProgress(len(cases), quiet, one_bar=bool(scheduler) or workers > 1)
     with started(job, cases, workers, scheduler, bar.step) as (entries, description):

@@ -17,6 +17,7 @@ LARGEST_TILT = 30.0  # degrees; CT gantries tilt by as much (IEC 60601-2-44 scan
 SMALLEST_SLICE = 16  # voxels along an edge
 FEW_SLICES = 5
 PIXEL_MM, SLICE_MM = (0.2, 3.0), (0.2, 20.0)  # plausible voxel sizes of a chest CT
+POSSIBLE_MM = (0.01, 100.0)  # sizes of a voxel beyond which no scan of a patient is
 SMALLEST_FIELD_OF_VIEW = 150.0  # mm
 
 
@@ -43,7 +44,7 @@ def check_geometry(
             plane, tilted by more than 30 degrees) and for slices below 16 x 16 voxels.
     """
     notes = check_directions(source, affine, tolerance) + _check_slices(source, shape, affine, picture)
-    return notes + (check_extent(shape, affine) if voxel_size_known else [])
+    return notes + (check_extent(source, shape, affine) if voxel_size_known else [])
 
 
 def check_directions(source: str | Path, affine: Affine, tolerance: float = SHEAR_TOLERANCE) -> list[Note]:
@@ -99,11 +100,20 @@ def _check_slices(source: str | Path, shape: Sequence[int], affine: Affine, pict
     return [Note("few_slices", text, "warning")]
 
 
-def check_extent(shape: Sequence[int], affine: Affine) -> list[Note]:
-    """Note voxel sizes and fields of view that a chest CT does not have."""
+def check_extent(source: str | Path, shape: Sequence[int], affine: Affine) -> list[Note]:
+    """Note voxel sizes and fields of view that a chest CT does not have.
+
+    Raises:
+        UserError: for voxels of less than 0.01 or more than 100 mm, at which lungs of a litre have
+            no voxel or billions.
+    """
     axes = list(axial_axes(affine))
     sizes = np.linalg.norm(affine[:3, :3], axis=0)[axes]
     counts = np.asarray(shape)[axes]
+    if not ((sizes >= POSSIBLE_MM[0]) & (sizes <= POSSIBLE_MM[1])).all():
+        found = " x ".join(f"{size:.3g}" for size in sizes)
+        expected = f"{POSSIBLE_MM[0]:g} to {POSSIBLE_MM[1]:g} mm along each axis"
+        raise UserError(f"{source}: voxels of {found} mm (left-right, front-back, head-foot); expected: {expected}")
     low, high = np.array([PIXEL_MM, PIXEL_MM, SLICE_MM]).T
     if ((sizes < low) | (sizes > high)).any():
         found = " x ".join(f"{size:.3g}" for size in sizes)

@@ -1,5 +1,8 @@
 """8-bit pictures of one slice: PNG, JPG, BMP."""
 
+import struct
+import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
+from .limits import check_size
 from .volume import LPS_TO_RAS, Note, Scan
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+_FORMATS = ("PNG", "JPEG", "BMP")  # others of PIL start programs, or read what is no picture of a slice
+_DAMAGED = (
+    *(UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, TypeError, LookupError),
+    *(OverflowError, MemoryError, AttributeError, RuntimeError, struct.error, zlib.error),
+)
 _GREY_TOLERANCE = 16  # levels between channels that JPG compression may leave in a grey picture
 
 
@@ -36,11 +45,18 @@ def label_values(picture: Image.Image) -> Image.Image:
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Open a picture for a block, in which PIL's errors for damaged files become UserError."""
+    """Open a picture for a block, in which PIL's errors for damaged files become UserError.
+
+    A picture of more pixels than the limits is refused before it is decoded.
+    """
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # there is a limit of its own
+            opened = Image.open(path, formats=_FORMATS)
+        with opened as picture:
+            check_size(path, picture.size)
             yield picture
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except _DAMAGED as error:
         found = f"{path.stat().st_size} bytes, no whole picture ({' '.join(str(error).split())})"
         raise UserError(f"{path}: {found}; expected: {', '.join(PICTURE_SUFFIXES)}") from None
 

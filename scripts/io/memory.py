@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .itk.files import affine_of, judge_voxel_size
+from .native import Information
 from .nifti.geometry import read_geometry
 from .nifti.reading import choose_volume
 from .reading import checked
@@ -42,7 +43,7 @@ def scan_from_memory(image: Any, name: str = "scan", volume: int | None = None) 
     elif isinstance(image, sitk.Image):
         if (values := image.GetNumberOfComponentsPerPixel()) != 1:
             raise UserError(f"{name}: {values} values a voxel, as colour has; expected: one real number a voxel")
-        scan = _from_array(sitk.GetArrayFromImage(image).T, affine_of(image), path, volume)
+        scan = _from_array(sitk.GetArrayFromImage(image).T, affine_of(_information(image)), path, volume)
     elif isinstance(image, np.ndarray) and affine is not None:
         scan = _from_array(image, np.array(affine, np.float64), path, volume)
     else:
@@ -76,3 +77,8 @@ def _from_array(array: NDArray[Any], affine: Affine, path: Path, volume: int | N
     known, doubts = judge_voxel_size(array.ndim, affine) if affine.shape == (4, 4) else (False, [])
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     return Scan("", path, "memory", native, affine, voxel_size_known=known, notes=notes + doubts)
+
+
+def _information(image: sitk.Image) -> Information:
+    geometry = image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection()
+    return Information(*geometry, image.GetNumberOfComponentsPerPixel(), image.GetPixelIDTypeAsString())

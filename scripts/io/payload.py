@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .limits import check_limit
 
 _CHUNK = 1 << 24
 GZIP_MAGIC = b"\x1f\x8b"
@@ -26,11 +27,12 @@ def open_payload(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if is_gzipped(path) else path.open("rb")  # type: ignore[return-value]
 
 
-def unpacked_length(path: Path, expected: int) -> int:
+def unpacked_length(path: Path, expected: int, least: int) -> int:
     """Return how many bytes a file unpacks to; UserError for a cut off or damaged stream.
 
     The length that gzip wrote behind the data is believed where it is the expected one. Otherwise
-    the stream is unpacked: it may have several members, be cut off, or hold more than 4 GiB.
+    the stream is unpacked: it may have several members, be cut off, or hold more than 4 GiB. It is
+    refused where it cannot hold `least` bytes, or goes on too long behind them.
     """
     if not is_gzipped(path):
         return path.stat().st_size
@@ -39,14 +41,27 @@ def unpacked_length(path: Path, expected: int) -> int:
         written = int.from_bytes(file.read(4), "little")  # modulo 2**32
     if written == expected % 2**32:
         return expected
+    check_ratio(path, least)
     length = 0
     try:
         with gzip.open(path, "rb") as stream:
             while chunk := len(stream.read(_CHUNK)):
                 length += chunk
+                check_trailing(path, length - least)
     except GZIP_ERRORS as error:
         raise damaged(path, length, error) from None
     return length
+
+
+def check_ratio(path: Path, expected: int, offset: int = 0) -> None:
+    """Refuse a header that states more bytes than a file's packed ones can hold."""
+    packed = max(path.stat().st_size - offset, 1)
+    check_limit(path, "ratio", -(-expected // packed), f"times as many bytes stated by the header as its {packed:,}")
+
+
+def check_trailing(path: Path, behind: int) -> None:
+    """Refuse a compressed file that goes on too long behind its voxels."""
+    check_limit(path, "trailing_bytes", behind, "bytes or more behind its voxels")
 
 
 def read_array(path: Path, dtype: np.dtype[Any], count: int, offset: int, total: int) -> NDArray[Any]:
@@ -63,6 +78,7 @@ def read_array(path: Path, dtype: np.dtype[Any], count: int, offset: int, total:
         if found < total:
             raise UserError(f"{path}: {found} bytes; expected: {total}, as its header says; the file is cut off")
         return np.memmap(path, dtype, "r", offset, (count,))
+    check_ratio(path, total)
     values = np.empty(count, dtype)
     read = _fill(path, values, offset)
     if read < total:
@@ -89,8 +105,10 @@ def _fill(path: Path, values: NDArray[Any], offset: int) -> int:
             read = stream.seek(offset)
             for start in range(0, len(target), _CHUNK):
                 read += stream.readinto(target[start : start + _CHUNK])
+            voxels = read
             while rest := len(stream.read(_CHUNK)):
                 read += rest
+                check_trailing(path, read - voxels)
     except GZIP_ERRORS as error:
         raise damaged(path, read, error) from None
     return read
@@ -101,12 +119,14 @@ def verify_compressed(path: Path, offset: int, expected: int) -> None:
 
     ITK reads on past a damaged stream and leaves the rest of the voxels as they are.
     """
+    check_ratio(path, expected, offset)
     engine, read = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            while chunk := file.read(1 << 20):
-                read += len(engine.decompress(chunk))
+            while chunk := engine.unconsumed_tail or file.read(1 << 20):
+                read += len(engine.decompress(chunk, _CHUNK))
+                check_trailing(path, read - expected)
     except zlib.error as error:
         raise UserError(f"{path}: damaged after {read} unpacked bytes ({error}); expected: a complete file") from None
     if not engine.eof or read < expected:

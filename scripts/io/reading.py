@@ -1,6 +1,5 @@
 """Read one scan from a file of any format but DICOM, with the facts of its header."""
 
-import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,8 +120,7 @@ def scan_files(path: Path) -> list[Path]:
     if suffix in (".hdr", ".img"):
         return [partner(path, ".hdr"), partner(path, ".img")]
     if suffix in (".nhdr", ".mhd"):
-        data = find_data(path, read_text_header(path))
-        return [path, data] if data else sorted(path.parent.glob(f"{glob.escape(path.stem)}*"))
+        return [path, *find_data(path, read_text_header(path))]
     return [path]
 
 

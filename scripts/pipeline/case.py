@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..inference.hounsfield import HounsfieldSlices
 from ..inference.segmenter import Segmenter
 from ..inference.shipped import Choice, choose_model
 from ..io.dicom.archive import unpacked
+from ..io.limits import Limits
 from ..io.output_names import KEY, read_report, walk_files
 from ..io.reading import read_scan, scan_files
 from ..io.volume import Note, Scan, canonical
@@ -51,6 +52,7 @@ class Settings:
         sr: whether to write the DICOM SR of a DICOM scan.
         sc: whether to write the pictures of a DICOM scan as DICOM secondary capture images.
         pdf: whether to write the report as a PDF too, of a DICOM scan also as a DICOM object.
+        limits: how much an input may hold; no part of what a result depends on.
     """
 
     intensity: str = "auto"
@@ -62,6 +64,7 @@ class Settings:
     sr: bool = True
     sc: bool = False
     pdf: bool = False
+    limits: Limits = field(default_factory=Limits)
 
 
 class CaseSegmenter:
@@ -101,7 +104,7 @@ class CaseSegmenter:
         if self.settings.lungs is not None:
             files += scan_files(find_lung_mask(self.settings.lungs, case.folder))
         stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        chosen = {key: str(value) for key, value in asdict(self.settings).items()}
+        chosen = {key: str(value) for key, value in asdict(self.settings).items() if key != "limits"}
         text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

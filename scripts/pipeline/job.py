@@ -16,6 +16,7 @@ from ..errors import UserError, find_user_error
 from ..inference.metadata import metadata_path
 from ..inference.segmenter import Segmenter
 from ..inference.shipped import Choice
+from ..io.limits import limited
 from ..settings import describe_machine, package_versions
 from .case import OUTSIDE, CaseSegmenter, Settings
 from .inputs import ScanInput
@@ -106,9 +107,10 @@ def segment_case(
     """
     try:
         step = partial(progress, case) if progress else None
-        return _find_done(model, case, folder) or _describe_done(
-            "done", model.run(case, folder, overwrite, step), folder
-        )
+        with limited(model.settings.limits):
+            return _find_done(model, case, folder) or _describe_done(
+                "done", model.run(case, folder, overwrite, step), folder
+            )
     except Exception as error:
         with suppress(Exception):  # a run beside this one may have done it meanwhile
             if done := _find_done(model, case, folder):

@@ -112,7 +112,7 @@ def test_slices_too_small_are_refused(shape):
 def test_voxel_sizes_a_chest_ct_does_not_have(sizes, odd):
     affine = np.diag([*sizes, 1.0])
     shape = (1024, 1024, 60)
-    assert [note.code for note in check_extent(shape, affine)] == ["implausible_voxel_size"] * odd
+    assert [note.code for note in check_extent("scan", shape, affine)] == ["implausible_voxel_size"] * odd
     assert codes(shape, affine, voxel_size_known=False) == []
 
 

@@ -3,6 +3,7 @@
 import lzma
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -11,10 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ...errors import UserError
+from ...files import unfinished_folder
+from ..limits import check_limit
 
-MOST_BYTES = 16 * 2**30  # some twenty times a chest CT of 1,500 slices
-MOST_FILES = 100_000
-UNREADABLE_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+UNREADABLE_ZIP = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError, ValueError),
+    *(LookupError, OverflowError, MemoryError),
+)
 """What zipfile raises for an archive that is damaged, encrypted, or compressed in a way that it
 does not know."""
 
@@ -29,13 +33,13 @@ def unpacked(path: Path) -> Iterator[Path]:
 
     Raises:
         UserError: if the archive is damaged or encrypted, holds a link or a path that leads out of
-            the folder, or unpacks to more than 16 GiB or than the disk has room for.
+            the folder, or unpacks to more than the limits or than the disk has room for.
     """
     if path.suffix.lower() != ".zip":
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="dicom-") as temporary:
-        folder = Path(temporary) / path.stem
+    with unfinished_folder(tempfile.gettempdir()) as temporary:  # which removes those of killed processes, too
+        folder = temporary / path.stem
         folder.mkdir()
         _extract(path, folder)
         try:
@@ -55,11 +59,14 @@ def _extract(path: Path, folder: Path) -> None:
 
 def _check(path: Path, entries: list[zipfile.ZipInfo], free: int) -> None:
     total = sum(entry.file_size for entry in entries)
-    limit = min(MOST_BYTES, free)
-    if total > limit or len(entries) > MOST_FILES:
-        found = f"{len(entries)} files, {total / 2**30:.1f} GiB unpacked"
-        expected = f"{MOST_FILES} files, {limit / 2**30:.1f} GiB (unpack it yourself and name the folder)"
-        raise UserError(f"{path}: {found}; expected: at most {expected}")
+    check_limit(path, "archive_files", len(entries), "files")
+    check_limit(path, "archive_bytes", total, "bytes unpacked")
+    check_limit(path, "ratio", -(-total // path.stat().st_size), "times as many bytes unpacked as packed")
+    if total > free:
+        found = f"{total / 2**30:.1f} GiB unpacked"
+        raise UserError(
+            f"{path}: {found}; expected: at most the {free / 2**30:.1f} GiB free in {tempfile.gettempdir()}"
+        )
     for entry in entries:
         if stat.S_ISLNK(entry.external_attr >> 16) or entry.flag_bits & 1 or _leads_out(entry.filename):
             why = "an encrypted entry" if entry.flag_bits & 1 else "a link or a path that leads out of the archive"

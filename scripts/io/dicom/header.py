@@ -13,6 +13,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from ...errors import UserError
+from ..limits import check_limit
 from .files import UNREADABLE, UNREADABLE_FILE, read_header
 from .recognition import HEAD, recognize
 
@@ -89,7 +90,8 @@ def read_slices(path: Path) -> list[Slice]:
             header.SOPClassUID = UID(sop_class)
             header.SeriesInstanceUID = header.get("SeriesInstanceUID") or ""
             complete = _has_all_pixels(file, header)
-            count = _count(header) if sop_class in CT_CLASSES else 1
+            count = frame_count(header) if sop_class in CT_CLASSES else 1
+            check_limit(path, "frames", count, "frames (NumberOfFrames)")
             return [_slice(path, header, frame, complete) for frame in range(count)]
     except UNREADABLE_FILE as error:
         reason = " ".join(str(error).split())
@@ -184,7 +186,8 @@ def _positive(found: tuple[float, ...] | None) -> tuple[float, ...] | None:
     return found if found and min(found) > 0 else None
 
 
-def _count(header: Dataset) -> int:
+def frame_count(header: Dataset) -> int:
+    """Return how many frames a file says that it holds; 1 where it does not say."""
     return max(int(get_number(header, "NumberOfFrames") or 1), 1)
 
 
@@ -201,7 +204,7 @@ def _has_all_pixels(file: BinaryIO, header: Dataset) -> bool:
     data = start + (8 if header.original_encoding[0] else 12)
     if not syntax.is_compressed:
         pixels = math.prod(get_number(header, tag) or 0 for tag in ("Rows", "Columns", "BitsAllocated"))
-        return size - data >= pixels * (get_number(header, "SamplesPerPixel") or 1) * _count(header) / 8
+        return size - data >= pixels * (get_number(header, "SamplesPerPixel") or 1) * frame_count(header) / 8
     file.seek(data)
     try:
         _, items = parse_fragments(file)  # the first is the offset table

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
 from numpy.typing import NDArray
 from pydicom import Dataset
@@ -15,13 +14,15 @@ from pydicom import Dataset
 from ...errors import UserError
 from ...messages import some
 from ..geometry_checks import check_geometry
+from ..limits import check_size
+from ..native import NativeError, read
 from ..padding import LIGHTEST_AIR_HU, Padding
 from ..volume import Note, Scan
 from .geometry import POSITIONS_ROUNDED, SliceStack, stack_slices
-from .header import COMPLETE, Slice, get_number, get_text, reference
+from .header import COMPLETE, Slice, frame_count, get_number, get_text, reference
 from .series import Series, choose_series, list_series
 
-_MOST_DECODERS = 4  # threads: GDCM decodes without Python's lock
+_MOST_DECODERS = 4  # threads, each with a process in which GDCM decodes
 
 
 def read_dicom(path: Path, series: str | None = None) -> Scan:
@@ -44,6 +45,8 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
     chosen, notes = choose_series(path, list_series(path), series)
     _check_values(chosen)
     _check_rescaling(chosen)
+    for one in chosen.slices:
+        check_size(one.path, (one.columns, one.rows, len(chosen.slices)))
     stack = stack_slices(chosen.slices)
     first = [plane[0] for plane in stack.planes]
     shape = (first[0].columns, first[0].rows, len(first))
@@ -145,7 +148,7 @@ def _read_values(stack: SliceStack) -> NDArray[Any]:
     return values.transpose(2, 1, 0)
 
 
-def _read_plane(decode: Callable[[Path, str], NDArray[Any]], plane: list[Slice], target: NDArray[Any]) -> int:
+def _read_plane(decode: Callable[[Path, str, int], NDArray[Any]], plane: list[Slice], target: NDArray[Any]) -> int:
     """Decode the slice of a plane into the volume; return how many values did not fit."""
     hu = _frame(decode, plane[0])
     for twin in plane[1:]:
@@ -153,8 +156,8 @@ def _read_plane(decode: Callable[[Path, str], NDArray[Any]], plane: list[Slice],
     return _put(hu, target)
 
 
-def _frame(decode: Callable[[Path, str], NDArray[Any]], one: Slice) -> NDArray[Any]:
-    return decode(one.path, one.compression.name)[one.frame]
+def _frame(decode: Callable[[Path, str, int], NDArray[Any]], one: Slice) -> NDArray[Any]:
+    return decode(one.path, one.compression.name, one.rows * one.columns * frame_count(one.header))[one.frame]
 
 
 def _put(hu: NDArray[Any], target: NDArray[Any]) -> int:
@@ -175,14 +178,13 @@ def _check_twin(one: Slice, twin: Slice, same_pixels: bool) -> None:
         raise UserError(f"{one.path.parent}: {found}; expected: {expected}")
 
 
-def _decode(path: Path, syntax: str) -> NDArray[Any]:
+def _decode(path: Path, syntax: str, voxels: int) -> NDArray[Any]:
     """Return the HU of a file's frames, (frames, rows, columns), through GDCM."""
     try:
-        return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
-    except RuntimeError as error:
-        last = str(error).strip().splitlines()[-1]
+        return read(path, "GDCMImageIO", voxels)
+    except NativeError as error:
         expected = f"{COMPLETE}, or converted (gdcmconv --raw IN OUT)"
-        raise UserError(f"{path}: pixels ({syntax}) cannot be decoded ({last}); expected: {expected}") from None
+        raise UserError(f"{path}: pixels ({syntax}) cannot be decoded ({error}); expected: {expected}") from None
 
 
 def _facts(series: Series, stack: SliceStack) -> dict[str, Any]:

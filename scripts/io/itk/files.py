@@ -1,5 +1,6 @@
 """Read NRRD and MetaImage through SimpleITK, and write bytes in their format and grid."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from ...errors import UserError
 from ...files import write_atomic
 from ..geometry_checks import is_placeholder
+from ..limits import check_size
+from ..native import Information, NativeError, inspect, read
 from ..nifti.reading import choose_volume
 from ..volume import LPS_TO_RAS, Affine, Note, Scan
 from .headers import TextHeader, check_data, find_data, read_text_header
@@ -18,10 +21,9 @@ META_SUFFIXES = (".mha", ".mhd")
 ITK_SUFFIXES = NRRD_SUFFIXES + META_SUFFIXES
 
 _NUMBERS = {  # bytes of a number by its type
-    **dict.fromkeys((sitk.sitkUInt8, sitk.sitkInt8), 1),
-    **dict.fromkeys((sitk.sitkUInt16, sitk.sitkInt16), 2),
-    **dict.fromkeys((sitk.sitkUInt32, sitk.sitkInt32, sitk.sitkFloat32), 4),
-    **dict.fromkeys((sitk.sitkUInt64, sitk.sitkInt64, sitk.sitkFloat64), 8),
+    **{f"{bits}-bit {sign} integer": bits // 8 for bits in (8, 16, 32, 64) for sign in ("signed", "unsigned")},
+    "32-bit float": 4,
+    "64-bit float": 8,
 }
 _VERBATIM = ("space", "space dimension", "space directions", "space origin", "spacings", "axis mins")
 
@@ -34,10 +36,10 @@ def read_itk(path: Path, volume: int | None = None) -> Scan:
             several volumes and none is named.
     """
     text, header = _complete(path)
-    index, notes = choose_volume(path, header.GetSize(), volume)
+    index, notes = choose_volume(path, header.size, volume)
     values = _values(path, header, index)
     affine, facts = affine_of(header), {"format": text.format}
-    known, doubts = judge_voxel_size(header.GetDimension(), affine, text.sized)
+    known, doubts = judge_voxel_size(len(header.size), affine, text.sized)
     if not text.oriented:
         message = "the header holds no orientation; taken for left, posterior, superior (LPS)"
         notes.append(Note("orientation_unknown", message, "assumption"))
@@ -48,52 +50,54 @@ def read_itk(path: Path, volume: int | None = None) -> Scan:
 def inspect_itk(path: Path) -> tuple[tuple[int, int, int], Affine]:
     """Return size (X, Y, Z) and affine (RAS, mm) of one complete volume; errors as `read_itk`."""
     _, header = _complete(path)
-    choose_volume(path, header.GetSize(), None)
-    x, y, z = (*header.GetSize(), 1)[:3]
+    choose_volume(path, header.size, None)
+    x, y, z = (*header.size, 1)[:3]
     return (x, y, z), affine_of(header)
 
 
-def _complete(path: Path) -> tuple[TextHeader, sitk.ImageFileReader]:
+def _complete(path: Path) -> tuple[TextHeader, Information]:
     """The header as text and as ITK reads it, of a file that holds all its voxels."""
     text = read_text_header(path)
     data = find_data(path, text)
     header = _information(path)
-    check_data(data, path, text, int(np.prod(header.GetSize())) * _NUMBERS[header.GetPixelID()])
+    check_size(path, header.size)
+    check_data(data, path, text, math.prod(header.size) * _NUMBERS[header.type])
     return text, header
 
 
-def _information(path: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+def _information(path: Path) -> Information:
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)}); expected: NRRD or MetaImage") from None
-    if reader.GetPixelID() not in _NUMBERS or reader.GetNumberOfComponents() != 1:
-        found = f"{reader.GetNumberOfComponents()} values a voxel"
-        kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-        raise UserError(f"{path}: {found} ({kind}), as colour has; expected: one real number a voxel")
-    return reader
+        found = inspect(path, _reader(path))
+    except NativeError as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected: NRRD or MetaImage") from None
+    if found.type not in _NUMBERS or found.components != 1:
+        values = f"{found.components} values a voxel"
+        raise UserError(f"{path}: {values} ({found.type}), as colour has; expected: one real number a voxel")
+    return found
 
 
-def _values(path: Path, reader: sitk.ImageFileReader, index: int) -> NDArray[np.generic]:
+def _reader(path: Path) -> str:
+    return "NrrdImageIO" if path.suffix.lower() in NRRD_SUFFIXES else "MetaImageIO"
+
+
+def _values(path: Path, header: Information, index: int) -> NDArray[np.generic]:
     try:
-        array = sitk.GetArrayFromImage(reader.Execute())
-    except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)}); expected: a complete file") from None
-    size = (*reader.GetSize(), 1)[:3]
+        array = read(path, _reader(path), math.prod(header.size))
+    except NativeError as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected: a complete file") from None
+    size = (*header.size, 1)[:3]
     return array.reshape(-1, *size[::-1])[index].transpose(2, 1, 0)
 
 
-def affine_of(reader: sitk.ImageFileReader | sitk.Image) -> Affine:
+def affine_of(grid: Information) -> Affine:
     """Return ITK's origin, spacing and direction (LPS) as an affine to RAS."""
-    dimension = reader.GetDimension()
+    dimension = len(grid.size)
     shared = min(dimension, 3)
     direction, affine = np.eye(3), np.eye(4)
-    stored = np.reshape(reader.GetDirection(), (dimension, dimension))
-    direction[:shared, :shared] = stored[:shared, :shared] * np.array(reader.GetSpacing())[:shared]
+    stored = np.reshape(grid.direction, (dimension, dimension))
+    direction[:shared, :shared] = stored[:shared, :shared] * np.array(grid.spacing)[:shared]
     affine[:3, :3] = LPS_TO_RAS[:3, :3] @ direction
-    affine[:shared, 3] = (LPS_TO_RAS[:shared, :shared] @ reader.GetOrigin()[:shared]) + 0.0
+    affine[:shared, 3] = (LPS_TO_RAS[:shared, :shared] @ grid.origin[:shared]) + 0.0
     return affine
 
 
@@ -116,11 +120,8 @@ def judge_voxel_size(dimension: int, affine: Affine, sized: bool = True) -> tupl
 
 def itk_size(path: Path) -> tuple[int, ...]:
     """Number of voxels along each stored axis."""
-    return tuple(_information(path).GetSize())
-
-
-def _reason(error: RuntimeError) -> str:
-    return str(error).strip().splitlines()[-1].strip()
+    read_text_header(path)  # whose text is checked before ITK sees it
+    return _information(path).size
 
 
 def write_itk_bytes(values: NDArray[np.uint8], scan: Path, path: Path) -> Path:
@@ -128,17 +129,18 @@ def write_itk_bytes(values: NDArray[np.uint8], scan: Path, path: Path) -> Path:
 
     The values (X, Y, Z) are in the scan's stored order; `path` ends in .nrrd or .mha.
     """
-    reader = _information(scan)
-    shared = min(reader.GetDimension(), 3)
+    grid = _information(scan)
+    dimension = len(grid.size)
+    shared = min(dimension, 3)
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.reshape(values.shape[:shared]).T))
-    stored = np.reshape(reader.GetDirection(), (reader.GetDimension(),) * 2)[:shared, :shared]
-    image.SetOrigin(reader.GetOrigin()[:shared])
-    image.SetSpacing(reader.GetSpacing()[:shared])
+    stored = np.reshape(grid.direction, (dimension, dimension))[:shared, :shared]
+    image.SetOrigin(grid.origin[:shared])
+    image.SetSpacing(grid.spacing[:shared])
     image.SetDirection(stored.ravel().tolist())
 
     def write(temporary: Path) -> None:
         sitk.WriteImage(image, str(temporary), useCompression=True)
-        if path.suffix.lower() == ".nrrd" and reader.GetDimension() == shared:
+        if path.suffix.lower() == ".nrrd" and dimension == shared:
             _repeat_geometry(temporary, read_text_header(scan))
 
     return write_atomic(path, write)

@@ -15,6 +15,7 @@ from ...errors import UserError
 from ..payload import open_payload, unpacked_length
 from ..volume import Note
 
+_MOST_EXTENSIONS = 1000
 _FLAG = 4  # bytes behind the header; the first is not 0 where extensions follow
 
 
@@ -32,7 +33,7 @@ def locate_voxels(data: Path, header: nib.Nifti1Header, said: float, payload: in
     """
     lowest = int(header.single_vox_offset) if header.is_single else 0
     usable = math.isfinite(said) and said >= lowest and said == int(said)
-    length = unpacked_length(data, (int(said) if usable else lowest) + payload)
+    length = unpacked_length(data, (int(said) if usable else lowest) + payload, lowest + payload)
     if usable and said + payload == length:
         return int(said), []
     found = length - payload
@@ -73,7 +74,9 @@ def _ends_extensions(data: Path, header: nib.Nifti1Header, start: int, end: int)
         if not stream.read(1).strip(b"\0"):
             return False
         place = start + _FLAG
-        while place < end:
+        for _ in range(_MOST_EXTENSIONS):
+            if place >= end:
+                break
             stream.seek(place)
             step = int(np.frombuffer(stream.read(4).ljust(4, b"\0"), size)[0])
             if step < 8:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import UserError
 from ..geometry_checks import Affine
+from ..limits import check_size
 from ..payload import GZIP_ERRORS, damaged, is_gzipped, open_payload, read_array
 from ..volume import Note, Scan
 from .geometry import read_geometry
@@ -84,9 +85,10 @@ def inspect_nifti(path: Path, volume: int | None = None) -> Inspected:
             length.
     """
     stored = read_header(path)
-    sizes = stored.header.get_data_shape()
+    sizes = tuple(map(int, stored.header.get_data_shape()))  # of NIfTI-2 64 bits, whose product may overflow
     index, notes = choose_volume(path, sizes, volume)
-    shape: tuple[int, int, int] = (*sizes, 1)[:3]
+    check_size(path, sizes)
+    shape: tuple[int, int, int] = (*sizes, 1)[:3]  # type: ignore[assignment]
     affine, known, findings = read_geometry(path, stored.header, stored.pixdim, shape)
     bytes_each = stored.header.get_data_dtype().itemsize
     payload = math.prod(sizes) * bytes_each

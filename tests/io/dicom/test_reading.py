@@ -22,11 +22,11 @@ from pydicom.uid import (
 )
 
 from scripts.errors import UserError
-from scripts.io.dicom import archive as dicom_archive
 from scripts.io.dicom import reading
 from scripts.io.dicom.archive import unpacked
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.dicom.series import list_series
+from scripts.io.limits import Limits, limited
 from scripts.io.volume import Note
 
 OBLIQUE = (0.96, 0.28, 0.0, -0.224, 0.768, 0.6)  # two unit vectors with a right angle between them
@@ -597,13 +597,13 @@ class TestUnpacked:
         entry.external_attr = (stat.S_IFLNK | 0o777) << 16
         self.refuse(tmp_path, entry, "a link")
 
-    def test_size_is_bounded(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(dicom_archive, "MOST_BYTES", 3)
-        self.refuse(tmp_path, zipfile.ZipInfo("big"), "at most")
+    def test_size_is_bounded(self, tmp_path):
+        with limited(Limits(archive_bytes=3)):
+            self.refuse(tmp_path, zipfile.ZipInfo("big"), "4 bytes unpacked; expected: at most 3")
 
-    def test_number_of_files_is_bounded(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(dicom_archive, "MOST_FILES", 0)
-        self.refuse(tmp_path, zipfile.ZipInfo("one"), "at most 0 files")
+    def test_number_of_files_is_bounded(self, tmp_path):
+        with limited(Limits(archive_files=0)):
+            self.refuse(tmp_path, zipfile.ZipInfo("one"), "1 files; expected: at most 0")
 
     def test_damaged_archive(self, tmp_path):
         (tmp_path / "x.zip").write_bytes(b"PK nothing")
