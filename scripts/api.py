@@ -87,7 +87,8 @@ class InfectionSegmenter:
                 to millimetres in RAS, (4, 4).
             probability: whether the result keeps the probability, a byte a voxel.
             intensity: "auto", "hu", or "window:LO,HI" for an export mapped from that HU window.
-            lungs: your own lung mask on the scan's grid: 1 right and 2 left, or one value.
+            lungs: your own lung mask on the scan's grid (1 right and 2 left, or one value), or
+                weights (.pt) of a network that finds lungs.
             series: SeriesNumber, id or SeriesInstanceUID of the DICOM series, where a folder
                 holds several.
             volume: which volume of a 4-D image, from 1.

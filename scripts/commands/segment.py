@@ -49,7 +49,10 @@ def segment(
     pdf: Pdf = False,
     lungs: Annotated[
         Path | None,
-        Option(help="Your lung mask on the scan's grid (1 right, 2 left, or one value), or a folder of them."),
+        Option(
+            help="Lungs in place of those by thresholds: your mask on the scan's grid (1 right, 2 left, or one "
+            "value), a folder of masks, or weights (.pt) of a network that finds lungs."
+        ),
     ] = None,
     keep_outside: Annotated[
         bool,
@@ -80,6 +83,8 @@ def segment(
     command.
     """
     from ..errors import UserError
+    from ..inference.building import read_lung_metadata
+    from ..inference.lung_network import SUFFIX
     from ..inference.shipped import choose_model
     from ..inference.tta import chosen_flips
     from ..io.limits import limited, parse_limits
@@ -99,7 +104,9 @@ def segment(
         raise UserError("both --workers and --scheduler; expected: one of them")
     parse_intensity(intensity)
     if lungs and not lungs.exists():
-        raise UserError(f"{lungs}: no such file or folder; expected: a lung mask, or a folder of them")
+        raise UserError(f"{lungs}: no such file or folder; expected: a lung mask, a folder of them, or weights")
+    if lungs and lungs.suffix == SUFFIX:
+        read_lung_metadata(lungs)  # refuses other weights before any scan is read
     limits = parse_limits(limit or [])
     choice = choose_model(model, weights and weights.absolute(), device)
     with limited(limits):

@@ -14,7 +14,7 @@ from ..transforms.geometry import SIZE_STEP
 from ..transforms.items import IMAGE, LABEL
 from ..transforms.lungs import OUTSIDE_HU
 from .slices import mix_seed, transformed
-from .stacks import LEVELS, Grid, from_levels, load_stacks
+from .stacks import LEVELS, UNKNOWN_LEVEL, Grid, from_levels, load_stacks
 
 INFECTED, CLEAN = "infected_voxels", "clean_voxels"
 CENTRES = 2**18
@@ -24,13 +24,16 @@ CENTRES = 2**18
 class VolumeDataset(Dataset[dict[str, Tensor]]):
     """Serves the whole volume of each case, for validation.
 
+    The grid may give several targets, see `AppendLungsd`: labels then have as many channels.
+
     Args:
         data, grid, cache_dir, progress: see `SliceDataset`.
-        transform: from HU to what the network sees, on {"image": (1, H, W, D) HU, "label": (1, H,
+        transform: from HU to what the network sees, on {"image": (1, H, W, D) HU, "label": (C, H,
             W, D)}.
 
     Raises:
-        UserError: for a case of slices that do not follow each other.
+        UserError: for a case of slices that do not follow each other, or a second target that no
+            case has.
     """
 
     def __init__(
@@ -51,6 +54,9 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
                 )
         self.transform = transform
         self._stacks = load_stacks(self.data, grid, cache_dir, progress)
+        several = [label for _, label in self._stacks if label.ndim == 4]
+        if several and all((label[:, 1] == UNKNOWN_LEVEL).all() for label in several):
+            raise UserError(f'none of {len(several)} volumes has lungs; expected: "lung", a mask, in datalist.json')
 
     @property
     def slices(self) -> int:
@@ -62,9 +68,9 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
         return len(self._stacks)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return volume `index`: "image" and "label", (1, H, W, D)."""
+        """Return volume `index`: "image", (1, H, W, D), and "label", (C, H, W, D)."""
         image, label = self._stacks[index]
-        stacks = {IMAGE: torch.from_numpy(image)[None], LABEL: torch.from_numpy(label)[None]}
+        stacks = {IMAGE: torch.from_numpy(image)[None], LABEL: _targets_first(label)}
         return transformed(_slices_last(stacks), self.transform, seed=0)
 
 
@@ -120,24 +126,30 @@ class PatchDataset(VolumeDataset):
         return len(self._padded) * self.patches_per_volume
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return patch `index` of this epoch: "image" and "label", (1, columns, rows, slices)."""
+        """Return patch `index` of this epoch: "image" and "label", (C, columns, rows, slices)."""
         seed = mix_seed(self.seed, self.epoch, index)
         self.crop.set_random_state(seed=seed)
         (patch,) = self.crop(self._padded[index // self.patches_per_volume])
         return transformed(_slices_last(patch), self.transform, seed)
 
 
+def _targets_first(label: np.ndarray[Any, Any]) -> Tensor:
+    """Labels (C, D, H, W) from those of a stack, (D, H, W) or (D, C, H, W)."""
+    stored = torch.from_numpy(label)
+    return stored[None] if stored.ndim == 3 else stored.movedim(1, 0)
+
+
 def _slices_last(stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Reorder (1, D, H, W) to (1, H, W, D), as networks expect; labels in [0, 1]."""
+    """Reorder (C, D, H, W) to (C, H, W, D), as networks expect; labels in [0, 1] or `UNKNOWN`."""
     image, label = (torch.movedim(stacks[key].as_subclass(Tensor), 1, -1).contiguous() for key in (IMAGE, LABEL))
     return {IMAGE: image.float(), LABEL: from_levels(label)}
 
 
 def _padded(image: np.ndarray[Any, Any], label: np.ndarray[Any, Any], size: Sequence[int]) -> dict[str, Tensor]:
-    """A volume of at least a patch, (1, D, H, W), with the voxels that patches may lie around."""
+    """A volume of at least a patch, (C, D, H, W), with the voxels that patches may lie around."""
     volume = SpatialPad(size, value=OUTSIDE_HU)(torch.from_numpy(image)[None]).as_tensor()
-    mask = SpatialPad(size)(torch.from_numpy(label)[None]).as_tensor()
-    infected, clean = map_binary_to_indices(mask > LEVELS / 2, volume, image_threshold=OUTSIDE_HU)
+    mask = SpatialPad(size)(_targets_first(label)).as_tensor()
+    infected, clean = map_binary_to_indices(mask[:1] > LEVELS / 2, volume, image_threshold=OUTSIDE_HU)
     rng = np.random.default_rng(0)  # any voxels do, but the same in every run
     chosen = [
         torch.from_numpy(rng.choice(voxels.cpu().numpy(), CENTRES, replace=False)) if len(voxels) > CENTRES else voxels

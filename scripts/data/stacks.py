@@ -34,7 +34,7 @@ Grid = Callable[[dict[str, Any]], Any]
 
 Stack = tuple[NDArray[Any], ...]
 """The slices of one case at the network's size, (N, H, W): HU in float32 and masks in levels, see
-`mask_keys`."""
+`mask_keys`; (N, C, H, W) of a label with several targets."""
 
 
 def load_stacks(
@@ -147,8 +147,9 @@ def _build_stack(case: Mapping[str, Any], grid: Grid) -> Stack:
 
 
 def _levels(mask: torch.Tensor) -> NDArray[np.uint8]:
-    """Return what is kept of masks (1, H, W, Z): (Z, H, W)."""
-    values = np.moveaxis(mask.cpu().numpy()[0], -1, 0)
+    """Return what is kept of masks (1, H, W, Z): (Z, H, W); of several targets (Z, C, H, W)."""
+    values = np.moveaxis(mask.cpu().numpy(), -1, 0)
+    values = values[:, 0] if values.shape[1] == 1 else values
     return np.where(values == UNKNOWN, UNKNOWN_LEVEL, np.rint(values * LEVELS)).astype(np.uint8, order="C")
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from ..errors import UserError
 from ..networks.registry import checked_spec, constructor, create_network
 from ..settings import memory_format
-from .metadata import BESIDE_STEPS, read_checkpoint, read_metadata
+from .metadata import BESIDE_STEPS, INFECTION_AND_LUNGS, TARGETS, read_checkpoint, read_metadata
 
 if TYPE_CHECKING:
     from ..transforms.preprocessing import Preprocessing
@@ -125,6 +125,24 @@ def read_class_metadata(checkpoint: str | Path) -> dict[str, Any]:
     metadata = read_metadata(checkpoint)
     require_prior(metadata, checkpoint)
     return metadata
+
+
+def read_lung_metadata(checkpoint: str | Path) -> dict[str, Any]:
+    """Read the metadata of a network that finds lungs beside infection; see `read_metadata`.
+
+    Raises:
+        UserError: as `read_metadata` does, and if the network does not find lungs.
+    """
+    metadata = read_metadata(checkpoint)
+    require_lungs(metadata, checkpoint)
+    return metadata
+
+
+def require_lungs(metadata: Mapping[str, Any], weights: str | Path) -> None:
+    """Stop where only a network that finds lungs can be applied; UserError for another one."""
+    if metadata.get(TARGETS) != INFECTION_AND_LUNGS:
+        name = metadata["network"]["name"]
+        raise UserError(f"{weights}: the metadata's {name} finds no lungs; expected: weights of configs/lungs.yaml")
 
 
 def require_prior(metadata: Mapping[str, Any], weights: str | Path) -> None:

@@ -16,7 +16,7 @@ from ..settings import optional
 from ..transforms.slice_input import with_metadata_of, without_metadata
 from .backends.choice import TORCH, Backend
 from .backends.torch_network import TorchNetwork
-from .metadata import OPERATING_POINT
+from .metadata import OPERATING_POINT, TARGETS
 from .ood import KEY, FeatureMeans
 from .tta import ViewAgreement, average_over_flips, view_count
 
@@ -57,7 +57,8 @@ class ScanInferer(NetworkInferer):
     """Apply a network to whole scans (B, C, size, size, Z) as its checkpoint metadata state.
 
     A network for slices sees them in batches. A network for volumes sees patches that overlap by
-    half and are blended by a Gaussian; scans smaller than a patch are padded with 0.
+    half and are blended by a Gaussian; scans smaller than a patch are padded with 0. Of a network
+    with several targets the map of the first, infection, is returned.
 
     Args:
         metadata: see `read_metadata`.
@@ -67,6 +68,7 @@ class ScanInferer(NetworkInferer):
         backend: what applies the network and in which precision. A network in training mode (Monte
             Carlo dropout) is always applied as it is.
         layer: name of the layer whose channel means `features` collects; None: none.
+        every_target: whether the maps of all targets are returned.
 
     Attributes:
         features: the channel means, see `FeatureMeans`; None without a layer.
@@ -79,11 +81,13 @@ class ScanInferer(NetworkInferer):
         test_time_flips: bool | int | str | None = None,
         backend: Backend = TORCH,
         layer: str | None = None,
+        every_target: bool = False,
     ) -> None:
         point = metadata.get("operating_point", OPERATING_POINT)  # while training there is none
         flips = optional(test_time_flips)
         super().__init__(views=view_count(point["test_time_flips"] if flips is None else flips))
         self.batch_size, self.backend = batch_size, backend
+        self.maps = slice(0, 1) if metadata.get(TARGETS) and not every_target else slice(None)
         self.features = FeatureMeans() if layer else None
         self._spec, self._layer = metadata.get("network", {}), layer or (metadata.get(KEY) or {}).get("layer")
         patch_size = metadata["preprocessing"].get("patch_size")
@@ -93,10 +97,10 @@ class ScanInferer(NetworkInferer):
         """Map scans (B, C, X, Y, Z) to logits (B, K, X, Y, Z) of the same type."""
         apply, applied = super().__call__, self._applied_by_backend(network)
         if self.patches:
-            logits: Tensor = self.patches(inputs, lambda images: apply(images, applied, *args, **kwargs))
+            logits: Tensor = self.patches(inputs, lambda images: apply(images, applied, *args, **kwargs)[:, self.maps])
             return logits
         batches = without_metadata(inputs).movedim(-1, 1).flatten(0, 1).split(self.batch_size)
-        maps = torch.cat([apply(batch, applied, *args, **kwargs) for batch in batches])
+        maps = torch.cat([apply(batch, applied, *args, **kwargs)[:, self.maps] for batch in batches])
         return with_metadata_of(inputs, maps.unflatten(0, (len(inputs), -1)).movedim(1, -1).to(inputs.dtype))
 
     def prepare(self, network: nn.Module, shape: Sequence[int]) -> None:

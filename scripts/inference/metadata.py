@@ -7,7 +7,7 @@ point, data and figures. Every entry builds network and preprocessing from them 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ OPERATING_POINT: dict[str, Any] = OperatingPoint().model_dump()
 """Defaults of checkpoint metadata."""
 LESION_FREE, LESION_FREE_UNITS = "lesion_free", ("percent_of_lungs", "ml")
 """Key in "calibration" of what is marked on volumes without infection, and in which units."""
+TARGETS, INFECTION_AND_LUNGS = "targets", ["infection", "lungs"]
+"""Key of what the maps of a network with two targets are, in their order."""
 BESIDE_STEPS = ("patch_size", "prior")
 """What metadata say about a network's input that is no step of `Preprocessing`."""
 SWITCHES = ("z_score", "lung_only")
@@ -65,7 +67,7 @@ def write_metadata(
     data: Mapping[str, Any],
     figures: Mapping[str, Any],
     operating_point: Mapping[str, Any] = OPERATING_POINT,
-    **further: Mapping[str, Any] | str | None,
+    **further: Mapping[str, Any] | Sequence[str] | str | None,
 ) -> None:
     """Write the metadata of a checkpoint that lies on the disk.
 
@@ -84,7 +86,8 @@ def write_metadata(
             infection; "least_views_agree_percent", see `choose_views_limit`.
         **further: what else is known, see `calibrate`: "training", the "size" of its slices where
             it has changed since; "training_precision", see `precision_name`; "calibration";
-            "familiarity", see `OODScore`; "parent" and "teacher", see `describe_parent`.
+            "familiarity", see `OODScore`; "parent" and "teacher", see `describe_parent`; "targets",
+            `INFECTION_AND_LUNGS` of a network that finds both.
     """
     metadata = {
         "format": METADATA_FORMAT,

@@ -11,12 +11,12 @@ from ..networks.registry import is_data
 from ..schema import OpenRecord, Record, passes
 from ..settings import flag
 from ..transforms.hounsfield import parse_intensity
-from ..transforms.slice_input import DEFAULTS
+from ..transforms.slice_input import DEFAULTS, OWN_SIZE
 from .tta import view_count
 
 METADATA_FORMAT = 1
-LARGEST_INPUT = 4096
-"""Largest edge of a network's input in pixels."""
+SMALLEST_INPUT, LARGEST_INPUT = 4, 4096
+"""Bounds of the edge of a network's input in pixels."""
 LARGEST_ARGUMENT = 65_536
 """Largest number among the arguments of a network: a larger one is refused before it is built."""
 LONGEST_ARGUMENT = 100
@@ -46,6 +46,18 @@ def _ordered(window: list[float]) -> list[float]:
     return window
 
 
+def _edge(size: int) -> int:
+    if size < SMALLEST_INPUT and size != OWN_SIZE:
+        raise ValueError(f"{SMALLEST_INPUT} or more, or {OWN_SIZE} for slices of their own size")
+    return size
+
+
+def _both(targets: list[str]) -> list[str]:
+    if targets != ["infection", "lungs"]:
+        raise ValueError("infection, lungs")
+    return targets
+
+
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Amount = Annotated[float, Field(ge=0)]
 Percentage = Annotated[float, Field(ge=0, le=100)]
@@ -67,7 +79,7 @@ class Network(Record):
 class PreprocessingSteps(Record):
     """From HU to the network's input, see `Preprocessing`."""
 
-    size: Annotated[int, Field(ge=4, le=LARGEST_INPUT)] = DEFAULTS["size"]
+    size: Annotated[int, Field(le=LARGEST_INPUT), AfterValidator(_edge)] = DEFAULTS["size"]
     window: Window = Field(default=list(DEFAULTS["window"]), validate_default=False)
     intensity: Annotated[Text, passes(parse_intensity)] = DEFAULTS["intensity"]
     z_score: Switch = DEFAULTS["z_score"]
@@ -75,6 +87,12 @@ class PreprocessingSteps(Record):
     field_of_view: Annotated[Text, passes(is_cropped)] = DEFAULTS["field_of_view"]
     patch_size: PatchSize | None = None
     prior: Text | None = None
+
+    @model_validator(mode="after")
+    def _patches_of_slices(self) -> Self:
+        if self.size == OWN_SIZE and self.patch_size is None:
+            raise ValueError(f"size {OWN_SIZE}, slices of their own size, with patch_size")
+        return self
 
 
 class OperatingPoint(Record):
@@ -116,7 +134,7 @@ class Ancestor(OpenRecord):
 class Training(OpenRecord):
     """The input of the training, where it has changed since."""
 
-    size: Annotated[int, Field(ge=4, le=LARGEST_INPUT)]
+    size: Annotated[int, Field(ge=SMALLEST_INPUT, le=LARGEST_INPUT)]
 
 
 class LesionFree(Record):
@@ -165,3 +183,6 @@ class Metadata(Record):
     familiarity: Familiarity | None = None
     parent: Ancestor | None = None
     teacher: Ancestor | None = None
+    targets: Annotated[
+        Annotated[list[str], AfterValidator(_both)] | None, Field(description="maps of a network that finds both")
+    ] = None

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from .checks import check_sizes
 
 MAIN_WEIGHT = 0.5
+NEVER = -100.0
+"""A logit whose probability is 0 in float32."""
 
 
 class DeepDiceBCELoss(nn.Module):
@@ -45,3 +47,36 @@ class DeepDiceBCELoss(nn.Module):
             maps = logits.float().split(1, dim=1)
             loss: Tensor = self.loss(list(maps) if len(maps) > 1 else maps[0], mask)
             return loss
+
+
+class InfectionAndLungsLoss(nn.Module):
+    """Add the loss of the lungs, a second target of the same network, to `DeepDiceBCELoss`.
+
+    The lungs have no heads. Where they are unknown (label below 0) they count as found right: in
+    the Dice loss such a voxel counts nothing, in the mean of the BCE 0.
+
+    Args:
+        mask_heads: number of heads of infection, whose maps follow those of infection and lungs.
+        lung_weight: weight of the lungs beside infection.
+    """
+
+    def __init__(self, mask_heads: int = 2, lung_weight: float = 1.0) -> None:
+        super().__init__()
+        self.infection, self.lungs = DeepDiceBCELoss(mask_heads), DeepDiceBCELoss(0)
+        self.lung_weight = lung_weight
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return the loss, a float32 scalar for logits of any type; ValueError for other shapes.
+
+        Args:
+            logits: (B, 2 + mask_heads, ...) from training mode, or (B, 2, ...): infection, lungs,
+                heads.
+            label: (B, 2, ...): infection in {0, 1}, lungs in {0, 1} or below 0.
+        """
+        if label.shape[1] != 2:
+            raise ValueError(f"labels have {label.shape[1]} channels; expected: 2 (infection, lungs)")
+        infection = self.infection(torch.cat([logits[:, :1], logits[:, 2:]], dim=1), label)
+        truth = label[:, 1:]
+        lungs = self.lungs(logits[:, 1:2].masked_fill(truth < 0, NEVER), truth.clamp(min=0))
+        total: Tensor = infection + self.lung_weight * lungs
+        return total

@@ -1,4 +1,4 @@
-"""Classes one by one before metrics that know one map at a time."""
+"""Classes or targets one by one before metrics that know one map at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,5 +21,28 @@ def class_maps(classes: Sequence[int]) -> Callable[[Sequence[Mapping[str, Any]]]
             [item[key][number : number + 1] for item in output for number in classes] for key in ("pred", "label")
         )
         return predictions, labels
+
+    return take
+
+
+def known_slices(label: Tensor) -> Tensor:
+    """Return of which slices of a label (..., Z) the whole truth is known (bool, (Z,)).
+
+    What is unknown is below 0.
+    """
+    return (label >= 0).flatten(0, -2).all(dim=0)
+
+
+def known_maps(number: int) -> Callable[[Sequence[Mapping[str, Any]]], Pairs]:
+    """Make an `output_transform` as `class_maps` for one map of volumes (C, X, Y, Z).
+
+    Slices of unknown truth are left out, and volumes that have no others.
+    """
+    one_map = class_maps([number])
+
+    def take(output: Sequence[Mapping[str, Any]]) -> Pairs:
+        chosen = [(p, t, known_slices(t)) for p, t in zip(*one_map(output), strict=True)]
+        kept = [(p[..., known], t[..., known]) for p, t, known in chosen if known.any()]
+        return [p for p, _ in kept], [t for _, t in kept]
 
     return take

@@ -27,7 +27,7 @@ from ..report.report import describe_model
 from ..report.wording import size
 from .checks import check_anatomy
 from .inputs import ScanInput
-from .lung_masks import find_lung_mask, read_lung_mask
+from .lung_masks import find_lung_mask, lung_files, own_lungs
 from .result import Result, StageTimer, check_results, refuse_warnings
 
 Progress = Callable[[int, int], Any]
@@ -44,8 +44,8 @@ class Settings:
     Attributes:
         intensity: how stored values become HU, see `plan_hounsfield`.
         probability: whether to write the probability map.
-        lungs: the user's own lung mask, or a folder of masks named as the cases; None: found in the
-            scan.
+        lungs: the user's own lung mask, a folder of masks named as the cases, or weights (.pt) that
+            find lungs; None: found in the scan by thresholds.
         series: which DICOM series, see `read_dicom`.
         volume: which volume of a 4-D file, from 1.
         strict: whether a warning refuses the case.
@@ -102,7 +102,7 @@ class CaseSegmenter:
             folder = case.source.is_dir()
             files = [file for _, found in walk_files(case.source) for file in found] if folder else [case.source]
         if self.settings.lungs is not None:
-            files += scan_files(find_lung_mask(self.settings.lungs, case.folder))
+            files += lung_files(find_lung_mask(self.settings.lungs, case.folder))
         stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         chosen = {key: str(value) for key, value in asdict(self.settings).items() if key != "limits"}
         text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen], sort_keys=True)
@@ -165,7 +165,8 @@ class CaseSegmenter:
 
         Args:
             scan: the scan; the first DICOM file must stay until the result is saved.
-            lung_mask: the user's own; None: lungs are found in the scan.
+            lung_mask: the user's own, or weights (.pt) that find lungs; None: lungs are found by
+                thresholds.
             progress: called with the slices that were done now, and those in all.
             timer: takes the time of the stages.
 
@@ -182,7 +183,8 @@ class CaseSegmenter:
         with timer("lungs"):
             measurable = scan.voxel_size_known and not scan.picture
             seen = segment_tissue(hu, scan.spacing_lps) if measurable else None
-            lungs, found = _lungs(scan, seen, lung_mask)
+            own = None if lung_mask is None else own_lungs(lung_mask, scan, slices, self.segmenter.device)
+            lungs, found = _lungs(seen, own)
             notes += found
         with timer("check"):
             notes += check_anatomy(seen, scan, lungs) if seen and lungs else []
@@ -230,16 +232,13 @@ class CaseSegmenter:
 
     def _depends_on(self, lung_mask: Path | None) -> str:
         """Return what else than the scan a result depends on, as text."""
-        files = [] if lung_mask is None else scan_files(lung_mask)
+        files = [] if lung_mask is None else lung_files(lung_mask)
         return json.dumps([self.model, self.settings.intensity, [sha256(file) for file in files]], sort_keys=True)
 
 
-def _lungs(scan: Scan, seen: Tissues | None, mask: Path | None) -> tuple[Lungs | None, list[Note]]:
-    if mask is not None:
-        lungs = read_lung_mask(mask, scan)
-    elif seen is not None:
-        lungs = segment_lungs(seen)
-    else:
+def _lungs(seen: Tissues | None, own: Lungs | None) -> tuple[Lungs | None, list[Note]]:
+    lungs = segment_lungs(seen) if own is None and seen is not None else own
+    if lungs is None:
         return None, []
     notes = [Note("own_lungs", text, "assumption") for text in lungs.notes]
     return lungs, notes + [Note("lungs", text, "warning") for text in (*lungs.doubts, *lungs.cuts)]

@@ -74,15 +74,15 @@ def with_classes_as_label(cases: list[Case]) -> list[dict[str, Any]]:
     return [{**case, "label": case["classes"]} for case in cases]
 
 
-def whole_scan(field_of_view: str, lung_only: bool) -> bool:
-    """Return False, that nothing is cropped: the prior is a map of the whole scan.
+def whole_scan(field_of_view: str, lung_only: bool, because: str = "the prior is a map of the whole scan") -> bool:
+    """Return False, that nothing is cropped, which `because` explains.
 
     Raises:
         UserError: if the network is to see less than that.
     """
     if is_cropped(field_of_view) or lung_only:
         found = f"field_of_view is {field_of_view!r}, lung_only {lung_only}"
-        raise UserError(f"{found}; expected: scan and false, because the prior is a map of the whole scan")
+        raise UserError(f"{found}; expected: scan and false, because {because}")
     return False
 
 

@@ -40,7 +40,9 @@ class MeasuresHandler(IgniteMetricHandler):
     @torch.no_grad()
     def iteration_completed(self, engine: Engine) -> None:
         """Take a batch as a whole, where ignite would hand over its items one by one."""
-        self.update(self._output_transform(engine.state.output))
+        predictions, labels = self._output_transform(engine.state.output)
+        if len(predictions):  # what is measured may be known of other cases only
+            self.update((predictions, labels))
 
     def compute(self) -> dict[str, float]:
         """Return the measures by their name in `state.metrics`, NaN where none is defined."""

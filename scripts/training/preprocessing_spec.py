@@ -1,6 +1,6 @@
 """What metadata record of preprocessing, checked against the chains of a training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from monai.transforms import ConcatItemsd, MapTransform
@@ -9,7 +9,11 @@ from monai.transforms.traits import RandomizableTrait
 from ..errors import UserError
 from ..transforms import preprocessing, steps
 from ..transforms.intensity import RandWindowd
-from ..transforms.items import EDGE, FINER, IMAGE, LABEL, PRIOR, SECOND, SOFT
+from ..transforms.items import EDGE, FINER, IMAGE, LABEL, LUNG, PRIOR, SECOND, SOFT
+from ..transforms.slice_input import OWN_SIZE
+
+LABELS = frozenset({LABEL, PRIOR, FINER, SECOND, SOFT, EDGE})
+"""Keys of an item whose steps are free."""
 
 
 def preprocessing_spec(chains: Mapping[str, Sequence[Any]], **stated: Any) -> dict[str, Any]:
@@ -26,8 +30,11 @@ def preprocessing_spec(chains: Mapping[str, Sequence[Any]], **stated: Any) -> di
             "lung_only"; "patch_size" or "prior" for networks that see patches or a prior.
 
     Raises:
-        UserError: names the first step that the record cannot state.
+        UserError: names the first step that the record cannot state; for slices of their own size
+            without patches.
     """
+    if stated["size"] == OWN_SIZE and "patch_size" not in stated:
+        raise UserError("spatial_size is -1 for a network that sees whole slices; expected: one size for all of them")
     recorded = {key: value for key, value in stated.items() if key not in ("patch_size", "prior")}
     window, z_score = recorded.pop("window"), recorded.pop("z_score", True)
     expected = [
@@ -36,8 +43,9 @@ def preprocessing_spec(chains: Mapping[str, Sequence[Any]], **stated: Any) -> di
         *([ConcatItemsd((IMAGE, PRIOR), IMAGE)] if "prior" in stated else []),
     ]
     wanted = [steps.settings(step) for step in expected]
+    beside = LABELS if stated.get("lung_only") else LABELS | {LUNG}  # lungs that the image does not depend on
     for name, chain in chains.items():
-        listed = _of_image(chain)
+        listed = _of_image(chain, beside)
         try:
             found = [steps.settings(step) for step in listed]
         except TypeError as error:
@@ -55,21 +63,17 @@ def preprocessing_spec(chains: Mapping[str, Sequence[Any]], **stated: Any) -> di
     return stated
 
 
-def _of_image(chain: Sequence[Any]) -> list[Any]:
+def _of_image(chain: Sequence[Any], beside: Set[str]) -> list[Any]:
     """The steps that decide what the network sees once no chance is left."""
     found = []
     for step in steps.flattened(chain):
         if isinstance(step, RandWindowd):
             found.append(step.steady)
-        elif isinstance(step, RandomizableTrait) or _is_of_label(step):
+        elif isinstance(step, RandomizableTrait) or (isinstance(step, MapTransform) and set(step.keys) <= beside):
             continue
         else:
             found.append(step)
     return found
-
-
-def _is_of_label(step: Any) -> bool:
-    return isinstance(step, MapTransform) and set(step.keys) <= {LABEL, PRIOR, FINER, SECOND, SOFT, EDGE}
 
 
 def _name(chain: Sequence[Any], place: int) -> str:

@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from ..data.stacks import chosen_slices
 from ..files import write_atomic, write_json
 from ..metrics import MEASURES, json_ready, score_case, summarise
+from ..metrics.classes import known_slices
 from ..settings import is_distributed
 from .processes import is_main_process
 
@@ -36,7 +37,8 @@ class CaseTables:
 
     MONAI's `MetricsSaver` writes one file a metric, and its slice-wise Dice leaves lesion-free
     slices out. Here every case has one row with the measures of the whole case, every slice one
-    row, and the summary states n and the aggregation of each figure.
+    row, and the summary states n and the aggregation of each figure. Slices of unknown truth are
+    left out.
 
     Args:
         output_dir: folder of the tables.
@@ -101,8 +103,12 @@ class CaseTables:
             positions = chosen_slices(case, output["image"])
             spacing = self._spacing(output["label"])
             for channel, said in self.maps.items():
+                one = {key: output[key].as_tensor()[channel : channel + 1] for key in ("pred", "label")}
+                known = positions[known_slices(one["label"])[positions].cpu().numpy()]
+                if not len(known):
+                    continue
                 row, slices = score_case(
-                    *(output[key].as_tensor()[channel : channel + 1, ..., positions] for key in ("pred", "label")),
+                    *(one[key][..., known] for key in ("pred", "label")),
                     threshold=self.threshold,
                     name=case["name"],
                     patient=case.get("patient"),
@@ -112,8 +118,7 @@ class CaseTables:
                 )
                 self.case_rows.append({"case": row["case"], **said, **row})
                 self.slice_rows += [
-                    {**record, **said, "slice": int(position)}
-                    for record, position in zip(slices, positions, strict=True)
+                    {**record, **said, "slice": int(position)} for record, position in zip(slices, known, strict=True)
                 ]
 
     def _spacing(self, label: MetaTensor) -> list[float] | None:

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..io.grids import Grid, check_belongs
 from ..io.images import is_picture
 from ..io.volume import LPS_TO_RAS
-from .slice_input import each_slice, resize_slice
+from .slice_input import OWN_SIZE, each_slice, resize_slice
 
 SIZE_STEP = 16  # networks halve the edge length of their input four times
 
@@ -50,12 +50,14 @@ def scale_range(augment_scale: Sequence[float]) -> tuple[tuple[float, float], tu
 class ResizeSlicesd(MapTransform, InvertibleTransform):
     """Resize slices of volumes (1, X, Y, Z), float, bilinearly in plane to size x size pixels.
 
-    Each slice is resized by itself; the inverse is bilinear, too. See `check_size` for sizes.
+    Each slice is resized by itself; the inverse is bilinear, too. See `check_size` for sizes;
+    `OWN_SIZE` leaves them as they are.
     """
 
     def __init__(self, keys: KeysCollection, size: int) -> None:
         super().__init__(keys)
-        check_size(size)
+        if size != OWN_SIZE:
+            check_size(size)
         self.size = (size, size)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -63,7 +65,7 @@ class ResizeSlicesd(MapTransform, InvertibleTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             before = tuple(item[key].shape[1:3])
-            item[key] = _resize_slices(item[key], self.size)
+            item[key] = _resize_slices(item[key], before if OWN_SIZE in self.size else self.size)
             self.push_transform(item[key], orig_size=before)
         return item
 

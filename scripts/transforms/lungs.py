@@ -20,6 +20,8 @@ from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.outside import Zones, find_zones, why_kept
 from ..anatomy.tissue import Tissues, segment_tissue
 from ..errors import UserError
+from .items import UNKNOWN_CODE
+from .labels import is_code
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ network."""
 class FindLungsd(MapTransform):
     """Give a scan in HU, canonical orientation, a lung mask: a given one, or one from thresholds.
 
+    Thresholds also find what a given mask leaves unknown (255).
     Where the lungs that are found are not plausible (a picture, a part of a chest), the mask covers
     the whole scan and the log says why: infection that is masked away cannot be found any more.
     """
@@ -184,9 +187,13 @@ def _shift(columns: int, rows: int) -> torch.Tensor:
 def _given(mask: MetaTensor, image: MetaTensor) -> MetaTensor:
     name = mask.meta.get("filename_or_obj", "lung mask")
     _check_grid(mask, tuple(image.shape[1:]), "lung mask")
-    if not mask.any():
+    unknown = is_code(mask, [UNKNOWN_CODE])
+    if not (mask.bool() & ~unknown).any():
         raise UserError(f"{name}: the lung mask is empty; expected: a mask with values above 0 in the lungs")
-    return (mask > 0).float()
+    lungs = (mask > 0).float()
+    if unknown.any():
+        lungs[unknown] = _found(image).to(lungs)[unknown]
+    return lungs
 
 
 def _check_grid(mask: MetaTensor, shape: tuple[int, ...], what: str) -> None:

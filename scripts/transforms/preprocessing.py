@@ -50,7 +50,7 @@ def image_grid(
     """Return the steps from a path under "image" to HU (1, size, size, Z).
 
     Args:
-        size: edge length of the network's input in pixels, a multiple of 16.
+        size: edge length of the network's input in pixels, a multiple of 16, or `OWN_SIZE`.
         intensity: how stored values become HU: "auto", "hu" or "window:LO,HI" (`to_hounsfield`).
         lung_only: whether voxels outside of the lungs become `OUTSIDE_HU`.
         field_of_view: what of a scan is resized: "scan", all of it, or "lungs", the box around them

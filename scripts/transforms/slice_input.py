@@ -20,6 +20,9 @@ DEFAULT_WINDOW = (-1250.0, 250.0)
 """What networks see of a scan unless they say otherwise, and what an 8-bit picture of unknown
 window is taken for."""
 
+OWN_SIZE = -1
+"""In place of an edge length, as MONAI writes it: slices keep the size that they have."""
+
 DEFAULTS: dict[str, Any] = {
     "size": 256,
     "window": DEFAULT_WINDOW,
@@ -51,7 +54,7 @@ def z_score(image: Tensor) -> Tensor:
 class SliceInput:
     """Make a network's input of one slice, a function from HU (X, Y) to (size, size)."""
 
-    size: int  # edge length of the network's input in pixels
+    size: int  # edge length of the network's input in pixels, or `OWN_SIZE`
     window: tuple[float, float]  # (LO, HI) in HU
     z_score: bool = True  # false leaves the z-score out
 
@@ -64,7 +67,8 @@ class SliceInput:
 
     def __call__(self, hu: Tensor) -> Tensor:
         """Return the input (size, size) of a slice (X, Y)."""
-        windowed = scale_window(resize_slice(hu, (self.size, self.size)), *self.window)
+        resized = hu if self.size == OWN_SIZE else resize_slice(hu, (self.size, self.size))
+        windowed = scale_window(resized, *self.window)
         return z_score(windowed) if self.z_score else windowed
 
 

@@ -127,3 +127,16 @@ def test_an_evaluation_on_the_networks_grid_predicts_nothing_beyond_the_field_of
     low, high, _ = item["box"][2].tolist()
     assert high - low < 40
     assert [z for z in range(40) if found[..., z].max() > 0] == list(range(low, high))
+
+
+def test_slices_of_their_own_size_are_for_patches_only() -> None:
+    assert "spatial_size is -1" in refused(spatial_size=-1)
+    assert chain("checkpoint_metadata#preprocessing", "networks/fv_paspp_unet3d", spatial_size=-1)["size"] == -1
+
+
+def test_a_network_that_finds_lungs_sees_the_whole_scan() -> None:
+    overlays = ("networks/fv_paspp_unet3d", "lungs")
+    assert chain("checkpoint_metadata#preprocessing", *overlays)["lung_only"] is False
+    with pytest.raises((UserError, RuntimeError)) as caught:
+        chain("switch#crop", *overlays, lung_only="true")
+    assert "because the network finds the lungs itself" in str(find_user_error(caught.value))

@@ -14,11 +14,16 @@ import pandas as pd
 import pytest
 import torch
 
+from scripts.inference.hounsfield import HounsfieldSlices
+from scripts.inference.lung_network import LungNetwork
+from scripts.io.reading import read_scan
 from tests.bundle_runner import NARROW, run_bundle
 from tests.conftest import OBLIQUE
 
 TRAIN = "['configs/train.yaml','configs/networks/fv_paspp_unet3d.yaml']"
 EVALUATE = "['configs/train.yaml','configs/evaluate.yaml']"
+TRAIN_LUNGS = "['configs/train.yaml','configs/networks/fv_paspp_unet3d.yaml','configs/lungs.yaml']"
+EVALUATE_LUNGS = "['configs/train.yaml','configs/evaluate.yaml','configs/evaluate_lungs.yaml']"
 SMALL = {"patch_size": "[16,16,4]", "patches_per_volume": 4, "val_interval": 1}
 
 
@@ -73,6 +78,46 @@ def test_training_evaluation_and_inference(turned, make_dataset: Callable[..., P
         assert found.get_data_dtype() == np.uint8
         np.testing.assert_array_equal(found.affine, source.affine)
         np.testing.assert_array_equal(np.asarray(turned(found, "LPS").dataobj), mask)
+
+
+def test_lungs_are_trained_evaluated_and_found_in_a_scan(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    """At the scans' own resolution; of one case the lungs are known in half of the slices."""
+    dataset, run = make_dataset(shape=(48, 40, 12)), tmp_path / "run"
+    listed = json.loads((dataset / "datalist.json").read_text())
+    for case in listed["training"]:
+        image = nib.load(dataset / case["image"])
+        lung = np.zeros(image.shape, np.uint8)
+        lung[2:23, 4:36], lung[25:46, 4:36] = 1, 2
+        lung[..., :6] = 255 if case["name"] == "case_00" else lung[..., :6]
+        case["lung"] = f"{case['name']}_lung.nii.gz"
+        nib.save(nib.Nifti1Image(lung, image.affine), dataset / case["lung"])
+    (dataset / "datalist.json").write_text(json.dumps(listed))
+    settings = {**NARROW, **SMALL, "spatial_size": -1, "network_def#heads": 3, "max_epochs": 4}
+    run_bundle("training", TRAIN_LUNGS, dataset_dir=dataset, output_dir=run, **settings)
+    metadata = json.loads((run / "model.json").read_text())
+    assert metadata["targets"] == ["infection", "lungs"]
+    assert metadata["preprocessing"]["size"] == -1
+    assert {"val_lungs_dice", "val_lungs_iou", "val_case_dice"} <= set(metadata["figures"]["validation"])
+
+    common = {"dataset_dir": dataset, "checkpoint": run / "model.pt", "device": "cpu"}
+    run_bundle("evaluation", EVALUATE, output_dir=tmp_path / "tables", **common)
+    run_bundle("evaluation", EVALUATE_LUNGS, output_dir=tmp_path / "both", **common)
+    infection = pd.read_csv(tmp_path / "tables" / "metrics.csv").set_index("case")
+    both = pd.read_csv(tmp_path / "both" / "targets.csv").set_index(["target", "case"])
+    for key in ("tp", "predicted", "actual"):
+        assert both.loc["infection"][key].to_dict() == infection[key].to_dict()
+    known = both.loc["lungs"]
+    assert known["n_slices"].to_dict() == {"case_00": 6, "case_02": 12}
+    assert known["actual"].to_dict() == {"case_00": 2 * 21 * 32 * 6, "case_02": 2 * 21 * 32 * 12}
+    assert {"dice", "iou"} <= set(
+        json.loads((tmp_path / "both" / "summary.json").read_text())["figures"]["lungs"]["case"]
+    )
+
+    scan = read_scan(dataset / "images" / "case_02.nii.gz")
+    network = LungNetwork(run / "model.pt", torch.device("cpu"))
+    lungs = network.find(scan, HounsfieldSlices(scan))
+    assert int(lungs.areas().sum()) == known.loc["case_02", "predicted"]
+    assert lungs.notes[0] == "The lungs were found by the network model.pt."
 
 
 @pytest.mark.slow

@@ -111,6 +111,18 @@ def test_kaggle_pairs_through_its_table(trees, nested):
     assert case["patient"] == "radiopaedia_29"
 
 
+def test_finer_lungs_stand_in_for_lungs_that_a_case_lacks(trees):
+    names = ("coronacases_001", "coronacases_002")
+    root = trees.zenodo(names, masks=("Infection",))
+    for name in names:
+        trees.volume(trees.finer() / "Lung_Mask_256" / f"{name}.nii.gz", (1, 255))
+    (root / "Lung_Mask").mkdir()
+    trees.volume(root / "Lung_Mask" / "coronacases_001.nii.gz", (1, 2))
+    trees.volume(root / "Lung_Mask" / "coronacases_002.nii.gz", (1, 2)).unlink()
+    listed, _ = build_datalist([root, trees.folder / "finer"], folds=2)
+    assert by_name(listed["training"])["coronacases_002"]["lung"].endswith("finer/Lung_Mask_256/coronacases_002.nii.gz")
+
+
 def test_kaggle_follows_the_table_and_not_the_names(trees):
     root = trees.kaggle(("coronacases_001", "coronacases_002"))
     (root / "infection_mask" / "coronacases_001.nii").rename(root / "infection_mask" / "odd.nii")

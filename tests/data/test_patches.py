@@ -16,7 +16,7 @@ from scripts.data.datalist import select_cases
 from scripts.data.patches import PatchDataset, VolumeDataset
 from scripts.errors import UserError
 from scripts.transforms.preprocessing import Preprocessing
-from tests.chains import network_grid, network_input
+from tests.chains import chain, network_grid, network_input
 
 MakeDataset = Callable[..., Path]
 PATCH = (16, 32, 4)
@@ -154,3 +154,40 @@ def test_slices_with_gaps_are_no_volume(make_dataset: MakeDataset) -> None:
     VolumeDataset([{**case, "slices": [3, 1, 2]}], network_grid(size=48), INPUT)
     with pytest.raises(UserError, match="3 slices with gaps between them"):
         VolumeDataset([{**case, "slices": [1, 2, 4]}], network_grid(size=48), INPUT)
+
+
+def test_patches_at_the_scans_own_resolution(make_dataset: MakeDataset) -> None:
+    """Slices of 40 x 36 pixels stay so; a patch is cut out of HU that nothing has resampled."""
+    (case,) = select_cases(make_dataset(cases=1, folds=1), "all")
+    grid = network_grid(size=-1)
+    volume = VolumeDataset([case], grid, INPUT)[0]
+    stored = nib.load(case["image"])
+    hu = nib.as_closest_canonical(stored).get_fdata()[::-1, ::-1]
+    expected = torch.from_numpy(np.clip((hu + 1250) / 1500, 0, 1).astype(np.float32))
+    torch.testing.assert_close(volume["image"][0], expected)
+    assert volume["label"].shape == volume["image"].shape == (1, 40, 36, 6)
+    dataset = PatchDataset([case], grid, INPUT, patch_size=PATCH)
+    patch = dataset[0]["image"][0]
+    windows = volume["image"][0].unfold(0, 16, 1).unfold(1, 32, 1).unfold(2, 4, 1)
+    assert (windows == patch).flatten(3).all(dim=3).sum() == 1
+
+
+def test_lungs_are_the_second_target_of_patches_and_volumes(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    folder = make_dataset(cases=2)
+    lung = add_lungs(folder)
+    first, second = select_cases(folder, "all")
+    second.pop("lung")
+    grid = chain("network_grid", "networks/fv_paspp_unet3d", "lungs", spatial_size=-1)
+    volumes = VolumeDataset([first, second], grid, INPUT, cache_dir=str(tmp_path / "cache"))
+    plain = VolumeDataset([first, second], network_grid(size=-1), INPUT)
+    for volume, other in zip((volumes[0], volumes[1]), (plain[0], plain[1]), strict=True):
+        assert torch.equal(volume["image"], other["image"])
+        assert torch.equal(volume["label"][:1], other["label"])
+    assert volumes[0]["label"][1].sum() == np.count_nonzero(lung)
+    assert (volumes[1]["label"][1] == -1).all()
+    patch = PatchDataset([first, second], grid, INPUT, patch_size=(48, 48, 8))[0]
+    assert patch["image"].shape == (1, 48, 48, 8)
+    assert patch["label"].shape == (2, 48, 48, 8)
+    assert patch["label"][1].sum() == np.count_nonzero(lung)
+    with pytest.raises(UserError, match="none of 1 volumes has lungs"):
+        VolumeDataset([second], grid, INPUT)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from scripts.losses.deep_dice_bce import DeepDiceBCELoss
+from scripts.losses.deep_dice_bce import DeepDiceBCELoss, InfectionAndLungsLoss
 
 LOG3 = math.log(3.0)  # the logit of 3/4
 
@@ -79,3 +79,28 @@ def test_half_precision_gives_float32_and_its_gradient() -> None:
 def test_what_does_not_fit_is_refused(logits: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="expected"):
         DeepDiceBCELoss(2)(logits, LABEL)
+
+
+def test_lungs_beside_infection_by_hand() -> None:
+    """Infection: as `DeepDiceBCELoss`. Lungs: two of four voxels are unknown and count as right."""
+    infection, lungs, head = maps(LOG3, -LOG3, -LOG3, 0.0), maps(LOG3, 0.0, LOG3, 0.0), maps(0.0, 0.0, 0.0, 0.0)
+    truth = maps(1.0, 0.0, -1.0, -1.0)
+    loss = InfectionAndLungsLoss(1, lung_weight=2.0)(
+        torch.cat([infection, lungs, head], dim=1), torch.cat([LABEL, truth], dim=1)
+    )
+    own = DeepDiceBCELoss(1)(torch.cat([infection, head], dim=1), LABEL)
+    dice = 1 - (2 * 0.75 + 1e-5) / (0.75 + 0.5 + 1 + 1e-5)
+    bce = -(math.log(0.75) + math.log(0.5)) / 4
+    assert loss.item() == pytest.approx(own.item() + 2 * (dice + 0.5 * bce), abs=1e-6)
+
+
+def test_unknown_lungs_give_no_gradient() -> None:
+    logits = torch.cat([LABEL, maps(LOG3, 0.0, LOG3, 0.0)], dim=1).requires_grad_()
+    InfectionAndLungsLoss(0)(logits, torch.cat([LABEL, maps(-1.0, -1.0, -1.0, -1.0)], dim=1)).backward()
+    assert not logits.grad[:, 1].any()
+    assert logits.grad[:, 0].any()
+
+
+def test_lungs_without_their_truth_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"labels have 1 channels; expected: 2 \(infection, lungs\)"):
+        InfectionAndLungsLoss(0)(torch.zeros(2, 2, 1, 1, 2), LABEL)

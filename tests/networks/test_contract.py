@@ -48,6 +48,7 @@ CASES = {
     "danet": Case(),
     "deeplabv3plus": Case(),
     "f3net": Case(),
+    "fcn8s": Case((1, 64, 96)),
     "fv_paspp_unet3d": Case((1, 32, 48, 5)),
     "infnet": Case((1, 256, 288)),
     "mc_unet": Case((2, 32, 48), {"base_width": 4, "in_channels": 2, "out_channels": 3}, outputs=3),

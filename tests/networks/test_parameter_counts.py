@@ -27,6 +27,15 @@ RESNET34 = 21_797_672 - 513_000 - STEM  # the known count less the classifier of
 RESNET50 = 25_557_032 - 2_049_000 - STEM
 
 
+VGG16 = 138_357_544 - 102_764_544 - 16_781_312 - 4_097_000  # less the three layers that are fully connected
+
+
+def fcn8s(in_channels: int = 1, classes: int = 1) -> int:
+    convolutions = VGG16 - 9 * 64 * (3 - in_channels)
+    scores = sum(conv(width, classes, 1) for width in (4096, 512, 256))
+    return convolutions + conv(512, 4096, 7) + conv(4096, 4096, 1) + scores + 2 * conv(classes, classes, 4, False)
+
+
 def pspnet() -> int:
     pyramid = conv(2048, 512, 1) + 3 * cbr(2048, 512, 1)
     main = cbr(4096, 512, 3) + conv(512, 1, 1)
@@ -140,6 +149,7 @@ def unetpp() -> int:
         ("danet", danet, 47_428_677),
         ("deeplabv3plus", deeplabv3plus, 26_671_057),
         ("f3net", f3net, 25_530_438),
+        ("fcn8s", fcn8s, 134_264_291),
         ("plain_conv_unet", plain_conv_unet, 46_309_441),
         ("pspnet", pspnet, 48_935_618),
         ("scrn", scrn, 25_220_226),
@@ -151,3 +161,14 @@ def test_parameters(name, by_hand, count: int) -> None:
     with torch.device("meta"):
         network = create_network(name)
     assert sum(p.numel() for p in network.parameters()) == by_hand() == count
+
+
+@pytest.mark.parametrize("stride", [16, 8])
+def test_three_classes_from_an_image_and_its_prior(stride: int) -> None:
+    """DeepLabV3+ and FCN-8s in the place of MC-UNet; the stride costs no parameter."""
+    with torch.device("meta"):
+        deeplab = create_network("deeplabv3plus", in_channels=2, out_channels=3, output_stride=stride)
+        fcn = create_network("fcn8s", in_channels=2, out_channels=3)
+    more = 7 * 7 * 64 + 2 * (256 + 1)
+    assert sum(p.numel() for p in deeplab.parameters()) == deeplabv3plus() + more == 26_674_707
+    assert sum(p.numel() for p in fcn.parameters()) == fcn8s(2, 3) == 134_274_857

@@ -83,13 +83,16 @@ def _test_on(datalist: Datalist, tests: Datalist) -> None:
 
 
 def _attach_partners(findings: Sequence[Findings]) -> list[str]:
-    """Add files to the cases of other sources; return a line for each file without its case."""
+    """Add files to the cases of other sources; return a line for each file without its case.
+
+    A file of that kind that a case has already stays.
+    """
     cases = {case["name"]: case for found in findings for case in found.training}
     problems = []
     for found in findings:
         for (name, key), path in found.partners.items():
             if name in cases:
-                cases[name][key] = str(path)
+                cases[name].setdefault(key, str(path))
             else:
                 problems.append(f"{path}: no case '{name}' in any SOURCE; expected: the data set of its scan as well")
     return problems

@@ -72,7 +72,7 @@ class Case(CaseFiles):
         prior: path of the infection map that comes with `classes`.
         prior_codes: as `label_codes`, for the prior.
         prior_scale: as `label_scale`, for the prior.
-        lung: path of a lung mask.
+        lung: path of a lung mask: every value above 0, and 255 where it is unknown.
         finer: path of a mask with finer borders than `label`: 0, 1, and 255 where it is unknown.
         second: path of another annotator's mask; every value above 0 means infection.
         edge: path of the published edge of the infection; every value above 0 is edge.

@@ -8,7 +8,7 @@ import pandas as pd
 from ...errors import UserError
 from ...io.reading import read_label, scan_name
 from .base import BINARY, Findings, Layout, new_case, paired_cases
-from .case import Case
+from .case import Case, FileKey
 from .files import VOLUMES, file_at, list_files
 from .patients import patient_of_scan, zenodo_name
 
@@ -18,6 +18,7 @@ _COMBINED = "Lung_and_Infection_Mask"
 _LUNGS = "Lung_Mask"
 _SECOND = "MedSeg_GGO_Consolidation"  # another radiologist's masks of some of the scans
 _FINER = "Infection_Mask_256"
+_FINER_LUNGS = "Lung_Mask_256"
 _COMBINED_VALUES = frozenset({0, 1, 2, 3})  # 1, 2: left and right lung, 3: infection
 _INFECTION_IN_COMBINED = 3
 _USUAL_WINDOW = (-1350, 150)
@@ -80,8 +81,10 @@ def _collect_zenodo(root: Path) -> Findings:
 
 def _collect_finer(root: Path) -> Findings:
     found = Findings()
-    files = list_files(root / _FINER, VOLUMES, found.problems)
-    found.partners = {(zenodo_name(stem), "finer"): path for stem, path in files.items()}
+    folders: dict[FileKey, str] = {"finer": _FINER, "lung": _FINER_LUNGS}
+    for key, folder in folders.items():
+        files = list_files(root / folder, VOLUMES, found.problems)
+        found.partners |= {(zenodo_name(stem), key): path for stem, path in files.items()}
     return found
 
 
@@ -143,7 +146,7 @@ ZENODO = Layout(
 )
 FINER = Layout(
     "zenodo_3757476_finer",
-    f"{_FINER}/: finer masks of scans that lie in another SOURCE, 255 where unknown",
+    f"{_FINER}/, perhaps with {_FINER_LUNGS}/: masks of scans that lie in another SOURCE, 255 where unknown",
     lambda root: (root / _FINER).is_dir(),
     _collect_finer,
 )

@@ -16,7 +16,8 @@ from .blocks3d import FeatureVariation, ProgressiveASPP, conv_block_3d
 VARIATIONS = ("none", "se", "ce")
 LEVELS = 5
 IN_PLANE = (2, 2, 1)
-SUPERVISED = (2, 1)  # decoder levels with 4 and 2 times the base width, at 1/4 and 1/2 of the size in plane
+MOST_HEADS = LEVELS - 2  # decoder levels below the main map, at 1/2, 1/4 and 1/8 of the size in plane
+USUAL_HEADS = 2
 FIRST_VARIED = 2  # FV stands before the convolutions of the third level and of those below
 
 
@@ -32,7 +33,8 @@ class FvPasppUNet3d(SegmentationNetwork):
         variation: gate of the FV blocks, "se" or "ce" (`FeatureVariation`), or "none" for no such
             blocks.
         paspp: whether PASPP follows the coarsest level.
-        heads: whether two decoder levels have a head of their own.
+        heads: how many decoder levels have a head of their own, 0 to 3, the finest of those below
+            the main map. True and False are the 2 and 0 of earlier versions.
         dropout: see `SegmentationNetwork`.
         deep_supervision: see `SegmentationNetwork`.
 
@@ -47,16 +49,19 @@ class FvPasppUNet3d(SegmentationNetwork):
         base_width: int = 32,
         variation: str = "se",
         paspp: bool = True,
-        heads: bool = True,
+        heads: int | bool = USUAL_HEADS,
         dropout: float = 0.0,
         deep_supervision: bool = True,
     ) -> None:
+        count = USUAL_HEADS * heads if isinstance(heads, bool) else heads
+        if not 0 <= count <= MOST_HEADS:
+            raise ValueError(f"heads is {heads}; expected: 0 to {MOST_HEADS}")
         super().__init__(
             base_width,
             dropout,
             width_multiple=1,
             size_multiple=2 ** (LEVELS - 1),
-            mask_heads=len(SUPERVISED) if heads else 0,
+            mask_heads=count,
             deep_supervision=deep_supervision,
         )
         check_choice("variation", variation, VARIATIONS)
@@ -77,9 +82,7 @@ class FvPasppUNet3d(SegmentationNetwork):
             self.up.append(nn.Sequential(*_two_convolutions(2 * width, width)))
         self.dropout = nn.Dropout3d(dropout)
         self.out = nn.Conv3d(base_width, out_channels, kernel_size=1)
-        self.heads = nn.ModuleList(
-            nn.Conv3d(channels[level], 1, kernel_size=1) for level in SUPERVISED[: self.mask_heads]
-        )
+        self.heads = nn.ModuleList(nn.Conv3d(channels[level], 1, kernel_size=1) for level in range(count, 0, -1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map the volume (B, in_channels, H, W, D), any D, to logits (B, out_channels, H, W, D).
@@ -104,7 +107,7 @@ class FvPasppUNet3d(SegmentationNetwork):
         # Interpolation and a 1x1x1 convolution are linear and its weights sum to one: they can
         # change places, and the convolution comes first because it is cheaper on the coarse grid.
         for index, head in enumerate(self.heads):
-            coarse = head(decoded[1 + index])
+            coarse = head(decoded[index - 1 - len(self.heads)])
             maps.append(F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=False))
         return torch.cat(maps, dim=1)
 

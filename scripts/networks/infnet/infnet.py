@@ -1,4 +1,4 @@
-"""Inf-Net: parallel partial decoder, edge attention and reverse attention on Res2Net features.
+"""Inf-Net: parallel partial decoder, edge attention and reverse attention on a backbone's features.
 
 Fan, Zhou, Ji, Zhou, Chen, Fu, Shen, Shao: "Inf-Net: Automatic COVID-19 lung infection segmentation
 from CT images", IEEE TMI 2020 (arXiv 2004.14133). Symbols in comments are the paper's: f_2 ... f_5
@@ -7,15 +7,27 @@ the edge map. The receptive field block is that of Liu et al. 2018 (arXiv 1711.0
 decoder that of Wu et al. 2019 (arXiv 1904.08739).
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from ..base import SegmentationNetwork, check_size
+from ..base import SegmentationNetwork, check_choice, check_size
 from ..blocks import ConvNorm, resize_like
 from ..registration import register
+from ..resnet import ResNetEncoder
+from ..vgg import VggEncoder
 from .res2net import Res2Net
 
 RFB_KERNELS = (3, 5, 7)
+Backbone = Res2Net | ResNetEncoder | VggEncoder
+BACKBONES: dict[str, Callable[[int, int], Backbone]] = {
+    "res2net50": Res2Net,
+    "resnet50": partial(ResNetEncoder, 50),
+    "vgg16": VggEncoder,
+}
+"""What gives the features, built from the channels of the image and the base width."""
 
 
 class ReceptiveFieldBlock(nn.Module):
@@ -110,17 +122,25 @@ class InfNet(SegmentationNetwork):
     """Inf-Net of Fan et al. 2020 (31,072,721 parameters; 33.122 M with an unused classifier).
 
     One channel of the image is repeated to the three of the ImageNet weights; dropout acts on S_3.
+    The backbone is Res2Net-50 in the paper; its code also has ResNet-50 (30,911,401 parameters) and
+    VGG-16 (21,298,857). The features of VGG-16, its last four stages, lie on grids twice as fine.
     """
 
     def __init__(
-        self, in_channels: int = 1, base_width: int = 64, dropout: float = 0.0, deep_supervision: bool = True
+        self,
+        in_channels: int = 1,
+        base_width: int = 64,
+        dropout: float = 0.0,
+        deep_supervision: bool = True,
+        backbone: str = "res2net50",
     ) -> None:
         super().__init__(
             base_width, dropout, size_multiple=32, edge_heads=1, mask_heads=3, deep_supervision=deep_supervision
         )
+        check_choice("backbone", backbone, tuple(BACKBONES))
         self.grey = in_channels == 1
-        self.backbone = Res2Net(3 if self.grey else in_channels, base_width)
-        c2, c3, c4, c5 = self.backbone.channels
+        self.backbone = BACKBONES[backbone](3 if self.grey else in_channels, base_width)
+        c2, c3, c4, c5 = self.backbone.channels[-4:]
         self.receptive_3, self.receptive_4, self.receptive_5 = (
             ReceptiveFieldBlock(channels, base_width // 2) for channels in (c3, c4, c5)
         )
@@ -138,7 +158,7 @@ class InfNet(SegmentationNetwork):
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to logits S_3; in training mode S_3, S_e, S_g, S_5, S_4."""
         check_size(image, self.size_multiple)
-        f2, f3, f4, f5 = self.backbone(image.expand(-1, 3, -1, -1) if self.grey else image)
+        f2, f3, f4, f5 = self.backbone(image.expand(-1, 3, -1, -1) if self.grey else image)[-4:]
         edge = self.edge(f2)
         global_map = self.decoder(self.receptive_3(f3), self.receptive_4(f4), self.receptive_5(f5))
         map_5 = self.attention_5(f5, global_map, edge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -44,3 +45,16 @@ def test_separable_block_convolves_each_channel_alone() -> None:
     block = SeparableBlock(3, 5, dilation=2)
     kinds = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
     assert [(m.groups, m.kernel_size, m.dilation) for m in kinds] == [(3, (3, 3), (2, 2)), (1, (1, 1), (1, 1))]
+
+
+def test_stride_8_keeps_finer_maps_with_dilations_twice_as_large() -> None:
+    with torch.device("meta"):
+        model = DeepLabV3Plus(base_width=8, output_stride=8)
+        features = model.encoder(torch.empty(1, 1, 128, 64))
+    assert features[4].shape[2:] == (16, 8)
+    assert [branch[0].dilation for branch in model.aspp.branches[1:4]] == [(12, 12), (24, 24), (36, 36)]
+
+
+def test_another_stride_is_refused() -> None:
+    with pytest.raises(ValueError, match="output_stride is 32; expected: 16 or 8"):
+        DeepLabV3Plus(output_stride=32)

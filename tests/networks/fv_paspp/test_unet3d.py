@@ -16,13 +16,13 @@ from scripts.networks.fv_paspp.unet3d import FvPasppUNet3d
 from scripts.networks.registry import create_network
 from tests.networks.shared import reload
 
-PLAIN: dict[str, Any] = {"variation": "none", "paspp": False, "heads": False}
+PLAIN: dict[str, Any] = {"variation": "none", "paspp": False, "heads": 0}
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"variation": "ce"},
     PLAIN,
     {**PLAIN, "variation": "se"},
-    {**PLAIN, "heads": True},
+    {**PLAIN, "heads": 3},
     {"in_channels": 2, "out_channels": 3},
 ]
 
@@ -46,8 +46,9 @@ def volume(*shape: int, seed: int = 5) -> torch.Tensor:
         (PLAIN, 21_884_897),
         ({**PLAIN, "variation": "se"}, 33_674_241),
         ({**PLAIN, "variation": "ce"}, 33_631_012),
-        ({"heads": False}, 36_104_193),
+        ({"heads": 0}, 36_104_193),
         ({}, 36_104_387),
+        ({"heads": 3}, 36_104_387 + 256 + 1),
     ],
 )
 def test_parameters(arguments: dict[str, Any], parameters: int) -> None:
@@ -57,7 +58,7 @@ def test_parameters(arguments: dict[str, Any], parameters: int) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_output_shape_by_mode(variant: dict[str, Any]) -> None:
-    out, heads = variant.get("out_channels", 1), 2 if variant.get("heads", True) else 0
+    out, heads = variant.get("out_channels", 1), variant.get("heads", 2)
     with torch.device("meta"):
         model = FvPasppUNet3d(base_width=2, **variant)
         x = torch.empty(2, variant.get("in_channels", 1), 48, 32, 5)
@@ -79,11 +80,19 @@ def test_size_that_is_no_multiple_of_16_is_refused(size: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"base_width": 0}, {"variation": "cbam"}, {"variation": ""}, {"dropout": 1.0}, {"dropout": -0.1}]
+    "arguments",
+    [{"base_width": 0}, {"variation": "cbam"}, {"variation": ""}, {"dropout": 1.0}, {"dropout": -0.1}, {"heads": 4}],
 )
 def test_bad_argument_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         FvPasppUNet3d(**{"base_width": 2, **arguments})
+
+
+@pytest.mark.parametrize(("before", "now"), [(True, 2), (False, 0)])
+def test_heads_of_earlier_versions_were_a_switch(before: bool, now: int) -> None:
+    with torch.device("meta"):
+        shapes = [FvPasppUNet3d(base_width=2, heads=heads).state_dict() for heads in (before, now)]
+    assert {key: one.shape for key, one in shapes[0].items()} == {key: one.shape for key, one in shapes[1].items()}
 
 
 def test_blocks_stand_where_the_paper_draws_them() -> None:
@@ -104,15 +113,19 @@ def test_blocks_stand_where_the_paper_draws_them() -> None:
     ]
 
 
-def test_heads_resize_their_decoder_level_and_then_reduce_it() -> None:
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_heads_resize_their_decoder_level_and_then_reduce_it(heads: int) -> None:
     """The order of the source; the network does it the other way round."""
-    model, seen = network().train(), {}
-    for index in (1, 2):
-        model.up[index].register_forward_hook(lambda _m, _i, output, index=index: seen.update({index: output}))
+    model, seen = network(heads=heads).train(), []
+    for up in model.up:
+        up.register_forward_hook(lambda _m, _i, output: seen.append(output))
     logits = model(volume(2, 1, 32, 32, 4))
-    for index, scale in ((1, 4), (2, 2)):
-        large = F.interpolate(seen[index], scale_factor=(scale, scale, 1), mode="trilinear", align_corners=False)
-        torch.testing.assert_close(logits[:, index : index + 1], model.heads[index - 1](large), rtol=1e-9, atol=1e-9)
+    for index, coarse in enumerate(seen[-1 - heads : -1]):  # the last level has the main map
+        scale = 32 // coarse.shape[2]
+        assert scale == 2 ** (heads - index)
+        large = F.interpolate(coarse, scale_factor=(scale, scale, 1), mode="trilinear", align_corners=False)
+        head = model.heads[index](large)
+        torch.testing.assert_close(logits[:, index + 1 : index + 2], head, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -63,6 +63,66 @@ def test_the_published_total_counts_a_classifier_that_is_not_there() -> None:
     assert not any("fc" in name for name, _ in model.named_parameters())
 
 
+def rest_by_hand(channels: tuple[int, int, int, int]) -> int:
+    """All but the backbone, whose features f_2 ... f_5 have these channels."""
+
+    def bc(before: int, after: int, taps: int) -> int:
+        return before * after * taps + 2 * after
+
+    c2, c3, c4, c5 = channels
+    receptive = sum(
+        5 * bc(c, 32, 1) + sum(2 * bc(32, 32, k) + bc(32, 32, 9) for k in (3, 5, 7)) + bc(128, 32, 9)
+        for c in channels[1:]
+    )
+    decoder = 4 * bc(32, 32, 9) + 2 * bc(64, 64, 9) + 2 * bc(96, 96, 9) + 96 + 1
+    edge = bc(c2, 64, 1) + 2 * bc(64, 64, 9) + bc(64, 1, 9)
+    fifth = bc(c5, 256, 1) + bc(320, 256, 25) + 2 * bc(256, 256, 25) + bc(256, 1, 1)
+    others = sum(bc(c, 64, 1) + bc(128, 64, 9) + bc(64, 64, 9) + bc(64, 1, 9) for c in (c3, c4))
+    return receptive + decoder + edge + fifth + others
+
+
+@pytest.mark.parametrize(
+    ("backbone", "own", "channels"),
+    [
+        ("res2net50", 23_669_352, (256, 512, 1024, 2048)),
+        ("resnet50", 25_557_032 - 2_049_000, (256, 512, 1024, 2048)),
+        ("vgg16", 14_714_688, (128, 256, 512, 512)),
+    ],
+)
+def test_parameters_with_each_backbone(backbone: str, own: int, channels: tuple[int, int, int, int]) -> None:
+    model = meta_network(backbone=backbone)
+    assert count(model.backbone) == own
+    assert count(model) == own + rest_by_hand(channels)
+    assert f"{count(model):,}" in (InfNet.__doc__ or "")
+
+
+def test_features_of_vgg_are_those_of_its_last_four_stages() -> None:
+    """Without normalisation, at a half to a sixteenth of the size."""
+    model = meta_network(backbone="vgg16", base_width=8)
+    features = model.backbone(torch.empty(1, 3, 64, 96, device="meta"))
+    assert [tuple(one.shape[1:]) for one in features[-4:]] == [(16, 32, 48), (32, 16, 24), (64, 8, 12), (64, 4, 6)]
+    layers = [type(module) for stage in model.backbone.stages for module in stage]
+    assert (layers.count(nn.Conv2d), layers.count(nn.ReLU), len(layers)) == (13, 13, 26)
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "vgg16"])
+def test_every_backbone_keeps_the_contract(backbone: str) -> None:
+    model, x = network(base_width=4, backbone=backbone), image(2, 1, 64, 96)
+    with torch.no_grad():
+        scripted = torch.jit.script(model)
+        for mode, channels in ((True, 5), (False, 1)):
+            maps = model.train(mode)(x)
+            assert maps.shape == (2, channels, 64, 96)
+            torch.testing.assert_close(scripted.train(mode)(x), maps, rtol=1e-9, atol=1e-9)
+    model.train()(x).square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_an_unknown_backbone_is_refused() -> None:
+    with pytest.raises(ValueError, match="backbone is 'vgg19'; expected: res2net50, resnet50, vgg16"):
+        meta_network(backbone="vgg19")
+
+
 def test_quarter_width() -> None:
     assert count(meta_network(base_width=16)) == pytest.approx(31_072_721 / 16, rel=0.02)
 
