@@ -87,8 +87,8 @@ def select_cases(
     Args:
         dataset_dir: see `read_datalist`.
         split: "training" (all labelled cases but those of `fold`), "validation" (those of `fold`),
-            "test", "unlabeled" (without patients of the validation fold and of the test cases),
-            "all" (labelled or not).
+            "test", "unlabeled", "all" (labelled or not). Neither unlabelled cases nor training
+            cases with pseudo labels are of patients of the validation fold or the test cases.
         fold: validation fold, or the names of the cases that take its place; None for none. It is
             not looked at for "all" and "test".
         exclude_patients: patients to leave out, for instance those of a test set that lies
@@ -115,15 +115,18 @@ def select_cases(
     fold = None if split in ("all", "test") else fold
     validation = _fold_cases(datalist, fold, dataset_dir)
     left_out = {case["name"] for case in validation}
-    training = [case for case in datalist["training"] if case["name"] not in left_out]
+    by_people = [case for case in datalist["training"] if not case.get("pseudo")]
+    training = [case for case in by_people if case["name"] not in left_out]
     if datalist["split"] == "patient":
         check_patient_disjoint(training, validation)
-    check_test_disjoint(datalist["training"], datalist["test"], datalist["split"])
+    check_test_disjoint(by_people, datalist["test"], datalist["split"])
+    unseen = patients_of(validation + datalist["test"])
+    training += _without_patients([case for case in datalist["training"] if case.get("pseudo")], unseen)
     lists: dict[str, list[Case]] = {
         "training": training,
         "validation": validation,
         "test": datalist["test"],
-        "unlabeled": _without_patients(datalist["unlabeled"], patients_of(validation + datalist["test"])),
+        "unlabeled": _without_patients(datalist["unlabeled"], unseen),
         "all": all_cases(datalist),
     }
     chosen = _without_patients(lists[split], exclude_patients)

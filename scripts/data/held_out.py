@@ -58,9 +58,10 @@ def refuse_held_out(cases: Iterable[Case], names: Collection[str], what: str) ->
 
 
 def keep_out(datalist: Datalist, names: Collection[str]) -> None:
-    """Move held-out cases to `test` and drop unlabelled ones; a warning tells how many."""
-    datalist["training"], moved = _divide(datalist["training"], names)
+    """Move held-out cases to `test`, drop those without a person's label; a warning counts both."""
+    datalist["training"], held = _divide(datalist["training"], names)
     datalist["unlabeled"], dropped = _divide(datalist["unlabeled"], names)
+    moved = [case for case in held if not case.get("pseudo")]
     datalist["test"] = [*datalist["test"], *moved]
-    text = f"{len(moved)} cases are in test, {len(dropped)} unlabelled ones were left out"
+    text = f"{len(moved)} cases are in test, {len(dropped) + len(held) - len(moved)} unlabelled ones were left out"
     datalist["warnings"].append(f"held out: {text}")

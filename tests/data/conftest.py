@@ -151,6 +151,15 @@ class Trees:
             self.picture(root / "TrainingSet/LungInfection-Train/Pseudo-label/Imgs" / name, (90,))
         return root.parent
 
+    def pseudo(self, above: str = "published", scans: Iterable[str] = ZENODO_NAMES, labelled: int = 6) -> Path:
+        """`Pseudo-label` as the authors of COVID-SemiSeg train on it: soft maps of unlabelled
+        slices, and the labelled slices again."""
+        root = self.folder / above / "Pseudo-label"
+        for stem in [*map(str, range(labelled)), *(f"Data-1_{kaggle_name(scan)}_10" for scan in scans)]:
+            self.picture(root / "Imgs" / f"{stem}.jpg", (80, 120))
+            self.picture(root / "GT" / f"{stem}.png", (3, 100, 200, 255))
+        return root
+
     def finer(self, names: Iterable[str] = ("coronacases_001", "coronacases_002")) -> Path:
         for name in names:
             self.volume(self.folder / "finer" / "Infection_Mask_256" / f"{name}.nii.gz", (1, 255))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from scripts.data.datalist import select_cases
 from scripts.data.layouts.base import new_case
 from scripts.data.layouts.build import build_datalist
 from scripts.data.layouts.patients import patient_of_scan, patient_of_slice, zenodo_name
@@ -111,16 +113,13 @@ def test_kaggle_pairs_through_its_table(trees, nested):
     assert case["patient"] == "radiopaedia_29"
 
 
-def test_finer_lungs_stand_in_for_lungs_that_a_case_lacks(trees):
+@pytest.mark.parametrize(("masks", "used"), [(("Infection",), "Lung_Mask_256"), (("Infection", "Lung"), "Lung_Mask")])
+def test_finer_lungs_stand_in_for_lungs_that_cases_lack(trees, masks, used):
     names = ("coronacases_001", "coronacases_002")
-    root = trees.zenodo(names, masks=("Infection",))
     for name in names:
         trees.volume(trees.finer() / "Lung_Mask_256" / f"{name}.nii.gz", (1, 255))
-    (root / "Lung_Mask").mkdir()
-    trees.volume(root / "Lung_Mask" / "coronacases_001.nii.gz", (1, 2))
-    trees.volume(root / "Lung_Mask" / "coronacases_002.nii.gz", (1, 2)).unlink()
-    listed, _ = build_datalist([root, trees.folder / "finer"], folds=2)
-    assert by_name(listed["training"])["coronacases_002"]["lung"].endswith("finer/Lung_Mask_256/coronacases_002.nii.gz")
+    listed, _ = build_datalist([trees.zenodo(names, masks=masks), trees.folder / "finer"], folds=2)
+    assert {Path(case["lung"]).parent.name for case in listed["training"]} == {used}
 
 
 def test_kaggle_follows_the_table_and_not_the_names(trees):
@@ -201,6 +200,47 @@ def test_semiseg_lists_and_classes(trees):
     assert len(datalist["unlabeled"]) == 20
 
 
+SEMISEG_TRAIN = "Dataset/TrainingSet/LungInfection-Train"
+
+
+def test_published_pseudo_labels_train_and_are_in_no_fold(trees):
+    """The set of 1,650: labelled slices in folds, soft labels of the others beside them."""
+    trees.semiseg()
+    root = trees.pseudo(f"semiseg/{SEMISEG_TRAIN}")
+    datalist, facts = build_datalist([trees.folder / "semiseg", root], folds=2)
+    pseudo = [case for case in datalist["training"] if case.get("pseudo")]
+    assert (len(datalist["training"]), len(pseudo)) == (26, 20)
+    assert {case["fold"] for case in pseudo} == {None}
+    assert {case["label_scale"] for case in pseudo} == {255}
+    assert {case["patient"] for case in pseudo} == {patient_of_scan(name) for name in trees.zenodo_names}
+    assert not any(Path(case["image"]).stem in map(str, range(6)) for case in pseudo)
+    assert all(facts.infected[case["label"]].any() for case in pseudo)
+    assert datalist["folds"] == 2
+    assert any("20 labels were made by a network" in warning for warning in datalist["warnings"])
+    alone = build(root)
+    assert (len(alone["training"]), alone["folds"]) == (20, 0)
+
+
+def test_pseudo_labels_of_validation_and_held_out_patients_train_nothing(trees, tmp_path):
+    scans = ("coronacases_001", "coronacases_002", "coronacases_003", "coronacases_004")
+    sources = [trees.zenodo(scans), trees.pseudo(scans=scans, labelled=0)]
+    datalist, _ = build_datalist(sources, folds=3, held_out=["coronacases_003"])
+    assert [case["name"] for case in datalist["test"]] == ["coronacases_003"]
+    assert "1 cases are in test, 1 unlabelled ones were left out" in " ".join(datalist["warnings"])
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "datalist.json").write_text(json.dumps(datalist))
+    (validation,) = select_cases(out, "validation", 0)
+    training = select_cases(out, "training", 0)
+    assert validation["patient"] not in {case["patient"] for case in training}
+    assert sorted(case["patient"] for case in training if case.get("pseudo")) == sorted(
+        {*scans} - {"coronacases_003", validation["patient"]}
+    )
+    assert (
+        len(select_cases(out, "training", 0, pseudo=False)) == len(select_cases(out, "training", 0, pseudo=True)) == 2
+    )
+
+
 def test_patients_of_unlabelled_slices_are_those_of_zenodo(trees):
     slices = {case["patient"] for case in build(trees.semiseg())["unlabeled"]}
     volumes = {case["patient"] for case in build(trees.zenodo())["training"]}
@@ -248,6 +288,7 @@ BUILDERS = {
     "uestc_covid_19": "uestc",
     "covid_19_20_v2": "challenge",
     "covid_semiseg": "semiseg",
+    "covid_semiseg_pseudo": "pseudo",
     "resunet_png": "paper",
     "generic": "generic",
     "negatives": "negatives",

@@ -111,7 +111,9 @@ def _add_source(datalist: Datalist, facts: Facts, source: Path, layout: str, fou
 
 def _split(datalist: Datalist, facts: Facts, sizes: Sizes | None) -> None:
     seed, split = datalist["seed"], datalist["split"]
-    cases, warnings = datalist["training"], split_warnings(datalist["training"], datalist["split"])
+    cases = [case for case in datalist["training"] if not case.get("pseudo")]
+    pseudo = [case for case in datalist["training"] if case.get("pseudo")]  # in no fold and no part
+    warnings = split_warnings(cases, split)
     if sizes is not None and sizes != Sizes():
         cases, drawn = draw_parts(cases, sizes, seed, split)
         datalist["test"] += drawn
@@ -119,13 +121,13 @@ def _split(datalist: Datalist, facts: Facts, sizes: Sizes | None) -> None:
         cases, warnings = assign_folds(cases, datalist["folds"], seed, split)
     else:
         datalist["folds"] = 1
-    datalist["training"] = cases
+    datalist["training"] = [*cases, *pseudo]
     check_test_disjoint(cases, datalist["test"], split)
     warnings += unknown_patients_warning(datalist["test"], "test")
     datalist["warnings"] += warnings + overlap_warnings(set(datalist["layout"].split("+")))
     if all(case["fold"] is None for case in cases):
         datalist["folds"] = 0
-    if cases and not any(marked.any() for marked in facts.infected.values()):
+    if datalist["training"] and not any(marked.any() for marked in facts.infected.values()):
         datalist["warnings"].append("no label marks any infection")
 
 

@@ -64,7 +64,8 @@ class Case(CaseFiles):
         label_codes: label values that mean infection; absent: every value above 0.
         label_scale: the label holds probabilities: the stored value that stands for 1; absent: it
             holds codes.
-        pseudo: whether the label was made by a network; absent: no.
+        pseudo: whether the label was made by a network: such a case trains and is in no fold;
+            absent: no.
         intensity: "hu", or "window:LO,HI" where the full scale of the stored values (0..255 or
             0..1) stands for LO..HI HU; absent: to be found from the values.
         slices: indices along the stored third axis that this case covers; absent: all of them.

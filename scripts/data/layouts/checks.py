@@ -64,6 +64,8 @@ def _check_values(case: Case, label_values: frozenset[int], grids: dict[FileKey,
         if key not in case:
             continue
         path = Path(case[key])  # type: ignore[literal-required]
+        scale = case.get("label_scale") if key == "label" else None
+        expected = expected if scale is None else frozenset(range(scale + 1))
         try:
             values = read_label(path)
         except UserError as error:
@@ -72,7 +74,8 @@ def _check_values(case: Case, label_values: frozenset[int], grids: dict[FileKey,
         problems += _values_problem(path, values, expected)
         if key == "label":
             stored = _in_order_of_image(values, grids["label"], grids["image"])
-            facts.infected[case["label"]] = _infected_slices(stored, case.get("label_codes"))
+            marked = stored if scale is None else 2 * stored.astype(np.int64) >= scale
+            facts.infected[case["label"]] = _infected_slices(marked, case.get("label_codes"))
     return problems
 
 

@@ -54,9 +54,29 @@ def _collect_semiseg(root: Path) -> Findings:
     found.test = _labelled(root / _TEST, "Imgs", "GT", "Edge", "semiseg_test_", found.problems)
     _attach_classes(found.training, root / _TRAIN_CLASSES, found.problems)
     _attach_classes(found.test, root / _TEST_CLASSES, found.problems)
-    # Pseudo-label/GT, if there, was made by a network: not a label
+    # Pseudo-label/GT, if there, was made by a network: a label only for `covid_semiseg_pseudo`
     for stem, path in list_files(root / _PSEUDO / "Imgs", PICTURE_SUFFIXES, found.problems).items():
         found.unlabeled.append(new_case(stem, path, patient_of_slice(stem)))
+    return found
+
+
+def _matches_pseudo(root: Path) -> bool:
+    return root.name == _PSEUDO.name and (root / "Imgs").is_dir() and (root / "GT").is_dir()
+
+
+def _collect_pseudo(root: Path) -> Findings:
+    """The published pseudo labels: soft maps of a network, for training alone.
+
+    A full folder holds the labelled images too, whose labels `covid_semiseg` has; they are left
+    out here.
+    """
+    found = Findings()
+    labelled = list_files(root.parent / _TRAIN.name / "Imgs", PICTURE_SUFFIXES, found.problems)
+    for case in _labelled(root, "Imgs", "GT", "semiseg_pseudo_", found.problems):
+        if Path(case["image"]).stem not in labelled:
+            found.training.append(Case(**{**case, "pseudo": True, "label_scale": 255}))
+    count = len(found.training)
+    found.warnings.append(f"{count} labels were made by a network of the data set's authors, for training alone")
     return found
 
 
@@ -77,5 +97,8 @@ SEMISEG = Layout(
     f"{_TRAIN}/Imgs with GT, or {_TEST}/Imgs with GT, or {_PSEUDO}/Imgs",
     _matches_semiseg,
     _collect_semiseg,
+)
+PSEUDO = Layout(
+    "covid_semiseg_pseudo", f"{_PSEUDO.name}/Imgs with GT, as SOURCE of its own", _matches_pseudo, _collect_pseudo
 )
 PAPER = Layout("resunet_png", "train/ and val/, each image/ with mask/", _matches_paper, _collect_paper)
