@@ -13,7 +13,8 @@ from torch import nn
 from ..errors import UserError
 from ..networks.registry import checked_spec, constructor, create_network
 from ..settings import memory_format
-from .metadata import BESIDE_STEPS, INFECTION_AND_LUNGS, TARGETS, read_checkpoint, read_metadata
+from .metadata import BESIDE_STEPS, TARGETS, read_checkpoint, read_metadata
+from .metadata_schema import INFECTION_AND_LUNGS
 
 if TYPE_CHECKING:
     from ..transforms.preprocessing import Preprocessing

@@ -25,8 +25,8 @@ OPERATING_POINT: dict[str, Any] = OperatingPoint().model_dump()
 """Defaults of checkpoint metadata."""
 LESION_FREE, LESION_FREE_UNITS = "lesion_free", ("percent_of_lungs", "ml")
 """Key in "calibration" of what is marked on volumes without infection, and in which units."""
-TARGETS, INFECTION_AND_LUNGS = "targets", ["infection", "lungs"]
-"""Key of what the maps of a network with two targets are, in their order."""
+TARGETS = "targets"
+"""Key of `INFECTION_AND_LUNGS`, for a network that finds both."""
 BESIDE_STEPS = ("patch_size", "prior")
 """What metadata say about a network's input that is no step of `Preprocessing`."""
 SWITCHES = ("z_score", "lung_only")

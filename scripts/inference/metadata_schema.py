@@ -15,6 +15,8 @@ from ..transforms.slice_input import DEFAULTS, OWN_SIZE
 from .tta import view_count
 
 METADATA_FORMAT = 1
+INFECTION_AND_LUNGS = ["infection", "lungs"]
+"""What the maps of a network with two targets are, in their order."""
 SMALLEST_INPUT, LARGEST_INPUT = 4, 4096
 """Bounds of the edge of a network's input in pixels."""
 LARGEST_ARGUMENT = 65_536
@@ -53,8 +55,8 @@ def _edge(size: int) -> int:
 
 
 def _both(targets: list[str]) -> list[str]:
-    if targets != ["infection", "lungs"]:
-        raise ValueError("infection, lungs")
+    if targets != INFECTION_AND_LUNGS:
+        raise ValueError(f"{INFECTION_AND_LUNGS}, or null")
     return targets
 
 
@@ -184,5 +186,6 @@ class Metadata(Record):
     parent: Ancestor | None = None
     teacher: Ancestor | None = None
     targets: Annotated[
-        Annotated[list[str], AfterValidator(_both)] | None, Field(description="maps of a network that finds both")
+        Annotated[list[str], AfterValidator(_both)] | None,
+        Field(description="what the maps of the network are; null: infection alone"),
     ] = None

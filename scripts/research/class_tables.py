@@ -8,7 +8,7 @@ from ignite.engine import Engine
 
 from ..errors import UserError
 from ..files import write_atomic, write_json
-from ..inference.metadata import INFECTION_AND_LUNGS
+from ..inference.metadata_schema import INFECTION_AND_LUNGS
 from ..metrics import json_ready, summarise
 from ..training.processes import is_main_process
 from ..training.tables import FILES, CaseTables, flat_figures, in_words

@@ -190,6 +190,13 @@ FAMILIARITY = {"layer": "encoder", "mean": [0.0, 1.0], "sd": [1.0, 2.0], "limit"
         ("network", {"name": "resunet", "arguments": {"mask_stages": [1] * 101}}, r"lists of at most 100 values"),
         ("network", {"name": "resunet", "arguments": {"gate": "@x"}}, r"no text that begins with"),
         ("preprocessing", {"size": 100_000}, r"preprocessing\.size is 100000; expected: less than or equal to 4096"),
+        (
+            "preprocessing",
+            {"size": -2},
+            r"preprocessing\.size is -2; expected: 4 or more, or -1 for slices of their own",
+        ),
+        ("preprocessing", {"size": -1}, r"expected: size -1, slices of their own size, with patch_size"),
+        ("targets", ["lungs"], r"targets is \['lungs'\]; expected: \['infection', 'lungs'\], or null"),
         ("preprocessing", {"size": 32.5}, r"preprocessing\.size is 32\.5; expected: a valid integer"),
         ("preprocessing", {"window": [250, -1250]}, r"window is \[250, -1250\]; expected: \[LO, HI\] with LO < HI"),
         ("preprocessing", {"window": [0]}, r"preprocessing\.window is \[0\]"),
@@ -216,7 +223,7 @@ def test_entries_out_of_bounds_are_refused_by_name(entry: str, value: object, fo
 
 
 def test_one_error_lists_every_problem(checkpoint: Path) -> None:
-    change(checkpoint, preprocessing={"size": -1, "window": [1, 0]}, operating_point={"threshold": 2.0}, more=None)
+    change(checkpoint, preprocessing={"size": 0, "window": [1, 0]}, operating_point={"threshold": 2.0}, more=None)
     with pytest.raises(UserError) as caught:
         read_metadata(checkpoint)
     headline, *problems = str(caught.value).split("\n  ")

@@ -72,7 +72,7 @@ def _collect_pseudo(root: Path) -> Findings:
     """
     found = Findings()
     labelled = list_files(root.parent / _TRAIN.name / "Imgs", PICTURE_SUFFIXES, found.problems)
-    for case in _labelled(root, "Imgs", "GT", "semiseg_pseudo_", found.problems):
+    for case in _labelled(root, "Imgs", "GT", "Edge", "semiseg_pseudo_", found.problems):
         if Path(case["image"]).stem not in labelled:
             found.training.append(Case(**{**case, "pseudo": True, "label_scale": 255}))
     count = len(found.training)
