@@ -30,7 +30,7 @@ from .commands.publish import publish
 from .commands.radiograph import radiograph
 from .commands.segment import segment
 from .errors import find_user_error
-from .messages import shown_messages
+from .messages import escaped, shown_messages, steady_output
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Product": (segment, preview, dicom_node),
@@ -70,6 +70,13 @@ def wrong_use(error: TyperException) -> str:
 
 def main() -> None:
     """Run one command; end wrong use and a user's mistake in one line and with exit code 2."""
+    with steady_output():
+        code = _run()
+    if code:
+        raise SystemExit(code)
+
+
+def _run() -> Any:
     gc.set_threshold(100_000)  # imports make many objects that stay: searching them took a tenth of a scan's time
     try:
         with shown_messages():
@@ -78,11 +85,10 @@ def main() -> None:
         mistake = wrong_use(error) if isinstance(error, TyperException) else find_user_error(error)
         if mistake is None:
             raise
-        print(f"error: {mistake}", file=sys.stderr)
+        print(f"error: {escaped(str(mistake))}", file=sys.stderr)
         code = 2
     gc.freeze()  # nor does the interpreter search them at its end
-    if code:
-        raise SystemExit(code)
+    return code
 
 
 if __name__ == "__main__":

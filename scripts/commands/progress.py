@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ..messages import printable
+from ..messages import escaped
 from ..pipeline.inputs import ScanInput
+
+
+@contextmanager
+def resumable(progress: CaseProgress, output: Path) -> Iterator[None]:
+    """End a run at Ctrl-C and SIGTERM in one line that says what is kept, with exit code 130."""
+    before = signal.getsignal(signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()
+    if main:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"{progress.ended} of {progress.cases} cases ended; their results are kept in {escaped(str(output))}"
+        print(f"stopped: {kept}; the same command resumes", file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
 class CaseProgress:
@@ -38,7 +61,7 @@ class CaseProgress:
         if self.one_bar:
             return
         if self.bar is None:
-            label = f"{printable(case.folder)} ({self.ended + 1}/{self.cases})"
+            label = f"{escaped(case.folder)} ({self.ended + 1}/{self.cases})"
             self.bar = tqdm(total=of, desc=label, unit="slice", leave=False, disable=self.quiet)
         self.bar.update(done)
 
@@ -48,10 +71,10 @@ class CaseProgress:
             self._close()
         self.ended += 1
         if entry["status"] in ("refused", "failed"):
-            tqdm.write(f"error: {entry['message']}", file=sys.stderr)
+            tqdm.write(f"error: {escaped(entry['message'])}", file=sys.stderr)
         elif not self.quiet:
             warnings = f", {entry['warnings']} warnings" if entry["warnings"] else ""
-            tqdm.write(f"{printable(case.folder)}: {entry['status']}{warnings}, {', '.join(entry['files'])}")
+            tqdm.write(f"{escaped(case.folder)}: {entry['status']}{warnings}, {', '.join(entry['files'])}")
         if self.one_bar and self.bar is not None:
             self.bar.update()
 

@@ -96,7 +96,7 @@ def segment(
     from ..pipeline.start import started
     from ..report.report import DEMONSTRATION
     from ..transforms.hounsfield import parse_intensity
-    from .progress import CaseProgress
+    from .progress import CaseProgress, resumable
 
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file; expected: INPUT... OUTPUT, the last is the folder for the results")
@@ -107,10 +107,11 @@ def segment(
         raise UserError(f"{lungs}: no such file or folder; expected: a lung mask, a folder of them, or weights")
     if lungs and lungs.suffix == SUFFIX:
         read_lung_metadata(lungs)  # refuses other weights before any scan is read
-    limits = parse_limits(limit or [])
+    limits, passed_over = parse_limits(limit or []), list[str]()
     choice = choose_model(model, weights and weights.absolute(), device)
     with limited(limits):
-        cases = expand_inputs([retrieve(one, output) if is_address(str(one)) else one for one in inputs], output)
+        places = [retrieve(one, output) if is_address(str(one)) else one for one in inputs]
+        cases = expand_inputs(places, output, passed_over)
     arguments = {
         "device": device,
         "threshold": threshold,
@@ -123,11 +124,11 @@ def segment(
     settings = Settings(intensity, probability, lungs and lungs.absolute(), series, volume, strict, sr, sc, pdf, limits)
     job = Job(choice, tuple(arguments.items()), settings, output.absolute(), overwrite)
     bar = CaseProgress(len(cases), quiet, one_bar=bool(scheduler) or workers > 1)
-    with started(job, cases, workers, scheduler, bar.step) as (entries, description):
+    with resumable(bar, output), started(job, cases, workers, scheduler, bar.step) as (entries, description):
         if description["model"]["synthetic"]:
             print(DEMONSTRATION, file=sys.stderr)
         with bar:
             ended = stored(entries, output, stow) if stow else entries
-            manifest = record(ended, description, cases, output, bar.finish)
+            manifest = record(ended, description | {"passed_over": passed_over}, cases, output, bar.finish)
     if code := exit_code(manifest):
         raise SystemExit(code)

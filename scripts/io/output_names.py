@@ -24,7 +24,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     """Return the report of an earlier run in a case's folder; None if there is none."""
     try:
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return report if isinstance(report, dict) and KEY in report else None
 
@@ -74,14 +74,21 @@ def _to_enter(inside: Path, folders: list[str], entered: set[Path], left_out: Pa
 
 
 def describe_passed_over(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Report what `walk_files` passes over: broken links of any name, and hidden files."""
+    """Report what `walk_files` passes over: broken links, hidden files, results of earlier runs."""
     broken: list[str] = []
     hidden: list[str] = []
+    results: list[str] = []
     for folder in [folder for folder, _ in walk_files(root)] if root.is_dir() else []:
         for path in sorted(folder.iterdir()):
             if path.is_symlink() and not path.exists():
                 broken.append(str(path.relative_to(root)))
+            elif path.is_dir() and not path.name.startswith(".") and read_report(path) is not None:
+                results.append(str(path.relative_to(root)))
             elif path.name.startswith(".") and path.name.lower().endswith(suffixes) and path.is_file():
                 hidden.append(str(path.relative_to(root)))
-    kinds = ((broken, "links to what is not there"), (hidden, "hidden files"))
+    kinds = (
+        (broken, "links to what is not there"),
+        (hidden, "hidden files"),
+        (results, "folders with results of earlier runs"),
+    )
     return [f"{len(names)} {what} were passed over ({some(names)})" for names, what in kinds if names]

@@ -138,15 +138,24 @@ def _earlier_entries(output: Path, folders: set[str], since: str) -> list[Entry]
         manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         manifest = None
     if not isinstance(manifest, dict) or not {"format", "cases", "packages"} <= manifest.keys():
         raise UserError(f"{output / MANIFEST}: not a manifest of this command; expected: another OUTPUT")
-    entries = [*manifest["cases"], *manifest.get("earlier", [])]
-    left = [entry for entry in entries if entry["folder"] not in folders]
-    beside = (manifest.get("finished") or since) >= since
+    listed = [entries for key in ("cases", "earlier") if isinstance(entries := manifest.get(key), list)]
+    left = [entry for entries in listed for entry in entries if _is_entry(entry) and entry["folder"] not in folders]
+    finished = manifest.get("finished")
+    beside = not isinstance(finished, str) or (finished or since) >= since
     refused = [entry for entry in left if beside and entry["status"] in ("refused", "failed")]
     return [entry for entry in left if entry in refused or read_report(output / entry["folder"]) is not None]
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether an entry of a manifest, which anybody may have changed, is one of this command."""
+    keys = ("name", "folder", "status")
+    if not (isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in keys)):
+        return False
+    return Path(entry["folder"]).name == entry["folder"]
 
 
 def _now() -> str:

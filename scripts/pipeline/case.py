@@ -12,6 +12,7 @@ from typing import Any
 
 from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.tissue import Tissues, segment_tissue
+from ..errors import UserError
 from ..files import sha256
 from ..inference.hounsfield import HounsfieldSlices
 from ..inference.segmenter import Segmenter
@@ -96,6 +97,16 @@ class CaseSegmenter:
         Raises:
             UserError: if a file that belongs to the input is missing.
         """
+        try:
+            stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._files(case)]
+        except OSError as error:
+            raise UserError(f"{case.source}: cannot be read ({error}); expected: a scan that you may read") from None
+        chosen = {key: str(value) for key, value in asdict(self.settings).items() if key != "limits"}
+        text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _files(self, case: ScanInput) -> list[Path]:
+        """Return the files on which a case depends."""
         if case.kind == "file":
             files = scan_files(case.source)
         else:
@@ -103,10 +114,7 @@ class CaseSegmenter:
             files = [file for _, found in walk_files(case.source) for file in found] if folder else [case.source]
         if self.settings.lungs is not None:
             files += lung_files(find_lung_mask(self.settings.lungs, case.folder))
-        stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        chosen = {key: str(value) for key, value in asdict(self.settings).items() if key != "limits"}
-        text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return files
 
     def finished(self, case: ScanInput, folder: Path) -> dict[str, Any] | None:
         """Return an earlier run's report for the same input, weights and settings, or None."""
@@ -256,14 +264,23 @@ def read_case(case: ScanInput, stack: ExitStack, volume: int | None = None, seri
     Raises:
         UserError: if the scan cannot be used.
     """
-    if case.kind == "file":
-        scan = read_scan(case.source, volume)
-    else:
-        from ..io.dicom.reading import read_dicom  # pydicom
-
-        scan = read_dicom(stack.enter_context(unpacked(case.source)), series)
+    try:
+        scan = _read(case, stack, volume, series)
+    except UserError:
+        raise
+    except Exception as error:  # a reader meets what its authors did not expect
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{case.source}: cannot be read ({reason}); expected: a complete scan") from error
     scan.name = case.name
     return scan
+
+
+def _read(case: ScanInput, stack: ExitStack, volume: int | None, series: str | None) -> Scan:
+    if case.kind == "file":
+        return read_scan(case.source, volume)
+    from ..io.dicom.reading import read_dicom  # pydicom
+
+    return read_dicom(stack.enter_context(unpacked(case.source)), series)
 
 
 def _outside(measures: Mapping[str, Any]) -> list[Note]:

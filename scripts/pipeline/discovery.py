@@ -18,12 +18,14 @@ from ..io.images import PICTURE_SUFFIXES
 from ..io.masks import mask_suffix
 from ..io.output_names import describe_passed_over, walk_files
 from ..io.reading import FILE_SUFFIXES, file_suffix, scan_name
+from ..messages import some
 
 logger = logging.getLogger(__name__)
 
 EXPECTED = f"{', '.join(FILE_SUFFIXES)}, a folder or .zip of DICOM files, a folder of these"
 _SEARCHED = tuple(suffix for suffix in FILE_SUFFIXES if suffix != ".img")  # the .hdr stands for the pair
 
+_NO_SCAN = "files that are no scan"
 Kind = Literal["file", "dicom", "zip"]
 """What reads a scan: `read_scan`, `read_dicom`, or `read_dicom` after `unpacked`."""
 
@@ -50,7 +52,7 @@ def scans_root(path: str) -> str:
     return str(root.parent if root.is_file() or _search(root)[0] == [(root, "dicom")] else root)
 
 
-def discover(path: Path, output: Path | None = None) -> list[tuple[Path, Kind]]:
+def discover(path: Path, output: Path | None = None, passed_over: list[str] | None = None) -> list[tuple[Path, Kind]]:
     """List the scans that a path stands for.
 
     A path is a scan file, a DICOM file, a .zip of DICOM, or a folder, which is searched with its
@@ -62,6 +64,7 @@ def discover(path: Path, output: Path | None = None) -> list[tuple[Path, Kind]]:
     Args:
         path: the file or folder.
         output: the folder of the results.
+        passed_over: gets a line for each kind of file that was passed over; each is logged, too.
 
     Returns:
         The scans, sorted, each with what reads it.
@@ -69,8 +72,9 @@ def discover(path: Path, output: Path | None = None) -> list[tuple[Path, Kind]]:
     Raises:
         UserError: for a path that does not exist, holds no scan, or is the output folder.
     """
+    passed_over = [] if passed_over is None else passed_over
     if path.is_dir():
-        return _search_folder(path, output)
+        return _search_folder(path, output, passed_over)
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder; expected: {EXPECTED}")
     try:
@@ -78,44 +82,44 @@ def discover(path: Path, output: Path | None = None) -> list[tuple[Path, Kind]]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected: a file that you may read") from None
     if content == "directory":
-        return _search_folder(path.parent, output)
+        return _search_folder(path.parent, output, passed_over)
     if file_suffix(path) and not (path.suffix.lower() == ".img" and content):
         return [(path, "file")]
     if path.suffix.lower() == ".zip":
-        return _archive(path)
+        return [(path, "zip")]  # a damaged one is refused by its reader
     if content:
         return [(path, "dicom")]
     raise UserError(f"{path}: {path.stat().st_size} bytes that are no scan; expected: {EXPECTED}")
 
 
-def _archive(path: Path) -> list[tuple[Path, Kind]]:
-    found = _look_into(path)
-    if found == "dicom":
-        return [(path, "zip")]
-    if found == "encrypted":
-        raise UserError(f"{path}: an encrypted .zip; expected: one without a password, or the unpacked folder")
-    raise UserError(f"{path}: no DICOM file inside, or no .zip; expected: {EXPECTED}")
-
-
-def _search_folder(root: Path, output: Path | None) -> list[tuple[Path, Kind]]:
+def _search_folder(root: Path, output: Path | None, passed_over: list[str]) -> list[tuple[Path, Kind]]:
     if output is not None and output.resolve() == root.resolve():
         raise UserError(f"{root}: is the output folder, too; expected: an output folder of its own")
     if (root / DATALIST).is_file():
         from ..data.datalist import select_cases  # MONAI, pandas
 
         return [(Path(case["image"]), "file") for case in select_cases(root, "all", masks=False)]
-    found, count = _search(root, output)
-    left_out = describe_passed_over(root, _SEARCHED)
+    found, count, others = _search(root, output)
+    if not found:  # the count names them
+        others.pop(_NO_SCAN, None)
+    left_out = [*describe_passed_over(root, _SEARCHED), *_describe(root, others)]
     if not found:
         raise UserError(f"{root}: {'; '.join([f'{count} files and no scan', *left_out])}; expected: {EXPECTED}")
     for line in left_out:
         logger.warning(f"{root}: {line}")
+        passed_over.append(f"{root}: {line}")
     return found
 
 
-def _search(root: Path, output: Path | None = None) -> tuple[list[tuple[Path, Kind]], int]:
-    """Find the scans below a folder; count the files."""
+def _describe(root: Path, others: dict[str, list[Path]]) -> list[str]:
+    names = {what: [str(file.relative_to(root)) for file in files] for what, files in others.items()}
+    return [f"{len(files)} {what} were passed over ({some(files)})" for what, files in names.items()]
+
+
+def _search(root: Path, output: Path | None = None) -> tuple[list[tuple[Path, Kind]], int, dict[str, list[Path]]]:
+    """Find the scans below a folder; count the files, and name those that are no scans."""
     found: list[tuple[Path, Kind]] = []
+    others: dict[str, list[Path]] = defaultdict(list)
     of_folders: dict[Path, str] = {}
     count = 0
     for folder, files in walk_files(root, output):
@@ -123,14 +127,25 @@ def _search(root: Path, output: Path | None = None) -> tuple[list[tuple[Path, Ki
         study = _study_of(files)
         if study is not None:
             of_folders[folder] = study
-        passed_over = PICTURE_SUFFIXES if study is not None else ()
-        scans = [file for file in files if file.name.lower().endswith(_SEARCHED)]
-        found += [(file, "file") for file in scans if not file.name.lower().endswith(passed_over)]
-        found += [(file, "zip") for file in files if file.suffix.lower() == ".zip" and _look_into(file) == "dicom"]
+        beside = PICTURE_SUFFIXES if study is not None else ()
+        for file in files:
+            name = file.name.lower()
+            if file.suffix.lower() == ".zip":
+                what = _look_into(file)
+                if what == "DICOM":
+                    found.append((file, "zip"))
+                else:
+                    others[what].append(file)
+            elif name.endswith(_SEARCHED) and not name.endswith(beside):
+                found.append((file, "file"))
+            elif name.endswith(_SEARCHED):
+                others["pictures beside DICOM files"].append(file)
+            elif study is None and not name.endswith(".img"):
+                others[_NO_SCAN].append(file)
     studies = _studies(of_folders)
     if len(studies) == 1 and not found:
-        return [(root, "dicom")], count
-    return sorted([*found, *((folder, "dicom") for folder in studies)]), count
+        return [(root, "dicom")], count, others
+    return sorted([*found, *((folder, "dicom") for folder in studies)]), count, others
 
 
 def _may_be_dicom(path: Path) -> bool:
@@ -157,8 +172,8 @@ def _study_of(files: Sequence[Path]) -> str | None:
     return found
 
 
-def _look_into(path: Path) -> Literal["dicom", "encrypted", ""]:
-    """Tell whether a .zip holds a DICOM file, or else an encrypted one."""
+def _look_into(path: Path) -> str:
+    """Say what kind of .zip it is: "DICOM" for one that holds a DICOM file."""
     encrypted = False
     try:
         with zipfile.ZipFile(path) as archive:
@@ -168,10 +183,10 @@ def _look_into(path: Path) -> Literal["dicom", "encrypted", ""]:
                 elif not entry.is_dir():
                     with archive.open(entry) as file:
                         if recognize(file.read(HEAD), entry.filename) == "object":
-                            return "dicom"
+                            return "DICOM"
     except UNREADABLE_ZIP:
-        pass
-    return "encrypted" if encrypted else ""
+        return "encrypted .zip" if encrypted else "damaged .zip"
+    return "encrypted .zip" if encrypted else ".zip without DICOM"
 
 
 def _studies(of_folders: dict[Path, str]) -> list[Path]:

@@ -32,7 +32,9 @@ class ScanInput:
     folder: str
 
 
-def expand_inputs(paths: Sequence[str | Path], output: str | Path | None = None) -> list[ScanInput]:
+def expand_inputs(
+    paths: Sequence[str | Path], output: str | Path | None = None, passed_over: list[str] | None = None
+) -> list[ScanInput]:
     """List the scans that the inputs stand for, see `discover`.
 
     A case's folder bears the scan's name. Where names are equal, also but for upper and lower case,
@@ -42,6 +44,7 @@ def expand_inputs(paths: Sequence[str | Path], output: str | Path | None = None)
     Args:
         paths: the inputs.
         output: the folder of the results, if there is one.
+        passed_over: gets a line for each kind of file that was passed over.
 
     Returns:
         The cases, in the order of the inputs and sorted within a folder; a scan that is named twice
@@ -54,7 +57,7 @@ def expand_inputs(paths: Sequence[str | Path], output: str | Path | None = None)
         raise UserError(f"no input; expected: {EXPECTED}")
     found: dict[Path, Kind] = {}
     for path in paths:
-        for source, kind in discover(Path(path), None if output is None else Path(output)):
+        for source, kind in discover(Path(path), None if output is None else Path(output), passed_over):
             found.setdefault(Path(os.path.abspath(source)), kind)
     names = _unique_names(list(found))
     return [ScanInput(source, kind, scan_name(source), names[source]) for source, kind in found.items()]

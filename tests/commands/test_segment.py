@@ -20,6 +20,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
+import scripts.pipeline.case
 from scripts.__main__ import main
 from scripts.data.phantom.dataset import write_phantom_dataset
 
@@ -297,6 +298,49 @@ def test_ctrl_c_leaves_nothing_half_done(
     assert "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_sigterm_ends_in_one_line(
+    segment: Command, phantoms: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.commands.progress.CaseProgress.step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    done = segment(phantoms[0], tmp_path / "out", "--quiet")
+    assert done.returncode == 130
+    kept = f"0 of 1 cases ended; their results are kept in {tmp_path / 'out'}"
+    assert done.stderr.splitlines()[-1] == f"stopped: {kept}; the same command resumes"
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_readers_bug_is_a_refusal_of_that_case(
+    segment: Command, phantoms: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    odd = tmp_path / "in" / "odd\x1b[2J.nii.gz"
+    shutil.copy(phantoms[0], odd)
+    shutil.copy(phantoms[1], tmp_path / "in" / "notes.txt")
+    read = scripts.pipeline.case.read_scan
+
+    def stumble(path: Path, volume: int | None = None) -> object:
+        if path == odd:
+            raise ZeroDivisionError("of the reader\nwith two lines")
+        return read(path, volume)
+
+    monkeypatch.setattr("scripts.pipeline.case.read_scan", stumble)
+    done = segment(tmp_path / "in", phantoms[1], tmp_path / "out")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+    shown = str(odd).replace("\x1b", r"\x1b")
+    refusal = (
+        f"error: {shown}: cannot be read (ZeroDivisionError: of the reader with two lines); expected: a complete scan"
+    )
+    assert refusal in done.stderr.splitlines()
+    (line,) = manifest_of(tmp_path)["passed_over"]
+    assert line == f"{tmp_path / 'in'}: 1 files that are no scan were passed over (notes.txt)"
+    assert line in done.stderr
 
 
 def test_a_scan_without_infection_gets_valid_results(segment: Command, phantoms: list[Path], tmp_path: Path) -> None:

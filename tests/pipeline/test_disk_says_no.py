@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts import __main__ as entry
-from scripts.errors import find_user_error
+from scripts.errors import UserError, find_user_error
 from scripts.files import locked, write_json
 from scripts.io.output_names import KEY, MANIFEST
 from scripts.pipeline.batch import _save
@@ -49,6 +49,38 @@ def test_a_folder_below_a_file_is_one_line(monkeypatch, capsys, tmp_path):
 def test_other_errors_are_no_mistakes_of_the_user():
     assert find_user_error(FileNotFoundError(errno.ENOENT, "no such file", "x")) is None
     assert find_user_error(RuntimeError("bug")) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"cases": 5, "earlier": None},
+        {"cases": [5, None, "x", [], {}, {"folder": "a"}, {"folder": 3, "name": "a", "status": "done"}]},
+        {"cases": [{"folder": "../a", "name": "a", "status": "refused"}], "earlier": {"folder": "a"}},
+        {"cases": [], "finished": 7},
+    ],
+)
+def test_a_manifest_of_any_shape_is_survived(content, tmp_path):
+    write_json(tmp_path / MANIFEST, {"format": 1, "packages": {}} | content)
+    kept = {"name": "b", "folder": "b", "status": "refused", "message": "b: no scan"}
+    earlier = json.loads((tmp_path / MANIFEST).read_text())
+    if isinstance(earlier["cases"], list):
+        earlier["cases"].append(kept)
+        write_json(tmp_path / MANIFEST, earlier)
+    manifest = {"created": "2026-01-01T00:00:00+00:00", "cases": [{"name": "c", "folder": "c", "status": "done"}]}
+    _save(tmp_path, manifest)
+    saved = json.loads((tmp_path / MANIFEST).read_text())
+    assert [entry["folder"] for entry in saved["cases"]] == ["c"]
+    assert saved["earlier"] == ([kept] if isinstance(earlier["cases"], list) else [])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, "\udcff", '{"format": 1}'])
+def test_a_file_that_is_no_manifest_is_kept(text, tmp_path):
+    (tmp_path / MANIFEST).write_bytes(text.encode(errors="surrogateescape"))
+    before = (tmp_path / MANIFEST).read_bytes()
+    with pytest.raises(UserError, match=r"manifest\.json: not a manifest of this command; expected: another OUTPUT"):
+        _save(tmp_path, {"created": "2026", "cases": []})
+    assert (tmp_path / MANIFEST).read_bytes() == before
 
 
 def _job(output: Path, name: str, together: object) -> None:

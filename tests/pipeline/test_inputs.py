@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pydicom
@@ -9,6 +10,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from scripts.errors import UserError
+from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import ScanInput, expand_inputs
 
 
@@ -105,7 +107,35 @@ def test_a_damaged_zip_in_a_folder_is_passed_over(tmp_path: Path) -> None:
         content = bytearray(path.read_bytes())
         content[45:75] = bytes(30)
         path.write_bytes(content)
-    assert listed(expand_inputs([tmp_path / "in"], "out"), tmp_path) == [("in/a.nii.gz", "file", "a")]
+    passed_over: list[str] = []
+    assert listed(expand_inputs([tmp_path / "in"], "out", passed_over), tmp_path) == [("in/a.nii.gz", "file", "a")]
+    assert passed_over == [f"{tmp_path / 'in'}: 3 damaged .zip were passed over (12.zip, 14.zip, 8.zip)"]
+    (case,) = expand_inputs([tmp_path / "in" / "8.zip"], "out")
+    with pytest.raises(UserError, match=r"8\.zip: cannot be unpacked"), ExitStack() as stack:
+        read_case(case, stack)
+
+
+def test_what_is_passed_over_in_a_folder_is_listed(tmp_path: Path) -> None:
+    slices(tmp_path / "in/p1", "1", ("IM1", "IM2"))
+    touch(tmp_path, "in/a.nii.gz", "in/notes.txt", "in/._a.nii.gz", "in/p1/key.png", "in/old/infection.nii.gz")
+    (tmp_path / "in/old/report.json").write_text('{"run_key": "1"}')
+    (tmp_path / "in/other").mkdir()
+    (tmp_path / "in/other/report.json").write_text("[" * 100_000)  # of another program, or made to hurt
+    (tmp_path / "in/IM3").write_bytes(bytes(5000))
+    (tmp_path / "in/gone").symlink_to(tmp_path / "nowhere")
+    with zipfile.ZipFile(tmp_path / "in/notes.zip", "w") as archive:
+        archive.writestr("readme.txt", "x")
+    passed_over: list[str] = []
+    cases = expand_inputs([tmp_path / "in"], "out", passed_over)
+    assert listed(cases, tmp_path) == [("in/a.nii.gz", "file", "a"), ("in/p1", "dicom", "p1")]
+    assert {line.removeprefix(f"{tmp_path / 'in'}: ") for line in passed_over} == {
+        "1 links to what is not there were passed over (gone)",
+        "1 hidden files were passed over (._a.nii.gz)",
+        "1 folders with results of earlier runs were passed over (old)",
+        "1 .zip without DICOM were passed over (notes.zip)",
+        "3 files that are no scan were passed over (IM3, notes.txt, other/report.json)",
+        "1 pictures beside DICOM files were passed over (p1/key.png)",
+    }
 
 
 def test_a_pair_is_one_case(tmp_path: Path) -> None:
@@ -164,8 +194,9 @@ def test_dicom_files_and_archives_by_name(tmp_path: Path) -> None:
         ("in/p1/b.img", "dicom", "b"),
         ("good.zip", "zip", "good"),
     ]
-    with pytest.raises(UserError, match=r"other\.zip: no DICOM file inside"):
-        expand_inputs([tmp_path / "other.zip"], "out")
+    (other,) = expand_inputs([tmp_path / "other.zip"], "out")  # a case of its own, which stops no other
+    with pytest.raises(UserError, match=r"other\.zip: no DICOM images; expected: CT images"), ExitStack() as stack:
+        read_case(other, stack)
     (tmp_path / "in/p1").rename(tmp_path / "p1")
     cases = expand_inputs([tmp_path], tmp_path / "out")
     assert listed(cases, tmp_path) == [("good.zip", "zip", "good"), ("p1", "dicom", "p1")]

@@ -79,7 +79,10 @@ def read_slices(path: Path) -> list[Slice]:
     """
     try:
         with path.open("rb") as file, disable_value_validation():  # its warnings would show the values
-            if recognize(file.read(HEAD), path.name) != "object":
+            head = file.read(HEAD)
+            if recognize(head, path.name) != "object":
+                if head and not any(head):
+                    raise EOFError("it begins with zeros only, as after a crash of the disk")
                 return []
             file.seek(0)
             header = read_header(file, _TAGS)
