@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,18 @@ class DicomResults:
         ):  # more are listed than drawn
             slices = places([found["largest_slice_from_inferior"] - 1])
             yield Picture(draw_key_image(lesion), lesion.caption, slices, axial=True)
+
+
+def describe_maker(model: Mapping[str, Any], depends_on: str, scan: Scan) -> Maker:
+    """Describe the software of a result, with weights and settings that the result depends on."""
+    point = model["operating_point"]
+    return Maker(
+        version=str(model["version"]),
+        depends_on=json.dumps([depends_on, scan.facts.get("series_id")]),
+        synthetic=model["synthetic"],
+        parameters=(
+            f"SHA-256 of the weights: {model['weights_sha256']}",
+            f"decision threshold: {point['threshold']:.6g}",
+            f"smallest lesion in mm3: {point['smallest_lesion_mm3']:.6g}",
+        ),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,6 @@ from ..report.preview import draw_preview
 from ..report.report import build_report
 
 if TYPE_CHECKING:
-    from ..io.dicom.derived import Maker
     from .dicom_results import DicomResults
 
 
@@ -176,24 +174,10 @@ class Result:
     def _dicom(self, target: Path) -> DicomResults | None:
         if self.scan.kind != "dicom":
             return None
-        from .dicom_results import DicomResults  # highdicom
+        from .dicom_results import DicomResults, describe_maker  # highdicom
 
-        return DicomResults(self.scan, self.mask, self.measures, self._maker(), target)
-
-    def _maker(self) -> Maker:
-        from ..io.dicom.derived import Maker  # pydicom
-
-        point = self.model["operating_point"]
-        return Maker(
-            version=str(self.model["version"]),
-            depends_on=json.dumps([self.depends_on, self.scan.facts.get("series_id")]),
-            synthetic=self.model["synthetic"],
-            parameters=(
-                f"SHA-256 of the weights: {self.model['weights_sha256']}",
-                f"decision threshold: {point['threshold']:.6g}",
-                f"smallest lesion in mm3: {point['smallest_lesion_mm3']:.6g}",
-            ),
-        )
+        maker = describe_maker(self.model, self.depends_on, self.scan)
+        return DicomResults(self.scan, self.mask, self.measures, maker, target)
 
     def _draw_preview(self, path: Path, title: str) -> Path:
         return draw_preview(
