@@ -145,7 +145,7 @@ def smoke(plan: Plan) -> Iterator[Job]:
     yield Job("smoke/volumes", [volumes, *applied("volumes")])
     given = {"class_weights": out / "classes/model.pt", **device}
     classes = [
-        train("classes", "configs/multiclass.yaml"),
+        train("classes", "configs/multiclass.yaml", prior="truth"),
         scripts("classify", scan, out / "classified", "--overwrite", mask=label, **given),
         scripts("classify", scan, out / "classified", "--overwrite", weights=shipped_weights(COMPACT), **given),
     ]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import yaml
@@ -22,13 +22,14 @@ BUDGET = "configs/presets/experiment_cpu.yaml"
 class Variant:
     """One row of a table: overlays on train.yaml, ids and values beside them.
 
-    `published` holds figures of the source, in percent: a measure and, as MEASURE_sd, its spread.
+    `published` holds figures of the source, in percent: a measure and, as MEASURE_sd, its spread;
+    of an experiment with classes by class.
     """
 
     name: str
     files: list[str]
     settings: dict[str, Any]
-    published: dict[str, float]
+    published: dict[str, Any]
 
     @property
     def folder(self) -> str:
@@ -47,6 +48,8 @@ class Experiment:
         files: overlays that every training has.
         budget: overlay that sets width, size and schedule unless the user names another.
         left_out: rows of the source that are not here, and why.
+        evaluation: overlays on the evaluation.
+        classes: what there is a table for, where the evaluation is one by classes.
     """
 
     name: str
@@ -57,6 +60,13 @@ class Experiment:
     files: list[str]
     budget: str
     left_out: dict[str, str]
+    evaluation: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+
+    def of_class(self, name: str) -> "Experiment":
+        """Return what the table of one class compares."""
+        rows = [replace(row, published=row.published.get(name, {})) for row in self.variants]
+        return replace(self, title=f"{self.title}: {name.replace('_', ' ')}", variants=rows)
 
 
 def experiment_names() -> list[str]:
@@ -98,4 +108,5 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     kept = [variant for variant in variants if not chosen or variant.name in chosen]
     title, source, protocol = (str(content.get(key, "")) for key in ("title", "source", "protocol"))
     budget, left_out = content.get("budget", BUDGET), content.get("left_out", {})
-    return Experiment(name, title, source, protocol, kept, content.get("files", []), budget, left_out)
+    further = content.get("evaluation", []), content.get("classes", [])
+    return Experiment(name, title, source, protocol, kept, content.get("files", []), budget, left_out, *further)

@@ -14,6 +14,7 @@ from scipy.stats import t
 
 from ..files import write_atomic
 from ..training.tables import FILES
+from .class_tables import ClassTables
 from .experiment_config import Experiment
 from .experiment_text import MEASURES, PARTS, markdown
 from .workflows import FINISHED
@@ -44,7 +45,26 @@ class Run:
 
 
 def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], record: Mapping[str, Any]) -> Path:
-    """Write what the runs say.
+    """Write what the runs say, see `write_table`; for an experiment with classes a folder for each.
+
+    Returns:
+        The path of `table.md`, which holds the text of all classes.
+    """
+    if not experiment.classes:
+        return write_table(folder, experiment, runs, record)
+    tables = [write_table(folder / name, experiment.of_class(name), runs, record, name) for name in experiment.classes]
+    text = "\n".join(table.read_text(encoding="utf-8") for table in tables)
+    return write_atomic(folder / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def write_table(
+    folder: Path,
+    experiment: Experiment,
+    runs: Sequence[Run],
+    record: Mapping[str, Any],
+    of_class: str | None = None,
+) -> Path:
+    """Write what the runs say of one class, or of infection.
 
     Args:
         folder: receives `runs.csv` (a row a run, with the weights' SHA-256 and the machine),
@@ -52,12 +72,13 @@ def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], reco
         experiment: what is compared.
         runs: the runs that there are, in the order of the table.
         record: what the experiment was run on.
+        of_class: class of an evaluation by classes.
 
     Returns:
         The path of `table.md`.
     """
-    tables = [_cases(run) for run in runs]
-    rows = pd.DataFrame([_row(run, own) for run, own in zip(runs, tables, strict=True)])
+    tables = [_cases(run, of_class) for run in runs]
+    rows = pd.DataFrame([_row(run, own, of_class) for run, own in zip(runs, tables, strict=True)])
     cases = pd.concat(tables, ignore_index=True)
     order = list(dict.fromkeys(run.variant for run in runs))
     published = pd.DataFrame(
@@ -73,16 +94,19 @@ def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], reco
     return write_atomic(folder / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _cases(run: Run) -> pd.DataFrame:
-    cases = pd.read_csv(run.place / "tables" / FILES[0])
+def _cases(run: Run, of_class: str | None) -> pd.DataFrame:
+    cases = pd.read_csv(run.place / "tables" / (FILES[0] if of_class is None else ClassTables.file))
+    if of_class is not None:
+        cases = cases[cases[ClassTables.column] == of_class].reset_index(drop=True)
     for position, key in enumerate(KEY):
         cases.insert(position, key, getattr(run, key))
     return cases
 
 
-def _row(run: Run, cases: pd.DataFrame) -> dict[str, Any]:
+def _row(run: Run, cases: pd.DataFrame, of_class: str | None) -> dict[str, Any]:
     """Return means over the cases of a validation fold, with n; of Dice also over `PARTS`."""
     figures = json.loads((run.place / "tables" / FILES[-1]).read_text(encoding="utf-8"))["figures"]
+    figures = figures if of_class is None else figures[of_class]
     finished = json.loads((run.place / "run" / FINISHED).read_text(encoding="utf-8"))
     found: dict[str, Any] = {key: getattr(run, key) for key in KEY}
     found |= {"version": run.version, "weights_sha256": finished["sha256"]}

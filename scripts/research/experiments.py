@@ -63,7 +63,8 @@ def run_experiment(
         processes: how many trainings run in parallel; each one's output is in `log.txt` of its
             folder then.
         teacher: weights that teach the variants that learn from some, see `teacher_of_fold`. Soft
-            maps are kept in `soft_maps` of the folder, for all variants.
+            maps are kept in `soft_maps` of the folder, for all variants. For a multi-class network
+            they give the prior.
         protocol: see `Protocol`.
 
     Returns:
@@ -97,7 +98,9 @@ def run_experiment(
     _claim(folder, record)
     whole = read_experiment(experiment.name)
     planned = {
-        one.name: _Training(one, [*shared, *one.files, str(chosen)], {**one.settings, **length})
+        one.name: _Training(
+            one, [*shared, *one.files, str(chosen)], {**one.settings, **length}, [TRAIN, EVALUATE, *whole.evaluation]
+        )
         for one in whole.variants
     }
     _finished(folder, planned.values())  # what no table can hold is refused before anything is trained
@@ -133,16 +136,22 @@ class _Training:
     variant: Variant
     files: list[str]
     settings: dict[str, Any]
+    evaluation: list[str]
 
     @cached_property
     def is_taught(self) -> bool:
-        """Return whether the config files have a teacher."""
-        return "teacher" in _said(self.files)
+        """Return whether the config files have a teacher, or weights that give the prior."""
+        return self.sees_prior or "teacher" in _said(self.files)
+
+    @cached_property
+    def sees_prior(self) -> bool:
+        """Return whether the config files have a prior."""
+        return "prior" in _said(self.files)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Return what the runs of one row share: the config files without their comments."""
-        said = [_said(self.files), _said([TRAIN, EVALUATE])]
+        said = [_said(self.files), _said(self.evaluation)]
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         return {"config_sha256": digest, "settings": self.settings}
 
@@ -188,11 +197,13 @@ class _Run:
         if self.device is not None:
             shared["device"] = self.device
         taught = {"teacher": self.teacher, "soft_maps": str(self.folder / "soft_maps")} if training.is_taught else {}
+        if training.sees_prior:  # by the evaluation too
+            taught, shared = {}, {**shared, "prior": self.teacher}
         weights = train_once(training.files, place / "run", seed=self.seed, **shared, **taught, **training.settings)
         tables = {"output_dir": str(place / "tables"), "checkpoint": str(weights), "overwrite": True}
         if self.protocol != "within":
             tables["split"] = "test"
-        run_workflow([TRAIN, EVALUATE], **shared, **tables)
+        run_workflow(training.evaluation, **shared, **tables)
 
 
 def _said(files: Sequence[str]) -> dict[str, Any]:

@@ -31,9 +31,9 @@ def class_cases(
     """Choose the cases of a split that have a multi-class label, and give each its prior.
 
     `prior` is "truth", the infection mask; "file", the "prior" of each case in datalist.json; else
-    the weights of a network that finds infection. Its probabilities, computed on `device`, go into
-    a subfolder of `folder`, one for the same weights and images. Other arguments are those of
-    `select_cases`.
+    the weights of a network that finds infection, see `weights_of_fold`. Its probabilities,
+    computed on `device`, go into a subfolder of `folder`, one for the same weights and images.
+    Other arguments are those of `select_cases`.
 
     Returns:
         The cases, with "prior" and, as needed, "prior_codes" or "prior_scale".
@@ -63,7 +63,8 @@ def class_cases(
                 '"prior" in datalist.json for every case, or --prior truth, or --prior WEIGHTS'
             )
         return cases
-    paths = write_pseudo_labels(Path(prior), cases, map_folder(folder, prior, cases), torch.device(device))
+    weights = weights_of_fold(prior, fold)
+    paths = write_pseudo_labels(weights, cases, map_folder(folder, str(weights), cases), torch.device(device))
     kept = [{key: value for key, value in case.items() if key != "prior_codes"} for case in cases]
     maps = [{**case, "prior": str(path), "prior_scale": SCALE} for case, path in zip(kept, paths, strict=True)]
     return cast(list[Case], maps)
@@ -86,6 +87,19 @@ def whole_scan(field_of_view: str, lung_only: bool, because: str = "the prior is
     return False
 
 
-def describe_prior(prior: str) -> str:
+def weights_of_fold(prior: str, fold: Fold) -> Path:
+    """Return the weights that give the prior; "{fold}" in their path stands for the fold.
+
+    Raises:
+        UserError: if there are none.
+    """
+    weights = Path(prior.replace("{fold}", str(fold)))
+    if not weights.is_file():
+        ways = "those of Semi-Inf-Net (configs/semi_infnet.yaml), or --prior WEIGHTS, truth or file"
+        raise UserError(f"{weights}: no such weights for the prior; expected: {ways}")
+    return weights
+
+
+def describe_prior(prior: str, fold: Fold) -> str:
     """Return the prior for checkpoint metadata: "truth", "file", or the weights' SHA-256."""
-    return prior if prior in (TRUTH, FILE) else str(read_metadata(prior)["sha256"])
+    return prior if prior in (TRUTH, FILE) else str(read_metadata(weights_of_fold(prior, fold))["sha256"])

@@ -74,7 +74,7 @@ def test_random_steps_and_those_of_the_label_are_free() -> None:
     ("overlays", "settings"),
     [
         ((), {"lung_only": "true", "field_of_view": "lungs", "z_score": "false", "intensity": "hu"}),
-        (("multiclass",), {"z_score": "false", "augment": "true"}),
+        (("multiclass",), {"z_score": "false", "augment": "true", "prior": "truth"}),
         (("networks/fv_paspp_unet3d",), {}),
         (("monai_label",), {}),
     ],

@@ -25,7 +25,12 @@ def test_parts(bundle_root: Path, make_class_dataset: Callable[..., Path], tmp_p
     monkeypatch.chdir(bundle_root)
     parser = ConfigParser()
     parser.read_config(["configs/train.yaml", "configs/multiclass.yaml"])
-    settings = {"dataset_dir": str(make_class_dataset()), "output_dir": str(tmp_path), "network_def#base_width": 8}
+    settings = {
+        "dataset_dir": str(make_class_dataset()),
+        "output_dir": str(tmp_path),
+        "network_def#base_width": 8,
+        "prior": "truth",
+    }
     for key, value in {**settings, "device": "cpu", "spatial_size": 32}.items():
         parser[key] = value
     trainer = parser.get_parsed_content("train#trainer")
@@ -54,7 +59,7 @@ def test_the_preset_for_a_cpu_goes_on_top(
     parser.read_config(["configs/train.yaml", "configs/multiclass.yaml", "configs/presets/cpu.yaml"])
     for key, value in {"dataset_dir": str(make_class_dataset()), "output_dir": str(tmp_path), "device": "cpu"}.items():
         parser[key] = value
-    parser["spatial_size"] = 32
+    parser["spatial_size"], parser["prior"] = 32, "truth"
     trainer = parser.get_parsed_content("train#trainer")
     assert (type(trainer.optimizer), trainer.state.max_epochs) == (torch.optim.SGD, 40)
     assert trainer.network.spec["arguments"]["base_width"] == 16
@@ -68,7 +73,13 @@ def test_without_a_fold_nothing_validates(
     parser = ConfigParser()
     parser.read_config(["configs/train.yaml", "configs/multiclass.yaml"])
     dataset = make_class_dataset()
-    settings = {"dataset_dir": str(dataset), "output_dir": str(tmp_path), "network_def#base_width": 4, "fold": None}
+    settings = {
+        "dataset_dir": str(dataset),
+        "output_dir": str(tmp_path),
+        "network_def#base_width": 4,
+        "fold": None,
+        "prior": "truth",
+    }
     for key, value in {**settings, "device": "cpu", "spatial_size": 32, "max_epochs": 1}.items():
         parser[key] = value
     listed = json.loads((dataset / "datalist.json").read_text())["training"]
@@ -79,7 +90,7 @@ def test_without_a_fold_nothing_validates(
 
 def test_train_evaluate_classify(make_class_dataset: Callable[..., Path], make_checkpoint, tmp_path: Path) -> None:
     dataset = make_class_dataset()
-    settings = {**SMALL, "dataset_dir": dataset}
+    settings = {**SMALL, "dataset_dir": dataset, "prior": "truth"}
     run_bundle("training", TRAIN, output_dir=tmp_path / "run", max_epochs=2, **settings)
     rows = pd.read_csv(tmp_path / "run" / "history.csv")
     assert len(rows) == 2

@@ -60,8 +60,9 @@ def test_every_variant_fits_its_loss_at_the_size_of_its_budget(name: str) -> Non
         network, loss = parser.get_parsed_content("network_def").train(), parser.get_parsed_content("loss")
         size = parser.get_parsed_content("spatial_size")
         volume = budget.endswith("cpu3d.yaml")
-        shape = (2, 1, *parser.get_parsed_content("patch_size")) if volume else (2, 1, size, size)
-        label = torch.zeros(2, 1 if volume else 2, *shape[2:])
+        sees = 2 if read_experiment(name).classes else 1
+        shape = (2, 1, *parser.get_parsed_content("patch_size")) if volume else (2, sees, size, size)
+        label = torch.zeros(2, 3 if sees == 2 else 1 if volume else 2, *shape[2:])
         label[:, :, 10:40, 20:60] = 1
         value = loss(network(torch.randn(shape)), label)
         assert math.isfinite(float(value)), variant.name
@@ -315,3 +316,30 @@ def test_a_folder_of_an_earlier_version_was_within(tmp_path: Path) -> None:
     experiments._claim(tmp_path, {"experiment": "table3", "protocol": "within"})
     with pytest.raises(UserError, match="began with another protocol"):
         experiments._claim(tmp_path, {"experiment": "table3", "protocol": "cross"})
+
+
+def test_classes_have_a_table_each_with_what_was_published(
+    make_class_dataset: Callable[..., Path], weights: Path, budget: str, tmp_path: Path
+) -> None:
+    """One network of two folds; the prior is that of weights whose name holds the fold."""
+    for fold in (0, 1):
+        for suffix in (".pt", ".json"):
+            shutil.copy(weights.with_suffix(suffix), tmp_path / f"infection_{fold}{suffix}")
+    experiment, data, out = read_experiment("classes", ["FCN8s"]), make_class_dataset(), tmp_path / "out"
+    with pytest.raises(UserError, match="expected: --teacher WEIGHTS"):
+        run_experiment(experiment, str(data), str(out), budget, folds=[0], device="cpu", steps=1)
+    teacher = str(tmp_path / "infection_{fold}.pt")
+    table = run_experiment(experiment, str(data), str(out), budget, device="cpu", steps=1, teacher=teacher)
+    text = table.read_text()
+    assert text.count("| FCN8s |") == 2
+    assert "# Ground glass and consolidation: ground glass" in text
+    for name, dice in (("ground_glass", 64.6), ("consolidation", 23.8)):
+        row = pd.read_csv(out / name / "table.csv").set_index("variant").loc["FCN8s"]
+        cases = pd.read_csv(out / name / "cases.csv")
+        assert row["published_dice"] == dice
+        assert len(cases) == 4
+        runs = [pd.read_csv(out / f"FCN8s/seed_0/fold_{fold}/tables/classes.csv") for fold in (0, 1)]
+        means = [run[run["class"] == name]["dice"].mean() for run in runs]
+        assert row["dice"] == pytest.approx(100 * sum(means) / 2)
+    prior = json.loads((out / "FCN8s/seed_0/fold_1/run/model.json").read_text())["preprocessing"]["prior"]
+    assert prior == sha256(weights)

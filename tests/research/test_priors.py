@@ -64,8 +64,13 @@ def test_weights_give_the_probabilities_of_the_segmenter(
         expected = segmenter.segment(scan, HounsfieldSlices(scan), probability=True).probability
         np.testing.assert_array_equal(np.asarray(nib.load(case["prior"]).dataobj), expected)
         assert case["prior_scale"] == 255
-    assert describe_prior(str(weights)) == segmenter.metadata["sha256"]
-    assert describe_prior("truth") == "truth"
+    assert describe_prior(str(weights), 0) == segmenter.metadata["sha256"]
+    assert describe_prior("truth", 0) == "truth"
+
+    of_fold = str(weights).replace(weights.name, weights.name.replace("model", "model{fold}"))
+    with pytest.raises(UserError, match=r"model0\.pt: no such weights for the prior; expected: those of Semi-Inf-Net"):
+        describe_prior(of_fold, 0)
+    assert describe_prior(str(weights.with_name("{fold}.pt")), weights.stem) == segmenter.metadata["sha256"]
 
     again = class_cases(str(folder), "all", None, str(weights), str(tmp_path / "priors"), "cpu")
     assert [case["prior"] for case in again] == [case["prior"] for case in cases]
