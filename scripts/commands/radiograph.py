@@ -9,8 +9,8 @@ from .options import Out, Overwrite
 
 
 def radiograph(
-    scan: Annotated[Path, Argument(help="NIfTI, NRRD or MetaImage scan in HU.")],
-    mask: Annotated[Path, Argument(help="Mask on the scan's grid, lesions above 0.")],
+    scan: Annotated[Path, Argument(help="NIfTI, NRRD or MetaImage scan in HU, or a folder of them.")],
+    mask: Annotated[Path, Argument(help="Mask on the scan's grid, lesions above 0, or a folder of equal names.")],
     out: Out,
     method: Annotated[
         Literal["attenuation", "sum"],
@@ -21,8 +21,11 @@ def radiograph(
     """Project a CT and its lesions to a frontal radiograph (DRR).
 
     For research on X-rays. Writes radiograph.png, lesion.png and lesion_tenths_of_mm.png, the
-    depth of lesion along each ray.
+    depth of lesion along each ray. Of folders it makes a data set to train on: images/, labels/,
+    depths/, datalist.json and manifest.json.
     """
     from ..research.radiograph import radiograph_files
+    from ..research.radiograph_pairs import radiograph_pairs
 
-    print(radiograph_files(scan, mask, out, method, overwrite))
+    make = radiograph_pairs if scan.is_dir() and mask.is_dir() else radiograph_files
+    print(make(scan, mask, out, method, overwrite))

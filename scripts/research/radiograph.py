@@ -97,6 +97,34 @@ def _frontal(projection: NDArray[np.float32], rows: int, mode: str = "bilinear")
     return grey
 
 
+def project_scan(scan_path: str | Path, mask_path: str | Path, method: str) -> Radiograph:
+    """Project a scan in HU and its lesions, above 0 in a mask on the scan's grid.
+
+    Raises:
+        UserError: if the files cannot be used, the method is unknown, or the voxel size is unknown
+            and needed.
+    """
+    if method not in METHODS:
+        raise UserError(f"method is {method!r}; expected: {', '.join(METHODS)}")
+    scan, mask = read_scan(Path(scan_path)), read_scan(Path(mask_path))
+    check_same_grid(mask, scan)
+    if method == "attenuation" and not scan.voxel_size_known:
+        raise UserError(f"{scan_path}: its voxel size is unknown; expected: a scan with one, or --method sum")
+    hu, lesions = HounsfieldSlices(scan).rounded(), (mask.lps()[0] > 0).astype(np.uint8)
+    return project_attenuation(hu, lesions, scan.spacing_lps) if method == "attenuation" else project_sum(hu, lesions)
+
+
+def save_radiograph(seen: Radiograph, picture: Path, lesion: Path, depth: Path, method: str) -> None:
+    """Write a projection as PNG: grey values, lesions (0, 255), and their depth in 16 bits.
+
+    The depth is in tenths of a millimetre, for the plain sum in voxels.
+    """
+    unit = 10 if method == "attenuation" else 1
+    Image.fromarray(seen.picture).save(picture)
+    Image.fromarray(((seen.lesion_mm > 0) * np.uint8(255)).astype(np.uint8)).save(lesion)
+    Image.fromarray(np.clip((seen.lesion_mm * unit).round(), 0, 65535).astype(np.uint16)).save(depth)
+
+
 def radiograph_files(
     scan_path: str | Path, mask_path: str | Path, out: str | Path, method: str = "attenuation", overwrite: bool = False
 ) -> Path:
@@ -106,26 +134,16 @@ def radiograph_files(
         scan_path: a scan in HU.
         mask_path: lesions above 0, on the scan's grid.
         out: the folder; it appears when all is complete.
-        method: "attenuation" or "sum".
+        method: "attenuation" or "sum", which writes `lesion_voxels.png`.
         overwrite: replaces what an earlier call wrote.
 
     Raises:
-        UserError: if the files cannot be used, the voxel size is unknown and needed, or the folder
-            holds other files.
+        UserError: as `project_scan`, or if the folder holds other files.
     """
     target = Path(out)
-    if method not in METHODS:
-        raise UserError(f"method is {method!r}; expected: {', '.join(METHODS)}")
-    depth_name, unit = ("lesion_tenths_of_mm.png", 10) if method == "attenuation" else ("lesion_voxels.png", 1)
     check_results_folder(target, WRITTEN, overwrite)
-    scan, mask = read_scan(Path(scan_path)), read_scan(Path(mask_path))
-    check_same_grid(mask, scan)
-    if method == "attenuation" and not scan.voxel_size_known:
-        raise UserError(f"{scan_path}: its voxel size is unknown; expected: a scan with one, or --method sum")
-    hu, lesions = HounsfieldSlices(scan).rounded(), (mask.lps()[0] > 0).astype(np.uint8)
-    seen = project_attenuation(hu, lesions, scan.spacing_lps) if method == "attenuation" else project_sum(hu, lesions)
+    seen = project_scan(scan_path, mask_path, method)
+    depth = "lesion_tenths_of_mm.png" if method == "attenuation" else "lesion_voxels.png"
     with results_folder(target, WRITTEN, overwrite) as folder:
-        Image.fromarray(seen.picture).save(folder / "radiograph.png")
-        Image.fromarray(((seen.lesion_mm > 0) * np.uint8(255)).astype(np.uint8)).save(folder / "lesion.png")
-        Image.fromarray(np.clip((seen.lesion_mm * unit).round(), 0, 65535).astype(np.uint16)).save(folder / depth_name)
+        save_radiograph(seen, folder / "radiograph.png", folder / "lesion.png", folder / depth, method)
     return target
