@@ -90,9 +90,8 @@ class DicomResults:
 
         shown = choose_slices(canonical(self._mask, scan.affine).view(np.bool_), SHOWN_SLICES)
         yield Picture(draw_overview(preview), "Most affected slices", places(shown), axial=False)
-        for lesion, found in zip(
-            lesions, self._measures["lesions"]["lesions"], strict=False
-        ):  # more are listed than drawn
+        listed = self._measures["lesions"]["lesions"][: len(lesions)]  # more of them than are drawn
+        for lesion, found in zip(lesions, listed, strict=True):
             slices = places([found["largest_slice_from_inferior"] - 1])
             yield Picture(draw_key_image(lesion), lesion.caption, slices, axial=True)
 

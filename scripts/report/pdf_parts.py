@@ -18,11 +18,12 @@ from reportlab.platypus import Flowable, Image, Paragraph, Spacer, Table
 
 from ..messages import printable
 from .lesion_pictures import MOST, LesionPicture
+from .profile import COLOURS
 from .wording import LEGEND, PARTS, grade, hu_range, label, percent, size, words
 
 _REGULAR, _BOLD = "DejaVuSans", "DejaVuSans-Bold"  # matplotlib brings them
-_INK, _SOFT, _LINE, _PANEL = (HexColor(one) for one in ("#1b2430", "#54606f", "#d3d9e0", "#f3f5f8"))
-_NOTE, _NOTE_EDGE, _ALARM = (HexColor(one) for one in ("#fff2d9", "#c25700", "#a11212"))
+_SOFT, _LINE, _NOTE_EDGE = (HexColor(COLOURS[name]) for name in ("soft", "line", "infection"))
+_INK, _PANEL, _NOTE, _ALARM = (HexColor(one) for one in ("#1b2430", "#f3f5f8", "#fff2d9", "#a11212"))  # report.css's
 _TOP = ("VALIGN", (0, 0), (-1, -1), "TOP")
 _PANELS, _PICTURES = 4, 3  # in a row
 _SIDE = 0.25  # of a picture of a lesion, of the width
