@@ -144,7 +144,7 @@ class Parts:
             wide, high = ImageReader(BytesIO(png)).getSize()
             scale = side / max(wide, high)
             picture = Image(BytesIO(png), wide * scale, high * scale)
-            cells.append([picture, _paragraph(f"{one.caption}; {name}", 6.5, colour=_SOFT)])
+            cells.append([picture, Spacer(1, 2), _paragraph(f"{one.caption}; {name}", 6.5, colour=_SOFT)])
         if not cells:
             return []
         table = Table(_in_rows(cells, _PICTURES), [self._width / _PICTURES] * _PICTURES, style=[_TOP, *_padded(3)])

@@ -63,7 +63,7 @@ def write_dicom_sc(picture: Picture, number: int, sources: Sources, path: Path, 
         )
         if not picture.axial:
             image["PatientOrientation"].value = None
-        image.Laterality = ""  # lungs are two; which of them is in the caption
+        image.ImageLaterality = "B"  # both lungs
         image.ConversionType = "WSD"  # made by a workstation
         image.BurnedInAnnotation = "NO"
         image.ImageComments = plain_text(picture.caption)

@@ -36,6 +36,7 @@ def test_a_picture_belongs_to_the_study_and_names_its_slices(tmp_path: Path, wri
     sources = [dcmread(file) for file in read_dicom(tmp_path / "ct").files]
     for keyword in ("StudyInstanceUID", "PatientID", "PatientName", "StudyDate", "AccessionNumber"):
         assert image[keyword].value == sources[0][keyword].value
+    assert (image.ImageLaterality, "Laterality" in image) == ("B", False)
     assert image.SOPClassUID == SecondaryCaptureImageStorage
     assert (image.SeriesNumber, image.ConversionType, image.BurnedInAnnotation) == (3003, "WSD", "NO")
     assert image.SeriesDescription == f"Lung opacity SC 1.2 {MAKER.day}, AI, research use"
