@@ -41,7 +41,7 @@ from scripts.io.reading import read_scan
 from scripts.io.volume import Scan
 from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import expand_inputs
-from scripts.pipeline.lung_masks import find_lung_mask
+from scripts.pipeline.lung_masks import find_mask
 
 MARGINS = (0, 2, 4, 6, 10)  # mm
 UNKNOWN = 255
@@ -51,7 +51,7 @@ Mask = NDArray[np.uint8]
 
 def read_mask(folder: str, name: str) -> NDArray[Any]:
     """Read the mask of a case, turned to LPS."""
-    return read_scan(find_lung_mask(Path(folder), name)).lps()[0]
+    return read_scan(find_mask(Path(folder), name)).lps()[0]
 
 
 def dice(one: Mask, other: Mask) -> float:

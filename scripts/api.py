@@ -73,6 +73,9 @@ class InfectionSegmenter:
         probability: bool = False,
         intensity: str = "auto",
         lungs: str | Path | None = None,
+        lobes: str | Path | None = None,
+        prior: str | Path | None = None,
+        force: bool = False,
         series: str | None = None,
         volume: int | None = None,
         strict: bool = False,
@@ -89,6 +92,10 @@ class InfectionSegmenter:
             intensity: "auto", "hu", or "window:LO,HI" for an export mapped from that HU window.
             lungs: your own lung mask on the scan's grid (1 right and 2 left, or one value), or
                 weights (.pt) of a network that finds lungs.
+            lobes: your own lobe mask on the scan's grid, a file or TotalSegmentator's folder of
+                single masks; without `lungs` it gives the lungs, too.
+            prior: the report.json of an earlier scan of the patient, or its folder.
+            force: compares with a prior of another patient or of other weights, too.
             series: SeriesNumber, id or SeriesInstanceUID of the DICOM series, where a folder
                 holds several.
             volume: which volume of a 4-D image, from 1.
@@ -103,8 +110,8 @@ class InfectionSegmenter:
             UserError: if the image cannot be used, a path holds several scans, or the extra `dicom`
                 is not installed.
         """
-        own = Path(lungs) if lungs is not None else None
-        settings = Settings(intensity, probability, own, series, volume, strict)
+        given = _path(lungs), _path(lobes), _path(prior)
+        settings = Settings(intensity, probability, *given, force, series, volume, strict)
         model = CaseSegmenter(self._segmenter, settings, self._choice)
         with ExitStack() as stack:
             if isinstance(image, str | Path):
@@ -113,6 +120,10 @@ class InfectionSegmenter:
                     raise UserError(f"{image}: {len(cases)} scans; expected: one, call `predict` for each")
                 result = model.predict(cases[0], stack, progress)
             else:
-                result = model.segment(scan_from_memory(image, name, volume), own, progress)
+                result = model.segment(scan_from_memory(image, name, volume), model.given(name), progress)
             weakref.finalize(result, stack.pop_all().close)  # files of a .zip, which `save` may need
         return result
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)

@@ -148,6 +148,7 @@ METADATA = {
     },
     "data": {"name": "some patients", "synthetic": False},
 }
+BOX = [[0, 11], [0, 9], [0, 5]]
 SLABS = {"plausible": True, "doubts": [], "cuts": []}
 
 
@@ -162,7 +163,11 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, le
     scan = Scan("case_1", Path("scans of erika/case_1.nii.gz"), "nifti", values, affine, voxel_size_known=known)
     for name, value in scan_changes.items():
         setattr(scan, name, value)
-    given = SimpleNamespace(slab=lambda z: codes, areas=lambda: np.full((6, 2), 60), **SLABS) if lungs else None
+    given = (
+        SimpleNamespace(slab=lambda z: codes, areas=lambda: np.full((6, 2), 60), box=lambda: BOX, **SLABS)
+        if lungs
+        else None
+    )
     spacing = scan.spacing if known else None
     read = lambda z: values[:, :, z].astype(np.float32)  # noqa: E731
     measures = measure_infection(read, mask, spacing, given, lesion_free=lesion_free)

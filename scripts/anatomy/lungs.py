@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .downsampling import Mask, Spacing, centre, enlarge
+from .downsampling import Mask, Spacing, box, centre, enlarge
 from .given import read_codes
 from .plausibility import find_cuts, find_doubts
 from .pleura import close_lung
@@ -64,6 +64,15 @@ class Lungs:
         if not 0 <= z < self.shape[2]:
             raise IndexError(f"slice {z} of {self.shape[2]}")
         return enlarge(self.mask[:, :, z // self.steps[2]], self.steps, self.shape)
+
+    def box(self) -> list[list[int]] | None:
+        """Return first and last full-resolution index of both lungs along x, y, z; None without."""
+        if not self.mask.any():
+            return None
+        return [
+            [block.start * step, min(block.stop * step, length) - 1]
+            for block, step, length in zip(box(self.mask > 0), self.steps, self.shape, strict=True)
+        ]
 
     def areas(self) -> NDArray[np.int64]:
         """Count the full-resolution voxels of each axial slice in right and left lung, (Z, 2)."""

@@ -54,6 +54,16 @@ def segment(
             "value), a folder of masks, or weights (.pt) of a network that finds lungs."
         ),
     ] = None,
+    lobes: Annotated[
+        Path | None,
+        Option(help="Your lobe mask on the scan's grid (TotalSegmentator's, or 1 to 5), or a folder of them."),
+    ] = None,
+    prior: Annotated[
+        Path | None, Option(help="Earlier report.json of the patient, its folder, or a folder of results by case.")
+    ] = None,
+    force: Annotated[
+        bool, Option("--force", help="Compare with a prior of another patient, other weights or threshold.")
+    ] = False,
     keep_outside: Annotated[
         bool,
         Option("--keep-outside", help="Keep marks outside of the body and the lungs, which are removed otherwise."),
@@ -93,6 +103,7 @@ def segment(
     from ..pipeline.case import Settings
     from ..pipeline.inputs import expand_inputs
     from ..pipeline.job import Job
+    from ..pipeline.priors import single_report
     from ..pipeline.start import started
     from ..report.report import DEMONSTRATION
     from ..transforms.hounsfield import parse_intensity
@@ -103,8 +114,9 @@ def segment(
     if scheduler and workers > 1:
         raise UserError("both --workers and --scheduler; expected: one of them")
     parse_intensity(intensity)
-    if lungs and not lungs.exists():
-        raise UserError(f"{lungs}: no such file or folder; expected: a lung mask, a folder of them, or weights")
+    for path, what in ((lungs, "a lung mask, weights"), (lobes, "a lobe mask"), (prior, "a report.json")):
+        if path and not path.exists():
+            raise UserError(f"{path}: no such file or folder; expected: {what}, or a folder of them")
     if lungs and lungs.suffix == SUFFIX:
         read_lung_metadata(lungs)  # refuses other weights before any scan is read
     limits, passed_over = parse_limits(limit or []), list[str]()
@@ -112,6 +124,8 @@ def segment(
     with limited(limits):
         places = [retrieve(one, output) if is_address(str(one)) else one for one in inputs]
         cases = expand_inputs(places, output, passed_over)
+    if prior and single_report(prior) and len(cases) > 1:
+        raise UserError(f"{prior}: one report for {len(cases)} scans; expected: one scan, or a folder of results")
     arguments = {
         "device": device,
         "threshold": threshold,
@@ -121,7 +135,8 @@ def segment(
         "precision": precision,
         "keep_outside": keep_outside,
     }
-    settings = Settings(intensity, probability, lungs and lungs.absolute(), series, volume, strict, sr, sc, pdf, limits)
+    given = lungs and lungs.absolute(), lobes and lobes.absolute(), prior and prior.absolute()
+    settings = Settings(intensity, probability, *given, force, series, volume, strict, sr, sc, pdf, limits)
     job = Job(choice, tuple(arguments.items()), settings, output.absolute(), overwrite)
     bar = CaseProgress(len(cases), quiet, one_bar=bool(scheduler) or workers > 1)
     with resumable(bar, output), started(job, cases, workers, scheduler, bar.step) as (entries, description):

@@ -227,7 +227,7 @@ class Segmenter:
         if least is None or agree is None or agree >= least:
             return []
         text = (
-            f"The border of the infection is unsure: mirrored views of the scan mark the same pixels for {agree:.0f} % "
+            f"The border of the opacities is unsure: mirrored views of the scan mark the same pixels for {agree:.0f} % "
             f"of what any of them marks, at least {least:.0f} % is usual. Look at the outlines."
         )
         return [Note("border_unsure", text, "warning")]

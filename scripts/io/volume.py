@@ -71,6 +71,7 @@ class Scan:
     facts: dict[str, Any] = field(default_factory=dict)  # what the report repeats; nothing names a person
     notes: list[Note] = field(default_factory=list)  # findings of the reader
     padding: Padding | None = None  # DICOM: PixelPaddingValue in HU; None: nothing, or as dark as air
+    patient: str = ""  # DICOM: PatientID, which no result repeats; empty if not known
     files: list[Path] = field(default_factory=list)  # DICOM: in the order of the third axis; else empty
     headers: list[Any] = field(default_factory=list)  # DICOM: of each file, what a reference to it needs
     frames: list[int] = field(default_factory=list)  # DICOM: frame of its file that each slice is

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..anatomy.lungs import Lungs, segment_lungs
-from ..anatomy.tissue import Tissues, segment_tissue
+from ..anatomy.tissue import segment_tissue
 from ..errors import UserError
 from ..files import sha256
 from ..inference.hounsfield import HounsfieldSlices
@@ -21,21 +21,16 @@ from ..io.dicom.archive import unpacked
 from ..io.limits import Limits
 from ..io.output_names import KEY, read_report, walk_files
 from ..io.reading import read_scan, scan_files
-from ..io.volume import Note, Scan, canonical
-from ..report.measure import measure_infection
-from ..report.positions import locate_lesions
+from ..io.volume import Note, Scan
 from ..report.report import describe_model
-from ..report.wording import size
 from .checks import check_anatomy
+from .given import Given
 from .inputs import ScanInput
-from .lung_masks import find_lung_mask, lung_files, own_lungs
+from .measuring import measure
+from .priors import open_prior
 from .result import Result, StageTimer, check_results, refuse_warnings
 
 Progress = Callable[[int, int], Any]
-MUCH_OUTSIDE_PERCENT = 20
-"""From this percentage of the infection outside of the lungs on there is a warning."""
-OUTSIDE = ("outside_body", "outside_lungs")
-"""Places from which marks are removed, as in the keys of `measures`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,10 @@ class Settings:
         intensity: how stored values become HU, see `plan_hounsfield`.
         probability: whether to write the probability map.
         lungs: the user's own lung mask, a folder of masks named as the cases, or weights (.pt) that
-            find lungs; None: found in the scan by thresholds.
+            find lungs; None: those that the lobes make up, else found in the scan by thresholds.
+        lobes: the user's own lobe mask, see `find_lobes`; None: nothing is said of lobes.
+        prior: the report of an earlier scan, see `find_prior`; None: no change is described.
+        force: compares with a prior of another patient, or of other weights.
         series: which DICOM series, see `read_dicom`.
         volume: which volume of a 4-D file, from 1.
         strict: whether a warning refuses the case.
@@ -59,6 +57,9 @@ class Settings:
     intensity: str = "auto"
     probability: bool = False
     lungs: Path | None = None
+    lobes: Path | None = None
+    prior: Path | None = None
+    force: bool = False
     series: str | None = None
     volume: int | None = None
     strict: bool = False
@@ -112,9 +113,15 @@ class CaseSegmenter:
         else:
             folder = case.source.is_dir()
             files = [file for _, found in walk_files(case.source) for file in found] if folder else [case.source]
-        if self.settings.lungs is not None:
-            files += lung_files(find_lung_mask(self.settings.lungs, case.folder))
-        return files
+        return files + self.given(case.folder).files()
+
+    def given(self, name: str) -> Given:
+        """Find what the settings give for the case `name` beside its scan.
+
+        Raises:
+            UserError: if a folder holds nothing for this case.
+        """
+        return Given.find(self.settings.lungs, self.settings.lobes, self.settings.prior, name)
 
     def finished(self, case: ScanInput, folder: Path) -> dict[str, Any] | None:
         """Return an earlier run's report for the same input, weights and settings, or None."""
@@ -159,13 +166,12 @@ class CaseSegmenter:
         timer = StageTimer()
         with timer("read"):
             scan = read_case(case, stack, self.settings.volume, self.settings.series)
-        lungs = find_lung_mask(self.settings.lungs, case.folder) if self.settings.lungs else None
-        return self.segment(scan, lungs, progress, timer)
+        return self.segment(scan, self.given(case.folder), progress, timer)
 
     def segment(
         self,
         scan: Scan,
-        lung_mask: Path | None = None,
+        given: Given | None = None,
         progress: Progress | None = None,
         timer: StageTimer | None = None,
     ) -> Result:
@@ -173,27 +179,28 @@ class CaseSegmenter:
 
         Args:
             scan: the scan; the first DICOM file must stay until the result is saved.
-            lung_mask: the user's own, or weights (.pt) that find lungs; None: lungs are found by
-                thresholds.
+            given: files of the user beside the scan; None: there are none.
             progress: called with the slices that were done now, and those in all.
             timer: takes the time of the stages.
 
         Raises:
             UserError: if the scan cannot be used.
         """
-        timer = timer or StageTimer()
+        timer, given = timer or StageTimer(), given or Given()
         strict = self.settings.strict
+        prior = open_prior(given.prior, scan, self.model, self.settings.force) if given.prior else None
         with timer("check"):
             slices = HounsfieldSlices(scan, self.settings.intensity)
             hu = slices.rounded()
             notes = [Note("intensity", remark, "assumption") for remark in slices.map.remarks]
+            notes += prior.notes if prior else []
             refuse_warnings(scan, notes, strict)
         with timer("lungs"):
             measurable = scan.voxel_size_known and not scan.picture
             seen = segment_tissue(hu, scan.spacing_lps) if measurable else None
-            own = None if lung_mask is None else own_lungs(lung_mask, scan, slices, self.segmenter.device)
-            lungs, found = _lungs(seen, own)
-            notes += found
+            lungs, lobes = given.read_masks(scan, slices, self.segmenter.device)
+            lungs = lungs or (segment_lungs(seen) if seen else None)
+            notes += _findings(lungs) if lungs else []
         with timer("check"):
             notes += check_anatomy(seen, scan, lungs) if seen and lungs else []
             refuse_warnings(scan, notes, strict)
@@ -202,21 +209,8 @@ class CaseSegmenter:
         done = self.segmenter.segment(scan, slices, self.settings.probability, anatomy, step, timer)
         notes += done.notes
         with timer("measure"):
-            spacing = scan.spacing_lps if scan.voxel_size_known else None
-            hu_slices = None if slices.map.window else lambda z: hu[..., z]
-            mask = canonical(done.mask, scan.affine)
-            measures = measure_infection(
-                hu_slices,
-                mask,
-                spacing,
-                lungs,
-                self.segmenter.least_slice_share,
-                done.removed,
-                self.segmenter.lesion_free,
-            )
-            measures["infection"]["views_agree_percent"] = done.views_agree_percent
-            locate_lesions(measures["lesions"]["lesions"], scan)
-            notes += _removed(measures["removed"]) + _outside(measures)
+            measures, found = measure(scan, None if slices.map.window else hu, done, self.segmenter, lungs, lobes)
+            notes += found
         refuse_warnings(scan, notes, strict)
         ood = self.segmenter.ood
         return Result(
@@ -226,6 +220,7 @@ class CaseSegmenter:
             hu,
             measures,
             notes,
+            change=prior.compare(scan, measures) if prior else None,
             ood={"distance": done.ood_score, "limit": ood.limit(scan.picture)} if ood else None,
             model=self.model,
             settings={
@@ -233,23 +228,20 @@ class CaseSegmenter:
                 "intensity": self.settings.intensity,
                 "device": str(self.segmenter.device),
             },
-            depends_on=self._depends_on(lung_mask),
+            depends_on=self._depends_on(given),
             strict=strict,
             timer=timer,
         )
 
-    def _depends_on(self, lung_mask: Path | None) -> str:
+    def _depends_on(self, given: Given) -> str:
         """Return what else than the scan a result depends on, as text."""
-        files = [] if lung_mask is None else lung_files(lung_mask)
-        return json.dumps([self.model, self.settings.intensity, [sha256(file) for file in files]], sort_keys=True)
+        files = [sha256(file) for file in given.files()]
+        return json.dumps([self.model, self.settings.intensity, files], sort_keys=True)
 
 
-def _lungs(seen: Tissues | None, own: Lungs | None) -> tuple[Lungs | None, list[Note]]:
-    lungs = segment_lungs(seen) if own is None and seen is not None else own
-    if lungs is None:
-        return None, []
+def _findings(lungs: Lungs) -> list[Note]:
     notes = [Note("own_lungs", text, "assumption") for text in lungs.notes]
-    return lungs, notes + [Note("lungs", text, "warning") for text in (*lungs.doubts, *lungs.cuts)]
+    return notes + [Note("lungs", text, "warning") for text in (*lungs.doubts, *lungs.cuts)]
 
 
 def read_case(case: ScanInput, stack: ExitStack, volume: int | None = None, series: str | None = None) -> Scan:
@@ -281,21 +273,3 @@ def _read(case: ScanInput, stack: ExitStack, volume: int | None, series: str | N
     from ..io.dicom.reading import read_dicom  # pydicom
 
     return read_dicom(stack.enter_context(unpacked(case.source)), series)
-
-
-def _outside(measures: Mapping[str, Any]) -> list[Note]:
-    """Warn where a large part of the infection lies outside of the lungs."""
-    percent = measures["infection"].get("outside_lungs_percent") or 0.0
-    if percent < MUCH_OUTSIDE_PERCENT:
-        return []
-    text = f"{percent:.0f} % of the outlined infection lies outside of the lungs as segmented: look at the picture."
-    return [Note("outside_lungs", text, "warning")]
-
-
-def _removed(removed: Mapping[str, Any]) -> list[Note]:
-    """Say how much was removed outside of the body and the lungs."""
-    found = [(size(removed, place), place.replace("_", " of the ")) for place in OUTSIDE if removed[f"{place}_voxels"]]
-    if not found:
-        return []
-    text = " and ".join(f"{amount} {where}" for amount, where in found)
-    return [Note("outside_removed", f"Marks were removed: {text}. --keep-outside keeps them.", "repair")]

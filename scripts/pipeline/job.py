@@ -18,8 +18,9 @@ from ..inference.segmenter import Segmenter
 from ..inference.shipped import Choice
 from ..io.limits import limited
 from ..settings import describe_machine, package_versions
-from .case import OUTSIDE, CaseSegmenter, Settings
+from .case import CaseSegmenter, Settings
 from .inputs import ScanInput
+from .measuring import OUTSIDE
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,11 @@ from ..io.reading import FILE_SUFFIXES, read_scan, scan_files
 from ..io.volume import Scan
 
 
-def find_lung_mask(path: Path, name: str) -> Path:
-    """Find the lung mask of a case, or the weights that find lungs.
+def find_mask(path: Path, name: str, what: str = "lung mask") -> Path:
+    """Find the mask of a case, or the weights that find lungs.
 
-    `path` is the mask, a folder with a mask called as the case, or weights (.pt).
+    `path` is the mask, a folder with a mask called as the case, or weights (.pt); `what` names it
+    in the error.
 
     Raises:
         UserError: if there is no such mask.
@@ -30,7 +31,7 @@ def find_lung_mask(path: Path, name: str) -> Path:
     masks = [path / fit_name(name, suffix) for suffix in FILE_SUFFIXES]
     found = [mask for mask in masks if mask.is_file()]
     if not found:
-        raise UserError(f"{path}: no lung mask for {name}; expected: {masks[0].name} or another format, or one file")
+        raise UserError(f"{path}: no {what} for {name}; expected: {masks[0].name} or another format, or one file")
     return found[0]
 
 

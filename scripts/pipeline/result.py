@@ -56,6 +56,7 @@ class Result:
         hu: (X, Y, Z) int16 in HU, axes turned to LPS; no copy where the scan is stored so.
         measures: volumes, lesions, lungs, density and severity, as in `report.json`.
         notes: findings about the scan and its result.
+        change: what changed since an earlier report, see `describe_change`; None without one.
         ood: "distance" of the scan from the training data and the usual "limit"; None where the
             metadata of the weights cannot tell.
         model: the weights, see `describe_model`.
@@ -71,6 +72,7 @@ class Result:
     hu: NDArray[np.int16]
     measures: Mapping[str, Any]
     notes: list[Note]
+    change: Mapping[str, Any] | None
     ood: Mapping[str, float | None] | None
     model: Mapping[str, Any]
     settings: Mapping[str, Any]
@@ -96,7 +98,7 @@ class Result:
     def report(self) -> dict[str, Any]:
         """Return what `report.json` holds, see `build_report`."""
         return build_report(
-            self.scan, self.measures, self.model, self.settings, self.timer.seconds, self.notes, self.ood
+            self.scan, self.measures, self.model, self.settings, self.timer.seconds, self.notes, self.ood, self.change
         )
 
     @user_errors()

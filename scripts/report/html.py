@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from ..files import write_atomic
 from ..messages import printable
+from .change_words import FILTERS, LESION_COLUMNS, LOBE_COLUMNS, VOLUME_COLUMNS
 from .lesion_pictures import LesionPicture
 from .profile import draw_profile
 from .wording import (
@@ -36,7 +37,7 @@ _TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
 PAGES = Environment(loader=_TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 PAGES.filters |= {"grade": grade, "hu_range": hu_range, "label": label, "percent": percent, "size": size}
 PAGES.filters |= {"by_whom": by_whom, "key_numbers": key_numbers, "lung_remarks": lung_remarks, "words": words}
-PAGES.filters |= {"severity_remark": severity_remark, "warnings_title": warnings_title}
+PAGES.filters |= {"severity_remark": severity_remark, "warnings_title": warnings_title} | FILTERS
 
 
 def write_report_html(
@@ -71,7 +72,8 @@ def render_report_html(
         title=TITLE,
         parts=PARTS,
         legend=LEGEND,
-        scan={name: fact for name, fact in (case | case["facts"]).items() if name != "facts"},
+        columns={"lobes": LOBE_COLUMNS, "volumes": VOLUME_COLUMNS, "lesions": LESION_COLUMNS},
+        scan={name: fact for name, fact in (case | case["facts"]).items() if name not in ("facts", "patient")},
         settings=settings,
         measures=measures,
         finding=finding(measures),

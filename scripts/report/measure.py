@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from ..anatomy.lungs import Lungs
 from ..anatomy.outside import KEPT, PART_OF_LUNGS, Removed, why_kept
 from ..anatomy.sides import LEFT, RIGHT
+from .amounts import percent_of, sized
 from .density import HuHistogram, density
 from .lesion_free import WITHIN, compare
 from .lesions import LesionFinder, describe_lesions
+from .lobes import measure_lobes
 from .severity import severity
 
 NO_LUNGS = "the lungs were not segmented"
@@ -42,6 +44,7 @@ def measure_infection(
     least_slice_share: float = 0.0,
     removed: Removed = KEPT,
     lesion_free: Mapping[str, Any] | None = None,
+    lobes: NDArray[np.uint8] | None = None,
 ) -> dict[str, Any]:
     """Measure the infection of one scan.
 
@@ -62,11 +65,13 @@ def measure_infection(
         removed: what was removed from the mask before.
         lesion_free: what the weights mark on scans without infection, see `compare`; there is no
             grade for an amount within that.
+        lobes: the lobes on the same grid with the codes of `LOBES`; None if there are none: they
+            are not found in the scan.
 
     Returns:
-        {"voxel_size", "infection", "lesion_free", "removed", "lungs", "severity", "lesions",
-        "density", "slice_profile"}: numbers, words and lists that JSON can hold. The unit of a
-        number is the end of its key.
+        {"voxel_size", "infection", "lesion_free", "removed", "lungs", "severity", "lobes",
+        "lesions", "density", "slice_profile"}: numbers, words and lists that JSON can hold. The
+        unit of a number is the end of its key.
     """
     if mask.ndim != 3:
         raise ValueError(f"mask must be (X, Y, Z); got shape {mask.shape}")
@@ -78,22 +83,30 @@ def measure_infection(
     doubts, cuts = ([], []) if lungs is None else (list(lungs.doubts), list(lungs.cuts))
     infection = _infection(counts, voxel_ml, lungs_known, mask.shape, least_slice_share)
     compared = compare(lesion_free, infection, int(counts.lung.sum()))
+    graded = severity(
+        {part: found and found["infected_percent"] for part, found in parts.items()},
+        reason
+        or (PART_OF_LUNGS if cuts else None)
+        or (f"the amount is {WITHIN}" if compared and compared["within"] else None),
+    )
     return {
         "voxel_size": {"reason": NO_SIZE} if spacing is None else {"spacing_mm": [float(step) for step in spacing]},
         "infection": infection,
         "lesion_free": compared,
         "removed": {
-            **_sized("outside_body", removed.outside_body, voxel_ml),
-            **_sized("outside_lungs", removed.outside_lungs, voxel_ml),
+            **sized("outside_body", removed.outside_body, voxel_ml),
+            **sized("outside_lungs", removed.outside_lungs, voxel_ml),
             "reason": removed.reason,
         },
-        "lungs": {**parts, "doubts": doubts, "cuts": cuts, "reason": reason},
-        "severity": severity(
-            {part: found and found["infected_percent"] for part, found in parts.items()},
-            reason
-            or (PART_OF_LUNGS if cuts else None)
-            or (f"the amount is {WITHIN}" if compared and compared["within"] else None),
-        ),
+        "lungs": {
+            **parts,
+            "box_index": lungs.box() if lungs is not None and lungs_known else None,
+            "doubts": doubts,
+            "cuts": cuts,
+            "reason": reason,
+        },
+        "severity": graded,
+        "lobes": None if lobes is None else measure_lobes(lobes, mask, voxel_ml, graded["reason"]),
         "lesions": describe_lesions(counts.finder, mask.shape[2], voxel_ml, lungs_known),
         "density": {"reason": NO_HU} if slices is None else density(counts.histogram, voxel_ml),
         "slice_profile": _profile(counts, spacing, lungs_known),
@@ -134,12 +147,12 @@ def _infection(
 ) -> dict[str, Any]:
     areas = counts.infected.sum(axis=1)
     voxels, outside = int(areas.sum()), int(counts.infected[:, 0].sum())
-    found: dict[str, Any] = {"present": voxels > 0, **_sized("infection", voxels, voxel_ml)}
+    found: dict[str, Any] = {"present": voxels > 0, **sized("infection", voxels, voxel_ml)}
     found["affected_slice_count"] = affected_slices(areas, shape, share)
     found["slice_count"] = len(areas)
     if lungs_known:
-        found |= _sized("outside_lungs", outside, voxel_ml)
-        found["outside_lungs_percent"] = _percent(outside, voxels)
+        found |= sized("outside_lungs", outside, voxel_ml)
+        found["outside_lungs_percent"] = percent_of(outside, voxels)
     return found
 
 
@@ -147,8 +160,8 @@ def _lungs(counts: _Counts, voxel_ml: float | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part, sides in _PARTS.items():
         lung, infected = int(counts.lung[:, sides].sum()), int(counts.infected[:, sides].sum())
-        sizes = _sized("lung", lung, voxel_ml) | _sized("infection", infected, voxel_ml)
-        found[part] = {**sizes, "infected_percent": _percent(infected, lung)}
+        sizes = sized("lung", lung, voxel_ml) | sized("infection", infected, voxel_ml)
+        found[part] = {**sizes, "infected_percent": percent_of(infected, lung)}
     return found
 
 
@@ -164,19 +177,10 @@ def _profile(counts: _Counts, spacing: Sequence[float] | None, lungs_known: bool
     if lungs_known:
         inside = infected[:, 1:].sum(axis=1).tolist()
         columns["lung_voxels"] = lung
-        columns["infected_percent"] = [_percent(*pair) for pair in zip(inside, lung, strict=True)]
+        columns["infected_percent"] = [percent_of(*pair) for pair in zip(inside, lung, strict=True)]
     if spacing is not None:
         x, y, z = (float(step) for step in spacing)
         columns["below_most_superior_slice_mm"] = [k * z for k in range(depth)]
         for name in ("infection", "lung") if lungs_known else ("infection",):
             columns[f"{name}_mm2"] = [voxels * x * y for voxels in columns[f"{name}_voxels"]]
     return columns
-
-
-def _sized(name: str, voxels: int, voxel_ml: float | None) -> dict[str, Any]:
-    size: dict[str, Any] = {f"{name}_voxels": voxels}
-    return size if voxel_ml is None else {**size, f"{name}_ml": voxels * voxel_ml}
-
-
-def _percent(part: int, whole: int) -> float | None:
-    return 100 * part / whole if whole else None

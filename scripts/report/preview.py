@@ -74,7 +74,7 @@ def draw_preview(
         fontsize=11,
         parse_math=False,
     )
-    names = {_MASK_COLOUR: "infection", _TRUTH_COLOUR: "reference"}
+    names = {_MASK_COLOUR: "opacities", _TRUTH_COLOUR: "reference"}
     lines = [Line2D([], [], color=colour, label=name) for colour, name in names.items()][: len(outlines)]
     style: dict[str, Any] = {"facecolor": "black", "labelcolor": "white", "fontsize": 12, "ncols": 2}
     figure.legend(handles=lines, loc="outside upper right", **style)
@@ -125,11 +125,11 @@ def describe(
     depth = mask.shape[2]
     areas = np.count_nonzero(mask, axis=(0, 1))
     voxels, affected = int(areas.sum()), affected_slices(areas, mask.shape, least_slice_share)
-    extent = f"infection in {affected} of {depth} slices, {100 * voxels / mask.size:.2g} % of the scan's voxels"
+    extent = f"opacities in {affected} of {depth} slices, {100 * voxels / mask.size:.2g} % of the scan's voxels"
     if spacing is not None:
         extent += f", {voxels * float(np.prod(spacing)) / 1000:.1f} ml"
     if not voxels:
-        extent = f"no infection outlined in {depth} slices"
+        extent = f"nothing outlined in {depth} slices"
     shown = f"Slices shown, counted from the feet: {', '.join(str(k + 1) for k in chosen)}"
     if not oriented:
         return f"{extent}\nThe patient's directions and the size of pixels are unknown"

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 COLOURS = {"lung": "#6b8099", "infection": "#c25700", "soft": "#54606f", "line": "#d3d9e0"}
 """Colours of the light page by their names in report.css, whose values take their place."""
 STYLE = {"svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 13, "text.color": COLOURS["soft"]}
+WORDS = {"lung": "lungs", "infection": "opacities"}
+"""What the drawing calls the areas of a profile."""
 _STYLE_LOCK = Lock()  # matplotlib's settings are those of the whole process
 
 
 def draw_profile(profile: Mapping[str, Any]) -> str:
-    """Draw infected area, and lung area below it where it is known, per axial slice, as <svg>.
+    """Draw the opacities' area, and the lungs' below it where known, per axial slice, as <svg>.
 
     Of a profile that `measure_infection` gives, areas are in square centimetres where the voxel
     size is known, else in voxels. Text is text, colours are those of the page, equal profiles give
@@ -56,7 +58,7 @@ def _say(areas: Mapping[str, list[float]], unit: str) -> str:
         slices = [k + 1 for k, value in enumerate(values) if value]
         where = f"in slices {slices[0]} to {slices[-1]}, " if slices else ""
         largest = f"largest {_number(max(values), unit)} {unit} in slice {values.index(max(values)) + 1}"
-        parts.append(f"{name} {where}{largest}" if slices else f"no {name}")
+        parts.append(f"{WORDS[name]} {where}{largest}" if slices else f"no {WORDS[name]}")
     return f"Area per axial slice, of {len(values)}, counted from the head: {'; '.join(parts)}"
 
 
@@ -71,7 +73,7 @@ def _draw(axes: Axes, name: str, values: list[float], unit: str) -> None:
     steps.set_gid(f"profile-{name}")
     axes.set(xlim=(0, len(values)), ylim=(0, max(values) or 1))
     axes.patch.set_visible(False)
-    axes.set_title(f"{name}, {unit}; largest {_number(max(values), unit)}", loc="left", fontsize="medium")
+    axes.set_title(f"{WORDS[name]}, {unit}; largest {_number(max(values), unit)}", loc="left", fontsize="medium")
     axes.set_xticks([])
     axes.yaxis.set_major_locator(MaxNLocator(3))
     axes.yaxis.set_major_formatter("{x:,g}")

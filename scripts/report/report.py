@@ -12,6 +12,7 @@ from ..inference.segmenter import Segmenter
 from ..inference.tta import stated_flips
 from ..io.volume import Note, Scan
 from ..version import bundle_version
+from .patient import describe_patient
 
 FORMAT = 1
 RESEARCH_USE = "Research use only, not a medical device."
@@ -54,6 +55,7 @@ def build_report(
     timings_s: Mapping[str, float],
     notes: Iterable[Note] = (),
     familiarity: Mapping[str, float | None] | None = None,
+    change: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Assemble the report of one scan.
 
@@ -66,6 +68,7 @@ def build_report(
         notes: further findings, such as those about the anatomy.
         familiarity: out-of-distribution score ("distance" from the training data) and its threshold
             ("limit"); None where the checkpoint metadata has none.
+        change: what `describe_change` gives; None without an earlier report.
 
     Returns:
         What JSON can hold: numbers have six digits, those that are not finite are None. The keys
@@ -81,6 +84,7 @@ def build_report(
         "case": _describe_case(scan),
         "notes": [asdict(note) for note in dict.fromkeys(findings)],  # without duplicates
         "measures": measures,
+        "change": change,
         "familiarity": familiarity,
         "model": model,
         "settings": settings,
@@ -94,6 +98,7 @@ def _describe_case(scan: Scan) -> dict[str, Any]:
         "name": scan.name,
         "input": scan.path.name,
         "kind": scan.kind,
+        "patient": describe_patient(scan),
         "shape_voxels": list(scan.values.shape),
         "stored_type": str(scan.values.dtype),
         "voxel_size_known": scan.voxel_size_known,

@@ -10,8 +10,8 @@ SOURCE = (
     "between its steps (25 to 26 %, 49 to 50 %) are closed here."
 )
 CAUTION = (
-    "Lobes are not segmented: the limits are applied to the whole lung and to each lung, measured and not judged by "
-    "eye. This is NOT the 25-point lobar CT severity score. The words for the grades are this report's own."
+    "The limits are applied to the whole lung and to each lung, measured and not judged by eye. The grade is NOT the "
+    "25-point lobar CT severity score. The words for the grades are this report's own."
 )
 _GRADES = ("none", "minimal", "mild", "moderate", "severe", "critical")
 

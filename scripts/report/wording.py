@@ -58,17 +58,18 @@ def percent(value: float | None) -> str:
     return f"below 0.1{_GAP}%" if 0 < value < 0.1 else f"{value:.1f}{_GAP}%"
 
 
-def size(found: Mapping[str, Any], name: str, ml: str = "") -> str:
+def size(found: Mapping[str, Any], name: str, key: str = "") -> str:
     """Write the size of `name` in ml where `found` holds it, else in voxels.
 
-    `ml` is the key of the volume, `name`_ml unless given.
+    `key` is that of the volume, `name`_ml unless given.
     """
-    volume = found.get(ml or f"{name}_ml")
-    return f"{found[f'{name}_voxels']:,}{_GAP}voxels" if volume is None else _volume(volume)
+    volume = found.get(key or f"{name}_ml")
+    return f"{found[f'{name}_voxels']:,}{_GAP}voxels" if volume is None else ml(volume)
 
 
-def _volume(ml: float) -> str:
-    return f"below 0.01{_GAP}ml" if 0 < ml < 0.01 else f"{ml:,.{2 if ml < 10 else 1}f}{_GAP}ml"
+def ml(volume: float) -> str:
+    """Write a volume in ml; small ones are not rounded to nothing."""
+    return f"below 0.01{_GAP}ml" if 0 < volume < 0.01 else f"{volume:,.{2 if volume < 10 else 1}f}{_GAP}ml"
 
 
 def grade(measures: Mapping[str, Any], part: str) -> str:
@@ -126,8 +127,8 @@ def lung_remarks(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"Percentages and grades are not stated: {lungs['reason']}."
     else:
         outside = infection["outside_lungs_percent"]
-        of = f" ({percent(outside)} of the infection)" if outside else ""
-        yield f"Infection outside of the lungs as segmented, in no percentage: {size(infection, 'outside_lungs')}{of}."
+        of = f" ({percent(outside)} of all)" if outside else ""
+        yield f"Opacities outside of the lungs as segmented, in no percentage: {size(infection, 'outside_lungs')}{of}."
         if reason := measures["severity"]["reason"]:
             yield f"Grades are not stated: {reason}."
     if free := measures["lesion_free"]:
@@ -146,7 +147,7 @@ def _agreement(found: float, least: float | None) -> str:
     if least is None:
         return text
     sure = "unsure" if found < least else "as sure as usual"
-    return f"{text} The border of the infection is {sure}: from {percent(least)} on is usual."
+    return f"{text} The border of the opacities is {sure}: from {percent(least)} on is usual."
 
 
 def severity_remark(measures: Mapping[str, Any]) -> str:
@@ -176,7 +177,7 @@ def warnings_title(count: int) -> str:
 
 def amount(free: Mapping[str, Any], name: str) -> str:
     """Write a value of `measures["lesion_free"]` with its unit."""
-    return percent(free[name]) if free["unit"] == PERCENT else _volume(free[name])
+    return percent(free[name]) if free["unit"] == PERCENT else ml(free[name])
 
 
 def without_infection(free: Mapping[str, Any]) -> list[str]:

@@ -194,7 +194,7 @@ def test_the_preview_counts_slices_as_the_report_does(
     measures = report_of(tmp_path / "out" / "chest")["measures"]
     infection = measures["infection"]
     assert infection["affected_slice_count"] < np.count_nonzero(measures["slice_profile"]["infection_voxels"])
-    assert said[0].startswith(f"infection in {infection['affected_slice_count']} of {infection['slice_count']} slices")
+    assert said[0].startswith(f"opacities in {infection['affected_slice_count']} of {infection['slice_count']} slices")
 
 
 def test_lungs_of_a_whole_chest_have_shares_and_a_grade(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:

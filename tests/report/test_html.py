@@ -128,7 +128,7 @@ def test_no_size_without_a_voxel_size(small_report):
     text = page(small_report(known=False)).text
     assert not re.search(r"\d\s*(ml|mm|cm)|\b(ml|cm²|mm²|mm2)\b", text.replace("smallest lesion in mm³", ""))
     assert "Opacities 12 voxels" in text
-    assert "infection, voxels" in text
+    assert "opacities, voxels" in text
 
 
 def test_reasons_stand_where_numbers_are_missing(small_report):
@@ -144,10 +144,10 @@ def test_the_agreement_of_the_views_is_said_where_it_is_known(small_report):
     report["measures"]["infection"]["views_agree_percent"] = 71.94
     text = page(report).text
     assert "Mirrored views of the scan mark the same pixels for 71.9 % of what any" in text
-    assert "The border of the infection" not in text  # the weights state no limit
+    assert "The border of the opacities" not in text  # the weights state no limit
     for least, said in ((71.9, "as sure as usual"), (72.0, "unsure")):
         report["model"]["operating_point"]["least_views_agree_percent"] = least
-        assert f"The border of the infection is {said}: from {least} % on is usual." in page(report).text
+        assert f"The border of the opacities is {said}: from {least} % on is usual." in page(report).text
 
 
 def test_no_infection_is_said(small_report):
@@ -264,10 +264,10 @@ def test_profile_is_drawn_to_scale():
     assert heights["infection"] / heights["infection"].max() == pytest.approx([0, 1, 0.5], abs=1e-3)
     assert heights["lung"] / heights["lung"].max() == pytest.approx([1, 1, 0.5], abs=1e-3)
     texts = {text.text for text in svg.iter("text")}
-    assert {"infection, voxels; largest 10", "lung, voxels; largest 20"} <= texts
+    assert {"opacities, voxels; largest 10", "lungs, voxels; largest 20"} <= texts
     assert {"0", "slice 1, superior (head)", "slice 3, inferior (feet)"} <= texts
     said = (
-        "infection in slices 2 to 3, largest 10 voxels in slice 2; lung in slices 1 to 3, largest 20 voxels in slice 1"
+        "opacities in slices 2 to 3, largest 10 voxels in slice 2; lungs in slices 1 to 3, largest 20 voxels in slice 1"
     )
     assert svg.find("title").text == f"Area per axial slice, of 3, counted from the head: {said}"
 
@@ -275,8 +275,8 @@ def test_profile_is_drawn_to_scale():
 def test_profile_is_in_square_centimetres_where_the_size_is_known():
     svg, _ = draw({"infection_voxels": [3], "infection_mm2": [400.0]})
     texts = {text.text for text in svg.iter("text")}
-    assert {"0", "infection, cm²; largest 4.0", "slice 1, inferior (feet)"} <= texts
-    assert "no infection" in draw_profile({"infection_voxels": [0, 0]})
+    assert {"0", "opacities, cm²; largest 4.0", "slice 1, inferior (feet)"} <= texts
+    assert "no opacities" in draw_profile({"infection_voxels": [0, 0]})
     assert "nan" not in draw_profile({"infection_voxels": [0, 0]})
 
 

@@ -31,6 +31,7 @@ def lungs_of(codes, doubts=(), cuts=()):
     return SimpleNamespace(
         slab=lambda z: codes[:, :, z],
         areas=lambda: np.stack([np.count_nonzero(codes == code, axis=(0, 1)) for code in (1, 2)], axis=1),
+        box=lambda: [[int(ends.min()), int(ends.max())] for ends in np.nonzero(codes)],
         plausible=not doubts,
         doubts=list(doubts),
         cuts=list(cuts),
@@ -290,7 +291,8 @@ def test_memory_is_that_of_a_few_slices():
     mask[40:160, 40:160, 20:180] = 1
     codes = np.ones((200, 200), np.uint8)
     areas = np.full((200, 2), codes.size)
-    lungs = SimpleNamespace(slab=lambda z: codes, areas=lambda: areas, plausible=True, doubts=[], cuts=[])
+    given = {"slab": lambda z: codes, "areas": lambda: areas, "box": lambda: None}
+    lungs = SimpleNamespace(**given, plausible=True, doubts=[], cuts=[])
     tracemalloc.start()
     measure_infection(lambda z: np.zeros((200, 200), np.float32), mask, SPACING, lungs)
     peak = tracemalloc.get_traced_memory()[1]

@@ -119,15 +119,15 @@ def test_description_by_hand():
     mask = np.zeros((10, 10, 10), bool)
     mask[:5, :5, 2:4] = True
     text = describe(mask, [3, 2], (2, 2, 5))
-    assert text.startswith("infection in 2 of 10 slices, 5 % of the scan's voxels, 1.0 ml\n")
+    assert text.startswith("opacities in 2 of 10 slices, 5 % of the scan's voxels, 1.0 ml\n")
     assert text.endswith("counted from the feet: 4, 3")
     assert "voxel size unknown" in describe(mask, [3], None)
     assert " ml" not in describe(mask, [3], None)
     mask[0, 0, 7] = True  # a hundredth of its slice
-    assert describe(mask, [3], None, 0.02).startswith("infection in 2 of 10 slices, 5.1 %")
-    assert describe(mask, [3], None, 0.01).startswith("infection in 3 of 10 slices")
-    assert describe(mask, [3], None, 0.5).startswith("infection in 0 of 10 slices, 5.1 %")
-    assert describe(mask & False, [5], (1, 1, 1)).startswith("no infection outlined in 10 slices\n")
+    assert describe(mask, [3], None, 0.02).startswith("opacities in 2 of 10 slices, 5.1 %")
+    assert describe(mask, [3], None, 0.01).startswith("opacities in 3 of 10 slices")
+    assert describe(mask, [3], None, 0.5).startswith("opacities in 0 of 10 slices, 5.1 %")
+    assert describe(mask & False, [5], (1, 1, 1)).startswith("nothing outlined in 10 slices\n")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from scripts.report.report import DEMONSTRATION
 from scripts.version import bundle_version
 
 KEYS = ["format", "created", "intended_use", "demonstration", "case", "notes", "measures"]
-KEYS += ["familiarity", "model", "settings"]
+KEYS += ["change", "familiarity", "model", "settings"]
 
 
 def test_keys_are_stable_and_the_file_reads_back(tmp_path, small_report):

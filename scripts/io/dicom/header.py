@@ -21,6 +21,7 @@ COMPLETE = "complete DICOM files (copy the series again from where it came)"
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("AcquisitionDate", "StudyDate"),
     *("FrameOfReferenceUID", "SeriesNumber", "AcquisitionNumber", "InstanceNumber", "TemporalPositionIdentifier"),
     *("TemporalPositionIndex", "NominalPercentageOfCardiacPhase", "EchoNumbers", "ContrastBolusAgent"),
     *("Modality", "ImageType", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "PatientPosition"),

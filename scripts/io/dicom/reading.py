@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,7 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
         voxel_size_known=stack.voxel_size_known,
         facts=_facts(chosen, stack),
         notes=stack.notes,
+        patient=get_text(first[0].header, "PatientID"),
         padding=named_padding(first[0].header, first[0].rescale or (1.0, 0.0)),
         files=list(files),
         headers=[reference(header) for header in files.values()],
@@ -187,10 +190,19 @@ def _decode(path: Path, syntax: str, voxels: int) -> NDArray[Any]:
         raise UserError(f"{path}: pixels ({syntax}) cannot be decoded ({error}); expected: {expected}") from None
 
 
+def _date(header: Dataset) -> str | None:
+    """Return the day of the acquisition, else of the study, YYYY-MM-DD; None if not stated."""
+    for keyword in ("AcquisitionDate", "StudyDate"):
+        with suppress(ValueError):
+            return datetime.strptime(get_text(header, keyword), "%Y%m%d").date().isoformat()
+    return None
+
+
 def _facts(series: Series, stack: SliceStack) -> dict[str, Any]:
     first = stack.planes[0][0]
     x, y, z = np.linalg.norm(stack.affine[:3, :3], axis=0).tolist()
     return {
+        "date": _date(first.header),
         "modality": series.modality,
         "series": series.number,
         "series_id": series.id,

@@ -20,13 +20,21 @@ _CHEST_CT = sr.CodedConcept("24627-2", "LN", "CT Chest")
 _ML = sr.CodedConcept("mL", "UCUM", "mL")
 _SIDES = {"total": codes.SCT.RightAndLeft, "right": codes.SCT.Right, "left": codes.SCT.Left}
 _LUNG = sr.CodedConcept(*REGION)
+_LOBES = {
+    "left_upper": ("44714003", "SCT", "Upper lobe of left lung"),
+    "left_lower": ("41224006", "SCT", "Lower lobe of left lung"),
+    "right_upper": ("42400003", "SCT", "Upper lobe of right lung"),
+    "right_middle": ("72481006", "SCT", "Middle lobe of right lung"),
+    "right_lower": ("266005", "SCT", "Lower lobe of right lung"),
+}
 
 
 def write_dicom_sr(measures: Mapping[str, Any], seg: Path, sources: Sources, path: Path, maker: Maker) -> Path:
     """Write a Comprehensive SR of TID 1500, a new series in the scan's study.
 
-    Measurement groups: the infection with its volume and density classes, each lung and both with
-    volume and infected percentage where the lungs are known, each listed lesion with its volume.
+    Measurement groups: the infection with its volume and density classes, and the CT severity score
+    where lobes are known; each lung and both, and each lobe, with volume and infected percentage
+    where they are known; each listed lesion with its volume.
     Infection and lesions refer to the SEG's segment and to the source slices that they lie on.
 
     Args:
@@ -92,13 +100,15 @@ class _Groups:
         }
 
     def all(self, measures: Mapping[str, Any]) -> list[Any]:
-        """Return the groups of the infection, the lungs and the lesions."""
+        """Return the groups of the infection, the lungs, the lobes and the lesions."""
         lungs = measures["lungs"]
         parts = {part: lungs[part] for part in _SIDES if lungs[part]}
+        lobes = (measures["lobes"] or {"parts": {}})["parts"]
         lesions = enumerate(measures["lesions"]["lesions"], 1)
         return [
             self._infection(measures),
             *(self._lung(part, found) for part, found in parts.items()),
+            *(self._lobe(name, found) for name, found in lobes.items() if found),
             *(self._lesion(number, lesion) for number, lesion in lesions),
         ]
 
@@ -112,6 +122,8 @@ class _Groups:
                 _private(f"ml:{code}", f"Volume of opacity {limits}", one["volume_ml"], _ML),
                 _private(f"pct:{code}", f"Part of the opacity {limits}", share, codes.UCUM.Percent),
             ]
+        if measures["lobes"] and (score := measures["lobes"]["score_of_25"]) is not None:
+            found.append(_private("score_25", "CT severity score of five lobes, of 25", score, codes.UCUM.NoUnits))
         if statistics := measures["density"].get("statistics"):
             mean, unit = statistics["mean_hu"], codes.UCUM.HounsfieldUnit
             name = codes.DCM.AttenuationCoefficient
@@ -119,18 +131,21 @@ class _Groups:
         return self._roi("Lung opacity", None, [sr.FindingSite(_LUNG)], found)
 
     def _lung(self, part: str, found: Mapping[str, Any]) -> Any:
-        values = [
-            _volume(found["lung_ml"]),
-            _private("opacity_volume", "Volume of opacity in the lung", found["infection_ml"], _ML),
-        ]
-        if (share := found["infected_percent"]) is not None:
-            values.append(_private("opacity_pct", "Part of the lung with opacity", share, codes.UCUM.Percent))
         name = {"total": "Both lungs", "right": "Right lung", "left": "Left lung"}[part]
+        return self._organ(name, _LUNG, sr.FindingSite(_LUNG, laterality=_SIDES[part]), _amounts(found, "lung"))
+
+    def _lobe(self, lobe: str, found: Mapping[str, Any]) -> Any:
+        code, values = sr.CodedConcept(*_LOBES[lobe]), _amounts(found, "lobe")
+        if (score := found["score_of_5"]) is not None:
+            values.append(_private("score_5", "CT severity score of the lobe, of 5", score, codes.UCUM.NoUnits))
+        return self._organ(code.meaning, code, sr.FindingSite(code), values)
+
+    def _organ(self, name: str, finding: Any, site: sr.FindingSite, values: Sequence[Any]) -> Any:
         return sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=self._tracking(name),
             algorithm_id=sr.AlgorithmIdentification(**self._algorithm),
-            finding_type=_LUNG,
-            finding_sites=[sr.FindingSite(_LUNG, laterality=_SIDES[part])],
+            finding_type=finding,
+            finding_sites=[site],
             measurements=values,
         )
 
@@ -175,6 +190,16 @@ def _source(frame: Dataset) -> tuple[str, int | None]:
 
 def _volume(ml: float) -> sr.Measurement:
     return sr.Measurement(codes.SCT.Volume, ml, _ML)
+
+
+def _amounts(found: Mapping[str, Any], organ: str) -> list[sr.Measurement]:
+    values = [
+        _volume(found[f"{organ}_ml"]),
+        _private("opacity_volume", f"Volume of opacity in the {organ}", found["infection_ml"], _ML),
+    ]
+    if (share := found["infected_percent"]) is not None:
+        values.append(_private("opacity_pct", f"Part of the {organ} with opacity", share, codes.UCUM.Percent))
+    return values
 
 
 def _private(code: str, meaning: str, value: float, unit: Any) -> sr.Measurement:

@@ -32,7 +32,7 @@ from scripts.io.volume import Scan
 from scripts.pipeline.case import read_case
 from scripts.pipeline.discovery import find_scans, scans_root
 from scripts.pipeline.inputs import expand_inputs
-from scripts.pipeline.lung_masks import find_lung_mask
+from scripts.pipeline.lung_masks import find_mask
 
 Write = Callable[..., np.ndarray]
 MAKER = Maker("a", "1")
@@ -290,9 +290,9 @@ def test_masks_of_inference_have_names_that_fit(
 def test_a_lung_mask_is_found_by_a_name_that_fits(tmp_path: Path) -> None:
     name = "肺" * 84  # 252 bytes: a folder may be called so, a mask with its ending may not
     with pytest.raises(UserError, match="no lung mask"):
-        find_lung_mask(tmp_path, name)
+        find_mask(tmp_path, name)
     (tmp_path / fit_name(name, ".nii.gz")).write_bytes(b"")
-    assert find_lung_mask(tmp_path, name).name == fit_name(name, ".nii.gz")
+    assert find_mask(tmp_path, name).name == fit_name(name, ".nii.gz")
 
 
 @pytest.mark.parametrize("copy", [False, True])
