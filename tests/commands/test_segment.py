@@ -154,6 +154,12 @@ def test_exit_codes_of_wrong_use(segment: Command, phantoms: list[Path], tmp_pat
         ((phantoms[0], phantoms[1]), "phantom_002.nii.gz: a file; expected: INPUT... OUTPUT"),
         ((phantoms[0], tmp_path / "out", "--device", "abacus"), "device is 'abacus'"),
         ((phantoms[0], tmp_path / "out", "--lungs", tmp_path / "none"), "none: no such file or folder"),
+        ((phantoms[0], tmp_path / "out", "--lobes", tmp_path / "none"), "expected: a lobe mask, or a folder of them"),
+        ((phantoms[0], tmp_path / "out", "--prior", tmp_path / "none"), "expected: a report.json, or a folder of them"),
+        (
+            (*phantoms[:2], tmp_path / "out", "--prior", phantoms[0]),
+            "one report for 2 scans; expected: one scan, or a folder of results",
+        ),
         (
             (phantoms[0], tmp_path / "out", "--treshold", "0.3"),
             "No such option: --treshold (Possible options: --threshold",

@@ -1,0 +1,252 @@
+"""What users give beside a scan: lobes in every form, and the report of an earlier scan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from highdicom.sr import srread
+from pydicom import Dataset
+
+from scripts.anatomy.lobes import FIRST_CLASS, LOBES
+from scripts.data.phantom.scan import Phantom, make_phantom
+from scripts.errors import UserError
+from scripts.inference.segmenter import Segmenter
+from scripts.pipeline.batch import exit_code, record, segment_in_turn
+from scripts.pipeline.case import CaseSegmenter, Settings
+from scripts.pipeline.given import Given
+from scripts.pipeline.inputs import expand_inputs
+from scripts.pipeline.job import describe
+from scripts.pipeline.priors import find_prior
+
+SPACING = (2.6, 2.5, 7.5)
+AFFINE = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1])
+CODES = {  # SNOMED CT, PS3.16 CID 4
+    "left_upper": "44714003",
+    "left_lower": "41224006",
+    "right_upper": "42400003",
+    "right_middle": "72481006",
+    "right_lower": "266005",
+}
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Phantom:
+    return make_phantom(1, shape=(132, 112, 36), spacing=SPACING)
+
+
+@pytest.fixture(scope="module")
+def lobes(phantom: Phantom) -> np.ndarray:
+    """The phantom's lungs, which are 1 left and 2 right, cut across: codes of `LOBES`."""
+    z = np.arange(36)
+    left, right = np.where(z >= 18, 1, 2), np.select([z >= 22, z >= 15], [3, 4], 5)
+    codes: np.ndarray = np.select([phantom.lungs == 1, phantom.lungs == 2], [left, right], 0).astype(np.uint8)
+    return codes
+
+
+@pytest.fixture(scope="module")
+def segmenter(weights: Path) -> Segmenter:
+    return Segmenter(weights, device="cpu", threshold=0.53)
+
+
+@pytest.fixture
+def chest(phantom: Phantom, tmp_path: Path) -> Path:
+    return save(tmp_path / "in" / "chest.nii.gz", phantom.image)
+
+
+@pytest.fixture
+def dicom_chest(phantom: Phantom, write_series: Callable[..., np.ndarray], tmp_path: Path) -> Callable[..., Path]:
+    """Writes the phantom as a series of a patient and a day."""
+    stored = (phantom.image.transpose(2, 1, 0) + 1024).astype(np.uint16)
+
+    def write(name: str, patient: str = "SECRET-ID", day: str = "20200301") -> Path:
+        def change(ds: Dataset, _: int) -> None:
+            ds.PixelSpacing, ds.SliceThickness = [SPACING[1], SPACING[0]], SPACING[2]
+            ds.PatientID, ds.StudyDate = patient, day
+
+        positions = [(-170, -140, SPACING[2] * k) for k in range(36)]
+        write_series(tmp_path / name, positions, stored=stored, series=name, change=change)
+        return tmp_path / name
+
+    return write
+
+
+def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
+def single_masks(folder: Path, lobes: np.ndarray) -> Path:
+    for code, name in enumerate(LOBES.values(), 1):
+        save(folder / f"{name}.nii.gz", (lobes == code).astype(np.uint8))
+    save(folder / "liver.nii.gz", np.ones_like(lobes))
+    return folder
+
+
+def run(segmenter: Segmenter, source: Path, out: Path, **settings: Any) -> dict[str, Any]:
+    """The report, or the manifest's entry of a case that was refused."""
+    model = CaseSegmenter(segmenter, Settings(**settings))
+    cases = expand_inputs([source], out)
+    manifest = record(segment_in_turn(model, cases, out), describe(model), cases, out)
+    if exit_code(manifest):
+        entry: dict[str, Any] = manifest["cases"][0]
+        return entry
+    report: dict[str, Any] = json.loads((out / cases[0].folder / "report.json").read_text())
+    return report
+
+
+def test_every_form_of_lobes_gives_the_same_numbers(
+    segmenter: Segmenter, chest: Path, lobes: np.ndarray, turned: Callable[..., nib.Nifti1Image], tmp_path: Path
+) -> None:
+    total = np.where(lobes > 0, lobes + np.uint8(FIRST_CLASS - 1), 0).astype(np.uint8)
+    total[0] = 51  # another organ
+    nib.save(turned(nib.Nifti1Image(total, AFFINE), "SRA"), tmp_path / "total.nii.gz")  # stored in another order
+    save(tmp_path / "by_case" / "chest.nii.gz", lobes)
+    forms = [tmp_path / "total.nii.gz", single_masks(tmp_path / "masks", lobes), tmp_path / "by_case"]
+    forms.append(single_masks(tmp_path / "masks_by_case" / "chest", lobes).parent)
+    files = [Given.find(None, form, None, "chest").files() for form in forms]
+    assert [len(found) for found in files] == [1, 5, 1, 5]
+    found = [run(segmenter, chest, tmp_path / f"out{k}", lobes=form)["measures"] for k, form in enumerate(forms)]
+    assert all(one == found[0] for one in found)
+    parts, lungs = found[0]["lobes"]["parts"], found[0]["lungs"]
+    mask = np.asarray(nib.load(tmp_path / "out0" / "chest" / "infection.nii.gz").dataobj) > 0
+    for code, part in enumerate(parts.values(), 1):
+        assert part["lobe_voxels"] == (lobes == code).sum()
+        assert part["infection_voxels"] == (mask & (lobes == code)).sum()
+    assert lungs["left"]["lung_voxels"] == parts["left_upper"]["lobe_voxels"] + parts["left_lower"]["lobe_voxels"]
+    assert lungs["total"]["infection_voxels"] == sum(part["infection_voxels"] for part in parts.values())
+    assert found[0]["lobes"]["score_of_25"] == sum(part["score_of_5"] for part in parts.values()) > 0
+    page = (tmp_path / "out0" / "chest" / "report.html").read_text()
+    assert f"CT severity score: {found[0]['lobes']['score_of_25']} of 25" in page
+
+
+def test_nothing_is_said_of_lobes_without_a_mask(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
+    assert run(segmenter, chest, tmp_path / "out")["measures"]["lobes"] is None
+    page = (tmp_path / "out" / "chest" / "report.html").read_text()
+    assert "Lobes" not in page
+    assert "of 25" not in page
+
+
+def test_lungs_of_ones_own_stay_those_of_the_report(
+    segmenter: Segmenter, chest: Path, phantom: Phantom, lobes: np.ndarray, tmp_path: Path
+) -> None:
+    lungs = np.array([0, 2, 1], np.uint8)[phantom.lungs]
+    lobes = np.where(lobes == 4, 0, lobes).astype(np.uint8)
+    given = {"lungs": save(tmp_path / "lungs.nii.gz", lungs), "lobes": save(tmp_path / "lobes.nii.gz", lobes)}
+    measures = run(segmenter, chest, tmp_path / "out", **given)["measures"]
+    assert measures["lungs"]["total"]["lung_voxels"] == (lungs > 0).sum()
+    assert measures["lobes"]["parts"]["right_middle"] is None
+    assert measures["lobes"]["reason"] == "the lobe mask lacks the right middle lobe"
+    assert "The CT severity score is not stated" in (tmp_path / "out" / "chest" / "report.html").read_text()
+
+
+def test_wrong_lobes_are_refused_in_one_line(
+    segmenter: Segmenter, chest: Path, lobes: np.ndarray, tmp_path: Path
+) -> None:
+    moved = AFFINE.copy()
+    moved[0, 3] = 3
+    masks = single_masks(tmp_path / "masks", lobes)
+    save(masks / "lung_lower_lobe_left.nii.gz", (lobes > 0).astype(np.uint8))
+    for path, said in (
+        (save(tmp_path / "moved.nii.gz", lobes, moved), "moved.nii.gz: lies up to 3 mm off its image"),
+        (save(tmp_path / "flipped.nii.gz", lobes[::-1].copy()), "flipped.nii.gz: the left lobes lie at the right; exp"),
+        (masks, "lung_lower_lobe_left.nii.gz has"),
+        (tmp_path / "in", "no lobe mask for other"),
+    ):
+        source = chest if "other" not in said else save(tmp_path / "in2" / "other.nii.gz", np.asarray(lobes))
+        entry = run(segmenter, source, tmp_path / "out" / path.stem, lobes=path)
+        assert entry["status"] == "refused"
+        assert said in entry["message"]
+        assert "\n" not in entry["message"]
+
+
+def test_the_sr_repeats_lobes_and_score(
+    segmenter: Segmenter, dicom_chest: Callable[..., Path], lobes: np.ndarray, tmp_path: Path
+) -> None:
+    study = dicom_chest("study")
+    affine = AFFINE.copy()
+    affine[:3, 3] = 170, 140, 0
+    path = save(tmp_path / "lobes.nii.gz", lobes, affine)
+    measures = run(segmenter, study, tmp_path / "out", lobes=path)["measures"]
+    content = srread(tmp_path / "out" / "study" / "infection_sr.dcm").content
+    groups = {group.finding_type.value: group for group in content.get_image_measurement_groups()}
+    for name, part in measures["lobes"]["parts"].items():
+        found = [float(one.value) for one in groups[CODES[name]].get_measurements()]
+        assert found == [part["lobe_ml"], part["infection_ml"], part["infected_percent"], part["score_of_5"]]
+        assert groups[CODES[name]].finding_sites[0].topographical_modifier is None
+    whole, *_ = content.get_volumetric_roi_measurement_groups()
+    assert {one.name.value: float(one.value) for one in whole.get_measurements()}["score_25"] == (
+        measures["lobes"]["score_of_25"]
+    )
+
+
+def test_a_scan_has_not_changed_since_itself(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
+    first = run(segmenter, chest, tmp_path / "first")
+    assert first["change"] is None
+    for prior in (tmp_path / "first", tmp_path / "first" / "chest", tmp_path / "first" / "chest" / "report.json"):
+        assert find_prior(prior, "chest") == tmp_path / "first" / "chest" / "report.json"
+    report = run(segmenter, chest, tmp_path / "second", prior=tmp_path / "first")
+    change = report["change"]
+    assert change["infection"]["change_ml"] == change["lungs"]["total"]["change_percent"] == 0
+    assert {row["state"] for row in change["lesions"]["rows"]} == {"stable"}
+    assert len(change["lesions"]["rows"]) == report["measures"]["lesions"]["listed_count"] > 0
+    assert [row["number"] for row in change["lesions"]["rows"]] == [
+        row["prior_number"] for row in change["lesions"]["rows"]
+    ]
+    assert (change["same_patient"], change["date"], change["prior"]["name"]) == (None, None, "chest")
+    assert ("prior_patient", "assumption") in {(note["code"], note["kind"]) for note in report["notes"]}
+
+
+def test_another_patient_is_refused(segmenter: Segmenter, dicom_chest: Callable[..., Path], tmp_path: Path) -> None:
+    earlier = run(segmenter, dicom_chest("first"), tmp_path / "out")
+    assert "SECRET-ID" not in json.dumps(earlier)
+    assert earlier["case"]["patient"].keys() == {"salt", "pbkdf2_sha256"}
+    assert earlier["case"]["patient"]["salt"] not in (tmp_path / "out" / "first" / "report.html").read_text()
+    prior = tmp_path / "out" / "first"
+    later = run(segmenter, dicom_chest("later", day="20200321"), tmp_path / "out", prior=prior)
+    assert later["change"]["same_patient"] is True
+    assert (later["change"]["prior"]["date"], later["change"]["date"], later["change"]["days"]) == (
+        "2020-03-01",
+        "2020-03-21",
+        20,
+    )
+    other = dicom_chest("other", patient="ANOTHER", day="20200201")
+    entry = run(segmenter, other, tmp_path / "out", prior=prior)
+    assert "report.json: is of another patient (the PatientID differs); expected: " in entry["message"]
+    assert not (tmp_path / "out" / "other").exists()
+    forced = run(segmenter, other, tmp_path / "forced", prior=prior, force=True)
+    assert forced["change"]["same_patient"] is False
+    assert {note["code"] for note in forced["notes"] if note["kind"] == "warning"} >= {"prior", "prior_date"}
+    assert "They are of different patients." in (tmp_path / "forced" / "other" / "report.html").read_text()
+
+
+def test_another_threshold_and_other_weights_are_refused(
+    segmenter: Segmenter, weights: Path, make_checkpoint: Callable[..., Path], chest: Path, tmp_path: Path
+) -> None:
+    run(segmenter, chest, tmp_path / "first")
+    others = {
+        "threshold 0.53, this one with 0.54": Segmenter(weights, device="cpu", threshold=0.54),
+        "other weights": Segmenter(make_checkpoint(tmp_path / "m" / "model.pt", seed=1), device="cpu", threshold=0.53),
+    }
+    for said, other in others.items():
+        entry = run(other, chest, tmp_path / said[:5], prior=tmp_path / "first")
+        assert f"was made with {said}; expected: " in entry["message"]
+
+
+def test_what_is_no_report_is_refused(segmenter: Segmenter, chest: Path, phantom: Phantom, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"by": "a radiologist"}')
+    entry = run(segmenter, chest, tmp_path / "out", prior=mine)
+    assert "mine.json: no report of this command; expected: a report.json" in entry["message"]
+    with pytest.raises(UserError, match="no earlier report for chest; expected"):
+        find_prior(tmp_path / "in", "chest")
+    save(tmp_path / "unknown.nii.gz", phantom.image, np.diag([-1.0, -1, 1, 1]))
+    run(segmenter, chest, tmp_path / "out")
+    entry = run(segmenter, tmp_path / "unknown.nii.gz", tmp_path / "out", prior=tmp_path / "out" / "chest")
+    assert "unknown.nii.gz: the voxel size is unknown; expected with --prior: volumes in ml" in entry["message"]
