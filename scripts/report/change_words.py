@@ -66,7 +66,7 @@ def more_numbers(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def lobe_rows(lobes: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return the rows of the table of lobes."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, one in lobes["parts"].items():
         cells = ("not in the mask", "", "", "")
         if one:
@@ -81,8 +81,8 @@ def lobe_remarks(lobes: Mapping[str, Any]) -> list[str]:
     """Say how lobes are scored, or why they are not."""
     if lobes["reason"]:
         return [f"The CT severity score is not stated: {lobes['reason']}."]
-    source = f"{lobes['caution']} Score of a lobe: {lobes['scale']}. {lobes['source']}"
-    return [f"CT severity score: {score(lobes)}.", source]
+    limits = "The limits for a lobe and their source are those of the grades above."
+    return [f"CT severity score: {score(lobes)}.", f"{lobes['caution']} {limits}"]
 
 
 def of_which_scans(change: Mapping[str, Any]) -> str:
@@ -97,7 +97,7 @@ def of_which_scans(change: Mapping[str, Any]) -> str:
 
 def volume_rows(change: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return the rows of the table of volumes before and now."""
-    rows = [("all", *_changed(change["infection"]))]
+    rows: list[tuple[str, ...]] = [("all", *_changed(change["infection"]))]
     for part, name in PARTS.items():
         if one := change["lungs"][part]:
             shares = percent(one["prior_infected_percent"]), percent(one["infected_percent"])

@@ -72,7 +72,7 @@ def render_report_html(
         title=TITLE,
         parts=PARTS,
         legend=LEGEND,
-        columns={"lobes": LOBE_COLUMNS, "volumes": VOLUME_COLUMNS, "lesions": LESION_COLUMNS},
+        heads={"lobes": LOBE_COLUMNS, "volumes": VOLUME_COLUMNS, "lesions": LESION_COLUMNS},
         scan={name: fact for name, fact in (case | case["facts"]).items() if name not in ("facts", "patient")},
         settings=settings,
         measures=measures,

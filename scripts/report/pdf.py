@@ -14,6 +14,7 @@ from reportlab.platypus import BaseDocTemplate, Flowable, Frame, KeepInFrame, Pa
 
 from ..files import write_atomic
 from ..messages import printable
+from .change_words import more_numbers, since
 from .lesion_pictures import LesionPicture
 from .pdf_parts import Parts
 from .wording import TITLE, by_whom, finding, key_numbers, lung_remarks, severity_remark, warnings_title
@@ -79,13 +80,15 @@ def _first(report: Mapping[str, Any], pictures: Mapping[str, Path], parts: Parts
     found.append(parts.finding(finding(measures)))
     for caption, png in pictures.items():
         found += parts.picture(png, caption)
-    found.append(parts.numbers(key_numbers(measures)))
+    found.append(parts.numbers([*key_numbers(measures), *more_numbers(report)]))
     found.append(parts.heading("Lungs and severity"))
     if measures["lungs"]["reason"] is None:
         found.append(parts.lungs(measures))
     found += [parts.text(one) for one in lung_remarks(report)]
     if measures["lungs"]["reason"] is None and not measures["severity"]["reason"]:
         found.append(parts.soft_text(severity_remark(measures)))
+    if lobes := measures["lobes"]:
+        found += [parts.heading("Lobes"), *parts.lobes(lobes)]
     return found
 
 
@@ -93,10 +96,15 @@ def _second(report: Mapping[str, Any], lesions: Sequence[LesionPicture], parts: 
     measures = report["measures"]
     found = [parts.heading("Density"), *parts.density(measures["density"]), parts.heading("Lesions")]
     found += parts.lesions(measures["lesions"], oriented=report["case"]["kind"] != "picture")
+    if change := report["change"]:
+        found += [parts.heading(f"Change {since(change)}"), *parts.change(change)]
     found += parts.gallery(lesions)
     found.append(parts.heading("Findings of the quality control"))
     others = [one["text"] for one in report["notes"] if one["kind"] != "warning"]
     found += [parts.text(one) for one in others or ["None."]]
-    found += [parts.heading("Scan"), parts.facts(report["case"] | report["case"]["facts"], leave_out=("name", "facts"))]
+    found += [
+        parts.heading("Scan"),
+        parts.facts(report["case"] | report["case"]["facts"], leave_out=("name", "facts", "patient")),
+    ]
     found += [parts.heading("Model"), parts.facts(report["model"], leave_out=("preprocessing", "lesion_free"))]
     return found

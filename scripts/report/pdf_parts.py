@@ -17,6 +17,17 @@ from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Flowable, Image, Paragraph, Spacer, Table
 
 from ..messages import printable
+from .change_words import (
+    LESION_COLUMNS,
+    LOBE_COLUMNS,
+    VOLUME_COLUMNS,
+    lesion_remark,
+    lesion_rows,
+    lobe_remarks,
+    lobe_rows,
+    of_which_scans,
+    volume_rows,
+)
 from .lesion_pictures import MOST, LesionPicture
 from .profile import COLOURS
 from .wording import LEGEND, PARTS, grade, hu_range, label, percent, size, words
@@ -95,12 +106,25 @@ class Parts:
 
     def lungs(self, measures: Mapping[str, Any]) -> Flowable:
         """Return the table of both lungs and of each."""
-        rows = [("", "volume", "infection inside", "percentage infected", "grade")]
+        rows = [("", "volume", "opacities inside", "percentage", "grade")]
         for part, name in PARTS.items():
             one = measures["lungs"][part]
             sizes = size(one, "lung"), size(one, "infection")
             rows.append((name, *sizes, percent(one["infected_percent"]), grade(measures, part)))
         return self._table(rows, 1.2)
+
+    def lobes(self, lobes: Mapping[str, Any]) -> list[Flowable]:
+        """Return the table of the lobes, with what their score is."""
+        table = self._table([LOBE_COLUMNS, *lobe_rows(lobes)], 1.2)
+        return [table, *(self.soft_text(one) for one in lobe_remarks(lobes))]
+
+    def change(self, change: Mapping[str, Any]) -> list[Flowable]:
+        """Return the tables of volumes and of the first lesions before and now."""
+        volumes, lesions = volume_rows(change), lesion_rows(change)[:MOST]
+        found = [self.text(of_which_scans(change)), self._table([VOLUME_COLUMNS, *volumes], 1.6)]
+        found.append(self.text(lesion_remark(change)))
+        found += [self._table([LESION_COLUMNS, *lesions], 0.4)] if lesions else []
+        return [*found, self.soft_text(change["lesions"]["rule"])]
 
     def density(self, density: Mapping[str, Any]) -> list[Flowable]:
         """Return the table of density classes, or why there is none."""
@@ -108,13 +132,13 @@ class Parts:
             return [self.text(f"Not stated: {density['reason']}.")]
         if density["statistics"] is None:
             return [self.text("There is nothing to measure.")]
-        rows = [("density", "HU", "of the infection", "size")]
+        rows = [("density", "HU", "of the opacities", "size")]
         for one in density["classes"]:
             rows.append(
                 (one["words"], hu_range(one), percent(one["infection_percent"]), size(one, "infection", "volume_ml"))
             )
         statistics = density["statistics"]
-        mean = f"Mean of the infection {statistics['mean_hu']:.0f} HU, median {statistics['median_hu']:.0f} HU."
+        mean = f"Mean of the opacities {statistics['mean_hu']:.0f} HU, median {statistics['median_hu']:.0f} HU."
         return [self._table(rows, 1.8), self.soft_text(f"{mean} {density['classes_source']}")]
 
     def lesions(self, lesions: Mapping[str, Any], oriented: bool) -> list[Flowable]:
@@ -122,7 +146,7 @@ class Parts:
         if not lesions["lesion_count"]:
             return [self.text("Nothing was outlined.")]
         listed = lesions["lesions"][:MOST]
-        rows = [("no.", "size", "of the infection", *(("side", "slices from the head") if oriented else ()))]
+        rows = [("no.", "size", "of the opacities", *(("side", "slices from the head") if oriented else ()))]
         for number, one in enumerate(listed, 1):
             where = (
                 one["side"] or words(None),
