@@ -24,7 +24,8 @@ class Given:
     """Files of one case beside its scan.
 
     Attributes:
-        lungs: the lung mask, or weights that find lungs; None: that of the lobes, else found in the scan.
+        lungs: the lung mask, or weights that find lungs; None: that of the lobes, else found in the
+            scan by thresholds.
         lobes: the lobe mask, a file or a folder of single masks; None: nothing is said of lobes.
         prior: the report of an earlier scan; None: no change is described.
     """
