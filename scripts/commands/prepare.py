@@ -20,12 +20,12 @@ def prepare(
         str,
         Option(
             help="patient; slice as in the paper, where slices of one scan are in several folds; or numbers of "
-            "patients for training/validation/test, such as 14/2/4."
+            "scans for training/validation/test, such as 14/2/4, each patient in one of them."
         ),
     ] = "patient",
-    test: Annotated[int, Option(help="Number of patients, or slices by --split slice, to draw as test cases.")] = 0,
+    test: Annotated[int, Option(help="Number of scans, or slices by --split slice, to draw as test cases.")] = 0,
     validation: Annotated[
-        int | None, Option(help="Number of patients, or slices, of the one validation fold; default: --folds.")
+        int | None, Option(help="Number of scans, or slices, of the one validation fold; default: --folds.")
     ] = None,
     test_data: Annotated[
         list[Path] | None,

@@ -16,7 +16,7 @@ _NUMBERS = re.compile(r"(\d+)/(\d+)/(\d+)")
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many patients, or slices in a split by slice, each part gets.
+    """How many scans, or slices in a split by slice, each part gets.
 
     Attributes:
         training: None: what the others leave.
@@ -40,7 +40,7 @@ def read_split(split: str, validation: int | None = None, test: int = 0) -> tupl
     """
     numbers = _NUMBERS.fullmatch(split)
     if split not in SPLITS and not numbers:
-        expected = f"{', '.join(SPLITS)}, or numbers of patients such as 14/2/4 (training/validation/test)"
+        expected = f"{', '.join(SPLITS)}, or numbers of scans such as 14/2/4 (training/validation/test)"
         raise UserError(f"--split {split}; expected: {expected}")
     if numbers and (validation is not None or test):
         raise UserError(f"--split {split} with --validation or --test; expected: one of both")
@@ -53,39 +53,56 @@ def read_split(split: str, validation: int | None = None, test: int = 0) -> tupl
 def draw_parts(cases: Sequence[Case], sizes: Sizes, seed: int, split: str) -> tuple[list[Case], list[Case]]:
     """Draw test and validation cases at random, by names and `seed`.
 
-    Units are patients (a case of unknown patient, a slice of an independent stack) or, in a split
-    by slice, slices. A volume whose slices are in several parts becomes one case per part.
+    What stays together is a patient (a case of unknown patient, a slice of an independent stack)
+    or, in a split by slice, a slice. A patient with several scans counts as often, and goes where
+    they fit. A volume whose slices are in several parts becomes one case per part.
 
     Returns:
         The other cases, with validation as fold 0 and training in no fold where `validation` is
         given; and the test cases.
 
     Raises:
-        UserError: fewer units than the parts take, or a training part of another size than named.
+        UserError: parts that do not add up to what there is, or that the scans of the patients do
+            not fill.
     """
     units = _units(cases, split)
-    names = sorted(units)
+    count = sum(map(len, units.values()))
     taken = sizes.test + (sizes.validation or 0)
-    what = "patients" if split == "patient" else "slices"
-    if taken >= len(names) or sizes.training not in (None, len(names) - taken):
+    what = "scans" if split == "patient" else "slices"
+    if taken >= count or sizes.training not in (None, count - taken):
         wanted = f"{sizes.training or 'the rest'} for training, {taken} beside them"
-        raise UserError(f"{len(names)} {what}, and {wanted}; expected: parts that add up to {len(names)}")
+        raise UserError(f"{count} {what}, and {wanted}; expected: parts that add up to {count}")
+    names = sorted(units)
     order = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]
-    test = [Case(**{**case, "drawn": True}) for case in _collected(units, order[: sizes.test], "test")]
+    chosen, order = _filled(units, order, sizes.test)
+    test = [Case(**{**case, "drawn": True}) for case in _collected(units, chosen, "test")]
     if sizes.validation is None:
-        return _collected(units, order[sizes.test :], None), test
-    validation = _collected(units, order[sizes.test : taken], "fold0")
-    training = _collected(units, order[taken:], "train")
-    kept = [Case(**{**case, "fold": 0}) for case in validation] + training
-    return sorted(kept, key=lambda case: case["name"]), test
+        return _collected(units, order, None), test
+    chosen, order = _filled(units, order, sizes.validation)
+    validation = [Case(**{**case, "fold": 0}) for case in _collected(units, chosen, "fold0")]
+    return sorted(validation + _collected(units, order, "train"), key=lambda case: case["name"]), test
 
 
 _Unit = list[tuple[Case, int | None]]
-"""Whole cases, or one slice of a case."""
+"""The scans of a patient, or one slice of a case."""
+_Name = tuple[bool, str, int]
 
 
-def _units(cases: Sequence[Case], split: str) -> dict[tuple[bool, str, int], _Unit]:
-    units: dict[tuple[bool, str, int], _Unit] = defaultdict(list)
+def _filled(units: dict[_Name, _Unit], order: Sequence[_Name], size: int) -> tuple[list[_Name], list[_Name]]:
+    """Take units in their order as far as they fit; return them and the others."""
+    taken: list[_Name] = []
+    others: list[_Name] = []
+    for name in order:
+        fits = len(units[name]) <= size
+        (taken if fits else others).append(name)
+        size -= len(units[name]) if fits else 0
+    if size:
+        raise UserError(f"no patient has {size} scans left to fill a part; expected: other numbers, or another --seed")
+    return taken, others
+
+
+def _units(cases: Sequence[Case], split: str) -> dict[_Name, _Unit]:
+    units: dict[_Name, _Unit] = defaultdict(list)
     for case in cases:
         if is_divided(case, split):
             for index in slices_of(case):
@@ -95,9 +112,7 @@ def _units(cases: Sequence[Case], split: str) -> dict[tuple[bool, str, int], _Un
     return units
 
 
-def _collected(
-    units: dict[tuple[bool, str, int], _Unit], names: Sequence[tuple[bool, str, int]], part: str | None
-) -> list[Case]:
+def _collected(units: dict[_Name, _Unit], names: Sequence[_Name], part: str | None) -> list[Case]:
     """Return the cases of some units; the slices of a volume together, named after their part."""
     found: dict[str, Case] = {}
     slices: dict[str, list[int]] = defaultdict(list)

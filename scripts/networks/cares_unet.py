@@ -14,7 +14,8 @@ from monai.networks.blocks import Convolution
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
-from .base import SegmentationNetwork, check_size
+from .base import SegmentationNetwork, check_choice, check_size
+from .blocks import UPSAMPLINGS, make_upsampling
 from .registration import register
 
 LEVELS = 5
@@ -67,32 +68,45 @@ class CARAFE(nn.Module):
         return F.pixel_shuffle(out.flatten(1, 2), self.scale)
 
 
-def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
-    """Build a 3x3 convolution with batch normalisation and ReLU, then a residual block."""
-    return nn.Sequential(
-        Convolution(
-            spatial_dims=2,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            strides=stride,
-            kernel_size=3,
-            adn_ordering="NA",
-            norm="batch",
-            act="relu",
-            bias=False,
-        ),
-        ResNetBlock(out_channels, out_channels, spatial_dims=2),
+def conv_block(in_channels: int, out_channels: int, residual: bool, stride: int = 1) -> nn.Module:
+    """Build a 3x3 convolution with batch normalisation and ReLU, then a residual block.
+
+    Not `residual`, that block has the same two convolutions without the shortcut around them.
+    """
+    if residual:
+        body: nn.Module = ResNetBlock(out_channels, out_channels, spatial_dims=2)
+    else:
+        body = nn.Sequential(_convolution(out_channels, out_channels), _convolution(out_channels, out_channels))
+    return nn.Sequential(_convolution(in_channels, out_channels, stride), body)
+
+
+def _convolution(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
+    return Convolution(
+        spatial_dims=2,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        strides=stride,
+        kernel_size=3,
+        adn_ordering="NA",
+        norm="batch",
+        act="relu",
+        bias=False,
     )
 
 
-class CARAFEUpBlock(nn.Module):
-    """Decoder level: CARAFE to half the channels, concatenation behind the skip, `conv_block`."""
+class CAResUpBlock(nn.Module):
+    """Decoder level: upsampling to half the channels, concatenation to the skip, `conv_block`."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, residual: bool, upsampling: str) -> None:
         super().__init__()
         # A narrow network has fewer channels than the paper compresses to.
-        self.up = CARAFE(in_channels, out_channels, min(COMPRESSED_CHANNELS, in_channels))
-        self.body = conv_block(2 * out_channels, out_channels)
+        compressed = min(COMPRESSED_CHANNELS, in_channels)
+        self.up = (
+            CARAFE(in_channels, out_channels, compressed)
+            if upsampling == "carafe"
+            else make_upsampling(upsampling, in_channels, out_channels)
+        )
+        self.body = conv_block(2 * out_channels, out_channels, residual)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Map x (B, in_channels, H, W) and skip (B, out, 2H, 2W) to (B, out, 2H, 2W)."""
@@ -114,16 +128,34 @@ class CAResUNet(SegmentationNetwork):
     1x1 shortcuts that its residual blocks have and never use (2,100,864 parameters).
 
     The levels have 1, 2, 4, 8 and 16 times the base width, which may be any number.
+
+    Args:
+        in_channels: see `SegmentationNetwork`.
+        base_width: see `SegmentationNetwork`.
+        dropout: see `SegmentationNetwork`.
+        residual: whether blocks have shortcuts; false in an ablation.
+        upsampling: "carafe", or in an ablation one of `make_upsampling`.
     """
 
-    def __init__(self, in_channels: int = 1, base_width: int = 64, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        base_width: int = 64,
+        dropout: float = 0.0,
+        residual: bool = True,
+        upsampling: str = "carafe",
+    ) -> None:
         super().__init__(base_width, dropout, width_multiple=1, size_multiple=2 ** (LEVELS - 1))
+        check_choice("upsampling", upsampling, ("carafe", *UPSAMPLINGS))
         channels = [base_width * 2**level for level in range(LEVELS)]
-        self.first = conv_block(in_channels, base_width)
+        self.first = conv_block(in_channels, base_width, residual)
         self.stages = nn.ModuleList(
-            nn.Sequential(conv_block(width, width, stride=2), conv_block(width, 2 * width)) for width in channels[:-1]
+            nn.Sequential(conv_block(width, width, residual, stride=2), conv_block(width, 2 * width, residual))
+            for width in channels[:-1]
         )
-        self.ups = nn.ModuleList(CARAFEUpBlock(2 * width, width) for width in reversed(channels[:-1]))
+        self.ups = nn.ModuleList(
+            CAResUpBlock(2 * width, width, residual, upsampling) for width in reversed(channels[:-1])
+        )
         self.dropout = nn.Dropout2d(dropout)
         self.out = nn.Conv2d(base_width, 2, kernel_size=1)
 

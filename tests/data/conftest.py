@@ -189,6 +189,16 @@ class Trees:
                 self.picture(root / part / "mask_" / f"{part}{number}.png", (255,))
         return root
 
+    def cares(self) -> Path:
+        root = self.folder / "cares"
+        for part, count in (("Train", 6), ("Test", 2)):
+            for number in range(count):
+                self.picture(root / f"{part}-Image" / f"{number}.png", (90,))
+                self.picture(root / f"{part}-Mask" / f"{number}.png", (255,))
+        for name in ("0", "Data-1_coronacases_org_001_10"):
+            self.picture(root / "Unlabeled" / f"{name}.jpg", (90,))
+        return root
+
     def generic(self, names: Iterable[str] = ("a", "b", "c", "d", "e"), root: str = "generic") -> Path:
         for name in names:
             self.ct(self.folder / root / "images" / f"{name}.nii.gz")

@@ -266,6 +266,18 @@ def test_published_edges_are_paired_with_their_images(trees):
         build(trees.folder / "semiseg")
 
 
+def test_the_tree_of_cares_unet(trees):
+    root = trees.cares()
+    datalist = build(root)
+    assert [case["name"] for case in datalist["test"]] == ["test_0", "test_1"]
+    assert {case["label"] for case in datalist["training"]} == {str(root / f"Train-Mask/{n}.png") for n in range(6)}
+    found = {case["name"]: case["patient"] for case in datalist["unlabeled"]}
+    assert found == {"unlabeled_0": None, "unlabeled_Data-1_coronacases_org_001_10": "coronacases_001"}
+    (root / "Test-Mask" / "1.png").unlink()
+    with pytest.raises(UserError, match=r"Test-Image/1\.png: no label '1'"):
+        build(root)
+
+
 def test_generic_takes_pictures_and_volumes(trees):
     root = trees.generic(("a", "coronacases_001"))
     trees.picture(root / "images" / "slice.jpg", (9,))
@@ -290,6 +302,7 @@ BUILDERS = {
     "covid_semiseg": "semiseg",
     "covid_semiseg_pseudo": "pseudo",
     "resunet_png": "paper",
+    "cares_png": "cares",
     "generic": "generic",
     "negatives": "negatives",
 }

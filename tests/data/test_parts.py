@@ -24,16 +24,27 @@ def scans(trees, patients, each=1):
 
 
 def test_fourteen_two_four_of_twenty_patients(trees):
-    cases = scans(trees, 20, each=2)
+    cases = scans(trees, 20)
+    cases[3]["patient"], cases[11]["patient"] = "p02", "p10"  # two scans of one patient, twice
     training, test = draw_parts(cases, Sizes(14, 2, 4), 0, "patient")
     parts = [[case for case in training if case["fold"] == fold] for fold in (None, 0)]
-    assert [len(patients_of(part)) for part in (*parts, test)] == [14, 2, 4]
+    assert [len(part) for part in (*parts, test)] == [14, 2, 4]
     assert Counter(case["name"] for case in training + test) == Counter(case["name"] for case in cases)
     assert not patients_of(test) & patients_of(training)
     assert not patients_of(parts[0]) & patients_of(parts[1])
     assert draw_parts(cases[::-1], Sizes(14, 2, 4), 0, "patient") == (training, test)
     assert draw_parts(cases, Sizes(14, 2, 4), 1, "patient")[1] != test
     assert all(case["fold"] is None and "drawn" not in case for case in cases)  # the given ones stay
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_patients_with_several_scans_go_where_they_fit(trees, seed):
+    cases = scans(trees, 3, each=2) + scans(trees, 9)[6:]
+    training, test = draw_parts(cases, Sizes(None, None, 3), seed, "patient")
+    assert (len(test), len(training)) == (3, 6)
+    assert not patients_of(test) & patients_of(training)
+    with pytest.raises(UserError, match="no patient has 1 scans left"):
+        draw_parts(scans(trees, 3, each=2), Sizes(None, None, 3), seed, "patient")
 
 
 def test_slices_are_drawn_over_all_volumes(trees):
@@ -95,20 +106,21 @@ def test_a_split_that_makes_no_sense(split, options, text):
 
 @pytest.mark.parametrize("sizes", [Sizes(14, 2, 4), Sizes(2, 2, 4), Sizes(None, 3, 4), Sizes(None, None, 7)])
 def test_parts_that_do_not_add_up(trees, sizes):
-    with pytest.raises(UserError, match=r"7 patients, and .*; expected: parts that add up to 7"):
+    with pytest.raises(UserError, match=r"7 scans, and .*; expected: parts that add up to 7"):
         draw_parts(scans(trees, 7), sizes, 0, "patient")
 
 
 def test_prepare_by_numbers_of_patients(trees, capsys):
     out = trees.folder / "out"
-    prepare([trees.zenodo()], out, split="13/2/3", seed=7)  # 20 scans of 18 patients
+    prepare([trees.zenodo()], out, split="14/2/4", seed=7)  # 20 scans of 18 patients
     datalist = read_datalist(out)
     assert (datalist["split"], datalist["folds"], datalist["seed"]) == ("patient", 1, 7)
-    counts = [len(patients_of(select_cases(out, part, 0))) for part in ("training", "validation", "test")]
-    assert counts == [13, 2, 3]
+    parts = [select_cases(out, part, 0) for part in ("training", "validation", "test")]
+    assert list(map(len, parts)) == [14, 2, 4]
+    assert len(set.union(*map(patients_of, parts))) == sum(len(patients_of(part)) for part in parts) == 18
     assert "split by patient, seed 7" in capsys.readouterr().out
-    with pytest.raises(UserError, match="18 patients"):
-        prepare([trees.folder / "zenodo"], trees.folder / "other", split="14/2/4")
+    with pytest.raises(UserError, match="20 scans"):
+        prepare([trees.folder / "zenodo"], trees.folder / "other", split="14/2/3")
 
 
 def test_prepare_by_number_of_slices_warns_and_can_be_read(trees):

@@ -54,6 +54,32 @@ def test_the_published_dead_shortcuts_are_not_there() -> None:
     assert sorted(name.split(".")[-1] for name in names) == ["compress"] * 4 + ["out"] + ["project"] * 4
 
 
+def test_ablation_without_shortcuts_has_the_same_layers() -> None:
+    """Only the sums around the shortcuts are gone."""
+    whole, plain = network(), network(residual=False)
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in whole.parameters())
+    assert not any(isinstance(module, ResNetBlock) for module in plain.modules())
+    with torch.no_grad():
+        for one, other in zip(plain.state_dict().values(), whole.state_dict().values(), strict=True):
+            one.copy_(other)
+    x = image(1, 1, 32, 32)
+    assert not torch.allclose(plain.eval()(x), whole.eval()(x))
+    block = plain.first[1].eval()
+    features = torch.rand(1, 4, 8, 8, dtype=torch.float64)
+    twin = whole.first[1].eval()
+    inner = F.relu(twin.bn1(twin.conv1(features)))
+    torch.testing.assert_close(block(features), F.relu(twin.bn2(twin.conv2(inner))))
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+def test_ablation_without_carafe(upsampling: str) -> None:
+    model = network(upsampling=upsampling).eval()
+    assert not any(isinstance(module, CARAFE) for module in model.modules())
+    assert model(image(2, 1, 32, 48)).shape == (2, 1, 32, 48)
+    with pytest.raises(ValueError, match="upsampling is 'nearest'; expected: carafe, transposed, bilinear"):
+        CAResUNet(upsampling="nearest")
+
+
 def test_a_narrow_network_compresses_to_no_more_channels_than_it_has() -> None:
     compressed = [m.compress.out_channels for m in meta_network(base_width=16).modules() if isinstance(m, CARAFE)]
     assert compressed == [64, 64, 64, 32]

@@ -49,14 +49,18 @@ CASES = {
     "deeplabv3plus": Case(),
     "f3net": Case(),
     "fcn8s": Case((1, 64, 96)),
+    "fpn": Case(),
     "fv_paspp_unet3d": Case((1, 32, 48, 5)),
     "infnet": Case((1, 256, 288)),
+    "linknet": Case(),
     "mc_unet": Case((2, 32, 48), {"base_width": 4, "in_channels": 2, "out_channels": 3}, outputs=3),
     "plain_conv_unet": Case((1, 32, 48), {"base_width": 4, "stages": 4}),
     "pspnet": Case(),
     "resunet": Case((1, 32, 48)),
     "scrn": Case(),
+    "segnet": Case(),
     "unet": Case((1, 32, 48)),
+    "unet_resnet34": Case(),
     "unetpp": Case((1, 32, 48)),
 }
 DEEP = [name for name in CASES if "deep_supervision" in signature(all_networks()[name]).parameters]

@@ -3,6 +3,8 @@ added up layer by layer from the papers' tables."""
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -74,6 +76,33 @@ def cpfnet() -> int:
     fusion = conv(512, 512, 3, False) + 3 * 2 * 512 + 2 * (2 * cbr(512, 256, 1) + conv(512, 2, 3)) + 1
     decoder = sum(cbr(a, a, 3) + cbr(a, b, 1) for a, b in ((512, 256), (256, 128), (128, 64), (64, 64)))
     return RESNET34 + guidance + fusion + decoder + cbr(64, 32, 3) + conv(32, 1, 1)
+
+
+def linknet() -> int:
+    decoder = 0
+    for before, after in ((512, 256), (256, 128), (128, 64), (64, 32)):
+        width = before // 4
+        decoder += cbr(before, width, 1, True) + cbr(width, width, 3, True) + cbr(width, after, 1, True)
+    return RESNET34 + decoder + cbr(32, 32, 3, True) + conv(32, 1, 2)
+
+
+def fpn() -> int:
+    pyramid = sum(conv(c, 256, 1) + conv(256, 256, 3) for c in (64, 128, 256, 512))
+    return RESNET34 + pyramid + 4 * cbr(256, 128, 3) + 3 * cbr(128, 128, 3) + conv(128, 1, 1)
+
+
+def unet_resnet34() -> int:
+    decoder = 0
+    for before, c in ((512, 256), (256, 128), (128, 64), (64, 64)):
+        decoder += conv(before, c, 2) + cbr(2 * c, c, 3, True) + cbr(c, c, 3, True)
+    return RESNET34 + decoder + conv(64, 32, 2) + 2 * cbr(32, 32, 3, True) + conv(32, 1, 1)
+
+
+def segnet() -> int:
+    """VGG-16's thirteen convolutions, and as many back."""
+    down = [1, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    up = [512, 512, 512, 512, 512, 512, 256, 256, 256, 128, 128, 64, 64, 64]
+    return sum(cbr(a, b, 3, True) for path in (down, up) for a, b in itertools.pairwise(path)) + conv(64, 1, 3)
 
 
 def f3net() -> int:
@@ -150,10 +179,14 @@ def unetpp() -> int:
         ("deeplabv3plus", deeplabv3plus, 26_671_057),
         ("f3net", f3net, 25_530_438),
         ("fcn8s", fcn8s, 134_264_291),
+        ("fpn", fpn, 25_509_441),
+        ("linknet", linknet, 21_617_121),
         ("plain_conv_unet", plain_conv_unet, 46_309_441),
         ("pspnet", pspnet, 48_935_618),
         ("scrn", scrn, 25_220_226),
+        ("segnet", segnet, 29_479_489),
         ("unet", unet, 31_112_065),
+        ("unet_resnet34", unet_resnet34, 24_446_401),
         ("unetpp", unetpp, 9_118_756),
     ],
 )

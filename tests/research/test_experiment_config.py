@@ -73,6 +73,17 @@ def test_rows_of_other_experiments_are_taken_over_with_the_shared_settings() -> 
     assert unet.settings == {"field_of_view": "lungs"}
 
 
+def test_tables_of_cares_unet_have_the_published_rows() -> None:
+    names = ["FCN-8s", "SegNet", "U-Net", "LinkNet", "FPN", "PSPNet", "U-Net with ResNet-34"]
+    first, second, third = (read_experiment(name) for name in ("cares", "cares_table2", "cares_table3"))
+    assert [one.name for one in first.variants] == [*names, "Inf-Net", "CARes-UNet"]
+    assert set(first.left_out) == {"semi-Inf-Net", "semi-CARes-UNet"}
+    for table, dice in ((first, 73.1), (second, 77.0), (third, 75.5)):
+        assert table.variants[-1].published["dice"] == dice
+    assert [one.name for one in second.variants] == [one.name for one in third.variants] == [*names, "CARes-UNet"]
+    assert second.variants[0].published["e_measure"] == 72.7
+
+
 @pytest.mark.parametrize(("name", "resunet", "acfnet"), [("table6", 87.43, 79.40), ("table7", 85.52, 84.31),
                                                          ("table8", 72.81, 68.69)])  # fmt: skip
 def test_tables_of_other_data_have_the_thirteen_methods_with_figures_of_their_own(name, resunet, acfnet) -> None:

@@ -1,4 +1,4 @@
-"""Data sets of 2-D images: COVID-SemiSeg (2020) and the prepared tree of Hu et al. 2022."""
+"""Data sets of 2-D images: COVID-SemiSeg (2020), the prepared trees of Hu et al. and Xu et al."""
 
 from pathlib import Path
 
@@ -15,16 +15,16 @@ _TEST = Path("TestingSet/LungInfection-Test")
 _TEST_CLASSES = Path("TestingSet/MultiClassInfection-Test")
 
 
-def _labelled(root: Path, images: str, labels: str, edges: str, prefix: str, problems: list[str]) -> list[Case]:
+def _labelled(root: Path, images: str, labels: str, edges: str | None, prefix: str, problems: list[str]) -> list[Case]:
     """Pair images of two folders by name, and edges of a third where it is there."""
     cases = paired_cases(root / images, root / labels, PICTURE_SUFFIXES, problems, prefix, patient_of_slice)
-    found = list_files(root / edges, PICTURE_SUFFIXES, problems)
+    found = list_files(root / edges, PICTURE_SUFFIXES, problems) if edges else {}
     for case in cases if found else []:
         stem = Path(case["image"]).stem
         if stem in found:
             case["edge"] = str(found[stem])
         else:
-            problems.append(f"{case['image']}: no edge '{stem}' in {root / edges}")
+            problems.append(f"{case['image']}: no edge '{stem}' in {root}/{edges}")
     return cases
 
 
@@ -92,6 +92,20 @@ def _collect_paper(root: Path) -> Findings:
     return found
 
 
+def _matches_cares(root: Path) -> bool:
+    return (root / "Train-Image").is_dir() and (root / "Train-Mask").is_dir()
+
+
+def _collect_cares(root: Path) -> Findings:
+    """The tree of CARes-UNet's code; masks that its generator wrote (`Pos-Mask`) are no labels."""
+    found = Findings(label_values=PICTURE_BINARY)
+    found.training = _labelled(root, "Train-Image", "Train-Mask", None, "train_", found.problems)
+    found.test = _labelled(root, "Test-Image", "Test-Mask", None, "test_", found.problems)
+    for stem, path in list_files(root / "Unlabeled", PICTURE_SUFFIXES, found.problems).items():
+        found.unlabeled.append(new_case(f"unlabeled_{stem}", path, patient_of_slice(stem)))
+    return found
+
+
 SEMISEG = Layout(
     "covid_semiseg",
     f"{_TRAIN}/Imgs with GT, or {_TEST}/Imgs with GT, or {_PSEUDO}/Imgs",
@@ -102,3 +116,9 @@ PSEUDO = Layout(
     "covid_semiseg_pseudo", f"{_PSEUDO.name}/Imgs with GT, as SOURCE of its own", _matches_pseudo, _collect_pseudo
 )
 PAPER = Layout("resunet_png", "train/ and val/, each image/ with mask/", _matches_paper, _collect_paper)
+CARES = Layout(
+    "cares_png",
+    "Train-Image/ with Train-Mask/, Test-Image/ with Test-Mask/, Unlabeled/",
+    _matches_cares,
+    _collect_cares,
+)

@@ -8,11 +8,26 @@ from .case import DATALIST
 from .cohorts import COVID_19_20, MOSMED, PART1, PART2, UESTC
 from .generic import GENERIC
 from .negatives import NEGATIVES
-from .pictures import PAPER, PSEUDO, SEMISEG
+from .pictures import CARES, PAPER, PSEUDO, SEMISEG
 from .zenodo import FINER, KAGGLE, ZENODO
 
 LAYOUTS: tuple[Layout, ...] = (
-    *(ZENODO, FINER, KAGGLE, PART1, PART2, MOSMED, UESTC, COVID_19_20, SEMISEG, PSEUDO, PAPER, GENERIC, NEGATIVES),
+    *(
+        ZENODO,
+        FINER,
+        KAGGLE,
+        PART1,
+        PART2,
+        MOSMED,
+        UESTC,
+        COVID_19_20,
+        SEMISEG,
+        PSEUDO,
+        PAPER,
+        CARES,
+        GENERIC,
+        NEGATIVES,
+    ),
 )
 _DEPTH = 3
 
