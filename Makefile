@@ -3,6 +3,7 @@ SHELL := /bin/bash
 # make install packages into .venv, nothing else
 # make demo    train on synthetic scans and segment one that was not seen, in minutes, on a CPU
 # make test    lint, types, tests; TESTS="not slow" chooses among them by their marks
+# make faults [KILLS=100 DISKS=20 SEED=0]   kill commands and fill their disks; CONTRIBUTING.md
 # make coverage   the same tests, slower, with the lines that none of them reaches
 # make monailabel [WEIGHTS=path]   build MONAI Label's environment and an app around the bundle, print how to start it
 # make clean   remove what these made, but not results under out/
@@ -19,6 +20,9 @@ PYTHON ?= python3
 LABEL_PYTHON ?= $(PYTHON)
 TESTS ?=
 COVERAGE ?=
+KILLS ?= 100
+DISKS ?= 20
+SEED ?= 0
 TORCH_INDEX ?=
 LOCKED ?=
 VENV := .venv
@@ -43,7 +47,7 @@ LOCK_LABEL := $(LOCK) --python-version 3.11.9 --python-platform linux --constrai
 # torch and the CUDA libraries that its default build brings are locked apart: another build has others.
 NOT_TORCH = $$(sed -nE 's/^(torch|triton|(cuda|nvidia)-[a-z0-9-]+)==.*/--no-emit-package \1/p' locks/torch.txt)
 
-.PHONY: install demo test lint types pytest coverage monailabel locks audit sbom licences clean
+.PHONY: install demo test lint types pytest coverage faults monailabel locks audit sbom licences clean
 
 # torch goes first and alone: what comes after finds it and does not bring another build.
 $(VENV)/ready: requirements.txt requirements-core.txt requirements-train.txt requirements-dicom.txt requirements-openvino.txt constraints.txt
@@ -120,6 +124,9 @@ pytest: $(VENV)/ready-dev
 
 coverage:
 	$(MAKE) pytest COVERAGE="--cov --cov-report=term-missing:skip-covered"
+
+faults: $(VENV)/ready-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.campaign --kills $(KILLS) --disks $(DISKS) --seed $(SEED)
 
 $(TOOLS)/ready: locks/requirements-tools.txt
 	$(PYTHON) -m venv .venv-tools

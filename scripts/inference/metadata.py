@@ -40,7 +40,7 @@ def metadata_path(checkpoint: str | Path) -> Path:
 
 
 def write_checkpoint(checkpoint: str | Path, weights: Mapping[str, torch.Tensor], **metadata: Any) -> None:
-    """Write weights and their metadata; both are complete before either appears.
+    """Write weights and their metadata; both are complete before either appears, metadata first.
 
     Args:
         checkpoint: the weights' file; the metadata lies beside it.
@@ -56,8 +56,8 @@ def write_checkpoint(checkpoint: str | Path, weights: Mapping[str, torch.Tensor]
         temporary = folder / target.name
         torch.save(dict(weights), temporary)
         write_metadata(temporary, **metadata)
-        temporary.replace(target)
         metadata_path(temporary).replace(metadata_path(target))
+        temporary.replace(target)
 
 
 def write_metadata(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,10 +47,11 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
     """
     if target.suffix != ".pt":
         raise UserError(f"{target}: expected: a new file with the suffix .pt")
-    for path in (target, metadata_path(target)):
-        if path.exists():
-            raise UserError(f"{path}: exists; expected: a new file, and no metadata of its name")
     whole = Predictor.load(weights, device)
+    kept = {key: value for key, value in whole.metadata.items() if key not in ("format", "sha256")}
+    for path in (target, metadata_path(target)):
+        if path.exists() and not (path.suffix == ".json" and _left_by_a_kill(path, kept)):
+            raise UserError(f"{path}: exists; expected: a new file, and no metadata of its name")
     check_data(weights, whole.metadata, data)
     state = {key: _half(value) for key, value in whole.network.state_dict().items()}
     _check_size(target, weights, state)  # before the comparison, which takes long
@@ -59,9 +62,19 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
         state = {key: value.cpu() for key, value in whole.network.state_dict().items()}
         _check_size(target, weights, state)
     target.parent.mkdir(parents=True, exist_ok=True)
-    kept = {key: value for key, value in whole.metadata.items() if key not in ("format", "sha256")}
     write_checkpoint(target, state, **kept)
     return changed
+
+
+def _left_by_a_kill(path: Path, kept: Mapping[str, Any]) -> bool:
+    """Whether metadata are those that `publish` writes, right before their weights."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    own = {"format", "sha256"}
+    same = isinstance(found, dict) and {key: value for key, value in found.items() if key not in own}
+    return json.dumps(same, sort_keys=True) == json.dumps(kept, sort_keys=True)
 
 
 def _compare(whole: Predictor, halved: Predictor, data: str) -> dict[str, float]:
