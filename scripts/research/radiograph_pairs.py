@@ -54,8 +54,8 @@ def radiograph_pairs(
         rows, cases = [], []
         for name in paired:
             files = {part: f"{part}/{fit_name(name, '.png')}" for part in FOLDERS}
-            paths = (folder / file for file in files.values())
-            save_radiograph(project_scan(found[name], marked[name], method), *paths, method)
+            picture, lesion, depth = (folder / file for file in files.values())
+            save_radiograph(project_scan(found[name], marked[name], method), picture, lesion, depth, method)
             sources = {key: {"file": one.name, "sha256": sha256(one)} for key, one in _sources(found, marked, name)}
             rows.append({"name": name, **sources, **files})
             cases.append(new_case(name, Path(files["images"]), patient_of_scan(name), Path(files["labels"])))

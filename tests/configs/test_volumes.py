@@ -19,6 +19,7 @@ from scripts.inference.lung_network import LungNetwork
 from scripts.io.reading import read_scan
 from tests.bundle_runner import NARROW, run_bundle
 from tests.conftest import OBLIQUE
+from tests.doc_scripts import load_script
 
 TRAIN = "['configs/train.yaml','configs/networks/fv_paspp_unet3d.yaml']"
 EVALUATE = "['configs/train.yaml','configs/evaluate.yaml']"
@@ -118,6 +119,12 @@ def test_lungs_are_trained_evaluated_and_found_in_a_scan(make_dataset: Callable[
     lungs = network.find(scan, HounsfieldSlices(scan))
     assert int(lungs.areas().sum()) == known.loc["case_02", "predicted"]
     assert lungs.notes[0] == "The lungs were found by the network model.pt."
+
+    load_script("measure_lungs").main(str(dataset), str(tmp_path / "rows.csv"), str(run / "model.pt"))
+    compared = pd.read_csv(tmp_path / "rows.csv").set_index("case")
+    for measure in ("dice", "iou"):
+        assert compared[f"network_{measure}"].to_dict() == pytest.approx(known[measure].to_dict(), abs=1e-6)
+    assert (compared["thresholds_dice"] < 0.5).all()  # noise is no chest
 
 
 @pytest.mark.slow
