@@ -6,6 +6,7 @@ SHELL := /bin/bash
 # make faults [KILLS=100 DISKS=20 SEED=0]   kill commands and fill their disks; CONTRIBUTING.md
 # make coverage   the same tests, slower, with the lines that none of them reaches
 # make monailabel [WEIGHTS=path]   build MONAI Label's environment and an app around the bundle, print how to start it
+# make fuzz [N=10000 SEED=0]   changed inputs for every reader: counts by class, findings, peak memory, slowest input
 # make clean   remove what these made, but not results under out/
 #
 # make locks   write locks/ anew: the pins of constraints*.txt with the hash of every file (renewal: CONTRIBUTING.md)
@@ -23,6 +24,7 @@ COVERAGE ?=
 KILLS ?= 100
 DISKS ?= 20
 SEED ?= 0
+N ?= 10000
 TORCH_INDEX ?=
 LOCKED ?=
 VENV := .venv
@@ -47,7 +49,7 @@ LOCK_LABEL := $(LOCK) --python-version 3.11.9 --python-platform linux --constrai
 # torch and the CUDA libraries that its default build brings are locked apart: another build has others.
 NOT_TORCH = $$(sed -nE 's/^(torch|triton|(cuda|nvidia)-[a-z0-9-]+)==.*/--no-emit-package \1/p' locks/torch.txt)
 
-.PHONY: install demo test lint types pytest coverage faults monailabel locks audit sbom licences clean
+.PHONY: install demo test lint types pytest coverage faults fuzz monailabel locks audit sbom licences clean
 
 # torch goes first and alone: what comes after finds it and does not bring another build.
 $(VENV)/ready: requirements.txt requirements-core.txt requirements-train.txt requirements-dicom.txt requirements-openvino.txt constraints.txt
@@ -111,6 +113,9 @@ endif
 	touch $@
 
 test: lint types pytest
+
+fuzz: $(VENV)/ready-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(N) --seed $(SEED)
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

@@ -85,7 +85,8 @@ def _run() -> Any:
         mistake = wrong_use(error) if isinstance(error, TyperException) else find_user_error(error)
         if mistake is None:
             raise
-        print(f"error: {escaped(str(mistake))}", file=sys.stderr)
+        problems = "\n".join(map(escaped, str(mistake).split("\n")))  # a list of them has a line for each
+        print(f"error: {problems}", file=sys.stderr)
         code = 2
     gc.freeze()  # nor does the interpreter search them at its end
     return code

@@ -61,9 +61,12 @@ def check_maps(maps: Tensor, name: str | Path) -> None:
 
 def check_numbers(content: Any, name: str | Path) -> None:
     """Raise UserError for NaN and infinity in what was read from JSON, named by its keys."""
-    for keys, value in _numbers(content):
-        if not math.isfinite(value):
-            raise UserError(f"{name}: {'.'.join(keys)} is {value}; expected: a finite number")
+    try:
+        wrong = next(((keys, value) for keys, value in _numbers(content) if not math.isfinite(value)), None)
+    except RecursionError:
+        raise UserError(f"{name}: nested too deep; expected: what this software writes") from None
+    if wrong:
+        raise UserError(f"{name}: {'.'.join(wrong[0])} is {wrong[1]}; expected: a finite number")
 
 
 def _numbers(content: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:

@@ -145,7 +145,7 @@ def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, t
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); expected: the metadata that training wrote") from None
     if isinstance(metadata, dict):
         check_numbers({key: value for key, value in metadata.items() if key not in MAY_BE_UNDEFINED}, path)

@@ -109,7 +109,7 @@ def _state(path: Path) -> list[int] | str:
 def _not_ours(folder: Path) -> list[str]:
     try:
         recorded = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         recorded = {}
     present = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
     names = ((path, path.relative_to(folder).as_posix()) for path in present)

@@ -57,7 +57,7 @@ def parse_datalist(path: Path) -> Datalist:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows puts a mark before it
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); expected: what `prepare` writes") from error
     check_content(DatalistFile, content, path)
     if not any(content.get(name) for name in LIST_NAMES):

@@ -127,7 +127,7 @@ def _earlier_files(target: Path, overwrite: bool) -> list[Path]:
     try:
         record = json.loads((target / RECORD).read_text("utf-8"))
         return _files([Path(case["name"]).name for case in record["cases"]])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{target}: no readable {RECORD}; expected: a phantom data set, or a new folder") from None
 
 

@@ -66,7 +66,7 @@ def _earlier_sections(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
         earlier = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError:
+    except (ValueError, RecursionError):
         earlier = {}
     if differs := [key for key in now if earlier.get(key) != now[key]]:
         found = f"holds a benchmark of another {' and '.join(differs)}"
