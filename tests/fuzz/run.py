@@ -151,7 +151,7 @@ def _one(name: str, target: Target, rng: Random, folder: Path) -> dict[str, Any]
     ending, why = _ending(target, place)
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.alarm(0)
-    left = [str(path) for path in scratch.iterdir() if not path.name.startswith("pymp-")]
+    left = [str(path) for path in scratch.rglob("*") if path.is_file()]
     if sorted(place.rglob("*")) != before or left:
         ending, why = "left files behind", ", ".join(left) or "beside the input"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
