@@ -37,8 +37,7 @@ def _sleep(place: Path) -> None:
 
 
 def _fill(place: Path) -> None:
-    held = [bytearray(2**28) for _ in range(40)]
-    raise AssertionError(len(held))
+    raise AssertionError(len(bytearray(2**33)))
 
 
 def _die(place: Path) -> None:
