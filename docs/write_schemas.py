@@ -1,4 +1,4 @@
-"""Write the JSON Schemas of the files that the bundle reads: `python docs/write_schemas.py`."""
+"""Write the JSON Schemas of files that are read and written: `python docs/write_schemas.py`."""
 
 import json
 import sys
@@ -9,10 +9,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.data.layouts.schema import DatalistFile
 from scripts.files import write_atomic
 from scripts.inference.metadata_schema import Metadata
+from scripts.pipeline.manifest_schema import ManifestContent
 from scripts.schema import json_schema
 from scripts.version import BUNDLE
 
-SCHEMAS = {"checkpoint_metadata": Metadata, "datalist": DatalistFile}
+SCHEMAS = {"checkpoint_metadata": Metadata, "datalist": DatalistFile, "manifest": ManifestContent}
 """By name of the file in docs/schemas."""
 
 

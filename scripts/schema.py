@@ -50,6 +50,15 @@ def check_content(schema: type[Any], content: Any, name: str | Path) -> None:
         raise problems_error(name, [_problem(schema, one) for one in error.errors(include_url=False)]) from None
 
 
+def fits(schema: type[Any], content: Any) -> bool:
+    """Whether `check_content` would pass."""
+    try:
+        check_content(schema, content, "")
+    except UserError:
+        return False
+    return True
+
+
 def problems_error(name: str | Path, problems: Sequence[str]) -> UserError:
     """Return one error for all problems of a file."""
     if len(problems) == 1:

@@ -13,11 +13,12 @@ from typing import Any
 from ..errors import UserError
 from ..files import locked, write_json
 from ..io.output_names import MANIFEST, read_report
+from ..schema import fits
 from .case import CaseSegmenter
 from .inputs import ScanInput
 from .job import DONE, Entry, Progress, segment_case
+from .manifest_schema import FORMAT, EntryContent
 
-FORMAT = 1
 SAVING = 20
 """The manifest is written so seldom that it takes at most a 20th of the time: it grows with the
 number of cases."""
@@ -142,20 +143,14 @@ def _earlier_entries(output: Path, folders: set[str], since: str) -> list[Entry]
         manifest = None
     if not isinstance(manifest, dict) or not {"format", "cases", "packages"} <= manifest.keys():
         raise UserError(f"{output / MANIFEST}: not a manifest of this command; expected: another OUTPUT")
-    listed = [entries for key in ("cases", "earlier") if isinstance(entries := manifest.get(key), list)]
-    left = [entry for entries in listed for entry in entries if _is_entry(entry) and entry["folder"] not in folders]
+    listed = [found for key in ("cases", "earlier") if isinstance(found := manifest.get(key), list)]
+    left = [
+        entry for entries in listed for entry in entries if fits(EntryContent, entry) and entry["folder"] not in folders
+    ]
     finished = manifest.get("finished")
     beside = not isinstance(finished, str) or (finished or since) >= since
     refused = [entry for entry in left if beside and entry["status"] in ("refused", "failed")]
     return [entry for entry in left if entry in refused or read_report(output / entry["folder"]) is not None]
-
-
-def _is_entry(entry: Any) -> bool:
-    """Whether an entry of a manifest, which anybody may have changed, is one of this command."""
-    keys = ("name", "folder", "status")
-    if not (isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in keys)):
-        return False
-    return Path(entry["folder"]).name == entry["folder"]
 
 
 def _now() -> str:

@@ -23,6 +23,8 @@ from PIL import Image
 import scripts.pipeline.case
 from scripts.__main__ import main
 from scripts.data.phantom.dataset import write_phantom_dataset
+from scripts.pipeline.manifest_schema import ManifestContent
+from scripts.schema import check_content
 
 Command = Callable[..., "Done"]
 
@@ -84,6 +86,7 @@ def test_a_scan_gets_mask_report_picture_and_manifest(segment: Command, phantoms
     assert report["demonstration"].startswith("DEMONSTRATION WEIGHTS")
     assert "DEMONSTRATION WEIGHTS" in (folder / "report.html").read_text()
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    check_content(ManifestContent, manifest, "manifest.json")
     assert manifest["finished"]
     assert manifest["model"]["synthetic"] is True
     assert manifest["model"]["weights_sha256"] == report["model"]["weights_sha256"]
