@@ -14,6 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
+from scripts.data.datalist import read_datalist
 from scripts.errors import UserError, find_user_error
 from scripts.files import sha256
 from scripts.inference.building import preprocessing_from_metadata, trained_network
@@ -273,3 +274,13 @@ def test_every_training_looks_at_its_losses() -> None:
     assert targets.index("scripts.training.handlers.StopAtNonFiniteLoss") < targets.index(
         "scripts.training.epochs.ValidationHandler"
     )
+
+
+@pytest.mark.parametrize("depth", [900, 100_000])
+def test_json_nested_beyond_pythons_limit_is_refused(depth: int, tmp_path: Path) -> None:
+    """What fuzzing found: a RecursionError, from the parser or from the walk over the numbers."""
+    text = '{"data": ' + "[" * depth + "]" * depth + "}"
+    for name, read in (("model.json", read_metadata), ("datalist.json", lambda path: read_datalist(path.parent))):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=rf"(?s){name}: .*expected: "):
+            read(tmp_path / name)
