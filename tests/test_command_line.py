@@ -106,7 +106,6 @@ def test_names_with_either_stroke(group: str) -> None:
         ("segment a out --threshold half", "'--threshold': .*valid number"),
         ("segment a out --threshold", "'--threshold' requires an argument"),
         ("segment a out --nothreshold=3", "No such option"),
-        ("prepare a out --split person", "'--split': .*'patient', 'slice'"),
         ("figures a out", "Missing option '--weights'"),
         ("phantom out 5", "unexpected extra argument.*5"),
         ("phantom out -z", "No such option: -z"),
