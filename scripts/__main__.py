@@ -29,11 +29,12 @@ from .commands.preview import preview
 from .commands.publish import publish
 from .commands.radiograph import radiograph
 from .commands.segment import segment
+from .commands.view import view
 from .errors import find_user_error
 from .messages import escaped, shown_messages, steady_output
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Product": (segment, preview, dicom_node),
+    "Product": (segment, view, preview, dicom_node),
     "Data": (prepare, phantom),
     "Training": (experiment, calibrate, publish),
     "Research": (benchmark, classify, figures, radiograph),

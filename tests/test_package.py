@@ -77,7 +77,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(contents: dict[str, bytes]
         if path.is_file() and path.suffix != ".pyc"
     }
     assert {name for name in contents if not name.startswith("info/")} == expected
-    assert {"info/licenses/LICENSE", "info/licenses/docs/data_license.txt"} <= contents.keys()
+    of_others = ("docs/data_license.txt", "scripts/viewer/assets/niivue.LICENSE.txt")
+    assert {f"info/licenses/{name}" for name in ("LICENSE", *of_others)} <= contents.keys()
     assert "lung_infection_ct/py.typed" in contents
 
 

@@ -16,7 +16,7 @@ FLOORS = (
     ("inference",),
     ("report", "training"),
     ("pipeline", "monai_label"),
-    ("research", "api", "pacs"),
+    ("research", "api", "pacs", "viewer"),
     ("commands", "command_line"),
     ("__main__", "__init__"),
 )

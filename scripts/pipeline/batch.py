@@ -130,23 +130,35 @@ def _save(output: Path, manifest: dict[str, Any]) -> float:
     return ended + (SAVING - 1) * (ended - began)
 
 
+def read_manifest(output: Path) -> dict[str, Any] | None:
+    """Return the manifest of an output folder, None if there is none; UserError for another one."""
+    try:
+        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict) or not {"format", "cases", "packages"} <= manifest.keys():
+        raise UserError(f"{output / MANIFEST}: not a manifest of this command; expected: another OUTPUT")
+    return manifest
+
+
+def manifest_entries(manifest: Mapping[str, Any]) -> list[Entry]:
+    """Return the entries of a manifest, those of the last run first."""
+    listed = [entries for key in ("cases", "earlier") if isinstance(entries := manifest.get(key), list)]
+    return [entry for entries in listed for entry in entries if fits(EntryContent, entry)]
+
+
 def _earlier_entries(output: Path, folders: set[str], since: str) -> list[Entry]:
     """Entries of the manifest that is there, of cases which are not in this run.
 
     Kept are those whose results are there, and what a run beside this one has refused.
     """
-    try:
-        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    manifest = read_manifest(output)
+    if manifest is None:
         return []
-    except (OSError, ValueError, RecursionError):
-        manifest = None
-    if not isinstance(manifest, dict) or not {"format", "cases", "packages"} <= manifest.keys():
-        raise UserError(f"{output / MANIFEST}: not a manifest of this command; expected: another OUTPUT")
-    listed = [found for key in ("cases", "earlier") if isinstance(found := manifest.get(key), list)]
-    left = [
-        entry for entries in listed for entry in entries if fits(EntryContent, entry) and entry["folder"] not in folders
-    ]
+    listed = manifest_entries(manifest)
+    left = [entry for entry in listed if entry["folder"] not in folders]
     finished = manifest.get("finished")
     beside = not isinstance(finished, str) or (finished or since) >= since
     refused = [entry for entry in left if beside and entry["status"] in ("refused", "failed")]

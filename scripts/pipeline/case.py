@@ -19,13 +19,13 @@ from ..inference.segmenter import Segmenter
 from ..inference.shipped import Choice, choose_model
 from ..io.dicom.archive import unpacked
 from ..io.limits import Limits
-from ..io.output_names import KEY, read_report, walk_files
-from ..io.reading import read_scan, scan_files
+from ..io.output_names import KEY, read_report
+from ..io.reading import read_scan
 from ..io.volume import Note, Scan
 from ..report.report import describe_model
 from .checks import check_anatomy
 from .given import Given
-from .inputs import ScanInput
+from .inputs import ScanInput, file_stamps, input_files
 from .measuring import measure
 from .priors import open_prior
 from .result import Result, StageTimer, check_results, refuse_warnings
@@ -98,22 +98,14 @@ class CaseSegmenter:
         Raises:
             UserError: if a file that belongs to the input is missing.
         """
+        files = input_files(case) + self.given(case.folder).files()
         try:
-            stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._files(case)]
+            stamps = file_stamps(files)
         except OSError as error:
             raise UserError(f"{case.source}: cannot be read ({error}); expected: a scan that you may read") from None
         chosen = {key: str(value) for key, value in asdict(self.settings).items() if key != "limits"}
         text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def _files(self, case: ScanInput) -> list[Path]:
-        """Return the files on which a case depends."""
-        if case.kind == "file":
-            files = scan_files(case.source)
-        else:
-            folder = case.source.is_dir()
-            files = [file for _, found in walk_files(case.source) for file in found] if folder else [case.source]
-        return files + self.given(case.folder).files()
 
     def given(self, name: str) -> Given:
         """Find what the settings give for the case `name` beside its scan.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
 from ..files import fit_name
-from ..io.reading import scan_name
+from ..io.output_names import walk_files
+from ..io.reading import scan_files, scan_name
 from .discovery import EXPECTED, Kind, discover
 
 
@@ -30,6 +33,25 @@ class ScanInput:
     kind: Kind
     name: str
     folder: str
+
+
+def input_files(case: ScanInput) -> list[Path]:
+    """List the files that a case is read from; UserError if one that belongs to it is missing."""
+    if case.kind == "file":
+        return scan_files(case.source)
+    if case.source.is_dir():
+        return [file for _, found in walk_files(case.source) for file in found]
+    return [case.source]
+
+
+def file_stamps(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Return name, bytes and time of change (ns) of each file: by them an input is recognised."""
+    return [(path.name, status.st_size, status.st_mtime_ns) for path in files for status in [path.stat()]]
+
+
+def input_stamp(case: ScanInput) -> str:
+    """Return a hash of the `file_stamps` of a case, which the manifest keeps."""
+    return hashlib.sha256(json.dumps(file_stamps(input_files(case))).encode()).hexdigest()
 
 
 def expand_inputs(

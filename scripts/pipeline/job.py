@@ -19,7 +19,7 @@ from ..inference.shipped import Choice
 from ..io.limits import limited
 from ..settings import describe_machine, package_versions
 from .case import CaseSegmenter, Settings
-from .inputs import ScanInput
+from .inputs import ScanInput, input_stamp
 from .measuring import OUTSIDE
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,9 @@ PACKAGES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pydicom", "highd
 DONE = ("done", "found done")
 
 Entry = dict[str, Any]
-"""What the manifest says of a case: {"status", "files", "warnings", "removed_voxels", "timings_s"}
-or {"status", "message"}. The status is one of `DONE`, "refused", "failed" or "waiting"."""
+"""What the manifest says of a case: {"status", "files", "warnings", "removed_voxels", "timings_s",
+"series", "volume", "input_stamp"} or {"status", "message"}. The status is one of `DONE`, "refused",
+"failed" or "waiting"."""
 Progress = Callable[[ScanInput, int, int], Any]
 
 
@@ -109,9 +110,10 @@ def segment_case(
     try:
         step = partial(progress, case) if progress else None
         with limited(model.settings.limits):
-            return _find_done(model, case, folder) or _describe_done(
-                "done", model.run(case, folder, overwrite, step), folder
-            )
+            if done := _find_done(model, case, folder):
+                return done
+            source = _describe_input(model, case)  # before it is read: what changes meanwhile is another scan
+            return _describe_done("done", model.run(case, folder, overwrite, step), folder) | source
     except Exception as error:
         with suppress(Exception):  # a run beside this one may have done it meanwhile
             if done := _find_done(model, case, folder):
@@ -121,7 +123,15 @@ def segment_case(
 
 def _find_done(model: CaseSegmenter, case: ScanInput, folder: Path) -> Entry | None:
     earlier = model.finished(case, folder)
-    return None if earlier is None else _describe_done("found done", earlier, folder)
+    if earlier is None:
+        return None
+    return _describe_done("found done", earlier, folder) | _describe_input(model, case)
+
+
+def _describe_input(model: CaseSegmenter, case: ScanInput) -> Entry:
+    """Return what reads the same scan again, and tells whether it is the same."""
+    chosen = model.settings
+    return {"series": chosen.series, "volume": chosen.volume, "input_stamp": input_stamp(case)}
 
 
 def _describe_done(status: str, report: Mapping[str, Any], folder: Path) -> Entry:

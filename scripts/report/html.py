@@ -33,8 +33,8 @@ from .wording import (
     words,
 )
 
-_TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
-PAGES = Environment(loader=_TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
+PAGES = Environment(loader=TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 PAGES.filters |= {"grade": grade, "hu_range": hu_range, "label": label, "percent": percent, "size": size}
 PAGES.filters |= {"by_whom": by_whom, "key_numbers": key_numbers, "lung_remarks": lung_remarks, "words": words}
 PAGES.filters |= {"severity_remark": severity_remark, "warnings_title": warnings_title} | FILTERS

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = {"lung": "#6b8099", "infection": "#c25700", "soft": "#54606f", "line": "#d3d9e0"}
-"""Colours of the light page by their names in report.css, whose values take their place."""
+"""Colours of the light page by their names in theme.css, whose values take their place."""
 STYLE = {"svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 13, "text.color": COLOURS["soft"]}
 WORDS = {"lung": "lungs", "infection": "opacities"}
 """What the drawing calls the areas of a profile."""

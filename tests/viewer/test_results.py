@@ -1,0 +1,101 @@
+"""Which scan belongs to a result, and what is said where it is gone or has changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from scripts.errors import UserError
+from scripts.viewer.results import check_source, find_case, find_cases, read_mask, read_volumes
+from scripts.viewer.volumes import lesion_positions
+from tests.viewer.conftest import Made
+
+
+def test_an_output_folder_stands_for_its_cases_and_a_case_for_itself(made: Made) -> None:
+    assert [case.name for case in find_cases(made.output)] == ["chest", "study", "slice"]
+    (case,) = find_cases(made.output / "study")
+    assert (case.name, case.source.source) == ("study", made.scans / "study")
+    with pytest.raises(UserError, match="3 cases; expected: the folder of one case"):
+        find_case(made.output)
+
+
+@pytest.mark.parametrize("name", ["chest", "study", "slice"])
+def test_scan_and_mask_lie_on_one_grid(made: Made, name: str) -> None:
+    scan, mask = read_volumes(find_case(made.output / name))
+    assert scan.values.shape == mask.values.shape
+    np.testing.assert_allclose(scan.affine, mask.affine, atol=1e-4)
+    report = json.loads((made.output / name / "report.json").read_text())
+    assert np.count_nonzero(mask.values) == report["measures"]["infection"]["infection_voxels"] > 0
+
+
+def test_a_lesion_is_jumped_to_within_it(made: Made) -> None:
+    """On a marked voxel of its largest slice, wherever its centre lies."""
+    case = find_case(made.output / "chest")
+    lesions = case.report["measures"]["lesions"]["lesions"]
+    mask = read_mask(case)
+    inverse, depth = np.linalg.inv(mask.affine), mask.lps()[0].shape[2]
+    assert len(lesions) > 1
+    for lesion, position in zip(lesions, lesion_positions(mask, lesions), strict=True):
+        x, y, z = np.rint(inverse @ [*position, 1])[:3].astype(int)
+        assert mask.values[x, y, z] == 1
+        height = (position[2] + 310.0) / 14.0  # of the slice, from the affine in conftest
+        assert depth - round(height) == lesion["largest_slice_from_superior"]
+
+
+def test_the_voxel_nearest_to_the_centre_is_taken(made: Made) -> None:
+    """By hand: a ring around (2, 2) whose only gap is its centre."""
+    mask = read_mask(find_case(made.output / "chest"))
+    mask.values = np.zeros((8, 8, 3), np.uint8)
+    mask.affine = np.diag([-2.0, -2.0, 5.0, 1.0])
+    mask.values[1:4, 1:4, 1] = 1
+    mask.values[2, 2, 1] = 0
+    lesion = {
+        "box_index": [[1, 3], [1, 3], [1, 1]],
+        "largest_slice_from_inferior": 2,
+        "centroid_index": [2.0, 2.4, 1.0],
+    }
+    assert lesion_positions(mask, [lesion]) == [[-4.0, -6.0, 5.0]]  # voxel (2, 3, 1)
+    mask.values[:] = 0
+    with pytest.raises(UserError, match="nothing is marked where report"):
+        lesion_positions(mask, [lesion])
+
+
+def test_a_scan_that_is_gone_or_has_changed_is_named(make_results: Callable[[], Made]) -> None:
+    made = make_results()
+    case = find_case(made.output / "chest")
+    scan = made.scans / "chest.nii.gz"
+    check_source(case)
+    os.utime(scan, (1, 1))
+    with pytest.raises(UserError, match=r"chest\.nii\.gz: has changed .* expected: the scan as it was"):
+        read_volumes(case)
+    scan.unlink()
+    with pytest.raises(UserError, match=r"chest\.nii\.gz: no such file or folder; expected: the scan of .*chest"):
+        read_volumes(case)
+    (made.scans / "study" / "003").unlink()
+    with pytest.raises(UserError, match="study: has changed"):
+        read_volumes(find_case(made.output / "study"))
+
+
+def test_a_mask_of_another_grid_is_refused(make_results: Callable[[], Made]) -> None:
+    made = make_results()
+    shutil.copy(made.output / "study" / "infection.nii.gz", made.output / "chest" / "infection.nii.gz")
+    with pytest.raises(UserError, match=r"infection\.nii\.gz: lies up to .* mm off its image"):
+        read_volumes(find_case(made.output / "chest"))
+
+
+def test_results_without_manifest_are_refused(make_results: Callable[[], Made]) -> None:
+    """Reports do not name the scan's folder; only the manifest does."""
+    made = make_results()
+    with pytest.raises(UserError, match="no such folder; expected: an output folder"):
+        find_cases(made.output / "none")
+    with pytest.raises(UserError, match="a file; expected: an output folder"):
+        find_cases(made.output / "manifest.json")
+    (made.output / "manifest.json").unlink()
+    for folder in (made.output, made.output / "chest"):
+        with pytest.raises(UserError, match=r"without .*manifest\.json, which names the scans"):
+            find_cases(folder)
