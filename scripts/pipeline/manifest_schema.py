@@ -31,6 +31,11 @@ class EntryContent(OpenRecord):
     warnings: Annotated[int | None, Field(ge=0, description="their number in the report")] = None
     removed_voxels: Annotated[int | None, Field(ge=0, description="outside of the body and the lungs")] = None
     timings_s: Annotated[dict[str, float] | None, Field(description="seconds of each stage")] = None
+    series: Annotated[str | None, Field(description="that was chosen with `--series`: number, id or UID")] = None
+    volume: Annotated[int | None, Field(ge=1, description="that was chosen with `--volume`, from 1")] = None
+    input_stamp: Annotated[
+        str | None, Field(description="SHA-256 of name, bytes and time of change of the input's files")
+    ] = None
 
 
 class ManifestContent(Record):

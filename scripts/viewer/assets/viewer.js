@@ -70,7 +70,7 @@ class View {
   /** Show a range of values; null: all of them. */
   window(range) {
     const scan = this.niivue.volumes[0];
-    [scan.cal_min, scan.cal_max] = range ?? [scan.global_min, scan.global_max];
+    [scan.cal_min, scan.cal_max] = range ?? extent(scan);
     this.niivue.updateGLVolume();
   }
 
@@ -142,6 +142,16 @@ async function fetched(address) {
   const answer = await fetch(address, { cache: "no-store" });
   if (!answer.ok) throw new Error(await answer.text());
   return answer.arrayBuffer();
+}
+
+/** Return the smallest and the largest value; NiiVue's own are those of the middle of the volume. */
+function extent(volume) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const stored of volume.img) {
+    if (stored < low) low = stored;
+    if (stored > high) high = stored;
+  }
+  return [low, high].map((stored) => volume.intensityRaw2Scaled(stored)).sort((one, other) => one - other);
 }
 
 const views = [...document.querySelectorAll(".view")].map((section, index) => new View(section, settings.views[index]));
