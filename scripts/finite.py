@@ -1,4 +1,4 @@
-"""Refuse weights, maps and checkpoint metadata with numbers that are not finite.
+"""Load and save weights; refuse weights, maps and metadata with numbers that are not finite.
 
 A network with one weight that is NaN answers NaN, and NaN compared with a threshold is no
 infection. Without these checks a damaged checkpoint ends in a finished report of a healthy lung.
@@ -31,6 +31,17 @@ def load_weights(path: str | Path, expected: str = "weights that training wrote"
         raise UserError(f"{path}: no plain state dict ({type(weights).__name__}); expected: {expected}")
     check_weights(weights, path)
     return dict(weights)
+
+
+def save_tensors(content: Any, path: Path) -> None:
+    """Write tensors as `torch.save` does; a full disk raises OSError, which torch hides otherwise."""
+    with path.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def check_weights(weights: Mapping[str, Tensor], name: str | Path) -> None:

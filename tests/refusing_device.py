@@ -106,8 +106,6 @@ def _convolution(*args: Any) -> Any:
 
 def _convolution_backward(gradient: Tensor, image: Tensor, weight: Tensor, *settings: Any) -> Any:
     *settings, wanted = settings
-    # The host's kernels for channels last write beyond their memory, see `scripts.settings.memory_format`.
-    gradient, image, weight = gradient.contiguous(), image.contiguous(), weight.contiguous()
     channels = [weight.shape[1] * settings[-1] if settings[3] else weight.shape[0]]
     return _compute(aten.convolution_backward.default, gradient, image, weight, channels, *settings, wanted)
 

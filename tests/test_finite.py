@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from monai.bundle import ConfigParser
 from scripts.data.datalist import read_datalist
 from scripts.errors import UserError, find_user_error
 from scripts.files import sha256
+from scripts.finite import save_tensors
 from scripts.inference.building import preprocessing_from_metadata, trained_network
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.metadata import metadata_path, read_metadata
@@ -284,3 +286,15 @@ def test_json_nested_beyond_pythons_limit_is_refused(depth: int, tmp_path: Path)
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=rf"(?s){name}: .*expected: "):
             read(tmp_path / name)
+
+
+def test_a_full_disk_is_said_as_such(tmp_path: Path) -> None:
+    """torch says `unexpected pos` of a file that cannot grow."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            save_tensors({"a": torch.zeros(100_000)}, tmp_path / "weights.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert find_user_error(caught.value) is not None

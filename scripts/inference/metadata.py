@@ -15,7 +15,7 @@ import torch
 
 from ..errors import UserError
 from ..files import sha256, unfinished_folder, write_json
-from ..finite import check_numbers, check_weights, load_weights
+from ..finite import check_numbers, check_weights, load_weights, save_tensors
 from ..schema import check_content
 from ..settings import flag
 from ..transforms.slice_input import DEFAULTS
@@ -54,7 +54,7 @@ def write_checkpoint(checkpoint: str | Path, weights: Mapping[str, torch.Tensor]
     check_weights(weights, target)
     with unfinished_folder(target.parent) as folder:
         temporary = folder / target.name
-        torch.save(dict(weights), temporary)
+        save_tensors(dict(weights), temporary)
         write_metadata(temporary, **metadata)
         metadata_path(temporary).replace(metadata_path(target))
         temporary.replace(target)

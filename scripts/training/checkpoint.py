@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..errors import UserError
 from ..files import write_atomic
-from ..finite import check_weights
+from ..finite import check_weights, save_tensors
 from ..inference.metadata import completed_preprocessing, write_checkpoint
 from ..metrics import json_ready
 from ..networks.registry import same_network
@@ -172,7 +172,7 @@ class RunCheckpoint:
             write_checkpoint(self.best, weights, figures=figures, **self.metadata)
         if self._last is not None:
             content = self._last
-            write_atomic(self.last, lambda path: torch.save(content, path))
+            write_atomic(self.last, lambda path: save_tensors(content, path))
             self._written = time.monotonic()
         self._best, self._last = None, None
 
