@@ -34,7 +34,7 @@ def load_weights(path: str | Path, expected: str = "weights that training wrote"
 
 
 def save_tensors(content: Any, path: Path) -> None:
-    """Write tensors as `torch.save` does; a full disk raises OSError, which torch hides otherwise."""
+    """Write tensors as `torch.save` does; raise OSError for a full disk, which torch hides."""
     with path.open("wb") as file:
         try:
             torch.save(content, file)

@@ -29,7 +29,8 @@ MakeDataset = Callable[..., Path]
 def trained(device: str, run: Path, dataset: Path, *layers: str, **settings: Any) -> pd.DataFrame:
     """Trains on a device; returns the curve."""
     own = {**NARROW, "dataset_dir": str(dataset), "output_dir": str(run), "device": device, **settings}
-    # The kernels of the refusing device are the CPU's: some overrun memory in that layout, see `memory_format`.
+    # The refusing device has the kernels of the CPU, which overrun memory in that layout
+    # (`_overruns_in_channels_last` of scripts/settings.py).
     own["channels_last"] = not device.startswith(refusing_device.NAME)
     run_workflow([TRAIN, *layers], **own)
     return pd.read_csv(run / "history.csv").drop(columns="seconds")
