@@ -25,7 +25,7 @@ def view(
     import webbrowser
     from threading import Event
 
-    from ..viewer.results import check_source, find_case, find_cases
+    from ..viewer.results import check_source, find_case, find_cases, unchecked_remark
     from ..viewer.server import serving
     from ..viewer.site import build_site
 
@@ -33,6 +33,8 @@ def view(
     earlier = find_case(prior) if prior else None
     for one in [*(cases if len(cases) == 1 else []), *([earlier] if earlier else [])]:
         check_source(one)
+        if remark := unchecked_remark(one):
+            print(remark, file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with serving(build_site(cases, earlier), port) as address:

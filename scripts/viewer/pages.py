@@ -15,7 +15,7 @@ from ..report.lesion_pictures import MEDIASTINAL_WINDOW
 from ..report.preview import LUNG_WINDOW
 from ..report.report import RESEARCH_USE
 from ..report.wording import finding, size
-from .results import CaseResult, check_source, read_mask
+from .results import CaseResult, check_source, read_mask, unchecked_remark
 from .volumes import lesion_positions
 
 WINDOWS: tuple[dict[str, Any], ...] = (
@@ -106,6 +106,7 @@ def _view(case: CaseResult, place: str, prefix: str) -> dict[str, Any]:
     count = f"{found['lesion_count']} lesion{'' if found['lesion_count'] == 1 else 's'}"
     return {
         "title": f"{prefix}{case.name}",
+        "remark": unchecked_remark(case),
         "count": count if len(lesions) == found["lesion_count"] else f"The {len(lesions)} largest of {count}",
         "lesions": [_lesion(number, one, depth) for number, one in enumerate(lesions, start=1)],
         "script": {

@@ -20,6 +20,9 @@ from ..pipeline.inputs import ScanInput, input_stamp
 
 EXPECTED = "expected: an output folder of `segment`, or the folder of one of its cases"
 
+STAMP = "input_stamp"
+"""Key of an entry by which a scan is recognised; earlier versions wrote none."""
+
 
 @dataclass(frozen=True, eq=False)
 class CaseResult:
@@ -93,11 +96,21 @@ def check_source(case: CaseResult) -> None:
     path = case.source.source
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; expected: the scan of {case.folder}, where it was segmented")
-    if case.entry.get("input_stamp") not in (None, input_stamp(case.source)):  # None: of an earlier version
+    if case.entry.get(STAMP) not in (None, input_stamp(case.source)):
         raise UserError(
             f"{path}: has changed (number, size or date of its files) since {case.folder} was made from it; "
             "expected: the scan as it was, or segment it again"
         )
+
+
+def unchecked_remark(case: CaseResult) -> str:
+    """Say that nobody can tell whether the scan has changed; "" where `check_source` can."""
+    if case.entry.get(STAMP) is not None:
+        return ""
+    return (
+        f"{case.folder.parent / MANIFEST}: an earlier version wrote it, without `{STAMP}`: whether the scan of "
+        f"{case.name} has changed since is not checked; the same `segment` command again adds it"
+    )
 
 
 def read_volumes(case: CaseResult) -> tuple[Scan, Scan]:

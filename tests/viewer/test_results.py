@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from html import unescape
 
 import numpy as np
 import pytest
 
 from scripts.errors import UserError
-from scripts.viewer.results import check_source, find_case, find_cases, read_mask, read_volumes
+from scripts.viewer.pages import case_page
+from scripts.viewer.results import check_source, find_case, find_cases, read_mask, read_volumes, unchecked_remark
 from scripts.viewer.volumes import lesion_positions
 from tests.viewer.conftest import Made
 
@@ -79,6 +81,23 @@ def test_a_scan_that_is_gone_or_has_changed_is_named(make_results: Callable[[], 
     (made.scans / "study" / "003").unlink()
     with pytest.raises(UserError, match="study: has changed"):
         read_volumes(find_case(made.output / "study"))
+
+
+def test_a_manifest_of_an_earlier_version_is_said_to_leave_a_change_unseen(make_results: Callable[[], Made]) -> None:
+    made = make_results()
+    assert unchecked_remark(find_case(made.output / "chest")) == ""
+    manifest = json.loads((made.output / "manifest.json").read_text())
+    del manifest["cases"][0]["input_stamp"]
+    (made.output / "manifest.json").write_text(json.dumps(manifest))
+    os.utime(made.scans / "chest.nii.gz", (1, 1))
+    case = find_case(made.output / "chest")
+    read_volumes(case)
+    remark = unchecked_remark(case)
+    assert remark.startswith(f"{made.output / 'manifest.json'}: an earlier version wrote it, without `input_stamp`")
+    assert "\n" not in remark
+    page = unescape(case_page(case, None, listed=False))
+    assert f'<p class="banner">{remark}</p>' in page
+    assert unchecked_remark(find_case(made.output / "study")) == ""
 
 
 def test_a_mask_of_another_grid_is_refused(make_results: Callable[[], Made]) -> None:
