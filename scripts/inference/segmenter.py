@@ -217,8 +217,8 @@ class Segmenter:
         if self.ood is None or score is None or score <= (limit := self.ood.limit(picture)):
             return []
         text = (
-            f"The scan differs from the training data: its out-of-distribution score is {score:.1f}, at most "
-            f"{limit:.1f} is usual. Do not trust the mask without looking at it."
+            f"The scan differs from the training data: its out-of-distribution score is {score:.2f}, at most "
+            f"{limit:.2f} is usual. Do not trust the mask without looking at it."
         )
         return [Note("unfamiliar", text, "warning")]
 
@@ -227,8 +227,8 @@ class Segmenter:
         if least is None or agree is None or agree >= least:
             return []
         text = (
-            f"The border of the opacities is unsure: mirrored views of the scan mark the same pixels for {agree:.0f} % "
-            f"of what any of them marks, at least {least:.0f} % is usual. Look at the outlines."
+            f"The border of the opacities is unsure: mirrored views of the scan mark the same pixels for {agree:.1f} % "
+            f"of what any of them marks, at least {least:.1f} % is usual. Look at the outlines."
         )
         return [Note("border_unsure", text, "warning")]
 

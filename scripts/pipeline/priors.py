@@ -15,6 +15,8 @@ from ..io.volume import Note, Scan
 from ..report.change import describe_change
 from ..report.patient import is_patient
 from ..report.report import plain
+from ..schema import check_content
+from .prior_schema import PriorReport
 
 _EXPECTED = f"expected: a {REPORT} of this command, or a folder with one"
 _ALIKE = ("weights_sha256", "preprocessing")
@@ -66,7 +68,8 @@ def read_prior(path: Path) -> dict[str, Any]:
     """Read an earlier report.
 
     Raises:
-        UserError: if it is no report of this command, or holds no volumes in ml.
+        UserError: if it is no report of this command, holds something else than such a report does,
+            or no volumes in ml.
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -74,9 +77,15 @@ def read_prior(path: Path) -> dict[str, Any]:
         report = None
     if not isinstance(report, dict) or not {KEY, "case", "measures", "model"} <= report.keys():
         raise UserError(f"{path}: no report of this command; {_EXPECTED}")
-    if "infection_ml" not in report["measures"]["infection"]:
+    if _lacks_size(report["measures"]):
         raise UserError(f"{path}: {NO_ML}")
+    check_content(PriorReport, report, path)
     return report
+
+
+def _lacks_size(measures: Any) -> bool:
+    size = measures.get("voxel_size") if isinstance(measures, dict) else None
+    return isinstance(size, dict) and "spacing_mm" not in size
 
 
 def open_prior(path: Path, scan: Scan, model: Mapping[str, Any], force: bool) -> Prior:

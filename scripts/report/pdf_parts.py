@@ -120,10 +120,11 @@ class Parts:
 
     def change(self, change: Mapping[str, Any]) -> list[Flowable]:
         """Return the tables of volumes and of the first lesions before and now."""
-        volumes, lesions = volume_rows(change), lesion_rows(change)[:MOST]
+        volumes, lesions = volume_rows(change), lesion_rows(change)
+        left_out = f" The first {MOST} are printed; the others are in the file." if len(lesions) > MOST else ""
         found = [self.text(of_which_scans(change)), self._table([VOLUME_COLUMNS, *volumes], 1.6)]
-        found.append(self.text(lesion_remark(change)))
-        found += [self._table([LESION_COLUMNS, *lesions], 0.4)] if lesions else []
+        found.append(self.text(lesion_remark(change) + left_out))
+        found += [self._table([LESION_COLUMNS, *lesions[:MOST]], 0.4)] if lesions else []
         return [*found, self.soft_text(change["lesions"]["rule"])]
 
     def density(self, density: Mapping[str, Any]) -> list[Flowable]:

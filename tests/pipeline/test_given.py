@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from scripts.pipeline.case import CaseSegmenter, Settings
 from scripts.pipeline.given import Given
 from scripts.pipeline.inputs import expand_inputs
 from scripts.pipeline.job import describe
-from scripts.pipeline.priors import find_prior
+from scripts.pipeline.priors import find_prior, read_prior
 
 SPACING = (2.6, 2.5, 7.5)
 AFFINE = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1])
@@ -250,3 +251,37 @@ def test_what_is_no_report_is_refused(segmenter: Segmenter, chest: Path, phantom
     run(segmenter, chest, tmp_path / "out")
     entry = run(segmenter, tmp_path / "unknown.nii.gz", tmp_path / "out", prior=tmp_path / "out" / "chest")
     assert "unknown.nii.gz: the voxel size is unknown; expected with --prior: volumes in ml" in entry["message"]
+    run(segmenter, tmp_path / "unknown.nii.gz", tmp_path / "out")
+    with pytest.raises(UserError, match=r"report\.json: the voxel size is unknown; expected with --prior"):
+        read_prior(tmp_path / "out" / "unknown" / "report.json")
+
+
+CHANGES: list[tuple[list[str | int], Any, str]] = [
+    (["format"], 2, "format is 2; expected: 1"),
+    (["measures"], [], "measures is []; expected: names and values"),
+    (["measures", "infection", "infection_ml"], "many", "measures.infection.infection_ml is 'many'; expected: "),
+    (["measures", "infection", "infection_ml"], -1.0, "measures.infection.infection_ml is -1.0; expected: "),
+    (["measures", "lungs", "left", "infected_percent"], float("nan"), "left.infected_percent is nan; expected: "),
+    (["measures", "lungs", "box_index"], [[0, 1]], "measures.lungs.box_index is [[0, 1]]; expected: "),
+    (["measures", "lesions", "lesions", 0, "centroid_index"], [1.0], "lesions.0.centroid_index is [1.0]; expected: "),
+    (["case", "facts", "date"], "2020-13-01", "case.facts.date is '2020-13-01'; expected: "),
+    (["model", "operating_point"], None, "model.operating_point is None; expected: names and values"),
+]
+
+
+def test_a_changed_report_is_refused(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
+    report = run(segmenter, chest, tmp_path / "out")
+    path = tmp_path / "changed.json"
+    path.write_text(json.dumps(report))
+    assert read_prior(path) == report
+    for keys, value, said in CHANGES:
+        changed = deepcopy(report)
+        part: Any = changed
+        for key in keys[:-1]:
+            part = part[key]
+        part[keys[-1]] = value
+        path.write_text(json.dumps(changed))
+        with pytest.raises(UserError) as refused:
+            read_prior(path)
+        assert str(refused.value).startswith(f"{path}: ")
+        assert said in str(refused.value)

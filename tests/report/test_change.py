@@ -10,7 +10,10 @@ import pytest
 from scripts.report.change import describe_change
 from scripts.report.html import render_report_html
 from scripts.report.lesion_matching import REACH_MM, match_lesions, state
+from scripts.report.lesion_pictures import LesionPicture
+from scripts.report.pdf import write_report_pdf
 from tests.report.test_html import Page, plain
+from tests.report.test_pdf import words_of
 
 
 def lesion(x, y, z, ml, side="right"):
@@ -132,3 +135,27 @@ def test_the_page_tells_the_change(small_report):
     assert "1 1 stable 0.03 ml 0.03 ml 0.0 %" in text
     assert "Change since" not in Page(render_report_html(small_report(), {})).text
     assert plain(report["change"]["lesions"]["rule"]) in text
+
+
+@pytest.mark.parametrize(("count", "said"), [(10, False), (11, True)])
+def test_what_is_not_printed_is_said(small_report, tmp_path, count, said):
+    report = small_report()
+    report["change"] = describe_change(small_report(name="first"), report["measures"], None, None)
+    report["change"]["lesions"]["rows"] *= count
+    words = "The first 10 are printed; the others are in the file."
+    text = render_report_html(report, {})
+    assert (words in Page(text).text) == (f'<span class="printed"> {words}' in text) == said
+    printed = words_of(write_report_pdf(report, {}, tmp_path / "report.pdf"))
+    assert (words in printed) == said
+    assert printed.split().count("stable") == 1 + 10  # in the counts, in the rows
+
+
+@pytest.mark.parametrize(("changed", "count", "said"), [(True, 5, False), (True, 6, True), (False, 6, False)])
+def test_pictures_that_are_not_printed_are_said(small_report, changed, count, said):
+    report = small_report()
+    if changed:
+        report["change"] = describe_change(small_report(name="first"), report["measures"], None, None)
+    lesions = [LesionPicture("Lesion", {"lung window": b"png"})] * count
+    text = render_report_html(report, {}, lesions)
+    assert ("The first 5 are printed." in Page(text).text) == said
+    assert ('class="gallery few"' in text) == changed
