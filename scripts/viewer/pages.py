@@ -132,6 +132,6 @@ def report_page(case: CaseResult, linked: bool) -> str:
     path = case.folder / "report.html"
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected: the page that `segment` wrote")
-    link = '<p class="banner screen"><a href="./">See the scan slice by slice</a></p>'
+    link = '<nav class="banner screen"><a href="./">See the scan slice by slice</a></nav>'
     content = path.read_text(encoding="utf-8")
     return content.replace("<body>", f"<body>\n{link}", 1) if linked else content

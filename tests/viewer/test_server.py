@@ -110,7 +110,7 @@ def test_the_report_links_to_the_viewer_only_as_served(get: Get, made: Made) -> 
     status, headers, content = get("1/report.html")
     assert status == 200
     assert "script-src" not in headers["Content-Security-Policy"]
-    link = '<p class="banner screen"><a href="./">See the scan slice by slice</a></p>\n'
+    link = '<nav class="banner screen"><a href="./">See the scan slice by slice</a></nav>\n'
     assert content.decode().replace(link, "") == stored
     assert "lung-infection view FOLDER" in stored
     assert get("prior/report.html")[2].decode() == (made.output / "study" / "report.html").read_text()
