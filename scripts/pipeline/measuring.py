@@ -62,7 +62,7 @@ def _outside(measures: Mapping[str, Any]) -> list[Note]:
     percent = measures["infection"].get("outside_lungs_percent") or 0.0
     if percent < MUCH_OUTSIDE_PERCENT:
         return []
-    text = f"{percent:.0f} % of the opacities lies outside of the lungs as segmented: look at the picture."
+    text = f"{percent:.0f} % of the opacities lie outside of the lungs as segmented: look at the picture."
     return [Note("outside_lungs", text, "warning")]
 
 

@@ -30,7 +30,7 @@ class View {
     this.niivue = new Niivue({
       backColor: [0, 0, 0, 1],
       crosshairColor: [0.25, 0.75, 1, 1],
-      crosshairWidth: 0.4, // of the width of the scan: a voxel may be less than a pixel
+      crosshairWidth: 0.6, // of the width of the scan: a voxel may be less than a pixel
       crosshairWidthUnit: "percent",
       fontColor: [0.85, 0.85, 0.85, 1],
       show3Dcrosshair: true,
