@@ -93,7 +93,7 @@ def test_training_under_the_cpu_preset(make_dataset: Callable[..., Path], tmp_pa
     metadata = json.loads((run / "model.json").read_text())
     assert metadata["network"] == {
         "name": "cares_unet",
-        "arguments": {"in_channels": 1, "base_width": 4, "dropout": 0.0},
+        "arguments": {"in_channels": 1, "base_width": 4, "dropout": 0.0, "residual": True, "upsampling": "carafe"},
     }
     last = torch.load(run / "last.pt", weights_only=True)
     assert last["epoch"] == 2

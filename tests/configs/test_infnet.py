@@ -51,7 +51,7 @@ def test_parts(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     assert trainer.optimizer.defaults["weight_decay"] == 0
     spec = trainer.network.spec
     assert spec["name"] == "infnet"
-    assert set(spec["arguments"]) == {"in_channels", "base_width", "dropout", "deep_supervision"}
+    assert set(spec["arguments"]) == {"in_channels", "base_width", "dropout", "backbone", "deep_supervision"}
 
 
 @pytest.mark.usefixtures("at_root")
