@@ -14,6 +14,9 @@ from torch import nn
 
 from .errors import UserError
 
+CPU_KERNELS = {"cpu"}
+"""Kinds of devices that compute with the processor's kernels; tests add their own."""
+
 
 def flag(value: Any, name: str = "a switch") -> bool:
     """Read a switch, which the bundle runner passes on as text; UserError unless true or false.
@@ -133,7 +136,7 @@ def memory_format(channels_last: bool, device: str | torch.device, network: nn.M
     """
     kind = torch.device(device).type
     volumes = any(isinstance(layer, nn.Conv3d) for layer in network.modules())
-    usable = kind != "mps" and not volumes and not (kind == "cpu" and _overruns_in_channels_last(network))
+    usable = kind != "mps" and not volumes and not (kind in CPU_KERNELS and _overruns_in_channels_last(network))
     return torch.channels_last if channels_last and usable else torch.contiguous_format
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from scripts import settings
 from scripts.files import CACHE
 from scripts.inference.backends import choice
 from scripts.inference.metadata import write_checkpoint
@@ -229,5 +230,6 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         return
     refusing_device.register()
     monkeypatch.setattr(counts, "WITHOUT_FLOAT64", {"mps", refusing_device.NAME})
+    monkeypatch.setattr(settings, "CPU_KERNELS", {"cpu", refusing_device.NAME})  # it computes on the host
     with torch.autograd.set_multithreading_enabled(False):  # its threads know the devices of the first backward pass
         yield request.param

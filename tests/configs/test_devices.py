@@ -17,7 +17,6 @@ from scripts import precision
 from scripts.inference.backends import choice
 from scripts.networks.resunet.resunet import ResUNet
 from scripts.research.workflows import run_workflow
-from tests import refusing_device
 from tests.bundle_runner import NARROW
 
 TRAIN = "configs/train.yaml"
@@ -29,9 +28,6 @@ MakeDataset = Callable[..., Path]
 def trained(device: str, run: Path, dataset: Path, *layers: str, **settings: Any) -> pd.DataFrame:
     """Trains on a device; returns the curve."""
     own = {**NARROW, "dataset_dir": str(dataset), "output_dir": str(run), "device": device, **settings}
-    # The refusing device has the kernels of the CPU, which overrun memory in that layout
-    # (`_overruns_in_channels_last` of scripts/settings.py).
-    own["channels_last"] = not device.startswith(refusing_device.NAME)
     run_workflow([TRAIN, *layers], **own)
     return pd.read_csv(run / "history.csv").drop(columns="seconds")
 
