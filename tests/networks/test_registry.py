@@ -76,7 +76,7 @@ def test_a_class_of_monai_comes_back_from_metadata() -> None:
     ],
 )
 def test_metadata_name_nothing_else(name: str) -> None:
-    with pytest.raises(UserError, match=r"expected: attention_unet, .* or a class of monai\.networks\.nets"):
+    with pytest.raises(UserError, match=r"expected: acfnet, attention_unet, .* or a class of monai\.networks\.nets"):
         network_from_metadata({"network": {"name": name, "arguments": {}}})
 
 

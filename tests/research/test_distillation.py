@@ -151,7 +151,8 @@ def test_a_teacher_that_saw_a_validation_case_is_refused(
         path = make_checkpoint(tmp_path / "other.pt", size=32, data={**right, **change})
         with pytest.raises(UserError, match=said):
             taught(dataset, str(path), tmp_path / "maps")
-    tuned = make_checkpoint(tmp_path / "tuned.pt", size=32, data=right, parent={"data": describe(dataset, None)})
+    parent = {"sha256": "0" * 64, "data": describe(dataset, None), "datasets": ["dataset"], "terms": ""}
+    tuned = make_checkpoint(tmp_path / "tuned.pt", size=32, data=right, parent=parent)
     with pytest.raises(UserError, match="fold None left out, so it knows"):
         taught(dataset, str(tuned), tmp_path / "maps")
     assert not (tmp_path / "maps").exists()

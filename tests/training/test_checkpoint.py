@@ -55,7 +55,7 @@ def run(
             if metrics[epoch] > evaluator.state.best_metric:
                 evaluator.state.best_metric, evaluator.state.best_metric_epoch = metrics[epoch], epoch
 
-    metadata = {"network": {}, "preprocessing": {}, "data": {}}
+    metadata = {"network": {"name": "resunet", "arguments": {}}, "preprocessing": {}, "data": {}}
     folder.mkdir()
     RunCheckpoint(str(folder), network, network, evaluator, {}, metadata, **settings).attach(trainer)
     trainer.run([0], max_epochs=epochs)
