@@ -134,6 +134,15 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> 
     return target
 
 
+def read_json(path: str | os.PathLike[str], encoding: str = "utf-8") -> Any:
+    """Read JSON from a file; ValueError for what is none, or is nested beyond Python's limit."""
+    text = Path(path).read_text(encoding=encoding)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     """Write `content` as indented JSON, atomically; NaN is refused because it is not JSON."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -141,35 +150,16 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
 
 
 @contextmanager
-def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+def locked(folder: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
     """Lock a folder, made if absent: let one process or thread after another use its files.
 
-    The lock is on the folder itself, so that no file stays behind. Where there are no such locks
-    (Windows, some network disks) the block is entered at once.
-    """
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    if _LOCKS is None:
-        yield
-        return
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            _LOCKS.flock(handle, _LOCKS.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    The lock is on the folder itself, so that no file stays behind, and ends with the process, also
+    with a kill. Where there are no such locks (Windows, some network disks) the block is entered at
+    once.
 
-
-@contextmanager
-def sole_use(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep a folder, made if absent, for one process while the block runs.
-
-    As with `locked`, no file stays behind: the lock ends with the process, also with a kill. Where
-    there are no such locks the block is entered at once.
-
-    Raises:
-        UserError: if another process has the folder.
+    Args:
+        folder: what to lock.
+        wait: for the others to end; if not, UserError where another has the folder.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
@@ -180,7 +170,7 @@ def sole_use(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         with suppress(OSError):
             try:
-                _LOCKS.flock(handle, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
+                _LOCKS.flock(handle, _LOCKS.LOCK_EX | (0 if wait else _LOCKS.LOCK_NB))
             except BlockingIOError:
                 found = f"{place}: another process works there"
                 raise UserError(f"{found}; expected: another folder, or that process ended") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def check_content(schema: type[Any], content: Any, name: str | Path) -> None:
         UserError: names every problem by its keys, what was found and what is expected.
     """
     try:
-        TypeAdapter(schema).validate_python(content)
+        _adapter(schema).validate_python(content)  # type: ignore[arg-type]  # classes can be hashed
     except ValidationError as error:
         raise problems_error(name, [_problem(schema, one) for one in error.errors(include_url=False)]) from None
 
@@ -70,7 +71,7 @@ def problems_error(name: str | Path, problems: Sequence[str]) -> UserError:
 def json_schema(schema: type[Any], title: str) -> Mapping[str, Any]:
     """Return the JSON Schema (draft 2020-12) of what a file holds."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
-    return {"$schema": dialect, **TypeAdapter(schema).json_schema(), "title": title}
+    return {"$schema": dialect, **_adapter(schema).json_schema(), "title": title}  # type: ignore[arg-type]  # as above
 
 
 def passes(check: Callable[[Any], Any]) -> AfterValidator:
@@ -84,6 +85,11 @@ def passes(check: Callable[[Any], Any]) -> AfterValidator:
         return value
 
     return AfterValidator(validate)
+
+
+@cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema)
 
 
 def _problem(schema: type[Any], error: ErrorDetails) -> str:

@@ -15,9 +15,10 @@ from scripts.errors import UserError
 from scripts.files import (
     CACHE,
     UNFINISHED,
+    locked,
+    read_json,
     replace_folder,
     sha256,
-    sole_use,
     unfinished_folder,
     user_cache,
     write_atomic,
@@ -84,8 +85,8 @@ def test_what_a_killed_process_left_goes_with_the_next_that_writes_there(tmp_pat
 
 KEEPS = """
 import sys
-from scripts.files import sole_use
-with sole_use(sys.argv[1]):
+from scripts.files import locked
+with locked(sys.argv[1], wait=False):
     print("mine", flush=True)
     sys.stdin.read()
 """
@@ -97,10 +98,10 @@ def test_a_folder_is_for_one_process_until_that_ends_or_is_killed(tmp_path: Path
     with subprocess.Popen(line, cwd=bundle_root, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "mine\n"
-        with pytest.raises(UserError, match=r"another process works there; expected"), sole_use(tmp_path):
+        with pytest.raises(UserError, match=r"another process works there; expected"), locked(tmp_path, wait=False):
             pass
         process.send_signal(signal.SIGKILL)
-    with sole_use(tmp_path):
+    with locked(tmp_path, wait=False):
         assert list(tmp_path.iterdir()) == []
 
 
@@ -136,3 +137,13 @@ def test_where_the_cache_of_a_user_lies(tmp_path: Path, monkeypatch: pytest.Monk
     for unusable in ("off", "OFF", str(tmp_path / "file")):
         monkeypatch.setenv(CACHE, unusable)
         assert user_cache("models") is None
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "", "\ufeff{}"])
+def test_what_is_no_json_is_one_kind_of_error(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "content.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"nested too deep|Expecting|BOM"):
+        read_json(path)
+    path.write_text("\ufeff{}", encoding="utf-8")
+    assert read_json(path, "utf-8-sig") == {}

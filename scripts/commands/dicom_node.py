@@ -46,7 +46,7 @@ def dicom_node(
     from threading import Event
 
     from ..errors import UserError
-    from ..files import sole_use
+    from ..files import locked
     from ..inference.segmenter import Segmenter
     from ..inference.shipped import choose_model
     from ..pacs.log import StatusLine, log_file
@@ -65,7 +65,7 @@ def dicom_node(
     tls = Tls(tls_cert, tls_key, tls_ca) if tls_cert and tls_key else None
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with sole_use(folder), log_file(folder / "node.log"), StatusLine() as line:
+        with locked(folder, wait=False), log_file(folder / "node.log"), StatusLine() as line:
             choice = choose_model(model, weights, device)
             network = Segmenter(choice.path, device, backend=backend, precision=precision)
             segmenter = CaseSegmenter(network, Settings(sr=sr, sc=sc, pdf=pdf), choice)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..files import sha256, unfinished_folder, write_json
+from ..files import read_json, sha256, unfinished_folder, write_json
 from ..finite import check_numbers, check_weights, load_weights, save_tensors
 from ..schema import check_content
 from ..settings import flag
@@ -144,8 +144,8 @@ def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, t
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        metadata = read_json(path)
+    except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({error}); expected: the metadata that training wrote") from None
     if isinstance(metadata, dict):
         check_numbers({key: value for key, value in metadata.items() if key not in MAY_BE_UNDEFINED}, path)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import read_json
 from ..metrics import dice
 from .metadata import metadata_path, write_checkpoint
 from .predictor import Predictor
@@ -69,7 +70,7 @@ def publish(weights: Path, target: Path, data: str, device: torch.device) -> dic
 def _left_by_a_kill(path: Path, kept: Mapping[str, Any]) -> bool:
     """Whether metadata are those that `publish` writes, right before their weights."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except ValueError:
         return False
     own = {"format", "sha256"}

@@ -1,12 +1,12 @@
 """Names of the results of `segment`, by which they are recognised and protected."""
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..files import read_json
 from ..messages import some
 
 MANIFEST = "manifest.json"
@@ -23,8 +23,8 @@ _WRITTEN = re.compile(
 def read_report(folder: Path) -> dict[str, Any] | None:
     """Return the report of an earlier run in a case's folder; None if there is none."""
     try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        report = read_json(folder / REPORT)
+    except (OSError, ValueError):
         return None
     return report if isinstance(report, dict) and KEY in report else None
 

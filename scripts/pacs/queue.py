@@ -10,7 +10,6 @@ killed at any moment finds all of its work again.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ..files import write_atomic, write_json
+from ..files import read_json, write_atomic, write_json
 from .peers import UID
 
 _UID = re.compile(UID)
@@ -100,7 +99,7 @@ class StudyQueue:
 
     def _done(self, study: str) -> dict[str, Any] | None:
         try:
-            done: dict[str, Any] = json.loads((self._studies / study / "done.json").read_text(encoding="utf-8"))
+            done: dict[str, Any] = read_json(self._studies / study / "done.json")
         except FileNotFoundError:
             return None
         return done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import locked, write_json
+from ..files import locked, read_json, write_json
 from ..io.output_names import MANIFEST, read_report
 from ..schema import fits
 from .case import CaseSegmenter
@@ -133,10 +132,10 @@ def _save(output: Path, manifest: dict[str, Any]) -> float:
 def read_manifest(output: Path) -> dict[str, Any] | None:
     """Return the manifest of an output folder, None if there is none; UserError for another one."""
     try:
-        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(output / MANIFEST)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         manifest = None
     if not isinstance(manifest, dict) or not {"format", "cases", "packages"} <= manifest.keys():
         raise UserError(f"{output / MANIFEST}: not a manifest of this command; expected: another OUTPUT")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import fit_name
+from ..files import fit_name, read_json
 from ..io.output_names import KEY, REPORT
 from ..io.volume import Note, Scan
 from ..report.change import describe_change
@@ -72,7 +71,7 @@ def read_prior(path: Path) -> dict[str, Any]:
             or no volumes in ml.
     """
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path)
     except (OSError, ValueError):
         report = None
     if not isinstance(report, dict) or not {KEY, "case", "measures", "model"} <= report.keys():

@@ -1,6 +1,5 @@
 """Tables of an experiment: rows as CSV, means with spread as CSV and Markdown, curves."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import t
 
-from ..files import write_atomic
+from ..files import read_json, write_atomic
 from ..training.tables import FILES
 from .class_tables import ClassTables
 from .experiment_config import Experiment
@@ -105,9 +104,9 @@ def _cases(run: Run, of_class: str | None) -> pd.DataFrame:
 
 def _row(run: Run, cases: pd.DataFrame, of_class: str | None) -> dict[str, Any]:
     """Return means over the cases of a validation fold, with n; of Dice also over `PARTS`."""
-    figures = json.loads((run.place / "tables" / FILES[-1]).read_text(encoding="utf-8"))["figures"]
+    figures = read_json(run.place / "tables" / FILES[-1])["figures"]
     figures = figures if of_class is None else figures[of_class]
-    finished = json.loads((run.place / "run" / FINISHED).read_text(encoding="utf-8"))
+    finished = read_json(run.place / "run" / FINISHED)
     found: dict[str, Any] = {key: getattr(run, key) for key in KEY}
     found |= {"version": run.version, "weights_sha256": finished["sha256"]}
     machine = finished.get("machine")  # absent before version 0.9.1

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from ..data.datalist import describe, fold_numbers, read_datalist
 from ..data.layouts.case import DATALIST, Datalist
 from ..errors import UserError
-from ..files import UNFINISHED, sha256, write_json
+from ..files import UNFINISHED, read_json, sha256, write_json
 from ..messages import some
 from ..settings import usable_device
 from ..training.tables import FILES
@@ -157,7 +157,7 @@ class _Training:
 
     def check(self, place: Path) -> str:
         """Return the version that a run was begun with; refuse another configuration."""
-        record = json.loads((place / RUN_RECORD).read_text(encoding="utf-8"))
+        record = read_json(place / RUN_RECORD)
         if {key: record.get(key) for key in self.identity} != self.identity:
             found = "was begun with another configuration"
             raise UserError(f"{place}: {found}; expected: the same, or another OUT")
@@ -247,7 +247,7 @@ def _claim(folder: Path, record: Mapping[str, Any]) -> None:
         raise UserError(f"{folder}: is a file; expected: a new folder, or this experiment's own")
     present = [one for one in folder.iterdir() if not one.name.startswith(UNFINISHED)] if folder.exists() else []
     if path.exists():  # asked after the folder was listed: another process may have written it in between
-        began = {"protocol": "within", **json.loads(path.read_text(encoding="utf-8"))}  # the only one up to 0.16
+        began = {"protocol": "within", **read_json(path)}  # the only one up to 0.16
         if changed := [key for key in record if began.get(key) != record[key]]:
             found = f"began with another {', another '.join(changed)}"
             raise UserError(f"{path}: {found}; expected: what it began with, or another OUT")

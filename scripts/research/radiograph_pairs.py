@@ -1,6 +1,5 @@
 """A data set of radiographs: the projections of many CT scans with those of their lesions."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from ..data.layouts.files import VOLUMES, list_files
 from ..data.layouts.patients import patient_of_scan
 from ..data.splits import assign_folds, patients_of
 from ..errors import UserError, listing_error
-from ..files import fit_name, results_folder, sha256, write_json
+from ..files import fit_name, read_json, results_folder, sha256, write_json
 from ..version import bundle_version
 from .radiograph import project_scan, save_radiograph
 
@@ -87,7 +86,7 @@ def _files(folder: Path) -> Iterator[str]:
 def _written(folder: Path) -> set[str]:
     """Return the files that an earlier call wrote into a folder, by its manifest."""
     try:
-        rows = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["pairs"]
+        rows = read_json(folder / MANIFEST)["pairs"]
         return {MANIFEST, DATALIST, *(row[part] for row in rows for part in FOLDERS)}
     except (OSError, ValueError, LookupError, TypeError):
         return set()

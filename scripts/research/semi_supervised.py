@@ -5,7 +5,6 @@ network, batches half of each kind), Semi-Inf-Net (rounds of five images, soft l
 network goes on, two stages at the end) and plain self-training.
 """
 
-import json
 import logging
 import re
 import shutil
@@ -18,7 +17,7 @@ import numpy as np
 from ..data.datalist import Fold, read_datalist, select_cases
 from ..data.layouts.case import DATALIST, Case
 from ..errors import UserError
-from ..files import unfinished_folder, write_json
+from ..files import read_json, unfinished_folder, write_json
 from ..inference.building import require_slices
 from ..inference.metadata import metadata_path, read_metadata
 from ..settings import count, usable_device
@@ -157,11 +156,11 @@ class SemiSupervised:
                 str(self.folder), None, ours, hint=", --resume true to go on with it" if scheme.exists() else ""
             )
             if ours:
-                self._remove_earlier(json.loads(scheme.read_text(encoding="utf-8")))
+                self._remove_earlier(read_json(scheme))
         self.folder.mkdir(parents=True, exist_ok=True)
         if not scheme.exists():
             write_json(scheme, self.scheme)
-        elif (began := json.loads(scheme.read_text(encoding="utf-8"))) != self.scheme:
+        elif (began := read_json(scheme)) != self.scheme:
             changed = [key for key in self.scheme if began.get(key) != self.scheme[key]]
             raise UserError(
                 f"{scheme}: began with other settings ({', '.join(changed)}); expected: --resume true with "
@@ -191,7 +190,7 @@ class SemiSupervised:
             metadata = read_metadata(weights)
             write_json(teacher, {"sha256": metadata["sha256"], "threshold": metadata["operating_point"]["threshold"]})
         labels = write_pseudo_labels(weights, group, folder / "labels", self.device)
-        threshold = json.loads(teacher.read_text(encoding="utf-8"))["threshold"]
+        threshold = read_json(teacher)["threshold"]
         return pseudo_labelled(group, labels, self.soft, threshold, self.confidence)
 
     def _train(

@@ -19,7 +19,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
 from scripts.__main__ import main
-from scripts.files import sole_use
+from scripts.files import locked
 from scripts.pacs.node import Patience
 from scripts.pacs.sending import NotSentError
 from scripts.pipeline.case import Settings
@@ -59,7 +59,7 @@ def test_a_second_node_on_one_folder_is_refused(
 ) -> None:
     words = ["dicom-node", "--send-to", "PACS@127.0.0.1:1", "--folder", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["scripts", *words])
-    with sole_use(tmp_path), pytest.raises(SystemExit) as end:
+    with locked(tmp_path, wait=False), pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -5,7 +5,6 @@ not one without the other; with copies the prepared folder stands alone. `prepar
 what was written, so that a later run replaces that and nothing else.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import UserError, listing_error
-from ...files import fit_name, replace_folder, unfinished_folder, write_json
+from ...files import fit_name, read_json, replace_folder, unfinished_folder, write_json
 from ...io.reading import file_suffix
 from .case import DATALIST, FILE_KEYS, Datalist, FileKey, all_cases, all_with_paths
 
@@ -108,8 +107,8 @@ def _state(path: Path) -> list[int] | str:
 
 def _not_ours(folder: Path) -> list[str]:
     try:
-        recorded = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        recorded = read_json(folder / RECORD)["files"]
+    except (OSError, ValueError, KeyError, TypeError):
         recorded = {}
     present = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
     names = ((path, path.relative_to(folder).as_posix()) for path in present)

@@ -1,6 +1,5 @@
 """Reads datalist.json, written by `prepare` or by hand, and says what is wrong with it."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, cast
@@ -9,6 +8,7 @@ from pydantic import AfterValidator, with_config
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from ...errors import UserError
+from ...files import read_json
 from ...io.reading import scan_name
 from ...schema import STRICT, check_content, problems_error
 from .case import FILE_KEYS, LIST_NAMES, Case, CaseFiles, Datalist, Index, Split, Text, all_cases, new_datalist
@@ -56,8 +56,8 @@ def parse_datalist(path: Path) -> Datalist:
         UserError: no JSON, or every entry that is not as it should be.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows puts a mark before it
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path, "utf-8-sig")  # Windows puts a mark before it
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); expected: what `prepare` writes") from error
     check_content(DatalistFile, content, path)
     if not any(content.get(name) for name in LIST_NAMES):

@@ -1,6 +1,5 @@
 """A data set of phantoms on disk, in the layout of Zenodo 3757476 as it unzips."""
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...errors import UserError
-from ...files import unfinished_folder, write_json
+from ...files import read_json, unfinished_folder, write_json
 from .scan import Phantom, make_phantom
 
 IMAGES, INFECTION, LUNGS = FOLDERS = ("COVID-19-CT-Seg_20cases", "Infection_Mask", "Lung_Mask")
@@ -125,9 +124,9 @@ def _earlier_files(target: Path, overwrite: bool) -> list[Path]:
     if not overwrite:
         raise UserError(f"{target}: is not empty; expected: a new folder, or --overwrite for a phantom data set")
     try:
-        record = json.loads((target / RECORD).read_text("utf-8"))
+        record = read_json(target / RECORD)
         return _files([Path(case["name"]).name for case in record["cases"]])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{target}: no readable {RECORD}; expected: a phantom data set, or a new folder") from None
 
 

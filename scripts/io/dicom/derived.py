@@ -7,11 +7,13 @@ and replaces in an archive what the first one wrote.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 
+from ...files import write_atomic
 from .header import get_number
 
 MANUFACTURER = "lung_infection_ct_segmentation"
@@ -67,6 +69,11 @@ class Maker:
             "software_versions": long_string(self.version),
             "device_serial_number": "0",  # must not be empty; software has none
         }
+
+
+def save_object(made: Dataset, path: Path) -> Path:
+    """Write a DICOM object as a file, complete or not at all; return its path."""
+    return write_atomic(path, lambda temporary: made.save_as(temporary, enforce_file_format=True))
 
 
 def long_string(words: str) -> str:

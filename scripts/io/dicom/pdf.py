@@ -9,8 +9,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
-from ...files import write_atomic
-from .derived import Maker
+from .derived import Maker, save_object
 from .sources import Sources
 
 _REPEATED = {
@@ -44,7 +43,7 @@ def write_dicom_pdf(pdf: Path, title: str, sources: Sources, path: Path, maker: 
     """
     with sources.refused("PDF"):
         document = _document(pdf.read_bytes(), title, sources, maker)
-        return write_atomic(path, lambda temporary: document.save_as(temporary, enforce_file_format=True))
+        return save_object(document, path)
 
 
 def _document(content: bytes, title: str, sources: Sources, maker: Maker) -> Dataset:

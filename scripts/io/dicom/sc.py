@@ -12,8 +12,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from ...files import write_atomic
-from .derived import Maker, plain_text
+from .derived import Maker, plain_text, save_object
 from .sources import Sources
 
 
@@ -68,7 +67,7 @@ def write_dicom_sc(picture: Picture, number: int, sources: Sources, path: Path, 
         image.BurnedInAnnotation = "NO"
         image.ImageComments = plain_text(picture.caption)
         image.SourceImageSequence = [_source(sources, k) for k in picture.slices]
-        return write_atomic(path, lambda temporary: image.save_as(temporary, enforce_file_format=True))
+        return save_object(image, path)
 
 
 def _source(sources: Sources, k: int) -> Dataset:

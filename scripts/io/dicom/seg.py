@@ -11,8 +11,7 @@ from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 
-from ...files import write_atomic
-from .derived import Maker, long_string
+from .derived import Maker, long_string, save_object
 from .header import get_number
 from .segment_codes import CATEGORY, OPACITY, REGION, Segment
 from .sources import Sources
@@ -56,7 +55,7 @@ def write_dicom_seg(
         frames[np.array(places) - 1] = planes
     with sources.refused("SEG"):
         segmentation = _segmentation(frames, sources, maker, segments, kind)
-        return write_atomic(path, lambda temporary: segmentation.save_as(temporary, enforce_file_format=True))
+        return save_object(segmentation, path)
 
 
 def _segmentation(

@@ -10,8 +10,7 @@ from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
 from ...errors import UserError
-from ...files import write_atomic
-from .derived import MANUFACTURER, Maker, long_string
+from .derived import MANUFACTURER, Maker, long_string, save_object
 from .segment_codes import CATEGORY, OPACITY, REGION
 from .sources import Sources
 
@@ -54,7 +53,7 @@ def write_dicom_sr(measures: Mapping[str, Any], seg: Path, sources: Sources, pat
         segmentation = dcmread(seg, stop_before_pixels=True)
         groups = _Groups(sources, segmentation, maker).all(measures)
         report = _report(groups, [*sources.headers, segmentation], sources.headers, maker)
-        return write_atomic(path, lambda temporary: report.save_as(temporary, enforce_file_format=True))
+        return save_object(report, path)
 
 
 def _report(

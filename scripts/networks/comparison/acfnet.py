@@ -11,6 +11,7 @@ from ..base import SegmentationNetwork
 from ..blocks import ConvBlock, resize_like
 from ..registration import register
 from ..resnet import ResNetEncoder
+from .pspnet import auxiliary_head
 
 
 class ClassFeatures(nn.Module):
@@ -52,9 +53,7 @@ class ACFNet(SegmentationNetwork):
         self.merge = ConvBlock(2 * width, width, bias=False)
         self.dropout = nn.Dropout2d(dropout)
         self.out = nn.Conv2d(width, out_channels, kernel_size=1)
-        self.auxiliary = nn.Sequential(
-            ConvBlock(third, third // 4, bias=False), nn.Conv2d(third // 4, 1, kernel_size=1)
-        )
+        self.auxiliary = auxiliary_head(third)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map the image (B, in_channels, H, W) to logits.

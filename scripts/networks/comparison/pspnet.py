@@ -36,6 +36,11 @@ class PyramidPooling(nn.Module):
         return torch.cat([x] + [resize_like(branch(x), x) for branch in self.branches], dim=1)
 
 
+def auxiliary_head(channels: int) -> nn.Sequential:
+    """Build the head of the auxiliary map, on the third stage's features."""
+    return nn.Sequential(ConvBlock(channels, channels // 4, bias=False), nn.Conv2d(channels // 4, 1, kernel_size=1))
+
+
 @register("pspnet")
 class PSPNet(SegmentationNetwork):
     """PSPNet with ResNet-50 at output stride 8 and an auxiliary map; 48,935,618 parameters."""
@@ -55,9 +60,7 @@ class PSPNet(SegmentationNetwork):
         self.merge = ConvBlock(2 * last, last // len(BINS), bias=False)
         self.dropout = nn.Dropout2d(dropout)
         self.out = nn.Conv2d(last // len(BINS), out_channels, kernel_size=1)
-        self.auxiliary = nn.Sequential(
-            ConvBlock(third, third // 4, bias=False), nn.Conv2d(third // 4, 1, kernel_size=1)
-        )
+        self.auxiliary = auxiliary_head(third)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to logits; in training mode main map, auxiliary map."""

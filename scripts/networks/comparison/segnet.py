@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ..base import SegmentationNetwork, check_size
 from ..blocks import ConvBlock
 from ..registration import register
+from ..vgg import CONVOLUTIONS, WIDTHS
 
-STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # of VGG-16: channels over the base width, convolutions
+STAGES = tuple(zip(WIDTHS, CONVOLUTIONS, strict=True))
 
 
 def unpool(x: Tensor, places: Tensor) -> Tensor:

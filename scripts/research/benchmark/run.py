@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...files import write_atomic, write_json
+from ...files import read_json, write_atomic, write_json
 from .machine import describe
 from .networks import measure_networks, measure_training
 from .segmenting import measure_memory, measure_segment
@@ -63,10 +63,10 @@ def run_benchmark(plan: Plan, sections: Sequence[str], overwrite: bool = False) 
 
 def _earlier_sections(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = read_json(path)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError):
+    except ValueError:
         earlier = {}
     if differs := [key for key in now if earlier.get(key) != now[key]]:
         found = f"holds a benchmark of another {' and '.join(differs)}"

@@ -5,7 +5,6 @@ Both use the compact weights on every device, so that machines can be compared.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import re
@@ -27,7 +26,7 @@ from tqdm import tqdm
 
 from ...data.phantom.scan import make_phantom
 from ...errors import UserError
-from ...files import write_atomic
+from ...files import read_json, write_atomic
 from ...inference.segmenter import Segmenter
 from ...inference.shipped import COMPACT, shipped_weights
 from ...io.output_names import MANIFEST
@@ -108,7 +107,7 @@ def segment_once(scan: Path, plan: Plan, options: Mapping[str, str]) -> dict[str
         if process.returncode:
             said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["killed"]
             raise UserError(f"{scan}: `segment` failed ({said[0]}); expected: another --scan")
-        cases = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["cases"]
+        cases = read_json(output / MANIFEST)["cases"]
     stages: Counter[str] = Counter()
     for case in cases:
         stages.update(case["timings_s"])
