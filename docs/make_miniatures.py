@@ -11,6 +11,7 @@ same phantom under both names.
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from scripts.data.phantom.scan import make_phantom
-from scripts.errors import UserError
+from scripts.errors import UserError, ended_by_mistakes
 from scripts.transforms.labels import inner_edge
 
 SPACING = (6.0, 6.0, 30.0)  # mm, so that few voxels hold a chest
@@ -141,4 +144,5 @@ def main(out: str, size: int = 48, slices: int = 8) -> None:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    with ended_by_mistakes():
+        fire.Fire(main)

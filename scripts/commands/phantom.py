@@ -26,4 +26,4 @@ def phantom(
         state = "infected" if case.infected else "healthy"
         tilt = f", tilted {case.tilt:g} degrees" if case.tilt else ""
         print(f"{case.name}  {shape} voxels  {spacing} mm  {case.orientation}{tilt}  {state}")
-    print(f"{len(written)} cases in {out}. {NOTE}")
+    print(f"{len(written)} {'case' if len(written) == 1 else 'cases'} in {out}. {NOTE}")

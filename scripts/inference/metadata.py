@@ -1,4 +1,4 @@
-"""Read and write a checkpoint with its metadata, and check that they belong together.
+"""Read and write a checkpoint with its metadata, and check by SHA-256 that they belong together.
 
 `model.pt` is a state dict and `model.json` its metadata: the network, its preprocessing, operating
 point, data and figures. Every entry builds network and preprocessing from them (`building`).

@@ -1,8 +1,8 @@
 """Networks by name: what the metadata of a checkpoint may ask for.
 
-Metadata are data. They name a network that a module of this package registers, or a class of
-`monai.networks.nets`, and its arguments, so that nothing that comes with downloaded weights is
-imported or evaluated.
+Metadata are data. They name a network that a module of this package registers (a new one by
+`registration.register`), or a class of `monai.networks.nets`, and its arguments, so that nothing
+that comes with downloaded weights is imported or evaluated.
 """
 
 import importlib

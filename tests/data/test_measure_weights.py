@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 
 from scripts.data.layouts.base import new_case
 from scripts.data.layouts.build import build_datalist
 from scripts.data.layouts.prepared import write_prepared
 from scripts.errors import UserError
+from scripts.version import BUNDLE
 from tests.doc_scripts import load_script
 
 
@@ -57,3 +60,16 @@ def test_a_folder_stands_for_the_weights_of_its_folds(script: ModuleType, tmp_pa
     assert (name, len(files)) == ("new", 2)
     with pytest.raises(UserError, match="names no weights"):
         script.expand("new=")
+
+
+def test_readme_states_what_the_rows_say() -> None:
+    rows = pd.read_csv(BUNDLE / "docs/results/weights/rows.csv")
+    of = {name: rows[rows["weights"] == name].groupby("group") for name in ("compact", "full")}
+    dice = [{group: f"{v.mean():.3f} ({v.std():.3f})" for group, v in by["dice"]} for by in of.values()]
+    marked = [by["lung_percent"].get_group("negative volumes") for by in of.values()]
+    cells = [(dice[0][group], dice[1][group]) for group in ("coronacases", "radiopaedia", "pictures")]
+    cells += [tuple(f"{v.mean():.1f} ({v.max():.1f})" for v in marked)]
+    cells += [tuple(str(int(by["counted_slices"].get_group("negative pictures").sum())) for by in of.values())]
+    readme = (BUNDLE / "README.md").read_text(encoding="utf-8")
+    stated = re.findall(r"^\| .* \| (.*) \| (.*) \| `docs/measure_weights\.py` \|$", readme, flags=re.MULTILINE)
+    assert stated == cells

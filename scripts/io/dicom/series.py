@@ -1,4 +1,4 @@
-"""Which series a folder holds, and which of them is the CT scan."""
+"""Which series a folder holds, and which of them is the CT scan; `geometry` orders its slices."""
 
 import hashlib
 from collections import Counter, defaultdict
