@@ -83,11 +83,10 @@ def _run() -> Any:
         with shown_messages():
             code = get_command(build()).main(standalone_mode=False)
     except Exception as error:
-        mistake = wrong_use(error) if isinstance(error, TyperException) else find_user_error(error)
+        mistake = escaped(wrong_use(error)) if isinstance(error, TyperException) else find_user_error(error)
         if mistake is None:
             raise
-        problems = "\n".join(map(escaped, str(mistake).split("\n")))  # a list of them has a line for each
-        print(f"error: {problems}", file=sys.stderr)
+        print(f"error: {mistake}", file=sys.stderr)
         code = 2
     gc.freeze()  # nor does the interpreter search them at its end
     return code

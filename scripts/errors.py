@@ -2,17 +2,20 @@
 
 import errno
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+
+from .messages import escaped
 
 
 class UserError(Exception):
     """A mistake that the user can mend: wrong use or unusable input.
 
-    The message is one line that says which file, what was found and what is expected. `python -m
-    scripts` prints it without a traceback and exits with code 2; under `monai.bundle run` it is the
-    last line.
+    The message is one line that says which file, what was found and what is expected; further
+    arguments are a list, one line each. What a file's name or content brings along is escaped.
+    `python -m scripts` prints it without a traceback and exits with code 2; under `monai.bundle
+    run` it is the last line.
     """
 
     def __init__(self, *args: object) -> None:
@@ -22,10 +25,9 @@ class UserError(Exception):
         if in_bundle_runner() and sys.excepthook is sys.__excepthook__:
             sys.excepthook = _end_traceback_with_user_error
 
-
-def listing_error(headline: str, lines: Sequence[str]) -> UserError:
-    """Return one error that names every offender, a line each."""
-    return UserError("\n  ".join([headline, *lines]))
+    def __str__(self) -> str:
+        """Return the message for a terminal, a log or a manifest."""
+        return "\n  ".join(escaped(str(line)) for line in self.args)
 
 
 _DISK = frozenset(
@@ -49,7 +51,8 @@ EXTRAS = {
 def find_user_error(error: BaseException | None) -> UserError | None:
     """Return the user's mistake at the root of a chain of exceptions, or None.
 
-    A disk that cannot be written and a package of an extra that is not installed are mistakes, too.
+    A disk that cannot be written, a name that is too long for it, and a package of an extra that is
+    not installed are mistakes, too.
     """
     other = None
     while error is not None:
@@ -94,6 +97,8 @@ def _missing_extra(error: BaseException) -> UserError | None:
 
 def _disk_error(error: BaseException) -> UserError | None:
     expected = "expected: a folder that can be written, on a disk with space left"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UserError(f"{str(error.filename)[:100]}...: {error.strerror}; expected: a shorter name")
     if isinstance(error, OSError) and error.errno in _DISK:
         place = error.filename2 or error.filename
         return UserError(f"{place or 'the disk'}: {error.strerror}; {expected}")

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 from pydantic_core import ErrorDetails
 from typing_extensions import is_typeddict
 
-from .errors import UserError, listing_error
+from .errors import UserError
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """No unknown keys, no conversion of types, no NaN or infinity."""
@@ -65,7 +65,7 @@ def problems_error(name: str | Path, problems: Sequence[str]) -> UserError:
     if len(problems) == 1:
         return UserError(f"{name}: {problems[0]}")
     more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
-    return listing_error(f"{name}: {len(problems)} problems:", [*problems[:MOST_PROBLEMS], *more])
+    return UserError(f"{name}: {len(problems)} problems:", *problems[:MOST_PROBLEMS], *more)
 
 
 def json_schema(schema: type[Any], title: str) -> Mapping[str, Any]:

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEGLSNearLossless,
+    generate_uid,
+)
 
 from scripts.inference.backends.choice import TORCH
 from scripts.io.volume import Scan
@@ -59,11 +66,11 @@ def make_slice(stored: np.ndarray, position: Sequence[float], index: int, series
 
 
 def save(ds: Dataset, path: Path, syntax: str = ExplicitVRLittleEndian) -> Path:
-    """Writes a part 10 file; uncompressed or RLE."""
+    """Writes a part 10 file; uncompressed, deflated, or with what pydicom's encoders make."""
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    if syntax == RLELossless:
-        ds.compress(RLELossless)
+    if UID(syntax).is_encapsulated:
+        ds.compress(syntax, **({"jls_error": 2} if syntax == JPEGLSNearLossless else {}))
     ds.file_meta.TransferSyntaxUID = syntax
     path.parent.mkdir(parents=True, exist_ok=True)
     ds.save_as(path, enforce_file_format=True, little_endian=True, implicit_vr=syntax == "1.2.840.10008.1.2")

@@ -133,6 +133,20 @@ def test_wrong_use_ends_in_one_line_and_code_2(words: str, monkeypatch, tmp_path
     assert sys.excepthook is hook
 
 
+@pytest.mark.parametrize("words", ["segment LONG OUT", "phantom LONG", "prepare LONG OUT", "view LONG"])
+def test_a_name_that_is_too_long_ends_in_one_line_and_code_2(words: str, monkeypatch, tmp_path, capsys) -> None:
+    words = words.replace("LONG", "x" * 3000).replace("OUT", str(tmp_path / "out"))
+    monkeypatch.setattr(sys, "argv", ["scripts", *words.split()])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        __main__.main()
+    assert end.value.code == 2
+    assert re.fullmatch(
+        r"error: \S*x{30,}\.\.\.: File name too long; expected: a shorter name\n", capsys.readouterr().err
+    )
+    assert not [*tmp_path.iterdir()]
+
+
 def commands_of(text: str) -> list[list[str]]:
     """Returns the words of every command line, in blocks and in running text,
     that has more than the command's name."""

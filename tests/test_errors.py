@@ -17,6 +17,11 @@ def test_the_mistake_is_found_below_wrappers() -> None:
     assert find_user_error(ValueError("x")) is None
 
 
+def test_a_mistake_is_one_line_and_each_of_a_list_another_whatever_names_hold() -> None:
+    assert str(UserError("a\x0cb\n\x1b[2J.nii: é")) == r"a\x0cb\n\x1b[2J.nii: é"
+    assert str(UserError("2 problems:", "a\u2028.nii", "b\r\n")) == "2 problems:\n  a\\u2028.nii\n  b\\r\\n"
+
+
 @pytest.mark.parametrize("extra", ["dicom", "openvino", "train", "cluster", "pacs"])
 def test_every_package_of_an_extra_is_known(extra: str, bundle_root: Path) -> None:
     lines = (bundle_root / f"requirements-{extra}.txt").read_text().splitlines()

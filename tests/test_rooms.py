@@ -7,7 +7,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "scripts"
 FLOORS = (
-    ("errors", "messages", "version"),
+    ("messages", "version"),
+    ("errors",),
     ("files", "finite", "precision", "schema", "settings"),
     ("anatomy", "metrics"),
     ("io",),

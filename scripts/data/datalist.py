@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..errors import UserError, listing_error
+from ..errors import UserError
 from ..messages import some
 from .held_out import read_held_out, refuse_held_out
 from .layouts.build import build_datalist
@@ -214,13 +214,14 @@ def _nothing(dataset_dir: str | os.PathLike[str], split: str, fold: Fold, datali
 
 def _check_files(folder: Path, datalist: Datalist) -> None:
     paths = dict.fromkeys(case[key] for case in all_cases(datalist) for key in FILE_KEYS if key in case)
-    missing = [folder / path for path in paths if not (folder / path).is_file()]
+    # Of `os.path`, because methods of Path fail for a name that is too long.
+    missing = [folder / path for path in paths if not os.path.isfile(folder / path)]
     if missing:
         lines = [
-            f"{path}: a link to {os.readlink(path)}, which is not there" if path.is_symlink() else str(path)
+            f"{path}: a link to {os.readlink(path)}, which is not there" if os.path.islink(path) else str(path)
             for path in missing
         ]
-        raise listing_error(f"{folder / DATALIST}: {len(missing)} of {len(paths)} files are missing:", lines)
+        raise UserError(f"{folder / DATALIST}: {len(missing)} of {len(paths)} files are missing:", *lines)
 
 
 def _fingerprint(folder: Path) -> int:

@@ -85,8 +85,9 @@ def store(folder: Path, server: str) -> None:
         raise UserError(f"{folder}: no DICOM results; expected with --stow: DICOM input with complete headers")
     with _connected(server, server) as client:
         answer = client.store_instances([dcmread(file) for file in files])
-    if failed := answer.get("FailedSOPSequence"):
-        reasons = ", ".join(sorted({f"0x{one.get('FailureReason', 0):04X}" for one in failed}))
+        failed = answer.get("FailedSOPSequence")
+        reasons = ", ".join(sorted({f"0x{one.get('FailureReason', 0):04X}" for one in failed or ()}))
+    if failed:
         raise UserError(
             f"{server}: {len(failed)} of {len(files)} objects refused ({reasons}); expected: a server with room"
         )
@@ -94,7 +95,7 @@ def store(folder: Path, server: str) -> None:
 
 @contextmanager
 def _connected(server: str, address: str) -> Iterator[Any]:
-    """Yield a client; what server or network refuse becomes the user's mistake."""
+    """Yield a client; what the network refuses and what no server should say is a mistake."""
     from dicomweb_client.api import DICOMwebClient
     from requests import RequestException
 
@@ -104,6 +105,11 @@ def _connected(server: str, address: str) -> Iterator[Any]:
     except RequestException as error:
         expected = f"a DICOMweb server that you may use; a token for it in {TOKEN}"
         raise UserError(f"{address}: {error}; expected: {expected}") from None
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # of the parsers of JSON, multipart and DICOM
+        found = f"an answer that cannot be read ({type(error).__name__})"  # its text may repeat a patient's data
+        raise UserError(f"{address}: {found}; expected: what DICOMweb servers answer") from error
 
 
 def _ct_series(client: Any, study: str) -> list[str]:
@@ -119,7 +125,11 @@ def _retrieve_series(client: Any, study: str, series: str, folder: Path) -> None
         images = temporary / "images"
         images.mkdir()
         for number, one in enumerate(client.iter_series(study, series, media_types=(("application/dicom", "*"),))):
+            if one.get("SeriesInstanceUID") != series:
+                raise UserError(f"series {series}: the server sent something else; expected: its images")
             one.save_as(images / f"{number:05d}.dcm", enforce_file_format=True)
+        if not any(images.iterdir()):
+            raise UserError(f"series {series}: the server sent no image; expected: all that it holds")
         replace_folder(images, folder)
 
 

@@ -8,7 +8,7 @@ from ..data.layouts.case import DATALIST, Case, new_datalist
 from ..data.layouts.files import VOLUMES, list_files
 from ..data.layouts.patients import patient_of_scan
 from ..data.splits import assign_folds, patients_of
-from ..errors import UserError, listing_error
+from ..errors import UserError
 from ..files import fit_name, read_json, results_folder, sha256, write_json
 from ..version import bundle_version
 from .radiograph import project_scan, save_radiograph
@@ -44,7 +44,7 @@ def radiograph_pairs(
     found, marked = list_files(scans, VOLUMES, problems), list_files(masks, VOLUMES, problems)
     paired = pair(found, marked, "mask", masks, problems)
     if problems:
-        raise listing_error(f"{len(problems)} problems in {scans}, {masks}:", problems)
+        raise UserError(f"{len(problems)} problems in {scans}, {masks}:", *problems)
     if not paired:
         raise UserError(f"{scans}: no scan; expected: volumes ({', '.join(VOLUMES)})")
     with results_folder(target, names, overwrite) as folder:

@@ -158,6 +158,14 @@ def test_every_missing_file_is_listed(by_hand):
     assert "link to gone/away.nii.gz" in lines[3]
 
 
+def test_a_name_that_no_file_can_have_is_missing(by_hand):
+    content = json.loads((by_hand / "datalist.json").read_text())
+    content["test"][0]["image"] = "x" * 3000 + "\\y"
+    with pytest.raises(UserError, match="1 of 13 files are missing:") as error:
+        read_datalist(write(by_hand, **content))
+    assert str(error.value).endswith("x" * 3000 + "/y")
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [

@@ -9,7 +9,6 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,8 +18,6 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from PIL import Image
-from pydicom import Dataset, dcmread
-from pydicom.dataelem import RawDataElement
 
 from scripts.__main__ import main
 from scripts.data.datalist import read_datalist
@@ -28,14 +25,10 @@ from scripts.data.layouts.case import DATALIST
 from scripts.finite import load_weights
 from scripts.inference.metadata import read_metadata
 from scripts.monai_label.request_values import KINDS, check_request
-from scripts.pipeline.case import read_case
-from scripts.pipeline.inputs import expand_inputs
 from tests.conftest import write_random_checkpoint
-from tests.fuzz import mutations
-from tests.scan_fixtures import make_slice, save
+from tests.fuzz import dicom, mutations
+from tests.fuzz.scans import read_scans, values
 
-SHAPE = (24, 20, 7)
-COMPRESSED = ("JPEG2000", "JPEG")  # GDCM's names
 REQUEST = {
     **{"model": "segmentation", "image": "case", "threshold": 0.4, "device": "cpu", "max_epochs": 3},
     **{"label_info": [{"name": "a"}], "result_extension": ".nii.gz", "train_batch_size": 1, "val_split": 0.2},
@@ -55,19 +48,6 @@ class Target:
     make: Callable[[Path], Any]
     change: Callable[[Path, Path, Random], Any]
     read: Callable[[Path], Any]
-
-
-def values(seed: int = 0) -> np.ndarray:
-    """A scan of air and soft tissue (X, Y, Z) int16."""
-    return np.random.default_rng(seed).choice(np.array([-1000, -850, 40], np.int16), SHAPE)
-
-
-def read_scans(place: Path) -> None:
-    """Reads each case of a folder as `segment` does."""
-    for case in expand_inputs([place], place.parent / "results"):
-        with ExitStack() as stack:
-            scan = read_case(case, stack)
-            scan.real()
 
 
 def _changed_file(source: Path, place: Path, data: bytes) -> None:
@@ -112,67 +92,8 @@ def change_itk(seeds: Path, place: Path, rng: Random) -> None:
     _changed_file(source, place, mutations.text(data, rng, end) if rng.random() < 0.7 else mutations.bytes_(data, rng))
 
 
-def make_dicom(seeds: Path) -> None:
-    for name in ("plain", "RLE", *COMPRESSED):
-        for k in range(3):
-            _write_slice(seeds / name / f"{k}.dcm", k, name)
-
-
-def _write_slice(path: Path, k: int, name: str) -> None:
-    stored = np.ascontiguousarray(values(k)[..., k].T + 1024).astype(np.uint16)
-    syntax = {"RLE": "1.2.840.10008.1.2.5"}.get(name, "1.2.840.10008.1.2.1")
-    save(make_slice(stored, (0.0, 0.0, 2.5 * k), k), path, syntax)
-    if name not in COMPRESSED:
-        return
-    writer = sitk.ImageFileWriter()
-    writer.SetImageIO("GDCMImageIO")
-    writer.SetCompressor(name)
-    writer.UseCompressionOn()
-    writer.SetFileName(str(path.with_name("other.dcm")))
-    writer.Execute(sitk.GetImageFromArray(stored))
-    ds, other = dcmread(path), dcmread(path.with_name("other.dcm"))
-    path.with_name("other.dcm").unlink()
-    ds.PixelData, ds.file_meta.TransferSyntaxUID = other.PixelData, other.file_meta.TransferSyntaxUID
-    ds["PixelData"].is_undefined_length = True
-    ds.save_as(path)
-
-
-def change_dicom(seeds: Path, place: Path, rng: Random) -> None:
-    source = rng.choice(sorted(seeds.iterdir()))
-    shutil.copytree(source, place / "series")
-    for path in rng.sample(sorted((place / "series").iterdir()), rng.choice((1, 1, 3))):
-        data = path.read_bytes()
-        try:
-            data = _changed_elements(dcmread(path), rng) if rng.random() < 0.6 else mutations.bytes_(data, rng)
-        except Exception:  # pydicom does not write everything
-            data = mutations.bytes_(data, rng)
-        path.write_bytes(data)
-
-
-def _changed_elements(ds: Dataset, rng: Random) -> bytes:
-    for _ in range(rng.choice((1, 2, 4))):
-        tags = [element.tag for element in ds]
-        tag = rng.choice(tags[:-1] if rng.random() < 0.9 else tags)  # the last are the pixels
-        if rng.random() < 0.2:
-            del ds[tag]
-            continue
-        element = ds[tag]
-        junk = rng.choice((rng.choice(mutations.JUNK).encode(), rng.randbytes(rng.choice((1, 2, 4, 8, 300)))))
-        junk = struct_number(rng) if element.VR in ("US", "SS", "UL") else junk
-        vr = element.VR if rng.random() < 0.8 else rng.choice(("US", "DS", "SQ", "UN", "FD", "AT", "OW"))
-        ds[tag] = RawDataElement(element.tag, vr, len(junk), junk, 0, False, True)
-    content = io.BytesIO()
-    ds.save_as(content)
-    return content.getvalue()
-
-
-def struct_number(rng: Random) -> bytes:
-    """Two bytes of a whole number, mostly at a bound."""
-    return rng.choice((0, 1, 2, 8, 15, 16, 17, 32, 20, 24, 21, 255, 32767, 32768, 65535)).to_bytes(2, "little")
-
-
 def make_zip(seeds: Path) -> None:
-    make_dicom(seeds / "dicom")
+    dicom.make(seeds / "dicom")
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         with zipfile.ZipFile(seeds / f"{method}.zip", "w", method) as archive:
             for file in sorted((seeds / "dicom" / "plain").iterdir()):
@@ -274,7 +195,7 @@ def make_whole(seeds: Path) -> None:
     for name, make in (("nifti", make_nifti), ("itk", make_itk("mha")), ("pictures", make_pictures)):
         (seeds / name).mkdir()
         make(seeds / name)
-    make_dicom(seeds / "dicom")
+    dicom.make(seeds / "dicom")
     make_weights(seeds)
 
 
@@ -283,7 +204,7 @@ def change_whole(seeds: Path, place: Path, rng: Random) -> None:
     change_nifti(seeds / "nifti", place / "in", rng)
     change_itk(seeds / "itk", place / "in", rng)
     change_picture(seeds / "pictures", place / "in", rng)
-    change_dicom(seeds / "dicom", place / "in", rng)
+    dicom.change(seeds / "dicom", place / "in", rng)
     (place / "weights").symlink_to(seeds)
 
 
@@ -309,7 +230,9 @@ TARGETS: dict[str, Target] = {
     "NIfTI": Target(0.2, make_nifti, change_nifti, read_scans),
     "NRRD": Target(0.12, make_itk("nrrd"), change_itk, read_scans),
     "MetaImage": Target(0.12, make_itk("mha"), change_itk, read_scans),
-    "DICOM": Target(0.2, make_dicom, change_dicom, read_scans),
+    "DICOM": Target(0.2, dicom.make, dicom.change, read_scans),
+    "node": Target(0.03, dicom.make, dicom.change_sent, dicom.send_to_node),
+    "DICOMweb": Target(0.03, dicom.make_answers, dicom.change_answer, dicom.retrieve_study),
     "zip": Target(0.1, make_zip, change_zip, read_scans),
     "picture": Target(0.1, make_pictures, change_picture, read_scans),
     "weights": Target(0.05, make_weights, change_weights, read_weights),

@@ -56,8 +56,6 @@ def through_monai(path: Path) -> np.ndarray:
     [
         (0, bytes(4)),
         (16, bytes(4)),
-        (np.nan, bytes(4)),
-        (100_000, bytes(4)),
         (348, b""),
         (357, bytes(9)),
         (0, b"\1\0\0\0" + EXTENSION),
@@ -90,6 +88,16 @@ def test_what_cannot_be_is_refused_by_every_entry(tmp_path, ending, offset, behi
         with pytest.raises(UserError, match="scan") as caught:
             read(path)
         assert found in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize("offset", [np.nan, np.inf, -np.inf, 1e30, -1, 100_000])
+def test_an_offset_that_is_no_byte_of_the_file_is_refused_by_every_entry(tmp_path, ending, offset):
+    path = write(tmp_path / f"scan.{ending}", offset)
+    for read in (read_scan, through_monai, read_grid):
+        with pytest.raises(UserError) as caught:
+            read(path)
+        assert f"vox_offset is {offset:g}; expected: 352, where by its size the voxels start" in str(caught.value)
 
 
 def test_bytes_behind_the_voxels_warn(tmp_path):

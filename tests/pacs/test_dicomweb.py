@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from scripts.errors import UserError
 from scripts.pacs.dicomweb import TOKEN, retrieve
-from tests.monai_label.dicomweb_server import DicomWeb
+from tests.monai_label.dicomweb_server import DicomWeb, _Handler
 from tests.scan_fixtures import make_slice, make_stored, save, uid
 
 pytest.importorskip("dicomweb_client", reason="the extra `pacs` is not installed")
@@ -68,6 +69,42 @@ def test_what_cannot_be_retrieved_is_the_users_mistake(
         assert segment(address, tmp_path / "out") == 2
         assert expected in capsys.readouterr().err
     assert not list(tmp_path.glob("out/downloads/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (b"[" * 100_000, r"cannot be read \(RecursionError\)"),
+        (b'{"a": 1}', r"cannot be read \(\w+\)"),
+        (b"[{}]", r"cannot be read \(KeyError\)"),
+        (b'[{"0020000E": {"Value": ["../x"]}}]', "'../x' is no UID"),
+        (b'[{"0020000E": {"vr": "UI", "Value": ["1.2"]}}]', r"cannot be read \(InvalidDicomError\)"),
+    ],
+)
+def test_an_answer_that_is_no_dicomweb_is_refused_and_leaves_nothing(
+    answer: bytes, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Handler, "do_GET", lambda self: self._answer(200, "application/dicom+json", answer))
+    with DicomWeb() as server, pytest.raises(UserError, match=found):
+        retrieve(f"{server.url}/studies/1.2.3", tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_images_of_another_series_are_refused(server: DicomWeb, tmp_path: Path) -> None:
+    server.select = lambda **_: [*server.instances.values()]  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"series 1\.2\.4: the server sent something else"):
+        retrieve(f"{server.url}/studies/1.2.3/series/1.2.4", tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_series_without_images_is_refused_each_time(
+    server: DicomWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = "multipart/related; type=application/dicom; boundary=part"
+    monkeypatch.setattr(_Handler, "do_GET", lambda self: self._answer(200, kind, b"--part--"))
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"sent no image|cannot be read"):
+            retrieve(f"{server.url}/studies/1.2.3/series/1.2.4", tmp_path / "out")
 
 
 def test_images_are_those_of_the_server(server: DicomWeb, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...errors import listing_error
+from ...errors import UserError
 from ..held_out import keep_out
 from ..overlaps import drop_overlaps
 from ..parts import Sizes, draw_parts
@@ -54,7 +54,7 @@ def build_datalist(
         _test_on(datalist, tests)
     problems += _duplicates(all_cases(datalist))
     if problems:
-        raise listing_error(f"{len(problems)} problems in {', '.join(map(str, [*sources, *test_sources]))}:", problems)
+        raise UserError(f"{len(problems)} problems in {', '.join(map(str, [*sources, *test_sources]))}:", *problems)
     _split(datalist, facts, sizes)
     return datalist, facts
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ...errors import UserError, listing_error
+from ...errors import UserError
 from ...io.grids import Grid, check_belongs
 from ...io.reading import read_grid, read_label
 from ...transforms.items import CODE_TOLERANCE, UNKNOWN_CODE
@@ -133,7 +133,7 @@ def check_partners(cases: Iterable[Case], source: str) -> None:
     if len(problems) == 1:
         raise UserError(*problems)
     if problems:
-        raise listing_error(f"{source}: {len(problems)} files do not belong to their images:", list(problems))
+        raise UserError(f"{source}: {len(problems)} files do not belong to their images:", *problems)
 
 
 def _problems(case: Case) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...errors import UserError, listing_error
+from ...errors import UserError
 from ...files import fit_name, read_json, replace_folder, unfinished_folder, write_json
 from ...io.reading import file_suffix
 from .case import DATALIST, FILE_KEYS, Datalist, FileKey, all_cases, all_with_paths
@@ -49,7 +49,7 @@ def check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
         raise UserError(f"{out}: is not empty; expected: a new or empty folder, or --overwrite for an earlier output")
     foreign = _not_ours(target)
     if foreign:
-        raise listing_error(f"{out}: holds {len(foreign)} files that prepare did not write or that changed:", foreign)
+        raise UserError(f"{out}: holds {len(foreign)} files that prepare did not write or that changed:", *foreign)
 
 
 def write_prepared(datalist: Datalist, out: Path, copy: bool) -> None:

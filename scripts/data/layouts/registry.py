@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ...errors import UserError, listing_error
+from ...errors import UserError
 from .base import Layout
 from .case import DATALIST
 from .cohorts import COVID_19_20, MOSMED, PART1, PART2, UESTC
@@ -52,7 +52,7 @@ def recognise(folder: Path) -> tuple[Layout, Path]:
     matches = _matches(folder, _DEPTH)
     if not matches:
         expected = [f"{layout.name}: {layout.tree}" for layout in LAYOUTS]
-        raise listing_error(f"{folder}: no known data set; expected: a folder that holds one of", expected)
+        raise UserError(f"{folder}: no known data set; expected: a folder that holds one of", *expected)
     if len(matches) > 1:
         found = "; ".join(f"{layout.name} in {root}" for layout, root in matches)
         raise UserError(f"{folder}: matches several data sets: {found}; expected: one folder for each")

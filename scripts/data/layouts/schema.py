@@ -1,5 +1,6 @@
 """Reads datalist.json, written by `prepare` or by hand, and says what is wrong with it."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, cast
@@ -80,7 +81,7 @@ def _with_defaults(content: dict[str, Any], folder: Path) -> Datalist:
 def _case_with_defaults(entry: dict[str, Any], folder: Path) -> Case:
     """Check a case; backslashes in paths become slashes unless such a name exists."""
     windows = {
-        key: entry[key] for key in FILE_KEYS if "\\" in entry.get(key, "") and not (folder / entry[key]).exists()
+        key: entry[key] for key in FILE_KEYS if "\\" in entry.get(key, "") and not os.path.exists(folder / entry[key])
     }
     entry = {**entry, **{key: path.replace("\\", "/") for key, path in windows.items()}}
     return cast(Case, {"name": scan_name(Path(entry["image"])), "patient": None, "fold": None, **entry})

@@ -2,7 +2,7 @@
 
 After the NIfTI-1 standard (nifti1.h, DFWG 2003): a single file holds a header of 348 bytes, four
 bytes that announce extensions, the extensions, then the voxels. Many writers leave vox_offset at 0,
-which SPM and others take for 352.
+which SPM and others take for 352. A vox_offset that is no byte of the file is refused.
 """
 
 import math
@@ -43,6 +43,8 @@ def locate_voxels(data: Path, header: nib.Nifti1Header, said: float, payload: in
     if found == lowest or _fits(data, header, said, found):
         if found == said:
             return found, []
+        if not 0 <= said <= length:
+            raise UserError(f"{data}: vox_offset is {said:g}; expected: {found}, where by its size the voxels start")
         text = f"vox_offset is {said:g}; by the size of the file the voxels start at byte {found}, where they were read"
         return found, [Note("voxel_offset", text, "repair")]
     if usable and found > said:
