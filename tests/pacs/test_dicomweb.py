@@ -93,8 +93,8 @@ def test_an_answer_that_is_no_dicomweb_is_refused_and_leaves_nothing(
 def test_images_of_another_series_are_refused(server: DicomWeb, tmp_path: Path) -> None:
     server.select = lambda **_: [*server.instances.values()]  # type: ignore[method-assign]
     with pytest.raises(UserError, match=r"series 1\.2\.4: the server sent something else"):
-        retrieve(f"{server.url}/studies/1.2.3/series/1.2.4", tmp_path)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        retrieve(f"{server.url}/studies/1.2.3/series/1.2.4", tmp_path / "out")
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_a_series_without_images_is_refused_each_time(
