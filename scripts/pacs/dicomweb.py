@@ -101,7 +101,9 @@ def _connected(server: str, address: str) -> Iterator[Any]:
 
     token = os.environ.get(TOKEN, "").strip()
     try:
-        yield DICOMwebClient(server, headers={"Authorization": f"Bearer {token}"} if token else None)
+        client = DICOMwebClient(server, headers={"Authorization": f"Bearer {token}"} if token else None)
+        client.set_http_retry_params(max_attempts=3)  # six seconds; its own five take half a minute
+        yield client
     except RequestException as error:
         expected = f"a DICOMweb server that you may use; a token for it in {TOKEN}"
         raise UserError(f"{address}: {error}; expected: {expected}") from None

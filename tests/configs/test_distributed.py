@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.bundle_runner import NARROW, run_bundle, run_process, unchanged_process
@@ -45,6 +46,7 @@ def test_two_processes_equal_one(make_dataset: Callable[..., Path], bundle_root:
     assert one["gradients"].abs().max() > 1e-3  # there is something to compare
 
 
+@pytest.mark.slow
 def test_torchrun_trains_and_its_checkpoint_is_that_of_one_process(
     make_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -126,6 +126,7 @@ def test_the_zoos_verification_passes_from_another_folder(
     assert left == {f"{NAME}.zip", "models", "verified.json"}
 
 
+@pytest.mark.slow
 def test_the_unpacked_bundle_segments_from_another_folder(
     zoo: Path, bundle: Path, make_scan: Callable[..., tuple[Path, Path]], tmp_path: Path
 ) -> None:

@@ -54,7 +54,7 @@ def curves(folder: Path) -> dict[str, list[int]]:
 @pytest.mark.parametrize(
     ("config", "save_interval", "amp"),
     [
-        (TRAIN, 0, "true"),  # bfloat16 where the processor has it
+        pytest.param(TRAIN, 0, "true", marks=pytest.mark.slow),  # bfloat16 where the processor has it
         (TRAIN, 600, "false"),  # every process leaves its first epoch on the disk, and is killed before another write
         pytest.param(f"['{TRAIN}','configs/presets/cpu.yaml']", 0, "false", marks=pytest.mark.slow),
     ],

@@ -11,8 +11,8 @@ from tests.faults.campaign import Campaign, Fault, Job, run
 @pytest.mark.parametrize(
     ("name", "kills", "disks"),
     [
-        ("publish", 2, 2),
-        ("segment", 3, 2),
+        ("publish", 1, 1),
+        ("segment", 2, 1),
         pytest.param("training", 8, 6, marks=pytest.mark.slow),
     ],
 )

@@ -28,7 +28,8 @@ OPEN = """
 import json, os, sys
 from pathlib import Path
 from scripts.monai_label.serving.studies import *
-studies = Studies(sys.argv[1], extensions=("*.nii.gz", "*.nii", "*.nrrd"))
+opened = lambda: Studies(sys.argv[1], extensions=("*.nii.gz", "*.nii", "*.nrrd"))
+studies = opened()
 save = lambda file: studies.save_label("a", file, "final", {})
 """
 HALF_A_COPY = """
@@ -40,6 +41,14 @@ def half(source, target, **_):
 shutil.copyfile = half
 """
 KILLED_BEFORE_THE_LIST = "json.dumps = lambda *_, **__: os._exit(9)\n"
+KILLED_AND_LISTED = """
+child = os.fork()  # importing MONAI Label once more would take seconds
+if not child:
+    exec(sys.argv[3])
+    save(sys.argv[2])
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+print(json.dumps(opened().datalist()))
+"""
 
 
 def run(code: str, studies: Path, *words: object) -> subprocess.CompletedProcess[str]:
@@ -78,22 +87,22 @@ def test_a_process_killed_while_a_label_is_replaced_leaves_a_whole_label(moment,
     new = tmp_path / "new.nii.gz"
     nib.save(nib.Nifti1Image(1 - marked(), AFFINE), new)
     good = (studies / "labels/final/a.nii.gz").read_bytes()
-    assert run(moment + "save(sys.argv[2])", studies, new).returncode == 9
-    assert (studies / "labels/final/a.nii.gz").read_bytes() in (good, new.read_bytes())
-    done = run("print(json.dumps(studies.datalist()))", studies)
+    done = run(KILLED_AND_LISTED, studies, new, moment)
     assert done.returncode == 0, done.stderr
+    assert (studies / "labels/final/a.nii.gz").read_bytes() in (good, new.read_bytes())
     listed = json.loads(done.stdout.splitlines()[-1])
     assert [Path(one["label"]).name for one in listed] == ["a.nii.gz"]
 
 
 def test_a_nrrd_label_on_the_scans_grid_replaces_the_earlier_one(studies, tmp_path) -> None:
     label = write_nrrd(tmp_path / "new.nrrd", marked())
-    done = run("save(sys.argv[2]); print(json.dumps(studies.datalist()))", studies, label)
+    code = "save(sys.argv[2]); print(json.dumps([studies.datalist(), opened().datalist()]))"
+    done = run(code, studies, label)
     assert done.returncode == 0, done.stderr
-    (case,) = json.loads(done.stdout.splitlines()[-1])
+    (case,), again = json.loads(done.stdout.splitlines()[-1])
     assert Path(case["label"]).name == "a.nrrd"
     assert [path.name for path in (studies / "labels/final").iterdir() if path.is_file()] == ["a.nrrd"]
-    assert json.loads(run("print(json.dumps(studies.datalist()))", studies).stdout.splitlines()[-1]) == [case]
+    assert again == [case]
 
 
 def test_a_bad_label_replaces_no_good_one(studies, tmp_path) -> None:

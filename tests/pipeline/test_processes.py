@@ -101,6 +101,7 @@ def cases_of(names: Sequence[str]) -> list[ScanInput]:
     return [ScanInput(Path(f"/scans/{name}.nii"), "file", name, name) for name in names]
 
 
+@pytest.mark.slow
 def test_a_scan_that_kills_its_process_is_tried_twice_and_the_others_go_on(tmp_path: Path) -> None:
     cases, before = cases_of(["deadly", "once", "x", "y", "z"]), psutil.Process().children()
     entries = segment_in_processes(Deadly(choose_model(device="cpu"), (), Settings(), tmp_path), cases, 2)
@@ -139,6 +140,7 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(make_scan: MakeScan, w
     assert run_command("segment", *words[:-1], 1, *FLOAT32).stdout.count("found done") == len(done)
 
 
+@pytest.mark.slow
 def test_two_runs_into_one_folder_lose_and_refuse_nothing(make_scan: MakeScan, weights: Path, tmp_path: Path) -> None:
     """They do the same scans at the same time."""
     for index in range(4):

@@ -149,6 +149,7 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
 
 
 @pytest.mark.usefixtures("one_thread")  # as each of the processes has
+@pytest.mark.slow
 def test_trainings_side_by_side_are_those_one_after_the_other(
     make_dataset: Callable[..., Path], budget: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from monai.apps.utils import get_logger
 
 from scripts.errors import UserError
 from scripts.research.parallel_runs import in_parallel
@@ -19,6 +18,8 @@ from scripts.research.parallel_runs import in_parallel
 
 def speak(word: str) -> None:
     """Prints in every way that a training does."""
+    from monai.apps.utils import get_logger  # here: the other tasks start seconds sooner
+
     print(f"printed {word}")
     get_logger("handler of the first task").info(f"logged {word}")  # keeps the stream that it first saw
     logging.getLogger("scripts.somewhere").info(f"said {word}")

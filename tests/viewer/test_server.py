@@ -24,6 +24,7 @@ from scripts.report.wording import size
 from scripts.viewer.results import find_case, find_cases
 from scripts.viewer.server import serving
 from scripts.viewer.site import build_site
+from tests.bundle_runner import heed_ctrl_c
 from tests.viewer.conftest import Made
 
 Get = Callable[..., tuple[int, dict[str, str], bytes]]
@@ -197,7 +198,14 @@ def test_loopback_alone_a_new_token_each_time_and_a_port_that_is_taken(made: Mad
 
 def test_ctrl_c_ends_the_command_in_one_line(made: Made, bundle_root: Path) -> None:
     command = [sys.executable, "-m", "scripts", "view", str(made.output / "chest"), "--no-browser"]
-    process = subprocess.Popen(command, cwd=bundle_root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=bundle_root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    )
     address = process.stdout.readline().strip()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/1/", address)
     process.send_signal(signal.SIGINT)
