@@ -253,6 +253,7 @@ def test_ones_own_lungs_decide_on_shares(segment: Command, phantoms: list[Path],
     assert "lies up to 3 mm off its image, affine" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_batch_that_was_killed_is_finished_by_the_same_command(
     segment: Command, weights: Path, phantoms: list[Path], bundle_root: Path, tmp_path: Path
 ) -> None:

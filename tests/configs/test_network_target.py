@@ -80,6 +80,7 @@ def test_train_evaluate_infer(definition: dict[str, Any], make_dataset: Callable
     assert json.loads((tables / "summary.json").read_text())["network"] == metadata["network"]
 
 
+@pytest.mark.slow
 def test_the_documented_network(make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path) -> None:
     """The example of docs/training.md, in a copy of the bundle: a file, an overlay, a training."""
     text = (bundle_root / "docs/training.md").read_text(encoding="utf-8")

@@ -114,7 +114,7 @@ COMMANDS = {  # verify_metadata without jsonschema ends in a TypeError of MONAI'
 }
 
 
-@pytest.mark.parametrize("package", COMMANDS)
+@pytest.mark.parametrize("package", ["mlflow", pytest.param("onnxscript", marks=pytest.mark.slow)])
 def test_a_missing_optional_package_is_named_in_the_last_line(
     package: str,
     make_dataset: MakeDataset,
