@@ -96,6 +96,15 @@ def some(names: list[str]) -> str:
     return f"{', '.join(sorted(names)[:3])}{rest}"
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number with its noun, in the plural where it is not 1.
+
+    >>> counted(1, "slice"), counted(0, "slice")
+    ('1 slice', '0 slices')
+    """
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def markdown_table(head: Sequence[object], rows: Iterable[Iterable[object]]) -> list[str]:
     """Return the lines of a table in Markdown.
 

@@ -19,6 +19,7 @@ def phantom(
     The files have the layout of COVID-19-CT-Seg (Zenodo 3757476).
     """
     from ..data.phantom.dataset import NOTE, write_phantom_dataset
+    from ..messages import counted
 
     written = write_phantom_dataset(out, cases, seed, size, slices, overwrite, progress=True)
     for case in written:
@@ -26,4 +27,4 @@ def phantom(
         state = "infected" if case.infected else "healthy"
         tilt = f", tilted {case.tilt:g} degrees" if case.tilt else ""
         print(f"{case.name}  {shape} voxels  {spacing} mm  {case.orientation}{tilt}  {state}")
-    print(f"{len(written)} {'case' if len(written) == 1 else 'cases'} in {out}. {NOTE}")
+    print(f"{counted(len(written), 'case')} in {out}. {NOTE}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..messages import escaped
+from ..messages import counted, escaped
 from ..pipeline.inputs import ScanInput
 
 
@@ -73,7 +73,7 @@ class CaseProgress:
         if entry["status"] in ("refused", "failed"):
             tqdm.write(f"error: {escaped(entry['message'])}", file=sys.stderr)
         elif not self.quiet:
-            warnings = f", {entry['warnings']} warnings" if entry["warnings"] else ""
+            warnings = f", {counted(entry['warnings'], 'warning')}" if entry["warnings"] else ""
             tqdm.write(f"{escaped(case.folder)}: {entry['status']}{warnings}, {', '.join(entry['files'])}")
         if self.one_bar and self.bar is not None:
             self.bar.update()

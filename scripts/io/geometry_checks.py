@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..messages import counted
 from .grids import Grid, check_belongs
 from .volume import Affine, Note, Scan, axial_axes
 
@@ -96,7 +97,7 @@ def _check_slices(source: str | Path, shape: Sequence[int], affine: Affine, pict
         )
     if picture or z >= FEW_SLICES:
         return []
-    text = f"{z} axial {'slice' if z == 1 else 'slices'}: not a whole chest, so figures hold for this part of it only"
+    text = f"{counted(z, 'axial slice')}: not a whole chest, so figures hold for this part of it only"
     return [Note("few_slices", text, "warning")]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, FileSystemLoader
 
 from ..errors import UserError
+from ..messages import counted
 from ..report.html import PAGES
 from ..report.html import TEMPLATES as REPORT_TEMPLATES
 from ..report.lesion_pictures import MEDIASTINAL_WINDOW
@@ -103,7 +104,7 @@ def _view(case: CaseResult, place: str, prefix: str) -> dict[str, Any]:
     check_source(case)
     found, depth = case.report["measures"]["lesions"], case.report["measures"]["infection"]["slice_count"]
     lesions = found["lesions"]
-    count = f"{found['lesion_count']} lesion{'' if found['lesion_count'] == 1 else 's'}"
+    count = counted(found["lesion_count"], "lesion")
     return {
         "title": f"{prefix}{case.name}",
         "remark": unchecked_remark(case),

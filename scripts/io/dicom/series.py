@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError
+from ...messages import counted
 from ..output_names import walk_files
 from ..volume import Note
 from .header import Slice, get_number, get_text, read_slices
@@ -60,9 +61,8 @@ class Series:
         """One phrase for the list that a user chooses from; nothing in it names a person."""
         first = self.slices[0]
         words = [] if self.ct else [f"{self.modality}, {first.header.SOPClassUID.name}"]
-        thing = "slice" if first.ct else "object"
         words += [self.part.label] if self.part.label else []
-        words += [f"{len(self.slices)} {thing}{'' if len(self.slices) == 1 else 's'}"]
+        words += [counted(len(self.slices), "slice" if first.ct else "object")]
         words += [f"{first.thickness:g} mm thick"] if first.thickness else []
         kernel = get_text(first.header, "ConvolutionKernel")[:40]
         words += [f"kernel {kernel}"] if kernel else []
