@@ -157,7 +157,8 @@ class OneCycle(OneCycleLR):
     """
 
     def __init__(self, optimizer: Optimizer, peak: float, steps: int) -> None:
-        super().__init__(optimizer, max_lr=peak, total_steps=steps, pct_start=0.2)
+        rising = 0.25 if steps == 5 else 0.2  # torch divides by the rising steps less one: a fifth of five is one
+        super().__init__(optimizer, max_lr=peak, total_steps=steps, pct_start=rising)
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with the trainer."""

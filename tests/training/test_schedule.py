@@ -8,7 +8,7 @@ from ignite.engine import Engine
 
 import scripts.training.schedule
 from scripts.errors import UserError
-from scripts.training.schedule import PLATEAUS, PlateauSchedule
+from scripts.training.schedule import PLATEAUS, OneCycle, PlateauSchedule
 from scripts.version import BUNDLE
 
 
@@ -100,3 +100,20 @@ def test_unknown_preset() -> None:
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     with pytest.raises(UserError, match=", ".join(PLATEAUS)):
         PlateauSchedule(optimizer, Engine(lambda e, b: None), "none")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 6, 25])
+def test_a_cycle_of_any_length_rises_to_its_peak_and_ends_low(steps: int) -> None:
+    """Five steps, and no other number, ended in a ZeroDivisionError of torch."""
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    trainer = Engine(lambda _engine, _batch: rates.append(optimizer.param_groups[0]["lr"]) or optimizer.step())
+    rates: list[float] = []
+    OneCycle(optimizer, peak=0.01, steps=steps).attach(trainer)
+    trainer.run(range(steps))
+    assert len(rates) == steps
+    assert min(rates) > 0
+    assert max(rates) <= 0.01
+    if steps >= 5:
+        assert rates[0] < max(rates)
+        assert max(rates) > 0.005
+        assert rates[-1] < 1e-3
