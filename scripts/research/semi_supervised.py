@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..files import read_json, unfinished_folder, write_json
 from ..inference.building import require_slices
 from ..inference.metadata import metadata_path, read_metadata
+from ..messages import counted
 from ..settings import count, usable_device
 from ..training.run_folder import BEST, claim_folder
 from .pseudo_labels import check_teacher, confidence_from, pseudo_labelled, write_pseudo_labels
@@ -120,7 +121,8 @@ class SemiSupervised:
         """Train; return the path of the resulting weights.
 
         Raises:
-            UserError: if the output folder is used, or began with another scheme.
+            UserError: if the output folder is used, or began with another scheme; if no slice is
+                as sure as `confidence` asks.
         """
         unlabelled = select_cases(self.dataset_dir, "unlabeled", self.fold, self.exclude_patients)
         groups = self._groups(unlabelled)
@@ -135,6 +137,11 @@ class SemiSupervised:
             new = self._label(group, weights, self.folder / name)
             pool = new if self.group_size is None else [*pool, *new]
             logger.info(f"{name} of {len(groups)}: {len(new)} cases labelled anew, {len(pool)} in all")
+            if not pool and self.mixing == "paired":
+                raise UserError(
+                    f"{self.folder / name}: no slice of {counted(len(group), 'unlabelled case')} has a confidence of "
+                    f"{self.confidence:g}; expected: a lower `confidence`, or a longer training before"
+                )
             before, weights = weights, self._train(name, "both", weights, self.round_settings, pool)
             if index > 1 and self.group_size is not None:
                 before.unlink(missing_ok=True)  # hundreds of rounds would fill a disk; their metadata and labels stay

@@ -223,3 +223,10 @@ def test_unsure_slices_are_left_out(tmp_path: Path) -> None:
     assert "slices" not in pseudo_labelled([case], [tmp_path / "label.nii.gz"], soft=True)[0]
     nib.save(nib.Nifti1Image(np.full((4, 4, 1), 128, np.uint8), np.eye(4)), tmp_path / "doubt.nii.gz")
     assert pseudo_labelled([case], [tmp_path / "doubt.nii.gz"], soft=True, confidence=0.9) == []
+
+
+def test_a_round_without_a_sure_slice_says_so(dataset: Path, tmp_path: Path) -> None:
+    said = "round_001: no slice of 3 unlabelled cases has a confidence of 1; expected: a lower `confidence`"
+    with pytest.raises(UserError, match=said):
+        scheme(dataset, tmp_path / "out", labels="soft", confidence=1.0).run()
+    assert not (tmp_path / "out" / "round_001" / "run").exists()
