@@ -22,7 +22,7 @@ from pydicom.uid import (
 
 from ..errors import UserError
 from ..io.dicom.files import UNREADABLE, read_header
-from ..io.dicom.header import CT_CLASSES
+from ..io.dicom.header import CT_CLASSES, get_text
 from .peers import Tls
 from .queue import StudyQueue
 
@@ -97,7 +97,7 @@ def _store(event: Any, queue: StudyQueue) -> int:
     instance = str(event.request.AffectedSOPInstanceUID)
     try:
         content = event.encoded_dataset()
-        study = str(read_header(BytesIO(content), ["StudyInstanceUID"]).get("StudyInstanceUID", ""))
+        study = get_text(read_header(BytesIO(content), ["StudyInstanceUID"]), "StudyInstanceUID")
         queue.store(study, instance, content)
     except OSError as error:
         logger.error(f"image {instance!r} was refused: {error}")

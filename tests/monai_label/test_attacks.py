@@ -7,7 +7,9 @@ import io
 import json
 import tarfile
 import time
+from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import nibabel as nib
@@ -16,10 +18,15 @@ import pytest
 import requests
 import SimpleITK as sitk  # noqa: N813
 
+from scripts.io.reading import read_grid
 from scripts.monai_label import checkpoints
+from scripts.monai_label.request_values import SPECIAL_KEYS
+from tests.fuzz import mutations
+from tests.fuzz.targets import TARGETS
 from tests.monai_label.conftest import AS_TESTED
 
 Server = Any  # tests/monai_label/conftest.py
+UPLOADS = 60
 
 pytestmark = [pytest.mark.monailabel, pytest.mark.slow]
 
@@ -93,12 +100,113 @@ def test_train_reads_no_tracking_file(server: Server, proof: Path, tmp_path: Pat
     assert_refused(server.post(f"train/{server.model}", request, run_sync=True), proof, server)
 
 
-@pytest.mark.parametrize("path", ["scoring/epistemic", "batch/infer/{model}", "activelearning/random", "train/{model}"])
-@pytest.mark.parametrize("name", ["device", "threshold", "simulation_size", "max_batch_size", "labels", "strange"])
-def test_every_task_refuses_expressions(path: str, name: str, server: Server, proof: Path) -> None:
-    for value in (code(proof), [{"deep": [code(proof)]}], {code(proof): 1}, {"_target_": "os.getcwd"}):
-        answer = server.post(path.format(model=server.model), {name: value}, run_sync=True)
+TASKS = ("train/{model}", "batch/infer/{model}", "scoring/epistemic", "activelearning/random")
+FOREIGN = {"Origin": "https://evil.example"}
+
+
+def special(proof: Path) -> list[Any]:
+    """What MONAI's parser evaluates, follows or calls, or takes for instructions."""
+    run = code(proof)
+    texts = [
+        run,
+        f" {run}",
+        f"\n{run}",
+        code(proof, "@"),
+        code(proof, "%"),
+        "@bundle_root",
+        "%bundle_root",
+        "$@train",
+        "$",
+    ]
+    keys = [{key: run.removeprefix("$")} for key in SPECIAL_KEYS]
+    return [*texts, *keys, [{"deep": [run]}], {run: 1}, {"_target_": "builtins.open", "file": str(proof), "mode": "w"}]
+
+
+@pytest.mark.parametrize("path", TASKS)
+@pytest.mark.parametrize("name", ["device", "labels", "strange"])
+def test_every_task_refuses_what_the_parser_treats_specially(path: str, name: str, server: Server, proof: Path) -> None:
+    url = f"{server.url}/{path.format(model=server.model)}"
+    for value in special(proof):
+        answer = requests.post(url, params={"run_sync": True}, json={name: value}, timeout=60)
         assert_refused(answer, proof, server)
+        answer = requests.post(url, params={"run_sync": True}, json={name: value}, headers=FOREIGN, timeout=60)
+        assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("name", ["threshold", "label_tag", "strange"])
+def test_inference_refuses_what_the_parser_treats_specially(name: str, server: Server, proof: Path) -> None:
+    url = f"{server.url}/infer/{server.model}?image=phantom_001"
+    for value in special(proof):
+        assert_refused(server.infer("phantom_001", **{name: value}), proof, server)
+        answer = requests.post(url, data={"params": json.dumps({name: value})}, headers=FOREIGN, timeout=60)
+        assert answer.status_code == 403
+
+
+def test_the_datastore_refuses_what_the_parser_treats_specially(server: Server, proof: Path) -> None:
+    scan = ("a.nii.gz", (server.deployment / "studies/phantom_001.nii.gz").read_bytes())
+    image, label = {"files": {"file": scan}}, {"files": {"label": scan}}
+    texts = [text for text in special(proof) if isinstance(text, str)]
+    requests_: list[Any] = [("image", {"image": text}, image) for text in texts]
+    requests_ += [("label", {"image": "phantom_001", "tag": text}, label) for text in texts]
+    for note in special(proof):
+        text = json.dumps({"a": note})
+        requests_ += [
+            ("image", {"image": "noted"}, {**image, "data": {"params": text}}),
+            ("label", {"image": "phantom_001"}, {**label, "data": {"params": text}}),
+            ("image/info", {"image": "phantom_001"}, {"data": {"info": text}}),
+            ("label/info", {"label": "phantom_001", "tag": "final"}, {"data": {"info": text}}),
+        ]
+    for path, query, content in requests_:
+        for headers, codes in (({}, (400, 422)), (FOREIGN, (403,))):
+            url = f"{server.url}/datastore/{path}"
+            answer = requests.put(url, params=query, headers=headers, timeout=60, **content)
+            assert answer.status_code in codes, (path, query, answer.text[:300])
+    assert not proof.exists()
+    assert not [*(server.deployment / "studies").glob("noted*")]
+
+
+def test_changed_uploads_end_in_an_answer_of_one_line(server: Server, tmp_path: Path) -> None:
+    """Volumes with changed bytes and fields, as tests/fuzz makes them, and changed JSON beside."""
+    studies = server.deployment / "studies"
+    before, ended = sorted(studies.glob("*.n*")), Counter[int]()
+    for kind in ("NIfTI", "NRRD"):
+        (tmp_path / kind).mkdir()
+        TARGETS[kind].make(tmp_path / kind)
+    for number in range(UPLOADS):
+        rng, place = Random(f"upload {number}"), tmp_path / str(number)
+        place.mkdir()
+        kind = rng.choice(("NIfTI", "NRRD"))
+        TARGETS[kind].change(tmp_path / kind, place, rng)
+        (file,) = place.iterdir()
+        sent = (
+            rng.choice((file.name, file.name, f"{mutations.TEXTS[number % 11][:100]}{file.name}")),
+            file.read_bytes(),
+        )
+        note = mutations.as_json(b'{"label_info": [{"name": "infection", "idx": 1}]}', rng) if number % 3 == 0 else b""
+        path, query, field = rng.choice(
+            (
+                ("datastore/image", {"image": f"changed_{number}"}, "file"),
+                ("datastore/label", {"image": "phantom_001"}, "label"),
+                ("session/", {"uncompress": rng.random() < 0.5}, "files"),
+            )
+        )
+        answer = requests.put(
+            f"{server.url}/{path}", params=query, data={"params": note}, files={field: sent}, timeout=60
+        )
+        ended[answer.status_code] += 1
+        assert answer.status_code in (200, 400, 422), (number, path, answer.text[:500])
+        assert answer.status_code != 400 or len(answer.json()["detail"].splitlines()) == 1, (number, answer.text)
+        if answer.status_code == 200 and path == "datastore/image":
+            kept = [one for one in studies.glob(f"changed_{number}.*")]
+            assert [read_grid(one) for one in kept]
+            answer = requests.delete(f"{server.url}/datastore/", params={"id": f"changed_{number}"}, timeout=60)
+            assert answer.status_code == 200
+        if answer.status_code == 200 and path == "session/":
+            session = answer.json()["session_id"]
+            assert requests.delete(f"{server.url}/session/{session}", timeout=60).status_code == 200
+    assert ended.keys() >= {200, 400}, ended
+    assert sorted(studies.glob("*.n*")) == before
+    assert server.alive()
 
 
 def test_an_upload_cannot_become_code_of_a_task(server: Server, proof: Path) -> None:

@@ -14,7 +14,7 @@ from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, LegacyConve
 
 from ...errors import UserError
 from ..limits import check_limit
-from .files import UNREADABLE, UNREADABLE_FILE, read_header
+from .files import UNREADABLE_FILE, read_header
 from .recognition import HEAD, recognize
 
 COMPLETE = "complete DICOM files (copy the series again from where it came)"
@@ -108,7 +108,7 @@ def get_numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] 
         with disable_value_validation():
             value = header.get(keyword)
         found = tuple(float(one) for one in (value if isinstance(value, MultiValue) else [value]))
-    except UNREADABLE:
+    except UNREADABLE_FILE:  # OSError too: sequences are parsed when they are asked for
         return None
     return found if len(found) == count and all(map(math.isfinite, found)) else None
 
@@ -124,7 +124,7 @@ def get_text(header: Dataset, keyword: str) -> str:
     try:
         with disable_value_validation():
             value: Any = header.get(keyword)
-    except UNREADABLE:
+    except UNREADABLE_FILE:
         return ""
     words = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value if value is not None else "")
     return " ".join("".join(c if c.isprintable() else " " for c in words).split())[:_LONGEST]

@@ -4,8 +4,11 @@ The endpoints look their functions up when a request comes, so the ones that nee
 replaced there.
 """
 
+import inspect
 import json
+import shutil
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -13,7 +16,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.middleware import Middleware
 from fastapi.middleware.cors import CORSMiddleware
 from monailabel.config import settings
-from monailabel.endpoints import infer, model
+from monailabel.endpoints import datastore, infer, model, session
 from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.others.generic import device_list, remove_file
 
@@ -40,6 +43,9 @@ def protect(web: FastAPI, hosts: Iterable[str]) -> None:
     infer.run_inference = _inference(infer.run_inference)
     infer.nifti_to_dicom_seg = _dicom_seg
     model.update_model = model.delete_model = _refuse_weights
+    for name in ("add_image", "save_label", "update_image_info", "update_label_info"):
+        setattr(datastore, name, _keeping(getattr(datastore, name)))
+    session.create_session = _keeping(session.create_session)
     AsyncTask.run = staticmethod(_task(AsyncTask.run))
     origins = [normal_origin(str(origin)) for origin in settings.MONAI_LABEL_CORS_ORIGINS]
     pages = Middleware(
@@ -58,7 +64,7 @@ def _inference(run: Callable[..., Any]) -> Callable[..., Any]:
     def checked_inference(*args: Any, **kwargs: Any) -> Any:
         names = ("background_tasks", "model", "image", "session_id", "params", "file", "label", "output")
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        params = _parameters(given.get("params"))
+        params = _parameters(given.get("params"), "params")
         checked("infer", params)
         if given.get("output") != infer.ResultType.dicom_seg:
             return run(**{**given, "params": json.dumps(params)})
@@ -70,14 +76,31 @@ def _inference(run: Callable[..., Any]) -> Callable[..., Any]:
     return checked_inference
 
 
-def _parameters(text: Any) -> dict[str, Any]:
+def _parameters(text: Any, name: str) -> dict[str, Any]:
     try:
         params = json.loads(text) if text else {}
     except (ValueError, RecursionError) as error:
-        raise UserError(f"params: no JSON ({error}); expected: an object such as {{}}") from None
+        raise UserError(f"{name}: no JSON ({error}); expected: an object such as {{}}") from None
     if not isinstance(params, dict):
-        raise UserError(f"params: {type(params).__name__}; expected: an object such as {{}}")
+        raise UserError(f"{name}: {type(params).__name__}; expected: an object such as {{}}")
     return params
+
+
+def _keeping(keep: Callable[..., Any]) -> Callable[..., Any]:
+    """Check names and notes of an upload before anything of it is stored."""
+    signature = inspect.signature(keep)
+
+    @answering
+    def checked_keep(*args: Any, **kwargs: Any) -> Any:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            noted = _parameters(value, name) if name in ("params", "info") else value
+            refuse_evaluated(noted, name)
+        try:
+            return keep(*args, **kwargs)
+        except (shutil.ReadError, tarfile.TarError, zlib.error, EOFError, ValueError) as error:
+            raise UserError(f"the upload cannot be kept ({error}); expected: a volume, or an archive of it") from error
+
+    return checked_keep
 
 
 def _dicom_seg(series: str, mask: str, label_info: Any, **_: Any) -> str:

@@ -48,6 +48,7 @@ class Studies(LocalDatastore):
             if not any(fnmatch(image_filename, pattern) for pattern in known):
                 name = "".join(Path(image_filename).suffixes) or "a name without extension"
                 raise HTTPException(400, f"{image_id}: {name}; expected: {', '.join(known)}")
+            _grid(Path(image_filename), image_id)
             return str(super().add_image(image_id, image_filename, image_info))
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from pydicom import Dataset, FileMetaDataset, dcmread, dcmwrite
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -24,6 +26,7 @@ from pydicom.uid import (
 from scripts.errors import UserError
 from scripts.io.dicom import reading
 from scripts.io.dicom.archive import unpacked
+from scripts.io.dicom.header import get_number, get_text
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.dicom.series import list_series
 from scripts.io.limits import Limits, limited
@@ -687,3 +690,14 @@ def test_no_more_files_are_decoded_at_once_than_torch_has_threads(tmp_path, writ
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         read_dicom(tmp_path / "ct")
     assert asked == [1, 3, 4]
+
+
+def test_an_attribute_that_is_a_damaged_sequence_is_absent():
+    """pydicom parses it when it is asked for, and raises OSError then."""
+    ds = Dataset()
+    ds[0x0020000D] = RawDataElement(Tag(0x0020000D), "SQ", 6, b"\xfe\xff\x00", 0, False, True)
+    with pytest.raises(OSError, match="No tag to read"):
+        ds.get("StudyInstanceUID")
+    ds[0x0020000D] = RawDataElement(Tag(0x0020000D), "SQ", 6, b"\xfe\xff\x00", 0, False, True)
+    assert get_text(ds, "StudyInstanceUID") == ""
+    assert get_number(ds, "StudyInstanceUID") is None
