@@ -227,14 +227,14 @@ def segment(place: Path) -> None:
 
 
 TARGETS: dict[str, Target] = {
-    "NIfTI": Target(0.2, make_nifti, change_nifti, read_scans),
+    "NIfTI": Target(0.18, make_nifti, change_nifti, read_scans),
     "NRRD": Target(0.12, make_itk("nrrd"), change_itk, read_scans),
     "MetaImage": Target(0.12, make_itk("mha"), change_itk, read_scans),
-    "DICOM": Target(0.2, dicom.make, dicom.change, read_scans),
+    "DICOM": Target(0.18, dicom.make, dicom.change, read_scans),
     "node": Target(0.03, dicom.make, dicom.change_sent, dicom.send_to_node),
     "DICOMweb": Target(0.03, dicom.make_answers, dicom.change_answer, dicom.retrieve_study),
-    "zip": Target(0.1, make_zip, change_zip, read_scans),
-    "picture": Target(0.1, make_pictures, change_picture, read_scans),
+    "zip": Target(0.09, make_zip, change_zip, read_scans),
+    "picture": Target(0.09, make_pictures, change_picture, read_scans),
     "weights": Target(0.05, make_weights, change_weights, read_weights),
     "data list": Target(0.05, make_datalist, change_datalist, read_datalist),
     "request": Target(0.05, lambda seeds: None, change_request, read_request),
