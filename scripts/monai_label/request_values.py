@@ -215,6 +215,7 @@ KINDS: dict[str, dict[str, Check]] = {
     "train": {
         **_EVERY,
         "pretrained": _flag,
+        "unchanged_labels": _flag,
         "max_epochs": _whole(1),
         "val_split": _fraction,
         "force_multi_gpu": _flag,

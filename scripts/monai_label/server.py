@@ -8,13 +8,12 @@ before any others that the server's working directory may offer.
 
 from __future__ import annotations
 
-import logging
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any, NoReturn
 
 sys.path[:0] = [str(folder.parent) for folder in Path(__file__).parent.glob("model/*/scripts")]
@@ -33,16 +32,17 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.epistemic import Epistemic
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
-from monailabel.tasks.train.bundle import BundleTrainTask
 
 from scripts.inference.shipped import FULL
 from scripts.io.images import is_picture
 from scripts.io.masks import write_mask
-from scripts.monai_label.request_values import KINDS
+from scripts.monai_label.request_values import KINDS, TAG_OF_ANNOTATORS
 from scripts.monai_label.serving.answers import answering
 from scripts.monai_label.serving.dicom_studies import DicomStudies
 from scripts.monai_label.serving.endpoints import checked, protect
-from scripts.monai_label.serving.studies import NIFTI, Studies, check_annotations, stored_shape
+from scripts.monai_label.serving.model_masks import UNCHANGED, ModelMasks
+from scripts.monai_label.serving.studies import NIFTI, Studies, stored_shape
+from scripts.monai_label.serving.training import InfectionTrain
 from scripts.monai_label.serving.uploads import discarding_upload, is_upload
 from scripts.transforms.postprocessing import Probabilities
 
@@ -55,8 +55,6 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 # stumble over each other (KeyError while importing). There is one `scripts` here, which does not
 # change while the server runs.
 os.environ["MONAI_LABEL_RELOAD_APP_LIB"] = "false"
-
-logger = logging.getLogger(__name__)
 
 STRICT = {"load_strict": True, "extend_load_image": False}
 """Every key of the weights must fit; images are loaded by the bundle alone, whose labels may be
@@ -87,6 +85,12 @@ class InfectionScoring(BundleInferTask):
 
     def __init__(self, path: str, conf: Mapping[str, str]) -> None:
         super().__init__(path, conf, **STRICT, train_mode=True, skip_writer=True, dropout=DROPOUT)
+        self._alone = Lock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Take one scan at a time: two threads cannot resolve one configuration."""
+        with self._alone:
+            return super().__call__(*args, **kwargs)
 
     def post_transforms(self, data: Any = None) -> list[Callable[..., Any]]:
         """Stop at probabilities, because the entropy of a thresholded mask loses information."""
@@ -101,54 +105,12 @@ class InfectionScoring(BundleInferTask):
         return network
 
 
-class InfectionTrain(BundleTrainTask):
-    """Train from the weights in use or, with `pretrained: false`, from random ones."""
-
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Any:
-        """Train; replace the empty run id of 3D Slicer, which would resolve every section."""
-        self._pretrained = bool(request.get("pretrained", True))
-        result = super().__call__({**request, "run_id": request.get("run_id") or "run"}, datastore)
-        return {**(result or {}), **({"warnings": self._warnings} if self._warnings else {})}
-
-    def config(self) -> dict[str, Any]:
-        """Return a client's settings without MLflow tracking, which the configs lack."""
-        return {name: value for name, value in super().config().items() if not name.startswith("tracking")}
-
-    def _fetch_datalist(self, request: Mapping[str, Any], datastore: Datastore) -> list[Any]:
-        datalist: list[Any] = super()._fetch_datalist(request, datastore)
-        self._warnings = check_annotations(datalist)
-        if datalist and len(self._warnings) == len(datalist):
-            self._warnings.append("no label marks any infection")
-            logger.warning(self._warnings[-1])
-        return datalist
-
-    def _partition_datalist(
-        self, datalist: list[Any], request: Mapping[str, Any], shuffle: bool = False
-    ) -> tuple[list[Any], list[Any] | None]:
-        training, validation = super()._partition_datalist(datalist, request, shuffle)
-        if not training:
-            text = f"{len(datalist)} scans have a final label and none is left to train on"
-            raise HTTPException(400, f"{text}; expected: more labelled scans, or a smaller val_split")
-        return training, validation
-
-    def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[Any]) -> None:
-        if pretrained:
-            super()._load_checkpoint(model_pytorch, pretrained, train_handlers)
-
-    def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        overrides["pretrained"] = self._pretrained
-        return overrides
-
-    def run_multi_gpu(self, request: Mapping[str, Any], cmd: list[str], env: Mapping[str, str]) -> None:
-        """Run torchrun; MONAI Label's own takes any end of it for a success."""
-        subprocess.run(cmd, env=env, check=True)
-
-
 class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks for that base
     """Models from the folder beside this file, without any attempt to reach the net."""
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         super().__init__(app_dir, studies, {"zoo_source": "local", "sam2": "false", **conf})
+        self._masks = ModelMasks(Path(app_dir).resolve().parent)
         # Scoring every new scan by itself would take the cores from the annotator who waits for a
         # mask.
         self._auto_update_scoring = settings.MONAI_LABEL_AUTO_UPDATE_SCORING and torch.cuda.is_available()
@@ -191,10 +153,15 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         super().on_init_complete()
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, str]:
-        """Tell an annotator whose label marks nothing."""
+        """Tell an annotator whose label marks nothing, or is the model's own mask."""
         super().on_save_label(image_id, label_id)
-        warning = self.datastore().get_label_info(label_id, "final").get("warning")
-        return {"warning": warning} if warning else {}
+        store = self.datastore()
+        warnings = [store.get_label_info(label_id, TAG_OF_ANNOTATORS).get("warning")]
+        label = store.get_label_uri(label_id, TAG_OF_ANNOTATORS)
+        if label and self._masks.holds(label, store.get_image_uri(image_id)):
+            warnings.append(f"{UNCHANGED}: a training leaves it out unless it is asked for `unchanged_labels`")
+        said = "; ".join(filter(None, warnings))
+        return {"warning": said} if said else {}
 
     @answering
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> Any:
@@ -216,7 +183,10 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         if is_picture(path) or (path.endswith(NIFTI) and len(stored_shape(path)) < 3):
             text = "one flat slice; expected: a volume (`run inference` segments single slices)"
             raise HTTPException(400, f"{Path(path).name}: {text}")
-        return super().infer(values, datastore)
+        answer = super().infer(values, datastore)
+        if answer.get("file"):
+            self._masks.add(answer["file"], path)
+        return answer
 
     def _find(self, image: str, datastore: Datastore | None) -> str:
         return str((datastore or self.datastore()).get_image_uri(image))

@@ -192,6 +192,12 @@ def test_the_most_uncertain_scan_comes_first_and_scoring_changes_no_mask(server:
     )
 
 
+def train_stats(server: Server) -> dict[str, Any]:
+    """What 3D Slicer and OHIF draw their bars from: the first of the models."""
+    stats: dict[str, Any] = next(iter(requests.get(f"{server.url}/info/", timeout=60).json()["train_stats"].values()))
+    return stats
+
+
 def label(server: Server, image: str, folder: Path) -> None:
     """Saves the server's own answer, corrected with the broadest of brushes, as the final label."""
     (folder / f"{image}.nii.gz").write_bytes(server.infer(image).content)
@@ -220,6 +226,11 @@ def test_the_model_learns_from_labels_and_goes_back(server: Server, tmp_path: Pa
     second = checkpoints.active(server.deployment)
     metadata = read_metadata(server.deployment / "active" / "model.pt")
     assert second != first
+    stats = train_stats(server)
+    assert stats["epoch"] == 2
+    assert stats["best_metric"] == pytest.approx(metadata["figures"]["validation"]["val_mean_dice"], abs=1e-6)
+    assert re.fullmatch(r"0:\d\d:\d\d", stats["total_time"])
+    assert stats.items() <= answer.json().items()
     assert f"dice-{metadata['figures']['validation']['val_mean_dice']:.3f}" in second
     assert (metadata["data"]["training_cases"], metadata["data"]["validation_cases"]) == (1, 1)
     scans = metadata["data"]["training_scans"] + metadata["data"]["validation_scans"]
@@ -289,6 +300,29 @@ def test_the_curl_lines_of_the_documents_work_as_written(server: Server, tmp_pat
     status = server.training_status()
     assert status["status"] == "DONE", status
     assert len(checkpoints.names(server.deployment)) == len(before) + 1
+
+
+def test_a_mask_of_the_model_that_comes_back_unchanged_is_not_learned_from(server: Server, tmp_path: Path) -> None:
+    folder = server.deployment / "studies/labels/final"
+    for name in ("phantom_001", "phantom_002", "phantom_003"):
+        requests.delete(f"{server.url}/datastore/label", params={"id": name, "tag": "final"}, timeout=60)
+    (tmp_path / "own.nrrd").write_bytes(server.infer("phantom_001", result_extension=".nrrd").content)
+    answer = server.save_label("phantom_001", tmp_path / "own.nrrd")
+    assert answer.json()["warning"].startswith("a mask of the model, unchanged: a training leaves it out unless")
+    train = {"max_epochs": 1, "device": "cpu", "val_split": 0}
+    before = checkpoints.names(server.deployment)
+    refused = server.post(f"train/{MODEL}", train, run_sync=True)
+    assert refused.status_code == 400
+    assert "1 scans have a final label, 1 of them a mask of the model, unchanged" in refused.json()["detail"]
+    assert checkpoints.names(server.deployment) == before
+
+    label(server, "phantom_002", tmp_path)
+    learned = server.post(f"train/{MODEL}", train, run_sync=True)
+    assert learned.json()["warnings"] == [f"{folder / 'phantom_001.nrrd'}: a mask of the model, unchanged; left out"]
+    assert read_metadata(server.deployment / "active/model.pt")["data"]["training_scans"] == ["phantom_002.nii.gz"]
+    both = server.post(f"train/{MODEL}", {**train, "unchanged_labels": True}, run_sync=True)
+    assert "warnings" not in both.json()
+    assert read_metadata(server.deployment / "active/model.pt")["data"]["training_cases"] == 2
 
 
 def telling_threshold(server: Server, image: str, folder: Path) -> float:
