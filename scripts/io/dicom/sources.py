@@ -9,6 +9,7 @@ from pathlib import Path
 
 from highdicom.enum import SpecificCharacterSetValues
 from pydicom import Dataset
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.multival import MultiValue
 
 from ...errors import UserError
@@ -83,12 +84,25 @@ def read_sources(scan: Scan) -> Sources:
     except UNREADABLE_FILE as error:
         found = f"{scan.files[0].name}: cannot be read again for DICOM results ({error})"
         raise UserError(f"{found}; {REMEDY}") from None
+    _drop_unreadable(first)
     sources = [first, *map(copy, scan.headers[1:])]
     for file, source in zip(scan.files, sources, strict=True):
         _check_source(file, source, multi_frame="PerFrameFunctionalGroupsSequence" in first)
     _check_identity(scan, sources)
     _mend(sources, scan)
     return Sources(scan, sources)
+
+
+def _drop_unreadable(header: Dataset) -> None:
+    """Take attributes out whose bytes are no value, or one of another type than they have."""
+    for tag in list(header.keys()):
+        try:
+            found = header[tag].VR
+            damaged = dictionary_has_tag(tag) and found not in dictionary_VR(tag).split(" or ")
+        except UNREADABLE_FILE:
+            damaged = True
+        if damaged:
+            del header[tag]
 
 
 def _check_identity(scan: Scan, sources: list[Dataset]) -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import logging
+import struct
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
+from pydicom.tag import Tag
 from pydicom.uid import SegmentationStorage
 
 from scripts.errors import UserError
@@ -252,6 +254,27 @@ class TestIncompleteHeaders:
         write_series(tmp_path / "ct", change=change)
         scan = read_dicom(tmp_path / "ct")
         assert not write(make_mask(scan, 1), scan, tmp_path / "s.dcm")[keyword].value
+
+    @pytest.mark.parametrize("keyword", ["StudyTime", "PatientName", "RescaleType", "ContentTime"])
+    @pytest.mark.parametrize("text", ["--", "12345678"], ids=["unreadable", "another type"])
+    def test_damaged_values_that_may_be_empty_are_left_out(self, tmp_path, write_series, keyword, text):
+        tag = Tag(keyword)
+
+        def change(ds: Dataset, k: int) -> None:
+            ds[tag] = DataElement(tag, "SH", text)
+
+        write_series(tmp_path / "ct", change=change)
+        head = struct.pack("<HH", tag.group, tag.element)
+        for file in (tmp_path / "ct").iterdir():
+            content = file.read_bytes()
+            assert content.count(head + b"SH") == 1
+            file.write_bytes(content.replace(head + b"SH", head + b"FD"))  # eight bytes a number
+        scan = read_dicom(tmp_path / "ct")
+        mask = make_mask(scan, 1)
+        seg = write(mask, scan, tmp_path / "s.dcm")
+        np.testing.assert_array_equal(lay_on_sources(seg, scan), mask)
+        if keyword in ("StudyTime", "PatientName"):
+            assert not seg[keyword].value
 
     def test_files_that_are_gone(self, tmp_path, write_series):
         write_series(tmp_path / "ct")
