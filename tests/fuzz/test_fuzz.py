@@ -48,8 +48,6 @@ def _fail(place: Path) -> None:
     raise ZeroDivisionError("a bug")
 
 
-def _refuse_in_lines(place: Path) -> None:
-    raise UserError("one\ntwo")
 
 
 def _leave(place: Path) -> None:
@@ -62,7 +60,6 @@ WRONG = {
     _fill: "failed: MemoryError",
     _die: "died: SIGSEGV",
     _fail: r"failed: ZeroDivisionError: 'a bug' at .*test_fuzz\.py",
-    _refuse_in_lines: "refused in several lines: one",
     _leave: "left files behind: beside the input",
 }
 SCRIPT = """
