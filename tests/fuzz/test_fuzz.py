@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from random import Random
 
-from scripts.errors import UserError
 from tests.fuzz.targets import TARGETS
 
 INPUTS = 2000
@@ -46,8 +45,6 @@ def _die(place: Path) -> None:
 
 def _fail(place: Path) -> None:
     raise ZeroDivisionError("a bug")
-
-
 
 
 def _leave(place: Path) -> None:
