@@ -98,7 +98,7 @@ def _missing_extra(error: BaseException) -> UserError | None:
 def _disk_error(error: BaseException) -> UserError | None:
     expected = "expected: a folder that can be written, on a disk with space left"
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return UserError(f"{str(error.filename)[:100]}...: {error.strerror}; expected: a shorter name")
+        return UserError(f"{str(error.filename)[:200]}...: {error.strerror}; expected: a shorter name")
     if isinstance(error, OSError) and error.errno in _DISK:
         place = error.filename2 or error.filename
         return UserError(f"{place or 'the disk'}: {error.strerror}; {expected}")

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from random import Random
 
+from scripts.errors import UserError
 from tests.fuzz.targets import TARGETS
 
 INPUTS = 2000
@@ -47,6 +48,10 @@ def _fail(place: Path) -> None:
     raise ZeroDivisionError("a bug")
 
 
+def _refuse_in_lines(place: Path) -> None:
+    raise UserError("one", "two")
+
+
 def _leave(place: Path) -> None:
     (place / "part.nii").write_bytes(b"half")
 
@@ -57,6 +62,7 @@ WRONG = {
     _fill: "failed: MemoryError",
     _die: "died: SIGSEGV",
     _fail: r"failed: ZeroDivisionError: 'a bug' at .*test_fuzz\.py",
+    _refuse_in_lines: "refused in several lines: one",
     _leave: "left files behind: beside the input",
 }
 SCRIPT = """
