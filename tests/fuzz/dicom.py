@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +29,7 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import AE, _config
+from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
 from scripts.errors import UserError
@@ -153,17 +154,23 @@ def send_to_node(place: Path) -> None:
 
 
 def _sent(file: Path, port: int) -> int:
-    """The status of C-STORE; that of C-ECHO behind it must be 0."""
+    """The status of C-STORE; that of C-ECHO in a call of its own behind it must be 0."""
+    status = _called(
+        port, CTImageStorage, read_file_meta_info(file).TransferSyntaxUID, lambda call: call.send_c_store(file)
+    )
+    assert _called(port, Verification, None, lambda call: call.send_c_echo()) == 0, "no echo"
+    return status
+
+
+def _called(port: int, sop_class: str, syntax: str | None, ask: Callable[[Association], Dataset]) -> int:
+    """Ask one thing in a call: pynetdicom may lose the answer to a second one that follows at once."""
     entity = AE("PACS")
-    entity.add_requested_context(CTImageStorage, read_file_meta_info(file).TransferSyntaxUID)
-    entity.add_requested_context(Verification)
+    entity.add_requested_context(sop_class, syntax)
     association = entity.associate("127.0.0.1", port, ae_title="LUNG_AI")
     try:
-        status = association.send_c_store(file).Status
-        assert association.send_c_echo().Status == 0, "no echo"
+        return int(ask(association).Status)
     finally:
         association.release()
-    return int(status)
 
 
 def make_answers(seeds: Path) -> None:
