@@ -163,7 +163,7 @@ def _sent(file: Path, port: int) -> int:
 
 
 def _called(port: int, sop_class: str, syntax: str | None, ask: Callable[[Association], Dataset]) -> int:
-    """Ask one thing in a call: pynetdicom may lose the answer to a second one that follows at once."""
+    """Ask one thing in a call: pynetdicom may lose the answer to a second that follows at once."""
     entity = AE("PACS")
     entity.add_requested_context(sop_class, syntax)
     association = entity.associate("127.0.0.1", port, ae_title="LUNG_AI")
