@@ -40,6 +40,31 @@ def half(source, target, **_):
     os._exit(9)
 shutil.copyfile = half
 """
+CHANGED_FROM_BOTH_SIDES = """
+import threading, time
+from itertools import count
+watched = Studies(sys.argv[1], extensions=("*.nii.gz", "*.nii"), auto_reload=True)
+failures = []
+threading.excepthook = lambda failure: failures.append(repr(failure.exc_value))
+def read():
+    while not done.is_set():
+        assert watched.get_image_uri("a")
+        assert watched.status()["completed"] == 1 and len(watched.datalist()) == 1
+done = threading.Event()
+reader = threading.Thread(target=read)
+reader.start()
+for number in range(120):
+    shutil.copyfile(Path(sys.argv[1]) / "a.nii.gz", sys.argv[2])
+    watched.add_image(f"more_{number}", sys.argv[2], {})
+    if number % 2:
+        watched.remove_image(f"more_{number}")
+done.set()
+reader.join()
+(Path(sys.argv[1]) / "labels/final/a.nii.gz").unlink()
+waited = next(n for n in count() if not watched.datalist() or n == 300 or time.sleep(0.1))
+print(json.dumps([failures, watched.datalist(), len(watched.list_images())]))
+os._exit(0)  # the watching thread holds the process
+"""
 KILLED_BEFORE_THE_LIST = "json.dumps = lambda *_, **__: os._exit(9)\n"
 KILLED_AND_LISTED = """
 child = os.fork()  # importing MONAI Label once more would take seconds
@@ -154,3 +179,12 @@ print(json.dumps(said))
     assert done.returncode == 0, done.stderr
     found: list[object] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def test_requests_and_the_watched_folder_do_not_end_each_other(studies: Path, tmp_path: Path) -> None:
+    done = run(CHANGED_FROM_BOTH_SIDES, studies, tmp_path / "upload.nii.gz")
+    assert done.returncode == 0, done.stderr[-3000:]
+    failures, listed, images = json.loads(done.stdout)
+    assert failures == []
+    assert listed == []  # the label that was removed by hand
+    assert images == 61

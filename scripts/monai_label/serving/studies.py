@@ -4,11 +4,13 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from fnmatch import fnmatch
+from functools import wraps
 from pathlib import Path
+from threading import RLock
 from typing import Any, NoReturn
 
 import nibabel as nib
@@ -33,9 +35,41 @@ VOLUME_LABELS = (".nii.gz", ".nii", ".nrrd")
 """What MONAI Label lists in the folder of labels and the readers read."""
 
 
-class Studies(LocalDatastore):
-    """The folder of scans: says what is unknown, and takes a label only on its scan's grid."""
+def _waiting(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method wait until nobody else changes the list of scans and labels."""
 
+    @wraps(method)
+    def wait(self: "Studies", *args: Any, **kwargs: Any) -> Any:
+        with self._changing:
+            return method(self, *args, **kwargs)
+
+    return wait
+
+
+class Studies(LocalDatastore):
+    """The folder of scans: says what is unknown, and takes a label only on its scan's grid.
+
+    Requests and the thread that watches the folder use one list. MONAI Label lets them do so at
+    the same time, which ends that thread; here one waits for the other.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Open the folder, as MONAI Label's own."""
+        self._changing = RLock()  # always taken before the lock of the file
+        super().__init__(*args, **kwargs)
+
+    _reconcile_datastore = _waiting(LocalDatastore._reconcile_datastore)
+    _init_from_datastore_file = _waiting(LocalDatastore._init_from_datastore_file)
+    datalist = _waiting(LocalDatastore.datalist)
+    get_image_info = _waiting(LocalDatastore.get_image_info)
+    get_labels_by_image_id = _waiting(LocalDatastore.get_labels_by_image_id)
+    get_labeled_images = _waiting(LocalDatastore.get_labeled_images)
+    get_unlabeled_images = _waiting(LocalDatastore.get_unlabeled_images)
+    list_images = _waiting(LocalDatastore.list_images)
+    status = _waiting(LocalDatastore.status)
+    json = _waiting(LocalDatastore.json)
+
+    @_waiting
     def get_image_uri(self, image_id: str) -> str:
         """Return the scan's file; MONAI Label's own returns an empty name for an unknown scan."""
         return str(super().get_image_uri(image_id)) or unknown(image_id)
@@ -49,7 +83,8 @@ class Studies(LocalDatastore):
                 name = "".join(Path(image_filename).suffixes) or "a name without extension"
                 raise HTTPException(400, f"{image_id}: {name}; expected: {', '.join(known)}")
             _grid(Path(image_filename), image_id)
-            return str(super().add_image(image_id, image_filename, image_info))
+            with self._changing:
+                return str(super().add_image(image_id, image_filename, image_info))
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keep a label; once complete, it replaces an earlier one of the same scan and tag."""
@@ -64,9 +99,10 @@ class Studies(LocalDatastore):
     def _replace_label(self, image_id: str, label: Path, tag: str, info: dict[str, Any]) -> None:
         """Write beside the earlier label and rename; remove one in another format afterwards."""
         suffix = file_suffix(label)
-        folder, entry = Path(self._datastore.label_path(tag)), self._datastore.objects[image_id]
+        folder = Path(self._datastore.label_path(tag))
         target = folder / self._filename(image_id, suffix)
-        with FileLock(self._lock_file):
+        with self._changing, FileLock(self._lock_file):
+            entry = self._datastore.objects[image_id]
             write_atomic(target, lambda path: shutil.copyfile(label, path))
             earlier = entry.labels.get(tag)
             entry.labels[tag] = DataModel(info={**info, "ts": int(time.time()), "name": target.name}, ext=suffix)
@@ -76,7 +112,7 @@ class Studies(LocalDatastore):
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         """Write the list of scans and labels at once; MONAI Label's own may end half-written."""
-        with FileLock(self._lock_file) if lock else nullcontext():
+        with self._changing, FileLock(self._lock_file) if lock else nullcontext():
             content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
             file = write_atomic(self._datastore_config_path, lambda path: path.write_text(content))
             self._config_ts = file.stat().st_mtime
