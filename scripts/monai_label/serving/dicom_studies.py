@@ -60,6 +60,10 @@ class DicomStudies(DICOMWebDatastore):
         self._known: dict[str, list[Annotation]] = {}
         super().__init__(*args, **kwargs)
 
+    def _reconcile_datastore(self) -> None:
+        with self._lock:  # the thread that watches the cache, and a request that fills it
+            super()._reconcile_datastore()
+
     def list_images(self) -> list[str]:
         """Return the series that the server holds now; MONAI Label caches them for two hours."""
         return [_series(one) for one in self._client.search_for_series(search_filters=self._search_filter)]
