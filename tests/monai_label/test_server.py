@@ -4,9 +4,12 @@ in MONAI Label's own environment."""
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import re
 import shutil
 import subprocess
+import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +25,14 @@ from scripts.inference.metadata import read_metadata
 from scripts.monai_label import checkpoints
 from scripts.monai_label.deployment import NAME
 from tests.bundle_runner import run_command, run_inference
+from tests.monai_label.conftest import AS_TESTED
 
 Server = Any  # tests/monai_label/conftest.py
 
 pytestmark = [pytest.mark.monailabel, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = ROOT / ".venv-monailabel/monailabel/plugins"
 MODEL, FULL = f"{NAME}_demo", f"{NAME}_full"
 
 
@@ -323,6 +328,75 @@ def test_a_mask_of_the_model_that_comes_back_unchanged_is_not_learned_from(serve
     both = server.post(f"train/{MODEL}", {**train, "unchanged_labels": True}, run_sync=True)
     assert "warnings" not in both.json()
     assert read_metadata(server.deployment / "active/model.pt")["data"]["training_cases"] == 2
+
+
+def slicer_client() -> Any:
+    """The client of the 3D Slicer extension, which MONAI Label's package brings."""
+    path = PLUGINS / "slicer/MONAILabel/MONAILabelLib/client.py"
+    spec = importlib.util.spec_from_file_location("slicer_client", path)
+    module = importlib.util.module_from_spec(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # cgi
+        spec.loader.exec_module(module)
+    return module.MONAILabelClient
+
+
+def test_the_requests_of_the_3d_slicer_extension(server: Server, tmp_path: Path) -> None:
+    client = slicer_client()(server.url, str(tmp_path), "annotator")
+    assert not client.auth_enabled()
+    info = client.info()
+    assert info["labels"] == ["infection"]
+    assert [info["models"][name]["type"] for name in (MODEL, FULL)] == ["segmentation"] * 2
+    sample = client.next_sample("first", {})
+    assert Path(sample["path"]).is_file()
+    params = info["models"][MODEL]["config"]
+    wanted = {**params, **AS_TESTED, "result_extension": ".nrrd", "result_dtype": "uint8"}
+    answer, said = client.infer(MODEL, sample["id"], dict(wanted))
+    assert said["label_names"] == {"infection": 1}
+    scan = sitk.ReadImage(sample["path"])
+    assert sitk.ReadImage(answer).GetSize() == scan.GetSize()
+
+    # A volume of one's own: a session first, and the scan itself with the label.
+    sitk.WriteImage(scan, str(tmp_path / "own.nii.gz"))
+    session = client.create_session(str(tmp_path / "own.nii.gz"))["session_id"]
+    assert client.get_session(session)["name"] == session
+    of_session, _ = client.infer(MODEL, "own", dict(wanted), session_id=session)
+    mask = sitk.ReadImage(of_session)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(sitk.ReadImage(answer)))
+    assert client.upload_image(str(tmp_path / "own.nii.gz"), "own")["image"] == "own"
+    segments = {"label_info": [{"name": "infection", "idx": 1}]}
+    sitk.WriteImage(mask, str(tmp_path / "unchanged.nii.gz"))
+    assert (
+        "a mask of the model, unchanged"
+        in client.save_label("own", str(tmp_path / "unchanged.nii.gz"), params=segments)["warning"]
+    )
+    values = sitk.GetArrayFromImage(mask)
+    values[..., : values.shape[-1] // 2] = 0
+    corrected = sitk.GetImageFromArray(values)
+    corrected.CopyInformation(mask)
+    sitk.WriteImage(corrected, str(tmp_path / "corrected.nii.gz"))
+    saved = client.save_label("own", str(tmp_path / "corrected.nii.gz"), params=segments)
+    assert "unchanged" not in saved.get("warning", "")
+    assert client.datastore()["objects"]["own"]["labels"]["final"]["info"]["label_info"] == segments["label_info"]
+
+    train = {
+        key: value[0] if isinstance(value, list) else value for key, value in info["trainers"][MODEL]["config"].items()
+    }
+    assert train["unchanged_labels"] is False
+    client.train_start(MODEL, {**train, "device": "cpu", "max_epochs": 1000, "val_split": 0})
+    try:
+        for _ in range(480):
+            stats = train_stats(server)
+            if stats.get("epoch"):
+                break
+            time.sleep(0.5)
+        assert 0 < stats["epoch"] < stats["total_epochs"] == 1000
+        assert "total_time" not in stats
+        assert client.train_status(check_if_running=True)
+    finally:
+        stopped = client.train_stop()
+    assert stopped["status"] == "STOPPED"
+    assert "total_time" in train_stats(server)
 
 
 def telling_threshold(server: Server, image: str, folder: Path) -> float:
