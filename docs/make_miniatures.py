@@ -20,7 +20,7 @@ import fire
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -132,13 +132,22 @@ def pictures(trees: Trees) -> None:
             trees.picture(f"cares_png/Unlabeled/{name}", image[:, ::-1].copy())
 
 
+def pseudo_labels(trees: Trees) -> None:
+    """Pseudo-label/ of COVID-SemiSeg, soft maps beside their pictures."""
+    for number in range(600, 603):
+        for z, (image, mask, _) in enumerate(trees.pictures(number)):
+            soft = Image.fromarray(mask).filter(ImageFilter.GaussianBlur(2))
+            trees.picture(f"pseudo/Pseudo-label/Imgs/{number}_{z}.png", image)
+            trees.picture(f"pseudo/Pseudo-label/GT/{number}_{z}.png", np.asarray(soft))
+
+
 def main(out: str, size: int = 48, slices: int = 8) -> None:
     """Write all trees; refuse a folder that holds something."""
     target = Path(out)
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target}: is not empty; expected: a new folder")
     trees = Trees(target, size, slices)
-    for write in (zenodo, medseg, others, pictures):
+    for write in (zenodo, medseg, others, pictures, pseudo_labels):
         write(trees)
     print(f"{target}: {', '.join(sorted(path.name for path in target.iterdir()))}")
 
