@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -149,13 +150,17 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+_held: dict[tuple[int, ...], list[int]] = {}  # process, thread and folder: the handle that locks it
+
+
 @contextmanager
 def locked(folder: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
     """Lock a folder, made if absent: let one process or thread after another use its files.
 
     The lock is on the folder itself, so that no file stays behind, and ends with the process, also
     with a kill. Where there are no such locks (Windows, some network disks) the block is entered at
-    once.
+    once. An interrupt beside the block can leave the folder locked: the thread's next lock of it
+    ends that one. So blocks of one thread on one folder must not be nested.
 
     Args:
         folder: what to lock.
@@ -166,17 +171,33 @@ def locked(folder: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
     if _LOCKS is None:
         yield
         return
-    handle = os.open(place, os.O_RDONLY)
+    mine = [os.open(place, os.O_RDONLY)]
+    status = os.fstat(mine[0])
+    owner = os.getpid(), threading.get_ident(), status.st_dev, status.st_ino
+    if owner in _held:
+        _unlock(owner)
+    _held[owner] = mine
     try:
         with suppress(OSError):
             try:
-                _LOCKS.flock(handle, _LOCKS.LOCK_EX | (0 if wait else _LOCKS.LOCK_NB))
+                _LOCKS.flock(mine[0], _LOCKS.LOCK_EX | (0 if wait else _LOCKS.LOCK_NB))
             except BlockingIOError:
                 found = f"{place}: another process works there"
                 raise UserError(f"{found}; expected: another folder, or that process ended") from None
         yield
     finally:
-        os.close(handle)
+        if _held.get(owner) is mine:
+            _unlock(owner)
+
+
+def _unlock(owner: tuple[int, ...]) -> None:
+    """Unlock first, so that an interrupt between these lines leaves a handle and no lock."""
+    assert _LOCKS is not None
+    handle = _held[owner][0]
+    with suppress(OSError):
+        _LOCKS.flock(handle, _LOCKS.LOCK_UN)
+    del _held[owner]
+    os.close(handle)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -7,7 +7,9 @@ import platform
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -103,6 +105,37 @@ def test_a_folder_is_for_one_process_until_that_ends_or_is_killed(tmp_path: Path
         process.send_signal(signal.SIGKILL)
     with locked(tmp_path, wait=False):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_no_interrupt_leaves_a_folder_locked_against_its_own_process(tmp_path: Path) -> None:
+    class InterruptError(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise InterruptError
+
+    def lock() -> float:
+        began = time.perf_counter()
+        with locked(tmp_path):
+            pass
+        return time.perf_counter() - began
+
+    usual = sorted(lock() for _ in range(99))[50]
+    random, kept, before = Random(0), list[BaseException](), signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(5000):  # one in a hundred left it locked
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + random.random() * 3 * usual)
+                lock()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except InterruptError as error:
+                kept.append(error)  # with the frames that it came through, as while a run ends
+            with locked(tmp_path, wait=False):
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(kept) > 100
 
 
 def test_what_another_machine_makes_and_what_a_user_called_alike_is_left_alone(tmp_path: Path) -> None:
