@@ -86,7 +86,7 @@ def test_masks_are_those_that_were_pinned(
 ) -> None:
     monkeypatch.setattr(choice, "openvino_installed", lambda: True)
     phantom, known = make_phantom(**INPUTS[name]), pinned[name]
-    # The oldest numpy and scipy round a phantom otherwise; its mask must be within the same tolerance.
+    # The oldest numpy and scipy round a phantom otherwise; the same tolerance holds for its mask.
     hint = "" if digest(phantom.image) == known["image_sha256"] else "the phantom is not the pinned one"
     with np.load(MASKS) as masks:
         expected = masks[name]
