@@ -150,7 +150,9 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-_held: dict[tuple[int, ...], list[int]] = {}  # process, thread and folder: the handle that locks it
+_held: dict[tuple[int, ...], list[int]] = {}
+"""The handle with which a thread of a process locks a folder; in a list, because the numbers of
+handles come again."""
 
 
 @contextmanager

@@ -393,7 +393,7 @@ def test_a_training_takes_nrrd_and_names_labels_that_cannot_be_used_or_mark_noth
 def wait_for_labels(server: Server, expected: set[str]) -> None:
     """The server watches its folder;
     it has seen what was changed there by hand when it lists it."""
-    for _ in range(480):
+    for _ in range(120):
         objects = requests.get(f"{server.url}/datastore/?output=all", timeout=60).json()["objects"]
         if {name for name, entry in objects.items() if entry["labels"].get("final")} == expected:
             return

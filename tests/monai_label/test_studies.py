@@ -42,7 +42,6 @@ shutil.copyfile = half
 """
 CHANGED_FROM_BOTH_SIDES = """
 import threading, time
-from itertools import count
 watched = Studies(sys.argv[1], extensions=("*.nii.gz", "*.nii"), auto_reload=True)
 failures = []
 threading.excepthook = lambda failure: failures.append(repr(failure.exc_value))
@@ -61,7 +60,10 @@ for number in range(120):
 done.set()
 reader.join()
 (Path(sys.argv[1]) / "labels/final/a.nii.gz").unlink()
-waited = next(n for n in count() if not watched.datalist() or n == 300 or time.sleep(0.1))
+for _ in range(300):
+    if not watched.datalist():
+        break
+    time.sleep(0.1)
 print(json.dumps([failures, watched.datalist(), len(watched.list_images())]))
 os._exit(0)  # the watching thread holds the process
 """

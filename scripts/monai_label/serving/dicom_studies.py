@@ -27,7 +27,7 @@ from ..request_values import TAG_OF_ANNOTATORS
 from .answers import answering
 from .dicom_seg import BY_ANNOTATOR, segments_of_annotators, write_label, write_seg
 from .dicom_series import check_places
-from .studies import check_label
+from .studies import check_label, waiting
 from .uploads import discarding_upload, require_plain_name
 
 logger = logging.getLogger(__name__)
@@ -60,9 +60,7 @@ class DicomStudies(DICOMWebDatastore):
         self._known: dict[str, list[Annotation]] = {}
         super().__init__(*args, **kwargs)
 
-    def _reconcile_datastore(self) -> None:
-        with self._lock:  # the thread that watches the cache, and a request that fills it
-            super()._reconcile_datastore()
+    _reconcile_datastore = waiting(DICOMWebDatastore._reconcile_datastore)
 
     def list_images(self) -> list[str]:
         """Return the series that the server holds now; MONAI Label caches them for two hours."""

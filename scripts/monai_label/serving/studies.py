@@ -35,12 +35,12 @@ VOLUME_LABELS = (".nii.gz", ".nii", ".nrrd")
 """What MONAI Label lists in the folder of labels and the readers read."""
 
 
-def _waiting(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method wait until nobody else changes the list of scans and labels."""
+def waiting(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method of a datastore wait for whoever else holds its `_lock`."""
 
     @wraps(method)
-    def wait(self: "Studies", *args: Any, **kwargs: Any) -> Any:
-        with self._changing:
+    def wait(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
             return method(self, *args, **kwargs)
 
     return wait
@@ -55,21 +55,21 @@ class Studies(LocalDatastore):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Open the folder, as MONAI Label's own."""
-        self._changing = RLock()  # always taken before the lock of the file
+        self._lock = RLock()  # always taken before the lock of the file
         super().__init__(*args, **kwargs)
 
-    _reconcile_datastore = _waiting(LocalDatastore._reconcile_datastore)
-    _init_from_datastore_file = _waiting(LocalDatastore._init_from_datastore_file)
-    datalist = _waiting(LocalDatastore.datalist)
-    get_image_info = _waiting(LocalDatastore.get_image_info)
-    get_labels_by_image_id = _waiting(LocalDatastore.get_labels_by_image_id)
-    get_labeled_images = _waiting(LocalDatastore.get_labeled_images)
-    get_unlabeled_images = _waiting(LocalDatastore.get_unlabeled_images)
-    list_images = _waiting(LocalDatastore.list_images)
-    status = _waiting(LocalDatastore.status)
-    json = _waiting(LocalDatastore.json)
+    _reconcile_datastore = waiting(LocalDatastore._reconcile_datastore)
+    _init_from_datastore_file = waiting(LocalDatastore._init_from_datastore_file)
+    datalist = waiting(LocalDatastore.datalist)
+    get_image_info = waiting(LocalDatastore.get_image_info)
+    get_labels_by_image_id = waiting(LocalDatastore.get_labels_by_image_id)
+    get_labeled_images = waiting(LocalDatastore.get_labeled_images)
+    get_unlabeled_images = waiting(LocalDatastore.get_unlabeled_images)
+    list_images = waiting(LocalDatastore.list_images)
+    status = waiting(LocalDatastore.status)
+    json = waiting(LocalDatastore.json)
 
-    @_waiting
+    @waiting
     def get_image_uri(self, image_id: str) -> str:
         """Return the scan's file; MONAI Label's own returns an empty name for an unknown scan."""
         return str(super().get_image_uri(image_id)) or unknown(image_id)
@@ -83,7 +83,7 @@ class Studies(LocalDatastore):
                 name = "".join(Path(image_filename).suffixes) or "a name without extension"
                 raise HTTPException(400, f"{image_id}: {name}; expected: {', '.join(known)}")
             _grid(Path(image_filename), image_id)
-            with self._changing:
+            with self._lock:
                 return str(super().add_image(image_id, image_filename, image_info))
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
@@ -101,7 +101,7 @@ class Studies(LocalDatastore):
         suffix = file_suffix(label)
         folder = Path(self._datastore.label_path(tag))
         target = folder / self._filename(image_id, suffix)
-        with self._changing, FileLock(self._lock_file):
+        with self._lock, FileLock(self._lock_file):
             entry = self._datastore.objects[image_id]
             write_atomic(target, lambda path: shutil.copyfile(label, path))
             earlier = entry.labels.get(tag)
@@ -112,7 +112,7 @@ class Studies(LocalDatastore):
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         """Write the list of scans and labels at once; MONAI Label's own may end half-written."""
-        with self._changing, FileLock(self._lock_file) if lock else nullcontext():
+        with self._lock, FileLock(self._lock_file) if lock else nullcontext():
             content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
             file = write_atomic(self._datastore_config_path, lambda path: path.write_text(content))
             self._config_ts = file.stat().st_mtime
