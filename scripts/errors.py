@@ -51,14 +51,14 @@ EXTRAS = {
 def find_user_error(error: BaseException | None) -> UserError | None:
     """Return the user's mistake at the root of a chain of exceptions, or None.
 
-    A disk that cannot be written, a name that is too long for it, and a package of an extra that is
-    not installed are mistakes, too.
+    A disk that cannot be written, a name that is too long for it, a package of an extra that is not
+    installed, and a size too small for a network are mistakes, too.
     """
     other = None
     while error is not None:
         if isinstance(error, UserError):
             return error
-        other = _disk_error(error) or _missing_extra(error) or other
+        other = _disk_error(error) or _missing_extra(error) or _single_value(error) or other
         error = error.__cause__ or error.__context__
     return other
 
@@ -93,6 +93,14 @@ def _missing_extra(error: BaseException) -> UserError | None:
     if name not in EXTRAS:
         return None
     return UserError(f"the package {name} is not installed; expected: pip install 'lung-infection-ct[{EXTRAS[name]}]'")
+
+
+def _single_value(error: BaseException) -> UserError | None:
+    """Of BatchNorm, where the last batch is one image that the network halved to one pixel."""
+    if not (isinstance(error, ValueError) and str(error).startswith("Expected more than 1 value per channel")):
+        return None
+    found = "of a batch of one image a single pixel is left in this network, nothing to normalise over"
+    return UserError(f"spatial_size: {found}; expected: a larger one, or a batch_size that leaves no batch of one")
 
 
 def _disk_error(error: BaseException) -> UserError | None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from scripts.errors import EXTRAS, UserError, find_user_error, user_errors
 
@@ -20,6 +21,13 @@ def test_the_mistake_is_found_below_wrappers() -> None:
 def test_a_mistake_is_one_line_and_each_of_a_list_another_whatever_names_hold() -> None:
     assert str(UserError("a\x0cb\n\x1b[2J.nii: é")) == r"a\x0cb\n\x1b[2J.nii: é"
     assert str(UserError("2 problems:", "a\u2028.nii", "b\r\n")) == "2 problems:\n  a\\u2028.nii\n  b\\r\\n"
+
+
+def test_a_size_too_small_for_a_network_is_a_mistake() -> None:
+    """As torch says it, of the last batch of a training."""
+    with pytest.raises(ValueError, match="Expected more than 1 value") as caught:
+        torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+    assert "a larger one, or a batch_size" in str(find_user_error(caught.value))
 
 
 @pytest.mark.parametrize("extra", ["dicom", "openvino", "train", "cluster", "pacs"])
