@@ -54,7 +54,10 @@ def build() -> Typer:
     app = Typer(help="Find COVID-19 infection on chest CT.", add_completion=is_program, **HELP)
     for panel, commands in PANELS.items():
         for command in commands:
-            app.command(command.__name__, cls=Command, rich_help_panel=panel)(command)
+            name = command.__name__
+            app.command(name.replace("_", "-"), cls=Command, rich_help_panel=panel)(command)
+            if "_" in name:  # spelt either way, as options are
+                app.command(name, cls=Command, hidden=True)(command)
     label = Typer(help="Set up the MONAI Label app and choose among its checkpoints.", **HELP)
     for command in (monai_label.assemble, monai_label.checkpoints, monai_label.back, monai_label.use):
         label.command(command.__name__, cls=Command)(command)
