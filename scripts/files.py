@@ -162,11 +162,14 @@ def locked(folder: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
     The lock is on the folder itself, so that no file stays behind, and ends with the process, also
     with a kill. Where there are no such locks (Windows, some network disks) the block is entered at
     once. An interrupt beside the block can leave the folder locked: the thread's next lock of it
-    ends that one. So blocks of one thread on one folder must not be nested.
+    that waits ends that one. So blocks of one thread on one folder must not be nested.
 
     Args:
         folder: what to lock.
-        wait: for the others to end; if not, UserError where another has the folder.
+        wait: for the others to end.
+
+    Raises:
+        UserError: without `wait`, if the folder is locked, by whomever.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
@@ -177,6 +180,9 @@ def locked(folder: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
     status = os.fstat(mine[0])
     owner = os.getpid(), threading.get_ident(), status.st_dev, status.st_ino
     if owner in _held:
+        if not wait:
+            os.close(mine[0])
+            raise _taken(place)
         _unlock(owner)
     _held[owner] = mine
     try:
@@ -184,12 +190,15 @@ def locked(folder: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
             try:
                 _LOCKS.flock(mine[0], _LOCKS.LOCK_EX | (0 if wait else _LOCKS.LOCK_NB))
             except BlockingIOError:
-                found = f"{place}: another process works there"
-                raise UserError(f"{found}; expected: another folder, or that process ended") from None
+                raise _taken(place) from None
         yield
     finally:
         if _held.get(owner) is mine:
             _unlock(owner)
+
+
+def _taken(place: Path) -> UserError:
+    return UserError(f"{place}: another process works there; expected: another folder, or that process ended")
 
 
 def _unlock(owner: tuple[int, ...]) -> None:

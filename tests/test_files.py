@@ -107,14 +107,23 @@ def test_a_folder_is_for_one_process_until_that_ends_or_is_killed(tmp_path: Path
         assert list(tmp_path.iterdir()) == []
 
 
+def test_a_thread_that_does_not_wait_is_refused_what_it_has_itself(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"another process works there; expected"), locked(tmp_path, wait=False):
+                pass
+    with locked(tmp_path, wait=False):
+        pass
+
+
 def test_no_interrupt_leaves_a_folder_locked_against_its_own_process(tmp_path: Path) -> None:
     class InterruptError(BaseException):
         pass
 
-    armed = False
+    armed, deadline = False, float("inf")
 
     def interrupt(*_: object) -> None:
-        if armed:
+        if armed or time.monotonic() > deadline:
             raise InterruptError
 
     def lock() -> float:
@@ -135,8 +144,9 @@ def test_no_interrupt_leaves_a_folder_locked_against_its_own_process(tmp_path: P
             except InterruptError as error:
                 armed = False
                 kept.append(error)  # with the frames that it came through, as while a run ends
-            with locked(tmp_path, wait=False):
-                pass
+            deadline = time.monotonic() + 60  # left locked, this lock would wait for ever
+            signal.setitimer(signal.ITIMER_REAL, 61)
+            lock()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
