@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-monailabel/bin/python"
 AFFINE = np.array([[-0.7, 0, 0, 90.0], [0, -0.7, 0, 110.0], [0, 0, 5.0, -200.0], [0, 0, 0, 1.0]])
 SHAPE = (32, 36, 6)
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = [
     pytest.mark.monailabel,
@@ -24,10 +26,30 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON.exists(), reason="MONAI Label's environment is absent"),
 ]
 
-OPEN = """
-import json, os, sys
+FORK_FOR_EACH = """
+import json, os, signal, sys, traceback
 from pathlib import Path
 from scripts.monai_label.serving.studies import *
+for line in sys.stdin:
+    code, words, outputs = json.loads(line)
+    child = os.fork()
+    if not child:
+        signal.alarm(120)
+        for number, path in enumerate(outputs, 1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        sys.argv[1:] = words
+        failed = 0
+        try:
+            exec(code, globals())
+        except BaseException:
+            traceback.print_exc()
+            failed = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(failed)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+OPEN = """
 opened = lambda: Studies(sys.argv[1], extensions=("*.nii.gz", "*.nii", "*.nrrd"))
 studies = opened()
 save = lambda file: studies.save_label("a", file, "final", {})
@@ -69,7 +91,7 @@ os._exit(0)  # the watching thread holds the process
 """
 KILLED_BEFORE_THE_LIST = "json.dumps = lambda *_, **__: os._exit(9)\n"
 KILLED_AND_LISTED = """
-child = os.fork()  # importing MONAI Label once more would take seconds
+child = os.fork()
 if not child:
     exec(sys.argv[3])
     save(sys.argv[2])
@@ -78,11 +100,28 @@ print(json.dumps(opened().datalist()))
 """
 
 
-def run(code: str, studies: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """Runs lines in MONAI Label's environment, `studies` being open."""
-    command = [PYTHON, "-c", OPEN + code, studies, *words]
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs lines in MONAI Label's environment, `studies` being open, in a process of their own.
+
+    It is forked from one that has imported MONAI Label, which takes seconds.
+    """
+    outputs = [tmp_path_factory.mktemp("output") / name for name in ("out", "err")]
+    command, pipe = [PYTHON, "-c", FORK_FOR_EACH], subprocess.PIPE
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def forked(code: str, studies: Path, *words: object) -> subprocess.CompletedProcess[str]:
+            for path in outputs:
+                path.write_text("")
+            request = [OPEN + code, [str(studies), *map(str, words)], [str(path) for path in outputs]]
+            print(json.dumps(request), file=process.stdin, flush=True)
+            return subprocess.CompletedProcess(code, int(process.stdout.readline()), *map(Path.read_text, outputs))
+
+        yield forked
+        process.stdin.close()
 
 
 @pytest.fixture
@@ -110,7 +149,7 @@ def write_nrrd(path: Path, mask: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("moment", [HALF_A_COPY, KILLED_BEFORE_THE_LIST], ids=["copy", "list"])
-def test_a_process_killed_while_a_label_is_replaced_leaves_a_whole_label(moment, studies, tmp_path) -> None:
+def test_a_process_killed_while_a_label_is_replaced_leaves_a_whole_label(moment, run, studies, tmp_path) -> None:
     new = tmp_path / "new.nii.gz"
     nib.save(nib.Nifti1Image(1 - marked(), AFFINE), new)
     good = (studies / "labels/final/a.nii.gz").read_bytes()
@@ -121,7 +160,7 @@ def test_a_process_killed_while_a_label_is_replaced_leaves_a_whole_label(moment,
     assert [Path(one["label"]).name for one in listed] == ["a.nii.gz"]
 
 
-def test_a_nrrd_label_on_the_scans_grid_replaces_the_earlier_one(studies, tmp_path) -> None:
+def test_a_nrrd_label_on_the_scans_grid_replaces_the_earlier_one(run, studies, tmp_path) -> None:
     label = write_nrrd(tmp_path / "new.nrrd", marked())
     code = "save(sys.argv[2]); print(json.dumps([studies.datalist(), opened().datalist()]))"
     done = run(code, studies, label)
@@ -132,14 +171,14 @@ def test_a_nrrd_label_on_the_scans_grid_replaces_the_earlier_one(studies, tmp_pa
     assert again == [case]
 
 
-def test_a_bad_label_replaces_no_good_one(studies, tmp_path) -> None:
+def test_a_bad_label_replaces_no_good_one(run, studies, tmp_path) -> None:
     files = [tmp_path / name for name in ("small.nrrd", "shifted.nii.gz", "label.mha", "label.png")]
     write_nrrd(files[0], marked()[..., :5])
     nib.save(nib.Nifti1Image(marked(), AFFINE + np.outer([0, 0, 1, 0], [0, 0, 0, 30.0])), files[1])
     for file in files[2:]:
         file.write_bytes(b"anything")
     good = (studies / "labels/final/a.nii.gz").read_bytes()
-    said = refusals("save(word)", studies, *files)
+    said = refusals(run, "save(word)", studies, *files)
     for text, phrase in zip(said, ("36 x 5 voxels", "lies up to 30 mm off", ".mha; ", ".png; "), strict=True):
         assert text.startswith("the label of a: ")
         assert phrase in text
@@ -149,7 +188,7 @@ def test_a_bad_label_replaces_no_good_one(studies, tmp_path) -> None:
     assert (studies / "labels/final/a.nii.gz").read_bytes() == good
 
 
-def test_labels_put_there_by_hand_are_checked_before_a_training(studies, tmp_path) -> None:
+def test_labels_put_there_by_hand_are_checked_before_a_training(run, studies, tmp_path) -> None:
     label, files = (
         studies / "labels/final/a.nii.gz",
         [tmp_path / f"{name}.nii.gz" for name in ("good", "empty", "small")],
@@ -157,7 +196,7 @@ def test_labels_put_there_by_hand_are_checked_before_a_training(studies, tmp_pat
     for file, mask in zip(files, (marked(), 0 * marked(), marked()[:-1]), strict=True):
         nib.save(nib.Nifti1Image(mask, AFFINE), file)
     check = f"Path({str(label)!r}).write_bytes(Path(word).read_bytes()); say(check_annotations(studies.datalist()))"
-    assert refusals(check, studies, *files) == [
+    assert refusals(run, check, studies, *files) == [
         [],
         [f"{label}: no voxel is marked as infection"],
         f"{label}: has 31 x 36 x 6 voxels "
@@ -165,7 +204,7 @@ def test_labels_put_there_by_hand_are_checked_before_a_training(studies, tmp_pat
     ]
 
 
-def refusals(line: str, studies: Path, *words: object) -> list[object]:
+def refusals(run: Run, line: str, studies: Path, *words: object) -> list[object]:
     """Runs a line for each of some words; what it says, or the detail of its answer 400."""
     code = f"""
 said = []
@@ -183,7 +222,7 @@ print(json.dumps(said))
     return found
 
 
-def test_requests_and_the_watched_folder_do_not_end_each_other(studies: Path, tmp_path: Path) -> None:
+def test_requests_and_the_watched_folder_do_not_end_each_other(run: Run, studies: Path, tmp_path: Path) -> None:
     done = run(CHANGED_FROM_BOTH_SIDES, studies, tmp_path / "upload.nii.gz")
     assert done.returncode == 0, done.stderr[-3000:]
     failures, listed, images = json.loads(done.stdout)
