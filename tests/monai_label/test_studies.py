@@ -36,7 +36,7 @@ for line in sys.stdin:
     if not child:
         signal.alarm(120)
         for number, path in enumerate(outputs, 1):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.argv[1:] = words
         failed = 0
         try:
@@ -114,8 +114,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         assert process.stdout is not None
 
         def forked(code: str, studies: Path, *words: object) -> subprocess.CompletedProcess[str]:
-            for path in outputs:
-                path.write_text("")
             request = [OPEN + code, [str(studies), *map(str, words)], [str(path) for path in outputs]]
             print(json.dumps(request), file=process.stdin, flush=True)
             return subprocess.CompletedProcess(code, int(process.stdout.readline()), *map(Path.read_text, outputs))

@@ -22,11 +22,6 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 CODES = {"PageUp": 33, "PageDown": 34, "Tab": 9}
 PATIENCE_S = 240
-ANSWER_S = 120  # a picture from software takes seconds
-
-
-class SilentBrowserError(Exception):
-    """The browser, not the page, has stopped: its process died, or it answers nothing."""
 
 
 class Tab:
@@ -41,22 +36,12 @@ class Tab:
         self._number += 1
         await self._socket.write_message(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
-            message = await self._hear(method)
+            async with asyncio.timeout(PATIENCE_S):
+                message = json.loads(await self._socket.read_message())
             if message.get("id") == self._number:
                 assert "error" not in message, message
                 return dict(message["result"])
             self.events.append(message)
-
-    async def _hear(self, method: str) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                text = await self._socket.read_message()
-        except TimeoutError as error:
-            raise SilentBrowserError(f"no answer to {method} in {ANSWER_S} s") from error
-        message = {"method": "Inspector.detached"} if text is None else json.loads(text)
-        if message.get("method") in ("Inspector.detached", "Inspector.targetCrashed"):
-            raise SilentBrowserError(f"gone at {method}: {message}")
-        return dict(message)
 
     async def js(self, code: str) -> Any:
         """Evaluates JavaScript in the page."""
@@ -106,10 +91,10 @@ async def page(program: str, address: str, profile: Path, width: int, height: in
             while not (found := re.search(r"listening on ws://(\S+?)/", (profile / "said").read_text())):
                 assert process.poll() is None, (profile / "said").read_text()
                 await asyncio.sleep(0.2)
-        with urlopen(f"http://{found[1]}/json", timeout=ANSWER_S) as answer:
+        with urlopen(f"http://{found[1]}/json", timeout=PATIENCE_S) as answer:
             (target,) = (one for one in json.load(answer) if one["type"] == "page")
         tab = Tab(await websocket_connect(target["webSocketDebuggerUrl"], max_message_size=1 << 28))
-        for domain in ("Inspector", "Page", "Runtime", "Log", "Network"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             await tab(f"{domain}.enable")
         await tab("Emulation.setDeviceMetricsOverride", **size)
         await tab("Page.navigate", url=address)

@@ -22,7 +22,6 @@ from tests.viewer.conftest import Made
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 READY = "document.querySelectorAll('.view[data-state=ready]').length === {} && views[0].position !== null"
 ROUNDED = 8  # pixels at the edge of the scan: the orange line around what has the focus cuts the corners
-ATTEMPTS = 3
 ORANGE_OF_THE_MASK = 60  # levels of red above blue: the scan is grey, the crosshair blue
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
@@ -32,13 +31,13 @@ Visit = Callable[[str, Callable[[Any], Coroutine[Any, Any, None]]], None]
 @pytest.fixture
 def visit(made: Made, tmp_path: Path) -> Visit:
     """Opens a page of the server and lets a test act on it; nothing may be complained of."""
-    from tests.viewer.chromium import SilentBrowserError, page  # tornado, which the cluster extra brings
+    from tests.viewer.chromium import page  # tornado, which the cluster extra brings
 
     def run(path: str, act: Callable[[Any], Coroutine[Any, Any, None]], prior: bool = False) -> None:
         earlier = find_case(made.output / "study") if prior else None
 
-        async def visited(address: str, profile: Path) -> None:
-            async with page(CHROMIUM, f"{address}{path}", profile, 420, 700) as tab:
+        async def visited(address: str) -> None:
+            async with page(CHROMIUM, f"{address}{path}", tmp_path, 420, 700) as tab:
                 await tab.until(READY.format(1 + prior))
                 await act(tab)
                 assert tab.complaints() == []
@@ -46,14 +45,7 @@ def visit(made: Made, tmp_path: Path) -> Visit:
                 assert elsewhere <= {"about:blank"}
 
         with serving(build_site(find_cases(made.output), earlier)) as address:
-            for attempt in range(ATTEMPTS):
-                profile = tmp_path / f"profile_{attempt}"
-                profile.mkdir()
-                try:
-                    return asyncio.run(visited(address, profile))
-                except SilentBrowserError:  # of the machine; whatever the page does wrong fails at once
-                    if attempt + 1 == ATTEMPTS:
-                        raise
+            asyncio.run(visited(address))
 
     return run
 
