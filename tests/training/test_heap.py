@@ -36,7 +36,7 @@ def faults_of_a_training(device: str) -> tuple[int, list[int], int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
 def test_a_training_on_a_cpu_alone_uses_freed_memory_again() -> None:
-    # A process of its own, as a user's: in the holes that earlier tests left in the heap no tensor finds its place.
+    # A process of its own: in the holes that earlier tests leave in a heap no tensor finds a place.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         _, elsewhere, _ = pool.submit(faults_of_a_training, "meta").result()
         usual, faults, after = pool.submit(faults_of_a_training, "cpu").result()
