@@ -4,6 +4,7 @@ properties of the workflows."""
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ MakeDataset = Callable[..., Path]
 def bundle(bundle_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[..., str]:
     """Calls a command of `python -m monai.bundle` and returns what it logged."""
     monkeypatch.chdir(bundle_root)
+    monkeypatch.setattr(logging.getLogger("monai.bundle.scripts"), "propagate", True)  # caplog listens at the root
 
     def call(command: str, **options: object) -> str:
         with unchanged_process():

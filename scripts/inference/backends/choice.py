@@ -35,8 +35,8 @@ class Backend:
     precision: str = "fp32"
 
     def describe(self) -> dict[str, str]:
-        """Return name, precision and the package's version, all that masks depend on."""
-        return {**asdict(self), "version": version(self.name)}
+        """Return name, precision and version, all that masks depend on: of torch its build too."""
+        return {**asdict(self), "version": torch.__version__ if self.name == "torch" else version(self.name)}
 
 
 TORCH = Backend()
