@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import UserError
 from ..networks.registry import checked_spec, constructor, create_network
@@ -52,11 +53,23 @@ def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Mo
 def _check_fit(metadata: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
     """Raise RuntimeError for weights of another network, before memory is taken for it."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NothingDrawn():
             shell = network_from_metadata(metadata, deep_supervision=False)
     except RuntimeError:  # some classes of MONAI compute while they are built
         return
     shell.load_state_dict(weights, assign=True)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leave out the initial values of layers.
+
+    On the meta device torch would import its compiler, for seconds, to draw none.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def network_from_metadata(metadata: Mapping[str, Any], **overrides: Any) -> nn.Module:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -245,6 +247,16 @@ def test_weights_of_a_narrower_network_are_refused_before_the_network_is_built(
     with pytest.raises(UserError, match=r"no plain state dict of the metadata's network"):
         trained_network(checkpoint, torch.device("cpu"))
     assert set(built) <= {"meta"}
+
+
+def test_loading_weights_loads_no_compiler(checkpoint: Path) -> None:
+    """It takes seconds; values that are drawn on the meta device would do it."""
+    code = (
+        "import sys, torch; from scripts.inference.building import trained_network; "
+        "trained_network(sys.argv[1], torch.device('cpu')); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, checkpoint], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("weights", ["model", "full", "classes"])
