@@ -50,9 +50,15 @@ class SegmentationNetwork(nn.Module):
         deep_supervision: whether training mode returns the maps of the heads too. The parameters
             are the same either way.
 
+    Attributes:
+        rearranged: whether evaluation mode may compute in another order, which is faster and equal
+            but for rounding.
+
     Raises:
         ValueError: if an argument is outside what is expected.
     """
+
+    rearranged = False
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -120,7 +121,9 @@ class OpenVinoNetwork(nn.Module):
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-        module = TorchNetwork(self.network, layer=self.layer).eval()
+        network = copy(self.network)  # a shallow one
+        network.rearranged = True  # type: ignore[assignment]
+        module = TorchNetwork(network, layer=self.layer).eval()
         try:
             with torch.inference_mode(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a traced `if` on a size, which is static

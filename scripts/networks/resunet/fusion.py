@@ -162,9 +162,10 @@ def _to_full_size(maps: Tensor, channels: int, finest: Tensor) -> tuple[Tensor, 
     # On a CPU products of matrices are faster than F.interpolate, and they shift and add the gate's
     # pixels as they go.
     down = _interpolation(maps.shape[2], finest.shape[2], maps)
-    across = _interpolation(maps.shape[3], finest.shape[3], maps)
-    logits = torch.einsum("myi,bmnij,nxj->byx", down, pixels.unflatten(1, (3, 3)), across)
-    return torch.einsum("yi,bkij,xj->bkyx", down[1], score, across[1]), logits[:, None]
+    across = _interpolation(maps.shape[3], finest.shape[3], maps).transpose(1, 2)
+    rows = pixels.unflatten(1, (3, 3)).transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, 3 H_i, 3 W_i)
+    logits = down.transpose(0, 1).flatten(1) @ (rows @ across.flatten(0, 1))
+    return down[1] @ (score @ across[1]), logits[:, None]
 
 
 def _interpolation(size: int, full_size: int, like: Tensor) -> Tensor:

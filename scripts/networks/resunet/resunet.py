@@ -168,7 +168,8 @@ class ResUNet(SegmentationNetwork):
 
     def _fused(self, decoded: list[Tensor]) -> Tensor:
         if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript then compiles nothing below
-            if self.training and self.reduces:  # the same map, in a fraction of the time and memory
+            # the same map but for rounding, in a fraction of the time and memory
+            if self.reduces and (self.training or self.rearranged):
                 main: Tensor = self.fusion.reduced(decoded, self.out.weight, self.out.bias)  # type: ignore[operator]
                 return main
         return self.out(self.dropout(self.fusion(decoded)))

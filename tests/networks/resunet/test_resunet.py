@@ -203,6 +203,17 @@ def test_training_mode_computes_the_main_map_of_the_fusion(layout: torch.memory_
         torch.testing.assert_close(main, model.out(model.fusion(decoded)), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize(("dropout", "forms_map"), [(0.0, False), (0.2, True)])
+def test_rearranged_evaluation_is_evaluation(dropout: float, forms_map: bool) -> None:
+    """Without the fused map, unless channels of it may be dropped."""
+    model, x, formed = network(dropout=dropout).eval(), image(2, 1, 32, 48), []
+    expected = model(x)
+    model.fusion.register_forward_hook(lambda *call: formed.append(call))
+    model.rearranged = True
+    torch.testing.assert_close(model(x), expected, rtol=1e-10, atol=1e-10)
+    assert bool(formed) is forms_map
+
+
 def test_upsampling_channels_last_is_the_transposed_convolution() -> None:
     up = network().decoder.ups[2].up.train()
     results = []
