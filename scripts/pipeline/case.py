@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ from .given import Given
 from .inputs import ScanInput, file_stamps, input_files
 from .measuring import measure
 from .priors import open_prior
-from .result import Result, StageTimer, check_results, import_writers, refuse_warnings
+from .result import Result, StageTimer, check_results, refuse_warnings
 
 Progress = Callable[[int, int], Any]
 
@@ -141,7 +140,6 @@ class CaseSegmenter:
         check_results(folder, overwrite)
         key = self.key(case)
         with ExitStack() as stack:
-            stack.enter_context(ThreadPoolExecutor(1)).submit(import_writers, case.kind != "file")
             result = self.predict(case, stack, progress)
             chosen = self.settings
             return result.save(folder, overwrite, key, sr=chosen.sr, sc=chosen.sc, pdf=chosen.pdf)

@@ -206,14 +206,6 @@ class Result:
             dicom.write_measures(sr)
 
 
-def import_writers(dicom: bool) -> None:
-    """Import what writes results, seconds of one core, which a scan's other stages leave idle."""
-    from matplotlib import figure  # noqa: F401
-
-    if dicom:
-        from . import dicom_results  # noqa: F401
-
-
 def refuse_warnings(scan: Scan, notes: list[Note], strict: bool) -> None:
     """Refuse a scan with warnings where `strict` is set.
 
