@@ -69,8 +69,8 @@ def test_files_of_the_bundle_exist(document: Path) -> None:
     assert {name for name in missing - MADE_BY_THE_READER if "NAME" not in name} == set()
 
 
-def test_rooms_exist(document: Path) -> None:
-    """docs/code.md names every room, with a slash behind, and none that is gone."""
+def test_packages_exist(document: Path) -> None:
+    """docs/code.md names every package, with a slash behind, and none that is gone."""
     if document.name != "code.md":
         return
     named = set(re.findall(r"^\| \d+ \| `(\w+)/`", document.read_text(encoding="utf-8"), flags=re.MULTILINE))

@@ -1,4 +1,4 @@
-"""The order of the rooms: which folder of `scripts` may import which, as docs/code.md draws it."""
+"""The order of the layers: which package of `scripts` may import which, as docs/code.md draws it."""
 
 import ast
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "scripts"
-FLOORS = (
+LAYERS = (
     ("messages", "version"),
     ("errors",),
     ("files", "finite", "precision", "schema", "settings"),
@@ -21,8 +21,8 @@ FLOORS = (
     ("commands", "command_line"),
     ("__main__", "__init__"),
 )
-"""From the ground up; a room imports from itself and from floors below its own."""
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+"""The lowest first; a package or single file imports from itself and from lower layers."""
+LAYER = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 COPIED = {"monai_label/server.py", "monai_label/torchvision_on_cpu.py"}
 """Run from a copy outside of the package: their imports cannot be relative."""
 
@@ -50,23 +50,23 @@ def imports(file: str) -> Iterator[str]:
                 yield whole if whole in NAMES else ".".join(base)
 
 
-def room(name: str) -> str:
+def package(name: str) -> str:
     """First part of a file's or module's name."""
     return name.removesuffix(".py").replace("/", ".").split(".")[0]
 
 
-def test_a_room_imports_from_below() -> None:
+def test_a_package_imports_from_below() -> None:
     upwards = {
         f"{file} imports {other}"
         for file in MODULES
         for other in imports(file)
-        if other and room(other) != room(file) and FLOOR[room(other)] >= FLOOR[room(file)]
+        if other and package(other) != package(file) and LAYER[package(other)] >= LAYER[package(file)]
     }
     assert upwards == set()
 
 
-def test_every_room_has_its_floor() -> None:
-    assert {name.split(".")[0] for name in NAMES} - {""} <= FLOOR.keys()
+def test_every_package_has_its_layer() -> None:
+    assert {name.split(".")[0] for name in NAMES} - {""} <= LAYER.keys()
 
 
 def test_no_circle_of_imports() -> None:
