@@ -1,4 +1,4 @@
-"""The order of the layers: which package of `scripts` may import which, as docs/code.md draws it."""
+"""The order of the layers: which package of `scripts` may import which, as docs/code.md says."""
 
 import ast
 from collections.abc import Iterator
