@@ -169,6 +169,18 @@ def test_networks_that_come_and_go_leave_the_signal_stack_alone() -> None:
 
 
 @with_openvino
+def test_openvino_forms_no_fused_map_and_leaves_the_network_as_it_was(network: torch.nn.Module, cache: Path) -> None:
+    formed: list[object] = []
+    network.fusion.register_forward_hook(lambda *call: formed.append(call))
+    images = torch.randn(1, 1, 48, 48)
+    (logits,) = OpenVinoNetwork(network, network.spec)(images)
+    assert formed == []
+    assert len(list(cache.iterdir())) == 1  # it was converted now
+    torch.testing.assert_close(logits, network(images), rtol=1e-4, atol=1e-5)
+    assert len(formed) == 1
+
+
+@with_openvino
 def test_a_network_that_draws_dropout_is_applied_as_it_is(network: torch.nn.Module) -> None:
     inferer = ScanInferer({"preprocessing": {}}, backend=Backend("openvino", "fp32"))
     with mock.patch.object(OpenVinoNetwork, "forward", side_effect=AssertionError):
