@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from ..errors import UserError
-from .options import Data, Device
+from .options import Data, Device, separated
 
 
 def _names(incomplete: str) -> list[str]:
@@ -24,8 +24,10 @@ def experiment(
         Path | None, Option(help="Overlay with width, size and schedule; default: the experiment's, for a CPU.")
     ] = None,
     seeds: Annotated[int, Option(help="Number of seeds.")] = 1,
-    folds: Annotated[str, Option(help="Validation folds such as 0,1; or all.")] = "all",
-    variants: Annotated[str, Option(help="Rows of the table, separated by commas; or all.")] = "all",
+    folds: Annotated[list[str] | None, Option(help="Validation folds such as 0,1; default: all.")] = None,
+    variants: Annotated[
+        list[str] | None, Option(help="Rows of the table, separated by commas; may be repeated; default: all.")
+    ] = None,
     steps: Annotated[int | None, Option(help="Optimizer steps of every training; default: the budget's.")] = None,
     device: Device = None,
     processes: Annotated[int, Option(help="Number of trainings in parallel, on a GPU that one does not fill.")] = 1,
@@ -42,16 +44,16 @@ def experiment(
     Writes the table with its spread. All variants get one budget. A run that was stopped resumes
     with the same command.
     """
+    numbers, rows = separated(folds), separated(variants)
     try:
-        chosen = None if folds == "all" else [int(fold) for fold in folds.split(",")]
+        chosen = None if numbers in ([], ["all"]) else [int(fold) for fold in numbers]
     except ValueError:
-        raise UserError(f"--folds is {folds!r}; expected: all, or numbers such as 0,1") from None
+        raise UserError(f"--folds is {','.join(numbers)!r}; expected: all, or numbers such as 0,1") from None
     from ..research.experiments import read_experiment, run_experiment
 
-    rows = [] if variants == "all" else [row.strip() for row in variants.split(",")]
     overlay = str(budget) if budget else None
     table = run_experiment(
-        read_experiment(name, rows),
+        read_experiment(name, [] if rows == ["all"] else rows),
         str(data),
         str(out),
         overlay,

@@ -5,13 +5,13 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from .options import Device, Out, Overwrite, Truth
+from .options import Device, Out, Overwrite, Truth, separated
 
 
 def figures(
     scan: Annotated[Path, Argument(help="NIfTI, NRRD or MetaImage scan, or a PNG or JPG slice.")],
     out: Out,
-    weights: Annotated[str, Option(help="Weights with their metadata; several are separated by commas.")],
+    weights: Annotated[list[str], Option(help="Weights with their metadata; may be repeated, or separated by commas.")],
     truth: Truth = None,
     slice: Annotated[int | None, Option(help="Axial slice, from 1 at the feet; default: the most affected.")] = None,
     device: Device = None,
@@ -24,4 +24,4 @@ def figures(
     """
     from ..research.figures import figure_files
 
-    print(figure_files(scan, out, weights.split(","), truth, slice, device, overwrite))
+    print(figure_files(scan, out, separated(weights), truth, slice, device, overwrite))

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, with their help."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -34,3 +35,12 @@ Views = Annotated[
     int | None, Option(metavar="1|2|4", help="Views in place of --flips: 1 is none, 2 the mirror image, 4 all flips.")
 ]
 Volume = Annotated[int | None, Option(help="Which volume of a 4-D file, from 1.")]
+
+
+def separated(values: Sequence[str] | None) -> list[str]:
+    """Split the values of an option that may be repeated, or hold several between commas.
+
+    >>> separated(["a, b", "c"])
+    ['a', 'b', 'c']
+    """
+    return [part.strip() for value in values or () for part in value.split(",")]

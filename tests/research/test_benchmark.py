@@ -18,7 +18,7 @@ from scripts.research.benchmark.tables import add_figures, markdown
 from scripts.research.benchmark.timing import Plan
 
 ABSENT = peers.Peer("absent network", partial(import_module, "no_such_package"), (1, 1, 8, 8), 1, "no-such==1")
-TINY = {"rounds": 2, "widths": "4", "size": 32, "batch": 2, "device": "cpu"}
+TINY = {"rounds": 2, "widths": ["4"], "size": 32, "batch": 2, "device": "cpu"}
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def read(out: Path) -> dict:
 
 @pytest.mark.usefixtures("tiny_network_section")
 def test_networks_from_the_command_to_the_tables(tmp_path, capsys):
-    benchmark(tmp_path, "network", **TINY)
+    benchmark(tmp_path, ["network"], **TINY)
     printed = capsys.readouterr().out
     result = read(tmp_path)
     assert result["machine"]["threads"] == torch.get_num_threads()
@@ -99,7 +99,7 @@ def test_a_training_step_is_compared_with_the_stack_within_the_rounds():
 
 @pytest.mark.usefixtures("tiny_network_section")
 def test_training_steps_in_every_precision(tmp_path):
-    benchmark(tmp_path, "training", **TINY | {"rounds": 1})
+    benchmark(tmp_path, ["training"], **TINY | {"rounds": 1})
     rows = read(tmp_path)["sections"]["training"]["rows"]
     products = [row for row in rows if row["unit"] == "product"]
     assert [row["network"] for row in rows[len(products) :: 2]] == ["ResUNet C_2F, width 4"] * len(products)
@@ -142,30 +142,30 @@ def test_a_stopped_section_keeps_its_rounds_and_a_finished_one_is_not_measured_a
     calls, out = [], tmp_path / "new" / "out"
     sections(network=network, memory=memory)
     with pytest.raises(KeyboardInterrupt):
-        benchmark(out, "network,memory", **TINY)
+        benchmark(out, ["network,memory"], **TINY)
     assert read(out)["sections"]["memory"]["rows"][0]["stages"] == {"read": 2.0}
     assert not read(out)["sections"]["memory"]["complete"]
-    benchmark(out, "network,memory", **TINY)
+    benchmark(out, ["network,memory"], **TINY)
     assert calls == ["network", "memory", "memory"]
     assert read(out)["sections"]["memory"]["complete"]
     with pytest.raises(UserError, match="another settings"):
-        benchmark(out, "network", **TINY | {"rounds": 3})
-    benchmark(out, "network", overwrite=True, **TINY | {"rounds": 3})
+        benchmark(out, ["network"], **TINY | {"rounds": 3})
+    benchmark(out, ["network"], overwrite=True, **TINY | {"rounds": 3})
     assert read(out)["sections"].keys() == {"network"}
 
 
 @pytest.mark.parametrize(
     ("options", "phrase"),
     [
-        ({"sections": "network,speed"}, "'speed'; expected: network"),
-        ({"widths": "16,wide"}, "'wide'"),
+        ({"sections": ["network,speed"]}, "'speed'; expected: network"),
+        ({"widths": ["16,wide"]}, "'wide'"),
         ({"rounds": 0}, "--rounds"),
         ({"scan": Path("absent.nii.gz")}, "absent.nii.gz"),
     ],
 )
 def test_wrong_use_is_one_line(tmp_path, options, phrase):
     with pytest.raises(UserError) as raised:
-        benchmark(tmp_path / "out", **{"sections": "network", **TINY, **options})
+        benchmark(tmp_path / "out", **{"sections": ["network"], **TINY, **options})
     assert phrase in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()

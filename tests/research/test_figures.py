@@ -18,6 +18,7 @@ from scripts.inference.metadata import read_metadata
 from scripts.networks.registry import create_network
 from scripts.research import figures
 from scripts.research.figures import agreement, figure_files, fusion_maps, stage_maps, tell_apart, truth_maps
+from tests.bundle_runner import run_command
 
 
 def image() -> torch.Tensor:
@@ -106,6 +107,14 @@ def test_files(
     with pytest.raises(UserError, match="--slice 7 of 6"):
         figure_files(scan, tmp_path / "new", weights, slice_from_inferior=7)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("words", [("--weights", "a.pt,b.pt"), ("--weights", "a.pt", "--weights=b.pt")])
+def test_no_weights_of_several_are_dropped(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[list[str]] = []
+    monkeypatch.setattr(figures, "figure_files", lambda scan, out, weights, *_: taken.append(weights))
+    run_command("figures", "scan.nii.gz", "out", *words)
+    assert taken == [["a.pt", "b.pt"]]
 
 
 def test_stages_and_fusion_are_of_what_the_network_sees(
