@@ -294,6 +294,9 @@ def separate(rows: pd.DataFrame) -> pd.DataFrame:
     table = []
     for group, own in rows[~rows["group"].str.startswith("labelled")].groupby("group"):
         known = rows[rows["group"] == f"labelled {'pictures' if own['picture'].all() else 'volumes'}"]
+        if known.empty:
+            print(f"{group}: there are no labelled cases of its kind to compare with")
+            continue
         for score, words in SCORES.items():
             inside, outside = known[score].to_numpy(), own[score].to_numpy()
             low, high = interval(inside, outside)

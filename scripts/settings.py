@@ -123,7 +123,8 @@ def usable_device(name: str | None) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch says either
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"device is {name!r} ({reason}); expected: cpu, {default_device()}") from None
+        usable = ", ".join(dict.fromkeys(("cpu", str(default_device()))))
+        raise UserError(f"device is {name!r} ({reason}); expected: {usable}") from None
     return device
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from scripts import settings
 from scripts.errors import UserError
 from scripts.networks.registry import create_network
 from scripts.settings import flag, memory_format, number, per_process
@@ -48,3 +49,12 @@ def test_channels_last_is_not_for_volumes() -> None:
     network = create_network("fv_paspp_unet3d", base_width=2)
     assert memory_format(True, "cuda:0", network) is torch.contiguous_format
     network.to(memory_format=memory_format(True, "cpu", network))
+
+
+@pytest.mark.parametrize(("default", "usable"), [("cpu", "cpu"), ("mps", "cpu, mps")])
+def test_a_device_that_cannot_be_had_names_those_that_can(
+    default: str, usable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "default_device", lambda: torch.device(default))
+    with pytest.raises(UserError, match=f"device is 'abacus' .*; expected: {usable}$"):
+        settings.usable_device("abacus")

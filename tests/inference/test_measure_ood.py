@@ -31,6 +31,9 @@ def test_groups_stand_against_labelled_cases_of_their_kind(script: ModuleType) -
     rows = rows.assign(**{name: rows["present"] for name in script.SCORES})
     found = script.separate(rows).iloc[0]
     assert (found["n"], found["in distribution"], found["AUROC"], found["flagged"]) == (1, 2, 1.0, 1)
+    without = rows[rows["group"] != "labelled volumes"].replace("phantoms", "radiographs")
+    assert len(script.separate(pd.concat([rows, without]))) == 2 * len(script.SCORES)
+    assert script.separate(without).empty  # no volume to compare them with
 
 
 def test_recalibration_of_the_other_folds_mends_what_is_too_sure(script: ModuleType) -> None:
