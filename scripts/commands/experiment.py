@@ -44,21 +44,21 @@ def experiment(
     Writes the table with its spread. All variants get one budget. A run that was stopped resumes
     with the same command.
     """
-    numbers, rows = separated(folds), separated(variants)
+    numbers, rows = ([] if chosen == ["all"] else chosen for chosen in (separated(folds), separated(variants)))
     try:
-        chosen = None if numbers in ([], ["all"]) else [int(fold) for fold in numbers]
+        wanted = [int(fold) for fold in numbers] or None
     except ValueError:
         raise UserError(f"--folds is {','.join(numbers)!r}; expected: all, or numbers such as 0,1") from None
     from ..research.experiments import read_experiment, run_experiment
 
     overlay = str(budget) if budget else None
     table = run_experiment(
-        read_experiment(name, [] if rows == ["all"] else rows),
+        read_experiment(name, rows),
         str(data),
         str(out),
         overlay,
         seeds,
-        chosen,
+        wanted,
         steps,
         device,
         processes,
