@@ -128,6 +128,14 @@ def usable_device(name: str | None) -> torch.device:
     return device
 
 
+def module(name: str, value: Any) -> nn.Module:
+    """Return the network or loss that a config defines; UserError where a word took its place."""
+    if isinstance(value, nn.Module):
+        return value
+    expected = f"a definition with a _target_, or one value of it, as in --{name}#_target_ package.Class"
+    raise UserError(f"{name} is {value!r}; expected: {expected}")
+
+
 def memory_format(channels_last: bool, device: str | torch.device, network: nn.Module) -> torch.memory_format:
     """Return how the network's tensors lie in memory.
 
@@ -136,7 +144,7 @@ def memory_format(channels_last: bool, device: str | torch.device, network: nn.M
     expects four.
     """
     kind = torch.device(device).type
-    volumes = any(isinstance(layer, nn.Conv3d) for layer in network.modules())
+    volumes = any(isinstance(layer, nn.Conv3d) for layer in module("network_def", network).modules())
     usable = kind != "mps" and not volumes and not (kind in CPU_KERNELS and _overruns_in_channels_last(network))
     return torch.channels_last if channels_last and usable else torch.contiguous_format
 

@@ -39,6 +39,12 @@ def test_a_number_that_makes_no_sense_is_refused_by_its_name(value: object) -> N
         number("threshold", value, "between 0 and 1", lambda read: 0 < read < 1)
 
 
+@pytest.mark.parametrize("value", ["unet", 3, None, torch.nn.ReLU])
+def test_what_is_no_network_is_refused_by_its_id(value: object) -> None:
+    with pytest.raises(UserError, match=r"^network_def is .*; expected: a definition"):
+        memory_format(True, "cpu", value)  # type: ignore[arg-type]  # what the command line may give
+
+
 def test_a_batch_is_divided_without_rest() -> None:
     assert per_process(8, 2) == 4
     with pytest.raises(UserError, match="batch_size is 8 for 3 processes"):

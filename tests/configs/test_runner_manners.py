@@ -34,6 +34,17 @@ def test_training_without_data_ends_in_one_line_and_leaves_nothing(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["loss", "network_def"])
+def test_a_word_in_place_of_a_definition_is_refused_by_its_name(
+    name: str, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    settings = {"dataset_dir": make_dataset(), "output_dir": run, "device": "cpu", name: "dice"}
+    done = run_bundle("training", TRAIN, ok=False, **settings)
+    assert f"error: {name} is 'dice'; expected: a definition" in done.stderr
+    assert not run.exists()
+
+
 def test_a_replacement_that_cannot_start_removes_nothing(trained: Path, tmp_path: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in trained.parent.iterdir()}
     settings = {"output_dir": trained.parent, "overwrite": "true", "device": "cpu"}
