@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -332,6 +333,30 @@ def test_print_is_light_and_breaks_no_picture_and_no_row():
     assert STYLES.count("prefers-color-scheme") == STYLES.count("@media screen and (prefers-color-scheme: dark)") == 1
     unbroken = re.findall(r"^([^{\n]+) \{[^}]*break-inside: avoid", STYLES, flags=re.MULTILINE)
     assert {"figure", "tr", ".profile", ".warnings", ".numbers > div"} <= set(unbroken)
+
+
+def test_a_title_is_printed_on_the_page_of_its_first_pictures(tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None or shutil.which("pdftotext") is None:
+        pytest.skip("no Chromium or pdftotext on the PATH (Debian: apt install chromium poppler-utils)")
+    picture = f'<img width="300" height="300" src="data:image/png;base64,{base64.b64encode(PNG).decode()}">'
+    gallery = "".join(f"<details><summary>{picture}<span>{k}</span></summary></details>" for k in ("first", "second"))
+    words = "Where the lesion's area is largest, with the patient's right at the left. " * 5
+    parts = [  # the title comes closer to the end of its page, step by step, and passes it
+        f'<div style="break-before: page; height: {height}mm"></div>'
+        f'<section><h2>title</h2><p class="soft">{words}</p><div class="gallery">{gallery}</div></section>'
+        for height in range(200, 275, 3)
+    ]
+    page = tmp_path / "page.html"
+    page.write_text(f"<!doctype html><meta charset=utf-8><style>{STYLES}</style>{''.join(parts)}")
+    printed = tmp_path / "page.pdf"
+    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    switches += [f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={printed}"]
+    subprocess.run([browser, *switches, page.as_uri()], check=True, capture_output=True, timeout=240)
+    said = subprocess.run(["pdftotext", printed, "-"], check=True, capture_output=True, text=True).stdout
+    pages = [text.split() for text in said.split("\f") if "title" in text]
+    assert len(pages) == len(parts)
+    assert all("first" in text for text in pages)
 
 
 @pytest.mark.parametrize("theme", THEMES)
