@@ -18,12 +18,11 @@ from .experiment_config import Experiment
 from .experiment_text import MEASURES, PARTS, markdown
 from .workflows import FINISHED
 
-CURVES = {
-    "train_loss": "training loss",
-    "val_positive_dice": "validation: Dice of slices with lesion",
-    "val_case_dice": "validation: Dice of volumes",
+VALIDATED = {
+    "val_positive_dice": "Dice of slices with lesion",
+    "val_case_dice": "Dice of volumes",
 }
-"""Columns of a run's history that are drawn; of the two of the validation that which there is."""
+"""Columns of a run's history of which the first one that there is is drawn."""
 KEY = ["variant", "seed", "fold"]
 
 
@@ -88,7 +87,7 @@ def write_table(
     write_atomic(folder / "runs.csv", rows.set_index("variant").to_csv)
     write_atomic(folder / "cases.csv", cases.set_index("variant").to_csv)
     write_atomic(folder / "table.csv", table.to_csv)
-    write_atomic(folder / "curves.png", lambda path: draw_curves(runs).print_png(path))
+    write_atomic(folder / "curves.png", lambda path: draw_curves(runs, of_class).print_png(path))
     text = markdown(experiment, table, rows, record)
     return write_atomic(folder / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -160,28 +159,30 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
     return pd.DataFrame(rows).set_index("variant")
 
 
-def draw_curves(runs: Sequence[Run]) -> FigureCanvasAgg:
+def draw_curves(runs: Sequence[Run], of_class: str | None = None) -> FigureCanvasAgg:
     """Draw training loss and validation Dice over the epochs, a line per run.
 
-    Colours tell the variants apart or, of one variant, the folds. Losses of variants with other
-    heads are sums of other terms: each can be followed, they cannot be compared.
+    The Dice is that of `of_class` where it is given. Colours tell the variants apart or, of one
+    variant, the folds. Losses of variants with other heads are sums of other terms: each can be
+    followed, they cannot be compared.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2)
     several = len({run.variant for run in runs}) > 1
     names = [run.variant if several else f"fold {run.fold}" for run in runs]
     order = list(dict.fromkeys(names))
+    validated = {f"val_{of_class}_dice": f"Dice of {of_class.replace('_', ' ')}"} if of_class else VALIDATED
     for position, (run, name) in enumerate(zip(runs, names, strict=True)):
         history = pd.read_csv(run.place / "run" / "history.csv")
         index = order.index(name)
         style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3], "linewidth": 1}
         label = None if name in names[:position] else name
-        validation = next((name for name in list(CURVES)[1:] if name in history), None)
-        for axis, column in zip(panels, ("train_loss", validation), strict=True):
-            if column is not None:
-                points = history[["epoch", column]].dropna()
-                axis.plot(points["epoch"], points[column], label=label, **style)
-                axis.set(xlabel="epoch", title=CURVES[column])
+        column = next(name for name in validated if name in history)
+        drawn = {"train_loss": "training loss", column: f"validation: {validated[column]}"}
+        for axis, (column, title) in zip(panels, drawn.items(), strict=True):
+            points = history[["epoch", column]].dropna()
+            axis.plot(points["epoch"], points[column], label=label, **style)
+            axis.set(xlabel="epoch", title=title)
     panels[1].set_ylim(0, 1)
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize="x-small", ncols=6, loc="outside lower center")
     return FigureCanvasAgg(figure)

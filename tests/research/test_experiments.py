@@ -28,6 +28,7 @@ from scripts.errors import UserError
 from scripts.files import sha256
 from scripts.research import experiments, workflows
 from scripts.research.experiment_config import Variant, experiment_names, read_experiment
+from scripts.research.experiment_tables import Run, draw_curves
 from scripts.research.experiments import run_experiment
 from scripts.training.tables import FILES
 from scripts.version import BUNDLE
@@ -150,6 +151,28 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
 
 @pytest.mark.usefixtures("one_thread")  # as each of the processes has
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("columns", "of_class", "title"),
+    [
+        (["val_mean_dice", "val_positive_dice"], None, "validation: Dice of slices with lesion"),
+        (["val_mean_dice", "val_case_dice"], None, "validation: Dice of volumes"),
+        (["val_mean_dice", "val_ground_glass_dice"], "ground_glass", "validation: Dice of ground glass"),
+    ],
+)
+def test_the_curve_of_the_validation_is_that_of_the_table(
+    columns: list[str], of_class: str | None, title: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    history = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [3.0, 2.0, 1.0]})
+    for number, column in enumerate(columns):
+        history[column] = [math.nan, 0.1 + number, 0.2 + number]  # not every epoch is validated
+    history.to_csv(tmp_path / "run" / "history.csv", index=False)
+    loss, validation = draw_curves([Run("a", 0, 0, "1", tmp_path)], of_class).figure.axes
+    assert (loss.get_title(), validation.get_title()) == ("training loss", title)
+    assert loss.lines[0].get_xydata().tolist() == [[1, 3], [2, 2], [3, 1]]
+    assert validation.lines[0].get_xydata().tolist() == [[2, pytest.approx(1.1)], [3, pytest.approx(1.2)]]
+
+
 def test_trainings_side_by_side_are_those_one_after_the_other(
     make_dataset: Callable[..., Path], budget: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
