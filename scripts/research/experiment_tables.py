@@ -181,7 +181,8 @@ def draw_curves(runs: Sequence[Run], of_class: str | None = None) -> FigureCanva
         drawn = {"train_loss": "training loss", column: f"validation: {validated[column]}"}
         for axis, (column, title) in zip(panels, drawn.items(), strict=True):
             points = history[["epoch", column]].dropna()
-            axis.plot(points["epoch"], points[column], label=label, **style)
+            marker = "." if len(points) == 1 else ""  # a line through one point is not seen
+            axis.plot(points["epoch"], points[column], label=label, marker=marker, **style)
             axis.set(xlabel="epoch", title=title)
     panels[1].set_ylim(0, 1)
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize="x-small", ncols=6, loc="outside lower center")

@@ -101,7 +101,7 @@ def draw_curve(rows: list[dict[str, float]]) -> FigureCanvasAgg:
         for name in names:
             points = [(row["epoch"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
             if points:
-                axis.plot(*zip(*points, strict=True), label=name)
+                axis.plot(*zip(*points, strict=True), label=name, marker="." if len(points) == 1 else "")
                 axis.legend()
         axis.set_xlabel("epoch")
     panels[1].set_ylim(0, 1)

@@ -30,6 +30,7 @@ from scripts.research import experiments, workflows
 from scripts.research.experiment_config import Variant, experiment_names, read_experiment
 from scripts.research.experiment_tables import Run, draw_curves
 from scripts.research.experiments import run_experiment
+from scripts.training.history import draw_curve
 from scripts.training.tables import FILES
 from scripts.version import BUNDLE
 from tests.bundle_runner import heed_ctrl_c
@@ -171,6 +172,16 @@ def test_the_curve_of_the_validation_is_that_of_the_table(
     assert (loss.get_title(), validation.get_title()) == ("training loss", title)
     assert loss.lines[0].get_xydata().tolist() == [[1, 3], [2, 2], [3, 1]]
     assert validation.lines[0].get_xydata().tolist() == [[2, pytest.approx(1.1)], [3, pytest.approx(1.2)]]
+
+
+def test_one_validation_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    rows = [{"epoch": 1.0, "train_loss": 2.0}, {"epoch": 2.0, "train_loss": 1.0, "val_mean_dice": 0.5}]
+    pd.DataFrame(rows).assign(val_case_dice=[math.nan, 0.5]).to_csv(tmp_path / "run" / "history.csv", index=False)
+    for drawn in (draw_curve(rows), draw_curves([Run("a", 0, 0, "1", tmp_path)])):
+        loss, validation = (axis.lines[0] for axis in drawn.figure.axes)
+        assert (loss.get_marker(), validation.get_marker()) == ("", ".")
+        assert validation.get_xydata().tolist() == [[2, 0.5]]
 
 
 def test_trainings_side_by_side_are_those_one_after_the_other(
