@@ -150,8 +150,6 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
         run_experiment(other, str(data), str(out), budget)
 
 
-@pytest.mark.usefixtures("one_thread")  # as each of the processes has
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "of_class", "title"),
     [
@@ -184,6 +182,8 @@ def test_one_validation_is_seen(tmp_path: Path) -> None:
         assert validation.get_xydata().tolist() == [[2, 0.5]]
 
 
+@pytest.mark.usefixtures("one_thread")  # as each of the processes has
+@pytest.mark.slow
 def test_trainings_side_by_side_are_those_one_after_the_other(
     make_dataset: Callable[..., Path], budget: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
