@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t
 
 from ..files import read_json, write_atomic
+from ..training.history import draw_line
 from ..training.tables import FILES
 from .class_tables import ClassTables
 from .experiment_config import Experiment
@@ -177,12 +178,11 @@ def draw_curves(runs: Sequence[Run], of_class: str | None = None) -> FigureCanva
         index = order.index(name)
         style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3], "linewidth": 1}
         label = None if name in names[:position] else name
-        column = next(name for name in validated if name in history)
-        drawn = {"train_loss": "training loss", column: f"validation: {validated[column]}"}
+        dice = next(name for name in validated if name in history)
+        drawn = {"train_loss": "training loss", dice: f"validation: {validated[dice]}"}
         for axis, (column, title) in zip(panels, drawn.items(), strict=True):
             points = history[["epoch", column]].dropna()
-            marker = "." if len(points) == 1 else ""  # a line through one point is not seen
-            axis.plot(points["epoch"], points[column], label=label, marker=marker, **style)
+            draw_line(axis, points["epoch"], points[column], label=label, **style)
             axis.set(xlabel="epoch", title=title)
     panels[1].set_ylim(0, 1)
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize="x-small", ncols=6, loc="outside lower center")

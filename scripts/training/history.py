@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -101,8 +104,13 @@ def draw_curve(rows: list[dict[str, float]]) -> FigureCanvasAgg:
         for name in names:
             points = [(row["epoch"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
             if points:
-                axis.plot(*zip(*points, strict=True), label=name, marker="." if len(points) == 1 else "")
+                draw_line(axis, *zip(*points, strict=True), label=name)
                 axis.legend()
         axis.set_xlabel("epoch")
     panels[1].set_ylim(0, 1)
     return FigureCanvasAgg(figure)
+
+
+def draw_line(axis: Axes, epochs: ArrayLike, values: ArrayLike, **style: Any) -> None:
+    """Draw values over epochs; a single one, of which a line shows nothing, as a point."""
+    axis.plot(epochs, values, marker="." if np.size(epochs) == 1 else "", **style)
