@@ -65,6 +65,15 @@ def number(name: str, value: Any, expected: str, accept: Callable[[float], bool]
     return read
 
 
+def decision_threshold(value: Any) -> float:
+    """Read the probability from which on a pixel is marked, in (0, 1); see `number`.
+
+    >>> decision_threshold("0.4")
+    0.4
+    """
+    return number("threshold", value, "a probability between 0 and 1", lambda one: 0 < one < 1)
+
+
 def count(name: str, value: Any, expected: str = "a whole number from 1") -> int:
     """Read how many: 1 or more; see `number`.
 

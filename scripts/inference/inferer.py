@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..precision import mixed_precision
-from ..settings import optional
+from ..settings import decision_threshold, optional
 from ..transforms.slice_input import with_metadata_of, without_metadata
-from .backends.choice import TORCH, Backend
+from .backends.choice import OPENVINO_BATCH, TORCH, Backend
 from .backends.torch_network import TorchNetwork
 from .metadata import OPERATING_POINT, TARGETS
 from .ood import KEY, FeatureMeans
-from .tta import ViewAgreement, average_over_flips, view_count
+from .tta import ViewAgreement, average_over_flips, settled_below, view_count
 
 if TYPE_CHECKING:
     from .backends.openvino_network import OpenVinoNetwork
@@ -38,9 +38,11 @@ class NetworkInferer:
 
     Attributes:
         agreement: receives how far the views agree, where it is set.
+        settled: see `average_over_flips`.
     """
 
     agreement: ViewAgreement | None = None
+    settled: float | None = None
 
     def __init__(self, amp: bool | str = False, views: int = 1) -> None:
         mixed_precision(amp, "cpu")  # refuses another setting
@@ -50,7 +52,9 @@ class NetworkInferer:
         """Map images (B, C, ...) to logits (B, K, ...), bfloat16 under autocast."""
         enabled = mixed_precision(self.amp, inputs.device) is torch.bfloat16
         with torch.autocast(inputs.device.type if enabled else "cpu", dtype=torch.bfloat16, enabled=enabled):
-            return average_over_flips(network, inputs, self.views, *args, agreement=self.agreement, **kwargs)
+            return average_over_flips(
+                network, inputs, self.views, *args, agreement=self.agreement, settled=self.settled, **kwargs
+            )
 
 
 class ScanInferer(NetworkInferer):
@@ -62,15 +66,19 @@ class ScanInferer(NetworkInferer):
 
     Args:
         metadata: see `read_metadata`.
-        batch_size: slices or patches in a batch.
+        batch_size: slices or patches in a batch; OpenVINO takes at most `OPENVINO_BATCH`.
         test_time_flips: in place of the operating point's, see `view_count`; None or "null": as the
             metadata state.
         backend: what applies the network and in which precision. A network in training mode (Monte
             Carlo dropout) is always applied as it is.
         layer: name of the layer whose channel means `features` collects; None: none.
         every_target: whether the maps of all targets are returned.
+        threshold: decision threshold where nothing but the mask is wanted of a network for slices:
+            a batch whose first view lies far below is seen in no other, see `settled_below`. torch
+            in float32, with which others are compared, applies every view all the same.
 
     Attributes:
+        batch_size: as it was given, or what the backend takes.
         features: the channel means, see `FeatureMeans`; None without a layer.
     """
 
@@ -82,16 +90,20 @@ class ScanInferer(NetworkInferer):
         backend: Backend = TORCH,
         layer: str | None = None,
         every_target: bool = False,
+        threshold: float | str | None = None,
     ) -> None:
         point = metadata.get("operating_point", OPERATING_POINT)  # while training there is none
         flips = optional(test_time_flips)
         super().__init__(views=view_count(point["test_time_flips"] if flips is None else flips))
-        self.batch_size, self.backend = batch_size, backend
+        self.batch_size = min(batch_size, OPENVINO_BATCH) if backend.name == "openvino" else batch_size
+        self.backend = backend
         self.maps = slice(0, 1) if metadata.get(TARGETS) and not every_target else slice(None)
         self.features = FeatureMeans() if layer else None
         self._spec, self._layer = metadata.get("network", {}), layer or (metadata.get(KEY) or {}).get("layer")
         patch_size = metadata["preprocessing"].get("patch_size")
-        self.patches = patch_size and _sliding_window(patch_size, batch_size)
+        self.patches = patch_size and _sliding_window(patch_size, self.batch_size)
+        if threshold is not None and backend != TORCH and not self.patches:
+            self.settled = settled_below(decision_threshold(threshold))
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Map scans (B, C, X, Y, Z) to logits (B, K, X, Y, Z) of the same type."""

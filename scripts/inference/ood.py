@@ -70,12 +70,12 @@ class OODScore:
         return self.threshold if picture or self.volume_threshold is None else self.volume_threshold
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Score features (N, C): root mean square over the channels of their z-scores, (N,).
+        """Score features (..., C): root mean square over the channels of their z-scores, (...).
 
         It is about 1 for training slices.
         """
         mean, sd = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.sd))
-        return ((features - mean) / sd).square().mean(dim=1).sqrt()
+        return ((features - mean) / sd).square().mean(dim=-1).sqrt()
 
 
 class FeatureMeans:

@@ -28,6 +28,7 @@ class Predictor:
         test_time_flips: in place of the metadata's, see `view_count`.
         backend: what applies the network.
         layer: name of the layer whose channel means `features` collects.
+        threshold: decision threshold where nothing but the mask is wanted, see `ScanInferer`.
     """
 
     def __init__(
@@ -38,9 +39,12 @@ class Predictor:
         test_time_flips: bool | int | None = None,
         backend: Backend = TORCH,
         layer: str | None = None,
+        threshold: float | None = None,
     ) -> None:
         self.network, self.metadata, self.device = network, metadata, device
-        self.inferer = ScanInferer(metadata, test_time_flips=test_time_flips, backend=backend, layer=layer)
+        self.inferer = ScanInferer(
+            metadata, test_time_flips=test_time_flips, backend=backend, layer=layer, threshold=threshold
+        )
         seen = metadata["preprocessing"]
         shape = seen.get("patch_size") or (seen["size"], seen["size"])
         self.inferer.prepare(network, (2 if "prior" in seen else 1, *shape))

@@ -18,13 +18,12 @@ from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.outside import KEPT, NO_SIZE, Removed, find_zones, remove_outside, why_kept
 from ..anatomy.tissue import Tissues, segment_tissue
 from ..io.volume import Note, Scan, canonical
-from ..settings import number, usable_device
+from ..settings import decision_threshold, number, usable_device
 from ..transforms.slice_input import SliceInput, resize_slice
 from ..transforms.small_lesions import without_small_lesions
 from .backends.choice import choose_backend
 from .building import require_slices, trained_network
 from .hounsfield import HounsfieldSlices
-from .inferer import BATCH_SIZE
 from .metadata import LESION_FREE
 from .ood import FeatureMeans, OODScore
 from .predictor import Predictor
@@ -108,12 +107,13 @@ class Segmenter:
         point = self.metadata["operating_point"]
         chosen = point["threshold"] if threshold is None else threshold
         smallest = point["smallest_lesion_mm3"] if smallest_lesion_mm3 is None else smallest_lesion_mm3
-        self.threshold = number("threshold", chosen, "a probability between 0 and 1", lambda value: 0 < value < 1)
+        self.threshold = decision_threshold(chosen)
         self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
         self.ood = OODScore.from_metadata(self.metadata)
         layer = self.ood.layer if self.ood else None
         # last of what may be refused: OpenVINO compiles here
-        self.predictor = Predictor(network, self.metadata, self.device, test_time_flips, self.backend, layer)
+        applied = self.device, test_time_flips, self.backend, layer, self.threshold
+        self.predictor = Predictor(network, self.metadata, *applied)
         self.views = self.predictor.inferer.views
         self.least_slice_share = float(point["least_slice_share"])
         as_calibrated = self.threshold == point["threshold"] and self.views == view_count(point["test_time_flips"])
@@ -158,15 +158,16 @@ class Segmenter:
         anatomy = anatomy or self._find_anatomy(scan, slices)
         box = x, y, z = self.visible_box(scan, slices, anatomy)
         size = x.stop - x.start, y.stop - y.start
-        features: list[Tensor] = []
+        scores: list[Tensor] = []
         agreement: list[Tensor] = []
-        for start in range(0, len(slices), BATCH_SIZE):
-            batch = range(start, min(start + BATCH_SIZE, len(slices)))
+        batch_size = self.predictor.inferer.batch_size
+        for start in range(0, len(slices), batch_size):
+            batch = range(start, min(start + batch_size, len(slices)))
             seen = range(max(batch.start, z.start), min(batch.stop, z.stop))
             if seen:  # the whole batch then: the same batch gives the same bits
                 with timer("network"):
                     maps = self._probabilities(scan, slices, batch, box)
-                    features += _rows(self._means, batch, seen)
+                    scores += self._scores(batch, seen)
                     agreement += _rows(self._agreement, batch, seen)
                 with timer("back to grid"):
                     for index in seen:
@@ -180,8 +181,8 @@ class Segmenter:
         with timer("back to grid"):
             removed = self._remove_outside(turned, scan, anatomy)
             mask, notes = self._without_small_lesions(mask, scan)
-        score = float(self.ood(torch.cat(features)).mean()) if self.ood and features else None
-        agree = agreement_percent(torch.cat(agreement)) if agreement else None
+        score = float(torch.cat(scores).mean()) if scores else None
+        agree = agreement_percent(torch.cat(agreement, dim=1).flatten(0, 1)) if agreement else None
         notes += self._ood_warning(score, scan.picture) + (self._border_warning(agree) if mask.any() else [])
         return Segmentation(mask, kept, notes, removed, score, agree)
 
@@ -213,6 +214,12 @@ class Segmenter:
         inputs = torch.stack([self.slice_input(slices[index][box[:2]]) for index in batch], dim=-1)
         return torch.sigmoid(self.predictor(inputs[None, None], scan.path))[0, 0]
 
+    def _scores(self, batch: range, seen: range) -> list[Tensor]:
+        """Return the out-of-distribution score of each slice in the box, a mean over its views."""
+        if self.ood is None:
+            return []
+        return [self.ood(rows).mean(dim=0) for rows in _rows(self._means, batch, seen)]
+
     def _ood_warning(self, score: float | None, picture: bool) -> list[Note]:
         if self.ood is None or score is None or score <= (limit := self.ood.limit(picture)):
             return []
@@ -242,8 +249,8 @@ class Segmenter:
 
 
 def _rows(collected: FeatureMeans | ViewAgreement | None, batch: range, seen: range) -> list[Tensor]:
-    """Return what was collected of the slices in the box, (n, C): a row a slice, or one a view."""
+    """Return what was collected of the slices in the box, (views, n, C), or one row a slice."""
     if collected is None:
         return []
     rows = collected.take().unflatten(0, (-1, len(batch)))
-    return [rows[:, seen.start - batch.start : seen.stop - batch.start].flatten(0, 1)]
+    return [rows[:, seen.start - batch.start : seen.stop - batch.start]]

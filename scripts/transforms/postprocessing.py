@@ -25,7 +25,7 @@ from monai.utils import convert_to_numpy
 from ..anatomy.outside import Zones, remove_outside
 from ..finite import check_maps
 from ..io.volume import AXES, canonical
-from ..settings import flag, number
+from ..settings import decision_threshold, flag, number
 from .items import BOX, CLASSES, IMAGE, PRED, ZONES, scan_name
 from .lungs import EmptyBeyondBoxd
 from .small_lesions import without_small_lesions
@@ -155,7 +155,7 @@ class InfectionMask(Compose):
         smallest_lesion_mm3: float | str = 0.0,
         keep_outside: bool | str = False,
     ) -> None:
-        probability = number("threshold", threshold, "a probability between 0 and 1", lambda value: 0 < value < 1)
+        probability = decision_threshold(threshold)
         smallest = number("smallest_lesion_mm3", smallest_lesion_mm3, "mm3, 0 or more", lambda value: value >= 0)
         mask = [AsDiscreted(PRED, threshold=probability), CastToTyped(PRED, dtype=torch.uint8), ToDeviced(PRED, "cpu")]
         outside = [] if flag(keep_outside, "keep_outside") else [OutsideRemovedd(PRED, ZONES)]

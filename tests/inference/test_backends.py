@@ -22,12 +22,14 @@ from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError
 from scripts.files import CACHE
 from scripts.inference.backends import choice, compiled_cache, openvino_network
-from scripts.inference.backends.choice import TORCH, Backend, choose_backend
-from scripts.inference.backends.openvino_network import BATCH, OpenVinoNetwork
+from scripts.inference.backends.choice import OPENVINO_BATCH, TORCH, Backend, choose_backend
+from scripts.inference.backends.openvino_network import OpenVinoNetwork
 from scripts.inference.backends.torch_network import TorchNetwork
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.inferer import ScanInferer
+from scripts.inference.ood import OODScore
 from scripts.inference.segmenter import Segmenter
+from scripts.inference.tta import SETTLED_LOGITS
 from scripts.io.reading import read_scan
 from scripts.networks.registry import create_network
 from scripts.pipeline.case import CaseSegmenter
@@ -112,15 +114,16 @@ def test_what_cannot_be_had_is_refused(asked: dict[str, str], text: str, machine
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_agree_on_logits_and_features(backend: Backend, network: torch.nn.Module) -> None:
-    """Eleven slices: the second batch is padded."""
-    scan, metadata = torch.randn(1, 1, 64, 64, BATCH + 3), {"preprocessing": {}, "network": {"name": "resunet"}}
+    """Seven slices: the second batch is padded."""
+    metadata = {"preprocessing": {}, "network": {"name": "resunet"}}
+    scan = torch.randn(1, 1, 64, 64, OPENVINO_BATCH + 3)
     found, features = [], []
     with torch.inference_mode():
         for one in (TORCH, backend):
-            inferer = ScanInferer(metadata, test_time_flips=2, backend=one, layer=LAYER)
+            inferer = ScanInferer(metadata, OPENVINO_BATCH, 2, one, LAYER)  # rows come batch by batch
             found.append(inferer(scan, network).float())
             features.append(inferer.features.take())
-    assert features[1].shape == (2 * (BATCH + 3), 32)
+    assert features[1].shape == (2 * (OPENVINO_BATCH + 3), 32)
     for expected, other in (found, features):
         tolerance = 1e-5 if backend.precision == "fp32" else 0.03
         assert (other - expected).abs().max() <= tolerance * expected.abs().max()
@@ -129,12 +132,69 @@ def test_backends_agree_on_logits_and_features(backend: Backend, network: torch.
 
 @with_openvino
 def test_a_padded_batch_gives_the_bits_of_a_full_one(network: torch.nn.Module) -> None:
-    images = torch.randn(BATCH + 3, 1, 32, 32)
+    images = torch.randn(OPENVINO_BATCH + 3, 1, 32, 32)
     apply = OpenVinoNetwork(network, {})
     (found,) = apply(images)
-    assert len(found) == BATCH + 3
+    assert len(found) == OPENVINO_BATCH + 3
     (shifted,) = apply(images[3:])
     assert torch.equal(shifted, found[3:])
+
+
+NEAR, FAR = 0.0, -12.0
+"""Offsets of a map: around the threshold of 0.5, and far below it."""
+
+
+@pytest.mark.parametrize("backend", [TORCH, *BACKENDS])
+@pytest.mark.parametrize(("offset", "threshold"), [(NEAR, 0.5), (FAR, 0.5), (FAR, 1e-6), (FAR, None)])
+def test_a_batch_that_its_first_view_settles_is_seen_once(
+    backend: Backend, offset: float, threshold: float | None, network: torch.nn.Module
+) -> None:
+    """torch in float32 applies every view, and so does everybody who wants more than a mask."""
+    scan, metadata = torch.randn(1, 1, 32, 32, 4), {"preprocessing": {}, "network": {"name": "resunet"}}
+    with torch.inference_mode():
+        network.out.bias.fill_(offset)
+        inferer = ScanInferer(metadata, 4, 4, backend, layer=LAYER, threshold=threshold)
+        found = inferer(scan, network)
+        whole = ScanInferer(metadata, 4, 4, backend)(scan, network)
+        first = ScanInferer(metadata, 4, 1, backend)(scan, network)
+    settled = backend != TORCH and offset == FAR and threshold == 0.5
+    assert len(inferer.features.take()) == (4 if settled else 16)
+    assert torch.equal(found, first if settled else whole)
+    assert not torch.equal(first, whole)
+
+
+@with_openvino
+def test_slices_that_the_first_view_settles_count_as_much_as_others(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, machine: Callable[[bool, bool], None]
+) -> None:
+    """Of three batches one is apart: a threshold between them settles the others."""
+    machine(True, False)
+    learnt = OODScore(LAYER, (0.0,) * 32, (1.0,) * 32, 1e9)
+    weights = make_checkpoint(tmp_path / "model.pt", familiarity=learnt.as_metadata())
+    values = np.broadcast_to(np.linspace(-1000, 0, 64)[None, :, None], (64, 64, 12)).copy()
+    values[..., :4], values[:20, :20, :4] = -1000, 0
+    nib.save(nib.Nifti1Image(values.astype(np.int16), np.eye(4)), tmp_path / "scan.nii.gz")
+    scan = read_scan(tmp_path / "scan.nii.gz")
+    slices = HounsfieldSlices(scan, "hu")
+    given = {"backend": "openvino", "precision": "fp32", "keep_outside": True}
+    views = Segmenter(weights, "cpu", test_time_flips=4, **given)
+    inputs = torch.stack([views.slice_input(slices[index]) for index in range(12)])[:, None]
+    apply, scores = TorchNetwork(views.predictor.network, layer=LAYER), []
+    with torch.inference_mode():
+        first = apply(inputs)[0].amax(dim=(1, 2, 3))
+        for axes in ((), (2,), (3,), (2, 3)):
+            scores.append(learnt(apply(inputs.flip(axes))[1].double().mean(dim=(2, 3))))
+    every, one = torch.stack(scores).mean(dim=0), scores[0]
+    assert first[4:].max() < first[:4].min()
+    limit = (first[4:].max() + first[:4].min()) / 2 + SETTLED_LOGITS
+    found = [
+        Segmenter(weights, "cpu", float(torch.sigmoid(limit)), test_time_flips=flips, **given)
+        .segment(scan, slices)
+        .ood_score
+        for flips in (4, 1)
+    ]
+    assert found == pytest.approx([float((every[:4].sum() + one[4:].sum()) / 12), float(one.mean())], rel=1e-4)
+    assert abs(float(every.mean()) - found[0]) > 1e-3
 
 
 def test_without_features_torch_in_float32_is_the_network_itself(network: torch.nn.Module) -> None:

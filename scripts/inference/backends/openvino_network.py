@@ -23,15 +23,13 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...version import bundle_version
 from . import compiled_cache
+from .choice import OPENVINO_BATCH
 from .torch_network import TorchNetwork
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, Core
 
 logger = logging.getLogger(__name__)
-
-BATCH = 8
-"""Images in a call: shapes are static, which halves the time, and the last batch is padded."""
 
 _COMPILED: WeakKeyDictionary[nn.Module, tuple[Any, dict[Any, _Model]]] = WeakKeyDictionary()
 """The weights of each network that lives, and what was compiled of it with these."""
@@ -61,7 +59,7 @@ class OpenVinoNetwork(nn.Module):
             UserError: if OpenVINO cannot take the network.
         """
         model = self.compiled(images.shape[1:])
-        parts = [model(part) for part in images.split(BATCH)]
+        parts = [model(part) for part in images.split(OPENVINO_BATCH)]
         return tuple(torch.cat(found) for found in zip(*parts, strict=True))
 
     def compiled(self, image_shape: Sequence[int]) -> _Model:
@@ -70,7 +68,7 @@ class OpenVinoNetwork(nn.Module):
         Raises:
             UserError: if OpenVINO cannot take the network.
         """
-        shape = (BATCH, *image_shape)
+        shape = (OPENVINO_BATCH, *image_shape)
         weights = tuple((value.data_ptr(), value._version) for value in self.network.state_dict().values())
         key = self.precision, self.layer, shape
         with _COMPILING:  # requests at the same time: one compiles

@@ -1,0 +1,103 @@
+"""Measure what it saves, and costs, to apply the first view alone where it settles a batch.
+
+Run from the bundle root, with scans of any kind:
+
+    python docs/measure_views.py OUT SCANS... [--weights models/model.pt] [--margins 0,1,2,3,4]
+
+A batch is settled where its first view lies `margin` logits below the decision threshold, see
+`scripts.inference.tta.SETTLED_LOGITS`. OUT receives rows.csv (one row per scan and margin; in the
+row without a margin every view is applied) and table.md. Marks outside of the lungs count too. A
+run that was stopped resumes with the same command.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fire
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.errors import ended_by_mistakes
+from scripts.files import write_atomic
+from scripts.inference.hounsfield import HounsfieldSlices
+from scripts.inference.segmenter import Segmenter
+from scripts.inference.tta import settled_below
+from scripts.messages import markdown_table
+from scripts.pipeline.case import read_case
+from scripts.pipeline.inputs import ScanInput, expand_inputs
+from scripts.pipeline.result import StageTimer
+
+
+def measure(segmenter: Segmenter, case: ScanInput, margins: list[float]) -> list[dict[str, Any]]:
+    """Return a row without a margin and one per margin."""
+    with ExitStack() as stack:
+        scan = read_case(case, stack)
+        slices = HounsfieldSlices(scan)
+        rows: list[dict[str, Any]] = []
+        every = np.zeros(0)
+        for margin in (None, *margins):
+            settled = None if margin is None else settled_below(segmenter.threshold, margin)
+            segmenter.predictor.inferer.settled = settled
+            timer = StageTimer()
+            mask = segmenter.segment(scan, slices, timer=timer).mask
+            every = mask if margin is None else every
+            rows.append(
+                {
+                    "case": case.folder,
+                    "margin": margin,
+                    "slices": len(slices),
+                    "network_s": timer.seconds["network"],
+                    "marked_voxels": int(mask.sum()),
+                    "differing_voxels": int(np.count_nonzero(mask != every)),
+                }
+            )
+    return rows
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Return the table over the scans: a row per margin."""
+    every = rows[rows.margin.isna()].set_index("case")
+    lines = []
+    for margin, found in rows.dropna(subset="margin").groupby("margin"):
+        share = found.set_index("case").network_s / every.network_s.loc[found.case]
+        differing = found.differing_voxels
+        lines.append(
+            [
+                f"{margin:g}",
+                f"{100 * share.mean():.0f} ({100 * share.min():.0f} to {100 * share.max():.0f})",
+                f"{(differing > 0).sum()}",
+                f"{differing.sum():,}",
+            ]
+        )
+    head = ["margin, logits", "time of the network, % of every view: mean (range)", "scans that differ", "voxels"]
+    total = f"n = {len(every)} scans, {every.slices.sum():,} slices, {every.marked_voxels.sum():,} marked voxels"
+    return "\n".join([total, "", *markdown_table(head, lines), ""])
+
+
+def main(out: str, *scans: str, weights: str = "models/model.pt", margins: Any = (0, 1, 2, 3, 4)) -> None:
+    """Measure all scans; see the top of this file."""
+    file = Path(out) / "rows.csv"
+    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
+    chosen = [float(margin) for margin in (margins if isinstance(margins, tuple | list) else [margins])]
+    segmenter = Segmenter(weights, keep_outside=True)
+    done = {row["case"] for row in rows}
+    cases = [case for case in expand_inputs(list(scans), Path(out)) if case.folder not in done]
+    for case in tqdm(cases, unit="scan", disable=None):
+        rows += measure(segmenter, case, chosen)
+        write_atomic(file, partial(pd.DataFrame(rows).to_csv, index=False))
+    text = table(pd.DataFrame(rows))
+    write_atomic(Path(out) / "table.md", lambda path: path.write_text(text))
+    print(text)
+
+
+if __name__ == "__main__":
+    with ended_by_mistakes():
+        fire.Fire(main)
