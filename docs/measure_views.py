@@ -13,7 +13,8 @@ run that was stopped resumes with the same command.
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,38 @@ from typing import Any
 import fire
 import numpy as np
 import pandas as pd
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.errors import ended_by_mistakes
 from scripts.files import write_atomic
+from scripts.inference.backends.openvino_network import OpenVinoNetwork
+from scripts.inference.backends.torch_network import TorchNetwork
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.segmenter import Segmenter
 from scripts.inference.tta import settled_below
 from scripts.messages import markdown_table
 from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import ScanInput, expand_inputs
-from scripts.pipeline.result import StageTimer
+
+
+@contextmanager
+def applied_images() -> Iterator[list[int]]:
+    """Collect how many images a backend is given, call by call."""
+    counts: list[int] = []
+
+    def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if isinstance(module, OpenVinoNetwork | TorchNetwork):
+            counts.append(len(given[0]))
+
+    hook = register_module_forward_pre_hook(note)
+    try:
+        yield counts
+    finally:
+        hook.remove()
 
 
 def measure(segmenter: Segmenter, case: ScanInput, margins: list[float]) -> list[dict[str, Any]]:
@@ -46,15 +66,15 @@ def measure(segmenter: Segmenter, case: ScanInput, margins: list[float]) -> list
         for margin in (None, *margins):
             settled = None if margin is None else settled_below(segmenter.threshold, margin)
             segmenter.predictor.inferer.settled = settled
-            timer = StageTimer()
-            mask = segmenter.segment(scan, slices, timer=timer).mask
+            with applied_images() as applied:
+                mask = segmenter.segment(scan, slices).mask
             every = mask if margin is None else every
             rows.append(
                 {
                     "case": case.folder,
                     "margin": margin,
                     "slices": len(slices),
-                    "network_s": timer.seconds["network"],
+                    "applied": sum(applied),
                     "marked_voxels": int(mask.sum()),
                     "differing_voxels": int(np.count_nonzero(mask != every)),
                 }
@@ -67,7 +87,7 @@ def table(rows: pd.DataFrame) -> str:
     every = rows[rows.margin.isna()].set_index("case")
     lines = []
     for margin, found in rows.dropna(subset="margin").groupby("margin"):
-        share = found.set_index("case").network_s / every.network_s.loc[found.case]
+        share = found.set_index("case").applied / every.applied.loc[found.case]
         differing = found.differing_voxels
         lines.append(
             [
@@ -77,7 +97,7 @@ def table(rows: pd.DataFrame) -> str:
                 f"{differing.sum():,}",
             ]
         )
-    head = ["margin, logits", "time of the network, % of every view: mean (range)", "scans that differ", "voxels"]
+    head = ["margin, logits", "images applied, % of every view: mean (range)", "scans that differ", "voxels"]
     total = f"n = {len(every)} scans, {every.slices.sum():,} slices, {every.marked_voxels.sum():,} marked voxels"
     return "\n".join([total, "", *markdown_table(head, lines), ""])
 
