@@ -52,8 +52,10 @@ class NetworkInferer:
         """Map images (B, C, ...) to logits (B, K, ...), bfloat16 under autocast."""
         enabled = mixed_precision(self.amp, inputs.device) is torch.bfloat16
         with torch.autocast(inputs.device.type if enabled else "cpu", dtype=torch.bfloat16, enabled=enabled):
+            drawing = isinstance(network, nn.Module) and network.training  # dropout: more than a mask is wanted
+            settled = None if drawing else self.settled
             return average_over_flips(
-                network, inputs, self.views, *args, agreement=self.agreement, settled=self.settled, **kwargs
+                network, inputs, self.views, *args, agreement=self.agreement, settled=settled, **kwargs
             )
 
 

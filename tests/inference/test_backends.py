@@ -247,6 +247,14 @@ def test_a_network_that_draws_dropout_is_applied_as_it_is(network: torch.nn.Modu
         inferer(torch.rand(1, 1, 32, 32, 2), network.train())
 
 
+def test_every_view_of_a_network_that_draws_dropout_is_applied(network: torch.nn.Module) -> None:
+    inferer = ScanInferer({"preprocessing": {}}, 4, 4, Backend("openvino", "fp32"), threshold=0.999999)
+    calls: list[object] = []
+    network.register_forward_hook(lambda *call: calls.append(call))
+    inferer(torch.rand(1, 1, 32, 32, 2), network.train())
+    assert len(calls) == 4
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_masks_agree_and_run_inference_gives_the_same(
     backend: Backend, make_checkpoint: Callable[..., Path], tmp_path: Path, machine: Callable[[bool, bool], None]
