@@ -40,7 +40,7 @@ def segment(
     threshold: Threshold = None,
     smallest_lesion_mm3: SmallestLesion = None,
     flips: Annotated[
-        bool | None, Option(help="Test-time augmentation by flips, four times as slow; default: the metadata's.")
+        bool | None, Option(help="Test-time augmentation by flips, up to four times as slow; default: the metadata's.")
     ] = None,
     views: Views = None,
     probability: Annotated[bool, Option("--probability", help="Write the probability map too.")] = False,

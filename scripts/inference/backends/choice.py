@@ -44,7 +44,7 @@ TORCH = Backend()
 
 OPENVINO_BATCH = 4
 """Images in a call of OpenVINO: shapes are static, which halves the time, and the last batch is
-padded. 8 are no faster, and bits do not depend on it."""
+padded. 8 are no faster. The network's bits do not depend on it; which views are left out does."""
 
 
 def choose_backend(
