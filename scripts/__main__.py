@@ -10,9 +10,9 @@ import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from typer import Typer, TyperException
+from typer import Exit, Option, Typer, TyperException
 from typer.main import get_command
 
 from .command_line import Command
@@ -32,6 +32,7 @@ from .commands.segment import segment
 from .commands.view import view
 from .errors import find_user_error
 from .messages import escaped, shown_messages, steady_output
+from .version import bundle_version
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Product": (segment, view, preview, dicom_node),
@@ -48,10 +49,25 @@ HELP: dict[str, Any] = {
 }
 
 
+def print_version(asked: bool) -> None:
+    """Print the bundle's version and end, if it was asked for."""
+    if asked:
+        print(bundle_version())
+        raise Exit
+
+
+VersionOption = Annotated[bool, Option("--version", is_eager=True, callback=print_version, help="Print the version.")]
+
+
 def build() -> Typer:
     """Build the application of all commands."""
     is_program = Path(sys.argv[0]).name != "__main__.py"  # a shell completes programs, not `python -m`
     app = Typer(help="Find COVID-19 infection on chest CT.", add_completion=is_program, **HELP)
+
+    @app.callback()
+    def options(version: VersionOption = False) -> None:
+        pass
+
     for panel, commands in PANELS.items():
         for command in commands:
             name = command.__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -131,6 +132,13 @@ def test_wrong_use_ends_in_one_line_and_code_2(words: str, monkeypatch, tmp_path
     assert len(printed.splitlines()) == 1
     assert not (tmp_path / "out").exists()
     assert sys.excepthook is hook
+
+
+def test_the_version_is_that_of_the_metadata(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["scripts", "--version"])
+    __main__.main()
+    metadata = json.loads((ROOT / "configs/metadata.json").read_text(encoding="utf-8"))
+    assert capsys.readouterr().out == f"{metadata['version']}\n"
 
 
 @pytest.mark.parametrize("words", ["segment LONG OUT", "phantom LONG", "prepare LONG OUT", "view LONG"])
