@@ -49,7 +49,7 @@ from scripts.inference.calibration import OOD_MARGIN
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.ood import FeatureMeans, OODScore, deepest_layer
 from scripts.inference.operating_point import GOOD_DICE, lowest_usual
-from scripts.inference.reliability import calibration_error
+from scripts.inference.reliability import calibrated_levels, calibration_error
 from scripts.inference.segmenter import Segmenter
 from scripts.inference.tta import ViewAgreement, agreement_percent, average_over_flips
 from scripts.inference.unseen_cases import check_data, read_infection
@@ -310,10 +310,15 @@ def errors_of(probability: Array, counts: Array) -> dict[str, float]:
     """Return Brier score and expected calibration error of voxels from a probability of 1/16 on."""
     number, lesion = counts
     brier = (lesion * (1 - probability) ** 2 + (number - lesion) * probability**2).sum() / number.sum()
+    return {"Brier": float(brier), "ECE": calibration_error(curve_of(probability, counts))}
+
+
+def curve_of(probability: Array, counts: Array) -> list[dict[str, float]]:
+    """Return the reliability curve that `calibrate` puts into the metadata."""
+    number, lesion = counts
     bins = np.minimum((probability * 16).astype(int), 15)
     sums = zip(*(np.bincount(bins, weights, 16) for weights in (number, lesion, number * probability)), strict=True)
-    curve = [{"voxels": n, "observed": found / n, "probability": said / n} for n, found, said in sums if n]
-    return {"Brier": float(brier), "ECE": calibration_error(curve)}
+    return [{"voxels": n, "observed": found / n, "probability": said / n} for n, found, said in sums if n]
 
 
 def calibrations(counts: dict[int, Array]) -> pd.DataFrame:
@@ -321,7 +326,8 @@ def calibrations(counts: dict[int, Array]) -> pd.DataFrame:
     centres = (BINS[:-1] + BINS[1:]) / 2
     table = []
     for fold, own in counts.items():
-        number, lesion = np.sum([one for other, one in counts.items() if other != fold], axis=0)
+        others = np.sum([one for other, one in counts.items() if other != fold], axis=0)
+        number, lesion = others
 
         def loss(log_t: float, number: Array = number, lesion: Array = lesion) -> float:
             scaled = centres / math.exp(log_t)
@@ -330,7 +336,10 @@ def calibrations(counts: dict[int, Array]) -> pd.DataFrame:
 
         temperature = math.exp(minimize_scalar(loss, bounds=(-2, 3), method="bounded").x)
         steps = isotonic_regression(lesion / np.maximum(number, 1), weights=np.maximum(number, 1e-9)).x
-        maps = {"as it is": expit(centres), "temperature": expit(centres / temperature), "isotonic": steps}
+        plain = expit(centres)
+        written = calibrated_levels(curve_of(plain, others), 255)[np.rint(255 * plain).astype(int)] / 255
+        maps = {"as it is": plain, "temperature": expit(centres / temperature), "isotonic": steps}
+        maps["as `--probability` writes it"] = written
         for name, probability in maps.items():
             kept = temperature if name == "temperature" else math.nan
             table.append({"fold": fold, "map": name, **errors_of(probability, own), "T": kept})

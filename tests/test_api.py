@@ -120,6 +120,38 @@ def test_probability_on_request(weights: Path, scan: Path) -> None:
     np.testing.assert_array_equal((result.probability > 0.53)[clear], result.mask[clear] > 0)
 
 
+def test_a_probability_is_calibrated_as_the_metadata_state(
+    make_checkpoint: Callable[..., Path], scan: Path, tmp_path: Path
+) -> None:
+    """Values only: the mask stays, and the note says where it begins among them. With other views
+    than those that were calibrated the values are the network's own."""
+    rows = [{"probability": one, "observed": one**2, "voxels": 9} for one in (0.1, 0.4, 0.5, 0.6, 0.9)]
+    make_checkpoint(tmp_path / "model.pt", calibration={"curve": rows})
+    plain, calibrated = (
+        InfectionSegmenter(tmp_path / "model.pt", device="cpu", threshold=0.53, flips=views).predict(
+            scan, probability=True
+        )
+        for views in (2, 1)
+    )
+    own = InfectionSegmenter(make_checkpoint(tmp_path / "own.pt"), device="cpu", threshold=0.53)
+    expected = own.predict(scan, probability=True)
+    assert expected.probability is not None
+    assert calibrated.probability is not None
+    means = [0, *(row["probability"] for row in rows)]
+    by_hand = np.interp(expected.probability, means, np.square(means))
+    assert by_hand.std() > 1 / 255
+    np.testing.assert_allclose(calibrated.probability, by_hand, atol=0.51 / 255)
+    np.testing.assert_array_equal(calibrated.mask, expected.mask)
+    texts = [
+        next(note["text"] for note in result.report()["notes"] if note["code"] == "probability")
+        for result in (calibrated, expected, plain)
+    ]
+    assert [("is calibrated" in text) for text in texts] == [True, False, False]
+    begins = float(texts[0].split("begins at ")[1].rstrip("."))
+    assert begins == pytest.approx(0.25 + 0.3 * 0.11, abs=2 / 255)  # 0.53 lies between 0.5 and 0.6
+    assert "begins at 0.530" in texts[1]
+
+
 def test_files_of_an_archive_stay_as_long_as_the_result(
     model: InfectionSegmenter,
     write_series: Callable[..., np.ndarray],

@@ -21,7 +21,7 @@ from .backends.choice import TORCH, Backend
 from .building import require_slices
 from .calibration_run import CalibrationRun
 from .lesion_free import describe_marked
-from .metadata import LESION_FREE, metadata_path, read_metadata
+from .metadata import CURVE, LESION_FREE, metadata_path, read_metadata
 from .ood import KEY, OODScore
 from .operating_point import (
     KINDS,
@@ -118,7 +118,7 @@ def calibrate(
             "views": views,
             LESION_FREE: describe_marked(marked),
             "calibration_error": round(error, 4),
-            "curve": curve,
+            CURVE: curve,
             "distances": {case.name: round(case.ood_score, 3) for case in cases},
         },
         KEY: ood.as_metadata(),

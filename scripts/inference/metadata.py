@@ -25,6 +25,8 @@ OPERATING_POINT: dict[str, Any] = OperatingPoint().model_dump()
 """Defaults of checkpoint metadata."""
 LESION_FREE, LESION_FREE_UNITS = "lesion_free", ("percent_of_lungs", "ml")
 """Key in "calibration" of what is marked on volumes without infection, and in which units."""
+CURVE = "curve"
+"""Key in "calibration" of the reliability of the probabilities."""
 TARGETS = "targets"
 """Key of `INFECTION_AND_LUNGS`, for a network that finds both."""
 BESIDE_STEPS = ("patch_size", "prior")

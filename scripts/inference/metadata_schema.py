@@ -147,10 +147,29 @@ class LesionFree(Record):
     ml: list[Amount]
 
 
+class ReliabilityBin(Record):
+    """Voxels of similar probability, see `reliability`."""
+
+    probability: Annotated[float, Field(ge=0, le=1, description="mean of the voxels")]
+    observed: Annotated[float, Field(ge=0, le=1, description="fraction of them that is lesion")]
+    voxels: Annotated[int, Field(ge=1)]
+
+
 class Calibration(OpenRecord):
     """How the operating point was chosen, see `calibrate`."""
 
     lesion_free: LesionFree | None = None
+    curve: Annotated[
+        list[ReliabilityBin] | None,
+        Field(min_length=1, description="bins of rising probability; null: unknown"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        means = [one.probability for one in self.curve or []]
+        if means != sorted(set(means)):
+            raise ValueError("a curve whose probabilities rise")
+        return self
 
 
 class Familiarity(Record):

@@ -1,4 +1,4 @@
-"""Measure and draw the calibration of probabilities: reliability curve and error."""
+"""Measure, draw and mend the calibration of probabilities: reliability curve and error."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from .operating_point import LEVELS, CaseCounts
 
@@ -37,6 +39,31 @@ def calibration_error(curve: Sequence[Mapping[str, float]]) -> float:
     rows = [row for row in curve if row["probability"] >= BIN / LEVELS]
     number = sum(row["voxels"] for row in rows)
     return sum(abs(row["observed"] - row["probability"]) * row["voxels"] for row in rows) / number if number else 0.0
+
+
+def calibrated_levels(curve: Sequence[Mapping[str, float]], steps: int) -> NDArray[np.uint8]:
+    """Return what the levels of a probability map become when they are calibrated.
+
+    A level becomes the fraction of lesion that the curve states for it: straight lines from 0
+    through the bins, flat beyond the last. The fractions are made to rise with the probability
+    (isotonic regression, weighed by the bins' voxels).
+
+    Args:
+        curve: see `reliability`; at least one bin.
+        steps: the level of probability 1, at most 255.
+
+    Returns:
+        (steps + 1,), never falling.
+
+    >>> curve = [{"probability": 0.0, "observed": 0.0, "voxels": 90}]
+    >>> curve += [{"probability": 0.5, "observed": 0.4, "voxels": 10}]
+    >>> calibrated_levels(curve, 10).tolist()
+    [0, 1, 2, 2, 3, 4, 4, 4, 4, 4, 4]
+    """
+    means, observed, voxels = (np.array([row[key] for row in curve]) for key in ("probability", "observed", "voxels"))
+    rising = isotonic_regression(observed, weights=voxels).x
+    fractions = np.interp(np.arange(steps + 1) / steps, np.append(0, means), np.append(0, rising))
+    return np.rint(steps * fractions).astype(np.uint8)
 
 
 def draw_reliability(curve: Sequence[Mapping[str, float]], error: float, path: Path) -> None:

@@ -24,7 +24,7 @@ from ..transforms.small_lesions import without_small_lesions
 from .backends.choice import choose_backend
 from .building import require_slices, trained_network
 from .hounsfield import HounsfieldSlices
-from .metadata import LESION_FREE
+from .metadata import CURVE, LESION_FREE
 from .ood import FeatureMeans, OODScore
 from .predictor import Predictor
 from .tta import ViewAgreement, agreement_percent, view_count
@@ -116,10 +116,13 @@ class Segmenter:
         self.predictor = Predictor(network, self.metadata, *applied)
         self.views = self.predictor.inferer.views
         self.least_slice_share = float(point["least_slice_share"])
-        as_calibrated = self.threshold == point["threshold"] and self.views == view_count(point["test_time_flips"])
+        as_calibrated = self.views == view_count(point["test_time_flips"])
+        calibration = self.metadata.get("calibration") or {}
+        self.curve = calibration.get(CURVE) if as_calibrated else None
+        as_calibrated &= self.threshold == point["threshold"]
         self.least_views_agree_percent = point["least_views_agree_percent"] if as_calibrated else None
         as_calibrated &= self.smallest_lesion_mm3 == point["smallest_lesion_mm3"] and not keep_outside
-        self.lesion_free = (self.metadata.get("calibration") or {}).get(LESION_FREE) if as_calibrated else None
+        self.lesion_free = calibration.get(LESION_FREE) if as_calibrated else None
         self._means = self.predictor.inferer.features
         self._agreement = self.predictor.inferer.agreement = ViewAgreement(self.threshold) if self.views > 1 else None
         self.slice_input = SliceInput.from_metadata(self.metadata)

@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.tissue import segment_tissue
 from ..errors import UserError
 from ..files import sha256
 from ..inference.hounsfield import HounsfieldSlices
-from ..inference.segmenter import Segmenter
+from ..inference.segmenter import PROBABILITY_STEPS, Segmenter
 from ..inference.shipped import Choice, choose_model
 from ..io.dicom.archive import unpacked
 from ..io.limits import Limits
@@ -203,6 +206,8 @@ class CaseSegmenter:
         with timer("measure"):
             measures, found = measure(scan, None if slices.map.window else hu, done, self.segmenter, lungs, lobes)
             notes += found
+        if done.probability is not None:
+            notes.append(self._calibrate(done.probability))
         refuse_warnings(scan, notes, strict)
         ood = self.segmenter.ood
         return Result(
@@ -224,6 +229,19 @@ class CaseSegmenter:
             strict=strict,
             timer=timer,
         )
+
+    def _calibrate(self, levels: NDArray[np.uint8]) -> Note:
+        """Calibrate a probability map in place, as far as the metadata know how, and say so."""
+        text, threshold = "is the network's own: how often it is right was not measured", self.segmenter.threshold
+        if self.segmenter.curve:
+            from ..inference.reliability import calibrated_levels  # scipy.optimize
+
+            table = calibrated_levels(self.segmenter.curve, PROBABILITY_STEPS)
+            for index in range(levels.shape[2]):  # no second map
+                levels[..., index] = table[levels[..., index]]
+            threshold = table[round(threshold * PROBABILITY_STEPS)] / PROBABILITY_STEPS
+            text = "is calibrated: of voxels with the value 0.3 in scans that no training saw, 0.3 were infected"
+        return Note("probability", f"The probability map {text}. The mask begins at {threshold:.3f}.", "assumption")
 
     def _depends_on(self, given: Given) -> str:
         """Return what else than the scan a result depends on, as text."""

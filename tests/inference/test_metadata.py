@@ -177,6 +177,7 @@ def test_known_forms_of_what_is_marked_without_infection_are_read(checkpoint: Pa
         assert read_metadata(checkpoint)["calibration"] == known
 
 
+BIN = {"probability": 0.5, "observed": 0.4, "voxels": 9}
 FAMILIARITY = {"layer": "encoder", "mean": [0.0, 1.0], "sd": [1.0, 2.0], "limit": 3.0}
 
 
@@ -215,6 +216,9 @@ FAMILIARITY = {"layer": "encoder", "mean": [0.0, 1.0], "sd": [1.0, 2.0], "limit"
         ("calibration", {"lesion_free": 3}, r"calibration\.lesion_free is 3; expected: names and values"),
         ("calibration", {"lesion_free": {"volumes": 1, "ml": []}}, r"lesion_free\.percent_of_lungs is missing"),
         ("calibration", {"lesion_free": {"volumes": 1, "ml": [-1.0], "percent_of_lungs": []}}, r"ml\.0 is -1\.0"),
+        ("calibration", {"curve": []}, r"calibration\.curve is \[\]"),
+        ("calibration", {"curve": [{**BIN, "observed": 1.5}]}, r"curve\.0\.observed is 1\.5; expected: less than or"),
+        ("calibration", {"curve": [BIN, BIN]}, r"calibration is .*expected: a curve whose probabilities rise"),
         ("parent", {"sha256": "0" * 64, "data": {}, "datasets": "x", "terms": ""}, r"parent\.datasets is 'x'"),
     ],
 )

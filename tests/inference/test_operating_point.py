@@ -17,7 +17,7 @@ from scripts.inference.operating_point import (
     dice_by_level,
     dice_of_kinds,
 )
-from scripts.inference.reliability import calibration_error, reliability
+from scripts.inference.reliability import calibrated_levels, calibration_error, reliability
 
 
 def case(probability: np.ndarray, label: np.ndarray, picture: bool = False, ood_score: float = 1.0) -> CaseCounts:
@@ -115,3 +115,27 @@ def test_reliability_by_hand() -> None:
     assert calibration_error(curve) == pytest.approx(0.15 + 0.5 / LEVELS)
     background = {"probability": 0.01, "observed": 0.5, "voxels": 10**9}  # nearly all voxels of a scan lie here
     assert calibration_error([background, *curve]) == pytest.approx(calibration_error(curve))
+
+
+def test_calibrated_levels_are_observed_fractions_that_rise() -> None:
+    """The two middle bins fall from 0.8 to 0.4: both become their mean by voxels, 0.5."""
+    rows = ((0.01, 0.0, 10**6), (0.25, 0.8, 10), (0.5, 0.4, 30), (0.9, 0.7, 5))
+    curve = [{"probability": mean, "observed": seen, "voxels": number} for mean, seen, number in rows]
+    table = calibrated_levels(curve, 200)
+    assert table.shape == (201,)
+    assert table[[0, 2, 50, 100, 180, 200]].tolist() == [0, 0, 100, 100, 140, 140]
+    assert table[26] == 50  # half-way from 0.01 to 0.25
+    assert np.all(np.diff(table.astype(int)) >= 0)
+
+
+def test_calibrated_probabilities_of_other_voxels_are_nearly_right() -> None:
+    """Of a network that is far too sure; the curve comes of other cases."""
+    rng = np.random.default_rng(3)
+    truth = rng.random((2, 60, 60, 20))
+    sure = np.where(truth < 0.5, 0.2 * truth, 1 - 0.2 * (1 - truth)).astype(np.float32)
+    label = (rng.random(truth.shape) < truth).astype(np.uint8)
+    table = calibrated_levels(reliability([case(sure[0], label[0])]), 255)
+    mended = (table[np.rint(255 * sure[1]).astype(int)] / 255).astype(np.float32)
+    before, after = (calibration_error(reliability([case(one, label[1])])) for one in (sure[1], mended))
+    assert before > 0.15
+    assert after < 0.03
