@@ -184,6 +184,7 @@ def make_small_report(known=True, infected=True, lungs=True, synthetic=False, le
         "threshold": 0.4,
         "smallest_lesion_mm3": 10.0,
         "views": 1,
+        "through_plane_mm": 0.0,
         "least_slice_share": 0.0,
         "least_views_agree_percent": None,
         "keep_outside": False,

@@ -22,6 +22,15 @@ def calibrate(
     size: Annotated[
         int | None, Option(help="Edge length of the network's input in pixels; default: the metadata's.")
     ] = None,
+    through_plane_mm: Annotated[
+        float | None,
+        Option(
+            min=0,
+            max=20,
+            help="Average probabilities over neighbouring slices by a Gaussian of this standard deviation; "
+            "default: the metadata's.",
+        ),
+    ] = None,
     slices: Annotated[int, Option(help="Number of training slices that describe what is in distribution.")] = 400,
     device: Device = None,
     backend: Backend = "torch",
@@ -42,7 +51,8 @@ def calibrate(
     place = usable_device(device)
     applied = choose_backend(backend, precision, place)
     chosen = chosen_flips(flips, views) or False
-    stated = measure_calibration(weights, str(data), runs or [], chosen, slices, place, size, applied)
+    settings = chosen, slices, place, size, applied, through_plane_mm
+    stated = measure_calibration(weights, str(data), runs or [], *settings)
     found, point = stated["calibration"], stated["operating_point"]
     print(f"threshold {point['threshold']:.3f}")
     for kind, dice in found["dice"].items():

@@ -50,6 +50,7 @@ def calibrate(
     device: torch.device,
     size: int | None = None,
     backend: Backend = TORCH,
+    through_plane_mm: float | None = None,
 ) -> dict[str, Any]:
     """Measure operating point, reliability and OOD threshold, and write them into the metadata.
 
@@ -70,6 +71,8 @@ def calibrate(
             (Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019); None: as
             the metadata of the weights says.
         backend: what applies the networks.
+        through_plane_mm: averages over neighbouring slices, see `neighbour_weights`; None: as the
+            metadata of the weights says.
 
     Returns:
         The entries that were written: "preprocessing", "training", "operating_point",
@@ -82,7 +85,9 @@ def calibrate(
     """
     shown = read_metadata(weights)["preprocessing"]["size"] if size is None else size
     check_size(shown, "size")
-    settings = data, flips, slices_of_training, device, shown, backend
+    if through_plane_mm is None:
+        through_plane_mm = read_metadata(weights)["operating_point"]["through_plane_mm"]
+    settings = data, flips, slices_of_training, device, shown, backend, through_plane_mm
     own = CalibrationRun(weights, *settings)
     require_slices(own.metadata, weights)
     trainings = [

@@ -43,12 +43,16 @@ class CalibrationRun:
         device: torch.device,
         size: int,
         backend: Backend,
+        through_plane_mm: float | None = None,
     ) -> None:
         self.weights, self.data, self.slices_of_training = weights, data, slices_of_training
         self.network, metadata = trained_network(weights, device)
         self._applied = device, flips, backend
         trained = {"size": metadata.get("training", metadata["preprocessing"])["size"]}
         self.metadata = {**metadata, "preprocessing": {**metadata["preprocessing"], "size": size}, "training": trained}
+        if through_plane_mm is not None:
+            point = {**metadata["operating_point"], "through_plane_mm": through_plane_mm}
+            self.metadata["operating_point"] = point
         self.fold = metadata["data"].get("fold")
 
     def check(self, expected: Mapping[str, Any]) -> None:

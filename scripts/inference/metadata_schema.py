@@ -108,6 +108,9 @@ class OperatingPoint(Record):
         WithJsonSchema({"enum": [True, False, 1, 2, 4]}),
         Field(description="whether, or over how many views, logits are averaged"),
     ] = False
+    through_plane_mm: Annotated[
+        float, Field(ge=0, le=20, description="sd of the Gaussian over neighbouring slices; 0: each alone")
+    ] = 0.0
     least_slice_share: Annotated[
         float, Field(ge=0, le=1, description="fraction of a slice that must be marked for it to count")
     ] = 0.0

@@ -21,6 +21,7 @@ from ..io.volume import Note, Scan, canonical
 from ..settings import decision_threshold, number, usable_device
 from ..transforms.slice_input import SliceInput, resize_slice
 from ..transforms.small_lesions import without_small_lesions
+from ..transforms.through_plane import SliceMeans, neighbour_weights
 from .backends.choice import choose_backend
 from .building import require_slices, trained_network
 from .hounsfield import HounsfieldSlices
@@ -115,6 +116,7 @@ class Segmenter:
         applied = self.device, test_time_flips, self.backend, layer, self.threshold
         self.predictor = Predictor(network, self.metadata, *applied)
         self.views = self.predictor.inferer.views
+        self.through_plane_mm = float(point["through_plane_mm"])
         self.least_slice_share = float(point["least_slice_share"])
         as_calibrated = self.views == view_count(point["test_time_flips"])
         calibration = self.metadata.get("calibration") or {}
@@ -164,6 +166,7 @@ class Segmenter:
         scores: list[Tensor] = []
         agreement: list[Tensor] = []
         batch_size = self.predictor.inferer.batch_size
+        means = SliceMeans(self._neighbour_weights(scan), z.stop - z.start)
         for start in range(0, len(slices), batch_size):
             batch = range(start, min(start + batch_size, len(slices)))
             seen = range(max(batch.start, z.start), min(batch.stop, z.stop))
@@ -173,12 +176,13 @@ class Segmenter:
                     scores += self._scores(batch, seen)
                     agreement += _rows(self._agreement, batch, seen)
                 with timer("back to grid"):
-                    for index in seen:
-                        back = resize_slice(maps[..., index - start].contiguous(), size)
-                        turned[x, y, index] = (back >= self.threshold).cpu().numpy()
-                        if turned_kept is not None:
-                            levels = (back * PROBABILITY_STEPS).round().to(torch.uint8)
-                            turned_kept[x, y, index] = levels.cpu().numpy()
+                    for place in seen:
+                        for index, mean in means.add(maps[..., place - start].contiguous()):
+                            back = resize_slice(mean, size)
+                            turned[x, y, z.start + index] = (back >= self.threshold).cpu().numpy()
+                            if turned_kept is not None:
+                                levels = (back * PROBABILITY_STEPS).round().to(torch.uint8)
+                                turned_kept[x, y, z.start + index] = levels.cpu().numpy()
             if progress is not None:
                 progress(len(batch))
         with timer("back to grid"):
@@ -209,6 +213,10 @@ class Segmenter:
         if anatomy is None or not scan.voxel_size_known:
             return NO_SIZE
         return remove_outside(mask, find_zones(*anatomy), why_kept(anatomy[1]))
+
+    def _neighbour_weights(self, scan: Scan) -> list[float]:
+        known = scan.voxel_size_known and not scan.picture
+        return neighbour_weights(self.through_plane_mm if known else 0.0, scan.spacing_lps[2])
 
     def _probabilities(self, scan: Scan, slices: HounsfieldSlices, batch: range, box: Box) -> Tensor:  # (S, S, n)
         for collected in (self._means, self._agreement):

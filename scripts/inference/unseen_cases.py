@@ -41,11 +41,14 @@ def predict_cases(
         been trained on the others.
     """
     preprocessing = preprocessing_from_metadata(predictors[0].metadata, label_grid="scan")
-    output = EvaluationOutput(preprocessing, "scan")
+    through_plane_mm = predictors[0].metadata["operating_point"]["through_plane_mm"]
+    output = EvaluationOutput(preprocessing, "scan", through_plane_mm)
     for case in tqdm(cases, desc="unseen cases", unit="case"):
         item = preprocessing(dict(case))
         own = chosen_slices(case, item[IMAGE])
-        seen = np.intersect1d(slices_in_view(item), own)
+        seen = slices_in_view(item)
+        if not through_plane_mm:
+            seen = np.intersect1d(seen, own)
         logits = [predictor.scan_logits(item, seen) for predictor in predictors]
         maps = [output({**item, PRED: one})[PRED].as_tensor()[0][..., own] for one in logits]
         yield case, maps, item[LABEL].as_tensor()[0][..., own]

@@ -19,7 +19,8 @@ from .prior_schema import PriorReport
 
 _EXPECTED = f"expected: a {REPORT} of this command, or a folder with one"
 _ALIKE = ("weights_sha256", "preprocessing")
-_POINT = ("threshold", "smallest_lesion_mm3", "keep_outside")
+_POINT = ("threshold", "smallest_lesion_mm3", "keep_outside", "through_plane_mm")
+_DEFAULTS = {"through_plane_mm": 0.0}  # of what reports of earlier versions do not state
 NO_ML = "the voxel size is unknown; expected with --prior: volumes in ml"
 
 
@@ -117,14 +118,14 @@ def open_prior(path: Path, scan: Scan, model: Mapping[str, Any], force: bool) ->
     return Prior(report, same, notes + _later(report, scan))
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    if any(before[key] != now[key] for key in _ALIKE):
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    if any(earlier[key] != now[key] for key in _ALIKE):
         return ["other weights"]
-    points = before["operating_point"], now["operating_point"]
+    points = earlier["operating_point"], now["operating_point"]
     return [
-        f"{key} {points[0].get(key)}, this one with {points[1][key]}"
+        f"{key} {before}, this one with {points[1][key]}"
         for key in _POINT
-        if points[0].get(key) != points[1][key]
+        if (before := points[0].get(key, _DEFAULTS.get(key))) != points[1][key]
     ]
 
 

@@ -36,6 +36,7 @@ def describe_model(segmenter: Segmenter) -> dict[str, Any]:
             "threshold": segmenter.threshold,
             "smallest_lesion_mm3": segmenter.smallest_lesion_mm3,
             "test_time_flips": stated_flips(segmenter.views),
+            "through_plane_mm": segmenter.through_plane_mm,
             "least_slice_share": segmenter.least_slice_share,
             "least_views_agree_percent": segmenter.least_views_agree_percent,
             "keep_outside": segmenter.keep_outside,

@@ -30,6 +30,7 @@ LABELS = {
     "spacing_mm": "voxel size in mm",
     "test_time_flips": "test-time augmentation by flips",
     "threshold": "decision threshold",
+    "through_plane_mm": "mean over neighbouring slices, standard deviation in mm",
     "weights_sha256": "SHA-256 of the weights",
 }
 """Names of fields of report.json that are not words already."""

@@ -29,6 +29,7 @@ from ..settings import decision_threshold, flag, number
 from .items import BOX, CLASSES, IMAGE, PRED, ZONES, scan_name
 from .lungs import EmptyBeyondBoxd
 from .small_lesions import without_small_lesions
+from .through_plane import SliceMeans, neighbour_weights
 
 logger = logging.getLogger(__name__)
 
@@ -52,16 +53,52 @@ class Probabilities(Compose):
         super().__init__(steps)
 
 
+class ThroughPlaneMeand(MapTransform):
+    """Average maps (K, X, Y, Z) over the neighbours of each axial slice.
+
+    Pictures, and scans of unknown voxel size, stay as they are.
+
+    Args:
+        keys: the maps.
+        sigma_mm: see `neighbour_weights`.
+        cropped: whether the network saw the slices of the item's "box" only.
+    """
+
+    def __init__(self, keys: str, sigma_mm: float, cropped: bool = True) -> None:
+        super().__init__(keys)
+        self.sigma_mm, self.cropped = sigma_mm, cropped
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the maps averaged."""
+        item = dict(data)
+        image = item[IMAGE]
+        if not self.sigma_mm or image.meta.get("picture", False) or not image.meta.get("voxel_size_known", True):
+            return item
+        spacing = float(np.linalg.norm(convert_to_numpy(image.affine)[:3, 2]))
+        low, high = 0, image.shape[-1]
+        if self.cropped and BOX in item:
+            low, high = convert_to_numpy(item[BOX])[2, :2].tolist()
+        for key in self.key_iterator(item):
+            means = SliceMeans(neighbour_weights(self.sigma_mm, spacing), high - low)
+            item[key] = maps = item[key].clone()
+            for place in range(low, high):
+                for index, mean in means.add(maps[..., place].clone()):
+                    maps[..., low + index] = mean
+        return item
+
+
 class ScanProbabilities(Compose):
     """Turn logits into probabilities (1, X, Y, Z) on the scan's grid, in its stored orientation.
 
     The resize of `preprocessing`, which made the network's input, is inverted bilinearly, slice by
-    slice because the slices keep their number.
+    slice because the slices keep their number. `through_plane_mm` and `cropped` are those of
+    `ThroughPlaneMeand`.
     """
 
-    def __init__(self, preprocessing: InvertibleTransform) -> None:
+    def __init__(self, preprocessing: InvertibleTransform, through_plane_mm: float = 0.0, cropped: bool = True) -> None:
+        mean = ThroughPlaneMeand(PRED, through_plane_mm, cropped)
         invert = Invertd(PRED, transform=preprocessing, orig_keys=IMAGE, nearest_interp=False, to_tensor=True)
-        super().__init__([Probabilities(), invert])
+        super().__init__([Probabilities(), mean, invert])
 
 
 class EvaluationOutput(Compose):
@@ -69,13 +106,15 @@ class EvaluationOutput(Compose):
 
     The `grid` is "scan", or "network" for the paper's 256 x 256. Voxels beyond the field of view in
     plane exist on the scan's grid only; slices beyond it hold no prediction on either.
+    `through_plane_mm` is that of `ThroughPlaneMeand`.
     """
 
-    def __init__(self, preprocessing: InvertibleTransform, grid: str) -> None:
-        steps: list[Transform] = [Probabilities(), EmptyBeyondBoxd(PRED, BOX)]
+    def __init__(self, preprocessing: InvertibleTransform, grid: str, through_plane_mm: float = 0.0) -> None:
+        mean = ThroughPlaneMeand(PRED, through_plane_mm)
+        steps: list[Transform] = [Probabilities(), mean, EmptyBeyondBoxd(PRED, BOX)]
         if grid == "scan":
             orient = Orientationd(PRED, axcodes=AXES, labels=None)
-            steps = [ScanProbabilities(preprocessing), orient]
+            steps = [ScanProbabilities(preprocessing, through_plane_mm), orient]
         super().__init__(steps)
 
 
@@ -143,6 +182,8 @@ class InfectionMask(Compose):
         threshold: decision threshold in (0, 1); text from a form is read as well.
         smallest_lesion_mm3: see `without_small_lesions`.
         keep_outside: keeps marks outside of the body and the lungs, see `remove_outside`.
+        through_plane_mm: averages over neighbouring slices, see `ThroughPlaneMeand`.
+        cropped: whether the network saw the item's "box" only.
 
     Raises:
         UserError: if the threshold or the smallest lesion lies outside of what makes sense.
@@ -154,9 +195,12 @@ class InfectionMask(Compose):
         threshold: float | str = 0.5,
         smallest_lesion_mm3: float | str = 0.0,
         keep_outside: bool | str = False,
+        through_plane_mm: float = 0.0,
+        cropped: bool = True,
     ) -> None:
         probability = decision_threshold(threshold)
         smallest = number("smallest_lesion_mm3", smallest_lesion_mm3, "mm3, 0 or more", lambda value: value >= 0)
         mask = [AsDiscreted(PRED, threshold=probability), CastToTyped(PRED, dtype=torch.uint8), ToDeviced(PRED, "cpu")]
         outside = [] if flag(keep_outside, "keep_outside") else [OutsideRemovedd(PRED, ZONES)]
-        super().__init__([ScanProbabilities(preprocessing), *mask, *outside, SmallLesionsRemovedd(PRED, smallest)])
+        maps = ScanProbabilities(preprocessing, through_plane_mm, cropped)
+        super().__init__([maps, *mask, *outside, SmallLesionsRemovedd(PRED, smallest)])

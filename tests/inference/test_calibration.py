@@ -17,10 +17,12 @@ from PIL import Image
 from scripts.data.splits import SLICE_WARNING
 from scripts.errors import UserError
 from scripts.inference.calibration import calibrate
+from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.metadata import read_metadata, write_metadata
 from scripts.inference.ood import OODScore
 from scripts.inference.publishing import publish
 from scripts.inference.segmenter import Segmenter
+from scripts.io.reading import read_scan
 from scripts.pipeline.case import CaseSegmenter
 from scripts.pipeline.inputs import expand_inputs
 from scripts.research.workflows import train_once
@@ -65,11 +67,14 @@ def test_the_command_completes_the_metadata_and_segment_obeys(
         calibrate(weights, str(data), [*trained, trained[0]], False, 10, torch.device("cpu"))
     assert read_metadata(weights) == metadata
 
-    done = run_command("calibrate", weights, data, *trained, "--flips", "true", "--size", "48")
+    done = run_command(
+        "calibrate", weights, data, *trained, "--flips", "true", "--size", "48", "--through-plane-mm", "6"
+    )
     metadata = read_metadata(weights)
     point, found = metadata["operating_point"], metadata["calibration"]
     assert f"threshold {point['threshold']:.3f}" in done.stdout
     assert point["test_time_flips"] is True
+    assert point["through_plane_mm"] == 6.0
     least = (found["views"] or {}).get("least_percent")  # a network of one epoch may have no good mask
     assert point["least_views_agree_percent"] == least
     assert (metadata["preprocessing"]["size"], metadata["training"]) == (48, {"size": 32})
@@ -83,6 +88,13 @@ def test_the_command_completes_the_metadata_and_segment_obeys(
     assert limits == pytest.approx([1.25 * max(found["distances"].values())] * 2, rel=1e-3)
     assert Image.open(weights.with_suffix(".calibration.png")).size[0] > 300
 
+    case = listed["training"][0]  # judged as `segment` applies the weights
+    scan, label = (read_scan(data / case[key]) for key in ("image", "label"))
+    as_applied = Segmenter(weights, "cpu", backend="torch", precision="fp32", keep_outside=True)
+    assert as_applied.through_plane_mm == 6.0 > scan.spacing_lps[2]
+    mask, truth = as_applied.segment(scan, HounsfieldSlices(scan)).mask > 0, label.values > 0
+    dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+    assert rows.loc[rows["case"] == case["name"], "dice"].item() == pytest.approx(dice, abs=1e-4)
     free, out = found["lesion_free"], tmp_path / "out"
     assert free["volumes"] == len(free["ml"]) == 2
     model = CaseSegmenter(Segmenter(weights, "cpu", backend="torch", precision="fp32"))

@@ -51,8 +51,13 @@ def segment(segmenter: Segmenter, path: Path, threshold: float | None = None) ->
     return scan, mask, threshold
 
 
-def test_the_mask_is_that_of_run_inference(weights: Path, tmp_path: Path) -> None:
-    """Stored with a slope, oblique, with test-time augmentation."""
+@pytest.mark.parametrize("through_plane_mm", [0.0, 6.0])
+def test_the_mask_is_that_of_run_inference(
+    through_plane_mm: float, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Stored with a slope, oblique, with test-time augmentation; each slice alone, or the mean over
+    neighbours of other batches too."""
+    weights = make_checkpoint(tmp_path / "model.pt", operating_point={"through_plane_mm": through_plane_mm})
     rng = np.random.default_rng(3)
     values = rng.normal(-600, 300, (90, 70, 19)).clip(-1500, 1000)  # two batches of 8 and one of 3
     turn = Rotation.from_euler("xyz", [20, -9, 14], degrees=True).as_matrix()
@@ -73,7 +78,8 @@ def test_around_the_lungs_the_mask_is_that_of_run_inference(
 ) -> None:
     phantom = make_phantom(2, shape=(128, 128, 56), spacing=(2.75, 2.75, 5.0))
     nib.save(turned(nib.Nifti1Image(phantom.image, phantom.affine), "ASR"), tmp_path / "scan.nii.gz")
-    weights = make_checkpoint(tmp_path / "model.pt", steps={"field_of_view": "lungs", "z_score": False})
+    steps, point = {"field_of_view": "lungs", "z_score": False}, {"through_plane_mm": 6.0}
+    weights = make_checkpoint(tmp_path / "model.pt", steps=steps, operating_point=point)
     segmenter = Segmenter(weights, device="cpu")
     scan, found, threshold = segment(segmenter, tmp_path / "scan.nii.gz")
     mask = run_inference(tmp_path / "scan.nii.gz", weights, tmp_path / "out", threshold=threshold)

@@ -1,0 +1,74 @@
+"""Average probabilities over neighbouring slices: most lesions go on in the next ones.
+
+A network that sees single slices decides each anew. The mean over a few millimetres mends marks
+that one slice has and its neighbours have not, and gaps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+_REACH = 3.0
+"""Standard deviations to either side, beyond which the Gaussian is left out."""
+
+
+def neighbour_weights(sigma_mm: float, spacing_mm: float) -> list[float]:
+    """Return the weights of a slice and of its neighbours at growing distance, a Gaussian.
+
+    The weights of a neighbour count on both sides; all together they are 1.
+
+    Args:
+        sigma_mm: standard deviation, 0 or more; 0: the slice alone.
+        spacing_mm: from slice to slice, above 0.
+
+    >>> [round(one, 3) for one in neighbour_weights(3.0, 5.0)]
+    [0.667, 0.166]
+    >>> neighbour_weights(3.0, 20.0)
+    [1.0]
+    """
+    spacing_mm = round(spacing_mm, 3)  # headers of one scan differ in the last digits
+    reach = math.floor(_REACH * sigma_mm / spacing_mm)
+    heights = [math.exp(-0.5 * (k * spacing_mm / sigma_mm) ** 2) for k in range(1, reach + 1)]
+    total = 1 + 2 * sum(heights)
+    return [one / total for one in (1.0, *heights)]
+
+
+class SliceMeans:
+    """Average maps that come slice by slice; the first and last stand for what lies beyond them.
+
+    Few maps are kept, and the bits do not depend on how many come at once.
+
+    Args:
+        weights: see `neighbour_weights`.
+        count: how many maps will come.
+    """
+
+    def __init__(self, weights: Sequence[float], count: int) -> None:
+        self._weights, self._count = weights, count
+        self._kept: deque[Tensor] = deque(maxlen=2 * len(weights) - 1)
+        self._given = self._done = 0
+
+    def add(self, one: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Take the next map; yield each slice's index and mean as soon as it is known."""
+        self._kept.append(one)
+        self._given += 1
+        known = self._count if self._given == self._count else self._given - len(self._weights) + 1
+        while self._done < known:
+            yield self._done, self._mean(self._done)
+            self._done += 1
+
+    def _mean(self, index: int) -> Tensor:
+        if len(self._weights) == 1:
+            return self._at(index)
+        mean = self._weights[0] * self._at(index)
+        for distance, weight in enumerate(self._weights[1:], 1):
+            both = self._at(max(index - distance, 0)) + self._at(min(index + distance, self._count - 1))
+            mean = mean + weight * both
+        return mean
+
+    def _at(self, index: int) -> Tensor:
+        return self._kept[index - self._given + len(self._kept)]
