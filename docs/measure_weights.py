@@ -4,12 +4,13 @@ Run from the bundle root, with one or several weights, or folders of the trainin
 
     python docs/measure_weights.py DATA OUT NAME=WEIGHTS[,WEIGHTS...] ... [--backend auto]
         [--precision auto] [--device cpu] [--threshold 0.5] [--flips 4] [--slice_share 0.0002]
-        [--keep_outside]
+        [--through_plane_mm 3] [--keep_outside]
 
 Weights of a fold of DATA are measured on that fold, and on the cases that DATA keeps apart by the
 first of them; other weights on all cases, with a mark where their metadata say that they saw one.
-Threshold, flips and the minimum positive fraction of a slice are those of the metadata unless set;
-trainings that were not calibrated have a threshold of 0.5 and state no others.
+Threshold, flips, the minimum positive fraction of a slice and the mean over neighbouring slices are
+those of the metadata unless set; trainings that were not calibrated have a threshold of 0.5 and
+state no others.
 OUT receives rows.csv (one row per case and NAME) and table.md (by group, and by case). A run that
 was stopped resumes with the same command.
 """
@@ -185,6 +186,7 @@ def main(
     threshold: float | None = None,
     flips: int | None = None,
     slice_share: float | None = None,
+    through_plane_mm: float | None = None,
     keep_outside: bool = False,
 ) -> None:
     """Measure, case by case."""
@@ -201,9 +203,12 @@ def main(
             )
             sha = read_metadata(one)["sha256"]
             inner = segmenter._segmenter
+            if through_plane_mm is not None:
+                inner.through_plane_mm = through_plane_mm
             share = inner.least_slice_share if slice_share is None else slice_share
             applied = f"{inner.backend.name} {inner.backend.precision}, {inner.views} views, threshold "
             applied += f"{inner.threshold:.3g}, slice fraction {share:.3g}"
+            applied += f", {inner.through_plane_mm:g} mm through plane" if inner.through_plane_mm else ""
             applied += ", outside kept" if keep_outside else ""
             own = [row for row in rows if row["weights"] == name]
             if any(row["sha256"] not in known or row["applied"] != applied for row in own):

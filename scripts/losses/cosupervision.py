@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..settings import flag, is_distributed
@@ -46,7 +47,7 @@ def over_processes(sums: Tensor) -> Tensor:
 
 
 class CoSupervisionLoss(nn.Module):
-    """L_total = theta * L_edge + beta * L_semantic + L_fusion.
+    """L_total = theta * L_edge + beta * L_semantic + L_fusion [+ weight * cross-entropy].
 
     L_fusion is the Dice loss of the main map, L_edge and L_semantic collect the Dice losses of the
     heads. Equations 1 and 2 of the paper subtract the sum of all Dice coefficients from 1, so that
@@ -64,6 +65,9 @@ class CoSupervisionLoss(nn.Module):
             "mean" of the heads' losses, which changes the effective theta and beta.
         batch_dice: sums over the whole batch, as in the paper's code; otherwise the mean over the
             images, where an image without lesion has the constant loss 1.
+        cross_entropy_weight: weight of the binary cross-entropy of the main map, mean over the
+            pixels (Isensee et al., "nnU-Net", Nature Methods 2021, adds it to Dice); 0 in the
+            paper.
 
     Raises:
         ValueError: for an unknown form or weights that do not fit the heads.
@@ -82,6 +86,7 @@ class CoSupervisionLoss(nn.Module):
         mask_head_weights: Sequence[float] | None = None,
         loss_form: str = "sum",
         batch_dice: bool | str = True,
+        cross_entropy_weight: float = 0.0,
     ) -> None:
         super().__init__()
         if loss_form not in LOSS_FORMS:
@@ -92,6 +97,7 @@ class CoSupervisionLoss(nn.Module):
         self.mask_weight = mask_weight
         self.loss_form = loss_form
         self.batch_dice = flag(batch_dice)
+        self.cross_entropy_weight = cross_entropy_weight
         zeta = _head_weights("edge_head_weights", edge_head_weights, edge_heads)
         omega = _head_weights("mask_head_weights", mask_head_weights, mask_heads)
         self.register_buffer("zeta", zeta, persistent=False)
@@ -119,6 +125,8 @@ class CoSupervisionLoss(nn.Module):
             if not self.batch_dice:
                 dice = dice.mean(dim=0)
             loss = 1 - dice[0]
+            if self.cross_entropy_weight:
+                loss = loss + self.cross_entropy_weight * _cross_entropy(logits[:, :1].float(), mask, known)
             if used_heads:
                 edge_dice, mask_dice = dice[1:].split([self.edge_heads, self.mask_heads])
                 loss = loss + self.edge_weight * self._collect(edge_dice, self.zeta)
@@ -133,6 +141,13 @@ class CoSupervisionLoss(nn.Module):
             return 1 - (weights * dice).sum()
         losses = weights * (1 - dice)
         return losses.mean() if self.loss_form == "mean" else losses.sum()
+
+
+def _cross_entropy(logits: Tensor, mask: Tensor, known: Tensor) -> Tensor:
+    """Return the mean over the known pixels, in distributed training those of all processes."""
+    each = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
+    total, pixels = over_processes(torch.stack([(each * known).sum(), known.sum()])).unbind()
+    return total / pixels.clamp(min=1)
 
 
 def _head_weights(name: str, weights: Sequence[float] | None, heads: int) -> Tensor:

@@ -88,6 +88,20 @@ def test_main_map_alone_is_the_fusion_term() -> None:
         assert loss.item() == pytest.approx(0.5, abs=1e-6)
 
 
+def test_cross_entropy_is_added_by_its_weight() -> None:
+    """Of known pixels only, and of the main map only."""
+    logits, label = batch()
+    label[0, 0, :2] = -1
+    known = label[:, 0] >= 0
+    probability = torch.sigmoid(logits[:, 0].double())
+    each = -torch.where(label[:, 0] > 0, probability.log(), (1 - probability).log())
+    expected = each[known].mean().item()
+    plain, added = (CoSupervisionLoss(cross_entropy_weight=weight)(logits, label) for weight in (0.0, 0.7))
+    assert (added - plain).item() == pytest.approx(0.7 * expected, rel=1e-5)
+    label[:, 0] = -1
+    assert torch.isfinite(CoSupervisionLoss(cross_entropy_weight=1.0)(logits, label))
+
+
 def test_batch_dice_pools_the_batch() -> None:
     """Image 1 (8 of 16 true) found exactly, image 2 (4 of 16 true) missed.
 
