@@ -67,7 +67,8 @@ def map_folder(folder: str, weights: str, cases: Sequence[Case], *settings: Any)
     """Return the subfolder for maps of cases by weights: a new one for other weights or images."""
     stats = [(case["name"], case["image"], Path(case["image"]).stat()) for case in cases]
     stamps = [(name, image, stat.st_size, stat.st_mtime_ns) for name, image, stat in stats]
-    text = json.dumps([read_metadata(weights)["sha256"], stamps, *settings])
+    metadata = read_metadata(weights)
+    text = json.dumps([metadata["sha256"], metadata["operating_point"]["through_plane_mm"], stamps, *settings])
     return Path(folder).resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -100,7 +101,7 @@ def write_pseudo_labels(
 
 def _predict(predictor: Predictor, cases: Sequence[Case]) -> Iterator[NDArray[np.uint8]]:
     preprocessing = preprocessing_from_metadata(predictor.metadata)
-    back = ScanProbabilities(preprocessing)
+    back = ScanProbabilities(preprocessing, predictor.metadata["operating_point"]["through_plane_mm"])
     for case in cases:
         item = preprocessing(dict(case))
         item[PRED] = MetaTensor(predictor.scan_logits(item), meta=dict(item[IMAGE].meta))

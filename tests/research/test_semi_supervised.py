@@ -18,7 +18,10 @@ from PIL import Image
 from scripts.data.datalist import describe
 from scripts.data.layouts.case import Case
 from scripts.errors import UserError
+from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.metadata import read_metadata
+from scripts.inference.segmenter import Segmenter
+from scripts.io.reading import read_scan
 from scripts.research import workflows
 from scripts.research.pseudo_labels import pseudo_labelled, write_pseudo_labels
 from scripts.research.semi_supervised import SemiSupervised
@@ -209,6 +212,24 @@ def test_labels_are_the_networks_probabilities_on_the_pictures_own_grid(
     with torch.no_grad():
         expected = torch.sigmoid(network(x[None, None]))[0, 0].T.numpy() * 255
     np.testing.assert_allclose(np.asarray(Image.open(path), float), expected, atol=0.51)
+
+
+def test_labels_of_a_volume_are_what_segment_finds(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """The mean over neighbouring slices, which the metadata ask for, too."""
+    weights = make_checkpoint(tmp_path / "model.pt", size=32, operating_point={"through_plane_mm": 3.0})
+    values = np.random.default_rng(0).normal(-600, 300, (40, 36, 9)).clip(-1024, 500).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([-0.7, -0.7, 2.5, 1.0])), tmp_path / "scan.nii.gz")
+    case = Case(name="scan", image=str(tmp_path / "scan.nii.gz"), patient=None, fold=None)
+    (path,) = write_pseudo_labels(weights, [case], tmp_path / "labels", torch.device("cpu"))
+    scan = read_scan(tmp_path / "scan.nii.gz")
+    segmenter = Segmenter(weights, "cpu", backend="torch", precision="fp32")
+    expected = segmenter.segment(scan, HounsfieldSlices(scan), probability=True).probability
+    assert expected is not None
+    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), expected)
+    segmenter.through_plane_mm = 0.0
+    alone = segmenter.segment(scan, HounsfieldSlices(scan), probability=True).probability
+    assert alone is not None
+    assert (alone != expected).any()
 
 
 def test_unsure_slices_are_left_out(tmp_path: Path) -> None:
