@@ -25,8 +25,6 @@ def calibrate(
     through_plane_mm: Annotated[
         float | None,
         Option(
-            min=0,
-            max=20,
             help="Average probabilities over neighbouring slices by a Gaussian of this standard deviation; "
             "default: the metadata's.",
         ),

@@ -16,6 +16,7 @@ import torch
 
 from ..errors import UserError
 from ..files import write_atomic, write_json
+from ..settings import number
 from ..transforms.geometry import check_size
 from .backends.choice import TORCH, Backend
 from .building import require_slices
@@ -83,11 +84,12 @@ def calibrate(
             or training, a fold of the data is not that of checkpoint metadata or that of two, or
             networks cannot take the size.
     """
-    shown = read_metadata(weights)["preprocessing"]["size"] if size is None else size
+    metadata = read_metadata(weights)
+    shown = metadata["preprocessing"]["size"] if size is None else size
     check_size(shown, "size")
-    if through_plane_mm is None:
-        through_plane_mm = read_metadata(weights)["operating_point"]["through_plane_mm"]
-    settings = data, flips, slices_of_training, device, shown, backend, through_plane_mm
+    sigma = metadata["operating_point"]["through_plane_mm"] if through_plane_mm is None else through_plane_mm
+    sigma = number("through_plane_mm", sigma, "mm, 0 to 20", lambda one: 0 <= one <= 20)
+    settings = data, flips, slices_of_training, device, shown, backend, sigma
     own = CalibrationRun(weights, *settings)
     require_slices(own.metadata, weights)
     trainings = [

@@ -43,16 +43,16 @@ class CalibrationRun:
         device: torch.device,
         size: int,
         backend: Backend,
-        through_plane_mm: float | None = None,
+        through_plane_mm: float,
     ) -> None:
         self.weights, self.data, self.slices_of_training = weights, data, slices_of_training
         self.network, metadata = trained_network(weights, device)
         self._applied = device, flips, backend
         trained = {"size": metadata.get("training", metadata["preprocessing"])["size"]}
-        self.metadata = {**metadata, "preprocessing": {**metadata["preprocessing"], "size": size}, "training": trained}
-        if through_plane_mm is not None:
-            point = {**metadata["operating_point"], "through_plane_mm": through_plane_mm}
-            self.metadata["operating_point"] = point
+        preprocessing = {**metadata["preprocessing"], "size": size}
+        point = {**metadata["operating_point"], "through_plane_mm": through_plane_mm}
+        changed = {"preprocessing": preprocessing, "operating_point": point, "training": trained}
+        self.metadata = {**metadata, **changed}
         self.fold = metadata["data"].get("fold")
 
     def check(self, expected: Mapping[str, Any]) -> None:
@@ -63,6 +63,9 @@ class CalibrationRun:
             found = " and ".join(differs)
             raise UserError(f"{self.weights}: another {found}; expected: trainings with the recipe of the weights")
         check_data(self.weights, self.metadata, self.data)
+        if self.metadata["operating_point"]["through_plane_mm"] and self.metadata["data"].get("split") == "slice":
+            found = "data split by slice, whose neighbours the weights saw"
+            raise UserError(f"{self.weights}: {found}; expected with --through-plane-mm: data split by patient")
 
     @cached_property
     def unseen(self) -> list[Case]:

@@ -34,6 +34,17 @@ def axial_axes(affine: Affine) -> tuple[int, int, int]:
     return towards.index(0), towards.index(1), towards.index(2)
 
 
+def spacing_lps(affine: Affine) -> tuple[float, float, float]:
+    """Return the voxel size along left, posterior, superior in mm, of the stored axes turned.
+
+    The third is the distance between slices along their normal, also where a gantry tilt shifts
+    them.
+    """
+    lengths = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    x, y, _ = (lengths[axis] for axis in axial_axes(affine))
+    return x, y, float(abs(np.linalg.det(affine[:3, :3]))) / (x * y)
+
+
 def canonical(array: NDArray[Any], affine: Affine) -> NDArray[Any]:
     """Return a view of a stored array with axes turned to LPS; writes go into the array."""
     return nib.orientations.apply_orientation(array, _turn(affine))
@@ -89,13 +100,8 @@ class Scan:
 
     @property
     def spacing_lps(self) -> tuple[float, float, float]:
-        """Voxel size along left, posterior, superior in mm: the stored axes, turned.
-
-        The third is the distance between slices along their normal, also where a gantry tilt shifts
-        them.
-        """
-        x, y, _ = (self.spacing[axis] for axis in axial_axes(self.affine))
-        return x, y, self.voxel_mm3 / (x * y)
+        """Voxel size along left, posterior, superior in mm, see the function of that name."""
+        return spacing_lps(self.affine)
 
     def axial_slices(self) -> list[int] | None:
         """Return where along the stored third axis each axial slice lies, inferior to superior.

@@ -107,7 +107,8 @@ class CaseSegmenter:
         except OSError as error:
             raise UserError(f"{case.source}: cannot be read ({error}); expected: a scan that you may read") from None
         chosen = {key: str(value) for key, value in asdict(self.settings).items() if key != "limits"}
-        text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen], sort_keys=True)
+        curve = self.segmenter.curve if self.settings.probability else None
+        text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen, curve], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def given(self, name: str) -> Given:
@@ -234,13 +235,13 @@ class CaseSegmenter:
         """Calibrate a probability map in place, as far as the metadata know how, and say so."""
         text, threshold = "is the network's own: how often it is right was not measured", self.segmenter.threshold
         if self.segmenter.curve:
-            from ..inference.reliability import calibrated_levels  # scipy.optimize
+            from ..inference.reliability import calibrated_levels  # SciPy's optimize and stats
 
             table = calibrated_levels(self.segmenter.curve, PROBABILITY_STEPS)
             for index in range(levels.shape[2]):  # no second map
                 levels[..., index] = table[levels[..., index]]
             threshold = table[round(threshold * PROBABILITY_STEPS)] / PROBABILITY_STEPS
-            text = "is calibrated: of voxels with the value 0.3 in scans that no training saw, 0.3 were infected"
+            text = "is calibrated on scans that no training saw: of voxels with the value 0.3 about 0.3 were infected"
         return Note("probability", f"The probability map {text}. The mask begins at {threshold:.3f}.", "assumption")
 
     def _depends_on(self, given: Given) -> str:

@@ -68,7 +68,8 @@ def map_folder(folder: str, weights: str, cases: Sequence[Case], *settings: Any)
     stats = [(case["name"], case["image"], Path(case["image"]).stat()) for case in cases]
     stamps = [(name, image, stat.st_size, stat.st_mtime_ns) for name, image, stat in stats]
     metadata = read_metadata(weights)
-    text = json.dumps([metadata["sha256"], metadata["operating_point"]["through_plane_mm"], stamps, *settings])
+    applied = [metadata["operating_point"][key] for key in ("test_time_flips", "through_plane_mm")]
+    text = json.dumps([metadata["sha256"], applied, stamps, *settings])
     return Path(folder).resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

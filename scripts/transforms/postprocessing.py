@@ -24,7 +24,7 @@ from monai.utils import convert_to_numpy
 
 from ..anatomy.outside import Zones, remove_outside
 from ..finite import check_maps
-from ..io.volume import AXES, canonical
+from ..io.volume import AXES, canonical, spacing_lps
 from ..settings import decision_threshold, flag, number
 from .items import BOX, CLASSES, IMAGE, PRED, ZONES, scan_name
 from .lungs import EmptyBeyondBoxd
@@ -74,7 +74,8 @@ class ThroughPlaneMeand(MapTransform):
         image = item[IMAGE]
         if not self.sigma_mm or image.meta.get("picture", False) or not image.meta.get("voxel_size_known", True):
             return item
-        spacing = float(np.linalg.norm(convert_to_numpy(image.affine)[:3, 2]))
+        stored = convert_to_numpy(image.meta["original_affine"]).astype(np.float64)
+        spacing = spacing_lps(stored)[2]
         low, high = 0, image.shape[-1]
         if self.cropped and BOX in item:
             low, high = convert_to_numpy(item[BOX])[2, :2].tolist()

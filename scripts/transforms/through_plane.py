@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -27,10 +27,11 @@ def neighbour_weights(sigma_mm: float, spacing_mm: float) -> list[float]:
 
     >>> [round(one, 3) for one in neighbour_weights(3.0, 5.0)]
     [0.667, 0.166]
-    >>> neighbour_weights(3.0, 20.0)
-    [1.0]
+    >>> neighbour_weights(3.0, 20.0), neighbour_weights(0.0, 1.0)
+    ([1.0], [1.0])
     """
-    spacing_mm = round(spacing_mm, 3)  # headers of one scan differ in the last digits
+    if not sigma_mm:
+        return [1.0]
     reach = math.floor(_REACH * sigma_mm / spacing_mm)
     heights = [math.exp(-0.5 * (k * spacing_mm / sigma_mm) ** 2) for k in range(1, reach + 1)]
     total = 1 + 2 * sum(heights)
@@ -52,14 +53,14 @@ class SliceMeans:
         self._kept: deque[Tensor] = deque(maxlen=2 * len(weights) - 1)
         self._given = self._done = 0
 
-    def add(self, one: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Take the next map; yield each slice's index and mean as soon as it is known."""
+    def add(self, one: Tensor) -> list[tuple[int, Tensor]]:
+        """Take the next map; return index and mean of the slices that are known with it."""
         self._kept.append(one)
         self._given += 1
         known = self._count if self._given == self._count else self._given - len(self._weights) + 1
-        while self._done < known:
-            yield self._done, self._mean(self._done)
-            self._done += 1
+        found = [(index, self._mean(index)) for index in range(self._done, known)]
+        self._done = max(self._done, known)
+        return found
 
     def _mean(self, index: int) -> Tensor:
         if len(self._weights) == 1:

@@ -63,6 +63,9 @@ def test_the_command_completes_the_metadata_and_segment_obeys(
         calibrate(other, str(data), [], False, 10, torch.device("cpu"))
     with pytest.raises(UserError, match="size is 50; expected: multiples of 16"):
         calibrate(weights, str(data), [], False, 10, torch.device("cpu"), size=50)
+    for wrong in (float("nan"), -1.0, 20.5):
+        with pytest.raises(UserError, match=r"through_plane_mm is .* expected: mm, 0 to 20"):
+            calibrate(weights, str(data), [], False, 10, torch.device("cpu"), through_plane_mm=wrong)
     with pytest.raises(UserError, match=r"2 cases would be judged by several trainings \(folds \[0, 1, 0\]\)"):
         calibrate(weights, str(data), [*trained, trained[0]], False, 10, torch.device("cpu"))
     assert read_metadata(weights) == metadata
@@ -144,6 +147,8 @@ def test_only_slices_of_the_own_fold_are_judged_and_learnt_from(
         "of",
         lambda layer, rows, *limits, **named: learnt.append(len(rows)) or of(layer, rows, *limits, **named),
     )
+    with pytest.raises(UserError, match="data split by slice"):
+        calibrate(weights, str(folder), [], False, 9, torch.device("cpu"), through_plane_mm=3.0)
     stated = calibrate(weights, str(folder), [], False, 9, torch.device("cpu"))
     assert set(learnt) == {1 + 2 * 4}  # the picture, and the rest of nine shared by two halves of six slices
     assert stated["calibration"]["cases"] == ["case_00_0", "case_01_0"]

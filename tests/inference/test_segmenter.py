@@ -51,17 +51,19 @@ def segment(segmenter: Segmenter, path: Path, threshold: float | None = None) ->
     return scan, mask, threshold
 
 
-@pytest.mark.parametrize("through_plane_mm", [0.0, 6.0])
+@pytest.mark.parametrize(("through_plane_mm", "tilt"), [(0.0, 0.0), (6.0, 0.0), (6.0, 2.0)])
 def test_the_mask_is_that_of_run_inference(
-    through_plane_mm: float, make_checkpoint: Callable[..., Path], tmp_path: Path
+    through_plane_mm: float, tilt: float, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Stored with a slope, oblique, with test-time augmentation; each slice alone, or the mean over
-    neighbours of other batches too."""
+    neighbours of other batches too, with a gantry tilt that shifts the slices by 2 mm."""
     weights = make_checkpoint(tmp_path / "model.pt", operating_point={"through_plane_mm": through_plane_mm})
     rng = np.random.default_rng(3)
     values = rng.normal(-600, 300, (90, 70, 19)).clip(-1500, 1000)  # two batches of 8 and one of 3
     turn = Rotation.from_euler("xyz", [20, -9, 14], degrees=True).as_matrix()
-    affine = nib.affines.from_matvec(turn @ np.diag([-0.7, -0.7, -5.0]), [9.0, 11.0, -20.0])
+    axes = turn @ np.diag([-0.7, -0.7, -5.0])
+    axes[:, 2] += tilt * turn[:, 1]
+    affine = nib.affines.from_matvec(axes, [9.0, 11.0, -20.0])
     image = nib.Nifti1Image(values.astype(np.int16), affine)
     image.header.set_slope_inter(0.37, -12.5)
     image = nib.Nifti1Image(image.dataobj, affine, image.header)
@@ -123,6 +125,14 @@ def test_any_size_is_segmented(shape: tuple[int, int, int], segmenter: Segmenter
     _, mask, _ = segment(segmenter, tmp_path / "scan.nii")
     assert mask.shape == shape
     assert mask.dtype == np.uint8
+
+
+def test_a_voxel_size_that_cannot_be_one_is_no_matter(segmenter: Segmenter, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(-600, 300, (40, 40, 3)).clip(-1024, 1000).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([-0.0007, -0.0007, 0.0004, 1.0])), tmp_path / "scan.nii")
+    scan = read_scan(tmp_path / "scan.nii")
+    assert not scan.voxel_size_known
+    assert segmenter.segment(scan, HounsfieldSlices(scan)).mask.shape == (40, 40, 3)
 
 
 def test_a_probability_is_kept_in_a_byte_and_agrees_with_the_mask(segmenter: Segmenter, make_scan: MakeScan) -> None:

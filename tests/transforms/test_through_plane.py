@@ -48,7 +48,9 @@ def test_a_slice_is_given_as_soon_as_its_neighbours_are_there() -> None:
 
 def item(**meta: object) -> dict[str, object]:
     affine = np.diag([-0.7, -0.7, 2.5, 1.0])
-    image = MetaTensor(torch.zeros(1, 5, 4, 11), affine=torch.as_tensor(affine), meta={"affine": affine, **meta})
+    affine[1, 2] = 9.0  # a gantry tilt: the slices lie 2.5 mm apart all the same
+    stated = {"affine": affine, "original_affine": affine, **meta}
+    image = MetaTensor(torch.zeros(1, 5, 4, 11), affine=torch.as_tensor(affine), meta=stated)
     return {"image": image, "pred": torch.from_numpy(MAPS), "box": torch.tensor([[0, 5, 5], [0, 4, 4], [2, 9, 11]])}
 
 
