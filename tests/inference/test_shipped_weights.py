@@ -114,13 +114,15 @@ def test_a_normal_chest_stays_nearly_clean(results: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.real_data
-def test_slices_of_another_hospital_count_as_the_model_card_says(
-    results: Path, lung_ct_data: Path, bundle_root: Path
+def test_slices_with_infection_are_found_and_clean_ones_left(
+    results: Path, lung_ct_data: Path, bundle_root: Path, request: pytest.FixtureRequest
 ) -> None:
-    """To a slice: another processor rounds otherwise."""
+    """As the model card says to a slice, since another processor rounds otherwise. Compact misses
+    the goal for clean slices; once it meets it, this says so."""
     labels = lung_ct_data / "covid_ct_md" / "P001_slice_labels.csv"
     words = [sys.executable, "docs/measure_slices.py", results / "P001" / "report.json", labels]
     done = subprocess.run([str(word) for word in words], cwd=bundle_root, capture_output=True, text=True)
+    found, marked = map(float, re.findall(r"count as infected \((.*?)%\)", done.stdout))
     counted = [int(number) for number in re.findall(r": (\d+) count as infected", done.stdout)]
     model = json.loads((results / "manifest.json").read_text())["settings"]["model"]["name"]
     text = (bundle_root / "docs/README.md").read_text(encoding="utf-8")
@@ -128,3 +130,7 @@ def test_slices_of_another_hospital_count_as_the_model_card_says(
     stated = [int(row[list(SHIPPED).index(model)]) for row in rows]
     assert len(counted) == len(stated) == 2
     assert counted == pytest.approx(stated, abs=1)
+    assert found >= 80
+    if model == "compact":
+        request.applymarker(pytest.mark.xfail(reason="6 of 68, 8.8 % (docs/README.md)", strict=True))
+    assert marked <= 6
