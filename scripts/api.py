@@ -32,7 +32,8 @@ class InfectionSegmenter:
         backend: "torch", "openvino", or "auto": the fastest for this machine.
         precision: "fp32", "bf16", or "auto": bf16 where the processor computes in it.
         keep_outside: keeps marks outside of the body and the lungs, which are removed otherwise.
-        model: weights of the package: "compact", "full", or "auto": full on CUDA, else compact.
+        model: weights of the package: "compact", "full", or "auto": full on CUDA if it did no worse
+            in cross-validation, else compact.
 
     Raises:
         UserError: if weights or metadata cannot be used, a setting makes no sense, or the backend,

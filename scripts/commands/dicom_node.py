@@ -30,7 +30,9 @@ def dicom_node(
     sc: Sc = False,
     pdf: Pdf = False,
     weights: Annotated[Path | None, Option(help="Your weights with their metadata, in place of --model.")] = None,
-    model: Annotated[str, Option(help="Shipped weights: compact, full or auto; auto: full on CUDA.")] = "auto",
+    model: Annotated[
+        str, Option(help="Shipped weights: compact, full or auto; auto: full on CUDA if it is no worse.")
+    ] = "auto",
     device: Device = None,
     backend: Backend = "auto",
     precision: Precision = "auto",

@@ -35,7 +35,9 @@ def segment(
     ],
     output: Annotated[Path, Argument(help="Folder for the results, new or of an earlier call.")],
     weights: Annotated[Path | None, Option(help="Your weights with their metadata, in place of --model.")] = None,
-    model: Annotated[str, Option(help="Shipped weights: compact, full or auto; auto: full on CUDA.")] = "auto",
+    model: Annotated[
+        str, Option(help="Shipped weights: compact, full or auto; auto: full on CUDA if it is no worse.")
+    ] = "auto",
     intensity: Intensity = "auto",
     threshold: Threshold = None,
     smallest_lesion_mm3: SmallestLesion = None,

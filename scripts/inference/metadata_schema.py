@@ -158,9 +158,19 @@ class ReliabilityBin(Record):
     voxels: Annotated[int, Field(ge=1)]
 
 
+class CrossValidatedDice(OpenRecord):
+    """Mean over cases that the weights, or trainings that stand for them, did not see."""
+
+    at_threshold: Annotated[float, Field(ge=0, le=1)]
+
+
 class Calibration(OpenRecord):
     """How the operating point was chosen, see `calibrate`."""
 
+    dice: Annotated[
+        dict[str, CrossValidatedDice] | None,
+        Field(description='Dice by kind of case, "volumes" and "pictures"; null: unknown'),
+    ] = None
     lesion_free: LesionFree | None = None
     curve: Annotated[
         list[ReliabilityBin] | None,

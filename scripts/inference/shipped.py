@@ -1,4 +1,4 @@
-"""Choose between the shipped weights: compact ones for any processor, full ones for CUDA."""
+"""Choose between the shipped weights: compact for any processor, full for CUDA if no worse."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from ..errors import UserError
 from ..settings import default_device
 from ..version import BUNDLE
+from .metadata import read_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,9 @@ def choose_model(
     """Choose the weights of a run.
 
     Args:
-        model: "compact", "full", or "auto": full on CUDA where its weights are there, else compact.
-            On MPS neither speed nor memory of the full network has been measured.
+        model: "compact", "full", or "auto": full on CUDA where its weights are there and did not
+            do worse in cross-validation, else compact. On MPS neither speed nor memory of the full
+            network has been measured.
         weights: the user's own, in place of shipped ones.
         device: a torch device; None: the first that is available.
         folder: where shipped weights lie; None: `MODELS`.
@@ -81,7 +83,23 @@ def choose_model(
         return Choice(COMPACT, f"chosen because the device is {kind}, not CUDA")
     if not is_there(FULL, folder):
         return Choice(COMPACT, f"chosen because there is no {FILES[FULL]} beside it")
+    if (worse := _worse_full(folder)) is not None:
+        return Choice(COMPACT, worse)
     return Choice(FULL, "chosen because a CUDA device is there")
+
+
+def _worse_full(folder: Path | None) -> str | None:
+    """Return how far the full weights did worse, if the metadata of both say what they reach."""
+    compact, full = (_volume_dice(name, folder) for name in (COMPACT, FULL))
+    if compact is None or full is None or full >= compact:
+        return None
+    return f"chosen because its mean Dice of volumes in cross-validation is {compact:.3f}, that of full {full:.3f}"
+
+
+def _volume_dice(name: str, folder: Path | None) -> float | None:
+    calibration = read_metadata(shipped_weights(name, folder)).get("calibration") or {}
+    volumes = (calibration.get("dice") or {}).get("volumes")
+    return volumes and float(volumes["at_threshold"])
 
 
 def shipped_weights(name: str, folder: Path | None = None) -> Path:

@@ -140,6 +140,17 @@ def test_a_padded_batch_gives_the_bits_of_a_full_one(network: torch.nn.Module) -
     assert torch.equal(shifted, found[3:])
 
 
+@with_openvino
+def test_one_image_is_not_padded_and_keeps_its_bits(network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, apply, shapes = torch.randn(OPENVINO_BATCH, 1, 32, 32), OpenVinoNetwork(network, {}), []
+    load = OpenVinoNetwork._load
+    monkeypatch.setattr(OpenVinoNetwork, "_load", lambda self, shape: shapes.append(shape) or load(self, shape))
+    (found,) = apply(images)
+    for index in range(OPENVINO_BATCH):
+        assert torch.equal(apply(images[index : index + 1])[0], found[index : index + 1])
+    assert shapes == [(OPENVINO_BATCH, 1, 32, 32), (1, 1, 32, 32)]
+
+
 NEAR, FAR = 0.0, -12.0
 """Offsets of a map: around the threshold of 0.5, and far below it."""
 

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -35,6 +36,29 @@ def test_cuda_takes_the_full_model_where_it_is_there(shipped: Path, monkeypatch:
     (shipped / "full.pt").unlink()
     assert choose_model().name == "compact"
     assert "there is no full.pt" in choose_model().reason
+
+
+@pytest.mark.parametrize(
+    ("compact", "full", "chosen"),
+    [(0.744, 0.694, "compact"), (0.744, 0.744, "full"), (0.7, 0.8, "full"), (None, 0.1, "full"), (0.9, None, "full")],
+)
+def test_cuda_takes_the_full_model_unless_its_cross_validation_was_worse(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, compact: float | None, full: float | None, chosen: str
+) -> None:
+    for name, dice in (("model", compact), ("full", full)):
+        measured = {"pictures": {"at_threshold": 0.5}} if dice is None else {"volumes": {"at_threshold": dice}}
+        make_checkpoint(tmp_path / f"{name}.pt", calibration={"dice": measured})
+    found = choose_model(device="cuda:0", folder=tmp_path)
+    assert found.name == chosen
+    assert chosen == "full" or "is 0.744, that of full 0.694" in found.reason
+    assert choose_model("full", device="cuda:0", folder=tmp_path).name == "full"
+
+
+def test_the_shipped_model_on_cuda_is_the_one_of_higher_dice(bundle_root: Path) -> None:
+    """By the table of every case in docs/results, made apart from the metadata."""
+    rows = pd.read_csv(bundle_root / "docs" / "results" / "weights" / "rows.csv")
+    of_volumes = rows[rows["group"].isin(["coronacases", "radiopaedia"])].groupby("weights")["dice"].mean()
+    assert choose_model(device="cuda").name == of_volumes[["compact", "full"]].idxmax()
 
 
 def test_mistakes_are_one_line_each(shipped: Path) -> None:

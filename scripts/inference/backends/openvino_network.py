@@ -58,17 +58,19 @@ class OpenVinoNetwork(nn.Module):
         Raises:
             UserError: if OpenVINO cannot take the network.
         """
-        model = self.compiled(images.shape[1:])
+        model = self.compiled(images.shape[1:], 1 if len(images) == 1 else OPENVINO_BATCH)
         parts = [model(part) for part in images.split(OPENVINO_BATCH)]
         return tuple(torch.cat(found) for found in zip(*parts, strict=True))
 
-    def compiled(self, image_shape: Sequence[int]) -> _Model:
+    def compiled(self, image_shape: Sequence[int], batch: int = OPENVINO_BATCH) -> _Model:
         """Return what maps a batch of images of a shape (C, ...), compiled when first asked for.
+
+        A picture is a batch of its own: padded it would take as long as a whole one.
 
         Raises:
             UserError: if OpenVINO cannot take the network.
         """
-        shape = (OPENVINO_BATCH, *image_shape)
+        shape = (batch, *image_shape)
         weights = tuple((value.data_ptr(), value._version) for value in self.network.state_dict().values())
         key = self.precision, self.layer, shape
         with _COMPILING:  # requests at the same time: one compiles
