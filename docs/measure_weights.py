@@ -4,13 +4,13 @@ Run from the bundle root, with one or several weights, or folders of the trainin
 
     python docs/measure_weights.py DATA OUT NAME=WEIGHTS[,WEIGHTS...] ... [--backend auto]
         [--precision auto] [--device cpu] [--threshold 0.5] [--flips 4] [--slice_share 0.0002]
-        [--through_plane_mm 3] [--keep_outside]
+        [--through_plane_mm 3] [--size 208] [--keep_outside]
 
 Weights of a fold of DATA are measured on that fold, and on the cases that DATA keeps apart by the
 first of them; other weights on all cases, with a mark where their metadata say that they saw one.
-Threshold, flips, the minimum positive fraction of a slice and the mean over neighbouring slices are
-those of the metadata unless set; trainings that were not calibrated have a threshold of 0.5 and
-state no others.
+Threshold, flips, the minimum positive fraction of a slice, the mean over neighbouring slices and
+the size that the network sees are those of the metadata unless set; trainings that were not
+calibrated have a threshold of 0.5 and state no others.
 OUT receives rows.csv (one row per case and NAME) and table.md (by group, and by case). A run that
 was stopped resumes with the same command.
 """
@@ -37,7 +37,9 @@ from scripts.data.datalist import describe, read_datalist, select_cases
 from scripts.data.layouts.case import Case
 from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic
+from scripts.inference.building import trained_network
 from scripts.inference.metadata import read_metadata
+from scripts.inference.segmenter import Segmenter
 from scripts.inference.unseen_cases import check_data, read_infection
 from scripts.io.images import is_picture
 from scripts.io.volume import canonical
@@ -187,6 +189,7 @@ def main(
     flips: int | None = None,
     slice_share: float | None = None,
     through_plane_mm: float | None = None,
+    size: int | None = None,
     keep_outside: bool = False,
 ) -> None:
     """Measure, case by case."""
@@ -198,9 +201,12 @@ def main(
         name, files = expand(text)
         known = {read_metadata(one)["sha256"] for one in files}
         for number, one in enumerate(files):
-            segmenter = InfectionSegmenter(
-                one, str(place), threshold, flips=flips, backend=backend, precision=precision, keep_outside=keep_outside
-            )
+            given = str(place), threshold, None, flips, backend, precision, keep_outside
+            segmenter = InfectionSegmenter(one, *given)
+            if size is not None:
+                network, metadata = trained_network(one, place)
+                metadata["preprocessing"]["size"] = size
+                segmenter._segmenter = Segmenter(one, *given, loaded=(network, metadata))
             sha = read_metadata(one)["sha256"]
             inner = segmenter._segmenter
             if through_plane_mm is not None:
@@ -209,6 +215,7 @@ def main(
             applied = f"{inner.backend.name} {inner.backend.precision}, {inner.views} views, threshold "
             applied += f"{inner.threshold:.3g}, slice fraction {share:.3g}"
             applied += f", {inner.through_plane_mm:g} mm through plane" if inner.through_plane_mm else ""
+            applied += f", {size} x {size}" if size else ""
             applied += ", outside kept" if keep_outside else ""
             own = [row for row in rows if row["weights"] == name]
             if any(row["sha256"] not in known or row["applied"] != applied for row in own):
