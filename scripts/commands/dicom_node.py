@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from .options import Backend, Device, Pdf, Precision, Sc, Sr
+from .options import Backend, Device, Model, Pdf, Precision, Sc, Sr
 
 
 def dicom_node(
@@ -30,9 +30,7 @@ def dicom_node(
     sc: Sc = False,
     pdf: Pdf = False,
     weights: Annotated[Path | None, Option(help="Your weights with their metadata, in place of --model.")] = None,
-    model: Annotated[
-        str, Option(help="Shipped weights: compact, full or auto; auto: full on CUDA if it is no worse.")
-    ] = "auto",
+    model: Model = "auto",
     device: Device = None,
     backend: Backend = "auto",
     precision: Precision = "auto",

@@ -17,6 +17,7 @@ Intensity = Annotated[
     str, Option(help="auto, hu, or window:LO,HI for an export that was mapped from that window in HU.")
 ]
 Backend = Annotated[str, Option(help="What applies the network: auto, torch or openvino.")]
+Model = Annotated[str, Option(help="Shipped weights: compact, full or auto; auto: full on CUDA if it is no worse.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier call wrote.")]
 Precision = Annotated[str, Option(help="auto, fp32 or bf16; auto: bf16 where the processor computes in it.")]
 Pdf = Annotated[bool, Option("--pdf", help="Write the report as a PDF too; of DICOM also as a DICOM object.")]

@@ -13,6 +13,7 @@ from .options import (
     Device,
     Intensity,
     Limit,
+    Model,
     Pdf,
     Precision,
     Sc,
@@ -35,9 +36,7 @@ def segment(
     ],
     output: Annotated[Path, Argument(help="Folder for the results, new or of an earlier call.")],
     weights: Annotated[Path | None, Option(help="Your weights with their metadata, in place of --model.")] = None,
-    model: Annotated[
-        str, Option(help="Shipped weights: compact, full or auto; auto: full on CUDA if it is no worse.")
-    ] = "auto",
+    model: Model = "auto",
     intensity: Intensity = "auto",
     threshold: Threshold = None,
     smallest_lesion_mm3: SmallestLesion = None,
