@@ -37,15 +37,14 @@ from scripts.data.datalist import describe, read_datalist, select_cases
 from scripts.data.layouts.case import Case
 from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic
-from scripts.inference.building import trained_network
 from scripts.inference.metadata import read_metadata
-from scripts.inference.segmenter import Segmenter
 from scripts.inference.unseen_cases import check_data, read_infection
 from scripts.io.images import is_picture
 from scripts.io.volume import canonical
 from scripts.messages import markdown_table, wrapped
 from scripts.metrics import dice
 from scripts.settings import describe_machine, usable_device
+from scripts.transforms.slice_input import SliceInput
 
 GROUPS = {False: "pictures", True: "negative pictures"}
 BY_GROUP = {
@@ -201,14 +200,14 @@ def main(
         name, files = expand(text)
         known = {read_metadata(one)["sha256"] for one in files}
         for number, one in enumerate(files):
-            given = str(place), threshold, None, flips, backend, precision, keep_outside
-            segmenter = InfectionSegmenter(one, *given)
-            if size is not None:
-                network, metadata = trained_network(one, place)
-                metadata["preprocessing"]["size"] = size
-                segmenter._segmenter = Segmenter(one, *given, loaded=(network, metadata))
+            segmenter = InfectionSegmenter(
+                one, str(place), threshold, flips=flips, backend=backend, precision=precision, keep_outside=keep_outside
+            )
             sha = read_metadata(one)["sha256"]
             inner = segmenter._segmenter
+            if size is not None:
+                inner.metadata["preprocessing"]["size"] = size
+                inner.slice_input = SliceInput.from_metadata(inner.metadata)
             if through_plane_mm is not None:
                 inner.through_plane_mm = through_plane_mm
             share = inner.least_slice_share if slice_share is None else slice_share
