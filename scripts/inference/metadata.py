@@ -128,11 +128,7 @@ def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, t
             f"{weights}: no such weights; expected: a trained checkpoint named by --checkpoint (--weights) "
             "(`make demo` trains one on synthetic scans, `run training` on yours)"
         )
-    if not path.is_file():
-        raise UserError(
-            f"{weights}: its metadata {path.name} is missing; expected: weights with the metadata beside them"
-        )
-    metadata = _read_json(path)
+    metadata = stated_metadata(weights)
     found = sha256(weights)
     if found != metadata["sha256"]:
         raise UserError(
@@ -144,7 +140,17 @@ def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, t
     return metadata, load_weights(weights)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def stated_metadata(checkpoint: str | Path) -> dict[str, Any]:
+    """Read the metadata of a checkpoint without its weights, which `read_metadata` compares.
+
+    Raises:
+        UserError: if the metadata are absent, unreadable or hold numbers that make no sense.
+    """
+    path = metadata_path(checkpoint)
+    if not path.is_file():
+        raise UserError(
+            f"{checkpoint}: its metadata {path.name} is missing; expected: weights with the metadata beside them"
+        )
     try:
         metadata = read_json(path)
     except ValueError as error:

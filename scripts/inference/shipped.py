@@ -11,7 +11,7 @@ import torch
 from ..errors import UserError
 from ..settings import default_device
 from ..version import BUNDLE
-from .metadata import read_metadata
+from .metadata import stated_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _worse_full(folder: Path | None) -> str | None:
 
 
 def _volume_dice(name: str, folder: Path | None) -> float | None:
-    calibration = read_metadata(shipped_weights(name, folder)).get("calibration") or {}
+    calibration = stated_metadata(shipped_weights(name, folder)).get("calibration") or {}
     volumes = (calibration.get("dice") or {}).get("volumes")
     return volumes and float(volumes["at_threshold"])
 
