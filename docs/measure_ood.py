@@ -47,7 +47,7 @@ from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic
 from scripts.inference.calibration import OOD_MARGIN
 from scripts.inference.hounsfield import HounsfieldSlices
-from scripts.inference.ood import FeatureMeans, OODScore, deepest_layer
+from scripts.inference.ood import FeatureMeans, OODScore, channel_means, deepest_layer
 from scripts.inference.operating_point import GOOD_DICE, lowest_usual
 from scripts.inference.reliability import calibrated_levels, calibration_error
 from scripts.inference.segmenter import Segmenter
@@ -215,7 +215,7 @@ def apply(segmenter: Segmenter, layers: Sequence[str], piece: Any, flips: bool) 
     images = torch.from_numpy(piece["images"])[:, None].to(next(network.parameters()).device)
     means, agreement, seen = {name: FeatureMeans() for name in layers}, ViewAgreement(threshold), []
     hooks = [
-        network.get_submodule(name).register_forward_hook(lambda _, __, out, kept=kept: kept.add(out))
+        network.get_submodule(name).register_forward_hook(lambda _, __, out, kept=kept: kept.add(channel_means(out)))
         for name, kept in means.items()
     ]
 

@@ -1,13 +1,14 @@
-"""Measure what it saves, and costs, to apply the first view alone where it settles a batch.
+"""Measure what it saves, and costs, to leave out views of slices that the others settle.
 
 Run from the bundle root, with scans of any kind:
 
     python docs/measure_views.py OUT SCANS... [--weights models/model.pt] [--margins 0,1,2,3,4]
 
-A batch is settled where its first view lies `margin` logits below the decision threshold, see
-`scripts.inference.tta.SETTLED_LOGITS`. OUT receives rows.csv (one row per scan and margin; in the
-row without a margin every view is applied) and table.md. Marks outside of the lungs count too. A
-run that was stopped resumes with the same command.
+A slice is settled where its first view lies `margin` logits below the decision threshold, or the
+mean of more views lies less far below it, see `scripts.inference.tta.Settling`. OUT receives
+rows.csv (one row per scan and margin; in the row without a margin every view is applied) and
+table.md. Marks outside of the lungs count too. A run that was stopped resumes with the same
+command.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from scripts.inference.backends.openvino_network import OpenVinoNetwork
 from scripts.inference.backends.torch_network import TorchNetwork
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.segmenter import Segmenter
-from scripts.inference.tta import settled_below
+from scripts.inference.tta import Settling
 from scripts.messages import markdown_table
 from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import ScanInput, expand_inputs
@@ -64,8 +65,8 @@ def measure(segmenter: Segmenter, case: ScanInput, margins: list[float]) -> list
         rows: list[dict[str, Any]] = []
         every = np.zeros(0)
         for margin in (None, *margins):
-            settled = None if margin is None else settled_below(segmenter.threshold, margin)
-            segmenter.predictor.inferer.settled = settled
+            settling = None if margin is None else Settling(segmenter.threshold, margin)
+            segmenter.predictor.inferer.settling = settling
             with applied_images() as applied:
                 mask = segmenter.segment(scan, slices).mask
             every = mask if margin is None else every

@@ -6,6 +6,7 @@ Configs name these classes as MONAI inferers; `Predictor` calls them outside of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,17 +15,14 @@ from torch import Tensor, nn
 from ..precision import mixed_precision
 from ..settings import decision_threshold, optional
 from ..transforms.slice_input import with_metadata_of, without_metadata
-from .backends.choice import OPENVINO_BATCH, TORCH, Backend
+from .backends.choice import BATCH_SIZE, TORCH, Backend
 from .backends.torch_network import TorchNetwork
 from .metadata import OPERATING_POINT, TARGETS
 from .ood import KEY, FeatureMeans
-from .tta import ViewAgreement, average_over_flips, settled_below, view_count
+from .tta import Settling, ViewAgreement, average_over_flips, view_count
 
 if TYPE_CHECKING:
     from .backends.openvino_network import OpenVinoNetwork
-
-BATCH_SIZE = 8
-"""Slices or patches in a batch, as in configs/inference.yaml; bits may depend on it."""
 
 
 class NetworkInferer:
@@ -38,11 +36,13 @@ class NetworkInferer:
 
     Attributes:
         agreement: receives how far the views agree, where it is set.
-        settled: see `average_over_flips`.
+        features: receives the channel means of the layer that the network returns, where it is set.
+        settling: says when a slice is seen in no further view, where it is set.
     """
 
     agreement: ViewAgreement | None = None
-    settled: float | None = None
+    features: FeatureMeans | None = None
+    settling: Settling | None = None
 
     def __init__(self, amp: bool | str = False, views: int = 1) -> None:
         mixed_precision(amp, "cpu")  # refuses another setting
@@ -53,10 +53,9 @@ class NetworkInferer:
         enabled = mixed_precision(self.amp, inputs.device) is torch.bfloat16
         with torch.autocast(inputs.device.type if enabled else "cpu", dtype=torch.bfloat16, enabled=enabled):
             drawing = isinstance(network, nn.Module) and network.training  # dropout: more than a mask is wanted
-            settled = None if drawing else self.settled
-            return average_over_flips(
-                network, inputs, self.views, *args, agreement=self.agreement, settled=settled, **kwargs
-            )
+            features, settling = (None, None) if drawing else (self.features, self.settling)
+            collect = partial(average_over_flips, agreement=self.agreement, features=features, settling=settling)
+            return collect(network, inputs, self.views, *args, **kwargs)
 
 
 class ScanInferer(NetworkInferer):
@@ -68,7 +67,7 @@ class ScanInferer(NetworkInferer):
 
     Args:
         metadata: see `read_metadata`.
-        batch_size: slices or patches in a batch; OpenVINO takes at most `OPENVINO_BATCH`.
+        batch_size: slices or patches in a batch; OpenVINO splits it, see `OPENVINO_BATCH`.
         test_time_flips: in place of the operating point's, see `view_count`; None or "null": as the
             metadata state.
         backend: what applies the network and in which precision. A network in training mode (Monte
@@ -76,12 +75,8 @@ class ScanInferer(NetworkInferer):
         layer: name of the layer whose channel means `features` collects; None: none.
         every_target: whether the maps of all targets are returned.
         threshold: decision threshold where nothing but the mask is wanted of a network for slices:
-            a batch whose first view lies far below is seen in no other, see `settled_below`. torch
-            in float32, with which others are compared, applies every view all the same.
-
-    Attributes:
-        batch_size: as it was given, or what the backend takes.
-        features: the channel means, see `FeatureMeans`; None without a layer.
+            a slice whose views lie far below is seen in no further ones, see `Settling`. torch in
+            float32, with which others are compared, applies every view all the same.
     """
 
     def __init__(
@@ -97,15 +92,14 @@ class ScanInferer(NetworkInferer):
         point = metadata.get("operating_point", OPERATING_POINT)  # while training there is none
         flips = optional(test_time_flips)
         super().__init__(views=view_count(point["test_time_flips"] if flips is None else flips))
-        self.batch_size = min(batch_size, OPENVINO_BATCH) if backend.name == "openvino" else batch_size
-        self.backend = backend
+        self.batch_size, self.backend = batch_size, backend
         self.maps = slice(0, 1) if metadata.get(TARGETS) and not every_target else slice(None)
         self.features = FeatureMeans() if layer else None
         self._spec, self._layer = metadata.get("network", {}), layer or (metadata.get(KEY) or {}).get("layer")
         patch_size = metadata["preprocessing"].get("patch_size")
         self.patches = patch_size and _sliding_window(patch_size, self.batch_size)
         if threshold is not None and backend != TORCH and not self.patches:
-            self.settled = settled_below(decision_threshold(threshold))
+            self.settling = Settling(decision_threshold(threshold))
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Map scans (B, C, X, Y, Z) to logits (B, K, X, Y, Z) of the same type."""
@@ -131,23 +125,14 @@ class ScanInferer(NetworkInferer):
 
         return OpenVinoNetwork(network, self._spec, self.backend.precision, self._layer)
 
-    def _applied_by_backend(self, network: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """Return what maps images to logits, and collects features where they are wanted."""
+    def _applied_by_backend(self, network: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what maps images to logits, or to these and the layer's output."""
         plain = self.backend == TORCH and self.features is None
         if plain or not isinstance(network, nn.Module) or network.training:
             return network
-        layer = None if self.features is None else self._layer
-        by_openvino = self.backend.name == "openvino"
-        applied = self._by_openvino(network) if by_openvino else TorchNetwork(network, self.backend.precision, layer)
-
-        def logits(images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            found: Tensor
-            found, *maps = applied(images, *args, **kwargs)
-            if self.features is not None:
-                self.features.add(*maps)
-            return found
-
-        return logits
+        if self.backend.name == "openvino":
+            return self._by_openvino(network).eval()
+        return TorchNetwork(network, self.backend.precision, None if self.features is None else self._layer).eval()
 
 
 def _sliding_window(patch_size: Sequence[int], batch_size: int) -> Callable[..., Any]:

@@ -78,15 +78,20 @@ class OODScore:
         return ((features - mean) / sd).square().mean(dim=-1).sqrt()
 
 
+def channel_means(maps: Tensor) -> Tensor:
+    """Return the channel means (B, C) of a layer's output (B, C, H, W), float64 on the CPU."""
+    return maps.detach().cpu().double().mean(dim=(2, 3))
+
+
 class FeatureMeans:
-    """Collect the channel means of a layer while a network works, see `ScanInferer`."""
+    """Collect the channel means of a layer while a network works, see `average_over_flips`."""
 
     def __init__(self) -> None:
         self._rows: list[Tensor] = []
 
-    def add(self, maps: Tensor) -> None:
-        """Add the layer's output for some images, (B, C, H, W)."""
-        self._rows.append(maps.detach().cpu().double().mean(dim=(2, 3)))
+    def add(self, means: Tensor) -> None:
+        """Add the means of some images, see `channel_means`."""
+        self._rows.append(means)
 
     def take(self) -> Tensor:
         """Return the means since the last call, (N, C) float64, one row per image."""

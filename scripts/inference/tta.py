@@ -8,34 +8,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .ood import FeatureMeans, channel_means
 
 FLIPPED_AXES: dict[int, tuple[tuple[int, ...], ...]] = {1: (), 2: ((2,),), 4: ((2,), (3,), (2, 3))}
 """By number of views, the in-plane axes of (B, C, X, Y) or (B, C, X, Y, Z) that are flipped beside
 the image as it is; axis 2 runs from right to left."""
 
 SETTLED_LOGITS = 3.0
-"""So far below the decision threshold a whole view is believed alone: for a mark, the others would
-have to lie on average 1 above it (of four views; of two 3). In 19 scans no voxel changed with 3 or
-2, and 9 did with 1 (docs/measure_views.py)."""
+"""How far below the decision threshold the first view of an image is believed alone, see
+`Settling`; docs/measure_views.py measures what that changes."""
 
 
-def settled_below(threshold: float, margin: float = SETTLED_LOGITS) -> float:
-    """Return the logit below which the first view settles that nothing is marked.
+@dataclass(frozen=True)
+class Settling:
+    """Says when the views that an image was seen in settle that nothing is marked.
 
-    Args:
+    Attributes:
         threshold: decision threshold, a probability in (0, 1).
-        margin: how far below it, in logits.
-
-    >>> round(settled_below(0.5), 3)
-    -3.0
+        margin: how many logits below it all of the first view has to lie.
     """
-    return _logit(threshold) - margin
+
+    threshold: float
+    margin: float = SETTLED_LOGITS
+
+    def below(self, seen: int, views: int) -> float:
+        """Return the logit below which the mean of `seen` views settles the mean of `views`.
+
+        What the others still change of the mean varies by the square root of (views - seen) / seen,
+        if views differ independently. The margin shrinks with it, so that it is as sure after each.
+
+        >>> [round(Settling(0.5).below(seen, 4), 3) for seen in (1, 2, 3)]
+        [-3.0, -1.732, -1.0]
+        """
+        return _logit(self.threshold) - self.margin * math.sqrt((views - seen) / (seen * (views - 1)))
+
+    def unsettled(self, mean: Tensor, seen: int, views: int) -> Tensor:
+        """Return of which images (B, ...) the mean of the views seen lies elsewhere, (B,) bool."""
+        return ~(mean < self.below(seen, views)).flatten(1).all(dim=1)
 
 
 def _logit(probability: float) -> float:
@@ -113,37 +129,65 @@ def agreement_percent(rows: Tensor) -> float | None:
 
 
 def average_over_flips(
-    network: Callable[..., Tensor],
+    network: Callable[..., Any],
     images: Tensor,
     views: int,
     *args: Any,
     agreement: ViewAgreement | None = None,
-    settled: float | None = None,
+    features: FeatureMeans | None = None,
+    settling: Settling | None = None,
     **kwargs: Any,
 ) -> Tensor:
     """Average the logits of the image and of its flips in plane, each flipped back.
 
     Args:
-        network: from images to logits of the same size.
+        network: from images to logits of the same size, or to these and a layer's output.
         images: (B, C, H, W) or (B, C, H, W, D).
         views: 1, the image as it is; 2, with its mirror image; 4, with all three flips.
         *args: what else the network takes.
         agreement: receives how far the views agree.
-        settled: the logit below which the first view, if all of it lies there, is believed alone;
-            None: every view is applied.
+        features: receives the layer's channel means, of all images in one view after the other.
+        settling: says when an image is seen in no further view; the mean is then that of the views
+            seen, and the first stands for the others; None: every view is applied.
         **kwargs: what else the network takes.
 
     Returns:
         Logits, (B, K, H, W) or (B, K, H, W, D).
     """
-    total = lowest = highest = network(images, *args, **kwargs)
-    if settled is not None and views > 1 and bool((total < settled).all()):
-        views = 1
-    for axes in FLIPPED_AXES[views]:
-        logits = torch.flip(network(torch.flip(images, axes), *args, **kwargs), axes)
-        total = total + logits
-        if agreement is not None:
-            lowest, highest = torch.minimum(lowest, logits), torch.maximum(highest, logits)
+
+    def see(view: Tensor) -> tuple[Tensor, Tensor]:
+        found = network(view, *args, **kwargs)
+        logits, *maps = found if isinstance(found, tuple) else (found,)
+        return logits, torch.zeros(len(logits), 0) if features is None else channel_means(*maps)
+
+    first, first_means = see(images)
+    if features is not None:
+        features.add(first_means)
+    mean = total = lowest = highest = first
+    places = None if settling is None else torch.arange(len(images), device=first.device)
+    for seen, axes in enumerate(FLIPPED_AXES[views], start=1):
+        if settling is not None and places is not None:
+            places = places[settling.unsettled(mean[places], seen, views)]
+        remaining, means = _at(images, places), first_means
+        if len(remaining):
+            logits, means = see(torch.flip(remaining, axes))
+            logits, means = torch.flip(logits, axes), _replace(first_means, places, means)
+            total = _replace(total, places, _at(total, places) + logits)
+            mean = _replace(mean, places, _at(total, places) / (seen + 1))
+            lowest = _replace(lowest, places, torch.minimum(_at(lowest, places), logits))
+            highest = _replace(highest, places, torch.maximum(_at(highest, places), logits))
+        if features is not None:
+            features.add(means)
     if agreement is not None:
         agreement.add(lowest, highest)
-    return total / views if views > 1 else total
+    return mean
+
+
+def _at(values: Tensor, places: Tensor | None) -> Tensor:
+    """Return the values (B, ...) at some places, None: at all."""
+    return values if places is None else values[places]
+
+
+def _replace(values: Tensor, places: Tensor | None, by: Tensor) -> Tensor:
+    """Return the values (B, ...) with those at some places, None: at all, replaced."""
+    return by if places is None else values.index_copy(0, places.to(values.device), by)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import nibabel as nib
@@ -29,7 +30,7 @@ from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.inferer import ScanInferer
 from scripts.inference.ood import OODScore
 from scripts.inference.segmenter import Segmenter
-from scripts.inference.tta import SETTLED_LOGITS
+from scripts.inference.tta import SETTLED_LOGITS, average_over_flips
 from scripts.io.reading import read_scan
 from scripts.networks.registry import create_network
 from scripts.pipeline.case import CaseSegmenter
@@ -114,41 +115,79 @@ def test_what_cannot_be_had_is_refused(asked: dict[str, str], text: str, machine
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_agree_on_logits_and_features(backend: Backend, network: torch.nn.Module) -> None:
-    """Seven slices: the second batch is padded."""
+    """Seven slices: in bfloat16 the second request is padded."""
     metadata = {"preprocessing": {}, "network": {"name": "resunet"}}
-    scan = torch.randn(1, 1, 64, 64, OPENVINO_BATCH + 3)
+    scan = torch.randn(1, 1, 64, 64, 7)
     found, features = [], []
     with torch.inference_mode():
         for one in (TORCH, backend):
-            inferer = ScanInferer(metadata, OPENVINO_BATCH, 2, one, LAYER)  # rows come batch by batch
+            inferer = ScanInferer(metadata, 8, 2, one, LAYER)
             found.append(inferer(scan, network).float())
             features.append(inferer.features.take())
-    assert features[1].shape == (2 * (OPENVINO_BATCH + 3), 32)
+    assert features[1].shape == (2 * 7, 32)
     for expected, other in (found, features):
         tolerance = 1e-5 if backend.precision == "fp32" else 0.03
         assert (other - expected).abs().max() <= tolerance * expected.abs().max()
     assert not torch.equal(*found)
 
 
+@pytest.fixture
+def batches_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in bfloat16, on any processor."""
+    monkeypatch.setitem(OPENVINO_BATCH, "fp32", 4)
+
+
 @with_openvino
+@pytest.mark.usefixtures("batches_of_four")
 def test_a_padded_batch_gives_the_bits_of_a_full_one(network: torch.nn.Module) -> None:
-    images = torch.randn(OPENVINO_BATCH + 3, 1, 32, 32)
+    images = torch.randn(7, 1, 32, 32)
     apply = OpenVinoNetwork(network, {})
     (found,) = apply(images)
-    assert len(found) == OPENVINO_BATCH + 3
+    assert len(found) == 7
     (shifted,) = apply(images[3:])
     assert torch.equal(shifted, found[3:])
 
 
 @with_openvino
+@pytest.mark.usefixtures("batches_of_four")
 def test_one_image_is_not_padded_and_keeps_its_bits(network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, apply, shapes = torch.randn(OPENVINO_BATCH, 1, 32, 32), OpenVinoNetwork(network, {}), []
+    images, apply, shapes = torch.randn(4, 1, 32, 32), OpenVinoNetwork(network, {}), []
     load = OpenVinoNetwork._load
     monkeypatch.setattr(OpenVinoNetwork, "_load", lambda self, shape: shapes.append(shape) or load(self, shape))
     (found,) = apply(images)
-    for index in range(OPENVINO_BATCH):
+    for index in range(4):
         assert torch.equal(apply(images[index : index + 1])[0], found[index : index + 1])
-    assert shapes == [(OPENVINO_BATCH, 1, 32, 32), (1, 1, 32, 32)]
+    assert shapes == [(4, 1, 32, 32), (1, 1, 32, 32)]
+
+
+@pytest.fixture
+def three_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three threads, a request each; five images then leave one of them idle at the end."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+
+
+@with_openvino
+@pytest.mark.usefixtures("three_requests")
+def test_requests_beside_each_other_keep_order_and_bits(network: torch.nn.Module) -> None:
+    images, apply = torch.randn(5, 1, 32, 32), OpenVinoNetwork(network, {}, layer=LAYER)
+    assert len(apply.compiled(images.shape[1:])._requests) == 3
+    together, alone = apply(images), [apply(image[None]) for image in images]
+    for number in range(2):
+        assert torch.equal(together[number], torch.cat([one[number] for one in alone]))
+
+
+@with_openvino
+def test_after_an_interrupted_call_the_next_one_works(
+    network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes while requests are at work; one that is cannot be started again."""
+    images, apply = torch.randn(5, 1, 32, 32), OpenVinoNetwork(network, {})
+    (expected,) = apply(images)
+    monkeypatch.setattr(openvino_network, "_outputs", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        apply(images)
+    monkeypatch.undo()
+    assert torch.equal(apply(images)[0], expected)
 
 
 NEAR, FAR = 0.0, -12.0
@@ -157,28 +196,36 @@ NEAR, FAR = 0.0, -12.0
 
 @pytest.mark.parametrize("backend", [TORCH, *BACKENDS])
 @pytest.mark.parametrize(("offset", "threshold"), [(NEAR, 0.5), (FAR, 0.5), (FAR, 1e-6), (FAR, None)])
-def test_a_batch_that_its_first_view_settles_is_seen_once(
-    backend: Backend, offset: float, threshold: float | None, network: torch.nn.Module
+def test_slices_that_their_first_view_settles_are_seen_once(
+    backend: Backend, offset: float, threshold: float | None, network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch in float32 applies every view, and so does everybody who wants more than a mask."""
     scan, metadata = torch.randn(1, 1, 32, 32, 4), {"preprocessing": {}, "network": {"name": "resunet"}}
+    applied: list[int] = []
+
+    def counted(apply: Callable[..., Any], images: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return average_over_flips(lambda seen: applied.append(len(seen)) or apply(seen), images, *args, **kwargs)
+
     with torch.inference_mode():
         network.out.bias.fill_(offset)
         inferer = ScanInferer(metadata, 4, 4, backend, layer=LAYER, threshold=threshold)
+        monkeypatch.setattr("scripts.inference.inferer.average_over_flips", counted)
         found = inferer(scan, network)
+        monkeypatch.undo()
         whole = ScanInferer(metadata, 4, 4, backend)(scan, network)
         first = ScanInferer(metadata, 4, 1, backend)(scan, network)
     settled = backend != TORCH and offset == FAR and threshold == 0.5
-    assert len(inferer.features.take()) == (4 if settled else 16)
+    assert applied == ([4] if settled else [4, 4, 4, 4])
+    assert len(inferer.features.take()) == 16
     assert torch.equal(found, first if settled else whole)
     assert not torch.equal(first, whole)
 
 
 @with_openvino
-def test_slices_that_the_first_view_settles_count_as_much_as_others(
+def test_slices_that_few_views_settle_count_as_much_as_others(
     make_checkpoint: Callable[..., Path], tmp_path: Path, machine: Callable[[bool, bool], None]
 ) -> None:
-    """Of three batches one is apart: a threshold between them settles the others."""
+    """Of twelve slices four are seen in two views, the others in one."""
     machine(True, False)
     learnt = OODScore(LAYER, (0.0,) * 32, (1.0,) * 32, 1e9)
     weights = make_checkpoint(tmp_path / "model.pt", familiarity=learnt.as_metadata())
@@ -196,15 +243,19 @@ def test_slices_that_the_first_view_settles_count_as_much_as_others(
         for axes in ((), (2,), (3,), (2, 3)):
             scores.append(learnt(apply(inputs.flip(axes))[1].double().mean(dim=(2, 3))))
     every, one = torch.stack(scores).mean(dim=0), scores[0]
+    few = (3 * scores[0] + scores[1]) / 4  # the first view stands for those that are left out
     assert first[4:].max() < first[:4].min()
     limit = (first[4:].max() + first[:4].min()) / 2 + SETTLED_LOGITS
+    with torch.inference_mode():
+        two = (apply(inputs)[0] + apply(inputs.flip(2))[0].flip(2)) / 2
+    assert two[:4].max() < limit - SETTLED_LOGITS / 3**0.5
     found = [
         Segmenter(weights, "cpu", float(torch.sigmoid(limit)), test_time_flips=flips, **given)
         .segment(scan, slices)
         .ood_score
         for flips in (4, 1)
     ]
-    assert found == pytest.approx([float((every[:4].sum() + one[4:].sum()) / 12), float(one.mean())], rel=1e-4)
+    assert found == pytest.approx([float((few[:4].sum() + one[4:].sum()) / 12), float(one.mean())], rel=1e-4)
     assert abs(float(every.mean()) - found[0]) > 1e-3
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from scripts.errors import UserError
+from scripts.inference.ood import FeatureMeans
 from scripts.inference.tta import (
     FLIPPED_AXES,
+    Settling,
     ViewAgreement,
     agreement_percent,
     average_over_flips,
@@ -71,7 +75,7 @@ def test_views_on_a_command_line() -> None:
 
 def test_views_agree_where_all_of_them_mark() -> None:
     """The stand-in prefers the first row and column, so that every flip marks another corner."""
-    slope = torch.tensor([[2.0, 1.0], [1.0, -4.0]])[None, None]
+    slope = SLOPE
     images, agreement = torch.tensor([0.0, 4.0, -4.0]).reshape(3, 1, 1, 1).expand(3, 1, 2, 2), ViewAgreement(0.5)
     average_over_flips(lambda images: images + slope, images, 4, agreement=agreement)
     assert agreement.take().tolist() == [[0, 4], [4, 4], [0, 0]]
@@ -90,3 +94,38 @@ def test_views_are_compared_at_the_decision_threshold() -> None:
     lowest = torch.tensor([0.79, 0.81, 0.5]).logit().reshape(1, 1, 3)
     agreement.add(lowest, torch.full_like(lowest, 0.9).logit())
     assert agreement.take().tolist() == [[1, 3]]
+
+
+SLOPE = torch.tensor([[2.0, 1.0], [1.0, -4.0]])[None, None]
+"""Prefers the first row and column; the mean over its four flips is 0."""
+
+
+def test_an_image_is_seen_until_its_views_settle_that_nothing_is_marked() -> None:
+    """By hand: the margins are 3, 1.73 and 1. NaN settles nothing."""
+    values = torch.tensor([-8.0, -4.0, -2.5, -2.0, math.nan]).reshape(5, 1, 1, 1)
+    calls: list[int] = []
+    agreement, features = ViewAgreement(0.5), FeatureMeans()
+
+    def network(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(len(images))
+        return images + SLOPE, torch.full((len(images), 1, 2, 2), float(len(calls)))
+
+    given = {"agreement": agreement, "features": features, "settling": Settling(0.5, 3.0)}
+    found = average_over_flips(network, values.expand(5, 1, 2, 2), 4, **given)
+    assert calls == [5, 4, 3, 2]
+    two, three = torch.tensor([[1.5, -1.5], [1.5, -1.5]]), torch.tensor([[4.0, -1.0], [-1.0, -2.0]]) / 3
+    means = torch.stack([SLOPE[0], two[None], three[None], torch.zeros(1, 2, 2), torch.zeros(1, 2, 2)])
+    torch.testing.assert_close(found, values + means, equal_nan=True)
+    assert agreement.take().tolist() == [[0, 0], [0, 0], [0, 0], [0, 4], [0, 0]]
+    rows = features.take().unflatten(0, (4, 5))[..., 0].T.tolist()
+    assert rows == [[1, 1, 1, 1], [1, 2, 1, 1], [1, 2, 3, 1], [1, 2, 3, 4], [1, 2, 3, 4]]
+    calls.clear()
+    assert torch.equal(average_over_flips(network, values[:1], 4, settling=Settling(0.5)), values[:1] + SLOPE)
+    assert calls == [1]
+
+
+def test_without_a_rule_every_view_is_seen() -> None:
+    calls: list[int] = []
+    images = torch.full((2, 1, 2, 2), -50.0)
+    average_over_flips(lambda images: calls.append(len(images)) or images, images, 4)
+    assert calls == [2, 2, 2, 2]

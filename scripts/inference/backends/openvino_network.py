@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import cache
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -23,11 +25,11 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...version import bundle_version
 from . import compiled_cache
-from .choice import OPENVINO_BATCH
+from .choice import BATCH_SIZE, OPENVINO_BATCH
 from .torch_network import TorchNetwork
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, Core
+    from openvino import CompiledModel, Core, InferRequest
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +60,17 @@ class OpenVinoNetwork(nn.Module):
         Raises:
             UserError: if OpenVINO cannot take the network.
         """
-        model = self.compiled(images.shape[1:], 1 if len(images) == 1 else OPENVINO_BATCH)
-        parts = [model(part) for part in images.split(OPENVINO_BATCH)]
-        return tuple(torch.cat(found) for found in zip(*parts, strict=True))
+        return self.compiled(images.shape[1:], single=len(images) == 1)(images)
 
-    def compiled(self, image_shape: Sequence[int], batch: int = OPENVINO_BATCH) -> _Model:
-        """Return what maps a batch of images of a shape (C, ...), compiled when first asked for.
+    def compiled(self, image_shape: Sequence[int], single: bool = False) -> _Model:
+        """Return what maps images of a shape (C, ...), compiled when first asked for.
 
-        A picture is a batch of its own: padded it would take as long as a whole one.
+        A single one, such as a picture, is not padded to a batch, which would take as long as one.
 
         Raises:
             UserError: if OpenVINO cannot take the network.
         """
-        shape = (batch, *image_shape)
+        shape = (1 if single else OPENVINO_BATCH[self.precision], *image_shape)
         weights = tuple((value.data_ptr(), value._version) for value in self.network.state_dict().values())
         key = self.precision, self.layer, shape
         with _COMPILING:  # requests at the same time: one compiles
@@ -88,7 +88,7 @@ class OpenVinoNetwork(nn.Module):
         core = _core()
         settings = {
             "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[self.precision],
-            "PERFORMANCE_HINT": "LATENCY",  # all threads work on one batch
+            "NUM_STREAMS": _streams(shape[0]),
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,  # processes beside each other would share some cores and leave others
         }
@@ -139,20 +139,46 @@ class OpenVinoNetwork(nn.Module):
         return model
 
 
+def _streams(batch: int) -> int:
+    """Return how many requests of a batch work beside each other.
+
+    Two requests of a thread each take a sixth less than one after the other by two threads
+    (docs/speed.md). There are no more of them than the images of a call fill.
+    """
+    return max(min(torch.get_num_threads(), BATCH_SIZE // batch), 1)
+
+
 class _Model:
     """A compiled model that one thread at a time uses."""
 
     def __init__(self, compiled: CompiledModel, shape: tuple[int, ...]) -> None:
-        self._request, self._shape, self._lock = compiled.create_infer_request(), shape, threading.Lock()
+        self._requests = [compiled.create_infer_request() for _ in range(_streams(shape[0]))]
+        self._shape, self._lock = shape, threading.Lock()
 
-    def __call__(self, images: Tensor) -> list[Tensor]:
-        """Map at most a batch of images to the outputs."""
-        padded = np.zeros(self._shape, np.float32)
-        padded[: len(images)] = images.detach().cpu().numpy()
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map images (B, C, ...) to the outputs, (B, ...) each."""
+        found: list[list[Tensor]] = []
+        running: deque[tuple[InferRequest, int]] = deque()
         with self._lock:
-            self._request.infer({0: padded}, share_inputs=True)
-            outputs = [torch.from_numpy(one.data[: len(images)].copy()) for one in self._request.output_tensors]
-        return outputs
+            try:
+                for request, part in zip(cycle(self._requests), images.split(self._shape[0])):
+                    if len(running) == len(self._requests):
+                        found.append(_outputs(*running.popleft()))
+                    padded = np.zeros(self._shape, np.float32)
+                    padded[: len(part)] = part.detach().cpu().numpy()
+                    request.start_async({0: padded}, share_inputs=True)
+                    running.append((request, len(part)))
+                found += [_outputs(*one) for one in running]
+            finally:  # a call that ends early leaves none at work
+                for request in self._requests:
+                    request.wait()
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+
+def _outputs(request: InferRequest, count: int) -> list[Tensor]:
+    """Wait for a request and return its outputs for the first images."""
+    request.wait()
+    return [torch.from_numpy(one.data[:count].copy()) for one in request.output_tensors]
 
 
 @cache
