@@ -53,7 +53,8 @@ def calibration_batches(segmenter: Segmenter, cases: list[ScanInput], images: in
             box = segmenter.visible_box(scan, slices)
             chosen = np.linspace(box[2].start, box[2].stop - 1, max(images // len(cases), 1)).astype(int)
             found += [segmenter.slice_input(slices[int(index)][box[:2]])[None] for index in np.unique(chosen)]
-    return [torch.stack(part).numpy() for part in zip(*[iter(found)] * OPENVINO_BATCH, strict=False)]
+    batch = OPENVINO_BATCH[segmenter.backend.precision]
+    return [torch.stack(part).numpy() for part in zip(*[iter(found)] * batch, strict=False)]
 
 
 def quantised(batches: list[NDArray[np.float32]], segmenter: Segmenter) -> Segmenter:

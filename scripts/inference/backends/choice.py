@@ -47,8 +47,8 @@ BATCH_SIZE = 8
 
 OPENVINO_BATCH = {"fp32": 1, "bf16": 4}
 """Images in a request of OpenVINO, by precision. Shapes are static, which halves the time, so that
-what is missing is padded. In bfloat16 one image a request takes half as long again as one of four
-(measured with AMX); in float32 four are no faster. The network's bits do not depend on it."""
+what is missing is padded. In bfloat16 an image takes longer alone than as one of four; in float32
+it does not. The network's bits do not depend on it."""
 
 
 def choose_backend(

@@ -142,8 +142,8 @@ class OpenVinoNetwork(nn.Module):
 def _streams(batch: int) -> int:
     """Return how many requests of a batch work beside each other.
 
-    Two requests of a thread each take a sixth less than one after the other by two threads
-    (docs/speed.md). There are no more of them than the images of a call fill.
+    Requests of a thread each take less time together than one after the other by all threads. There
+    are no more of them than the images of a call fill.
     """
     return max(min(torch.get_num_threads(), BATCH_SIZE // batch), 1)
 
