@@ -174,8 +174,9 @@ def average_over_flips(
             logits, means = torch.flip(logits, axes), _replace(first_means, places, means)
             total = _replace(total, places, _at(total, places) + logits)
             mean = _replace(mean, places, _at(total, places) / (seen + 1))
-            lowest = _replace(lowest, places, torch.minimum(_at(lowest, places), logits))
-            highest = _replace(highest, places, torch.maximum(_at(highest, places), logits))
+            if agreement is not None:
+                lowest = _replace(lowest, places, torch.minimum(_at(lowest, places), logits))
+                highest = _replace(highest, places, torch.maximum(_at(highest, places), logits))
         if features is not None:
             features.add(means)
     if agreement is not None:

@@ -21,6 +21,9 @@ from scripts.inference.tta import (
     view_count,
 )
 
+SLOPE = torch.tensor([[2.0, 1.0], [1.0, -4.0]])[None, None]
+"""Prefers the first row and column; the mean over its four flips is 0."""
+
 
 @pytest.fixture
 def network() -> nn.Module:
@@ -75,15 +78,14 @@ def test_views_on_a_command_line() -> None:
 
 def test_views_agree_where_all_of_them_mark() -> None:
     """The stand-in prefers the first row and column, so that every flip marks another corner."""
-    slope = SLOPE
     images, agreement = torch.tensor([0.0, 4.0, -4.0]).reshape(3, 1, 1, 1).expand(3, 1, 2, 2), ViewAgreement(0.5)
-    average_over_flips(lambda images: images + slope, images, 4, agreement=agreement)
+    average_over_flips(lambda images: images + SLOPE, images, 4, agreement=agreement)
     assert agreement.take().tolist() == [[0, 4], [4, 4], [0, 0]]
-    average_over_flips(lambda images: images + slope, images, 2, agreement=agreement)
+    average_over_flips(lambda images: images + SLOPE, images, 2, agreement=agreement)
     assert agreement.take().tolist() == [[2, 4], [4, 4], [0, 0]]
     assert agreement.take().shape == (0, 2)
     several = ViewAgreement(0.5, 0.99)
-    average_over_flips(lambda images: images + slope, images, 2, agreement=several)
+    average_over_flips(lambda images: images + SLOPE, images, 2, agreement=several)
     rows = several.take()
     assert rows.tolist() == [[2, 4, 0, 0], [4, 4, 2, 4], [0, 0, 0, 0]]
     assert [agreement_percent(part) for part in rows[:1].split(2, dim=1)] == [50, None]
@@ -94,10 +96,6 @@ def test_views_are_compared_at_the_decision_threshold() -> None:
     lowest = torch.tensor([0.79, 0.81, 0.5]).logit().reshape(1, 1, 3)
     agreement.add(lowest, torch.full_like(lowest, 0.9).logit())
     assert agreement.take().tolist() == [[1, 3]]
-
-
-SLOPE = torch.tensor([[2.0, 1.0], [1.0, -4.0]])[None, None]
-"""Prefers the first row and column; the mean over its four flips is 0."""
 
 
 def test_an_image_is_seen_until_its_views_settle_that_nothing_is_marked() -> None:
