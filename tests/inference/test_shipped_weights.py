@@ -51,10 +51,12 @@ def test_the_metadata_says_what_they_are(model: str, parameters: int, bundle_roo
 @pytest.mark.parametrize("model", SHIPPED)
 def test_what_documents_say_of_them_is_what_their_trainings_say(model: str, bundle_root: Path) -> None:
     stated, folder = read_metadata(bundle_root / SHIPPED[model])["calibration"], bundle_root / "docs/results" / model
-    runs, cases = (pd.read_csv(folder / name) for name in ("runs.csv", "calibration.csv"))
+    experiment = (pd.read_csv(folder / name) for name in ("runs.csv", "cases.csv"))
+    runs, measured = (table[table["variant"] == model] for table in experiment)  # other rows are compared with them
+    cases = pd.read_csv(folder / "calibration.csv")
     assert sorted(runs["fold"]) == [0, 1, 2]
     assert sorted(stated["trainings"]) == sorted(runs["weights_sha256"])
-    assert sorted(stated["cases"]) == sorted(cases["case"]) == sorted(pd.read_csv(folder / "cases.csv")["case"])
+    assert sorted(stated["cases"]) == sorted(cases["case"]) == sorted(measured["case"])
     assert cases["case"].is_unique
     metadata = json.loads((bundle_root / "configs/metadata.json").read_text())["eval_metrics"]
     text = (bundle_root / "docs/README.md").read_text(encoding="utf-8")
