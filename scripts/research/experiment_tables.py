@@ -137,8 +137,8 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
         "runs", for each measure its mean and MEASURE_sd over the runs (n - 1, NaN of one run) in
         percent; "difference" of Dice from the first variant, the mean over "difference_n" patients
         (cases where they are unknown), each over its cases, seeds and folds that both variants
-        have, with its 95 % interval by Student's t, "difference_low" and "difference_high" (NaN of
-        fewer than three), and "detectable": whether that leaves out 0.
+        have, with its 95 % interval (see `half_interval`), "difference_low" and "difference_high"
+        (NaN of fewer than three), and "detectable": whether that leaves out 0.
     """
     by_run = runs.set_index(KEY).sort_index()
     by_case = cases.assign(unit=cases["patient"].fillna(cases["case"])).set_index(["variant", *KEY[1:], "case", "unit"])
@@ -151,13 +151,47 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
         paired = 100 * (by_case.loc[name]["dice"] - by_case.loc[order[0]]["dice"]).dropna()
         difference = paired.groupby(level="unit").mean()
         row["difference"], row["difference_n"] = difference.mean(), len(difference)
-        half = math.nan
-        if len(difference) > 2:
-            half = float(t.ppf(0.975, len(difference) - 1)) * difference.std() / math.sqrt(len(difference))
+        half = half_interval(paired)
         row["difference_low"], row["difference_high"] = row["difference"] - half, row["difference"] + half
         row["detectable"] = abs(row["difference"]) > half
         rows.append(row)
     return pd.DataFrame(rows).set_index("variant")
+
+
+def half_interval(paired: pd.Series) -> float:
+    """Return half of the 95 % interval of the mean over patients, by Student's t.
+
+    Of one seed it says what other patients would show. Of several it also says what other seeds
+    would: a training moves all patients of its fold together, so variances are clustered by
+    patients and by trainings (Cameron, Gelbach and Miller, J Bus Econ Stat 29, 2011), none smaller
+    than by either alone, and the fewer of both give the degrees of freedom.
+
+    Args:
+        paired: differences, with the levels "seed", "fold" and "unit" (the patient).
+
+    Returns:
+        Half the width; NaN for fewer than three patients.
+    """
+    patients = paired.groupby(level="unit").mean()
+    count = len(patients)
+    if count < 3:
+        return math.nan
+    variance, clusters = patients.var() / count, count
+    if paired.index.unique("seed").size > 1:
+        patient, training = ["unit"], KEY[1:]
+        share = (paired - patients.mean()) / (count * paired.groupby(level=patient).transform("size"))
+        by_patient, by_training, by_both = (
+            _clustered(share, levels) for levels in (patient, training, [*patient, *training])
+        )
+        variance = max(by_patient, by_training, by_patient + by_training - by_both)
+        clusters = min(count, len(paired.groupby(level=training)))
+    return float(t.ppf(0.975, clusters - 1)) * math.sqrt(variance)
+
+
+def _clustered(share: pd.Series, levels: list[str]) -> float:
+    """Return the variance of a sum whose parts are independent between groups of these levels."""
+    sums = share.groupby(level=levels).sum()
+    return float(len(sums) / (len(sums) - 1) * (sums**2).sum())
 
 
 def draw_curves(runs: Sequence[Run], of_class: str | None = None) -> FigureCanvasAgg:

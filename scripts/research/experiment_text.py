@@ -99,12 +99,13 @@ def _conditions(table: pd.DataFrame, runs: pd.DataFrame, record: Mapping[str, An
     tested = data["name"] if within else data.get("test_name") or data["name"]
     trained = "" if tested == data["name"] else f", trained on {data['name']}"
     kept = (KEPT if within else KEPT_FOR_TEST)[record["keep"]]
+    clustered = ", clustered by patients and by trainings" if runs["seed"].nunique() > 1 else ""
     return (
         f"Ours: percent; mean and sd over the runs (seeds {_numbers(runs['seed'])}; folds {_numbers(runs['fold'])})"
         f" of the mean over the cases of {where}, on the scan's own grid; {cases} cases of {tested}{trained}, split by"
         f" {data['split']} with seed {data['seed']} ({listed}). {kept} The difference is from {first}, mean over n "
-        "patients (cases where patients are unknown), with its 95 % interval by Student's t, not corrected for the "
-        "number of rows; none is detectable where that holds 0."
+        f"patients (cases where patients are unknown), with its 95 % interval by Student's t{clustered}, not corrected "
+        "for the number of rows; none is detectable where that holds 0."
     )
 
 

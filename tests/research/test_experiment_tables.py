@@ -57,6 +57,26 @@ def test_cases_of_one_patient_and_seeds_count_as_one() -> None:
     assert compare(runs, cases, order).loc["better", "difference_n"] == 3
 
 
+def test_the_interval_of_several_seeds_holds_them_too() -> None:
+    first, second = (tables(base=BASE, better=better) for better in ([[0.64, 0.76], [0.82]], [[0.66, 0.78], [0.84]]))
+    runs, cases = (pd.concat([one, other.assign(seed=1)]) for one, other in zip(first[:2], second[:2], strict=True))
+    found = compare(runs, cases, first[2]).loc["better"]
+    assert (found["difference"], found["difference_n"]) == (pytest.approx(5), 3)  # 4, 6 | 2 and 6, 8 | 4
+    by_patient = 4 / 3  # 5, 7, 3: variance 4
+    by_training = 4 / 3 * (0**2 + 3**2 + 4**2 + 1**2) / 36  # sums of what differs from 5: -1 + 1, -3, 1 + 3, -1
+    by_both = 6 / 5 * (1 + 1 + 9 + 1 + 9 + 1) / 36
+    half = 4.3026527 * math.sqrt(by_patient + by_training - by_both)
+    assert (found["difference_low"], found["difference_high"]) == pytest.approx((5 - half, 5 + half))
+
+
+def test_a_seed_that_shows_the_same_again_narrows_nothing() -> None:
+    runs, cases, order = tables(base=[[0.6, 0.7], [0.8, 0.5]], better=[[0.64, 0.75], [0.83, 0.6]])
+    once = compare(runs, cases, order).loc["better"]
+    twice = compare(*(pd.concat([one, one.assign(seed=1)]) for one in (runs, cases)), order).loc["better"]
+    assert twice["difference_low"] <= once["difference_low"] + 1e-9
+    assert twice["difference_high"] >= once["difference_high"] - 1e-9
+
+
 def test_nothing_is_detectable_from_less_than_three_patients() -> None:
     table = compare(*tables(base=[[0.6, 0.6]], better=[[0.9, 0.9]]))
     assert table.loc["better", "difference"] == pytest.approx(30)
