@@ -3,7 +3,7 @@
 Run from the bundle root, with the weights of all folds of a cross-validation on DATA:
 
     python docs/measure_ood.py DATA OUT WEIGHTS WEIGHTS ... [--others FILE,FOLDER] [--slices 12]
-        [--pictures 20] [--size 192] [--device cpu]
+        [--pictures 20] [--size 208] [--device cpu]
 
 Each case of DATA is judged by the weights that did not see it: at most `slices` slices of a volume,
 evenly spread, and at most `pictures` lesion-free pictures of a fold. Beside them stand slices above
@@ -20,8 +20,9 @@ import math
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, minimize_scalar
 from scipy.special import expit, logit
 from scipy.stats import rankdata, spearmanr
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -45,9 +46,10 @@ from scripts.data.layouts.case import Case
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic
+from scripts.inference.backends.torch_network import TorchNetwork
 from scripts.inference.calibration import OOD_MARGIN
 from scripts.inference.hounsfield import HounsfieldSlices
-from scripts.inference.ood import FeatureMeans, OODScore, channel_means, deepest_layer
+from scripts.inference.ood import CENTRES, FeatureMeans, OODScore, deep_layers
 from scripts.inference.operating_point import GOOD_DICE, lowest_usual
 from scripts.inference.reliability import calibrated_levels, calibration_error
 from scripts.inference.segmenter import Segmenter
@@ -71,11 +73,11 @@ NEIGHBOURS = 5
 SHRINKAGE = 0.5  # of a covariance towards its diagonal
 BOOTSTRAPS = 2000
 SCORES = {
-    "present": "deepest layer, z-scores",
-    "layers": "five layers, z-scores",
+    "present": f"nearest of {CENTRES} centres",
+    "one_centre": "one centre",
+    "deepest": "one centre, deepest layer",
     "mahalanobis": "deepest layer, Mahalanobis",
-    "neighbours": "deepest layer, 5th nearest neighbour",
-    "neighbours_layers": "five layers, 5th nearest neighbour",
+    "neighbours": "5th nearest neighbour",
     "entropy": "mean entropy of marked voxels",
     "unsure": "unsure voxels among those from 0.1 on",
     "views": "disagreement of flipped views",
@@ -189,45 +191,21 @@ def save_pieces(scan: Scan, case: Case, segmenter: Segmenter, file: Path, count:
     save_inputs(file, see=segmenter.slice_input, **own)  # last: it says that the case is done
 
 
-def layers_by_size(network: nn.Module, size: int) -> list[str]:
-    """Return of each size of maps the layer with the most channels, the last of several."""
-    found: dict[int, tuple[int, str]] = {}
-
-    def note(name: str, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1:
-            pixels, channels = output.shape[-1], output.shape[1]
-            if channels >= found.get(pixels, (0, ""))[0]:
-                found[pixels] = channels, name
-
-    named = [(name, layer) for name, layer in network.named_modules() if name]
-    hooks = [layer.register_forward_hook(lambda _, __, out, name=name: note(name, out)) for name, layer in named]
-    with torch.inference_mode():
-        network(torch.zeros(1, 1, size, size, device=next(network.parameters()).device))
-    for hook in hooks:
-        hook.remove()
-    deepest = deepest_layer(network, size)
-    return [deepest, *(name for pixels, (_, name) in sorted(found.items())[1:])]
-
-
 def apply(segmenter: Segmenter, layers: Sequence[str], piece: Any, flips: bool) -> dict[str, Array]:
     """Apply a network to the slices of a piece: features, entropy, agreement, counts by logit."""
-    network, threshold, low = segmenter.predictor.network, segmenter.threshold, segmenter.backend.precision == "bf16"
+    threshold, network = segmenter.threshold, segmenter.predictor.network
+    applied = TorchNetwork(network, segmenter.backend.precision, layers)
     images = torch.from_numpy(piece["images"])[:, None].to(next(network.parameters()).device)
-    means, agreement, seen = {name: FeatureMeans() for name in layers}, ViewAgreement(threshold), []
-    hooks = [
-        network.get_submodule(name).register_forward_hook(lambda _, __, out, kept=kept: kept.add(channel_means(out)))
-        for name, kept in means.items()
-    ]
+    features, agreement, seen = FeatureMeans(), ViewAgreement(threshold), []
 
-    def see(batch: Tensor) -> Tensor:
-        seen.append(network(batch).float())
-        return seen[-1]
+    def see(batch: Tensor) -> tuple[Tensor, Tensor]:
+        logits, means = applied(batch)
+        seen.append(logits.float())
+        return seen[-1], means
 
-    with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=low):
-        average = average_over_flips(see, images, 4 if flips else 1, agreement=agreement)
-    for hook in hooks:
-        hook.remove()
-    found = {f"layer_{number}": kept.take()[: len(images)].numpy() for number, kept in enumerate(means.values())}
+    with torch.inference_mode():
+        average = average_over_flips(see, images, 4 if flips else 1, agreement=agreement, features=features)
+    found = {"features": features.take().numpy()}
     if not flips:
         return found
     once, mean = (torch.sigmoid(one)[:, 0].cpu() for one in (seen[0], average))
@@ -248,26 +226,24 @@ def apply(segmenter: Segmenter, layers: Sequence[str], piece: Any, flips: bool) 
     return found
 
 
-def distances(train: list[Array], own: list[Array]) -> dict[str, float]:
-    """Score the features of a piece by those of the training slices, a list of layers each."""
-    learnt = [OODScore.of("", torch.from_numpy(rows), 0.0) for rows in train]
-    z_train, z_own = (
-        [(rows - np.array(one.mean)) / np.array(one.sd) for rows, one in zip(part, learnt, strict=True)]
-        for part in (train, own)
-    )
+def distances(layers: Mapping[str, int], train: Array, own: Array) -> dict[str, float]:
+    """Score the features of a piece, (n, C), by those of the training slices, (N, C)."""
+    learnt = OODScore.of(layers, torch.from_numpy(train), 0.0)
+    z_train, z_own = ((rows - np.array(learnt.mean)) / np.array(learnt.sd) for rows in (train, own))
+    deep = next(iter(layers.values()))
+    spread = (1 - SHRINKAGE) * np.cov(z_train[:, :deep].T) + SHRINKAGE * np.eye(deep)
+    solved = np.linalg.solve(spread, z_own[:, :deep].T).T
 
-    def nearest(known: Array, rows: Array) -> float:
-        apart = np.sqrt(((rows[:, None] - known[None]) ** 2).mean(axis=2))
-        return float(np.sort(apart, axis=1)[:, NEIGHBOURS - 1].mean())
+    def apart(known: Array) -> Array:
+        """Return the distances of each slice from known ones, as the present score does."""
+        return np.stack([replace(learnt, centres=(tuple(one),))(torch.from_numpy(own)).numpy() for one in known], 1)
 
-    spread = (1 - SHRINKAGE) * np.cov(z_train[0].T) + SHRINKAGE * np.eye(z_train[0].shape[1])
-    solved = np.linalg.solve(spread, z_own[0].T).T
     return {
-        "present": float(learnt[0](torch.from_numpy(own[0])).mean()),
-        "layers": float(np.mean([np.sqrt((rows**2).mean(axis=1)).mean() for rows in z_own])),
-        "mahalanobis": float(np.sqrt((z_own[0] * solved).mean(axis=1)).mean()),
-        "neighbours": nearest(z_train[0], z_own[0]),
-        "neighbours_layers": float(np.mean([nearest(a, b) for a, b in zip(z_train, z_own, strict=True)])),
+        "present": float(learnt(torch.from_numpy(own)).mean()),
+        "one_centre": float(apart(np.zeros((1, len(learnt.mean)))).mean()),
+        "deepest": float(np.sqrt((z_own[:, :deep] ** 2).mean(axis=1)).mean()),
+        "mahalanobis": float(np.sqrt((z_own[:, :deep] * solved).mean(axis=1)).mean()),
+        "neighbours": float(np.sort(apart(z_train), axis=1)[:, NEIGHBOURS - 1].mean()),
     }
 
 
@@ -400,7 +376,7 @@ def write(rows: pd.DataFrame, counts: dict[int, Array], out: Path, machine: str)
     write_atomic(out / "table.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
 
 
-def measured(piece: Path, file: Path, segmenter: Segmenter, layers: list[str], flips: bool) -> Any:
+def measured(piece: Path, file: Path, segmenter: Segmenter, layers: Sequence[str], flips: bool) -> Any:
     """Return what `apply` gives of a piece, or what an earlier run kept."""
     if not file.exists():
         found = apply(segmenter, layers, np.load(piece), flips)
@@ -412,7 +388,7 @@ def judge(
     segmenter: Segmenter, number: int, folds: Sequence[int], out: Path
 ) -> Iterator[tuple[dict[str, Any], Array | None]]:
     """Yield a row per piece that falls to the weights, and its counts by logit."""
-    fold, layers = folds[number], layers_by_size(segmenter.predictor.network, segmenter.slice_input.size)
+    fold, layers = folds[number], deep_layers(segmenter.predictor.network, segmenter.slice_input.size)
     pieces = [(path, np.load(path)) for path in sorted((out / "inputs").glob("*.npz"))]
     kept = out / segmenter.metadata["sha256"][:12]
     without = [path for path, piece in pieces if int(piece["fold"]) not in folds]
@@ -421,14 +397,13 @@ def judge(
         group, place = str(piece["group"]), int(piece["fold"])
         mine = place == fold or (path in without and without.index(path) % len(folds) == number)
         if mine or (place in folds and group.startswith("labelled")):
-            found = measured(path, kept / path.name, segmenter, layers, mine)
+            found = measured(path, kept / path.name, segmenter, tuple(layers), mine)
             (own if mine else train).append((path.stem, group, bool(piece["picture"]), found))
-    names = [f"layer_{index}" for index in range(len(layers))]
-    known = [np.concatenate([found[name] for *_, found in train]) for name in names]
+    known = np.concatenate([found["features"] for *_, found in train])
     for case, group, picture, found in own:
         agree = agreement_percent(torch.from_numpy(found["views"]))
         row = {"case": case, "group": group, "picture": picture, "fold": fold}
-        row |= distances(known, [found[name] for name in names])
+        row |= distances(layers, known, found["features"])
         row |= {"entropy": float(found["entropy"]), "unsure": float(found["unsure"])}
         row |= {"views": 0.0 if agree is None else 100 - agree, "marked": int(found["marked"])}
         row |= {"agree": math.nan if agree is None else agree}
@@ -442,7 +417,7 @@ def main(
     others: str | Sequence[str] = "",
     slices: int = 12,
     pictures: int = 20,
-    size: int = 192,
+    size: int = 208,
     device: str = "cpu",
 ) -> None:
     """Measure, weights by weights."""

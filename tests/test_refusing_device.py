@@ -107,7 +107,7 @@ def test_files_come_and_go(device: str) -> None:
 def test_feature_means_are_those_of_the_cpu_where_there_is_no_float64(device: str) -> None:
     image, network, found = torch.rand(2, 1, 8, 8), small_network(), []
     for place in ("cpu", device):
-        inferer = ScanInferer({"preprocessing": {}}, layer="0")
+        inferer = ScanInferer({"preprocessing": {}}, layers=("0",))
         inferer(image[..., None].to(place), network.to(place).eval())
         found.append(inferer.features.take())
     assert torch.equal(found[0], found[1])

@@ -112,7 +112,7 @@ def calibrate(
     scores = [case.ood_score for case in cases]
     volumes = [case.ood_score for case in cases if not case.picture]
     limits = OOD_MARGIN * max(scores), OOD_MARGIN * max(volumes) if volumes else None
-    ood = OODScore.of(own.layer, own.features, *limits)
+    ood = OODScore.of(own.layers, own.features, *limits)
     stated = {
         "preprocessing": own.metadata["preprocessing"],
         "training": own.metadata["training"],

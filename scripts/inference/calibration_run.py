@@ -23,7 +23,7 @@ from ..transforms.items import IMAGE, LABEL
 from .backends.choice import Backend
 from .building import preprocessing_from_metadata, trained_network
 from .lesion_free import Marked, lesion_free_volumes, mark_volumes
-from .ood import OODScore, deepest_layer
+from .ood import OODScore, deep_layers
 from .operating_point import CANDIDATES, LEVELS, CaseCounts, count_levels
 from .predictor import Predictor, slices_in_view
 from .segmenter import Segmenter
@@ -73,18 +73,18 @@ class CalibrationRun:
         return unseen_cases(self.data, self.metadata)
 
     @cached_property
-    def layer(self) -> str:
-        """The layer whose features are compared."""
-        return deepest_layer(self.network, int(self.metadata["preprocessing"]["size"]))
+    def layers(self) -> dict[str, int]:
+        """The layers whose features are compared."""
+        return deep_layers(self.network, int(self.metadata["preprocessing"]["size"]))
 
     @cached_property
     def predictor(self) -> Predictor:
         """The network as it is applied; its inferer collects the features."""
-        return Predictor(self.network, self.metadata, *self._applied, self.layer)
+        return Predictor(self.network, self.metadata, *self._applied, tuple(self.layers))
 
     def _take_features(self) -> Tensor:
         features = self.predictor.inferer.features
-        assert features is not None  # there is a layer
+        assert features is not None  # there are layers
         return features.take()
 
     @cached_property
@@ -104,7 +104,7 @@ class CalibrationRun:
 
     def count_unseen(self) -> Iterator[CaseCounts]:
         """Yield what calibration keeps of each case of the validation fold."""
-        ood = OODScore.of(self.layer, self.features, threshold=0.0)
+        ood = OODScore.of(self.layers, self.features, threshold=0.0)
         inferer = self.predictor.inferer
         inferer.agreement = ViewAgreement(*(level / LEVELS for level in CANDIDATES)) if inferer.views > 1 else None
         for case, (probability,), label in predict_cases(self.unseen, [self.predictor]):

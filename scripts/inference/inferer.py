@@ -6,7 +6,6 @@ Configs name these classes as MONAI inferers; `Predictor` calls them outside of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +17,7 @@ from ..transforms.slice_input import with_metadata_of, without_metadata
 from .backends.choice import BATCH_SIZE, TORCH, Backend
 from .backends.torch_network import TorchNetwork
 from .metadata import OPERATING_POINT, TARGETS
-from .ood import KEY, FeatureMeans
+from .ood import FeatureMeans, OODScore
 from .tta import Settling, ViewAgreement, average_over_flips, view_count
 
 if TYPE_CHECKING:
@@ -36,13 +35,15 @@ class NetworkInferer:
 
     Attributes:
         agreement: receives how far the views agree, where it is set.
-        features: receives the channel means of the layer that the network returns, where it is set.
+        features: receives the channel means that the network returns of layers, where it is set.
         settling: says when a slice is seen in no further view, where it is set.
+        maps: which of the network's maps are returned.
     """
 
     agreement: ViewAgreement | None = None
     features: FeatureMeans | None = None
     settling: Settling | None = None
+    maps: slice = slice(None)
 
     def __init__(self, amp: bool | str = False, views: int = 1) -> None:
         mixed_precision(amp, "cpu")  # refuses another setting
@@ -54,8 +55,17 @@ class NetworkInferer:
         with torch.autocast(inputs.device.type if enabled else "cpu", dtype=torch.bfloat16, enabled=enabled):
             drawing = isinstance(network, nn.Module) and network.training  # dropout: more than a mask is wanted
             features, settling = (None, None) if drawing else (self.features, self.settling)
-            collect = partial(average_over_flips, agreement=self.agreement, features=features, settling=settling)
-            return collect(network, inputs, self.views, *args, **kwargs)
+            return average_over_flips(
+                network,
+                inputs,
+                self.views,
+                *args,
+                agreement=self.agreement,
+                features=features,
+                settling=settling,
+                maps=self.maps,
+                **kwargs,
+            )
 
 
 class ScanInferer(NetworkInferer):
@@ -72,11 +82,11 @@ class ScanInferer(NetworkInferer):
             metadata state.
         backend: what applies the network and in which precision. A network in training mode (Monte
             Carlo dropout) is always applied as it is.
-        layer: name of the layer whose channel means `features` collects; None: none.
+        layers: names of the layers whose channel means `features` collects.
         every_target: whether the maps of all targets are returned.
-        threshold: decision threshold where nothing but the mask is wanted of a network for slices:
-            a slice whose views lie far below is seen in no further ones, see `Settling`. torch in
-            float32, with which others are compared, applies every view all the same.
+        threshold: decision threshold of a network for slices: one whose views lie far below is seen
+            in no further ones, see `Settling`, and its map and agreement are those of the views
+            seen. torch in float32, with which others are compared, applies every view all the same.
     """
 
     def __init__(
@@ -85,7 +95,7 @@ class ScanInferer(NetworkInferer):
         batch_size: int = BATCH_SIZE,
         test_time_flips: bool | int | str | None = None,
         backend: Backend = TORCH,
-        layer: str | None = None,
+        layers: Sequence[str] = (),
         every_target: bool = False,
         threshold: float | str | None = None,
     ) -> None:
@@ -93,9 +103,11 @@ class ScanInferer(NetworkInferer):
         flips = optional(test_time_flips)
         super().__init__(views=view_count(point["test_time_flips"] if flips is None else flips))
         self.batch_size, self.backend = batch_size, backend
-        self.maps = slice(0, 1) if metadata.get(TARGETS) and not every_target else slice(None)
-        self.features = FeatureMeans() if layer else None
-        self._spec, self._layer = metadata.get("network", {}), layer or (metadata.get(KEY) or {}).get("layer")
+        if metadata.get(TARGETS) and not every_target:
+            self.maps = slice(0, 1)
+        self.features = FeatureMeans() if layers else None
+        ood = OODScore.from_metadata(metadata)  # one compiled model serves those that collect and those that do not
+        self._spec, self._layers = metadata.get("network", {}), tuple(layers or (ood.layers if ood else ()))
         patch_size = metadata["preprocessing"].get("patch_size")
         self.patches = patch_size and _sliding_window(patch_size, self.batch_size)
         if threshold is not None and backend != TORCH and not self.patches:
@@ -105,10 +117,10 @@ class ScanInferer(NetworkInferer):
         """Map scans (B, C, X, Y, Z) to logits (B, K, X, Y, Z) of the same type."""
         apply, applied = super().__call__, self._applied_by_backend(network)
         if self.patches:
-            logits: Tensor = self.patches(inputs, lambda images: apply(images, applied, *args, **kwargs)[:, self.maps])
+            logits: Tensor = self.patches(inputs, lambda images: apply(images, applied, *args, **kwargs))
             return logits
         batches = without_metadata(inputs).movedim(-1, 1).flatten(0, 1).split(self.batch_size)
-        maps = torch.cat([apply(batch, applied, *args, **kwargs)[:, self.maps] for batch in batches])
+        maps = torch.cat([apply(batch, applied, *args, **kwargs) for batch in batches])
         return with_metadata_of(inputs, maps.unflatten(0, (len(inputs), -1)).movedim(1, -1).to(inputs.dtype))
 
     def prepare(self, network: nn.Module, shape: Sequence[int]) -> None:
@@ -123,16 +135,16 @@ class ScanInferer(NetworkInferer):
     def _by_openvino(self, network: nn.Module) -> OpenVinoNetwork:
         from .backends.openvino_network import OpenVinoNetwork
 
-        return OpenVinoNetwork(network, self._spec, self.backend.precision, self._layer)
+        return OpenVinoNetwork(network, self._spec, self.backend.precision, self._layers)
 
     def _applied_by_backend(self, network: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what maps images to logits, or to these and the layer's output."""
+        """Return what maps images to logits, or to these and the channel means of layers."""
         plain = self.backend == TORCH and self.features is None
         if plain or not isinstance(network, nn.Module) or network.training:
             return network
         if self.backend.name == "openvino":
             return self._by_openvino(network).eval()
-        return TorchNetwork(network, self.backend.precision, None if self.features is None else self._layer).eval()
+        return TorchNetwork(network, self.backend.precision, () if self.features is None else self._layers).eval()
 
 
 def _sliding_window(patch_size: Sequence[int], batch_size: int) -> Callable[..., Any]:

@@ -85,7 +85,8 @@ def write_metadata(
         operating_point: "threshold", the decision threshold; "smallest_lesion_mm3", volume below
             which a connected lesion is left out of a scan's mask; "test_time_flips", see
             `average_over_flips`; "least_slice_share", minimum positive fraction of a slice with
-            infection; "least_views_agree_percent", see `choose_views_limit`.
+            infection; "least_views_agree_percent", see `choose_views_limit`;
+            "through_plane_mm", see `neighbour_weights`.
         **further: what else is known, see `calibrate`: "training", the "size" of its slices where
             it has changed since; "training_precision", see `precision_name`; "calibration";
             "familiarity", see `OODScore`; "parent" and "teacher", see `describe_parent`; "targets",

@@ -186,18 +186,27 @@ class Calibration(OpenRecord):
 
 
 class Familiarity(Record):
-    """Statistics of training features, see `OODScore`."""
+    """Statistics of training features, see `OODScore`; those before version 0.25 name one layer."""
 
-    layer: Text
+    layer: Text | None = None
+    layers: Annotated[dict[Text, Annotated[int, Field(gt=0)]], Field(min_length=1)] | None = None
     mean: Annotated[list[float], Field(min_length=1)]
     sd: list[Annotated[float, Field(gt=0)]]
+    centres: Annotated[list[list[float]], Field(min_length=1)] | None = None
     limit: Annotated[float, Field(gt=0)]
     limit_volumes: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
-    def _same_length(self) -> Self:
-        if len(self.mean) != len(self.sd):
-            raise ValueError(f"as many sd as mean values, which are {len(self.mean)}")
+    def _fitting(self) -> Self:
+        count = len(self.mean)
+        if count != len(self.sd):
+            raise ValueError(f"as many sd as mean values, which are {count}")
+        if (self.layer is None) == (self.layers is None) or (self.layers is None) != (self.centres is None):
+            raise ValueError("layers and centres, or the layer of an earlier version")
+        if self.layers is not None and sum(self.layers.values()) != count:
+            raise ValueError(f"layers with as many channels as mean values, which are {count}")
+        if any(len(centre) != count for centre in self.centres or []):
+            raise ValueError(f"centres of as many values as the mean, which are {count}")
         return self
 
 

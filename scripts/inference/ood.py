@@ -1,19 +1,24 @@
-"""Out-of-distribution (OOD) score of a scan, by the channel means of a network's deepest features.
+"""Out-of-distribution (OOD) score of a scan, by the channel means of a network's deep features.
 
-A network answers "infection" or not whatever it is shown. The channel means of its deepest layer
-lie near those of the training slices for scans of their kind, and move away with other scanners,
+A network answers "infection" or not whatever it is shown. The channel means of its deep layers lie
+near those of some training slices for scans of their kind, and move away with other scanners,
 reconstructions or body parts (Gonzalez et al., "Distance-based detection of out-of-distribution
 silent failures for Covid-19 lung lesion segmentation", Medical Image Analysis 2022, arXiv
-2208.03217). They use the full covariance. Here each channel counts by itself, so that few patients
-are enough and the metadata hold what is needed.
+2208.03217). They use one layer and one Gaussian. Here several layers and several centres count,
+because slices of apex, hilum and base differ more from each other than from those of another
+scanner. Each channel counts by itself, so that few patients are enough and the metadata hold what
+is needed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +26,11 @@ KEY = "familiarity"
 """Where checkpoint metadata and reports hold it, under the name of earlier versions."""
 
 SMALLEST_SD = 1e-3
-"""Lowest standard deviation of a channel, as a fraction of the largest."""
+"""Lowest standard deviation of a channel, as a fraction of the largest of its layer, or of 1."""
+
+CENTRES = 16
+LAYERS = 3
+"""How many centres and layers separate unseen scans from others: docs/measure_ood.py."""
 
 
 @dataclass(frozen=True)
@@ -29,69 +38,106 @@ class OODScore:
     """Statistics of training features, by which images get their out-of-distribution score.
 
     Attributes:
-        layer: whose channel means are compared.
-        mean: their mean over the training slices, one number a channel.
+        layers: whose channel means are compared, with the number of their channels.
+        mean: their mean over the training slices, one number a channel, layer by layer.
         sd: their standard deviation.
+        centres: of clusters of the training slices, z-scores, one number a channel each.
         threshold: scans with a higher score are reported as out of distribution.
         volume_threshold: the same for volumes, whose mean over slices varies less than the score of
             a single picture; None, as in earlier metadata: `threshold`.
     """
 
-    layer: str
+    layers: Mapping[str, int]
     mean: tuple[float, ...]
     sd: tuple[float, ...]
+    centres: tuple[tuple[float, ...], ...]
     threshold: float
     volume_threshold: float | None = None
 
     @classmethod
-    def of(cls, layer: str, features: Tensor, threshold: float, volume_threshold: float | None = None) -> OODScore:
-        """Measure the features (N, C) of training slices; six digits are kept."""
+    def of(
+        cls, layers: Mapping[str, int], features: Tensor, threshold: float, volume_threshold: float | None = None
+    ) -> OODScore:
+        """Measure the features (N, C) of training slices; six digits are kept, of centres four."""
         sd, mean = torch.std_mean(features, dim=0, correction=0)
-        sd = sd.clamp(min=SMALLEST_SD * float(sd.max()))
-        kept = [tuple(float(f"{value:.6g}") for value in row.tolist()) for row in (mean, sd)]
+        of_layers = sd.split(list(layers.values()))
+        sd = torch.cat([part.clamp(min=SMALLEST_SD * (float(part.max()) or 1)) for part in of_layers])
+        weights = _weights(layers)
+        centres = _centres((features - mean) / sd * weights) / weights
         volumes = volume_threshold and float(f"{volume_threshold:.4g}")
-        return cls(layer, kept[0], kept[1], float(f"{threshold:.4g}"), volumes)
+        limits = float(f"{threshold:.4g}"), volumes
+        return cls(dict(layers), _digits(mean, 6), _digits(sd, 6), tuple(_digits(row, 4) for row in centres), *limits)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> OODScore | None:
-        """Return what checkpoint metadata state; None where they state nothing."""
+        """Return what checkpoint metadata state; None where they state nothing.
+
+        Those of versions before 0.25 name one layer, whose mean was the only centre.
+        """
         if not (stated := metadata.get(KEY)):
             return None
+        mean = tuple(stated["mean"])
+        layers = stated.get("layers") or {stated["layer"]: len(mean)}
+        centres = stated.get("centres") or [[0.0] * len(mean)]
         limits = float(stated["limit"]), stated.get("limit_volumes")
-        return cls(stated["layer"], tuple(stated["mean"]), tuple(stated["sd"]), *limits)
+        return cls(dict(layers), mean, tuple(stated["sd"]), tuple(map(tuple, centres)), *limits)
 
     def as_metadata(self) -> dict[str, Any]:
         """Return what checkpoint metadata hold under `KEY`."""
         limits = {"limit": self.threshold, "limit_volumes": self.volume_threshold}
-        return {"layer": self.layer, "mean": self.mean, "sd": self.sd, **limits}
+        return {"layers": self.layers, "mean": self.mean, "sd": self.sd, "centres": self.centres, **limits}
 
     def limit(self, picture: bool) -> float:
         """Return the threshold for a 2-D picture or a volume."""
         return self.threshold if picture or self.volume_threshold is None else self.volume_threshold
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Score features (..., C): root mean square over the channels of their z-scores, (...).
+        """Score features (..., C): the distance to the nearest centre, (...).
 
-        It is about 1 for training slices.
+        It is the root mean square of the differences of z-scores, over the channels of a layer and
+        then over the layers: below 1 for training slices.
         """
-        mean, sd = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.sd))
-        return ((features - mean) / sd).square().mean(dim=-1).sqrt()
+        mean, scale, centres = self._tensors
+        apart = ((features.double() - mean) * scale).unsqueeze(-2) - centres
+        return apart.square().sum(dim=-1).sqrt().amin(dim=-1)
+
+    @cached_property
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, what turns a difference from it into a weighted z-score, and the centres."""
+        mean, sd, centres = (torch.tensor(kept, dtype=torch.float64) for kept in (self.mean, self.sd, self.centres))
+        weights = _weights(self.layers)
+        return mean, weights / sd, centres * weights
 
 
-def channel_means(maps: Tensor) -> Tensor:
-    """Return the channel means (B, C) of a layer's output (B, C, H, W), float64 on the CPU."""
-    return maps.detach().cpu().double().mean(dim=(2, 3))
+def _weights(layers: Mapping[str, int]) -> Tensor:
+    """Return what makes the sum of squares a mean over channels, then over layers, (C,)."""
+    return torch.cat(
+        [torch.full((count,), 1 / math.sqrt(count * len(layers)), dtype=torch.float64) for count in layers.values()]
+    )
+
+
+def _centres(rows: Tensor) -> Tensor:
+    """Return the centres of the clusters of rows (N, C), the same in every call, (K, C)."""
+    from scipy.cluster.vq import kmeans2  # only where weights are calibrated
+
+    known = np.unique(rows.numpy(), axis=0)
+    found, _ = kmeans2(known, min(CENTRES, len(known)), iter=50, minit="++", seed=0)
+    return torch.from_numpy(found)
+
+
+def _digits(values: Tensor, digits: int) -> tuple[float, ...]:
+    return tuple(float(f"{value:.{digits}g}") for value in values.tolist())
 
 
 class FeatureMeans:
-    """Collect the channel means of a layer while a network works, see `average_over_flips`."""
+    """Collect the channel means of layers while a network works, see `average_over_flips`."""
 
     def __init__(self) -> None:
         self._rows: list[Tensor] = []
 
     def add(self, means: Tensor) -> None:
-        """Add the means of some images, see `channel_means`."""
-        self._rows.append(means)
+        """Add the means (B, C) of some images."""
+        self._rows.append(means.detach().cpu().double())
 
     def take(self) -> Tensor:
         """Return the means since the last call, (N, C) float64, one row per image."""
@@ -100,15 +146,18 @@ class FeatureMeans:
         return rows
 
 
-def deepest_layer(network: nn.Module, size: int) -> str:
-    """Find the layer with the smallest maps, then the most channels, then the last place.
+def deep_layers(network: nn.Module, size: int) -> dict[str, int]:
+    """Find the deepest layer, and the deepest ones of the next larger maps on the way to it.
+
+    The deepest has the smallest maps, then the most channels, then the last place. Of larger maps
+    those count that are made before, again those with the most channels, then the last place.
 
     Args:
         network: a network for slices, in evaluation mode.
         size: edge length of its input.
 
     Returns:
-        The layer's name, for `nn.Module.get_submodule`.
+        At most `LAYERS` names for `nn.Module.get_submodule`, with the number of channels.
     """
     ranks: dict[str, tuple[int, int]] = {}
     hooks = [
@@ -121,8 +170,19 @@ def deepest_layer(network: nn.Module, size: int) -> str:
         network(torch.zeros(1, 1, size, size, device=parameter.device))
     for hook in hooks:
         hook.remove()
-    first = min(ranks.values())
-    return [name for name, rank in ranks.items() if rank == first][-1]
+    names = list(ranks)
+    way = names[: names.index(_last_of(ranks, names)) + 1]
+    by_pixels: dict[int, list[str]] = {}
+    for name in way:
+        by_pixels.setdefault(ranks[name][0], []).append(name)
+    chosen = [_last_of(ranks, by_pixels[pixels]) for pixels in sorted(by_pixels)[:LAYERS]]
+    return {name: -ranks[name][1] for name in chosen}
+
+
+def _last_of(ranks: Mapping[str, tuple[int, int]], names: list[str]) -> str:
+    """Return the last of the names with the lowest rank."""
+    lowest = min(ranks[name] for name in names)
+    return [name for name in names if ranks[name] == lowest][-1]
 
 
 def _note_rank(ranks: dict[str, tuple[int, int]], name: str, output: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ class Predictor:
         device: where it lies.
         test_time_flips: in place of the metadata's, see `view_count`.
         backend: what applies the network.
-        layer: name of the layer whose channel means `features` collects.
-        threshold: decision threshold where nothing but the mask is wanted, see `ScanInferer`.
+        layers: names of the layers whose channel means `features` collects.
+        threshold: decision threshold that settles slices far below it, see `ScanInferer`.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Predictor:
         device: torch.device,
         test_time_flips: bool | int | None = None,
         backend: Backend = TORCH,
-        layer: str | None = None,
+        layers: Sequence[str] = (),
         threshold: float | None = None,
     ) -> None:
         self.network, self.metadata, self.device = network, metadata, device
         self.inferer = ScanInferer(
-            metadata, test_time_flips=test_time_flips, backend=backend, layer=layer, threshold=threshold
+            metadata, test_time_flips=test_time_flips, backend=backend, layers=layers, threshold=threshold
         )
         seen = metadata["preprocessing"]
         shape = seen.get("patch_size") or (seen["size"], seen["size"])

@@ -111,9 +111,9 @@ class Segmenter:
         self.threshold = decision_threshold(chosen)
         self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
         self.ood = OODScore.from_metadata(self.metadata)
-        layer = self.ood.layer if self.ood else None
+        layers = tuple(self.ood.layers) if self.ood else ()
         # last of what may be refused: OpenVINO compiles here
-        applied = self.device, test_time_flips, self.backend, layer, self.threshold
+        applied = self.device, test_time_flips, self.backend, layers, self.threshold
         self.predictor = Predictor(network, self.metadata, *applied)
         self.views = self.predictor.inferer.views
         self.through_plane_mm = float(point["through_plane_mm"])
@@ -189,7 +189,7 @@ class Segmenter:
             removed = self._remove_outside(turned, scan, anatomy)
             mask, notes = self._without_small_lesions(mask, scan)
         score = float(torch.cat(scores).mean()) if scores else None
-        agree = agreement_percent(torch.cat(agreement, dim=1).flatten(0, 1)) if agreement else None
+        agree = agreement_percent(torch.cat(agreement)) if agreement else None
         notes += self._ood_warning(score, scan.picture) + (self._border_warning(agree) if mask.any() else [])
         return Segmentation(mask, kept, notes, removed, score, agree)
 
@@ -226,10 +226,10 @@ class Segmenter:
         return torch.sigmoid(self.predictor(inputs[None, None], scan.path))[0, 0]
 
     def _scores(self, batch: range, seen: range) -> list[Tensor]:
-        """Return the out-of-distribution score of each slice in the box, a mean over its views."""
+        """Return the out-of-distribution score of each slice in the box."""
         if self.ood is None:
             return []
-        return [self.ood(rows).mean(dim=0) for rows in _rows(self._means, batch, seen)]
+        return [self.ood(rows) for rows in _rows(self._means, batch, seen)]
 
     def _ood_warning(self, score: float | None, picture: bool) -> list[Note]:
         if self.ood is None or score is None or score <= (limit := self.ood.limit(picture)):
@@ -260,8 +260,7 @@ class Segmenter:
 
 
 def _rows(collected: FeatureMeans | ViewAgreement | None, batch: range, seen: range) -> list[Tensor]:
-    """Return what was collected of the slices in the box, (views, n, C), or one row a slice."""
+    """Return what was collected of the slices in the box, one row a slice."""
     if collected is None:
         return []
-    rows = collected.take().unflatten(0, (-1, len(batch)))
-    return [rows[:, seen.start - batch.start : seen.stop - batch.start]]
+    return [collected.take()[seen.start - batch.start : seen.stop - batch.start]]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .ood import FeatureMeans, channel_means
+from .ood import FeatureMeans
 
 FLIPPED_AXES: dict[int, tuple[tuple[int, ...], ...]] = {1: (), 2: ((2,),), 4: ((2,), (3,), (2, 3))}
 """By number of views, the in-plane axes of (B, C, X, Y) or (B, C, X, Y, Z) that are flipped beside
@@ -136,52 +136,53 @@ def average_over_flips(
     agreement: ViewAgreement | None = None,
     features: FeatureMeans | None = None,
     settling: Settling | None = None,
+    maps: slice = slice(None),
     **kwargs: Any,
 ) -> Tensor:
     """Average the logits of the image and of its flips in plane, each flipped back.
 
     Args:
-        network: from images to logits of the same size, or to these and a layer's output.
+        network: from images to logits of the same size, or to these and channel means of layers.
         images: (B, C, H, W) or (B, C, H, W, D).
         views: 1, the image as it is; 2, with its mirror image; 4, with all three flips.
         *args: what else the network takes.
         agreement: receives how far the views agree.
-        features: receives the layer's channel means, of all images in one view after the other.
+        features: receives the channel means of the images as they are, of no flip.
         settling: says when an image is seen in no further view; the mean is then that of the views
-            seen, and the first stands for the others; None: every view is applied.
+            seen; None: every view is applied.
+        maps: which of the network's maps are averaged, compared and settled.
         **kwargs: what else the network takes.
 
     Returns:
-        Logits, (B, K, H, W) or (B, K, H, W, D).
+        Logits of these maps, (B, K, H, W) or (B, K, H, W, D).
     """
 
-    def see(view: Tensor) -> tuple[Tensor, Tensor]:
+    def see(view: Tensor) -> tuple[Tensor, ...]:
         found = network(view, *args, **kwargs)
-        logits, *maps = found if isinstance(found, tuple) else (found,)
-        return logits, torch.zeros(len(logits), 0) if features is None else channel_means(*maps)
+        logits, *means = found if isinstance(found, tuple) else (found,)
+        return logits[:, maps], *means
 
-    first, first_means = see(images)
+    first, *means = see(images)
     if features is not None:
-        features.add(first_means)
-    mean = total = lowest = highest = first
+        features.add(*means)
+    total = lowest = highest = first
+    counts = torch.ones(len(images), device=first.device, dtype=first.dtype)
     places = None if settling is None else torch.arange(len(images), device=first.device)
     for seen, axes in enumerate(FLIPPED_AXES[views], start=1):
         if settling is not None and places is not None:
-            places = places[settling.unsettled(mean[places], seen, views)]
-        remaining, means = _at(images, places), first_means
-        if len(remaining):
-            logits, means = see(torch.flip(remaining, axes))
-            logits, means = torch.flip(logits, axes), _replace(first_means, places, means)
-            total = _replace(total, places, _at(total, places) + logits)
-            mean = _replace(mean, places, _at(total, places) / (seen + 1))
-            if agreement is not None:
-                lowest = _replace(lowest, places, torch.minimum(_at(lowest, places), logits))
-                highest = _replace(highest, places, torch.maximum(_at(highest, places), logits))
-        if features is not None:
-            features.add(means)
+            places = places[settling.unsettled(total[places] / seen, seen, views)]
+        remaining = _at(images, places)
+        if not len(remaining):
+            break
+        logits = torch.flip(see(torch.flip(remaining, axes))[0], axes)
+        total = _replace(total, places, _at(total, places) + logits)
+        counts = _replace(counts, places, _at(counts, places) + 1)
+        if agreement is not None:
+            lowest = _replace(lowest, places, torch.minimum(_at(lowest, places), logits))
+            highest = _replace(highest, places, torch.maximum(_at(highest, places), logits))
     if agreement is not None:
         agreement.add(lowest, highest)
-    return mean
+    return total / counts.reshape(-1, *[1] * (total.dim() - 1))
 
 
 def _at(values: Tensor, places: Tensor | None) -> Tensor:

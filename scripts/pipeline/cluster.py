@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
@@ -22,6 +22,9 @@ from ..version import bundle_version
 from .batch import Entries
 from .inputs import ScanInput
 from .job import Entry, Job, describe, identity
+
+if TYPE_CHECKING:
+    from distributed import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -187,10 +190,15 @@ class Cluster:
             logger.error(f"error: worker {address} is left out: {reason}")
 
 
-async def _look(job: Job, case: ScanInput) -> dict[str, Any]:
+async def _look(job: Job, case: ScanInput, dask_worker: Worker) -> dict[str, Any]:
     """Describe a worker's model; raises `UserError` if it does not see the case."""
     _require(case.source, job.settings.lungs)
-    return await asyncio.to_thread(lambda: describe(job.load()))  # the worker still answers meanwhile
+    return await asyncio.to_thread(_load_and_describe, job, dask_worker.state.nthreads)  # it still answers meanwhile
+
+
+def _load_and_describe(job: Job, threads: int) -> dict[str, Any]:
+    torch.set_num_threads(threads)  # as in `_segment`, which finds the network compiled
+    return describe(job.load())
 
 
 def _segment(job: Job, case: ScanInput) -> tuple[str, Entry]:

@@ -161,10 +161,11 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
 def half_interval(paired: pd.Series) -> float:
     """Return half of the 95 % interval of the mean over patients, by Student's t.
 
-    Of one seed it says what other patients would show. Of several it also says what other seeds
-    would: a training moves all patients of its fold together, so variances are clustered by
-    patients and by trainings (Cameron, Gelbach and Miller, J Bus Econ Stat 29, 2011), none smaller
-    than by either alone, and the fewer of both give the degrees of freedom.
+    Where one training judges each patient it says what other patients would show. Where several do,
+    by their seeds or on test cases, it also says what other trainings would: one moves all of its
+    patients together, so variances are clustered by patients and by trainings (Cameron, Gelbach and
+    Miller, J Bus Econ Stat 29, 2011), none smaller than by either alone, and the fewer of both give
+    the degrees of freedom.
 
     Args:
         paired: differences, with the levels "seed", "fold" and "unit" (the patient).
@@ -177,7 +178,7 @@ def half_interval(paired: pd.Series) -> float:
     if count < 3:
         return math.nan
     variance, clusters = patients.var() / count, count
-    if paired.index.unique("seed").size > 1:
+    if paired.groupby(level=["unit", *KEY[1:]]).ngroups > count:
         patient, training = ["unit"], KEY[1:]
         share = (paired - patients.mean()) / (count * paired.groupby(level=patient).transform("size"))
         by_patient, by_training, by_both = (

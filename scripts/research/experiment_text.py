@@ -99,7 +99,9 @@ def _conditions(table: pd.DataFrame, runs: pd.DataFrame, record: Mapping[str, An
     tested = data["name"] if within else data.get("test_name") or data["name"]
     trained = "" if tested == data["name"] else f", trained on {data['name']}"
     kept = (KEPT if within else KEPT_FOR_TEST)[record["keep"]]
-    clustered = ", clustered by patients and by trainings" if runs["seed"].nunique() > 1 else ""
+    apart = within and data["split"] == "patient"  # the folds judge other patients
+    several = runs["seed"].nunique() > 1 or (not apart and runs["fold"].nunique() > 1)
+    clustered = ", clustered by patients and by trainings where several judged a patient" if several else ""
     return (
         f"Ours: percent; mean and sd over the runs (seeds {_numbers(runs['seed'])}; folds {_numbers(runs['fold'])})"
         f" of the mean over the cases of {where}, on the scan's own grid; {cases} cases of {tested}{trained}, split by"

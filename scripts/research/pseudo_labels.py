@@ -64,12 +64,15 @@ def check_teacher(weights: str | Path, dataset_dir: str, fold: Fold) -> dict[str
 
 
 def map_folder(folder: str, weights: str, cases: Sequence[Case], *settings: Any) -> Path:
-    """Return the subfolder for maps of cases by weights: a new one for other weights or images."""
+    """Return the subfolder for maps of cases by weights.
+
+    It is a new one for other weights, another way of applying them, or other images.
+    """
     stats = [(case["name"], case["image"], Path(case["image"]).stat()) for case in cases]
     stamps = [(name, image, stat.st_size, stat.st_mtime_ns) for name, image, stat in stats]
     metadata = read_metadata(weights)
     applied = [metadata["operating_point"][key] for key in ("test_time_flips", "through_plane_mm")]
-    text = json.dumps([metadata["sha256"], applied, stamps, *settings])
+    text = json.dumps([metadata["sha256"], metadata["preprocessing"], applied, stamps, *settings])
     return Path(folder).resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

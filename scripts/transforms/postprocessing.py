@@ -53,6 +53,10 @@ class Probabilities(Compose):
         super().__init__(steps)
 
 
+def _has_voxel_size(scan: MetaTensor) -> bool:
+    return not scan.meta.get("picture", False) and bool(scan.meta.get("voxel_size_known", True))
+
+
 class ThroughPlaneMeand(MapTransform):
     """Average maps (K, X, Y, Z) over the neighbours of each axial slice.
 
@@ -72,7 +76,7 @@ class ThroughPlaneMeand(MapTransform):
         """Return the item with the maps averaged."""
         item = dict(data)
         image = item[IMAGE]
-        if not self.sigma_mm or image.meta.get("picture", False) or not image.meta.get("voxel_size_known", True):
+        if not self.sigma_mm or not _has_voxel_size(image):
             return item
         stored = convert_to_numpy(image.meta["original_affine"]).astype(np.float64)
         spacing = spacing_lps(stored)[2]
@@ -132,7 +136,7 @@ class ClassMaps(Compose):
 class SmallLesionsRemovedd(MapTransform):
     """Apply `without_small_lesions` to masks (1, X, Y, Z) on the scan's grid.
 
-    A 2-D image has no voxel size, and its mask stays as it is.
+    Masks of pictures, and of scans of unknown voxel size, stay as they are.
     """
 
     def __init__(self, keys: str, smallest_mm3: float = 0.0) -> None:
@@ -144,7 +148,7 @@ class SmallLesionsRemovedd(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             mask = item[key]
-            if self.smallest_mm3 > 0 and not mask.meta.get("picture", False):
+            if self.smallest_mm3 > 0 and _has_voxel_size(mask):
                 voxel = float(abs(np.linalg.det(convert_to_numpy(mask.affine)[:3, :3])))
                 cleaned = without_small_lesions(convert_to_numpy(mask)[0], voxel, self.smallest_mm3)
                 item[key] = MetaTensor(torch.from_numpy(cleaned)[None].to(mask.device), meta=mask.meta)

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 _REACH = 3.0
@@ -49,27 +50,21 @@ class SliceMeans:
     """
 
     def __init__(self, weights: Sequence[float], count: int) -> None:
-        self._weights, self._count = weights, count
-        self._kept: deque[Tensor] = deque(maxlen=2 * len(weights) - 1)
+        self._reach, self._count = len(weights) - 1, count
+        self._weights = torch.tensor([*reversed(weights[1:]), *weights])
+        self._kept: deque[Tensor] = deque(maxlen=len(self._weights))
         self._given = self._done = 0
 
     def add(self, one: Tensor) -> list[tuple[int, Tensor]]:
         """Take the next map; return index and mean of the slices that are known with it."""
         self._kept.append(one)
         self._given += 1
-        known = self._count if self._given == self._count else self._given - len(self._weights) + 1
+        known = self._count if self._given == self._count else self._given - self._reach
         found = [(index, self._mean(index)) for index in range(self._done, known)]
         self._done = max(self._done, known)
         return found
 
     def _mean(self, index: int) -> Tensor:
-        if len(self._weights) == 1:
-            return self._at(index)
-        mean = self._weights[0] * self._at(index)
-        for distance, weight in enumerate(self._weights[1:], 1):
-            both = self._at(max(index - distance, 0)) + self._at(min(index + distance, self._count - 1))
-            mean = mean + weight * both
-        return mean
-
-    def _at(self, index: int) -> Tensor:
-        return self._kept[index - self._given + len(self._kept)]
+        first, around = self._given - len(self._kept), range(index - self._reach, index + self._reach + 1)
+        maps = [self._kept[min(max(place, 0), self._count - 1) - first] for place in around]
+        return torch.tensordot(self._weights.to(maps[0]), torch.stack(maps), dims=1) if self._reach else maps[0]

@@ -145,7 +145,7 @@ def test_only_slices_of_the_own_fold_are_judged_and_learnt_from(
     monkeypatch.setattr(
         OODScore,
         "of",
-        lambda layer, rows, *limits, **named: learnt.append(len(rows)) or of(layer, rows, *limits, **named),
+        lambda layers, rows, *limits, **named: learnt.append(len(rows)) or of(layers, rows, *limits, **named),
     )
     with pytest.raises(UserError, match="data split by slice"):
         calibrate(weights, str(folder), [], False, 9, torch.device("cpu"), through_plane_mm=3.0)

@@ -179,6 +179,7 @@ def test_known_forms_of_what_is_marked_without_infection_are_read(checkpoint: Pa
 
 BIN = {"probability": 0.5, "observed": 0.4, "voxels": 9}
 FAMILIARITY = {"layer": "encoder", "mean": [0.0, 1.0], "sd": [1.0, 2.0], "limit": 3.0}
+SEVERAL = {**FAMILIARITY, "layer": None, "layers": {"a": 1, "b": 1}, "centres": [[0.0, 1.0]]}
 
 
 @pytest.mark.parametrize(
@@ -212,6 +213,16 @@ FAMILIARITY = {"layer": "encoder", "mean": [0.0, 1.0], "sd": [1.0, 2.0], "limit"
         ("operating_point", {"smallest_lesion_mm3": -1.0}, r"smallest_lesion_mm3 is -1\.0"),
         ("operating_point", {"least_views_agree_percent": 101.0}, r"least_views_agree_percent is 101\.0"),
         ("familiarity", {**FAMILIARITY, "sd": [1.0]}, r"familiarity is .*as many sd as mean values, which are 2"),
+        (
+            "familiarity",
+            {**FAMILIARITY, "layers": {"a": 2}},
+            r"expected: layers and centres, or the layer of",
+        ),
+        ("familiarity", {**SEVERAL, "centres": None}, r"expected: layers and centres, or the layer of"),
+        ("familiarity", {**SEVERAL, "layers": {"a": 1}}, r"layers with as many channels as mean values, which are 2"),
+        ("familiarity", {**SEVERAL, "layers": {"a": 0, "b": 2}}, r"familiarity\.layers\.a is 0; expected: greater"),
+        ("familiarity", {**SEVERAL, "centres": [[0.0]]}, r"centres of as many values as the mean, which are 2"),
+        ("familiarity", {**SEVERAL, "centres": []}, r"familiarity\.centres is \[\]"),
         ("familiarity", {**FAMILIARITY, "sd": [1.0, 0.0]}, r"familiarity\.sd\.1 is 0\.0; expected: greater than 0"),
         ("calibration", {"lesion_free": 3}, r"calibration\.lesion_free is 3; expected: names and values"),
         ("calibration", {"lesion_free": {"volumes": 1, "ml": []}}, r"lesion_free\.percent_of_lungs is missing"),

@@ -18,7 +18,7 @@ from scripts.inference.building import preprocessing_from_metadata, trained_netw
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.inferer import ScanInferer
 from scripts.inference.metadata import read_metadata, write_checkpoint, write_metadata
-from scripts.inference.ood import OODScore, deepest_layer
+from scripts.inference.ood import OODScore, deep_layers
 from scripts.inference.predictor import Predictor, slices_in_view
 from scripts.inference.segmenter import Segmenter
 from scripts.io.reading import read_scan
@@ -152,22 +152,22 @@ def test_progress_counts_every_slice_once(segmenter: Segmenter, make_scan: MakeS
 
 def test_a_scan_out_of_distribution_is_told(weights: Path, make_scan: MakeScan, tmp_path: Path) -> None:
     known = Segmenter(weights, device="cpu")
-    layer = deepest_layer(known.predictor.network, known.slice_input.size)
-    learning = Predictor(known.predictor.network, known.metadata, known.device, layer=layer)
+    layers = deep_layers(known.predictor.network, known.slice_input.size)
+    learning = Predictor(known.predictor.network, known.metadata, known.device, layers=tuple(layers))
     scan = read_scan(make_scan(shape=(40, 36, 19))[0])
     slices = HounsfieldSlices(scan)
     assert known.segment(scan, slices).ood_score is None  # checkpoint metadata that cannot tell
     known.predictor = learning
     known.segment(scan, slices)
-    learnt = OODScore.of(layer, learning.inferer.features.take(), threshold=2.0)
+    learnt = OODScore.of(layers, learning.inferer.features.take(), threshold=2.0)
     metadata = {key: value for key, value in known.metadata.items() if key not in ("format", "sha256")}
     state = torch.load(weights, weights_only=True)
-    for limit, notes in ((2.0, []), (0.5, ["unfamiliar"])):
+    for limit, notes in ((2.0, []), (0.001, ["unfamiliar"])):
         stated = {**learnt.as_metadata(), "limit": limit}
         write_checkpoint(tmp_path / "model.pt", state, **{**metadata, "familiarity": stated})
         segmenter = Segmenter(tmp_path / "model.pt", device="cpu")
         done = segmenter.segment(scan, slices)
-        assert done.ood_score == pytest.approx(1, abs=0.2)  # these are the slices that it learnt
+        assert 0.001 < done.ood_score < 0.5  # these are the slices that it learnt, 19 with 16 centres
         assert [note.code for note in done.notes] == notes
 
     def stop(count: int) -> None:
@@ -189,16 +189,16 @@ def test_the_ood_score_is_that_of_the_slices_that_calibrate_sees(
     steps = {"field_of_view": "lungs"}
     weights = make_checkpoint(tmp_path / "plain.pt", steps=steps)
     network, metadata = trained_network(weights, torch.device("cpu"))
-    layer = deepest_layer(network, 64)
-    predictor = Predictor(network, metadata, torch.device("cpu"), flips, layer=layer)
+    layers = deep_layers(network, 64)
+    predictor = Predictor(network, metadata, torch.device("cpu"), flips, layers=tuple(layers))
     item = preprocessing_from_metadata(predictor.metadata)({"image": str(tmp_path / "scan.nii.gz")})
     predictor.scan_logits(item)
     rows = predictor.inferer.features.take()
     count = len(slices_in_view(item))
     assert count < 40
     assert count % 8  # so that batches reach beyond the box
-    assert len(rows) == count * (4 if flips else 1)
-    learnt = OODScore.of(layer, rows[: count // 2], threshold=9.0)
+    assert len(rows) == count  # as they are, of no flip
+    learnt = OODScore.of(layers, rows[: count // 2], threshold=9.0)
     metadata = {"familiarity": learnt.as_metadata(), "operating_point": {"threshold": 0.5, "test_time_flips": flips}}
     segmenter = Segmenter(make_checkpoint(tmp_path / "model.pt", steps=steps, **metadata), device="cpu")
     scan = read_scan(tmp_path / "scan.nii.gz")

@@ -69,6 +69,23 @@ def test_the_interval_of_several_seeds_holds_them_too() -> None:
     assert (found["difference_low"], found["difference_high"]) == pytest.approx((5 - half, 5 + half))
 
 
+def test_trainings_that_judge_the_same_patients_are_no_draws_of_their_own() -> None:
+    """Test cases, seen by every fold's training: two of these differ as two seeds do."""
+    first, second = (tables(base=BASE, better=better) for better in ([[0.64, 0.76], [0.82]], [[0.66, 0.78], [0.84]]))
+    by_seed, by_fold = (
+        compare(*(pd.concat([one, other.assign(**{key: 7})]) for one, other in zip(a, b, strict=True)), first[2])
+        for key, a, b in (("seed", alone(first), alone(second)), ("fold", alone(first), alone(second)))
+    )
+    pd.testing.assert_frame_equal(by_seed, by_fold)
+    assert by_fold.loc["better", "difference_n"] == 3
+
+
+def alone(made: tuple[pd.DataFrame, pd.DataFrame, list[str]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The cases of all folds, judged by one training."""
+    runs, cases, _ = made
+    return runs[runs["fold"] == 0], cases.assign(fold=0)
+
+
 def test_a_seed_that_shows_the_same_again_narrows_nothing() -> None:
     runs, cases, order = tables(base=[[0.6, 0.7], [0.8, 0.5]], better=[[0.64, 0.75], [0.83, 0.6]])
     once = compare(runs, cases, order).loc["better"]

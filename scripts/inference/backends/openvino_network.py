@@ -12,6 +12,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import cache
 from itertools import cycle
@@ -45,17 +46,17 @@ class OpenVinoNetwork(nn.Module):
         network: in evaluation mode, on the CPU. When its weights change it is compiled anew.
         spec: name and arguments of the network, as metadata state them.
         precision: "fp32" or "bf16".
-        layer: name of the layer whose output is returned as well; None: of none.
+        layers: names of layers whose channel means are returned as well.
     """
 
     def __init__(
-        self, network: nn.Module, spec: Mapping[str, Any], precision: str = "fp32", layer: str | None = None
+        self, network: nn.Module, spec: Mapping[str, Any], precision: str = "fp32", layers: Sequence[str] = ()
     ) -> None:
         super().__init__()
-        self.network, self.spec, self.precision, self.layer = network, spec, precision, layer
+        self.network, self.spec, self.precision, self.layers = network, spec, precision, tuple(layers)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map images (B, C, ...) to logits (B, K, ...); with a layer also to its output.
+        """Map images (B, C, ...) to logits (B, K, ...); with layers also to their means, (B, M).
 
         Raises:
             UserError: if OpenVINO cannot take the network.
@@ -71,24 +72,25 @@ class OpenVinoNetwork(nn.Module):
             UserError: if OpenVINO cannot take the network.
         """
         shape = (1 if single else OPENVINO_BATCH[self.precision], *image_shape)
-        weights = tuple((value.data_ptr(), value._version) for value in self.network.state_dict().values())
-        key = self.precision, self.layer, shape
+        weights = tuple(map(_version, self.network.state_dict().values()))
+        streams = _streams(shape[0])
+        key = self.precision, self.layers, shape, torch.get_num_threads()
         with _COMPILING:  # requests at the same time: one compiles
             known, models = _COMPILED.get(self.network, (None, {}))
             if known != weights:  # models of former weights go
                 models = {}
                 _COMPILED[self.network] = weights, models
             if key not in models:
-                models[key] = _Model(self._load(shape), shape)
+                models[key] = _Model(self._load(shape, streams), shape, streams)
             return models[key]
 
-    def _load(self, shape: tuple[int, ...]) -> CompiledModel:
+    def _load(self, shape: tuple[int, ...], streams: int) -> CompiledModel:
         """Take the compiled model from the cache, else compile it and put it there."""
         started = time.perf_counter()
         core = _core()
         settings = {
             "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[self.precision],
-            "NUM_STREAMS": _streams(shape[0]),
+            "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,  # processes beside each other would share some cores and leave others
         }
@@ -108,7 +110,7 @@ class OpenVinoNetwork(nn.Module):
             weights.update(name.encode())
             weights.update(value.contiguous().flatten().view(torch.uint8).cpu().numpy())
         processor = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
-        parts = [bundle_version(), import_openvino().get_version(), processor, self.spec, self.precision, self.layer]
+        parts = [bundle_version(), import_openvino().get_version(), processor, self.spec, self.precision, self.layers]
         text = json.dumps([weights.hexdigest(), shape, *parts], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -123,7 +125,7 @@ class OpenVinoNetwork(nn.Module):
 
         network = copy(self.network)  # a shallow one
         network.rearranged = True  # type: ignore[assignment]
-        module = TorchNetwork(network, layer=self.layer).eval()
+        module = TorchNetwork(network, layers=self.layers).eval()
         try:
             with torch.inference_mode(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a traced `if` on a size, which is static
@@ -139,6 +141,11 @@ class OpenVinoNetwork(nn.Module):
         return model
 
 
+def _version(value: Tensor) -> tuple[int, int]:
+    """Return what differs when a tensor has been replaced or changed in place."""
+    return value.data_ptr(), 0 if value.is_inference() else value._version
+
+
 def _streams(batch: int) -> int:
     """Return how many requests of a batch work beside each other.
 
@@ -151,8 +158,8 @@ def _streams(batch: int) -> int:
 class _Model:
     """A compiled model that one thread at a time uses."""
 
-    def __init__(self, compiled: CompiledModel, shape: tuple[int, ...]) -> None:
-        self._requests = [compiled.create_infer_request() for _ in range(_streams(shape[0]))]
+    def __init__(self, compiled: CompiledModel, shape: tuple[int, ...], streams: int) -> None:
+        self._requests = [compiled.create_infer_request() for _ in range(streams)]
         self._shape, self._lock = shape, threading.Lock()
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -171,7 +178,8 @@ class _Model:
                 found += [_outputs(*one) for one in running]
             finally:  # a call that ends early leaves none at work
                 for request in self._requests:
-                    request.wait()
+                    with suppress(RuntimeError):  # of one that failed: raised above
+                        request.wait()
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
