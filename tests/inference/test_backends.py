@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -190,6 +191,55 @@ def test_after_an_interrupted_call_the_next_one_works(
         apply(images)
     monkeypatch.undo()
     assert torch.equal(apply(images)[0], expected)
+
+
+class Request:
+    """A request that starts, and ends when it is waited for."""
+
+    def __init__(self, fails: bool) -> None:
+        self.fails, self.works = fails, False
+        self.output_tensors = [SimpleNamespace(data=np.zeros((1, 1, 8, 8), np.float32))]
+
+    def start_async(self, *_: object, **__: object) -> None:
+        self.works = True
+
+    def wait(self) -> None:
+        self.works = False
+        if self.fails:
+            raise RuntimeError("the request has failed")
+
+
+def test_after_a_request_that_failed_none_is_at_work() -> None:
+    requests = [Request(fails=True), Request(fails=False)]
+    compiled = SimpleNamespace(create_infer_request=iter(requests).__next__)
+    apply = openvino_network._Model(compiled, (1, 1, 8, 8), streams=2)
+    with pytest.raises(RuntimeError, match="has failed"):
+        apply(torch.zeros(2, 1, 8, 8))
+    assert not any(request.works for request in requests)
+    requests[0].fails = False
+    assert apply(torch.zeros(2, 1, 8, 8))[0].shape == (2, 1, 8, 8)
+
+
+@with_openvino
+def test_another_number_of_threads_has_requests_of_its_own(
+    network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Dask worker knows its threads only once it works."""
+    apply, found = OpenVinoNetwork(network, {}), []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(len(apply.compiled((1, 32, 32))._requests))
+    assert found == [1, 3]
+
+
+@with_openvino
+def test_a_network_of_inference_mode_is_compiled_as_any_other(network: torch.nn.Module) -> None:
+    images = torch.rand(2, 1, 32, 32)
+    expected = OpenVinoNetwork(network, {})(images)[0]
+    with torch.inference_mode():
+        made = create_network("resunet", base_width=4, deep_supervision=False).eval()
+        made.load_state_dict(network.state_dict())
+        assert torch.equal(OpenVinoNetwork(made, {})(images)[0], expected)
 
 
 NEAR, FAR = 0.0, -12.0

@@ -7,7 +7,7 @@ from torch import nn
 from scripts import precision
 from scripts.errors import UserError
 from scripts.inference.inferer import NetworkInferer, ScanInferer
-from scripts.inference.tta import average_over_flips
+from scripts.inference.tta import ViewAgreement, average_over_flips
 
 SLICES = {"preprocessing": {"size": 32}}
 VOLUMES = {"preprocessing": {"size": 32, "patch_size": [16, 16, 4]}}
@@ -55,6 +55,24 @@ def test_every_slice_is_flipped() -> None:
         expected = torch.stack([average_over_flips(network, volume[..., z], 4) for z in range(5)], dim=-1)
         assert not torch.allclose(found[..., 0], network(volume[..., 0]), atol=1e-2)
     torch.testing.assert_close(found, expected)
+
+
+class TwoTargets(nn.Module):
+    """Nothing is infected, the right half is lung."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        lungs = torch.full_like(image, -9.0)
+        lungs[:, :, :16] = 9.0
+        return torch.cat([torch.full_like(image, -9.0), lungs], dim=1)
+
+
+@pytest.mark.parametrize(("every", "maps", "counts"), [(False, 1, [0, 0]), (True, 2, [0, 32 * 32])])
+def test_views_are_compared_on_the_maps_that_are_returned(every: bool, maps: int, counts: list[int]) -> None:
+    metadata = {**SLICES, "targets": ["infection", "lungs"]}
+    inferer = ScanInferer(metadata, test_time_flips=True, every_target=every)
+    inferer.agreement = ViewAgreement(0.5)
+    assert inferer(torch.zeros(1, 1, 32, 32, 3), TwoTargets().eval()).shape == (1, maps, 32, 32, 3)
+    assert inferer.agreement.take().tolist() == [counts] * 3
 
 
 def test_the_metadata_says_whether_to_flip_unless_the_user_does() -> None:

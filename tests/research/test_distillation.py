@@ -192,6 +192,17 @@ def test_maps_that_were_made_before_a_stop_are_not_made_again(
         taught(dataset, teacher, tmp_path / "maps", views=3)
 
 
+def test_maps_of_weights_that_see_another_size_are_made_anew(dataset: Path, teacher: str) -> None:
+    """`calibrate --size` changes it, and leaves the weights as they are."""
+    file = Path(teacher).with_suffix(".json")
+    metadata, folders = json.loads(file.read_text()), []
+    for size in (32, 48, 32):
+        metadata["preprocessing"]["size"] = size
+        file.write_text(json.dumps(metadata))
+        folders.append(pseudo_labels.map_folder("maps", teacher, []))
+    assert folders[0] == folders[2] != folders[1]
+
+
 def test_students_of_an_experiment_have_the_teacher_of_their_fold_and_share_the_maps(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

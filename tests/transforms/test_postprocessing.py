@@ -71,7 +71,7 @@ def test_slices_beyond_the_field_of_view_hold_no_prediction_on_either_grid(tmp_p
         assert marked == list(range(low, high)), grid
 
 
-def lesions(picture: bool = False) -> MetaTensor:
+def lesions() -> MetaTensor:
     """Voxels of 0.5 x 2 x 3 = 3 mm3: one lesion of one voxel, one of two that touch at a corner,
     one of three."""
     mask = torch.zeros((1, 8, 8, 4), dtype=torch.uint8)
@@ -79,7 +79,7 @@ def lesions(picture: bool = False) -> MetaTensor:
     mask[0, 4, 4, 1] = mask[0, 5, 5, 2] = 1
     mask[0, 7, 0:3, 3] = 1
     affine = np.array([[0, 2.0, 0, 10], [-0.5, 0, 0, 20], [0, 0, 3.0, 30], [0, 0, 0, 1]])
-    return MetaTensor(mask, affine=affine, meta={"picture": picture})
+    return MetaTensor(mask, affine=affine)
 
 
 @pytest.mark.parametrize(("smallest", "kept"), [(0, 6), (3.0, 6), (3.1, 5), (6.0, 5), (6.5, 3), (9.0, 3), (9.1, 0)])
@@ -98,8 +98,10 @@ def test_a_lone_lesion_that_fills_its_box_is_left_out_too() -> None:
     np.testing.assert_array_equal(without_small_lesions(mask, 1.0, 4.0), mask)
 
 
-def test_a_picture_has_no_voxel_size_so_its_lesions_stay() -> None:
-    assert int(SmallLesionsRemovedd("pred", 100.0)({"pred": lesions(picture=True)})["pred"].sum()) == 6
+@pytest.mark.parametrize("meta", [{"picture": True}, {"voxel_size_known": False}])
+def test_without_a_voxel_size_lesions_stay(meta: dict[str, bool]) -> None:
+    mask = MetaTensor(lesions(), meta={**lesions().meta, **meta})
+    assert int(SmallLesionsRemovedd("pred", 100.0)({"pred": mask})["pred"].sum()) == 6
 
 
 @pytest.mark.parametrize(("threshold", "smallest"), [(0.0, 0), (1, 0), ("a half", 0), (0.5, -1), (0.5, "much")])
