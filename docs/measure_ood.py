@@ -22,7 +22,6 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, minimize_scalar
+from scipy.spatial.distance import cdist
 from scipy.special import expit, logit
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
@@ -49,7 +49,7 @@ from scripts.files import write_atomic
 from scripts.inference.backends.torch_network import TorchNetwork
 from scripts.inference.calibration import OOD_MARGIN
 from scripts.inference.hounsfield import HounsfieldSlices
-from scripts.inference.ood import CENTRES, FeatureMeans, OODScore, deep_layers
+from scripts.inference.ood import CENTRES, FeatureMeans, OODScore, channel_weights, deep_layers
 from scripts.inference.operating_point import GOOD_DICE, lowest_usual
 from scripts.inference.reliability import calibrated_levels, calibration_error
 from scripts.inference.segmenter import Segmenter
@@ -63,6 +63,7 @@ from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import expand_inputs
 from scripts.settings import describe_machine
 from scripts.transforms.slice_input import SliceInput, resize_slice
+from scripts.version import bundle_version
 
 Array = NDArray[Any]
 BINS = np.linspace(-12, 12, 385)
@@ -140,6 +141,11 @@ def save_inputs(file: Path, images: list[Tensor], see: SliceInput, truth: Array 
     seen = torch.stack([see(one) for one in images]).numpy()
     truth = np.zeros((0, 0, 0), bool) if truth is None else truth
     write_atomic(file, lambda path: np.savez_compressed(path, images=seen, truth=truth, **stated))
+
+
+def inputs_of(out: Path, segmenter: Segmenter) -> Path:
+    """Return the folder for the network's input."""
+    return out / f"inputs_{segmenter.slice_input.size}"
 
 
 def group_of(case: Case) -> str:
@@ -229,21 +235,17 @@ def apply(segmenter: Segmenter, layers: Sequence[str], piece: Any, flips: bool) 
 def distances(layers: Mapping[str, int], train: Array, own: Array) -> dict[str, float]:
     """Score the features of a piece, (n, C), by those of the training slices, (N, C)."""
     learnt = OODScore.of(layers, torch.from_numpy(train), 0.0)
+    deep, weights = next(iter(layers.values())), channel_weights(layers).numpy()
     z_train, z_own = ((rows - np.array(learnt.mean)) / np.array(learnt.sd) for rows in (train, own))
-    deep = next(iter(layers.values()))
     spread = (1 - SHRINKAGE) * np.cov(z_train[:, :deep].T) + SHRINKAGE * np.eye(deep)
     solved = np.linalg.solve(spread, z_own[:, :deep].T).T
-
-    def apart(known: Array) -> Array:
-        """Return the distances of each slice from known ones, as the present score does."""
-        return np.stack([replace(learnt, centres=(tuple(one),))(torch.from_numpy(own)).numpy() for one in known], 1)
-
+    apart = cdist(z_own * weights, z_train * weights)
     return {
         "present": float(learnt(torch.from_numpy(own)).mean()),
-        "one_centre": float(apart(np.zeros((1, len(learnt.mean)))).mean()),
+        "one_centre": float(np.linalg.norm(z_own * weights, axis=1).mean()),
         "deepest": float(np.sqrt((z_own[:, :deep] ** 2).mean(axis=1)).mean()),
         "mahalanobis": float(np.sqrt((z_own[:, :deep] * solved).mean(axis=1)).mean()),
-        "neighbours": float(np.sort(apart(z_train), axis=1)[:, NEIGHBOURS - 1].mean()),
+        "neighbours": float(np.sort(apart, axis=1)[:, NEIGHBOURS - 1].mean()),
     }
 
 
@@ -389,8 +391,8 @@ def judge(
 ) -> Iterator[tuple[dict[str, Any], Array | None]]:
     """Yield a row per piece that falls to the weights, and its counts by logit."""
     fold, layers = folds[number], deep_layers(segmenter.predictor.network, segmenter.slice_input.size)
-    pieces = [(path, np.load(path)) for path in sorted((out / "inputs").glob("*.npz"))]
-    kept = out / segmenter.metadata["sha256"][:12]
+    pieces = [(path, np.load(path)) for path in sorted(inputs_of(out, segmenter).glob("*.npz"))]
+    kept = out / f"{segmenter.metadata['sha256'][:12]}_{segmenter.slice_input.size}_{bundle_version()}"
     without = [path for path, piece in pieces if int(piece["fold"]) not in folds]
     train, own = [], []
     for path, piece in tqdm(pieces, desc=f"weights {number + 1} of {len(folds)}", unit="piece"):
@@ -438,7 +440,7 @@ def main(
         chosen = evenly(range(len(free)), pictures)
         cases += [case for case in own if case not in free] + [free[index] for index in chosen]
     paths = others.split(",") if isinstance(others, str) else others
-    prepare(cases, [Path(one) for one in paths if one], segmenters[0], target / "inputs", slices)
+    prepare(cases, [Path(one) for one in paths if one], segmenters[0], inputs_of(target, segmenters[0]), slices)
     rows: list[dict[str, Any]] = []
     counts: dict[int, Array] = {}
     for number, segmenter in enumerate(segmenters):

@@ -185,11 +185,18 @@ class Calibration(OpenRecord):
         return self
 
 
+class FeatureLayer(Record):
+    """A layer of the network whose channel means are compared."""
+
+    name: Text
+    channels: Annotated[int, Field(gt=0)]
+
+
 class Familiarity(Record):
     """Statistics of training features, see `OODScore`; those before version 0.25 name one layer."""
 
     layer: Text | None = None
-    layers: Annotated[dict[Text, Annotated[int, Field(gt=0)]], Field(min_length=1)] | None = None
+    layers: Annotated[list[FeatureLayer], Field(min_length=1)] | None = None
     mean: Annotated[list[float], Field(min_length=1)]
     sd: list[Annotated[float, Field(gt=0)]]
     centres: Annotated[list[list[float]], Field(min_length=1)] | None = None
@@ -203,7 +210,7 @@ class Familiarity(Record):
             raise ValueError(f"as many sd as mean values, which are {count}")
         if (self.layer is None) == (self.layers is None) or (self.layers is None) != (self.centres is None):
             raise ValueError("layers and centres, or the layer of an earlier version")
-        if self.layers is not None and sum(self.layers.values()) != count:
+        if self.layers is not None and sum(one.channels for one in self.layers) != count:
             raise ValueError(f"layers with as many channels as mean values, which are {count}")
         if any(len(centre) != count for centre in self.centres or []):
             raise ValueError(f"centres of as many values as the mean, which are {count}")

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 KEY = "familiarity"
 """Where checkpoint metadata and reports hold it, under the name of earlier versions."""
 
@@ -62,7 +64,7 @@ class OODScore:
         sd, mean = torch.std_mean(features, dim=0, correction=0)
         of_layers = sd.split(list(layers.values()))
         sd = torch.cat([part.clamp(min=SMALLEST_SD * (float(part.max()) or 1)) for part in of_layers])
-        weights = _weights(layers)
+        weights = channel_weights(layers)
         centres = _centres((features - mean) / sd * weights) / weights
         volumes = volume_threshold and float(f"{volume_threshold:.4g}")
         limits = float(f"{threshold:.4g}"), volumes
@@ -77,39 +79,47 @@ class OODScore:
         if not (stated := metadata.get(KEY)):
             return None
         mean = tuple(stated["mean"])
-        layers = stated.get("layers") or {stated["layer"]: len(mean)}
+        named = stated.get("layers") or [{"name": stated["layer"], "channels": len(mean)}]
+        layers = {one["name"]: one["channels"] for one in named}
         centres = stated.get("centres") or [[0.0] * len(mean)]
         limits = float(stated["limit"]), stated.get("limit_volumes")
-        return cls(dict(layers), mean, tuple(stated["sd"]), tuple(map(tuple, centres)), *limits)
+        return cls(layers, mean, tuple(stated["sd"]), tuple(map(tuple, centres)), *limits)
 
     def as_metadata(self) -> dict[str, Any]:
         """Return what checkpoint metadata hold under `KEY`."""
         limits = {"limit": self.threshold, "limit_volumes": self.volume_threshold}
-        return {"layers": self.layers, "mean": self.mean, "sd": self.sd, "centres": self.centres, **limits}
+        layers = [{"name": name, "channels": count} for name, count in self.layers.items()]  # their order counts
+        return {"layers": layers, "mean": self.mean, "sd": self.sd, "centres": self.centres, **limits}
 
     def limit(self, picture: bool) -> float:
         """Return the threshold for a 2-D picture or a volume."""
         return self.threshold if picture or self.volume_threshold is None else self.volume_threshold
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Score features (..., C): the distance to the nearest centre, (...).
+        """Score features (N, C): the distance to the nearest centre, (N,).
 
         It is the root mean square of the differences of z-scores, over the channels of a layer and
-        then over the layers: below 1 for training slices.
+        then over the layers: mostly below 1 for training slices.
+
+        Raises:
+            UserError: if the layers have another number of channels than the metadata state.
         """
         mean, scale, centres = self._tensors
-        apart = ((features.double() - mean) * scale).unsqueeze(-2) - centres
-        return apart.square().sum(dim=-1).sqrt().amin(dim=-1)
+        if features.shape[-1] != len(mean):
+            found = f"{features.shape[-1]} channels in {', '.join(self.layers)}, {len(mean)} in {KEY} of the metadata"
+            raise UserError(f"{found}; expected: the metadata of these weights")
+        rows = (features.double() - mean) * scale
+        return torch.cdist(rows, centres, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=-1)
 
     @cached_property
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, what turns a difference from it into a weighted z-score, and the centres."""
         mean, sd, centres = (torch.tensor(kept, dtype=torch.float64) for kept in (self.mean, self.sd, self.centres))
-        weights = _weights(self.layers)
+        weights = channel_weights(self.layers)
         return mean, weights / sd, centres * weights
 
 
-def _weights(layers: Mapping[str, int]) -> Tensor:
+def channel_weights(layers: Mapping[str, int]) -> Tensor:
     """Return what makes the sum of squares a mean over channels, then over layers, (C,)."""
     return torch.cat(
         [torch.full((count,), 1 / math.sqrt(count * len(layers)), dtype=torch.float64) for count in layers.values()]
@@ -120,9 +130,9 @@ def _centres(rows: Tensor) -> Tensor:
     """Return the centres of the clusters of rows (N, C), the same in every call, (K, C)."""
     from scipy.cluster.vq import kmeans2  # only where weights are calibrated
 
-    known = np.unique(rows.numpy(), axis=0)
+    known = np.unique(rows.numpy().round(9), axis=0)
     found, _ = kmeans2(known, min(CENTRES, len(known)), iter=50, minit="++", seed=0)
-    return torch.from_numpy(found)
+    return torch.from_numpy(np.unique(found, axis=0))
 
 
 def _digits(values: Tensor, digits: int) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ from ..anatomy.field_of_view import Box, find_box, whole
 from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.outside import KEPT, NO_SIZE, Removed, find_zones, remove_outside, why_kept
 from ..anatomy.tissue import Tissues, segment_tissue
+from ..errors import UserError
 from ..io.volume import Note, Scan, canonical
 from ..settings import decision_threshold, number, usable_device
 from ..transforms.slice_input import SliceInput, resize_slice
@@ -26,7 +27,7 @@ from .backends.choice import choose_backend
 from .building import require_slices, trained_network
 from .hounsfield import HounsfieldSlices
 from .metadata import CURVE, LESION_FREE
-from .ood import FeatureMeans, OODScore
+from .ood import KEY, FeatureMeans, OODScore
 from .predictor import Predictor
 from .tta import ViewAgreement, agreement_percent, view_count
 
@@ -112,6 +113,9 @@ class Segmenter:
         self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
         self.ood = OODScore.from_metadata(self.metadata)
         layers = tuple(self.ood.layers) if self.ood else ()
+        if unknown := sorted(set(layers) - {name for name, _ in network.named_modules()}):
+            found = f"{KEY} names layers that the network has not: {', '.join(unknown)}"
+            raise UserError(f"{weights}: {found}; expected: the metadata of these weights")
         # last of what may be refused: OpenVINO compiles here
         applied = self.device, test_time_flips, self.backend, layers, self.threshold
         self.predictor = Predictor(network, self.metadata, *applied)
@@ -173,8 +177,10 @@ class Segmenter:
             if seen:  # the whole batch then: the same batch gives the same bits
                 with timer("network"):
                     maps = self._probabilities(scan, slices, batch, box)
-                    scores += self._scores(batch, seen)
-                    agreement += _rows(self._agreement, batch, seen)
+                    if self.ood is not None and self._means is not None:
+                        scores.append(self.ood(_rows(self._means, batch, seen)))
+                    if self._agreement is not None:
+                        agreement.append(_rows(self._agreement, batch, seen))
                 with timer("back to grid"):
                     for place in seen:
                         for index, mean in means.add(maps[..., place - start].contiguous()):
@@ -225,12 +231,6 @@ class Segmenter:
         inputs = torch.stack([self.slice_input(slices[index][box[:2]]) for index in batch], dim=-1)
         return torch.sigmoid(self.predictor(inputs[None, None], scan.path))[0, 0]
 
-    def _scores(self, batch: range, seen: range) -> list[Tensor]:
-        """Return the out-of-distribution score of each slice in the box."""
-        if self.ood is None:
-            return []
-        return [self.ood(rows) for rows in _rows(self._means, batch, seen)]
-
     def _ood_warning(self, score: float | None, picture: bool) -> list[Note]:
         if self.ood is None or score is None or score <= (limit := self.ood.limit(picture)):
             return []
@@ -259,8 +259,6 @@ class Segmenter:
         return without_small_lesions(mask, scan.voxel_mm3, self.smallest_lesion_mm3), []
 
 
-def _rows(collected: FeatureMeans | ViewAgreement | None, batch: range, seen: range) -> list[Tensor]:
+def _rows(collected: FeatureMeans | ViewAgreement, batch: range, seen: range) -> Tensor:
     """Return what was collected of the slices in the box, one row a slice."""
-    if collected is None:
-        return []
-    return [collected.take()[seen.start - batch.start : seen.stop - batch.start]]
+    return collected.take()[seen.start - batch.start : seen.stop - batch.start]

@@ -169,7 +169,7 @@ def average_over_flips(
     counts = torch.ones(len(images), device=first.device, dtype=first.dtype)
     places = None if settling is None else torch.arange(len(images), device=first.device)
     for seen, axes in enumerate(FLIPPED_AXES[views], start=1):
-        if settling is not None and places is not None:
+        if places is not None and settling is not None:  # both or none
             places = places[settling.unsettled(total[places] / seen, seen, views)]
         remaining = _at(images, places)
         if not len(remaining):

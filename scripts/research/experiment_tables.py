@@ -164,8 +164,8 @@ def half_interval(paired: pd.Series) -> float:
     Where one training judges each patient it says what other patients would show. Where several do,
     by their seeds or on test cases, it also says what other trainings would: one moves all of its
     patients together, so variances are clustered by patients and by trainings (Cameron, Gelbach and
-    Miller, J Bus Econ Stat 29, 2011), none smaller than by either alone, and the fewer of both give
-    the degrees of freedom.
+    Miller, J Bus Econ Stat 29, 2011), none smaller than by either alone. The fewer of both, less
+    one, give the degrees of freedom: of two trainings hardly anything is detectable.
 
     Args:
         paired: differences, with the levels "seed", "fold" and "unit" (the patient).

@@ -179,7 +179,8 @@ def test_known_forms_of_what_is_marked_without_infection_are_read(checkpoint: Pa
 
 BIN = {"probability": 0.5, "observed": 0.4, "voxels": 9}
 FAMILIARITY = {"layer": "encoder", "mean": [0.0, 1.0], "sd": [1.0, 2.0], "limit": 3.0}
-SEVERAL = {**FAMILIARITY, "layer": None, "layers": {"a": 1, "b": 1}, "centres": [[0.0, 1.0]]}
+LAYERS = [{"name": "a", "channels": 1}, {"name": "b", "channels": 1}]
+SEVERAL = {**FAMILIARITY, "layer": None, "layers": LAYERS, "centres": [[0.0, 1.0]]}
 
 
 @pytest.mark.parametrize(
@@ -215,12 +216,16 @@ SEVERAL = {**FAMILIARITY, "layer": None, "layers": {"a": 1, "b": 1}, "centres": 
         ("familiarity", {**FAMILIARITY, "sd": [1.0]}, r"familiarity is .*as many sd as mean values, which are 2"),
         (
             "familiarity",
-            {**FAMILIARITY, "layers": {"a": 2}},
+            {**FAMILIARITY, "layers": LAYERS},
             r"expected: layers and centres, or the layer of",
         ),
         ("familiarity", {**SEVERAL, "centres": None}, r"expected: layers and centres, or the layer of"),
-        ("familiarity", {**SEVERAL, "layers": {"a": 1}}, r"layers with as many channels as mean values, which are 2"),
-        ("familiarity", {**SEVERAL, "layers": {"a": 0, "b": 2}}, r"familiarity\.layers\.a is 0; expected: greater"),
+        ("familiarity", {**SEVERAL, "layers": LAYERS[:1]}, r"layers with as many channels as mean values, which are 2"),
+        (
+            "familiarity",
+            {**SEVERAL, "layers": [{"name": "a", "channels": 0}]},
+            r"familiarity\.layers\.0\.channels is 0; expected: greater",
+        ),
         ("familiarity", {**SEVERAL, "centres": [[0.0]]}, r"centres of as many values as the mean, which are 2"),
         ("familiarity", {**SEVERAL, "centres": []}, r"familiarity\.centres is \[\]"),
         ("familiarity", {**FAMILIARITY, "sd": [1.0, 0.0]}, r"familiarity\.sd\.1 is 0\.0; expected: greater than 0"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from scripts.errors import UserError
 from scripts.inference.inferer import ScanInferer
 from scripts.inference.ood import CENTRES, OODScore, deep_layers
 from scripts.networks.registry import create_network
@@ -69,6 +70,25 @@ def test_the_metadata_gives_back_what_it_was_given() -> None:
     stated = json.loads(json.dumps({"familiarity": learnt.as_metadata()}))
     assert OODScore.from_metadata(stated) == learnt
     assert OODScore.from_metadata({}) is None
+
+
+def test_the_order_of_a_files_keys_says_nothing() -> None:
+    learnt = OODScore.of({"z": 3, "a": 2}, torch.rand(40, 5, dtype=torch.float64), threshold=1.0)
+    stated = json.loads(json.dumps({"familiarity": learnt.as_metadata()}, sort_keys=True))
+    assert list(OODScore.from_metadata(stated).layers) == ["z", "a"]
+
+
+def test_features_of_another_network_are_refused() -> None:
+    learnt = OODScore.of({"layer": 2}, ROWS, threshold=2)
+    with pytest.raises(UserError, match="3 channels in layer, 2 in familiarity of the metadata"):
+        learnt(torch.zeros(4, 3))
+
+
+@pytest.mark.filterwarnings("error")
+def test_slices_that_nearly_coincide_are_one_centre() -> None:
+    rows = torch.ones(100, 2, dtype=torch.float64) + 1e-12 * torch.rand(100, 2, dtype=torch.float64)
+    rows[0] = 5.0
+    assert len(OODScore.of({"layer": 2}, rows, threshold=2).centres) == 2
 
 
 def test_volumes_have_a_limit_of_their_own_where_the_metadata_state_one() -> None:

@@ -170,6 +170,11 @@ def test_a_scan_out_of_distribution_is_told(weights: Path, make_scan: MakeScan, 
         assert 0.001 < done.ood_score < 0.5  # these are the slices that it learnt, 19 with 16 centres
         assert [note.code for note in done.notes] == notes
 
+    stated["layers"] = [{"name": "nolayer", "channels": len(learnt.mean)}]
+    write_checkpoint(tmp_path / "model.pt", state, **{**metadata, "familiarity": stated})
+    with pytest.raises(UserError, match=r"model\.pt: familiarity names layers that the network has not: nolayer"):
+        Segmenter(tmp_path / "model.pt", device="cpu")
+
     def stop(count: int) -> None:
         raise KeyboardInterrupt
 
