@@ -5,9 +5,8 @@ near those of some training slices for scans of their kind, and move away with o
 reconstructions or body parts (Gonzalez et al., "Distance-based detection of out-of-distribution
 silent failures for Covid-19 lung lesion segmentation", Medical Image Analysis 2022, arXiv
 2208.03217). They use one layer and one Gaussian. Here several layers and several centres count,
-because slices of apex, hilum and base differ more from each other than from those of another
-scanner. Each channel counts by itself, so that few patients are enough and the metadata hold what
-is needed.
+since slices of apex, hilum and base differ from each other, too. Each channel counts by itself, so
+that few patients are enough and the metadata hold what is needed.
 """
 
 from __future__ import annotations
