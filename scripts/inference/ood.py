@@ -129,7 +129,7 @@ def _centres(rows: Tensor) -> Tensor:
     """Return the centres of the clusters of rows (N, C), the same in every call, (K, C)."""
     from scipy.cluster.vq import kmeans2  # only where weights are calibrated
 
-    known = np.unique(rows.numpy().round(9), axis=0)
+    known = np.unique(rows.cpu().numpy().round(9), axis=0)
     found, _ = kmeans2(known, min(CENTRES, len(known)), iter=50, minit="++", seed=0)
     return torch.from_numpy(np.unique(found, axis=0))
 
