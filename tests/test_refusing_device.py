@@ -118,7 +118,7 @@ def test_mixed_precision_of_the_device_reaches_the_network(device: str, monkeypa
     which has to leave it on."""
     types = {"cpu": torch.bfloat16}
     monkeypatch.setattr(inferer, "mixed_precision", lambda _, place: types.get(torch.device(place).type, torch.float32))
-    seen, image = [], torch.zeros(1, 1, 4, 4, device=device)
+    seen, image = [], torch.zeros(1, device=device)
 
     def network(image: torch.Tensor) -> torch.Tensor:
         seen.append((torch.is_autocast_enabled(refusing_device.NAME), torch.is_autocast_enabled("cpu")))

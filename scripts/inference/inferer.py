@@ -37,13 +37,13 @@ class NetworkInferer:
         agreement: receives how far the views agree, where it is set.
         features: receives the channel means that the network returns of layers, where it is set.
         settling: says when a slice is seen in no further view, where it is set.
-        maps: which of the network's maps are returned.
+        maps: which of the network's maps are returned; None: all.
     """
 
     agreement: ViewAgreement | None = None
     features: FeatureMeans | None = None
     settling: Settling | None = None
-    maps: slice = slice(None)
+    maps: slice | None = None
 
     def __init__(self, amp: bool | str = False, views: int = 1) -> None:
         mixed_precision(amp, "cpu")  # refuses another setting

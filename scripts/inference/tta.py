@@ -136,7 +136,7 @@ def average_over_flips(
     agreement: ViewAgreement | None = None,
     features: FeatureMeans | None = None,
     settling: Settling | None = None,
-    maps: slice = slice(None),
+    maps: slice | None = None,
     **kwargs: Any,
 ) -> Tensor:
     """Average the logits of the image and of its flips in plane, each flipped back.
@@ -146,11 +146,11 @@ def average_over_flips(
         images: (B, C, H, W) or (B, C, H, W, D).
         views: 1, the image as it is; 2, with its mirror image; 4, with all three flips.
         *args: what else the network takes.
-        agreement: receives how far the views agree.
+        agreement: receives how far several views agree.
         features: receives the channel means of the images as they are, of no flip.
         settling: says when an image is seen in no further view; the mean is then that of the views
             seen; None: every view is applied.
-        maps: which of the network's maps are averaged, compared and settled.
+        maps: which of the network's maps are averaged, compared and settled; None: all.
         **kwargs: what else the network takes.
 
     Returns:
@@ -160,11 +160,13 @@ def average_over_flips(
     def see(view: Tensor) -> tuple[Tensor, ...]:
         found = network(view, *args, **kwargs)
         logits, *means = found if isinstance(found, tuple) else (found,)
-        return logits[:, maps], *means
+        return logits if maps is None else logits[:, maps], *means
 
     first, *means = see(images)
     if features is not None:
         features.add(*means)
+    if views == 1:
+        return first
     total = lowest = highest = first
     counts = torch.ones(len(images), device=first.device, dtype=first.dtype)
     places = None if settling is None else torch.arange(len(images), device=first.device)
