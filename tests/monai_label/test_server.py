@@ -323,9 +323,11 @@ def test_a_mask_of_the_model_that_comes_back_unchanged_is_not_learned_from(serve
 
     label(server, "phantom_002", tmp_path)
     learned = server.post(f"train/{MODEL}", train, run_sync=True)
+    assert learned.status_code == 200, learned.text
     assert learned.json()["warnings"] == [f"{folder / 'phantom_001.nrrd'}: a mask of the model, unchanged; left out"]
     assert read_metadata(server.deployment / "active/model.pt")["data"]["training_scans"] == ["phantom_002.nii.gz"]
     both = server.post(f"train/{MODEL}", {**train, "unchanged_labels": True}, run_sync=True)
+    assert both.status_code == 200, both.text
     assert "warnings" not in both.json()
     assert read_metadata(server.deployment / "active/model.pt")["data"]["training_cases"] == 2
 
