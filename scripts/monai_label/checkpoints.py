@@ -36,8 +36,11 @@ def time_stamp() -> str:
 
 
 def new_run(deployment: str) -> str:
-    """Return the folder of a new training; the run makes it."""
-    return str(Path(deployment).resolve() / RUNS / time_stamp())
+    """Return the folder of a new training, of a name that no checkpoint has; the run makes it."""
+    root = Path(deployment).resolve()
+    while any(root.glob(f"{CHECKPOINTS}/{(name := time_stamp())}*")):  # of a training that took less than a second
+        time.sleep(0.05)
+    return str(root / RUNS / name)
 
 
 def names(deployment: str | Path) -> list[str]:

@@ -125,3 +125,11 @@ def test_a_training_from_random_weights_has_no_parent(deployment: Path) -> None:
     data = checkpoints.describe_annotations(str(deployment), [{"image": "a"}], [], pretrained=False)
     assert data["started_from"] is None
     assert data["synthetic"] is False
+
+
+def test_trainings_of_one_second_have_names_of_their_own(deployment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is a checkpoint by then, with its metric in the name or without."""
+    (deployment / "checkpoints/20261129-120000_dice-0.500").mkdir()
+    (deployment / "checkpoints/20261129-120001").mkdir()
+    monkeypatch.setattr(checkpoints, "time_stamp", iter([f"20261129-12000{second}" for second in (0, 1, 2)]).__next__)
+    assert checkpoints.new_run(str(deployment)) == str(deployment.resolve() / "runs/20261129-120002")
