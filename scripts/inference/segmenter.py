@@ -221,8 +221,7 @@ class Segmenter:
         return remove_outside(mask, find_zones(*anatomy), why_kept(anatomy[1]))
 
     def _neighbour_weights(self, scan: Scan) -> list[float]:
-        known = scan.voxel_size_known and not scan.picture
-        return neighbour_weights(self.through_plane_mm if known else 0.0, scan.spacing_lps[2])
+        return neighbour_weights(self.through_plane_mm if scan.voxel_size_known else 0.0, scan.spacing_lps[2])
 
     def _probabilities(self, scan: Scan, slices: HounsfieldSlices, batch: range, box: Box) -> Tensor:  # (S, S, n)
         for collected in (self._means, self._agreement):

@@ -78,7 +78,7 @@ class Scan:
     affine: Affine  # voxel index to millimetres, RAS as in NIfTI, (4, 4) float64
     slope: float = 1.0  # what stored values are multiplied with
     intercept: float = 0.0  # what is added then
-    voxel_size_known: bool = True  # whether the affine is in real millimetres
+    voxel_size_known: bool = True  # whether the affine is in real millimetres; never that of a picture
     facts: dict[str, Any] = field(default_factory=dict)  # what the report repeats; nothing names a person
     notes: list[Note] = field(default_factory=list)  # findings of the reader
     padding: Padding | None = None  # DICOM: PixelPaddingValue in HU; None: nothing, or as dark as air

@@ -192,8 +192,7 @@ class CaseSegmenter:
             notes += prior.notes if prior else []
             refuse_warnings(scan, notes, strict)
         with timer("lungs"):
-            measurable = scan.voxel_size_known and not scan.picture
-            seen = segment_tissue(hu, scan.spacing_lps) if measurable else None
+            seen = segment_tissue(hu, scan.spacing_lps) if scan.voxel_size_known else None
             lungs, lobes = given.read_masks(scan, slices, self.segmenter.device)
             lungs = lungs or (segment_lungs(seen) if seen else None)
             notes += _findings(lungs) if lungs else []

@@ -102,7 +102,7 @@ def open_prior(path: Path, scan: Scan, model: Mapping[str, Any], force: bool) ->
             another patient or one whose volumes are not comparable.
     """
     report = read_prior(path)
-    if not scan.voxel_size_known or scan.picture:
+    if not scan.voxel_size_known:
         raise UserError(f"{scan.path}: {NO_ML}")
     same = is_patient(scan, report["case"].get("patient"))
     wrong = ["is of another patient (the PatientID differs)"] if same is False else []

@@ -14,7 +14,7 @@ def locate_lesions(lesions: list[dict[str, Any]], scan: Scan) -> None:
     superior). "instance_number" is that of the DICOM image with the lesion's largest slice;
     "frame_number" takes its place in a multi-frame file.
     """
-    if scan.voxel_size_known and not scan.picture:
+    if scan.voxel_size_known:
         for lesion in lesions:
             x, y, z = apply_affine(scan.lps()[1], lesion["centroid_index"]).tolist()
             lesion["centroid_mm"] = [-x, -y, z]

@@ -137,8 +137,8 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
         "runs", for each measure its mean and MEASURE_sd over the runs (n - 1, NaN of one run) in
         percent; "difference" of Dice from the first variant, the mean over "difference_n" patients
         (cases where they are unknown), each over its cases, seeds and folds that both variants
-        have, with its 95 % interval (see `half_interval`), "difference_low" and "difference_high"
-        (NaN of fewer than three), and "detectable": whether that leaves out 0.
+        have, with its 95 % interval, "difference_low" and "difference_high" (NaN of fewer than
+        three), see `mean_over_patients`, and "detectable": whether that leaves out 0.
     """
     by_run = runs.set_index(KEY).sort_index()
     by_case = cases.assign(unit=cases["patient"].fillna(cases["case"])).set_index(["variant", *KEY[1:], "case", "unit"])
@@ -149,17 +149,15 @@ def compare(runs: pd.DataFrame, cases: pd.DataFrame, order: Sequence[str]) -> pd
         for measure in [name for name in (*MEASURES, *PARTS) if name in own]:
             row[measure], row[f"{measure}_sd"] = 100 * own[measure].mean(), 100 * own[measure].std()
         paired = 100 * (by_case.loc[name]["dice"] - by_case.loc[order[0]]["dice"]).dropna()
-        difference = paired.groupby(level="unit").mean()
-        row["difference"], row["difference_n"] = difference.mean(), len(difference)
-        half = half_interval(paired)
+        row["difference"], half, row["difference_n"] = mean_over_patients(paired)
         row["difference_low"], row["difference_high"] = row["difference"] - half, row["difference"] + half
         row["detectable"] = abs(row["difference"]) > half
         rows.append(row)
     return pd.DataFrame(rows).set_index("variant")
 
 
-def half_interval(paired: pd.Series) -> float:
-    """Return half of the 95 % interval of the mean over patients, by Student's t.
+def mean_over_patients(paired: pd.Series) -> tuple[float, float, int]:
+    """Return the mean over patients, half of its 95 % interval by Student's t, and their number.
 
     Where one training judges each patient it says what other patients would show. Where several do,
     by their seeds or on test cases, it also says what other trainings would: one moves all of its
@@ -171,22 +169,24 @@ def half_interval(paired: pd.Series) -> float:
         paired: differences, with the levels "seed", "fold" and "unit" (the patient).
 
     Returns:
-        Half the width; NaN for fewer than three patients.
+        Each patient weighs the same, by the mean of its differences. Half the width is NaN for
+        fewer than three patients.
     """
     patients = paired.groupby(level="unit").mean()
     count = len(patients)
+    mean = float(patients.mean())
     if count < 3:
-        return math.nan
+        return mean, math.nan, count
     variance, clusters = patients.var() / count, count
     if paired.groupby(level=["unit", *KEY[1:]]).ngroups > count:
         patient, training = ["unit"], KEY[1:]
-        share = (paired - patients.mean()) / (count * paired.groupby(level=patient).transform("size"))
+        share = (paired - mean) / (count * paired.groupby(level=patient).transform("size"))
         by_patient, by_training, by_both = (
             _clustered(share, levels) for levels in (patient, training, [*patient, *training])
         )
         variance = max(by_patient, by_training, by_patient + by_training - by_both)
         clusters = min(count, len(paired.groupby(level=training)))
-    return float(t.ppf(0.975, clusters - 1)) * math.sqrt(variance)
+    return mean, float(t.ppf(0.975, clusters - 1)) * math.sqrt(variance), count
 
 
 def _clustered(share: pd.Series, levels: list[str]) -> float:
