@@ -15,12 +15,15 @@ from .io.memory import scan_from_memory
 from .pipeline.case import CaseSegmenter, Settings
 from .pipeline.inputs import expand_inputs
 from .pipeline.result import Result as Result
+from .settings import count
+from .transforms.hounsfield import parse_intensity
 
 
 class InfectionSegmenter:
     """Finds COVID-19 infection on chest CT with weights that are loaded once.
 
-    Research use only, not a medical device.
+    Research use only, not a medical device. Threads may share one; the network takes their slices
+    in turn.
 
     Args:
         weights: trained weights with their metadata beside them; None: those of `model`.
@@ -77,7 +80,7 @@ class InfectionSegmenter:
         lobes: str | Path | None = None,
         prior: str | Path | None = None,
         force: bool = False,
-        series: str | None = None,
+        series: str | int | None = None,
         volume: int | None = None,
         strict: bool = False,
         name: str = "scan",
@@ -112,6 +115,9 @@ class InfectionSegmenter:
                 is not installed.
         """
         given = _path(lungs), _path(lobes), _path(prior)
+        parse_intensity(intensity)
+        series = None if series is None else str(series)
+        volume = None if volume is None else count("volume", volume)
         settings = Settings(intensity, probability, *given, force, series, volume, strict)
         model = CaseSegmenter(self._segmenter, settings, self._choice)
         with ExitStack() as stack:

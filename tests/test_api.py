@@ -10,6 +10,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+import torch
 
 import scripts
 from scripts import InfectionSegmenter, UserError
+from scripts.inference.ood import OODScore
 from scripts.inference.segmenter import Segmenter
 from scripts.pipeline.case import CaseSegmenter, Settings
 from scripts.pipeline.inputs import expand_inputs
@@ -103,6 +106,26 @@ def test_an_image_in_memory_can_be_saved(model: InfectionSegmenter, scan: Path, 
     np.testing.assert_allclose(written.affine, AFFINE)
 
 
+def test_threads_that_share_a_model_get_what_each_would_alone(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Scores and agreement are collected while the network works: of one scan, no other."""
+    score = OODScore({"decoder.bridge": 32}, (0.0,) * 32, (1.0,) * 32, ((0.0,) * 32,), 1e9)
+    weights = make_checkpoint(tmp_path / "model.pt", familiarity=score.as_metadata())
+    model = InfectionSegmenter(weights, device="cpu", threshold=0.53, flips=2)
+    volumes = [np.random.default_rng(seed).integers(-1000, 100, (36, 40, 9 + seed), np.int16) for seed in range(4)]
+
+    def answer(hu: np.ndarray) -> tuple[Any, ...]:
+        result = model.predict((hu, np.diag([-5.0, -5.0, 5.0, 1.0])))
+        return result.mask.tobytes(), result.ood, result.measures["infection"], result.warnings
+
+    alone = [answer(hu) for hu in volumes]
+    assert len({one[1]["distance"] for one in alone}) == len(volumes)
+    with ThreadPoolExecutor(len(volumes)) as pool:
+        together = list(pool.map(answer, volumes * 3))
+    assert together == alone * 3
+
+
 def test_a_disk_that_says_no_is_a_user_error(model: InfectionSegmenter, scan: Path) -> None:
     result = model.predict(scan)
     with pytest.raises(UserError, match="a folder that can be written"):
@@ -183,8 +206,44 @@ def test_what_is_no_single_scan_is_refused(model: InfectionSegmenter, scan: Path
         model.predict(tmp_path / "two")
     with pytest.raises(UserError, match="affine"):
         model.predict(as_array(scan)[0])
-    with pytest.raises(UserError, match="device is 'abacus'"):
-        InfectionSegmenter(device="abacus")
+    for device in ("abacus", "meta"):
+        with pytest.raises(UserError, match=f"device is '{device}'"):
+            InfectionSegmenter(device=device)
+    with pytest.raises(UserError, match="no such weights"):
+        InfectionSegmenter("")
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"volume": "two"}, "volume is 'two'"),
+        ({"volume": 0}, "volume is 0"),
+        ({"intensity": None}, "intensity is None"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_by_name(
+    setting: dict[str, Any], expected: str, model: InfectionSegmenter, scan: Path
+) -> None:
+    with pytest.raises(UserError, match=expected):
+        model.predict(scan, **setting)
+
+
+@pytest.mark.parametrize("affine", ["abc", [[1, 2], [3]], {"a": 1}, torch.zeros(4, 4, device="meta")])
+def test_what_is_no_affine_is_refused(affine: Any, model: InfectionSegmenter, scan: Path) -> None:
+    with pytest.raises(UserError, match="no affine"):
+        model.predict((as_array(scan)[0], affine))
+
+
+def test_a_series_and_a_volume_may_be_numbers_of_any_kind(
+    model: InfectionSegmenter, write_series: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
+    write_series(tmp_path / "study")
+    np.testing.assert_array_equal(
+        model.predict(tmp_path / "study", series=3).mask, model.predict(tmp_path / "study", series="3").mask
+    )
+    hu = np.random.default_rng(0).integers(-1000, 100, (30, 30, 2, 2), np.int16)
+    second = model.predict((hu, np.diag([-5.0, -5.0, 5.0, 1.0])), volume=np.int64(2))
+    np.testing.assert_array_equal(second.mask, model.predict((hu[..., 1], np.diag([-5.0, -5.0, 5.0, 1.0]))).mask)
 
 
 def test_the_package_is_light_and_lazy(bundle_root: Path) -> None:

@@ -123,7 +123,7 @@ def read_metadata(checkpoint: str | Path) -> dict[str, Any]:
 
 def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Read the metadata and the state dict of a checkpoint, see `read_metadata`."""
-    weights, path = Path(checkpoint), metadata_path(checkpoint)
+    weights = Path(checkpoint)
     if not weights.is_file():
         raise UserError(
             f"{weights}: no such weights; expected: a trained checkpoint named by --checkpoint (--weights) "
@@ -137,7 +137,7 @@ def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, t
             "weights that the metadata was written for (copy both files again, or resume the run that was killed)"
         )
     metadata["operating_point"] = {**OPERATING_POINT, **metadata["operating_point"]}
-    metadata["preprocessing"] = completed_preprocessing(metadata["preprocessing"], path)
+    metadata["preprocessing"] = completed_preprocessing(metadata["preprocessing"], metadata_path(weights))
     return metadata, load_weights(weights)
 
 

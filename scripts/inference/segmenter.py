@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,7 @@ class Segmenter:
         self.least_views_agree_percent = point["least_views_agree_percent"] if as_calibrated else None
         as_calibrated &= self.smallest_lesion_mm3 == point["smallest_lesion_mm3"] and not keep_outside
         self.lesion_free = calibration.get(LESION_FREE) if as_calibrated else None
+        self._one_batch = Lock()  # means and agreement are of the batch that is at work
         self._means = self.predictor.inferer.features
         self._agreement = self.predictor.inferer.agreement = ViewAgreement(self.threshold) if self.views > 1 else None
         self.slice_input = SliceInput.from_metadata(self.metadata)
@@ -175,7 +177,7 @@ class Segmenter:
             batch = range(start, min(start + batch_size, len(slices)))
             seen = range(max(batch.start, z.start), min(batch.stop, z.stop))
             if seen:  # the whole batch then: the same batch gives the same bits
-                with timer("network"):
+                with timer("network"), self._one_batch:
                     maps = self._probabilities(scan, slices, batch, box)
                     if self.ood is not None and self._means is not None:
                         scores.append(self.ood(_rows(self._means, batch, seen)))

@@ -45,12 +45,20 @@ def scan_from_memory(image: Any, name: str = "scan", volume: int | None = None) 
             raise UserError(f"{name}: {values} values a voxel, as colour has; expected: one real number a voxel")
         scan = _from_array(sitk.GetArrayFromImage(image).T, affine_of(_information(image)), path, volume)
     elif isinstance(image, np.ndarray) and affine is not None:
-        scan = _from_array(image, np.array(affine, np.float64), path, volume)
+        scan = _from_array(image, _as_affine(affine, name), path, volume)
     else:
         found = "an array without its affine" if isinstance(image, np.ndarray) else f"a {type(image).__name__}"
         raise UserError(f"{name}: {found}; expected: {EXPECTED}")
     scan.name = name
     return checked(scan)
+
+
+def _as_affine(affine: Any, name: str) -> Affine:
+    try:
+        return np.array(affine, np.float64)
+    except (TypeError, ValueError) as error:  # text, rows of several lengths, a tensor on a device
+        found = str(error).partition("\n")[0]
+        raise UserError(f"{name}: no affine ({found}); expected: (4, 4) real numbers on the CPU") from None
 
 
 def _from_nibabel(image: SpatialImage, path: Path, volume: int | None) -> Scan:

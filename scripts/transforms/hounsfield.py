@@ -27,7 +27,7 @@ def parse_intensity(intensity: str) -> str | tuple[float, float]:
     """
     if intensity in ("auto", "hu"):
         return intensity
-    kind, _, bounds = intensity.partition(":")
+    kind, _, bounds = str(intensity).partition(":")
     try:
         low, high = (float(bound) for bound in bounds.split(","))
     except ValueError:
