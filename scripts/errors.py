@@ -30,6 +30,10 @@ class UserError(Exception):
         return "\n  ".join(escaped(str(line)) for line in self.args)
 
 
+class MachineError(UserError):
+    """A disk or an installation that does not allow what was asked, whatever the input is like."""
+
+
 _DISK = frozenset(
     getattr(errno, name)
     for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "ENOTDIR", "EISDIR", "EEXIST")
@@ -88,11 +92,12 @@ def ended_by_mistakes() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
-def _missing_extra(error: BaseException) -> UserError | None:
+def _missing_extra(error: BaseException) -> MachineError | None:
     name = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if name not in EXTRAS:
         return None
-    return UserError(f"the package {name} is not installed; expected: pip install 'lung-infection-ct[{EXTRAS[name]}]'")
+    expected = f"expected: pip install 'lung-infection-ct[{EXTRAS[name]}]'"
+    return MachineError(f"the package {name} is not installed; {expected}")
 
 
 def _single_value(error: BaseException) -> UserError | None:
@@ -103,15 +108,15 @@ def _single_value(error: BaseException) -> UserError | None:
     return UserError(f"spatial_size: {found}; expected: a larger one, or a batch_size that leaves no batch of one")
 
 
-def _disk_error(error: BaseException) -> UserError | None:
+def _disk_error(error: BaseException) -> MachineError | None:
     expected = "expected: a folder that can be written, on a disk with space left"
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return UserError(f"{str(error.filename)[:200]}...: {error.strerror}; expected: a shorter name")
+        return MachineError(f"{str(error.filename)[:200]}...: {error.strerror}; expected: a shorter name")
     if isinstance(error, OSError) and error.errno in _DISK:
         place = error.filename2 or error.filename
-        return UserError(f"{place or 'the disk'}: {error.strerror}; {expected}")
+        return MachineError(f"{place or 'the disk'}: {error.strerror}; {expected}")
     if isinstance(error, RuntimeError) and "PytorchStreamWriter failed" in str(error):
-        return UserError(f"the disk: weights could not be written; {expected}")
+        return MachineError(f"the disk: weights could not be written; {expected}")
     return None
 
 

@@ -29,6 +29,11 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return report if isinstance(report, dict) and KEY in report else None
 
 
+def holds_mask(folder: Path) -> bool:
+    """Whether a mask that is not empty lies in a case's folder."""
+    return any(path.stat().st_size for path in folder.glob("infection.*"))
+
+
 def derived_objects(folder: Path) -> list[Path]:
     """Return the DICOM objects among a case's results: what an archive gets."""
     return sorted(folder.glob("*.dcm"))

@@ -34,7 +34,8 @@ class Patience:
     Attributes:
         quiet_s: a study is taken when nothing of it has arrived for so long.
         keep_s: how long images stay after their study is done.
-        retries: how often a study is tried again before it is given up until the next start.
+        retries: how often a study is tried again before it is given up until more of it
+            comes or the next start.
         pause_s: before the first retry; it doubles up to an hour.
     """
 
@@ -66,7 +67,7 @@ class Node:
         self._queue, self._model, self._deliver, self._show = queue, model, deliver, show
         self._patience = patience or Patience()
         self._failures: dict[str, int] = {}
-        self._due: dict[str, float] = {}
+        self._due: dict[str, tuple[int | None, float]] = {}  # of the images that were there then
         self.done = 0
 
     def run(self, stop: Event) -> None:
@@ -90,17 +91,22 @@ class Node:
         return ", ".join([*words, *([f"at work on {at_work}"] if at_work else [])])
 
     def _is_due(self, study: str) -> bool:
-        return time.monotonic() >= self._due.get(study, 0.0) and self._queue.is_quiet(study, self._patience.quiet_s)
+        failed, due = self._due.get(study, (None, 0.0))
+        again = time.monotonic() >= due or self._queue.version(study) != failed
+        return again and self._queue.is_quiet(study, self._patience.quiet_s)
 
     def _try(self, study: str) -> None:
+        version = self._queue.version(study)
         try:
-            version = self._queue.version(study)
+            if lacking := self._queue.lacking(study):
+                found = f"{lacking} of its images were removed after it was done, and have not come again"
+                raise UserError(f"{found}; expected: the whole study, sent again")
             entries = segment_study(self._model, self._queue.images(study), self._queue.results(study))
             self._send(study, entries)
             cases = [{key: one[key] for key in ("folder", "status")} for one in entries]
             self._queue.finish(study, version, cases=cases)
         except Exception as error:  # a node outlives every study
-            self._postpone(study, error)
+            self._postpone(study, version, error)
             return
         self._failures.pop(study, None)
         self._due.pop(study, None)
@@ -119,15 +125,16 @@ class Node:
         if failed := [one["message"] for one in entries if one["status"] == "failed"]:
             raise RuntimeError(failed[0])
 
-    def _postpone(self, study: str, error: Exception) -> None:
+    def _postpone(self, study: str, version: int | None, error: Exception) -> None:
         times = self._failures[study] = self._failures.get(study, 0) + 1
         expected = isinstance(error, NotSentError | UserError | OSError | RuntimeError)
         if times > self._patience.retries:
-            self._due[study] = float("inf")
-            logger.error(f"study {study}: {error}; given up until the node starts again", exc_info=not expected)
+            self._due[study] = version, float("inf")
+            until = "until more of it comes or the node starts again"
+            logger.error(f"study {study}: {error}; given up {until}", exc_info=not expected)
             return
         pause = min(self._patience.pause_s * 2 ** (times - 1), _LONGEST_PAUSE_S)
-        self._due[study] = time.monotonic() + pause
+        self._due[study] = version, time.monotonic() + pause
         logger.warning(f"study {study}: {error}; tried again in {pause:.0f} s", exc_info=not expected)
 
 

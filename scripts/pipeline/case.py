@@ -22,7 +22,7 @@ from ..inference.segmenter import PROBABILITY_STEPS, Segmenter
 from ..inference.shipped import Choice, choose_model
 from ..io.dicom.archive import unpacked
 from ..io.limits import Limits
-from ..io.output_names import KEY, read_report
+from ..io.output_names import KEY, holds_mask, read_report
 from ..io.reading import read_scan
 from ..io.volume import Note, Scan
 from ..report.report import describe_model
@@ -107,8 +107,7 @@ class CaseSegmenter:
         except OSError as error:
             raise UserError(f"{case.source}: cannot be read ({error}); expected: a scan that you may read") from None
         chosen = {key: str(value) for key, value in asdict(self.settings).items() if key != "limits"}
-        curve = self.segmenter.curve if self.settings.probability else None
-        text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen, curve], sort_keys=True)
+        text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def given(self, name: str) -> Given:
@@ -120,9 +119,13 @@ class CaseSegmenter:
         return Given.find(self.settings.lungs, self.settings.lobes, self.settings.prior, name)
 
     def finished(self, case: ScanInput, folder: Path) -> dict[str, Any] | None:
-        """Return an earlier run's report for the same input, weights and settings, or None."""
+        """Return the report of an earlier run for the same input, weights and settings, or None.
+
+        None, too, where its mask is no longer there: results may have been copied in part.
+        """
         report = read_report(folder)
-        return report if report is not None and report[KEY] == self.key(case) else None
+        same = report is not None and report[KEY] == self.key(case)
+        return report if same and holds_mask(folder) else None
 
     def run(
         self, case: ScanInput, folder: Path, overwrite: bool = False, progress: Progress | None = None

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, find_user_error
+from ..errors import MachineError, UserError, find_user_error
 from ..inference.metadata import metadata_path
 from ..inference.segmenter import Segmenter
 from ..inference.shipped import Choice
@@ -145,10 +145,11 @@ def _describe_done(status: str, report: Mapping[str, Any], folder: Path) -> Entr
 
 
 def describe_failure(case: ScanInput, error: Exception) -> Entry:
-    """Return the manifest entry of a case that ended with an error, which is logged."""
+    """Return the manifest entry of a case that ended with an error; one of ours is logged."""
     mistake = find_user_error(error)
     if mistake is not None:
-        return {"status": "refused", "message": str(mistake)}
+        status = "failed" if isinstance(mistake, MachineError) else "refused"
+        return {"status": status, "message": str(mistake)}
     logger.error(f"{case.source}: failed", exc_info=error)
     return {"status": "failed", "message": f"{case.source}: {type(error).__name__}: {error}"}
 

@@ -17,7 +17,7 @@ from ..errors import UserError, user_errors
 from ..files import locked, replace_folder, unfinished_folder, write_json
 from ..inference.segmenter import PROBABILITY_STEPS
 from ..io.masks import mask_path, write_mask, write_probability
-from ..io.output_names import KEY, PDF, REPORT, foreign_files
+from ..io.output_names import KEY, PDF, REPORT, foreign_files, holds_mask
 from ..io.volume import Affine, Note, Scan, canonical
 from ..messages import some
 from ..report.html import write_report_html
@@ -231,5 +231,6 @@ def check_results(folder: Path, overwrite: bool) -> None:
     if foreign:
         raise UserError(f"{folder}: holds other results or files ({some(foreign)}); expected: another OUTPUT")
     if not overwrite:
-        found = "holds results of another input, other weights or settings"
+        others = "results of another input, other weights or settings"
+        found = f"holds {others if holds_mask(folder) else 'a report without its mask'}"
         raise UserError(f"{folder}: {found}; expected: another OUTPUT, or --overwrite to replace them")

@@ -1,5 +1,7 @@
 """Assemble report.json: everything that was found in one scan, and with which model."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -30,6 +32,7 @@ def describe_model(segmenter: Segmenter) -> dict[str, Any]:
         "version": bundle_version(),
         "weights": segmenter.weights.name,
         "weights_sha256": metadata["sha256"],
+        "metadata_sha256": hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest(),
         "network": metadata["network"]["name"],
         "preprocessing": metadata["preprocessing"],
         "operating_point": {

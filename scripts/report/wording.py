@@ -23,6 +23,7 @@ LABELS = {
     "least_slice_share": "minimum positive fraction of a slice",
     "least_views_agree_percent": "lowest usual agreement of mirrored views in percent",
     "limit": "threshold",
+    "metadata_sha256": "SHA-256 of their metadata",
     "series_id": "series ID",
     "shape_voxels": "shape in voxels",
     "slice_thickness_mm": "slice thickness in mm",

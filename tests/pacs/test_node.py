@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
 from pydicom import dcmread
@@ -22,7 +24,9 @@ from scripts.__main__ import main
 from scripts.files import locked
 from scripts.pacs.node import Patience
 from scripts.pacs.sending import NotSentError
+from scripts.pipeline import result
 from scripts.pipeline.case import Settings
+from scripts.pipeline.result import write_mask
 from tests.pacs.peers import Archive, RunningNode, store, wait_for, write_study
 
 Start = Callable[..., RunningNode]
@@ -170,6 +174,49 @@ def test_a_late_slice_makes_the_study_anew(start_node: Start, archive: Archive, 
         for item in series.ReferencedInstanceSequence
     }
     assert len(images) == 4
+
+
+def test_a_full_disk_is_tried_again(
+    start_node: Start, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no fault of the study: nothing is done until there is room."""
+    full = Event()
+    full.set()
+
+    def write(*given: object) -> object:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device", "infection.nii.gz")
+        return write_mask(*given)
+
+    monkeypatch.setattr(result, "write_mask", write)
+    node = start_node()
+    store(node.peer, write_study(tmp_path))
+    wait_for(lambda: node.node.status().endswith("1 to be tried again"))
+    assert not (tmp_path / "node/studies" / uid("study") / "done.json").exists()
+    assert archive.arrivals == []
+    full.clear()
+    node.wait_until_done()
+    assert modalities(archive) == ["SEG", "SR"]
+
+
+def test_a_slice_that_comes_after_the_images_were_removed_makes_no_result_of_its_own(
+    start_node: Start, archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = start_node(Patience(quiet_s=0.1, keep_s=0, pause_s=0.1))
+    files = write_study(tmp_path)
+    store(node.peer, files[:3])
+    node.wait_until_done()
+    study = tmp_path / "node/studies" / uid("study")
+    wait_for(lambda: not (study / "images").exists())
+    before = {path: path.read_bytes() for path in study.glob("results/*/*")}
+    store(node.peer, files[3:])
+    wait_for(lambda: "3 of its images were removed" in caplog.text)
+    assert {path: path.read_bytes() for path in study.glob("results/*/*")} == before
+    assert len(archive.arrivals) == 2
+    store(node.peer, files[:3])
+    node.wait_until_done(2)
+    (report,) = study.glob("results/*/report.json")
+    assert json.loads(report.read_text())["case"]["shape_voxels"][2] == 4
 
 
 def test_images_are_removed_and_results_stay(start_node: Start, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from highdicom.sr import srread
 
 from scripts.data.phantom.scan import Phantom, make_phantom
 from scripts.errors import UserError
+from scripts.inference.ood import OODScore
 from scripts.inference.segmenter import Segmenter
 from scripts.pipeline import result
 from scripts.pipeline.batch import record, segment_in_turn
@@ -213,6 +214,41 @@ def test_the_output_may_lie_in_the_dicom_folder(segmenter: Segmenter, dicom_ches
     again = run(segmenter, dicom_chest, out, overwrite=True, probability=True)
     assert again["status"] == "done"
     assert "series_chosen" not in {note["code"] for note in report_of(out / "study")["notes"]}
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_case_without_its_mask_is_not_done(
+    left: bytes | None, segmenter: Segmenter, chest: Path, tmp_path: Path
+) -> None:
+    """Results that were copied in part; what lies there is replaced on demand only."""
+    run(segmenter, chest, tmp_path / "out")
+    mask = tmp_path / "out" / "chest" / "infection.nii.gz"
+    before = mask.read_bytes()
+    if left is None:
+        mask.unlink()
+    else:
+        mask.write_bytes(left)
+    entry = run(segmenter, chest, tmp_path / "out")
+    assert entry["status"] == "refused"
+    assert "without its mask" in entry["message"]
+    assert run(segmenter, chest, tmp_path / "out", overwrite=True)["status"] == "done"
+    assert mask.read_bytes() == before
+
+
+def test_other_metadata_of_the_same_weights_make_another_result(
+    make_checkpoint: Callable[..., Path], chest: Path, tmp_path: Path
+) -> None:
+    """As a new calibration writes them: what the report says of the scan follows from them."""
+    limits = {}
+    for limit in (1e-9, 1e9):
+        score = OODScore({"decoder.bridge": 32}, (0.0,) * 32, (1.0,) * 32, ((0.0,) * 32,), limit)
+        weights = make_checkpoint(tmp_path / "model.pt", familiarity=score.as_metadata())
+        entry = run(Segmenter(weights, device="cpu"), chest, tmp_path / "out", overwrite=True)
+        limits[limit] = (
+            entry["status"],
+            "unfamiliar" in {note["code"] for note in report_of(tmp_path / "out" / "chest")["notes"]},
+        )
+    assert limits == {1e-9: ("done", True), 1e9: ("done", False)}
 
 
 def test_what_is_not_of_this_command_is_not_replaced(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
