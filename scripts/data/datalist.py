@@ -28,6 +28,7 @@ from .layouts.case import (
 from .layouts.checks import check_partners
 from .layouts.registry import recognise
 from .layouts.schema import parse_datalist
+from .overlaps import beginnings, twins
 from .splits import check_patient_disjoint, check_test_disjoint, patients_of
 
 Split = Literal["training", "validation", "test", "unlabeled", "all"]
@@ -88,7 +89,8 @@ def select_cases(
         dataset_dir: see `read_datalist`.
         split: "training" (all labelled cases but those of `fold`), "validation" (those of `fold`),
             "test", "unlabeled", "all" (labelled or not). Neither unlabelled cases nor training
-            cases with pseudo labels are of patients of the validation fold or the test cases.
+            cases with pseudo labels are of patients of the validation fold or the test cases, nor
+            unlabelled ones that may show them under other names, see `SHARED`.
         fold: validation fold, or the names of the cases that take its place; None for none. It is
             not looked at for "all" and "test".
         exclude_patients: patients to leave out, for instance those of a test set that lies
@@ -121,12 +123,13 @@ def select_cases(
         check_patient_disjoint(training, validation)
     check_test_disjoint(by_people, datalist["test"], datalist["split"])
     unseen = patients_of(validation + datalist["test"])
-    training += _without_patients([case for case in datalist["training"] if case.get("pseudo")], unseen)
+    others = twins(map(beginnings, validation + datalist["test"]))
+    training += _without_patients([case for case in datalist["training"] if case.get("pseudo")], unseen, others)
     lists: dict[str, list[Case]] = {
         "training": training,
         "validation": validation,
         "test": datalist["test"],
-        "unlabeled": _without_patients(datalist["unlabeled"], unseen),
+        "unlabeled": _without_patients(datalist["unlabeled"], unseen, others),
         "all": all_cases(datalist),
     }
     chosen = _without_patients(lists[split], exclude_patients)
@@ -198,8 +201,10 @@ def _fold_cases(datalist: Datalist, fold: Fold, dataset_dir: str | os.PathLike[s
     return [case for case, value in zip(cases, values, strict=True) if value in wanted]
 
 
-def _without_patients(cases: list[Case], patients: Collection[str]) -> list[Case]:
-    kept = [case for case in cases if case["patient"] is None or case["patient"] not in patients]
+def _without_patients(cases: list[Case], patients: Collection[str], others: frozenset[str] = frozenset()) -> list[Case]:
+    """Leave out cases of patients, and those whose `beginnings` are among others."""
+    known = [case for case in cases if case["patient"] is None or case["patient"] not in patients]
+    kept = [case for case in known if others.isdisjoint(beginnings(case))]
     if len(kept) < len(cases):
         left_out = sorted(patients_of(cases) - patients_of(kept))
         _logger.info("%d cases of the patients %s are left out", len(cases) - len(kept), ", ".join(left_out))

@@ -8,6 +8,7 @@ from ..io.reading import scan_name
 from ..messages import some
 from .layouts.case import Case, Datalist
 from .layouts.patients import patient_of_scan, zenodo_name
+from .overlaps import beginnings, known_as, twins
 
 
 def read_held_out(path: str | Path) -> frozenset[str]:
@@ -27,11 +28,15 @@ def read_held_out(path: str | Path) -> frozenset[str]:
 
 
 def is_held_out(case: Case, names: Collection[str]) -> bool:
-    """Whether a list names a case, its patient or its scan, also behind a link."""
+    """Whether a list names a case, its patient or its scan, also behind a link.
+
+    A case of a data set that holds some of the named scans under other names is held out too, see
+    `SHARED`.
+    """
     place = Path(case["image"]).resolve()
     stems = {case["name"], scan_name(Path(case["image"])), scan_name(place)}
     known = {case["patient"], *place.parts, *stems, *map(zenodo_name, stems), *map(patient_of_scan, stems)}
-    return not known.isdisjoint(names)
+    return not known.isdisjoint(names) or not twins([known_as(names)]).isdisjoint(beginnings(case))
 
 
 def _divide(cases: Iterable[Case], names: Collection[str]) -> tuple[list[Case], list[Case]]:

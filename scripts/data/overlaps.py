@@ -4,14 +4,15 @@ from collections.abc import Iterable
 
 from ..messages import some
 from .layouts.case import Case, Datalist
+from .layouts.patients import zenodo_name
 from .splits import patients_of
 
 SHARED: tuple[frozenset[str], ...] = (
     frozenset({"medseg_rp_", "radiopaedia_"}),  # the volumes of MedSeg part 2 are in Zenodo 3757476
     frozenset({"medseg_tr_im", "semiseg_"}),  # the labelled slices of COVID-SemiSeg are in MedSeg part 1
 )
-"""Beginnings of the names under which two data sets hold the same scans. Which scan is which is not
-known, so all of one set count as those of the other."""
+"""Beginnings of the names or patients under which two data sets hold the same scans. Which scan is
+which is not known, so all of one set count as those of the other."""
 
 
 def drop_overlaps(datalist: Datalist) -> None:
@@ -20,12 +21,11 @@ def drop_overlaps(datalist: Datalist) -> None:
     Cases overlap that share a name or a known patient with a test case, or by `SHARED`.
     """
     test = datalist["test"]
-    names, patients = {case["name"] for case in test}, patients_of(test)
-    beginnings = {other for pair in SHARED for one in pair if _any_begins(test, one) for other in pair - {one}}
+    names, patients, others = {case["name"] for case in test}, patients_of(test), twins(map(beginnings, test))
     for key in ("training", "unlabeled"):
         kept, dropped = list[Case](), list[str]()
         for case in datalist[key]:
-            shared = case["name"] in names or case["patient"] in patients or case["name"].startswith(tuple(beginnings))
+            shared = case["name"] in names or case["patient"] in patients or not others.isdisjoint(beginnings(case))
             dropped.append(case["name"]) if shared else kept.append(case)
         datalist[key] = kept
         if dropped:
@@ -33,5 +33,18 @@ def drop_overlaps(datalist: Datalist) -> None:
             datalist["warnings"].append(f"{text}: {some(dropped)}")
 
 
-def _any_begins(cases: Iterable[Case], beginning: str) -> bool:
-    return any(case["name"].startswith(beginning) for case in cases)
+def beginnings(case: Case) -> frozenset[str]:
+    """Return the beginnings of `SHARED` under which a case is known, a slice by its scan too."""
+    return known_as((case["name"], zenodo_name(case["name"]), case["patient"] or ""))
+
+
+def known_as(names: Iterable[str]) -> frozenset[str]:
+    """Return the beginnings of `SHARED` that names have."""
+    every = {one for pair in SHARED for one in pair}
+    return frozenset(one for name in names for one in every if name.startswith(one))
+
+
+def twins(known: Iterable[frozenset[str]]) -> frozenset[str]:
+    """Return the beginnings under which another data set holds what is known by these."""
+    found = {one for group in known for one in group}
+    return frozenset(other for pair in SHARED for one in pair & found for other in pair - {one})

@@ -27,6 +27,7 @@ def class_cases(
     folder: str,
     device: str | torch.device,
     may_be_empty: bool = False,
+    held_out: str | None = None,
 ) -> list[Case]:
     """Choose the cases of a split that have a multi-class label, and give each its prior.
 
@@ -42,7 +43,7 @@ def class_cases(
         UserError: if no case has a multi-class label, a case lacks its prior, or the weights cannot
             be used.
     """
-    labelled = select_cases(dataset_dir, split, fold, labelled=True, may_be_empty=may_be_empty)
+    labelled = select_cases(dataset_dir, split, fold, labelled=True, may_be_empty=may_be_empty, held_out=held_out)
     if not labelled:
         return []
     cases = [case for case in labelled if "classes" in case]

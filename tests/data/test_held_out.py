@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from scripts.data.datalist import select_cases
 from scripts.data.held_out import is_held_out, read_held_out
@@ -39,6 +42,33 @@ def test_a_link_under_another_name_is_seen_through(tmp_path: Path) -> None:
     scan.touch()
     link.symlink_to(scan)
     assert is_held_out(new_case("case_7", link, "case_7"), read_held_out(LIST))
+
+
+def test_a_set_that_holds_some_of_them_under_other_names_is_held_out_as_a_whole(trees) -> None:
+    """Nine of the radiopaedia volumes are MedSeg part 2; which is which is not known."""
+    datalist, _ = build_datalist([trees.medseg_part2()], folds=3, held_out=read_held_out(LIST))
+    assert len(datalist["test"]) == 9
+    assert datalist["training"] == []
+    others, _ = build_datalist([trees.folder / "medseg2"], folds=3, held_out=["coronacases_003"])
+    assert len(others["training"]) == 9
+
+
+def test_every_training_looks_at_the_list() -> None:
+    """Whatever is layered on train.yaml chooses its training cases with `held_out`."""
+    chosen = []
+    for path in sorted(CONFIGS.rglob("*.yaml")):
+        for node in _mappings(yaml.safe_load(path.read_text())):
+            if node.get("split") in ("training", "unlabeled") or "taught_cases" in str(node.get("_target_")):
+                chosen.append(path.name)
+                assert node.get("held_out") == "@given#held_out", path
+    assert {"train.yaml", "multiclass.yaml", "fv_paspp_unet3d.yaml", "paired.yaml", "distil.yaml"} <= set(chosen)
+
+
+def _mappings(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _mappings(part)
 
 
 def test_prepare_keeps_them_out_of_training_and_unlabelled(trees, tmp_path: Path) -> None:

@@ -157,6 +157,20 @@ def test_test_data_replaces_test_cases_and_drops_what_overlaps(trees):
     assert any("2 test cases of" in warning for warning in datalist["warnings"])
 
 
+def test_slices_of_volumes_under_other_names_are_left_out(trees):
+    """Unlabelled slices of COVID-SemiSeg are of radiopaedia volumes; nine are MedSeg part 2."""
+    semiseg = trees.semiseg(scans=["coronacases_001", "radiopaedia_10_85902_1"])
+    prepare([semiseg], trees.folder / "a", folds=2, test_data=[trees.medseg_part2()])
+    kept = {case["patient"] for case in read_datalist(trees.folder / "a")["unlabeled"]}
+    assert kept == {"coronacases_001"}
+    prepare([semiseg, trees.folder / "medseg2"], trees.folder / "b", folds=3)
+    for fold in range(3):
+        volumes = [case["name"] for case in select_cases(trees.folder / "b", "validation", fold)]
+        assert any(name.startswith("medseg_rp_") for name in volumes)
+        assert {case["patient"] for case in select_cases(trees.folder / "b", "unlabeled", fold)} == kept
+    assert len({case["patient"] for case in select_cases(trees.folder / "b", "unlabeled")}) == 2
+
+
 def test_scans_under_other_names_are_left_out(trees):
     sources = [trees.zenodo(), trees.medseg_part1(), trees.medseg_part2(), trees.semiseg(scans=["coronacases_001"])]
     out = trees.folder / "chest_ct"
