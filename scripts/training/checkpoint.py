@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 KEEPS = ("best", "last")
 PRECISION = "training_precision"
+_IMPLEMENTATION = ("params", "fused", "foreach", "capturable", "differentiable")  # of an optimizer: same steps
 
 
 class StartWeights:
@@ -100,8 +101,8 @@ class RunCheckpoint:
         objects: what else has a state: optimizer, schedule, history.
         metadata: the metadata's content apart from the figures, see `write_metadata`.
         resume: whether to go on from `last.pt` where there is one.
-        seed: seed of the run; a run goes on with the seed, data and preprocessing that it began
-            with.
+        seed: seed of the run; a run goes on with the seed, data, preprocessing, optimizer and kind
+            of schedule that it began with.
         keep: checkpoint policy: "best", the epoch with the best key metric, or "last", the last
             epoch, so that the validation fold chooses nothing.
         save_interval: seconds between two writes of the files; 0: after every epoch.
@@ -134,7 +135,7 @@ class RunCheckpoint:
         self.objects = dict(objects)
         self.metadata = dict(metadata)
         self.resume = resume
-        self.identity = {**self.metadata, "seed": seed}
+        self.identity = {**self.metadata, "seed": seed, **_kinds(self.objects)}
         self.save_interval = number("save_interval", save_interval, "seconds, 0 or more", lambda value: value >= 0)
         self._written: float | None = None
         self._best: tuple[dict[str, Any], dict[str, Any]] | None = None
@@ -223,16 +224,17 @@ class RunCheckpoint:
         logger.info(f"resumed after epoch {content['epoch']} of {engine.state.max_epochs}")
 
     def _check_identity(self, content: Mapping[str, Any]) -> None:
-        """Refuse to resume a run with other data, network, preprocessing, seed or cycle."""
+        """Refuse to resume a run with other data, network, seed, optimizer, ... than it began with."""
         before, now = (_completed(one) for one in (content["identity"], self.identity))
-        before.setdefault(PRECISION, now.get(PRECISION))  # earlier versions did not record it
+        for key in (PRECISION, *_kinds(self.objects)):  # earlier versions did not record them
+            before.setdefault(key, now.get(key))
         changed = [key for key, value in now.items() if key != "network" and before.get(key) != value]
         changed = [f"{key} {before[key]}" if key == PRECISION else key for key in changed]
         changed += [] if same_network(before["network"], self.identity["network"]) else ["network"]
         changed += [
             f"total steps of the {name}"
             for name, value in self.objects.items()
-            if hasattr(value, "total_steps") and content[name]["total_steps"] != value.total_steps
+            if hasattr(value, "total_steps") and content[name].get("total_steps") != value.total_steps
         ]
         if changed:
             raise UserError(
@@ -252,6 +254,19 @@ class RunCheckpoint:
             "slices": slices,
             "validation": json_ready(metrics),  # undefined where no slice has lesion: null
         }
+
+
+def _kinds(objects: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the kinds of objects that have a state, and an optimizer's settings before a training."""
+    kinds: dict[str, Any] = {}
+    for name, value in objects.items():
+        kinds[name] = [type(value).__name__]
+        if isinstance(value, torch.optim.Optimizer):
+            kinds[name] += [
+                {key: one for key, one in group.items() if key not in _IMPLEMENTATION and not isinstance(one, Tensor)}
+                for group in value.param_groups
+            ]
+    return kinds
 
 
 def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:
