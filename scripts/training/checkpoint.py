@@ -224,7 +224,7 @@ class RunCheckpoint:
         logger.info(f"resumed after epoch {content['epoch']} of {engine.state.max_epochs}")
 
     def _check_identity(self, content: Mapping[str, Any]) -> None:
-        """Refuse to resume a run with other data, network, seed, optimizer, ... than it began with."""
+        """Refuse to resume a run with other data, network, seed or optimizer than it began with."""
         before, now = (_completed(one) for one in (content["identity"], self.identity))
         for key in (PRECISION, *_kinds(self.objects)):  # earlier versions did not record them
             before.setdefault(key, now.get(key))
@@ -257,7 +257,7 @@ class RunCheckpoint:
 
 
 def _kinds(objects: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the kinds of objects that have a state, and an optimizer's settings before a training."""
+    """Return the kinds of objects with a state, and an optimizer's settings before a training."""
     kinds: dict[str, Any] = {}
     for name, value in objects.items():
         kinds[name] = [type(value).__name__]
