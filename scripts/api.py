@@ -13,7 +13,7 @@ from .inference.segmenter import Segmenter
 from .inference.shipped import choose_model
 from .io.memory import scan_from_memory
 from .pipeline.case import CaseSegmenter, Settings
-from .pipeline.inputs import expand_inputs
+from .pipeline.inputs import check_choice, expand_inputs
 from .pipeline.result import Result as Result
 from .settings import count
 from .transforms.hounsfield import parse_intensity
@@ -125,6 +125,7 @@ class InfectionSegmenter:
                 cases = expand_inputs([image])
                 if len(cases) != 1:
                     raise UserError(f"{image}: {len(cases)} scans; expected: one, call `predict` for each")
+                check_choice(cases, series, volume)
                 result = model.predict(cases[0], stack, progress)
             else:
                 result = model.segment(scan_from_memory(image, name, volume), model.given(name), progress)

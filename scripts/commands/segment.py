@@ -99,10 +99,10 @@ def segment(
     from ..inference.shipped import choose_model
     from ..inference.tta import chosen_flips
     from ..io.limits import limited, parse_limits
-    from ..pacs.dicomweb import is_address, retrieve, stored
+    from ..pacs.dicomweb import check_server, is_address, retrieve, stored
     from ..pipeline.batch import exit_code, record
     from ..pipeline.case import Settings
-    from ..pipeline.inputs import expand_inputs
+    from ..pipeline.inputs import check_choice, check_output, expand_inputs
     from ..pipeline.job import Job
     from ..pipeline.priors import single_report
     from ..pipeline.start import started
@@ -114,6 +114,10 @@ def segment(
         raise UserError(f"{output}: a file; expected: INPUT... OUTPUT, the last is the folder for the results")
     if scheduler and workers > 1:
         raise UserError("both --workers and --scheduler; expected: one of them")
+    if "" in inputs:
+        raise UserError("an INPUT is empty; expected: a path or an address")
+    if stow:
+        check_server(stow)
     parse_intensity(intensity)
     for path, what in ((lungs, "a lung mask, weights"), (lobes, "a lobe mask"), (prior, "a report.json")):
         if path and not path.exists():
@@ -125,8 +129,13 @@ def segment(
     with limited(limits):
         places = [retrieve(one, output) if is_address(str(one)) else one for one in inputs]
         cases = expand_inputs(places, output, passed_over)
+        check_output(output, cases)
+    check_choice(cases, series, volume)
     if prior and single_report(prior) and len(cases) > 1:
         raise UserError(f"{prior}: one report for {len(cases)} scans; expected: one scan, or a folder of results")
+    for mask in (lungs, lobes):
+        if mask and mask.is_file() and mask.suffix != SUFFIX and len(cases) > 1:
+            raise UserError(f"{mask}: one mask for {len(cases)} scans; expected: one scan, or a folder of masks")
     arguments = {
         "device": device,
         "threshold": threshold,

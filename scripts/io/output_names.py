@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..files import read_json
 from ..messages import some
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
+DOWNLOADS = "downloads"  # folder in OUTPUT of what a DICOMweb server sent, so that a run resumes
 PDF = "report.pdf"
 SEG, SR, SC, DICOM_PDF = "infection_seg.dcm", "infection_sr.dcm", "infection_sc_{:02d}.dcm", "infection_pdf.dcm"
 KEY = "run_key"  # entry of a report that tells which input, weights and settings made it: equal keys, equal results
@@ -45,18 +47,36 @@ def foreign_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not (ours and _WRITTEN.fullmatch(path.name)))
 
 
-def walk_files(root: Path, output: Path | None = None) -> Iterator[tuple[Path, list[Path]]]:
+def walk_files(
+    root: Path, output: Path | None = None, unreadable: list[Path] | None = None
+) -> Iterator[tuple[Path, list[Path]]]:
     """Walk a folder and its subfolders, sorted, without hidden files and earlier results.
 
     Links to folders are followed. A folder is entered once, by the path that comes first, so that
     loops end. The folder `output` is passed over with all that it holds.
 
+    Args:
+        root: where to begin.
+        output: the folder of the results.
+        unreadable: gets the folders that cannot be read, which are passed over then.
+
     Yields:
         A folder and its files: no broken links, no pipes.
+
+    Raises:
+        UserError: for a folder that cannot be read, unless `unreadable` is given: what lies there
+            may belong to a scan.
     """
+
+    def unread(error: OSError) -> None:
+        if unreadable is None:
+            found = f"{error.filename}: cannot be read ({error.strerror})"
+            raise UserError(f"{found}; expected: a folder that you may read") from None
+        unreadable.append(Path(error.filename))
+
     left_out = None if output is None else output.resolve()
     entered = {root.resolve()}
-    for top, folders, names in os.walk(root, followlinks=True):
+    for top, folders, names in os.walk(root, followlinks=True, onerror=unread):
         inside = Path(top)
         folders[:] = _to_enter(inside, folders, entered, left_out)
         if REPORT in names and read_report(inside) is not None:
@@ -79,11 +99,15 @@ def _to_enter(inside: Path, folders: list[str], entered: set[Path], left_out: Pa
 
 
 def describe_passed_over(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Report what `walk_files` passes over: broken links, hidden files, results of earlier runs."""
+    """Report what `walk_files` passes over.
+
+    These are broken links, hidden files, results of earlier runs and folders that cannot be read.
+    """
     broken: list[str] = []
     hidden: list[str] = []
     results: list[str] = []
-    for folder in [folder for folder, _ in walk_files(root)] if root.is_dir() else []:
+    unreadable: list[Path] = []
+    for folder in [folder for folder, _ in walk_files(root, unreadable=unreadable)] if root.is_dir() else []:
         for path in sorted(folder.iterdir()):
             if path.is_symlink() and not path.exists():
                 broken.append(str(path.relative_to(root)))
@@ -92,6 +116,7 @@ def describe_passed_over(root: Path, suffixes: tuple[str, ...]) -> list[str]:
             elif path.name.startswith(".") and path.name.lower().endswith(suffixes) and path.is_file():
                 hidden.append(str(path.relative_to(root)))
     kinds = (
+        ([str(path.relative_to(root)) for path in unreadable], "folders that cannot be read"),
         (broken, "links to what is not there"),
         (hidden, "hidden files"),
         (results, "folders with results of earlier runs"),

@@ -8,24 +8,35 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import UserError
 from ..files import replace_folder, unfinished_folder
-from ..io.output_names import derived_objects
+from ..io.output_names import DOWNLOADS, derived_objects
 from ..pipeline.batch import Entries
 from ..pipeline.job import DONE
 from .peers import UID
 
 TOKEN = "LUNG_INFECTION_CT_DICOMWEB_TOKEN"
 """Environment variable with the bearer token that servers get, never part of a command line."""
-DOWNLOADS = "downloads"
-"""Folder in OUTPUT of what was retrieved, so that a run resumes."""
 _PLACE = re.compile(rf"(?P<server>https?://.+)/studies/(?P<study>{UID})(?:/series/(?P<series>{UID}))?/?")
 
 
 def is_address(text: str) -> bool:
     """Whether an input is an address on the web, not a path."""
     return text.lower().startswith(("http://", "https://"))
+
+
+def check_server(server: str) -> None:
+    """Refuse what cannot be a DICOMweb server, before any work; UserError."""
+    import dicomweb_client  # noqa: F401 - of an extra, which may be missing
+
+    try:
+        host = urlsplit(server).hostname if is_address(server) else None
+    except ValueError:
+        host = None
+    if not host:
+        raise UserError(f"{server}: no address of a server; expected: http://HOST/... or https://HOST/...")
 
 
 def retrieve(address: str, output: Path) -> Path:

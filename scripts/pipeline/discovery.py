@@ -16,7 +16,7 @@ from ..io.dicom.archive import UNREADABLE_ZIP
 from ..io.dicom.recognition import HEAD, recognize, recognize_file
 from ..io.images import PICTURE_SUFFIXES
 from ..io.masks import mask_suffix
-from ..io.output_names import describe_passed_over, walk_files
+from ..io.output_names import DOWNLOADS, describe_passed_over, walk_files
 from ..io.reading import FILE_SUFFIXES, file_suffix, scan_name
 from ..messages import some
 
@@ -59,7 +59,7 @@ def discover(path: Path, output: Path | None = None, passed_over: list[str] | No
     subfolders. A DICOMDIR stands for the folder that it lies in; datalist.json for its images.
     DICOM files of one study make one case; a folder that holds nothing but one study is itself the
     case. Hidden files, the output folder and the results of earlier runs are passed over, and so
-    are pictures among DICOM files.
+    are pictures among DICOM files and folders that cannot be read.
 
     Args:
         path: the file or folder.
@@ -92,6 +92,12 @@ def discover(path: Path, output: Path | None = None, passed_over: list[str] | No
     raise UserError(f"{path}: {path.stat().st_size} bytes that are no scan; expected: {EXPECTED}")
 
 
+def scans_below(folder: Path) -> list[Path]:
+    """List the scans below a folder but pictures and what was downloaded there, sorted."""
+    found = _search(folder, folder / DOWNLOADS)[0]
+    return [source for source, _ in found if not source.name.lower().endswith(PICTURE_SUFFIXES)]
+
+
 def _search_folder(root: Path, output: Path | None, passed_over: list[str]) -> list[tuple[Path, Kind]]:
     if output is not None and output.resolve() == root.resolve():
         raise UserError(f"{root}: is the output folder, too; expected: an output folder of its own")
@@ -122,7 +128,7 @@ def _search(root: Path, output: Path | None = None) -> tuple[list[tuple[Path, Ki
     others: dict[str, list[Path]] = defaultdict(list)
     of_folders: dict[Path, str] = {}
     count = 0
-    for folder, files in walk_files(root, output):
+    for folder, files in walk_files(root, output, unreadable=[]):  # `describe_passed_over` names them
         count += len(files)
         study = _study_of(files)
         if study is not None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import fit_name
-from ..io.output_names import walk_files
+from ..io.output_names import MANIFEST, walk_files
 from ..io.reading import scan_files, scan_name
-from .discovery import EXPECTED, Kind, discover
+from ..messages import counted, some
+from .discovery import EXPECTED, Kind, discover, scans_below
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,37 @@ def expand_inputs(
             found.setdefault(Path(os.path.abspath(source)), kind)
     names = _unique_names(list(found))
     return [ScanInput(source, kind, scan_name(source), names[source]) for source, kind in found.items()]
+
+
+def check_output(output: Path, cases: Iterable[ScanInput]) -> None:
+    """Refuse an output folder with scans that are no inputs: OUTPUT may have been forgotten.
+
+    A folder that holds a manifest is one of an earlier call.
+
+    Raises:
+        UserError: names some of the scans.
+    """
+    if not output.is_dir() or (output / MANIFEST).exists():
+        return
+    inputs = {case.source for case in cases}
+    absolute = [Path(os.path.abspath(source)) for source in scans_below(output)]
+    others = [str(one) for one in absolute if inputs.isdisjoint((one, *one.parents))]
+    if others:
+        found = f"OUTPUT holds {counted(len(others), 'scan')} beside the inputs ({some(others)})"
+        raise UserError(f"{output}: {found}; expected: INPUT... OUTPUT, the last a folder for the results alone")
+
+
+def check_choice(cases: Iterable[ScanInput], series: str | None, volume: int | None) -> None:
+    """Refuse a series or a volume that no case can have.
+
+    Raises:
+        UserError: for a series without DICOM, a volume with nothing but DICOM.
+    """
+    kinds = {case.kind == "file" for case in cases}
+    if series is not None and kinds == {True}:
+        raise UserError(f"series is {series!r}, and no input is DICOM; expected: it with DICOM only")
+    if volume is not None and kinds == {False}:
+        raise UserError(f"volume is {volume}, and every input is DICOM; expected: it with other formats only")
 
 
 def _unique_names(sources: list[Path]) -> dict[Path, str]:

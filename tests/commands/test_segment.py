@@ -149,6 +149,9 @@ def manifest_of(tmp_path: Path) -> dict[str, list[dict[str, object]]]:
 
 def test_exit_codes_of_wrong_use(segment: Command, phantoms: list[Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    for folder, phantom in zip("ab", phantoms, strict=False):
+        (tmp_path / folder).mkdir()
+        shutil.copy(phantom, tmp_path / folder)
     for words, text in (
         ((phantoms[0],), "Missing argument 'INPUT'"),
         ((tmp_path / "empty", tmp_path / "out"), "expected: "),
@@ -168,6 +171,13 @@ def test_exit_codes_of_wrong_use(segment: Command, phantoms: list[Path], tmp_pat
             "No such option: --treshold (Possible options: --threshold",
         ),
         ((phantoms[0], tmp_path / "out", "--volume", "1.5"), "Invalid value for '--volume'"),
+        ((phantoms[0], tmp_path / "out", "--series", "7"), "no input is DICOM; expected"),
+        (("", tmp_path / "out"), "an INPUT is empty"),
+        ((phantoms[0], tmp_path / "out", "--stow", "pacs.example/dicom"), "no address of a server"),
+        ((phantoms[0], tmp_path / "out", "--stow", "https://"), "no address of a server"),
+        ((*phantoms[:2], tmp_path / "out", "--lungs", phantoms[0]), "one mask for 2 scans; expected"),
+        ((*phantoms[:2], tmp_path / "out", "--lobes", phantoms[0]), "one mask for 2 scans; expected"),
+        ((tmp_path / "a", tmp_path / "b"), "b: OUTPUT holds 1 scan beside the inputs"),
     ):
         done = segment(*words)
         assert done.returncode == 2, done.stderr

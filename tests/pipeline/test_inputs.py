@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,8 +11,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from scripts.errors import UserError
+from scripts.io.dicom.series import list_series
 from scripts.pipeline.case import read_case
-from scripts.pipeline.inputs import ScanInput, expand_inputs
+from scripts.pipeline.inputs import ScanInput, check_choice, check_output, expand_inputs, input_files
 
 
 def touch(root: Path, *names: str) -> None:
@@ -113,6 +115,58 @@ def test_a_damaged_zip_in_a_folder_is_passed_over(tmp_path: Path) -> None:
     (case,) = expand_inputs([tmp_path / "in" / "8.zip"], "out")
     with pytest.raises(UserError, match=r"8\.zip: cannot be unpacked"), ExitStack() as stack:
         read_case(case, stack)
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_refused_within_a_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "in/p1/a.nii.gz", "in/p2/b.nii.gz")
+    slices(tmp_path / "in/p3", "1", ("IM1", "IM2"))
+    slices(tmp_path / "in/p3/rest", "1", ("IM3", "IM4"))
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name in ("p2", "rest"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    passed_over: list[str] = []
+    cases = expand_inputs([tmp_path / "in"], "out", passed_over)
+    assert [case.folder for case in cases] == ["a", "p3"]
+    assert passed_over == [f"{tmp_path / 'in'}: 2 folders that cannot be read were passed over (p2, p3/rest)"]
+    for use in (list_series, lambda _: input_files(cases[1])):
+        with pytest.raises(UserError, match=r"p3/rest: cannot be read \(Permission denied\)"):
+            use(tmp_path / "in/p3")
+
+
+def test_an_output_folder_with_other_scans_is_refused(tmp_path: Path) -> None:
+    """Where OUTPUT was forgotten the last input took its place, and would not be segmented."""
+    touch(tmp_path, "p1/a.nii.gz", "p2/b.nii.gz", "results/logo.png", "results/downloads/1.2/c.nii.gz")
+    slices(tmp_path / "p3", "1", ("IM1", "IM2"))
+    cases = expand_inputs([tmp_path / "p1", tmp_path / "p3"])
+    for output in ("new", "p1", "p3", "results"):
+        check_output(tmp_path / output, cases)
+    for output, found in (("p2", r"holds 1 scan beside .*p2/b\.nii\.gz"), (".", r"holds 2 scans beside")):
+        with pytest.raises(UserError, match=found):
+            check_output(tmp_path / output, cases)
+    touch(tmp_path, "p2/manifest.json")
+    check_output(tmp_path / "p2", cases)
+    with pytest.raises(UserError, match="p3: OUTPUT holds 1 scan"):
+        check_output(tmp_path / "p3", cases[:1])
+
+
+def test_a_choice_that_no_input_can_have_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz")
+    slices(tmp_path / "p3", "1", ("IM1", "IM2"))
+    files, dicom = expand_inputs([tmp_path / "a.nii.gz"]), expand_inputs([tmp_path / "p3"])
+    with pytest.raises(UserError, match="no input is DICOM"):
+        check_choice(files, "7", None)
+    with pytest.raises(UserError, match="every input is DICOM"):
+        check_choice(dicom, None, 2)
+    check_choice([*files, *dicom], "7", 2)
+    check_choice(files, None, 2)
+    check_choice(dicom, "7", None)
 
 
 def test_what_is_passed_over_in_a_folder_is_listed(tmp_path: Path) -> None:
