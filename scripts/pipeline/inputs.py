@@ -87,18 +87,19 @@ def expand_inputs(
 
 
 def check_output(output: Path, cases: Iterable[ScanInput]) -> None:
-    """Refuse an output folder with scans that are no inputs: OUTPUT may have been forgotten.
+    """Refuse an output folder that is a scan, or holds some, but for inputs: it may be an input.
 
-    A folder that holds a manifest is one of an earlier call.
+    A folder that holds a manifest is one of an earlier call. What lies deeper is not looked at: a
+    folder of results may hold folders of all kinds.
 
     Raises:
         UserError: names some of the scans.
     """
     if not output.is_dir() or (output / MANIFEST).exists():
         return
-    inputs = {case.source for case in cases}
-    absolute = [Path(os.path.abspath(source)) for source in scans_below(output)]
-    others = [str(one) for one in absolute if inputs.isdisjoint((one, *one.parents))]
+    inputs, folder = {case.source for case in cases}, Path(os.path.abspath(output))
+    near = [one for one in scans_below(folder) if folder in (one, one.parent)]
+    others = [str(one) for one in near if inputs.isdisjoint((one, *one.parents))]
     if others:
         found = f"OUTPUT holds {counted(len(others), 'scan')} beside the inputs ({some(others)})"
         raise UserError(f"{output}: {found}; expected: INPUT... OUTPUT, the last a folder for the results alone")
