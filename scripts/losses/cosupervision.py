@@ -73,6 +73,7 @@ class CoSupervisionLoss(nn.Module):
         ValueError: for an unknown form or weights that do not fit the heads.
     """
 
+    leaves_out_unknown = True
     zeta: Tensor
     omega: Tensor
 

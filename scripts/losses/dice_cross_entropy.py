@@ -1,10 +1,11 @@
 """The loss of CARes-UNet (Xu et al. 2021): Dice over background and lesion, and cross entropy."""
 
 import torch
-from monai.losses import DiceCELoss
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_sizes
+from .structure import weighted_mean
 
 SMOOTH = 1e-4  # in numerator and denominator, so that a class that is neither there nor predicted counts as right
 
@@ -22,9 +23,7 @@ class DiceCrossEntropyLoss(nn.Module):
     cannot be told from their difference.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.loss = DiceCELoss(softmax=True, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
+    leaves_out_unknown = True
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the loss, a float32 scalar for logits of any type; ValueError for other shapes.
@@ -32,6 +31,7 @@ class DiceCrossEntropyLoss(nn.Module):
         Args:
             logits: (B, 1, H, W), lesion - background.
             label: (B, 2, H, W), values in [0, 1]: mask, hard or soft; edge, which is not looked at.
+                Pixels whose mask is below 0 are unknown and left out.
         """
         if logits.shape[1] != 1 or label.shape[1] != 2:
             raise ValueError(
@@ -42,5 +42,11 @@ class DiceCrossEntropyLoss(nn.Module):
         with torch.autocast(device_type=logits.device.type, enabled=False):
             lesion = logits.float()
             mask = label[:, :1].float()
-            target = torch.cat([1 - mask, mask], dim=1)
-            return self.loss(torch.cat([torch.zeros_like(lesion), lesion], dim=1), target)
+            known = (mask >= 0).float()
+            mask = mask * known
+            probability = torch.cat([torch.sigmoid(-lesion), torch.sigmoid(lesion)], dim=1) * known
+            target = torch.cat([known - mask, mask], dim=1)
+            both, total = (x.sum(dim=(2, 3)) for x in (probability * target, probability + target))
+            dice = (2 * both + SMOOTH) / (total + SMOOTH)
+            cross_entropy = F.binary_cross_entropy_with_logits(lesion, mask, reduction="none")
+            return 1 - dice.mean() + weighted_mean(cross_entropy, known).mean()

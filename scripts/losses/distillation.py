@@ -4,10 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError
 from ..settings import number
-from .checks import check_sizes
-from .cosupervision import CoSupervisionLoss, over_processes
+from .checks import check_sizes, require_unknown_left_out
+from .cosupervision import over_processes
 
 
 class DistillationLoss(nn.Module):
@@ -32,9 +31,7 @@ class DistillationLoss(nn.Module):
 
     def __init__(self, hard: nn.Module, weight: float | str = 1.0) -> None:
         super().__init__()
-        if not isinstance(hard, CoSupervisionLoss):
-            found = f"the loss is {type(hard).__name__}"
-            raise UserError(f"{found}; expected: CoSupervisionLoss, which leaves out pixels without a label")
+        require_unknown_left_out(hard, "a teacher")
         self.hard = hard
         self.weight = number("teacher_weight", weight, "a number, 0 or more", lambda one: one >= 0)
 
@@ -42,7 +39,7 @@ class DistillationLoss(nn.Module):
         """Return the loss, a float32 scalar for logits of any type; ValueError for other shapes.
 
         Args:
-            logits: see `CoSupervisionLoss`.
+            logits: see the loss of the labels.
             label: (B, 3, H, W): mask in {0, 1} or `UNKNOWN`, edge, the teacher's probability.
         """
         if label.shape[1] != 3:

@@ -21,26 +21,38 @@ def structure_loss(logits: Tensor, target: Tensor, legacy_bce: bool = False) -> 
 
     A pixel's weight is 1 + 5 * |mean of the target in the 31 x 31 pixels around it - target|, 0
     outside the image: 1 inside large areas, up to 6 at boundaries. Sums run over each image alone.
+    Pixels whose target is below 0 are unknown: they weigh nothing, and their neighbours see them as
+    they see the outside.
 
     Args:
         logits: (B, C, H, W), float32.
-        target: the same shape, range [0, 1].
+        target: the same shape, range [0, 1] or below 0.
         legacy_bce: the mean cross-entropy of the whole batch without weights, which the published
             code computes: it names the reduction in a way that PyTorch reads as "mean", and the
             weights cancel.
     """
+    known = (target >= 0).to(target)
+    target = target * known
     around = F.avg_pool2d(target, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2)
-    weight = 1 + BOUNDARY_WEIGHT * (around - target).abs()
+    weight = (1 + BOUNDARY_WEIGHT * (around - target).abs()) * known
     cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     probability = torch.sigmoid(logits)
     axes = (2, 3)
     both = (weight * probability * target).sum(dim=axes)
     either = (weight * (probability + target)).sum(dim=axes) - both
     iou_loss = 1 - (both + 1) / (either + 1)
-    if legacy_bce:
-        return cross_entropy.mean() + iou_loss.mean()
-    weighted = (weight * cross_entropy).sum(dim=axes) / weight.sum(dim=axes)
-    return (weighted + iou_loss).mean()
+    return (weighted_mean(cross_entropy, known if legacy_bce else weight) + iou_loss).mean()
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean over the pixels of each image, (B, C); 0 where nothing has a weight.
+
+    Args:
+        values: (B, C, H, W).
+        weight: the same shape, 0 or more.
+    """
+    axes = (2, 3)
+    return (weight * values).sum(dim=axes) / weight.sum(dim=axes).clamp(min=1e-5)
 
 
 class InfNetLoss(nn.Module):
@@ -50,6 +62,8 @@ class InfNetLoss(nn.Module):
     come last. For Inf-Net the main map is S_3, the edge head S_e, the mask heads S_g, S_5, S_4. See
     `structure_loss` for `legacy_bce`.
     """
+
+    leaves_out_unknown = True
 
     def __init__(self, edge_heads: int = 1, mask_heads: int = 3, legacy_bce: bool | str = False) -> None:
         super().__init__()
@@ -64,7 +78,7 @@ class InfNetLoss(nn.Module):
             logits: (B, 1 + edge_heads + mask_heads, H, W) from training mode, or (B, 1, H, W), of
                 which only the structure loss of the main map can be said.
             label: (B, 2, H, W), range [0, 1]: mask, edge. Values between are those of resized
-                labels.
+                labels. Pixels whose mask is below 0 are unknown and left out.
         """
         heads = self.edge_heads + self.mask_heads
         check_maps(logits, label, heads)
@@ -78,6 +92,7 @@ class InfNetLoss(nn.Module):
             maps = torch.cat([main, mask_maps], dim=1)
             loss = maps.shape[1] * structure_loss(maps, mask.expand_as(maps), self.legacy_bce)
             if self.edge_heads:
-                edge_loss = F.binary_cross_entropy_with_logits(edge_maps, edge.expand_as(edge_maps))
-                loss = loss + self.edge_heads * edge_loss
+                targets = edge.expand_as(edge_maps)
+                each = F.binary_cross_entropy_with_logits(edge_maps, targets, reduction="none")
+                loss = loss + self.edge_heads * weighted_mean(each, (mask >= 0).float().expand_as(each)).mean()
             return loss

@@ -9,6 +9,8 @@ from ignite.engine import Engine
 from monai.engines import IterationEvents, SupervisedTrainer
 from torch import Tensor
 
+from ..transforms.items import UNKNOWN
+
 
 class MultiScaleTrainer(SupervisedTrainer):
     """Train with every batch once at each of several sizes, one optimizer step per size.
@@ -17,7 +19,8 @@ class MultiScaleTrainer(SupervisedTrainer):
     published code clips every component of the gradient to [-0.5, 0.5]. An iteration is still a
     batch: what counts iterations (schedules, progress, a resumed run) sees one. The loss of an
     iteration is the mean over its sizes; image, label and prediction are those of the last one.
-    Labels are resized like images and get values between 0 and 1 at their boundaries.
+    Labels are resized like images and get values between 0 and 1 at their boundaries; what touches
+    a pixel of unknown label (below 0) is unknown.
 
     Args:
         scales: factors of height and width, in the order of the steps.
@@ -43,7 +46,9 @@ class MultiScaleTrainer(SupervisedTrainer):
     def _iteration(self, engine: SupervisedTrainer, batchdata: Mapping[str, Any]) -> Any:
         losses: list[Tensor] = []
         for scale in self.scales:
-            scaled = {**batchdata, **{key: self._resize(batchdata[key], scale) for key in ("image", "label")}}
+            size = scaled_size(batchdata["image"].shape[2:], scale, self.size_multiple)
+            image, label = resized(batchdata["image"], size), resized_label(batchdata["label"], size)
+            scaled = {**batchdata, "image": image, "label": label}
             # MONAI takes the batch of the state apart when the model is through, so each pass
             # brings its own.
             engine.state.batch = scaled
@@ -55,12 +60,6 @@ class MultiScaleTrainer(SupervisedTrainer):
         for item in items:
             item["loss"] = mean
         return output
-
-    def _resize(self, x: Tensor, scale: float) -> Tensor:
-        size = scaled_size(x.shape[2:], scale, self.size_multiple)
-        if size == list(x.shape[2:]):
-            return x
-        return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
     def _clip(self, engine: Engine) -> None:
         if engine.scaler is not None:
@@ -75,3 +74,16 @@ def scaled_size(size: Sequence[int], scale: float, multiple: int) -> list[int]:
     [[256, 192], [352, 256], [448, 320]]
     """
     return [max(round(side * scale / multiple), 1) * multiple for side in size]
+
+
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Return (B, C, H, W) at another height and width, bilinear, corners on corners."""
+    if list(size) == list(x.shape[2:]):
+        return x
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=True)
+
+
+def resized_label(label: Tensor, size: Sequence[int]) -> Tensor:
+    """Return labels at another size; what is made of a pixel below 0 is `UNKNOWN`, no mixture."""
+    unknown = resized((label < 0).to(label), size) > 0
+    return resized(label.clamp(min=0), size).masked_fill(unknown, UNKNOWN)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scripts.losses.dice_cross_entropy import DiceCrossEntropyLoss
+from scripts.transforms.items import UNKNOWN
 
 SMOOTH = 1e-4
 
@@ -187,3 +188,17 @@ def test_soft_labels_are_no_background() -> None:
     dice = sum((2 * 64 * p * g + 1e-4) / (64 * (p + g) + 1e-4) for p, g in pairs) / 2
     entropy = -sum(g * math.log(p) for p, g in pairs)
     assert losses[1] == pytest.approx(1 - dice + entropy, rel=1e-5)
+
+
+def test_unknown_pixels_count_nothing() -> None:
+    """One column of four is unknown: the loss is that of the other three alone."""
+    logits, label = logits_of(2, 0, size=3.0).requires_grad_(), label_of(1, 2)
+    label[:, 0, :, 1] = UNKNOWN
+    loss = DiceCrossEntropyLoss()(logits, label)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[..., [0, 2, 3]].all()
+    assert not logits.grad[..., 1].any()
+    rest = DiceCrossEntropyLoss()(logits[..., [0, 2, 3]], label[..., [0, 2, 3]])
+    assert loss.item() == pytest.approx(rest.item(), abs=1e-6)
+    assert DiceCrossEntropyLoss()(logits, torch.full_like(label, UNKNOWN)).item() == 0

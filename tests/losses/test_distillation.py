@@ -9,7 +9,7 @@ import torch
 
 from scripts.errors import UserError
 from scripts.losses.cosupervision import CoSupervisionLoss
-from scripts.losses.dice_cross_entropy import DiceCrossEntropyLoss
+from scripts.losses.deep_dice_bce import DeepDiceBCELoss
 from scripts.losses.distillation import DistillationLoss
 from scripts.transforms.items import UNKNOWN
 
@@ -81,7 +81,7 @@ def test_low_precision_is_left_and_other_losses_and_labels_are_refused() -> None
         assert loss()(torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16), torch.zeros(1, 3, 4, 4)).dtype == torch.float32
     with pytest.raises(ValueError, match="2 channels; expected: 3"):
         loss()(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 4, 4))
-    with pytest.raises(UserError, match="DiceCrossEntropyLoss; expected: CoSupervisionLoss"):
-        DistillationLoss(DiceCrossEntropyLoss())
+    with pytest.raises(UserError, match="DeepDiceBCELoss; expected: CoSupervisionLoss"):
+        DistillationLoss(DeepDiceBCELoss())
     with pytest.raises(UserError, match="teacher_weight is -1"):
         loss(-1)

@@ -11,6 +11,7 @@ import torch
 
 from scripts.errors import UserError
 from scripts.losses.structure import InfNetLoss, structure_loss
+from scripts.transforms.items import UNKNOWN
 
 
 def batch(seed: int = 0, channels: int = 5, size: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -183,3 +184,33 @@ def test_switch_from_the_command_line(text: str, expected: bool) -> None:
     assert InfNetLoss(legacy_bce=text).legacy_bce is expected
     with pytest.raises(UserError):
         InfNetLoss(legacy_bce="perhaps")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_unknown_pixels_count_nothing(legacy: bool) -> None:
+    """Whatever the maps hold there: as weight 0 in the sums by hand, without a gradient."""
+    logits, label = batch()
+    label[:, 0, 20:28, 10:18] = UNKNOWN
+    unknown = (label[:, :1] < 0).expand_as(logits)
+    logits.requires_grad_()
+    loss = InfNetLoss(legacy_bce=legacy)(logits, label)
+    loss.backward()
+    assert logits.grad is not None
+    assert not logits.grad[unknown].any()
+    assert logits.grad[~unknown].all()
+    far = InfNetLoss(legacy_bce=legacy)(logits.detach().masked_fill(unknown, -500.0), label)
+    assert far.item() == pytest.approx(loss.item(), rel=1e-6)
+
+    z, (mask, edge) = logits.detach().double().numpy(), label.double().numpy().transpose(1, 0, 2, 3)
+    known, seen = (mask >= 0).astype(float), mask.clip(0)
+    expected = 0.0
+    for one, g, e, k in zip(z, seen, edge, known, strict=True):
+        w = weights_of(g) * k
+        for channel in (0, 2, 3, 4):
+            p = 1 / (1 + np.exp(-one[channel]))
+            both, entropy = (w * p * g).sum(), cross_entropy(one[channel], g)
+            expected += 1 - (both + 1) / ((w * (p + g)).sum() - both + 1)
+            expected += np.average(entropy, weights=k if legacy else w)
+        expected += np.average(cross_entropy(one[1], e), weights=k)
+    assert loss.item() == pytest.approx(expected / len(z), rel=1e-5)
+    assert structure_loss(logits, torch.full_like(logits, UNKNOWN)).item() == 0

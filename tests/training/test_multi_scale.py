@@ -12,7 +12,8 @@ from ignite.engine import Events
 from monai.engines import IterationEvents, SupervisedTrainer
 from torch import Tensor, nn
 
-from scripts.training.multi_scale import MultiScaleTrainer, scaled_size
+from scripts.training.multi_scale import MultiScaleTrainer, resized_label, scaled_size
+from scripts.transforms.items import UNKNOWN
 
 
 class Recorder(nn.Module):
@@ -166,3 +167,9 @@ def test_one_scale_without_clipping_is_monais_trainer() -> None:
 def test_bad_argument_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"{next(iter(arguments))}.*expected"):
         make(Recorder(), batches(1), squares, **arguments)
+
+
+def test_a_resized_label_is_unknown_where_it_touches_an_unknown_pixel() -> None:
+    label = torch.tensor([[[[1.0, 0.0, UNKNOWN, 0.0, 1.0]]]])
+    assert resized_label(label, (1, 9)).tolist() == [[[[1.0, 0.5, 0.0, UNKNOWN, UNKNOWN, UNKNOWN, 0.0, 0.5, 1.0]]]]
+    assert torch.equal(resized_label(label, (1, 5)), label)
