@@ -17,19 +17,23 @@ from ..data.datalist import describe, fold_numbers, read_datalist
 from ..data.layouts.case import DATALIST, Datalist
 from ..errors import UserError
 from ..files import UNFINISHED, read_json, sha256, write_json
+from ..inference.metadata import read_metadata
 from ..messages import some
 from ..settings import usable_device
 from ..training.tables import FILES
 from ..version import BUNDLE, bundle_version
+from .distillation import teacher_of_fold
 from .experiment_config import BUDGET, Experiment, Protocol, Variant, read_experiment
 from .experiment_tables import Run, write_tables
 from .parallel_runs import in_parallel
+from .priors import describe_prior
 from .workflows import run_workflow, train_once
 
 logger = logging.getLogger(__name__)
 
 TRAIN, EVALUATE = "configs/train.yaml", "configs/evaluate.yaml"
 RECORD, RUN_RECORD, LOG = "experiment.json", "begun.json", "log.txt"
+TEACHER = "teacher_sha256"
 
 
 def run_experiment(
@@ -71,8 +75,9 @@ def run_experiment(
         The path of `table.md`.
 
     Raises:
-        UserError: for other data or settings than the folder or one of its runs began with, steps
-            where the budget counts epochs, a variant without its teacher, or as the trainings do.
+        UserError: for other data, settings or teachers than the folder or one of its runs began
+            with, steps where the budget counts epochs, a variant without its teacher, or as the
+            trainings do.
     """
     folder = Path(output_dir).resolve()
     data = str(Path(dataset_dir).resolve())
@@ -103,11 +108,11 @@ def run_experiment(
         )
         for one in whole.variants
     }
-    _finished(folder, planned.values())  # what no table can hold is refused before anything is trained
     taught = [variant.name for variant in experiment.variants if planned[variant.name].is_taught]
     if bool(taught) != (teacher is not None):
         found = f"--teacher {teacher}, and {some(taught) or 'no variant'} with a teacher"
         raise UserError(f"{found}; expected: --teacher WEIGHTS, with {{fold}} for the fold, for variants that have one")
+    _finished(folder, planned.values(), teacher)  # what no table can hold is refused before anything is trained
     runs = [
         _Run(planned[variant.name], folder, data, seed, fold, device, teacher, protocol)
         for variant in experiment.variants
@@ -116,8 +121,8 @@ def run_experiment(
     ]
     missing = {run.place / LOG: run for run in runs if not run.has_ended}
     for _ in map(_Run.__call__, missing.values()) if processes == 1 else in_parallel(missing, processes):
-        write_tables(folder, whole, _finished(folder, planned.values()), record)
-    return write_tables(folder, whole, _finished(folder, planned.values()), record)
+        write_tables(folder, whole, _finished(folder, planned.values(), teacher), record)
+    return write_tables(folder, whole, _finished(folder, planned.values(), teacher), record)
 
 
 def check_protocol(datalist: Datalist, protocol: Protocol) -> None:
@@ -155,12 +160,24 @@ class _Training:
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         return {"config_sha256": digest, "settings": self.settings}
 
-    def check(self, place: Path) -> str:
-        """Return the version that a run was begun with; refuse another configuration."""
+    def taught_by(self, teacher: str | None, fold: int) -> str | None:
+        """Return the SHA-256 of the weights that teach a fold, or the prior that is no weights."""
+        if teacher is None or not self.is_taught:
+            return None
+        if self.sees_prior:
+            return describe_prior(teacher, fold)
+        return str(read_metadata(teacher_of_fold(teacher, fold))["sha256"])
+
+    def check(self, place: Path, teacher: str | None, fold: int) -> str:
+        """Return the version that a run was begun with; refuse another configuration or teacher."""
         record = read_json(place / RUN_RECORD)
         if {key: record.get(key) for key in self.identity} != self.identity:
             found = "was begun with another configuration"
             raise UserError(f"{place}: {found}; expected: the same, or another OUT")
+        taught_by = self.taught_by(teacher, fold)
+        if taught_by is not None and record.get(TEACHER, taught_by) != taught_by:  # earlier versions did not record it
+            found = f"was begun with another teacher than --teacher {teacher} names for fold {fold}"
+            raise UserError(f"{place}: {found}; expected: the same for every call, or another OUT")
         return str(record["version"])
 
 
@@ -190,8 +207,9 @@ class _Run:
         if self.has_ended:
             return  # another process has been here
         if not (place / RUN_RECORD).exists():
-            write_json(place / RUN_RECORD, {**training.identity, "version": bundle_version()})
-        training.check(place)
+            taught_by = training.taught_by(self.teacher, self.fold)
+            write_json(place / RUN_RECORD, {**training.identity, TEACHER: taught_by, "version": bundle_version()})
+        training.check(place, self.teacher, self.fold)
         logger.info(f"{training.variant.name}, seed {self.seed}, fold {self.fold}")
         shared: dict[str, Any] = {"dataset_dir": self.data, "fold": self.fold}
         if self.device is not None:
@@ -211,7 +229,7 @@ def _said(files: Sequence[str]) -> dict[str, Any]:
     return dict(ConfigParser.load_config_files([str(BUNDLE / file) for file in files]))
 
 
-def _finished(folder: Path, planned: Iterable[_Training]) -> list[Run]:
+def _finished(folder: Path, planned: Iterable[_Training], teacher: str | None) -> list[Run]:
     """Return the runs that have ended, in the table's order; refuse what one table cannot hold."""
     runs = []
     for training in planned:
@@ -220,7 +238,7 @@ def _finished(folder: Path, planned: Iterable[_Training]) -> list[Run]:
             named = re.fullmatch(r"seed_(\d+)/fold_(\d+)", f"{place.parent.name}/{place.name}")
             if named:  # else somebody's copy
                 seed, fold = map(int, named.groups())
-                runs.append(Run(training.variant.name, seed, fold, training.check(place), place))
+                runs.append(Run(training.variant.name, seed, fold, training.check(place, teacher, fold), place))
     return runs
 
 

@@ -16,6 +16,7 @@ import yaml
 from scripts.data.datalist import describe
 from scripts.data.slices import SliceDataset
 from scripts.errors import UserError
+from scripts.files import read_json, sha256, write_json
 from scripts.inference.metadata import read_metadata
 from scripts.research import experiments, pseudo_labels
 from scripts.research.distillation import taught_cases, teacher_of_fold
@@ -23,6 +24,7 @@ from scripts.research.experiment_config import read_experiment
 from scripts.research.experiments import run_experiment
 from scripts.research.workflows import train_once
 from scripts.training.fine_tuning import describe_parent
+from scripts.training.tables import FILES
 from scripts.transforms.items import UNKNOWN
 from scripts.version import BUNDLE
 from tests.chains import chain
@@ -204,7 +206,7 @@ def test_maps_of_weights_that_see_another_size_are_made_anew(dataset: Path, teac
 
 
 def test_students_of_an_experiment_have_the_teacher_of_their_fold_and_share_the_maps(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(experiments, "train_once", lambda files, run, **given: calls.append({**given, "files": files}))
@@ -212,10 +214,11 @@ def test_students_of_an_experiment_have_the_teacher_of_their_fold_and_share_the_
     monkeypatch.setattr(experiments, "write_tables", lambda folder, *arguments: folder)
     rows = read_experiment("distil", ["width 16", "width 24 taught"])
     start = partial(run_experiment, rows, str(dataset), str(tmp_path / "out"), folds=[0], steps=20)
-    start(teacher="full/fold_{fold}/model.pt")
+    named = teacher.replace("teacher_0", "teacher_{fold}")
+    start(teacher=named)
     plain, student = calls
     assert "teacher" not in plain
-    assert (student["teacher"], student["fold"]) == ("full/fold_{fold}/model.pt", 0)
+    assert (student["teacher"], student["fold"]) == (named, 0)
     assert student["soft_maps"] == str(tmp_path / "out" / "soft_maps")
     assert DISTIL in student["files"]
     with pytest.raises(UserError, match="--teacher None, and width 24 taught with a teacher"):
@@ -223,6 +226,35 @@ def test_students_of_an_experiment_have_the_teacher_of_their_fold_and_share_the_
     alone = read_experiment("distil", ["width 16"])
     with pytest.raises(UserError, match="no variant with a teacher"):
         run_experiment(alone, str(dataset), str(tmp_path / "out"), folds=[0], steps=20, teacher="model.pt")
+
+
+def test_one_table_has_one_teacher(
+    dataset: Path, make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables: list[list[int]] = []
+    monkeypatch.setattr(experiments, "train_once", lambda files, run, **given: run)
+    monkeypatch.setattr(
+        experiments, "run_workflow", lambda files, output_dir, **given: write_json(Path(output_dir) / FILES[-1], {})
+    )
+    monkeypatch.setattr(
+        experiments, "write_tables", lambda folder, whole, runs, record: tables.append([run.fold for run in runs])
+    )
+    for name, fold in (("a", 0), ("a", 1), ("b", 0), ("b", 1)):
+        make_checkpoint(tmp_path / f"{name}_{fold}.pt", seed=ord(name) + fold, size=32, data=describe(dataset, fold))
+    rows, out = read_experiment("distil", ["width 16 taught"]), tmp_path / "out"
+    start = partial(run_experiment, rows, str(dataset), str(out), steps=20, device="cpu")
+    start(folds=[0], teacher=str(tmp_path / "a_{fold}.pt"))
+    place = out / "width_16_taught" / "seed_0" / "fold_0"
+    assert read_json(place / "begun.json")["teacher_sha256"] == sha256(tmp_path / "a_0.pt")
+    for folds in ([0], [1]):
+        with pytest.raises(UserError, match=r"fold_0: was begun with another teacher than --teacher \S*b_\{fold\}\.pt"):
+            start(folds=folds, teacher=str(tmp_path / "b_{fold}.pt"))
+    assert not place.with_name("fold_1").exists()
+    start(folds=[1], teacher=str(tmp_path / "a_{fold}.pt"))
+    assert tables[-1] == [0, 1]
+    record = {key: value for key, value in read_json(place / "begun.json").items() if key != "teacher_sha256"}
+    write_json(place / "begun.json", record)  # as earlier versions wrote it
+    start(folds=[1], teacher=str(tmp_path / "a_{fold}.pt"))
 
 
 def test_a_student_is_trained_with_the_overlay_and_its_metadata_name_the_teacher(
