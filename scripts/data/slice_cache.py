@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 MOST_BYTES = 20 * 2**30
 """What the user's cache may hold when a training starts: 61,000 slices of 256 x 256."""
 
+CASE_SETTINGS = ("intensity", "label_codes", "label_scale", "soft_scale", "lesion_free", "slices")
+"""What a case says of its files, and which of its slices are kept."""
+
 DETACHED = (".hdr", ".img", ".mhd", ".nhdr")
 """Suffixes of scans whose voxels lie in a second file of the same stem."""
 
@@ -87,18 +90,25 @@ def cache_key(case: Mapping[str, Any], paths: Iterable[str], grid: Any) -> str |
     Returns:
         The key; None for steps that cannot be told apart by their attributes.
     """
-    files = [file for key in paths if case.get(key) for file in _files(Path(case[key]).resolve())]
-    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    own = {
-        key: case.get(key) for key in ("intensity", "label_codes", "label_scale", "soft_scale", "lesion_free", "slices")
-    }
-    own["code"] = _code()
     try:
-        text = json.dumps([stamps, own, settings(grid)], sort_keys=True)
+        text = json.dumps([case_content(case, paths, CASE_SETTINGS), settings(grid)], sort_keys=True)
     except TypeError as error:
         logger.warning(f"slices are kept in memory: a step of the preprocessing cannot be named ({error})")
         return None
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def case_content(case: Mapping[str, Any], paths: Iterable[str], chosen: Iterable[str]) -> dict[str, Any]:
+    """Return what determines what the preprocessing makes of a case, as JSON could hold it.
+
+    Args:
+        case: a case of a datalist.
+        paths: keys of the files that are read; each file counts with its key, path, size and time.
+        chosen: keys of the case's settings that are heeded, see `CASE_SETTINGS`.
+    """
+    files = [(key, file) for key in paths if case.get(key) for file in _files(Path(case[key]).resolve())]
+    stamps = [(key, str(file), file.stat().st_size, file.stat().st_mtime_ns) for key, file in files]
+    return {"files": stamps, **{key: case.get(key) for key in chosen}, "code": _code()}
 
 
 def _files(path: Path) -> list[Path]:

@@ -103,6 +103,13 @@ def test_a_key_follows_the_files_behind_a_header_and_the_code(tmp_path: Path, mo
     assert cache_key(case, ["image"], [object()]) is None
 
 
+def test_a_key_says_which_mask_a_file_is(tmp_path: Path) -> None:
+    (tmp_path / "mask.nii.gz").write_text("1")
+    roles = ("label", "finer", "second")
+    keys = {cache_key({role: str(tmp_path / "mask.nii.gz")}, roles, []) for role in roles}
+    assert len(keys) == 3
+
+
 def test_slices_are_chosen_by_an_affine_on_any_device(device: str) -> None:
     affine = torch.eye(4, device=device)
     image = MetaTensor(torch.zeros(1, 2, 2, 5), meta={"original_affine": affine})
