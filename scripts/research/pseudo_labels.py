@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..data.datalist import Fold, describe
 from ..data.layouts.case import Case
+from ..data.slice_cache import case_content
 from ..errors import UserError
 from ..files import fit_name, write_atomic
 from ..inference.backends.choice import TORCH, Backend
@@ -27,7 +28,7 @@ from ..io.images import is_picture
 from ..io.nifti.writing import header_from_affine, write_bytes
 from ..io.reading import read_grid, read_label
 from ..settings import number
-from ..transforms.items import IMAGE, PRED
+from ..transforms.items import IMAGE, LUNG, PRED
 from ..transforms.postprocessing import ScanProbabilities
 
 SCALE = 255
@@ -66,13 +67,13 @@ def check_teacher(weights: str | Path, dataset_dir: str, fold: Fold) -> dict[str
 def map_folder(folder: str, weights: str, cases: Sequence[Case], *settings: Any) -> Path:
     """Return the subfolder for maps of cases by weights.
 
-    It is a new one for other weights, another way of applying them, or other images.
+    It is a new one for other weights, another way of applying them, other images or lung masks,
+    another intensity of a case, or other code that preprocesses.
     """
-    stats = [(case["name"], case["image"], Path(case["image"]).stat()) for case in cases]
-    stamps = [(name, image, stat.st_size, stat.st_mtime_ns) for name, image, stat in stats]
+    seen = [(case["name"], case_content(case, (IMAGE, LUNG), ("intensity",))) for case in cases]
     metadata = read_metadata(weights)
     applied = [metadata["operating_point"][key] for key in ("test_time_flips", "through_plane_mm")]
-    text = json.dumps([metadata["sha256"], metadata["preprocessing"], applied, stamps, *settings])
+    text = json.dumps([metadata["sha256"], metadata["preprocessing"], applied, seen, *settings], sort_keys=True)
     return Path(folder).resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

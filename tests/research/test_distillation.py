@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from scripts.data import slice_cache
 from scripts.data.datalist import describe
 from scripts.data.slices import SliceDataset
 from scripts.errors import UserError
@@ -203,6 +204,20 @@ def test_maps_of_weights_that_see_another_size_are_made_anew(dataset: Path, teac
         file.write_text(json.dumps(metadata))
         folders.append(pseudo_labels.map_folder("maps", teacher, []))
     assert folders[0] == folders[2] != folders[1]
+
+
+def test_maps_of_a_case_that_is_seen_otherwise_are_made_anew(
+    dataset: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = next(dataset.rglob("case_00.nii.gz"))
+    plain: Any = {"name": "case_00", "image": str(path)}
+    cases = [plain, plain | {"intensity": "window:-1350,150"}, plain | {"lung": str(path)}]
+    folders = [pseudo_labels.map_folder("maps", teacher, [case]) for case in cases]
+    monkeypatch.setattr(slice_cache, "_code", lambda: "other lungs")
+    folders.append(pseudo_labels.map_folder("maps", teacher, [plain]))
+    assert len(set(folders)) == 4
+    again = plain | {"label": "finer.nii.gz", "label_codes": [1]}  # which the teacher does not see
+    assert pseudo_labels.map_folder("maps", teacher, [again]) == folders[3]
 
 
 def test_students_of_an_experiment_have_the_teacher_of_their_fold_and_share_the_maps(
