@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 import torch.distributed as dist
 from ignite.engine import Engine, Events
@@ -16,6 +17,7 @@ from ..data.stacks import chosen_slices
 from ..files import write_atomic, write_json
 from ..metrics import MEASURES, json_ready, score_case, summarise
 from ..metrics.classes import known_slices
+from ..metrics.table import SURFACE_MEASURES
 from ..settings import is_distributed
 from .processes import is_main_process
 
@@ -48,7 +50,8 @@ class CaseTables:
             summary.
         rules: "plain" or "infnet_toolbox", see `scripts.metrics`.
         voxel_size_known: whether the headers' voxel size is real: then volumes in ml, HD95 and
-            surface Dice are measured too. Pictures have none, and some public exports carry a
+            surface Dice are measured too, the last two in cases whose known slices follow each
+            other, and NaN in others. Pictures have no voxel size, and some public exports carry a
             placeholder.
     """
 
@@ -107,15 +110,18 @@ class CaseTables:
                 known = positions[known_slices(one["label"])[positions].cpu().numpy()]
                 if not len(known):
                     continue
+                stacked = bool((np.diff(known) == 1).all())  # else slices that lie apart would touch
                 row, slices = score_case(
                     *(one[key][..., known] for key in ("pred", "label")),
                     threshold=self.threshold,
                     name=case["name"],
                     patient=case.get("patient"),
                     spacing=spacing,
-                    surface=spacing is not None,
+                    surface=spacing is not None and stacked,
                     rules=self.rules,  # type: ignore[arg-type]
                 )
+                if spacing is not None and not stacked:
+                    row |= dict.fromkeys(SURFACE_MEASURES, math.nan)
                 self.case_rows.append({"case": row["case"], **said, **row})
                 self.slice_rows += [
                     {**record, **said, "slice": int(position)} for record, position in zip(slices, known, strict=True)

@@ -146,6 +146,24 @@ def test_two_cases_of_one_volume_are_judged_apart(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("chosen", "hd95"), [([0, 1, 2], 10.0), ([2], 0.0), ([0, 2], None)])
+def test_surfaces_are_measured_in_slices_that_follow_each_other(
+    chosen: list[int], hd95: float | None, tmp_path: Path
+) -> None:
+    """A lesion in slice 0 and what is found in slice 2 are two slices of 5 mm apart."""
+    label, prob = torch.zeros(1, 4, 4, 3), torch.zeros(1, 4, 4, 3)
+    label[0, 1:3, 1:3, 0 if len(chosen) > 1 else 2] = 1
+    prob[0, 1:3, 1:3, 2] = 1
+    item, output = case("a", prob, label)
+    run(make(tmp_path, [{**item, "slices": chosen}], voxel_size_known=True), [output])
+    row = pd.read_csv(tmp_path / "metrics.csv").iloc[0]
+    assert row["hd95_mm"] == pytest.approx(math.nan if hd95 is None else hd95, nan_ok=True)
+    assert row["surface_dice_1mm"] == pytest.approx({None: math.nan, 0.0: 1.0, 10.0: 0.0}[hd95], nan_ok=True)
+    assert row["volume_ml"] == pytest.approx(0.08)
+    figures = json.loads((tmp_path / "summary.json").read_text())["figures"]["case"]["hd95_mm"]
+    assert (figures["n"], figures["n_undefined"]) == ((0, 1) if hd95 is None else (1, 0))
+
+
 def test_a_second_run_starts_anew(two, tmp_path: Path) -> None:
     cases, outputs = two
     tables = make(tmp_path, cases)
