@@ -132,6 +132,7 @@ class Ancestor(OpenRecord):
 
     sha256: Sha256
     data: Data
+    ancestors: Annotated[list[Data], Field(default_factory=list, description="data of the weights before these")]
     datasets: list[str]
     terms: str
 

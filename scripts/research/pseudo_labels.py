@@ -28,13 +28,12 @@ from ..io.images import is_picture
 from ..io.nifti.writing import header_from_affine, write_bytes
 from ..io.reading import read_grid, read_label
 from ..settings import number
+from ..training.fine_tuning import left_out_otherwise
 from ..transforms.items import IMAGE, LUNG, PRED
 from ..transforms.postprocessing import ScanProbabilities
 
 SCALE = 255
 """Probabilities are stored in a byte; this value is 1."""
-SAME_LIST = ("name", "folds", "seed", "split")
-SAME_FOLD = ("fold", "validation_cases", "validation_patients")
 DOUBTFUL = 0.1
 """Lowest probability of the pixels that a slice's confidence is measured on."""
 
@@ -46,21 +45,15 @@ def check_teacher(weights: str | Path, dataset_dir: str, fold: Fold) -> dict[str
     so are all where nothing is validated.
 
     Raises:
-        UserError: if the weights, or those that they started from, left out another fold, or a fold
-            of another list of the same data.
+        UserError: if the weights, or any that they started from or learnt from, left out another
+            fold, or a fold of another list of the same data.
     """
-    metadata, own = read_metadata(weights), describe(dataset_dir, fold)
-    for taught in (metadata["data"], metadata.get("parent", {}).get("data", {})):
-        parts = [set(str(one.get("name", "")).split("+")) for one in (taught, own)]
-        if not own["validation_cases"] or parts[0].isdisjoint(parts[1]):
-            continue
-        alike = all(taught.get(key) == own[key] for key in SAME_LIST)
-        if not alike or any(taught.get(key) != own[key] for key in SAME_FOLD):
-            found = f"fold {taught.get('fold')}{'' if alike else ' of another list'}"
-            raise UserError(
-                f"{weights}: trained with {found} left out, so it knows the validation cases of fold {fold}; "
-                "expected: a teacher of the same fold"
-            )
+    metadata = read_metadata(weights)
+    if found := left_out_otherwise(metadata, describe(dataset_dir, fold)):
+        raise UserError(
+            f"{weights}: trained with {found} left out, so it knows the validation cases of fold {fold}; "
+            "expected: a teacher of the same fold"
+        )
     return metadata
 
 

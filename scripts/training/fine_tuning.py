@@ -1,13 +1,21 @@
 """Fine-tuning: what a training takes over from its start checkpoint, and records of it."""
 
+import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from ..data.datalist import Fold, describe
 from ..errors import UserError
 from ..inference.metadata import completed_preprocessing, read_metadata
 from ..networks.registry import same_network
 
+logger = logging.getLogger(__name__)
+
 FINE_TUNING = "\"['configs/train.yaml','configs/finetune.yaml']\""
+SAME_LIST = ("name", "folds", "seed", "split")
+SAME_FOLD = ("fold", "validation_cases", "validation_patients")
+ANCESTORS = ("parent", "teacher")
 
 
 def read_parent(checkpoint: str | None) -> dict[str, Any]:
@@ -25,20 +33,67 @@ def describe_parent(checkpoint: str | None) -> dict[str, Any] | None:
     """Return what the metadata of a network record of its parent, or of its teacher.
 
     Returns:
-        "sha256" and "data" of these weights, "datasets", the names of their own and their
-        ancestors', and "terms"; None without a checkpoint.
+        "sha256" and "data" of these weights, "ancestors", the data of those before them if there
+        are any, "datasets", the names of all, and "terms"; None without a checkpoint.
     """
     if checkpoint is None:
         return None
     metadata = read_metadata(checkpoint)
-    before = [name for key in ("parent", "teacher") for name in metadata.get(key, {}).get("datasets", [])]
+    before = [name for key in ANCESTORS for name in metadata.get(key, {}).get("datasets", [])]
     datasets = list(dict.fromkeys([*before, str(metadata["data"].get("name"))]))
     return {
         "sha256": metadata["sha256"],
         "data": metadata["data"],
+        **({"ancestors": ancestors} if (ancestors := data_of_all(metadata)[1:]) else {}),
         "datasets": datasets,
         "terms": f"those of the data of all ancestors ({', '.join(datasets)}), see docs/data_license.txt",
     }
+
+
+def data_of_all(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the data of weights, then those of their parents, teachers and all before, each once.
+
+    Versions up to 0.25 recorded no more than the data of parent and teacher.
+    """
+    found = [metadata["data"]]
+    for one in (metadata[key] for key in ANCESTORS if metadata.get(key)):
+        found += [one["data"], *one.get("ancestors", [])]
+    return [dict(one) for index, one in enumerate(found) if one not in found[:index]]
+
+
+def left_out_otherwise(metadata: Mapping[str, Any], own: Mapping[str, Any]) -> str | None:
+    """Say how weights, or those before them, were trained with validation cases of a training.
+
+    Data whose name shares no part with that of the training are taken for other cases.
+
+    Args:
+        metadata: of the weights.
+        own: what `describe` says of the data of the training.
+
+    Returns:
+        The fold that was left out in place of that of the training; None if they saw no such case.
+    """
+    for taught in data_of_all(metadata):
+        parts = [set(str(one.get("name", "")).split("+")) for one in (taught, own)]
+        if not own["validation_cases"] or parts[0].isdisjoint(parts[1]):
+            continue
+        alike = all(taught.get(key) == own[key] for key in SAME_LIST)
+        if not alike or any(taught.get(key) != own[key] for key in SAME_FOLD):
+            return f"fold {taught.get('fold')}{'' if alike else ' of another list'}"
+    return None
+
+
+def describe_data(dataset_dir: str | os.PathLike[str], fold: Fold, checkpoint: str | None) -> dict[str, Any]:
+    """Return `describe` of a training, with a warning if its start weights saw validation cases."""
+    own = describe(dataset_dir, fold)
+    if checkpoint is not None:
+        metadata = read_metadata(checkpoint)
+        if found := left_out_otherwise(metadata, own):
+            weights = f"the weights {metadata['sha256'][:12]}, which the training started from"
+            warning = f"{weights}, were trained with {found} left out: they may know validation cases of fold {fold}"
+            logger.warning(warning)
+            own["warnings"] = [*own["warnings"], warning]
+    return own
 
 
 def check_same_as_parent(

@@ -158,6 +158,13 @@ def test_a_teacher_that_saw_a_validation_case_is_refused(
     tuned = make_checkpoint(tmp_path / "tuned.pt", size=32, data=right, parent=parent)
     with pytest.raises(UserError, match="fold None left out, so it knows"):
         taught(dataset, str(tuned), tmp_path / "maps")
+    elsewhere: dict[str, Any] = {"name": "elsewhere", "synthetic": True}
+    for key, before in (("teacher", str(tuned)), ("parent", str(tmp_path / "teacher.pt"))):
+        far = make_checkpoint(tmp_path / f"{key}.pt", size=32, data=elsewhere, **{key: describe_parent(before)})
+        with pytest.raises(UserError, match="fold None left out, so it knows"):
+            taught(dataset, str(far), tmp_path / "maps")
+    lineage = read_metadata(tmp_path / "parent.pt")["parent"]
+    assert lineage["ancestors"] == [right, describe(dataset, None)]  # each once, the nearest first
     assert not (tmp_path / "maps").exists()
     assert len(taught(dataset, teacher, tmp_path / "maps", fold=None)) == 3 + 3  # nothing is validated
     assert teacher_of_fold("a/fold_{fold}/m.pt", 2) == "a/fold_2/m.pt"

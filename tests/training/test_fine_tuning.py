@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from scripts.data.datalist import describe
 from scripts.errors import UserError
 from scripts.inference.metadata import read_metadata
 from scripts.research.workflows import run_workflow
-from scripts.training.fine_tuning import check_same_as_parent, describe_parent, read_parent
+from scripts.training.fine_tuning import check_same_as_parent, describe_data, describe_parent, read_parent
 
 FILES = ["configs/train.yaml", "configs/finetune.yaml"]
 SHORT = {"max_epochs": 1, "batch_size": 4, "device": "cpu", "learning_rate": 1e-9}
@@ -79,6 +80,22 @@ def test_train_yaml_alone_does_not_train_another_input_silently(make_checkpoint,
     check_same_as_parent(str(parent), network, same)
     with pytest.raises(UserError, match=r"window \[-1250, 250\], here \[-1000, 400\]"):
         check_same_as_parent(str(parent), network, {**same, "window": [-1000, 400]})
+
+
+def test_start_weights_that_saw_validation_cases_are_named_in_log_and_metadata(
+    make_checkpoint, make_dataset: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = make_dataset(cases=4, folds=2)
+    saw, own = (str(make_checkpoint(tmp_path / f"{fold}.pt", data=describe(dataset, fold))) for fold in (1, 0))
+    for fold, checkpoint in ((0, own), (0, None), (None, saw)):  # the same fold, none, nothing is validated
+        assert describe_data(dataset, fold, checkpoint) == describe(dataset, fold)
+    data = describe_data(dataset, 0, saw)
+    said = (
+        f"the weights {read_metadata(saw)['sha256'][:12]}, which the training started from, were trained with fold 1 "
+        "left out: they may know validation cases of fold 0"
+    )
+    assert data == {**describe(dataset, 0), "warnings": [*describe(dataset, 0)["warnings"], said]}
+    assert [record.message for record in caplog.records if "weights" in record.message] == [said]
 
 
 def test_without_a_checkpoint_there_is_nothing_to_fine_tune() -> None:
