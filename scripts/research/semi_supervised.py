@@ -230,6 +230,6 @@ class SemiSupervised:
         labelled = (
             select_cases(self.dataset_dir, "training", self.fold, more_labels=True) if train_on != "pseudo" else []
         )
-        validation = select_cases(self.dataset_dir, "validation", self.fold)
+        validation = select_cases(self.dataset_dir, "validation", self.fold, may_be_empty=True)
         cases = [*labelled, *validation, *(pseudo if train_on != "labelled" else [])]
         return {**read_datalist(self.dataset_dir), "training": cases, "test": [], "unlabeled": []}

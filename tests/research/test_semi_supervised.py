@@ -107,6 +107,13 @@ def test_groups_of_soft_labels_go_on_from_the_network_before_and_end_in_two_stag
     )
 
 
+def test_without_a_validation_fold_it_trains_on_all_labelled_cases(dataset: Path, tmp_path: Path) -> None:
+    metadata = read_metadata(scheme(dataset, tmp_path / "out", fold=None).run())
+    assert (metadata["data"]["fold"], metadata["data"]["validation_cases"]) == (None, 0)
+    listed = names(datalist_of(tmp_path / "out" / "round_001")["training"])
+    assert listed == [f"case_0{index}" for index in range(6)]  # case_02 is of a patient that is trained on
+
+
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
