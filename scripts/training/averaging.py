@@ -8,6 +8,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..settings import number
+from .processes import unwrapped
 
 
 class WeightAverage:
@@ -16,7 +17,9 @@ class WeightAverage:
     The EMA begins with the weights that the training begins with, and includes normalisation
     statistics. After every step EMA <- decay * EMA + (1 - decay) * weights, where 1 - decay is
     `momentum`. The EMA is validated and kept as the best; the network itself goes on training.
-    Ignite's `EMAHandler` does the averaging.
+    Ignite's `EMAHandler` does the averaging. Without an EMA the network is validated as it is, and
+    never its wrapper, which would start a collective in every forward pass: processes have
+    different numbers of validation batches.
 
     Args:
         network: the network that is trained; a DistributedDataParallel wrapper is taken off.
@@ -29,7 +32,7 @@ class WeightAverage:
     def __init__(self, network: nn.Module, momentum: float | str = 0.0) -> None:
         chosen = number("weight_average", momentum, "1 - EMA decay, from 0 to below 1", lambda value: 0 <= value < 1)
         self._handler = EMAHandler(network, momentum=chosen, handle_buffers="update") if chosen else None
-        self.network: nn.Module = self._handler.ema_model if self._handler else network
+        self.network: nn.Module = self._handler.ema_model if self._handler else unwrapped(network)
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with the trainer."""

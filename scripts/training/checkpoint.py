@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
 from ..errors import UserError
@@ -22,7 +21,7 @@ from ..networks.registry import same_network
 from ..settings import number
 from .event_files import forget_after
 from .fine_tuning import check_same_as_parent
-from .processes import is_main_process
+from .processes import is_main_process, unwrapped
 from .run_folder import BEST, CURVES, LAST
 
 logger = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class StartWeights:
         allow_differences: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
-        self.network = _unwrapped(network)
+        self.network = unwrapped(network)
         if self.checkpoint is not None:
             described = metadata or {"network": getattr(self.network, "spec", None)}
             settings = (described["network"], described.get("preprocessing"))
@@ -129,8 +128,8 @@ class RunCheckpoint:
         self.keep = keep
         self.last = Path(output_dir) / LAST
         self.best = Path(output_dir) / BEST
-        self.network = _unwrapped(network)
-        self.evaluated = _unwrapped(evaluated)
+        self.network = unwrapped(network)
+        self.evaluated = unwrapped(evaluated)
         self.evaluator = evaluator
         self.objects = dict(objects)
         self.metadata = dict(metadata)
@@ -274,10 +273,6 @@ def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:
     if "preprocessing" not in identity:
         return dict(identity)
     return {**identity, "preprocessing": completed_preprocessing(identity["preprocessing"])}
-
-
-def _unwrapped(network: nn.Module) -> nn.Module:
-    return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.handlers import ValidationHandler as EveryEpochs
 
+from .processes import share_buffers
+
 
 class EpochSeed:
     """Ignite handler of the trainer that makes an epoch's randomness a function of (seed, epoch).
@@ -38,7 +40,10 @@ class EpochSeed:
 
 
 class ValidationHandler(EveryEpochs):
-    """Validate as MONAI's handler of the same name does, and after the last epoch too."""
+    """Validate as MONAI's handler of the same name does, and after the last epoch too.
+
+    All processes of a distributed training validate with the buffers of rank 0, which are saved.
+    """
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with the trainer."""
@@ -47,3 +52,8 @@ class ValidationHandler(EveryEpochs):
             return epoch % self.interval == 0 or epoch == trainer.state.max_epochs
 
         engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=is_due), self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Validate the epoch that has ended."""
+        share_buffers(self.validator.network)
+        super().__call__(engine)
