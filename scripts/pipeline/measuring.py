@@ -13,10 +13,8 @@ from ..inference.segmenter import Segmentation, Segmenter
 from ..io.volume import Note, Scan, canonical
 from ..report.measure import measure_infection
 from ..report.positions import locate_lesions
-from ..report.wording import size
+from ..report.wording import much_outside, size
 
-MUCH_OUTSIDE_PERCENT = 20
-"""From this percentage of the infection outside of the lungs on there is a warning."""
 OUTSIDE = ("outside_body", "outside_lungs")
 """Places from which marks are removed, as in the keys of `measures`."""
 
@@ -59,11 +57,8 @@ def measure(
 
 def _outside(measures: Mapping[str, Any]) -> list[Note]:
     """Warn where a large part of the infection lies outside of the lungs."""
-    percent = measures["infection"].get("outside_lungs_percent") or 0.0
-    if percent < MUCH_OUTSIDE_PERCENT:
-        return []
-    text = f"{percent:.0f} % of the opacities lie outside of the lungs as segmented: look at the picture."
-    return [Note("outside_lungs", text, "warning")]
+    found = much_outside(measures["infection"])
+    return [Note("outside_lungs", f"{found}: look at the picture.", "warning")] if found else []
 
 
 def _removed(removed: Mapping[str, Any]) -> list[Note]:

@@ -19,6 +19,7 @@ from .lesion_free import WITHIN, compare
 from .lesions import LesionFinder, describe_lesions
 from .lobes import measure_lobes
 from .severity import severity
+from .wording import much_outside
 
 NO_LUNGS = "the lungs were not segmented"
 NO_HU = "the values are not Hounsfield units"
@@ -51,8 +52,9 @@ def measure_infection(
     The percentage of a lung is its infected voxels divided by all of its voxels, on the scan's own
     grid. Infection outside of the lungs is counted apart. Without plausible lungs there are no
     percentages and no grade, but the reason. Where the scan ends within the lungs, percentages are
-    those of the scanned part, and there is no grade. Where the voxel size is unknown, the keys of
-    volumes, areas and distances are absent.
+    those of the scanned part, and there is no grade. There is none either where much of the
+    infection lies outside of the lungs: they may lack a consolidated lobe. Where the voxel size is
+    unknown, the keys of volumes, areas and distances are absent.
 
     Args:
         slices: gives the axial slice z in HU, (X, Y); None if the values are not HU. Called for
@@ -87,6 +89,7 @@ def measure_infection(
         {part: found and found["infected_percent"] for part, found in parts.items()},
         reason
         or (PART_OF_LUNGS if cuts else None)
+        or much_outside(infection)
         or (f"the amount is {WITHIN}" if compared and compared["within"] else None),
     )
     return {

@@ -13,6 +13,9 @@ CAUTION = (
     "The limits are applied to the whole lung and to each lung, measured and not judged by eye. The grade is NOT the "
     "25-point lobar CT severity score. The words for the grades are this report's own."
 )
+MUCH_OUTSIDE_PERCENT = 20
+"""From this percentage of the infection outside of the lungs on there is a warning and no grade:
+the lungs as segmented may lack what is infected."""
 _GRADES = ("none", "minimal", "mild", "moderate", "severe", "critical")
 
 

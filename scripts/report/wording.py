@@ -1,9 +1,11 @@
 """Words of the reports for people: numbers with units, names of fields, sentences."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .lesion_free import FEWEST, PERCENT, WITHIN
+from .severity import MUCH_OUTSIDE_PERCENT
 
 NOT_STATED = "not stated"
 TITLE = "Opacities on chest CT"
@@ -60,6 +62,22 @@ def percent(value: float | None) -> str:
     return f"below 0.1{_GAP}%" if 0 < value < 0.1 else f"{value:.1f}{_GAP}%"
 
 
+def much_outside(infection: Mapping[str, Any]) -> str | None:
+    """Say how much of the infection lies outside of the lungs, where that is much; else None."""
+    outside = infection.get("outside_lungs_percent") or 0.0
+    if outside < MUCH_OUTSIDE_PERCENT:
+        return None
+    return f"{percent(outside)} of the opacities lie outside of the lungs as segmented"
+
+
+def _of_lungs(measures: Mapping[str, Any], part: str) -> str:
+    """Write the infected percentage of both lungs ("total") or of one, as far as it is known."""
+    value = measures["lungs"][part]["infected_percent"]
+    if value is None or not much_outside(measures["infection"]):
+        return percent(value)
+    return f"at least {math.floor(10 * value) / 10:.1f}{_GAP}%"
+
+
 def size(found: Mapping[str, Any], name: str, key: str = "") -> str:
     """Write the size of `name` in ml where `found` holds it, else in voxels.
 
@@ -93,7 +111,7 @@ def finding(measures: Mapping[str, Any]) -> str:
         text += f", {WITHIN}" if free and free["within"] else ""
         return f"{text}; percentage of the lungs and severity are not stated."
     of = "the scanned part of the lungs" if lungs["cuts"] else "the lungs"
-    text += f": {percent(lungs['total']['infected_percent'])} of {of}"
+    text += f": {_of_lungs(measures, 'total')} of {of}"
     if free and free["within"]:
         return f"{text}, {WITHIN}."
     graded = grade(measures, "total")
@@ -111,7 +129,7 @@ def key_numbers(measures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if lungs["reason"] is None:
         scanned = "of the part scanned" if lungs["cuts"] else ""
         for part, name in PARTS.items():
-            found.append((f"Percentage of {name}", percent(lungs[part]["infected_percent"]), scanned))
+            found.append((f"Percentage of {name}", _of_lungs(measures, part), scanned))
         within = "within scans without infection" if free and free["within"] else "see below"
         found.append(("Severity, both lungs", grade(measures, "total"), within))
     else:

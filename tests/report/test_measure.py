@@ -20,6 +20,8 @@ from scripts.report.lesion_free import compare
 from scripts.report.lesions import LesionFinder, describe_lesions
 from scripts.report.measure import NO_HU, NO_LUNGS, measure_infection
 from scripts.report.severity import severity
+from scripts.report.wording import finding, key_numbers
+from tests.report.test_html import plain
 
 SPACING = (0.7, 0.8, 5.0)
 VOXEL_ML = 0.0028
@@ -223,6 +225,27 @@ def test_a_scan_that_ends_within_the_lungs_has_shares_and_no_grade(case):
     assert found["severity"]["reason"] == PART_OF_LUNGS
 
 
+def test_much_infection_outside_of_the_lungs_takes_grade_and_scores(case):
+    mask, lungs, hu = case
+    mask[9, 3:10, 0] = 1  # ten of 53 voxels outside: 18.9 %
+    lobes = np.zeros(SHAPE, np.uint8)
+    for code in range(1, 6):
+        lobes[2:8, 3:13, code] = code
+    found = measure_infection(take(hu), mask, SPACING, lungs, lobes=lobes)
+    assert found["severity"]["grades"]["total"]["grade_of_5"] == 2
+    assert found["lobes"]["score_of_25"] == 4  # 12 of 60 voxels in each of two lobes
+    assert plain(finding(found)).endswith(": 5.2 % of the lungs, severity grade 2 of 5, mild.")
+    mask[9, 10, 0] = 1  # one more: 20.4 %
+    found = measure_infection(take(hu), mask, SPACING, lungs, lobes=lobes)
+    assert found["severity"]["grades"] is found["lobes"]["score_of_25"] is None
+    for one in ("severity", "lobes"):
+        assert plain(found[one]["reason"]) == "20.4 % of the opacities lie outside of the lungs as segmented"
+    assert plain(finding(found)).endswith(": at least 5.1 % of the lungs, severity not stated.")  # 5.18, rounded down
+    panels = {name: plain(value) for name, value, _ in key_numbers(found)}
+    assert panels["Percentage of right lung"] == "at least 5.2 %"
+    assert panels["Severity, both lungs"] == "not stated"
+
+
 def test_values_that_are_not_hu_are_not_measured(case):
     mask, lungs, _ = case
     assert measure_infection(None, mask, SPACING, lungs)["density"] == {"reason": NO_HU}
@@ -241,6 +264,7 @@ def test_no_infection(case):
 
 def test_an_absent_lung_has_no_share(case):
     mask, _, hu = case
+    mask[10:] = 0  # nothing in the left lung
     right = np.zeros(SHAPE, np.uint8)
     right[2:8] = 1
     found = measure_infection(take(hu), mask, SPACING, lungs_of(right))
