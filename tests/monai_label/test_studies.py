@@ -227,3 +227,45 @@ def test_requests_and_the_watched_folder_do_not_end_each_other(run: Run, studies
     assert failures == []
     assert listed == []  # the label that was removed by hand
     assert images == 61
+
+
+def test_an_id_in_use_is_refused_and_nothing_is_changed(run: Run, studies: Path, tmp_path: Path) -> None:
+    upload = tmp_path / "upload.nii"
+    nib.save(nib.Nifti1Image(np.full(SHAPE, 40, np.int16), AFFINE), upload)
+    code = """
+shutil.copyfile(Path(sys.argv[1]) / "a.nii.gz", Path(sys.argv[1]) / "by_hand.nii.gz")
+said = []
+for name in ("a", "by_hand", "new"):
+    try:
+        said.append(studies.add_image(name, sys.argv[2], {}))
+    except HTTPException as error:
+        said.append([error.status_code, error.detail])
+print(json.dumps([said, sorted(studies.list_images()), studies.get_labeled_images()]))
+"""
+    good = (studies / "a.nii.gz").read_bytes()
+    done = run(code, studies, upload)
+    assert done.returncode == 0, done.stderr
+    said, images, labelled = json.loads(done.stdout.splitlines()[-1])
+    refused = "a scan with this id is stored already; expected: another id, or that scan deleted first"
+    assert said == [[409, f"a: {refused}"], [409, f"by_hand: {refused}"], "new"]
+    assert (images, labelled) == (["a", "by_hand", "new"], ["a"])
+    assert (studies / "a.nii.gz").read_bytes() == good
+    assert not (studies / "a.nii").exists()
+
+
+def test_two_processes_keep_each_others_labels(run: Run, studies: Path, tmp_path: Path) -> None:
+    label = tmp_path / "label.nii.gz"
+    nib.save(nib.Nifti1Image(marked(), AFFINE), label)
+    code = """
+batch = opened()
+studies.save_label("a", sys.argv[2], "final", {"reader": "Dr. A"})
+batch.save_label("a", sys.argv[2], "original", {})
+studies.update_image_info("a", {"checked": True})
+print(json.dumps(opened().json()["objects"]["a"]))
+"""
+    done = run(code, studies, label)
+    assert done.returncode == 0, done.stderr
+    entry = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(entry["labels"]) == ["final", "original"]
+    assert entry["labels"]["final"]["info"]["reader"] == "Dr. A"
+    assert entry["image"]["info"]["checked"] is True

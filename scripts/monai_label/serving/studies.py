@@ -46,11 +46,28 @@ def waiting(method: Callable[..., Any]) -> Callable[..., Any]:
     return wait
 
 
+def changing(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method change the list as it is on disk now, and nobody else meanwhile.
+
+    MONAI Label infers a batch in a process of its own, with a list of its own.
+    """
+
+    @wraps(method)
+    def change(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # Not the file of `_lock_file`: MONAI Label locks that one again within its methods.
+        with self._lock, FileLock(f"{self._lock_file}_changing", is_singleton=True):
+            self._config_ts = 0  # or a change within one tick of the clock would not be read
+            self._init_from_datastore_file()
+            return method(self, *args, **kwargs)
+
+    return change
+
+
 class Studies(LocalDatastore):
     """The folder of scans: says what is unknown, and takes a label only on its scan's grid.
 
     Requests and the thread that watches the folder use one list. MONAI Label lets them do so at
-    the same time, which ends that thread; here one waits for the other.
+    the same time, which ends that thread; here one waits for the other, in other processes too.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -58,7 +75,13 @@ class Studies(LocalDatastore):
         self._lock = RLock()  # always taken before the lock of the file
         super().__init__(*args, **kwargs)
 
-    _reconcile_datastore = waiting(LocalDatastore._reconcile_datastore)
+    _reconcile_datastore = changing(LocalDatastore._reconcile_datastore)
+    remove_image = changing(LocalDatastore.remove_image)
+    remove_label = changing(LocalDatastore.remove_label)
+    set_description = changing(LocalDatastore.set_description)
+    set_name = changing(LocalDatastore.set_name)
+    update_image_info = changing(LocalDatastore.update_image_info)
+    update_label_info = changing(LocalDatastore.update_label_info)
     _init_from_datastore_file = waiting(LocalDatastore._init_from_datastore_file)
     datalist = waiting(LocalDatastore.datalist)
     get_image_info = waiting(LocalDatastore.get_image_info)
@@ -83,8 +106,15 @@ class Studies(LocalDatastore):
                 name = "".join(Path(image_filename).suffixes) or "a name without extension"
                 raise HTTPException(400, f"{image_id}: {name}; expected: {', '.join(known)}")
             _grid(Path(image_filename), image_id)
-            with self._lock:
-                return str(super().add_image(image_id, image_filename, image_info))
+            return str(self._add_new_image(image_id, image_filename, image_info))
+
+    @changing
+    def _add_new_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        self._reconcile_datastore()  # a scan may have been put there by hand
+        if image_id in self._datastore.objects:
+            text = "a scan with this id is stored already"
+            raise HTTPException(409, f"{image_id}: {text}; expected: another id, or that scan deleted first")
+        return str(super().add_image(image_id, image_filename, image_info))
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keep a label; once complete, it replaces an earlier one of the same scan and tag."""
@@ -96,19 +126,19 @@ class Studies(LocalDatastore):
             self._replace_label(image_id, Path(label_filename), label_tag, info)
             return image_id
 
+    @changing
     def _replace_label(self, image_id: str, label: Path, tag: str, info: dict[str, Any]) -> None:
         """Write beside the earlier label and rename; remove one in another format afterwards."""
         suffix = file_suffix(label)
         folder = Path(self._datastore.label_path(tag))
         target = folder / self._filename(image_id, suffix)
-        with self._lock, FileLock(self._lock_file):
-            entry = self._datastore.objects[image_id]
-            write_atomic(target, lambda path: shutil.copyfile(label, path))
-            earlier = entry.labels.get(tag)
-            entry.labels[tag] = DataModel(info={**info, "ts": int(time.time()), "name": target.name}, ext=suffix)
-            self._update_datastore_file(lock=False)
-            if earlier is not None and earlier.ext != suffix:
-                (folder / self._filename(image_id, earlier.ext)).unlink(missing_ok=True)
+        entry = self._datastore.objects.get(image_id) or unknown(image_id)
+        write_atomic(target, lambda path: shutil.copyfile(label, path))
+        earlier = entry.labels.get(tag)
+        entry.labels[tag] = DataModel(info={**info, "ts": int(time.time()), "name": target.name}, ext=suffix)
+        self._update_datastore_file()
+        if earlier is not None and earlier.ext != suffix:
+            (folder / self._filename(image_id, earlier.ext)).unlink(missing_ok=True)
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         """Write the list of scans and labels at once; MONAI Label's own may end half-written."""
