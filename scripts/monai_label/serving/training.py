@@ -24,6 +24,8 @@ class InfectionTrain(BundleTrainTask):
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Any:
         """Train; replace the empty run id of 3D Slicer, which would resolve every section."""
         self._pretrained = bool(request.get("pretrained", True))
+        # MONAI Label adds the loader of weights to this configuration: the next call would find it.
+        self.bundle_config = self._load_bundle_config(self.bundle_path, self.bundle_config_path)
         super().__call__({**request, "run_id": request.get("run_id") or "run"}, datastore)
         return {**self.stats(), **({"warnings": self._warnings} if self._warnings else {})}
 
