@@ -209,6 +209,8 @@ class CaseSegmenter:
         with timer("measure"):
             measures, found = measure(scan, None if slices.map.window else hu, done, self.segmenter, lungs, lobes)
             notes += found
+        change, found = prior.compare(scan, measures) if prior else (None, [])
+        notes += found
         if done.probability is not None:
             notes.append(self._calibrate(done.probability))
         refuse_warnings(scan, notes, strict)
@@ -220,7 +222,7 @@ class CaseSegmenter:
             hu,
             measures,
             notes,
-            change=prior.compare(scan, measures) if prior else None,
+            change=change,
             ood={"distance": done.ood_score, "limit": ood.limit(scan.picture)} if ood else None,
             model=self.model,
             settings={

@@ -38,9 +38,13 @@ class Prior:
     same_patient: bool | None
     notes: list[Note]
 
-    def compare(self, scan: Scan, measures: Mapping[str, Any]) -> dict[str, Any]:
-        """Describe what changed until the scan, see `describe_change`."""
-        return describe_change(self.report, plain(measures), scan.facts.get("date"), self.same_patient)
+    def compare(self, scan: Scan, measures: Mapping[str, Any]) -> tuple[dict[str, Any], list[Note]]:
+        """Describe what changed until the scan, see `describe_change`, with findings about that."""
+        change = describe_change(self.report, plain(measures), scan.facts.get("date"), self.same_patient)
+        if not change["reason"]:
+            return change, []
+        text = f"The volumes of this scan and of the earlier one are not comparable: {change['reason']}."
+        return change, [Note("prior_lungs", text, "warning")]
 
 
 def single_report(path: Path) -> Path | None:

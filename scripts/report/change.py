@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from .amounts import volumes
-from .lesion_matching import match_lesions
+from .lesion_matching import match_lesions, why_not_comparable
 
 PARTS = ("total", "right", "left")
 
@@ -25,10 +25,10 @@ def describe_change(
 
     Returns:
         {"prior": {"name", "date", "created", "version"}, "date", "days": from the earlier
-        examination to this one; "same_patient"; "infection" and "lungs" ("total", "right", "left",
-        or None where one of the reports has no percentages): {"prior_ml", "ml", "change_ml",
-        "change_percent": None where nothing was there}, in the lungs also
-        "prior_infected_percent" and "infected_percent"; "lesions": see `match_lesions`}.
+        examination to this one; "same_patient"; "reason": see `why_not_comparable`; "infection" and
+        "lungs" ("total", "right", "left", or None where one of the reports has no percentages):
+        {"prior_ml", "ml", "change_ml", "change_percent": None where nothing was there}, in the
+        lungs also "prior_infected_percent" and "infected_percent"; "lesions": see `match_lesions`}.
     """
     before = prior["measures"]
     earlier = prior["case"]["facts"].get("date")
@@ -43,6 +43,7 @@ def describe_change(
         "date": day,
         "days": (date.fromisoformat(day) - date.fromisoformat(earlier)).days if day and earlier else None,
         "same_patient": same_patient,
+        "reason": why_not_comparable(before, measures),
         "infection": volumes(before["infection"]["infection_ml"], measures["infection"]["infection_ml"]),
         "lungs": lungs,
         "lesions": match_lesions(before, measures),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..messages import counted
 from .wording import NOT_STATED, PARTS, label, ml, percent, size
 
 _GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
@@ -11,6 +12,7 @@ _PATIENT = {
     False: "They are of different patients.",
     None: "Whether both are of one patient was not checked.",
 }
+NOT_COMPARABLE = "not comparable"
 LOBE_COLUMNS = ("", "volume", "opacities inside", "percentage", "score")
 VOLUME_COLUMNS = ("opacities", "before", "now", "change", "in percent")
 LESION_COLUMNS = ("no.", "no. before", "state", "before", "now", "in percent")
@@ -60,8 +62,15 @@ def more_numbers(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     lobes, change = report["measures"]["lobes"], report["change"]
     found = [("CT severity score", score(lobes), "of five lobes, see below")] if lobes else []
     if change:
-        found.append(("Change of the opacities", signed_ml(change["infection"]["change_ml"]), since(change)))
+        found.append(("Change of the opacities", *_whole_change(change)))
     return found
+
+
+def _whole_change(change: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the change of all opacities and since when, or why it is not stated."""
+    if change["reason"]:
+        return NOT_COMPARABLE, change["reason"]
+    return signed_ml(change["infection"]["change_ml"]), since(change)
 
 
 def lobe_rows(lobes: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -88,20 +97,22 @@ def lobe_remarks(lobes: Mapping[str, Any]) -> list[str]:
 def of_which_scans(change: Mapping[str, Any]) -> str:
     """Say which examinations are compared."""
     prior, days = change["prior"], change["days"]
-    later = "" if days is None else f", {days} days later"
+    later = "" if days is None else f", {counted(abs(days), 'day')} {'later' if days >= 0 else 'earlier'}"
+    apart = f" The volumes are {NOT_COMPARABLE}: {change['reason']}." if change["reason"] else ""
     return (
         f"Earlier report: {prior['name']}, examination of {prior['date'] or 'an unknown date'}; this examination: "
-        f"{change['date'] or 'date unknown'}{later}. {_PATIENT[change['same_patient']]}"
+        f"{change['date'] or 'date unknown'}{later}. {_PATIENT[change['same_patient']]}{apart}"
     )
 
 
 def volume_rows(change: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return the rows of the table of volumes before and now."""
-    rows: list[tuple[str, ...]] = [("all", *_changed(change["infection"]))]
+    whole = not change["reason"]
+    rows: list[tuple[str, ...]] = [("all", *_changed(change["infection"], whole))]
     for part, name in PARTS.items():
         if one := change["lungs"][part]:
             shares = percent(one["prior_infected_percent"]), percent(one["infected_percent"])
-            rows += [(name, *_changed(one)), (f"{name}, percentage", *shares, "", "")]
+            rows += [(name, *_changed(one, whole)), (f"{name}, percentage", *shares, "", "")]
     return rows
 
 
@@ -129,8 +140,9 @@ def lesion_remark(change: Mapping[str, Any]) -> str:
     return states(lesions["counts"]) + ("." if lesions["complete"] else "; among the largest of each scan only.")
 
 
-def _changed(one: Mapping[str, Any]) -> tuple[str, ...]:
-    return ml(one["prior_ml"]), ml(one["ml"]), signed_ml(one["change_ml"]), signed_percent(one["change_percent"])
+def _changed(one: Mapping[str, Any], comparable: bool) -> tuple[str, ...]:
+    stated = signed_ml(one["change_ml"]), signed_percent(one["change_percent"])
+    return ml(one["prior_ml"]), ml(one["ml"]), *(stated if comparable else (NOT_COMPARABLE, ""))
 
 
 _FILTERS = (since, more_numbers, lobe_rows, lobe_remarks, of_which_scans, volume_rows, lesion_rows, lesion_remark)

@@ -41,7 +41,7 @@ def match_lesions(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str
         "distance_mm" between the centres, "prior_ml", "ml", "change_ml", "change_percent"};
         "complete": whether all lesions of both scans are listed}.
     """
-    reason = _why_not(before) or _why_not(now)
+    reason = why_not_comparable(before, now) or _why_not_placed(before) or _why_not_placed(now)
     complete = all(one["lesions"]["lesion_count"] == one["lesions"]["listed_count"] for one in (before, now))
     rows = [] if reason else _rows(before, now)
     found = Counter(row["state"] for row in rows)
@@ -49,13 +49,27 @@ def match_lesions(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str
     return {"rule": RULE, "reason": reason, "counts": counts, "rows": rows, "complete": complete}
 
 
-def _why_not(measures: Mapping[str, Any]) -> str | None:
-    lungs = measures["lungs"]
-    if lungs["reason"] is not None:
-        return f"the lungs of one of the scans are not known ({lungs['reason']})"
-    if lungs["cuts"]:
-        return "one of the scans ends within the lungs"
-    return None if lungs.get("box_index") else "the earlier report has no box of the lungs: segment that scan anew"
+def why_not_comparable(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Say why a difference of two scans may be of what they show; None if both show whole lungs.
+
+    Args:
+        before: "measures" of the earlier report.
+        now: those of this scan.
+    """
+    for lungs in (before["lungs"], now["lungs"]):
+        if lungs["reason"] is not None:
+            return f"the lungs of one of the scans are not known ({lungs['reason']})"
+        if lungs["cuts"]:
+            return "one of the scans ends within the lungs"
+    return None
+
+
+def _why_not_placed(measures: Mapping[str, Any]) -> str | None:
+    return (
+        None
+        if measures["lungs"].get("box_index")
+        else "the earlier report has no box of the lungs: segment that scan anew"
+    )
 
 
 def _rows(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:

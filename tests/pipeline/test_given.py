@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -23,7 +24,7 @@ from scripts.pipeline.case import CaseSegmenter, Settings
 from scripts.pipeline.given import Given
 from scripts.pipeline.inputs import expand_inputs
 from scripts.pipeline.job import describe
-from scripts.pipeline.priors import find_prior, read_prior
+from scripts.pipeline.priors import Prior, find_prior, read_prior
 
 SPACING = (2.6, 2.5, 7.5)
 AFFINE = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1])
@@ -211,6 +212,18 @@ def test_a_scan_has_not_changed_since_itself(segmenter: Segmenter, chest: Path, 
     ]
     assert (change["same_patient"], change["date"], change["prior"]["name"]) == (None, None, "chest")
     assert ("prior_patient", "assumption") in {(note["code"], note["kind"]) for note in report["notes"]}
+
+
+def test_a_scan_that_ends_within_the_lungs_is_not_compared_without_a_warning(small_report: Callable[..., Any]) -> None:
+    earlier, now = small_report(), deepcopy(small_report()["measures"])
+    scan = SimpleNamespace(facts={})
+    assert Prior(earlier, None, []).compare(scan, now)[1] == []
+    earlier["measures"] = deepcopy(now)
+    earlier["measures"]["lungs"]["cuts"] = ["The lungs go on."]
+    change, (note,) = Prior(earlier, None, []).compare(scan, now)
+    assert change["reason"] in note.text
+    assert (note.code, note.kind) == ("prior_lungs", "warning")
+    assert note.text.endswith("are not comparable: one of the scans ends within the lungs.")
 
 
 def test_another_patient_is_refused(segmenter: Segmenter, dicom_chest: Callable[..., Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import math
 import pytest
 
 from scripts.report.change import describe_change
+from scripts.report.change_words import of_which_scans
 from scripts.report.html import render_report_html
 from scripts.report.lesion_matching import REACH_MM, match_lesions, state
 from scripts.report.lesion_pictures import LesionPicture
@@ -122,6 +123,36 @@ def test_volumes_lungs_and_dates_by_hand(small_report):
     assert found["lungs"]["left"]["change_percent"] is None  # of nothing
     assert found["lungs"]["right"]["infected_percent"] == pytest.approx(100 * 12 / 360, abs=1e-4)
     assert describe_change(small_report(lungs=False), now["measures"], None, None)["lungs"]["total"] is None
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_change_of_what_is_shown_is_no_finding(small_report, tmp_path, earlier):
+    prior, report = small_report(name="first"), small_report()
+    changed = prior if earlier else report
+    changed["measures"] = copy.deepcopy(changed["measures"])
+    changed["measures"]["lungs"]["cuts"] = ["The lungs go on."]
+    prior["measures"]["infection"]["infection_ml"] = 0.0168
+    report["change"] = describe_change(prior, report["measures"], None, None)
+    assert (
+        report["change"]["reason"] == report["change"]["lesions"]["reason"] == "one of the scans ends within the lungs"
+    )
+    text = Page(render_report_html(report, {})).text
+    assert "Change of the opacities not comparable one of the scans ends within the lungs" in text
+    assert "The volumes are not comparable: one of the scans ends within the lungs." in text
+    assert "all 0.02 ml 0.03 ml not comparable both lungs 0.03 ml 0.03 ml not comparable" in text
+    assert "+0.02 ml" not in text
+    assert "100.0 %" not in text.partition("Change of volumes")[2].partition("Lesions were not matched")[0]
+
+
+@pytest.mark.parametrize(("day", "said"), [("02", "1 day later"), ("01", "0 days later"), ("03", "2 days later")])
+def test_days_are_counted(small_report, day, said):
+    prior, now = small_report(facts={"date": "2020-03-01"}), small_report()["measures"]
+    assert f": 2020-03-{day}, {said}. " in of_which_scans(describe_change(prior, now, f"2020-03-{day}", None))
+
+
+def test_an_earlier_day_is_no_negative_one(small_report):
+    prior, now = small_report(facts={"date": "2020-03-02"}), small_report()["measures"]
+    assert ", 1 day earlier. " in of_which_scans(describe_change(prior, now, "2020-03-01", None))
 
 
 def test_the_page_tells_the_change(small_report):
