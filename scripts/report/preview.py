@@ -18,6 +18,7 @@ from ..io.geometry_checks import check_same_grid
 from ..io.reading import read_scan
 from ..messages import printable
 from .measure import affected_slices
+from .wording import ml, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,9 +126,9 @@ def describe(
     depth = mask.shape[2]
     areas = np.count_nonzero(mask, axis=(0, 1))
     voxels, affected = int(areas.sum()), affected_slices(areas, mask.shape, least_slice_share)
-    extent = f"opacities in {affected} of {depth} slices, {100 * voxels / mask.size:.2g} % of the scan's voxels"
+    extent = f"opacities in {affected} of {depth} slices, {percent(100 * voxels / mask.size)} of the scan's voxels"
     if spacing is not None:
-        extent += f", {voxels * float(np.prod(spacing)) / 1000:.1f} ml"
+        extent += f", {ml(voxels * float(np.prod(spacing)) / 1000)}"
     if not voxels:
         extent = f"nothing outlined in {depth} slices"
     shown = f"Slices shown, counted from the feet: {', '.join(str(k + 1) for k in chosen)}"

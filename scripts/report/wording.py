@@ -6,6 +6,7 @@ from typing import Any
 
 from .lesion_free import FEWEST, PERCENT, WITHIN
 from .severity import MUCH_OUTSIDE_PERCENT
+from .severity import grade as grade_of
 
 NOT_STATED = "not stated"
 TITLE = "Opacities on chest CT"
@@ -56,10 +57,17 @@ def words(value: Any) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Write a percentage; small ones are not rounded to nothing."""
+    """Write a percentage; it is not rounded to nothing, to all, or across the limit of a grade."""
     if value is None:
         return NOT_STATED
-    return f"below 0.1{_GAP}%" if 0 < value < 0.1 else f"{value:.1f}{_GAP}%"
+    if 0 < value < 0.1:
+        return f"below 0.1{_GAP}%"
+    if 99.95 <= value < 100:
+        return f"above 99.9{_GAP}%"
+    digits = 1
+    while grade_of(float(f"{value:.{digits}f}")) != grade_of(value):
+        digits += 1
+    return f"{value:.{digits}f}{_GAP}%"
 
 
 def much_outside(infection: Mapping[str, Any]) -> str | None:
@@ -84,7 +92,10 @@ def size(found: Mapping[str, Any], name: str, key: str = "") -> str:
     `key` is that of the volume, `name`_ml unless given.
     """
     volume = found.get(key or f"{name}_ml")
-    return f"{found[f'{name}_voxels']:,}{_GAP}voxels" if volume is None else ml(volume)
+    if volume is not None:
+        return ml(volume)
+    voxels = found[f"{name}_voxels"]
+    return f"{voxels:,}{_GAP}voxel{'' if voxels == 1 else 's'}"
 
 
 def ml(volume: float) -> str:

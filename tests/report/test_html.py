@@ -24,6 +24,7 @@ from scripts.report.html import PAGES, render_report_html, write_report_html
 from scripts.report.lesion_pictures import draw_lesions
 from scripts.report.preview import describe, draw_preview
 from scripts.report.profile import COLOURS, draw_profile
+from scripts.report.severity import grade
 from scripts.report.wording import finding, percent, size
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -246,6 +247,20 @@ def test_small_numbers_are_not_rounded_to_nothing():
     assert plain("; ".join(written)) == (
         "not stated; 0.0 %; below 0.1 %; 0.1 %; 12.3 %; 0.00 ml; below 0.01 ml; 3.46 ml; 1,234.6 ml; 1,234 voxels"
     )
+
+
+@pytest.mark.parametrize("limit", [5, 25, 50, 75])
+@pytest.mark.parametrize("step", [-0.04, -0.004, 0.0, 0.004, 0.04])
+def test_no_percentage_is_rounded_across_the_limit_of_its_grade(limit, step):
+    written = percent(limit + step)
+    assert grade(float(written.removesuffix("\xa0%"))) == grade(limit + step)
+    assert abs(float(written.removesuffix("\xa0%")) - limit - step) <= 0.05
+
+
+def test_almost_all_is_not_all():
+    written = "; ".join(percent(number) for number in (4.97, 25.03, 99.94, 99.95, 99.9999, 100))
+    assert plain(written) == "4.97 %; 25.03 %; 99.9 %; above 99.9 %; above 99.9 %; 100.0 %"
+    assert plain(size({"a_voxels": 1}, "a")) == "1 voxel"
 
 
 def draw(profile):

@@ -119,14 +119,18 @@ def test_description_by_hand():
     mask = np.zeros((10, 10, 10), bool)
     mask[:5, :5, 2:4] = True
     text = describe(mask, [3, 2], (2, 2, 5))
-    assert text.startswith("opacities in 2 of 10 slices, 5 % of the scan's voxels, 1.0 ml\n")
+    assert text.startswith("opacities in 2 of 10 slices, 5.0\xa0% of the scan's voxels, 1.00\xa0ml\n")
     assert text.endswith("counted from the feet: 4, 3")
     assert "voxel size unknown" in describe(mask, [3], None)
-    assert " ml" not in describe(mask, [3], None)
+    assert "\xa0ml" not in describe(mask, [3], None)
     mask[0, 0, 7] = True  # a hundredth of its slice
-    assert describe(mask, [3], None, 0.02).startswith("opacities in 2 of 10 slices, 5.1 %")
+    assert describe(mask, [3], None, 0.02).startswith("opacities in 2 of 10 slices, 5.1\xa0%")
     assert describe(mask, [3], None, 0.01).startswith("opacities in 3 of 10 slices")
-    assert describe(mask, [3], None, 0.5).startswith("opacities in 0 of 10 slices, 5.1 %")
+    assert describe(mask, [3], None, 0.5).startswith("opacities in 0 of 10 slices, 5.1\xa0%")
+    few = np.zeros((100, 100, 100), bool)
+    few[0, 0, 0] = True
+    assert "slices, below 0.1\xa0% of the scan's voxels, below 0.01\xa0ml" in describe(few, [0], (1, 1, 1))
+    assert ", above 99.9\xa0% of the scan's voxels" in describe(~few, [0], None)
     assert describe(mask & False, [5], (1, 1, 1)).startswith("nothing outlined in 10 slices\n")
 
 
