@@ -26,6 +26,7 @@ from .wording import (
     key_numbers,
     label,
     lung_remarks,
+    no_others,
     percent,
     severity_remark,
     size,
@@ -63,6 +64,7 @@ def render_report_html(
 ) -> str:
     """Render the page; arguments as for `write_report_html`."""
     measures, findings, case = report["measures"], report["notes"], report["case"]
+    warnings = [one for one in findings if one["kind"] == "warning"]
     settings = {key: one for key, one in report["model"].items() if key != "lesion_free"} | report["settings"]
     if chosen := settings.get("model"):
         settings["model"] = f"{chosen['name']}: {chosen['reason']}"
@@ -77,8 +79,9 @@ def render_report_html(
         settings=settings,
         measures=measures,
         finding=finding(measures),
-        warnings=[one for one in findings if one["kind"] == "warning"],
+        warnings=warnings,
         others=sorted((one for one in findings if one["kind"] != "warning"), key=lambda one: one["kind"]),
+        no_others=no_others(bool(warnings)),
         pictures={caption: _inline(png.read_bytes()) for caption, png in pictures.items()},
         shown=[(one.caption, {name: _inline(png) for name, png in one.views.items()}) for one in lesions],
         profile=Markup(draw_profile(measures["slice_profile"])),

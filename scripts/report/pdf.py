@@ -17,7 +17,7 @@ from ..messages import printable
 from .change_words import more_numbers, since
 from .lesion_pictures import LesionPicture
 from .pdf_parts import Parts
-from .wording import TITLE, by_whom, finding, key_numbers, lung_remarks, severity_remark, warnings_title
+from .wording import TITLE, by_whom, finding, key_numbers, lung_remarks, no_others, severity_remark, warnings_title
 
 _MARGIN, _FOOT = 14 * mm, 6 * mm
 _WIDTH, _HEIGHT = A4[0] - 2 * _MARGIN, A4[1] - 2 * _MARGIN - _FOOT
@@ -101,7 +101,8 @@ def _second(report: Mapping[str, Any], lesions: Sequence[LesionPicture], parts: 
     found += parts.gallery(lesions)
     found.append(parts.heading("Findings of the quality control"))
     others = [one["text"] for one in report["notes"] if one["kind"] != "warning"]
-    found += [parts.text(one) for one in others or ["None."]]
+    warned = len(others) < len(report["notes"])
+    found += [parts.text(one) for one in others or [no_others(warned)]]
     found += [
         parts.heading("Scan"),
         parts.facts(report["case"] | report["case"]["facts"], leave_out=("name", "facts", "patient")),

@@ -206,6 +206,11 @@ def warnings_title(count: int) -> str:
     return f"{count} warning{'s' if count != 1 else ''}: check before using the numbers"
 
 
+def no_others(warned: bool) -> str:
+    """Say that the quality control found nothing, or nothing beside its warnings."""
+    return "No others than the warnings above." if warned else "None."
+
+
 def amount(free: Mapping[str, Any], name: str) -> str:
     """Write a value of `measures["lesion_free"]` with its unit."""
     return percent(free[name]) if free["unit"] == PERCENT else ml(free[name])

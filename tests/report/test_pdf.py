@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scripts.report.html import render_report_html
 from scripts.report.lesion_pictures import draw_lesions
 from scripts.report.wording import finding, key_numbers, lung_remarks
 
 pytest.importorskip("reportlab", reason="the extra `dicom` is not installed")
 
 from scripts.report.pdf import write_report_pdf
+from scripts.report.pdf_parts import Parts
 
 HOSTILE = "<b>&amp;</para> Müller \udcff"
 WARNING = {"code": "x", "kind": "warning", "text": "What is found here is long. " * 20}
@@ -53,6 +55,23 @@ def test_words_are_those_of_the_page(write, small_report):
     said = [finding(measures), *lung_remarks(report), report["intended_use"], report["model"]["weights_sha256"]]
     said += [one for number in key_numbers(measures) for one in number]
     assert [one for one in said if " ".join(one.split()) not in text] == []
+
+
+@pytest.mark.parametrize(("notes", "said"), [([], "None."), ([WARNING], "No others than the warnings above.")])
+def test_warnings_are_findings_too(small_report, notes, said, tmp_path):
+    report = small_report() | {"notes": notes}
+    texts = []
+
+    class Shown(Parts):
+        def text(self, text):
+            texts.append(text)
+            return super().text(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scripts.report.pdf.Parts", Shown)
+        write_report_pdf(report, {}, tmp_path / "report.pdf")
+    assert [one for one in texts if one in ("None.", "No others than the warnings above.")] == [said]
+    assert f"<li>{said}</li>" in render_report_html(report, {})
 
 
 @pytest.mark.parametrize("changes", [{}, {"known": False}, {"infected": False}, {"lungs": False}, {"synthetic": True}])
