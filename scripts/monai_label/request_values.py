@@ -76,6 +76,15 @@ def check_request(kind: str, request: Mapping[str, Any], devices: Sequence[str] 
     return checked
 
 
+def without_settings(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request without what clients send as settings of its model or method, by its name.
+
+    The names are of any type still: they are checked later.
+    """
+    named = [request.get("model"), request.get("method")]
+    return {name: value for name, value in request.items() if not (name in named and isinstance(value, dict))}
+
+
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, FileSystemLoader
 
 from ..errors import UserError
+from ..io.output_names import REPORT
 from ..messages import counted
 from ..report.html import PAGES
 from ..report.html import TEMPLATES as REPORT_TEMPLATES
@@ -58,8 +59,25 @@ def style_sheet() -> str:
 
 def list_page(cases: Sequence[CaseResult]) -> str:
     """Render the list of several cases."""
-    rows = [(case.name, finding(case.report["measures"])) for case in cases]
+    rows = [(case.name, _line(case)) for case in cases]
     return _PAGES.get_template("cases.html").render(rows=rows, use=RESEARCH_USE)
+
+
+def _line(case: CaseResult) -> str:
+    """Return what the list says of a case, be it why its report cannot be read."""
+    try:
+        return _finding(case)
+    except UserError as error:
+        return str(error)
+
+
+def _finding(case: CaseResult) -> str:
+    """Return what was found in a case; UserError where its report lacks something."""
+    try:
+        return finding(case.report["measures"])
+    except (KeyError, TypeError) as error:
+        path = case.folder / REPORT
+        raise UserError(f"{path}: of an earlier version, without {error}; expected: segment the scan again") from None
 
 
 def case_page(case: CaseResult, prior: CaseResult | None, listed: bool) -> str:
@@ -89,7 +107,7 @@ def case_page(case: CaseResult, prior: CaseResult | None, listed: bool) -> str:
     keys |= KEYS | (PRIOR_KEYS if prior else {})
     return _PAGES.get_template("case.html").render(
         case=case,
-        finding=finding(case.report["measures"]),
+        finding=_finding(case),
         report=case.report,
         views=views,
         problem=problem,

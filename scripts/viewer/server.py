@@ -90,7 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._start(self._answer())
 
     def _answer(self) -> Answer:
-        _, token, *path = (*urlsplit(self.path).path.split("/", 2), "")[:3]
+        try:
+            _, token, *path = (*urlsplit(self.path).path.split("/", 2), "")[:3]
+        except ValueError:  # an address in brackets that is none
+            return text("no address; expected: the one that the command printed", status=HTTPStatus.BAD_REQUEST)
         known = hmac.compare_digest(token.encode(), self.server.token.encode())
         if not known or self.headers.get("Host") not in self.server.names:  # a page elsewhere has another Host
             return text("expected: the address that the command printed", status=HTTPStatus.FORBIDDEN)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from scripts.errors import UserError
-from scripts.monai_label.request_values import KINDS, check_request
+from scripts.monai_label.request_values import KINDS, check_request, without_settings
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -81,3 +81,12 @@ def test_what_clients_send_beside_it_goes_no_further() -> None:
     }
     assert check_request("infer", {"image": "a", **sent}) == {"image": "a"}
     assert check_request("scoring", {"method": "epistemic", "bundle_path": "/tmp"}) == {"method": "epistemic"}
+
+
+def test_settings_of_the_model_are_left_out_and_names_of_any_type_are_refused() -> None:
+    settings: dict[str, Any] = {"model": "m", "m": {"lr": 1}, "method": "epistemic", "epistemic": {}, "other": {}}
+    assert without_settings(settings) == {"model": "m", "method": "epistemic", "other": {}}
+    for name in ("model", "method"):
+        assert check_request("scoring", without_settings({name: ["x"]})) == {name: "x"}
+        with pytest.raises(UserError, match=f"{name} is .*; expected: a name of letters"):
+            check_request("scoring", without_settings({name: {"a": 1}}))

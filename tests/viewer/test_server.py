@@ -7,10 +7,13 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import nibabel as nib
@@ -21,7 +24,8 @@ from PIL import Image
 
 from scripts.errors import UserError
 from scripts.report.wording import size
-from scripts.viewer.results import find_case, find_cases
+from scripts.viewer.pages import case_page, list_page
+from scripts.viewer.results import CaseResult, find_case, find_cases
 from scripts.viewer.server import serving
 from scripts.viewer.site import build_site
 from tests.bundle_runner import heed_ctrl_c
@@ -211,3 +215,27 @@ def test_ctrl_c_ends_the_command_in_one_line(made: Made, bundle_root: Path) -> N
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "stopped\n")
+
+
+def test_a_report_of_an_earlier_version_is_one_line_of_the_list(
+    small_report: Callable[..., Any], tmp_path: Path
+) -> None:
+    old, new = deepcopy(small_report()), small_report()
+    del old["measures"]["lesion_free"]
+    entry = {"source": str(tmp_path / "scan.nii.gz"), "kind": "file", "name": "scan", "folder": "old"}
+    cases = [CaseResult(tmp_path / name, report, entry) for name, report in (("old", old), ("new", new))]
+    page = list_page(cases)
+    said = f"{tmp_path}/old/report.json: of an earlier version, without &#39;lesion_free&#39;; expected: segment"
+    assert said in page
+    assert "Opacities of 0.03" in page
+    with pytest.raises(UserError, match=r"old/report\.json: of an earlier version"):
+        case_page(cases[0], None, listed=True)
+
+
+def test_a_request_for_no_address_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving({}) as address:
+        found = urlsplit(address)
+        with socket.create_connection((found.hostname, found.port), timeout=10) as connection:
+            connection.sendall(b"GET http://[ HTTP/1.0\r\n\r\n")
+            assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 400 ")
+    assert "Traceback" not in capfd.readouterr().err

@@ -21,7 +21,7 @@ from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.others.generic import device_list, remove_file
 
 from ...errors import UserError
-from ..request_values import check_request, refuse_evaluated
+from ..request_values import check_request, refuse_evaluated, without_settings
 from ..web_guard import WebGuard, normal_origin
 from .answers import answering
 from .dicom_seg import BY_MODEL, write_seg
@@ -117,9 +117,8 @@ def _task(run: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         merged = {**(request or {}), **(params or {})}
         refuse_evaluated(merged, "the request")
-        named = {merged.get("model"), merged.get("method")}
-        own = {name: value for name, value in merged.items() if not (name in named and isinstance(value, dict))}
-        return run(method, request=checked(method, own), params=None, force_sync=force_sync, enqueue=enqueue)
+        own = checked(method, without_settings(merged))
+        return run(method, request=own, params=None, force_sync=force_sync, enqueue=enqueue)
 
     return checked_run
 
