@@ -119,8 +119,8 @@ def scan_files(path: Path) -> list[Path]:
     suffix = path.suffix.lower()
     if suffix in (".hdr", ".img"):
         return [partner(path, ".hdr"), partner(path, ".img")]
-    if suffix in (".nhdr", ".mhd"):
-        return [path, *find_data(path, read_text_header(path))]
+    if suffix in ITK_SUFFIXES:
+        return [path, *(file for file in find_data(path, read_text_header(path)) if file != path)]
     return [path]
 
 

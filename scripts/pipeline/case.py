@@ -101,9 +101,8 @@ class CaseSegmenter:
         Raises:
             UserError: if a file that belongs to the input is missing.
         """
-        files = input_files(case) + self.given(case.folder).files()
         try:
-            stamps = file_stamps(files)
+            stamps = file_stamps(input_files(case) + self.given(case.folder).files())
         except OSError as error:
             raise UserError(f"{case.source}: cannot be read ({error}); expected: a scan that you may read") from None
         chosen = {key: str(value) for key, value in asdict(self.settings).items() if key != "limits"}

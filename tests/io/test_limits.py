@@ -24,7 +24,7 @@ from scripts.io import native
 from scripts.io.dicom.archive import unpacked
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.limits import Limits, check_size, limited, parse_limits
-from scripts.io.reading import read_scan
+from scripts.io.reading import read_scan, scan_files
 
 SHAPE = (24, 20, 7)
 META = """ObjectType = Image
@@ -153,12 +153,17 @@ def test_a_header_line_without_end(tmp_path):
     refused(lambda: read_scan(path), "16,385 or more bytes in a line of the header", 1)
 
 
+def write_slices(folder: Path, count: int = SHAPE[2]) -> str:
+    """Write the first slices, a file each; return their names, one a line."""
+    for k in range(count):
+        (folder / f"slice{k:02d}.raw").write_bytes(voxels()[..., k].tobytes(order="F"))
+    return "".join(f"slice{k:02d}.raw\n" for k in range(count))
+
+
 def test_voxels_in_a_list_or_a_pattern_of_files(tmp_path):
-    for k in range(SHAPE[2]):
-        (tmp_path / f"slice{k:02d}.raw").write_bytes(voxels()[..., k].tobytes(order="F"))
+    listed = "LIST\n" + write_slices(tmp_path)
     scan = meta(tmp_path / "pattern.mhd", data="slice%02d.raw 0 6 1")
     np.testing.assert_array_equal(read_scan(scan).values, voxels())
-    listed = "LIST\n" + "\n".join(f"slice{k:02d}.raw" for k in range(SHAPE[2]))
     (tmp_path / "list.mhd").write_text(META.format(dims=3, size="24 20 7", data=listed))
     np.testing.assert_array_equal(read_scan(tmp_path / "list.mhd").values, voxels())
     for pattern in (
@@ -169,6 +174,41 @@ def test_voxels_in_a_list_or_a_pattern_of_files(tmp_path):
         "slice%02d.raw 0 999999999 1",
     ):
         refused(lambda p=pattern: read_scan(meta(tmp_path / "odd.mhd", data=p)), "its voxels are in", 1)
+
+
+@pytest.mark.parametrize(
+    "data", ["slice%02d.raw 0 5 1", "slice%02d.raw 0 6 1 2", "LIST\n{six}", "LIST\n", "LIST 3\nwhole.raw\n"]
+)
+def test_voxels_that_no_file_holds_are_not_made_up(tmp_path, data):
+    """ITK leaves slices without a file as the memory was, with voxels of the scan before."""
+    names = write_slices(tmp_path)
+    (tmp_path / "whole.raw").write_bytes(voxels().tobytes(order="F"))
+    listed = data.format(six=names.removeprefix("slice00.raw\n"))
+    (tmp_path / "scan.mhd").write_text(META.format(dims=3, size="24 20 7", data=listed))
+    words = (
+        r"(24 x 20 x 7 voxels in [610] files of [23] axes each|raw 0 6 1 2); expected: (7 files of 2 axes|one number)"
+    )
+    refused(lambda: read_scan(tmp_path / "scan.mhd"), words, 1)
+
+
+def test_a_file_of_a_list_that_is_cut_off_is_named(tmp_path):
+    (tmp_path / "scan.mhd").write_text(META.format(dims=3, size="24 20 7", data="LIST 2D\n" + write_slices(tmp_path)))
+    np.testing.assert_array_equal(read_scan(tmp_path / "scan.mhd").values, voxels())
+    with (tmp_path / "slice03.raw").open("r+b") as file:
+        file.truncate(900)
+    refused(lambda: read_scan(tmp_path / "scan.mhd"), r"slice03\.raw: 900 bytes of voxels; expected: 960", 1)
+
+
+@pytest.mark.parametrize("key", ["data file: LIST", "datafile: LIST 2"])
+@pytest.mark.parametrize("ending", ["nhdr", "nrrd"])
+def test_a_list_of_files_in_nrrd(tmp_path, key, ending):
+    path = tmp_path / f"scan.{ending}"
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 24 20 7\nencoding: raw\nendian: little\n"
+    path.write_text(f"{head}{key}\n{write_slices(tmp_path)}")
+    np.testing.assert_array_equal(read_scan(path).values, voxels())
+    assert scan_files(path) == [path, *(tmp_path / f"slice{k:02d}.raw" for k in range(SHAPE[2]))]
+    path.write_text(f"{head}{key}\n")
+    refused(lambda: scan_files(path), "in 0 files of 2 axes each; expected: 7 files of 2 axes", 1)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -4,8 +4,8 @@ After the format definitions of NRRD (teem.sourceforge.net/nrrd/format.html) and
 (itk.org/Wiki/MetaIO).
 """
 
+import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from ..payload import verify_compressed
 
 _LOCAL = ("", "local")
 _MOST_FILES = 100_000
+_LIST = re.compile(r"LIST(?:\s+([1-9])D?)?", re.IGNORECASE)  # its names follow the header; axes of one file
+_DATA_FILE = ("data file", "datafile", "elementdatafile")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class TextHeader:
     @property
     def data_file(self) -> str:
         """Name of a detached file of voxels; empty where they follow the header."""
-        name = self.fields.get("data file", self.fields.get("datafile", self.fields.get("elementdatafile", "")))
+        name = next((self.fields[key] for key in _DATA_FILE if key in self.fields), "")
         return "" if name.lower() in _LOCAL else name
 
     @property
@@ -86,9 +88,9 @@ def read_text_header(path: Path) -> TextHeader:
         while (line := file.readline(limits().header_line + 1)).strip():
             check_limit(path, "header_line", len(line), "or more bytes in a line of the header")
             check_limit(path, "header_bytes", file.tell(), "bytes of header")
-            key, _, value = line.decode("latin-1").partition(":" if nrrd else "=")
-            fields[key.strip().lower()] = value.strip()
-            if key.strip().lower() == "elementdatafile":
+            key, value = (word.strip() for word in line.decode("latin-1").partition(":" if nrrd else "=")[::2])
+            fields[key.lower()] = value
+            if key.lower() in _DATA_FILE and (not nrrd or _LIST.fullmatch(value)):
                 break
         end = file.tell()
     header = TextHeader("NRRD" if nrrd else "MetaImage", fields, end)
@@ -100,50 +102,63 @@ def find_data(path: Path, header: TextHeader) -> list[Path]:
     """Return the files of the voxels, `path` itself where they follow the header.
 
     Raises:
-        UserError: if one is missing or no plain file, or their names cannot be made out.
+        UserError: if one is missing or no plain file, if their names cannot be made out, or if they
+            are more or fewer than the array needs.
     """
-    name = header.data_file
-    files = [path.parent / one for one in _names(path, header)] if name else [path]
+    files = [path.parent / one for one in _names(path, header)] if header.data_file else [path]
     for file in files:
         if not file.is_file():
             raise UserError(f"{path}: its voxels are in {file.name}, which is missing; expected: both side by side")
     return files
 
 
-def _names(path: Path, header: TextHeader) -> Iterator[str]:
+def _names(path: Path, header: TextHeader) -> list[str]:
     """Name the files of the voxels: one, those of a pattern with a range, or those of a list."""
-    name = header.data_file
-    if name.split()[0].upper() == "LIST":
+    name, sizes = header.data_file, header.sizes(path)
+    axes = len(sizes) - 1  # of one file, unless the header says so
+    if listed := _LIST.fullmatch(name):
         with path.open("rb") as file:
             file.seek(header.end)
             text = file.read(limits().header_bytes).decode("latin-1")
-        yield from filter(None, map(str.strip, text.splitlines()))
+        names = list(filter(None, map(str.strip, text.splitlines())))
+        axes = int(listed[1] or axes)
     elif "%" in name:
-        pattern = re.fullmatch(r"([^%]*)%(0?\d?)d([^%]*?)((?: -?\d{1,9}){0,4})", name)
+        most = 4 if header.format == "NRRD" else 3
+        pattern = re.fullmatch(rf"([^%]*)%(0?\d?)d([^%]*?)((?: -?\d{{1,9}}){{0,{most}}})", name)
         numbers = [int(number) for number in pattern[4].split()] if pattern else []
         first, last, step = (*numbers, 1, 1, 1)[:3] if len(numbers) == 2 else (*numbers, 0, 0, 0)[:3]
         if pattern is None or step < 1 or not 0 <= last - first < _MOST_FILES * step:
             expected = "one number in the names, as slice%03d.raw, then first, last and step"
             raise UserError(f"{path}: its voxels are in {name}; expected: {expected}")
-        for number in range(first, last + 1, step):
-            yield f"{pattern[1]}{number:{pattern[2]}d}{pattern[3]}"
+        names = [f"{pattern[1]}{number:{pattern[2]}d}{pattern[3]}" for number in range(first, last + 1, step)]
+        axes = (*numbers, axes)[3] if len(numbers) > 2 else axes
     else:
-        yield name
+        return [name]
+    _check_count(path, sizes, len(names), axes)
+    return names
+
+
+def _check_count(path: Path, sizes: tuple[int, ...], files: int, axes: int) -> None:
+    """Refuse more or fewer files than the array has parts: ITK leaves parts without one unset."""
+    most = min(axes, len(sizes) - 1)
+    if axes != most or files != math.prod(sizes[axes:]):
+        found = f"{' x '.join(map(str, sizes))} voxels in {files} files of {axes} axes each"
+        raise UserError(f"{path}: {found}; expected: {math.prod(sizes[most:])} files of {most} axes")
 
 
 def check_data(files: list[Path], path: Path, header: TextHeader, expected: int) -> None:
     """Raise UserError for voxels in `files`, see `find_data`, that are cut off or damaged.
 
-    Text is left to ITK, as are headers that skip bytes and voxels in several files. `expected` are
-    the bytes of the voxels, unpacked.
+    Text is left to ITK, as are headers that skip bytes. `expected` are the bytes of the voxels,
+    unpacked; every file holds as many of them.
     """
-    skips = any(header.fields.get(key, "0") not in ("0", "-1") for key in ("byte skip", "line skip", "headersize"))
-    if len(files) > 1 or skips:
+    if any(header.fields.get(key, "0") not in ("0", "-1") for key in ("byte skip", "line skip", "headersize")):
         return
-    data = files[0]
-    offset = header.end if data == path else 0
-    if header.compressed:
-        verify_compressed(data, offset, expected)
-    found = data.stat().st_size - offset
-    if header.plain and found < expected:
-        raise UserError(f"{data}: {found} bytes of voxels; expected: {expected}, as the header says; it is cut off")
+    each = expected // len(files)
+    for data in files:
+        offset = header.end if data == path else 0
+        if header.compressed:
+            verify_compressed(data, offset, each)
+        found = data.stat().st_size - offset
+        if header.plain and found < each:
+            raise UserError(f"{data}: {found} bytes of voxels; expected: {each}, as the header says; it is cut off")
