@@ -16,6 +16,7 @@ import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,7 +90,6 @@ class _Child:
     """The process that reads."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(_PROGRAM)],
             stdin=subprocess.PIPE,
@@ -98,7 +98,8 @@ class _Child:
             start_new_session=True,  # Ctrl-C is for this process alone
             pipesize=2**20,
         )
-        self.end = weakref.finalize(self, _end, self.process)  # also at this process's exit
+        self.end = weakref.finalize(self, _end, self.process, os.getpid())  # also at this process's exit
+        _leave_at_fork()
 
     def ask(self, request: dict[str, Any], voxels: int) -> tuple[dict[str, Any], NDArray[Any] | None]:
         """Send a request and return the answer; NativeError if the process ended over it."""
@@ -133,19 +134,31 @@ def _values(answers: IO[bytes], answer: dict[str, Any], voxels: int) -> NDArray[
     return values
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.communicate()
+def _end(process: subprocess.Popen[bytes], owner: int) -> None:
+    """End a process that reads; one forked from its owner only closes its copies of the pipes."""
+    if os.getpid() == owner:
+        process.kill()
+        process.communicate()
+        return
+    for pipe in (process.stdin, process.stdout):
+        pipe.raw.close()  # type: ignore[union-attr]  # without what a thread of the owner was writing
 
 
 _idle: list[_Child] = []
 """Processes that wait for the next file."""
 
 
+@cache
+def _leave_at_fork() -> None:
+    """Let forked processes leave their parent's processes alone; once is enough."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_idle.clear)
+
+
 def _take() -> _Child:
     """Return a process that waits, or a new one."""
     while _idle:
         child = _idle.pop()
-        if child.owner == os.getpid() and child.process.poll() is None:  # after a fork they are the parent's
+        if child.process.poll() is None:
             return child
     return _Child()
