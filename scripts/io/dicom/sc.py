@@ -13,7 +13,10 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from .derived import Maker, plain_text, save_object
+from .header import get_text
 from .sources import Sources
+
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ def write_dicom_sc(picture: Picture, number: int, sources: Sources, path: Path, 
         image.BurnedInAnnotation = "NO"
         image.ImageComments = plain_text(picture.caption)
         image.SourceImageSequence = [_source(sources, k) for k in picture.slices]
+        if get_text(sources.first, "LossyImageCompression") == "01":  # which pixels keep (PS3.3 C.7.6.1.1.5)
+            for keyword in filter(sources.first.__contains__, _LOSSY):
+                image[keyword] = sources.first[keyword]
         return save_object(image, path)
 
 
