@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,9 @@ class DicomResults:
             text = f"No DICOM SEG, nor another DICOM object, was written: {error}"
             self.notes.append(Note("no_dicom_seg", text, "warning"))
             return
-        try:
-            if sr:
+        if sr:
+            with self._noted("SR"):
                 write_dicom_sr(plain(self._measures), seg, sources, self._target / SR, self._maker)
-        except UserError as error:
-            self.notes.append(Note("no_dicom_sr", f"No DICOM SR was written: {error}", "warning"))
 
     def write_pictures(self, preview: Path, lesions: Sequence[LesionPicture]) -> None:
         """Write the preview and the pictures of lesions as secondary capture images.
@@ -74,13 +73,23 @@ class DicomResults:
         """
         if self._sources is None:
             return
-        for number, picture in enumerate(self._pictures(preview, lesions), 1):
-            write_dicom_sc(picture, number, self._sources, self._target / SC.format(number), self._maker)
+        with self._noted("SC"):
+            for number, picture in enumerate(self._pictures(preview, lesions), 1):
+                write_dicom_sc(picture, number, self._sources, self._target / SC.format(number), self._maker)
 
     def write_pdf(self) -> None:
         """Write the PDF of the folder as a DICOM object."""
         if self._sources is not None:
-            write_dicom_pdf(self._target / PDF, TITLE, self._sources, self._target / DICOM_PDF, self._maker)
+            with self._noted("PDF"):
+                write_dicom_pdf(self._target / PDF, TITLE, self._sources, self._target / DICOM_PDF, self._maker)
+
+    @contextmanager
+    def _noted(self, kind: str) -> Iterator[None]:
+        """Let an object that the headers do not allow cost no other result."""
+        try:
+            yield
+        except UserError as error:
+            self.notes.append(Note(f"no_dicom_{kind.lower()}", f"No DICOM {kind} was written: {error}", "warning"))
 
     def _pictures(self, preview: Path, lesions: Sequence[LesionPicture]) -> Iterator[Picture]:
         scan, stored = self._scan, self._scan.axial_slices()

@@ -147,17 +147,22 @@ class Result:
             with self.timer("report"):
                 preview = self._draw_preview(target / "preview.png", self.scan.name)
             masks.result()
-        self.notes += dicom.notes if dicom else []
-        refuse_warnings(self.scan, self.notes, self.strict)
         with self.timer("report"):
-            report, lesions = self.report(), self._draw_lesions()
-            caption = "Image with outlines" if self.scan.picture else "Most affected slices"
-            write_report_html(report, {caption: preview}, target / "report.html", lesions)
-            if pdf:
-                self._write_pdf(report, {caption: preview}, lesions, target, dicom)
+            lesions = self._draw_lesions()
+            pictures = {"Image with outlines" if self.scan.picture else "Most affected slices": preview}
             if sc and dicom:  # a title may name a person, who must not be in pictures of an archive
                 dicom.write_pictures(self._draw_preview(target.parent / "preview.png", ""), lesions)
+            if pdf:
+                self._write_pdf(self._noted_report(dicom), pictures, lesions, target, dicom)
+            report = self._noted_report(dicom)
+            write_report_html(report, pictures, target / "report.html", lesions)
         return report | {"timings_s": {stage: round(seconds, 3) for stage, seconds in self.timer.seconds.items()}}
+
+    def _noted_report(self, dicom: DicomResults | None) -> dict[str, Any]:
+        """Return the report with what DICOM could not take; UserError for warnings if `strict`."""
+        self.notes += [note for note in dicom.notes if note not in self.notes] if dicom else []
+        refuse_warnings(self.scan, self.notes, self.strict)
+        return self.report()
 
     def _write_pdf(
         self,

@@ -21,7 +21,7 @@ from scripts.data.phantom.scan import Phantom, make_phantom
 from scripts.errors import UserError
 from scripts.inference.ood import OODScore
 from scripts.inference.segmenter import Segmenter
-from scripts.pipeline import result
+from scripts.pipeline import dicom_results, result
 from scripts.pipeline.batch import record, segment_in_turn
 from scripts.pipeline.case import CaseSegmenter, Settings
 from scripts.pipeline.inputs import expand_inputs
@@ -412,6 +412,23 @@ def test_a_report_names_no_folder_where_no_seg_can_be_written(
     assert "StudyInstanceUID" in note["text"]
     assert not [path.name for path in (out / "Meier_Erika").iterdir() if path.suffix == ".dcm"]
     assert str(tmp_path) not in json.dumps(report)
+
+
+def test_pictures_and_pdf_that_dicom_refuses_cost_no_other_result(
+    segmenter: Segmenter, dicom_chest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise UserError("no object can refer to this series")
+
+    for name in ("write_dicom_sc", "write_dicom_pdf"):
+        monkeypatch.setattr(dicom_results, name, refuse)
+    assert run(segmenter, dicom_chest, tmp_path / "out", lungs=None, sc=True, pdf=True)["status"] == "done"
+    folder = tmp_path / "out" / dicom_chest.name
+    texts = [note["text"] for note in report_of(folder)["notes"] if note["code"] in ("no_dicom_sc", "no_dicom_pdf")]
+    assert texts == [f"No DICOM {kind} was written: no object can refer to this series" for kind in ("SC", "PDF")]
+    assert all(text in (folder / "report.html").read_text(encoding="utf-8") for text in texts)
+    assert {path.name for path in folder.glob("*.dcm")} == {"infection_seg.dcm", "infection_sr.dcm"}
+    assert (folder / "report.pdf").is_file()
 
 
 def test_volumes_of_a_tilted_scan_are_those_of_its_voxels(

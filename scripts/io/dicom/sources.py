@@ -9,8 +9,10 @@ from pathlib import Path
 
 from highdicom.enum import SpecificCharacterSetValues
 from pydicom import Dataset
+from pydicom.config import disable_value_validation
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.multival import MultiValue
+from pydicom.valuerep import DA, TM
 
 from ...errors import UserError
 from ..volume import Scan
@@ -24,6 +26,8 @@ _MAY_BE_EMPTY = {  # and what their values match
     "PatientSex": "[MFO]",
     "StudyTime": r"\d{2,6}(\.\d{1,6})?",
 }
+_PARSERS = {"DA": DA, "TM": TM}  # which know the calendar
+_IDENTIFIERS = ("LO", "SH")  # types of what names a patient or a study, repeated as it is
 _SERIES = "SeriesInstanceUID"
 _CHARACTER_SETS = {one.value for one in SpecificCharacterSetValues} - {"ISO 2022 IR 58"}  # highdicom combines that not
 _DEFAULT_SET, _UTF8 = "ISO 2022 IR 6", "ISO_IR 192"
@@ -129,15 +133,15 @@ def _check_source(file: Path, source: Dataset, multi_frame: bool) -> None:
 def _mend(sources: list[Dataset], scan: Scan) -> None:
     """Make headers uniform where the standard lets them vary and highdicom does not.
 
-    Attributes that may be empty become so where they are absent or invalid. Orientations, equal
+    Attributes that may be empty become so where they are absent or invalid; of several values of a
+    name, a date, a time or a code, where one is allowed, the first counts. Orientations, equal
     within rounding, become those of the first. SpacingBetweenSlices, which scanners fill in at
     will, gives way to what the positions say.
     """
     first = sources[0]
     _mend_character_set(first)
     for keyword, pattern in _MAY_BE_EMPTY.items():
-        if not re.fullmatch(pattern, get_text(first, keyword)):
-            setattr(first, keyword, "")
+        _mend_value(first, keyword, pattern)
     if "PerFrameFunctionalGroupsSequence" in first:
         return
     first.pop("SpacingBetweenSlices", None)
@@ -145,6 +149,22 @@ def _mend(sources: list[Dataset], scan: Scan) -> None:
         first.SliceThickness = scan.spacing[2]
     for source in sources[1:]:
         source.ImageOrientationPatient = first.ImageOrientationPatient
+
+
+def _mend_value(source: Dataset, keyword: str, pattern: str) -> None:
+    """Leave one valid value of an attribute, or none."""
+    vr = dictionary_VR(keyword)
+    several = source.get(keyword)
+    with disable_value_validation():  # its warnings would show the values
+        if isinstance(several, MultiValue) and vr not in _IDENTIFIERS:
+            source[keyword].value = next(iter(several), "")
+        text = get_text(source, keyword)
+        try:
+            valid = bool(re.fullmatch(pattern, text) and _PARSERS.get(vr, str)(text))
+        except ValueError:
+            valid = False
+        if not valid:
+            setattr(source, keyword, "")
 
 
 def _mend_character_set(source: Dataset) -> None:

@@ -77,3 +77,32 @@ def test_names_of_patients_keep_their_letters(tmp_path: Path, write_series: Writ
 
     write_series(tmp_path / "ct", change=change)
     assert str(write(LESION, tmp_path).PatientName) == name
+
+
+def test_pictures_of_a_lossy_scan_say_so(tmp_path: Path, write_series: Write) -> None:
+    def change(ds: Any, _: int) -> None:
+        ds.LossyImageCompression, ds.LossyImageCompressionRatio = "01", 12.5
+        ds.LossyImageCompressionMethod = "ISO_10918_1"
+
+    write_series(tmp_path / "ct", change=change)
+    image = write(LESION, tmp_path)
+    assert (image.LossyImageCompression, image.LossyImageCompressionRatio) == ("01", 12.5)
+    assert image.LossyImageCompressionMethod == "ISO_10918_1"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values", "left"),
+    [
+        ("ReferringPhysicianName", ["Doe^A", "Roe^B"], "Doe^A"),
+        ("PatientName", ["Doe^A", "Roe^B"], "Doe^A"),
+        ("StudyDate", ["20200301", "20200302"], "20200301"),
+        ("PatientID", ["7", "8"], ["7", "8"]),
+    ],
+)
+def test_of_several_values_the_first_is_repeated_but_of_identifiers(
+    tmp_path: Path, write_series: Write, keyword: str, values: list[str], left: str | list[str]
+) -> None:
+    write_series(tmp_path / "ct", change=lambda ds, _: setattr(ds, keyword, values))
+    path = tmp_path / "sc.dcm"
+    write_dicom_sc(LESION, 1, read_sources(read_dicom(tmp_path / "ct")), path, MAKER)
+    assert dcmread(path)[keyword].value == left

@@ -245,7 +245,12 @@ class TestIncompleteHeaders:
     @pytest.mark.filterwarnings("ignore:Invalid value for VR")
     @pytest.mark.parametrize(
         ("keyword", "value"),
-        [("PatientSex", "W"), ("PatientBirthDate", "unknown"), ("StudyDate", "2020"), ("StudyTime", "noon")],
+        [
+            ("PatientSex", "W"),
+            *[("PatientBirthDate", value) for value in ("unknown", "00000000", "19701300", "1970.01.01")],
+            *[("StudyDate", value) for value in ("2020", "19000001", "20210229")],
+            *[("StudyTime", value) for value in ("noon", "123", "250000", "999999")],
+        ],
     )
     def test_invalid_values_that_may_be_empty_are_left_out(self, tmp_path, write_series, keyword, value):
         def change(ds: Dataset, k: int) -> None:
