@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,16 +10,32 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import write_atomic
+from .geometry_checks import check_same_grid
 from .images import is_picture, picture_size
 from .itk.files import ITK_SUFFIXES, NRRD_SUFFIXES, itk_size, write_itk_bytes
 from .nifti.reading import read_header
 from .nifti.writing import header_from_affine, header_like, write_bytes
+from .reading import read_scan
 from .volume import Affine, Kind, Scan
 
 _MASK = "infection mask: 0 background, 1 infection"
 _PROBABILITY = "probability of infection, 0 to 1"
 _CLASSES = "0 background, 1 ground glass, 2 consolidation"
 _PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]  # black, dark red, dark green, as in COVID-SemiSeg
+
+
+def read_mask(path: Path, scan: Scan) -> NDArray[Any]:
+    """Read a mask that belongs to a scan: its values, axes turned to LPS.
+
+    Where the file has a slope, values are rounded to thousandths: whole ones come out whole.
+
+    Raises:
+        UserError: as `read_scan`, and for another grid than the scan's.
+    """
+    mask = read_scan(path)
+    check_same_grid(mask, scan)
+    stored, _ = mask.lps()
+    return stored if (mask.slope, mask.intercept) == (1.0, 0.0) else np.round(mask.real(stored), 3)
 
 
 def write_mask(mask: NDArray[np.uint8], scan: Scan | str | Path, path: str | Path) -> Path:

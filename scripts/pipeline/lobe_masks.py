@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 from ..anatomy.lobes import LOBES, read_lobes
 from ..errors import UserError
 from ..files import fit_name
-from ..io.geometry_checks import check_same_grid
-from ..io.reading import read_scan
+from ..io.masks import read_mask
 from ..io.volume import Scan
 from .lung_masks import find_mask
 
@@ -50,7 +48,7 @@ def read_lobe_mask(path: Path, scan: Scan) -> NDArray[np.uint8]:
             overlap, or if the lobes do not lie to each other as in a body.
     """
     try:
-        return read_lobes(_join(path, scan) if path.is_dir() else _read(path, scan))
+        return read_lobes(_join(path, scan) if path.is_dir() else read_mask(path, scan))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -61,7 +59,7 @@ def _join(folder: Path, scan: Scan) -> NDArray[np.uint8]:
         file = folder / f"{name}.nii.gz"
         if not file.is_file():
             continue
-        lobe = _read(file, scan) > 0
+        lobe = read_mask(file, scan) > 0
         joined = np.zeros(lobe.shape, np.uint8) if joined is None else joined
         if overlap := np.count_nonzero(joined[lobe]):
             raise ValueError(f"{file.name} has {overlap} voxels of another lobe; expected: one lobe a voxel")
@@ -69,9 +67,3 @@ def _join(folder: Path, scan: Scan) -> NDArray[np.uint8]:
     if joined is None:
         raise ValueError(f"none of the five masks {_SINGLE}; expected: {', '.join(LOBES.values())}")
     return joined
-
-
-def _read(file: Path, scan: Scan) -> NDArray[Any]:
-    mask = read_scan(file)
-    check_same_grid(mask, scan)
-    return mask.lps()[0]

@@ -12,8 +12,8 @@ from ..files import fit_name
 from ..inference.hounsfield import HounsfieldSlices
 from ..inference.lung_network import SUFFIX, load_lung_network
 from ..inference.metadata import metadata_path
-from ..io.geometry_checks import check_same_grid
-from ..io.reading import FILE_SUFFIXES, read_scan, scan_files
+from ..io.masks import read_mask
+from ..io.reading import FILE_SUFFIXES, scan_files
 from ..io.volume import Scan
 
 
@@ -57,9 +57,8 @@ def read_lung_mask(file: Path, scan: Scan) -> Lungs:
     Raises:
         UserError: if it holds other values, or lies on another grid than the scan.
     """
-    mask = read_scan(file)
-    check_same_grid(mask, scan)
+    mask = read_mask(file, scan)
     try:
-        return Lungs.from_mask(mask.lps()[0], scan.spacing_lps, scan.voxel_size_known)
+        return Lungs.from_mask(mask, scan.spacing_lps, scan.voxel_size_known)
     except ValueError as error:
-        raise UserError(f"{file}: {error}; expected: 1 right lung, 2 left lung, or one value for both") from None
+        raise UserError(f"{file}: {error}") from None

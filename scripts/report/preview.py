@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import write_atomic
 from ..inference.hounsfield import HounsfieldSlices
-from ..io.geometry_checks import check_same_grid
+from ..io.masks import read_mask
 from ..io.reading import read_scan
 from ..messages import printable
 from .measure import affected_slices
@@ -212,11 +212,9 @@ def preview_files(
         raise UserError(f"{target}: the preview is a PNG picture; expected: a name that ends in .png")
     if target.exists() and not overwrite:
         raise UserError(f"{target}: exists; expected: a new file, or --overwrite")
-    scan, *masks = (read_scan(Path(one)) for one in (scan_path, mask_path, truth_path) if one is not None)
-    for mask in masks:
-        check_same_grid(mask, scan)
+    scan = read_scan(Path(scan_path))
+    outline, *truth = (read_mask(Path(one), scan) for one in (mask_path, truth_path) if one is not None)
     hu = HounsfieldSlices(scan).rounded()
-    outline, *truth = (mask.lps()[0] for mask in masks)
     spacing = scan.spacing_lps if scan.voxel_size_known else None
     known = truth[0] if truth else None
     return draw_preview(hu, outline, target, known, spacing, scan.name, oriented=not scan.picture)

@@ -18,9 +18,7 @@ from ..inference.hounsfield import HounsfieldSlices
 from ..inference.inferer import BATCH_SIZE
 from ..inference.predictor import Predictor
 from ..inference.segmenter import PROBABILITY_STEPS, Segmentation, Segmenter
-from ..io.geometry_checks import check_same_grid
-from ..io.masks import mask_path, write_classes
-from ..io.reading import read_scan
+from ..io.masks import mask_path, read_mask, write_classes
 from ..io.volume import Note, Scan, canonical
 from ..pipeline.case import read_case
 from ..pipeline.inputs import expand_inputs
@@ -109,10 +107,8 @@ def given_infection(path: Path, scan: Scan) -> Segmentation:
     Raises:
         UserError: if it cannot be read or lies on another grid than the scan.
     """
-    given = read_scan(path)
-    check_same_grid(given, scan)
     mask = np.zeros(scan.values.shape, np.uint8)
-    canonical(mask, scan.affine)[...] = given.lps()[0] > 0
+    canonical(mask, scan.affine)[...] = read_mask(path, scan) > 0
     return Segmentation(mask, mask * np.uint8(PROBABILITY_STEPS), [])
 
 

@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..files import check_results_folder, results_folder
 from ..inference.hounsfield import HounsfieldSlices
 from ..inference.segmenter import Segmenter
-from ..io.geometry_checks import check_same_grid
+from ..io.masks import read_mask
 from ..io.reading import read_scan
 from ..io.volume import Scan, canonical
 from ..networks.resunet.fusion import AttentionFusion
@@ -135,9 +135,7 @@ def figure_files(
     scan = read_scan(Path(scan_path))
     truth = None
     if truth_path is not None:
-        other = read_scan(Path(truth_path))
-        check_same_grid(other, scan)
-        truth = other.lps()[0] > 0
+        truth = read_mask(Path(truth_path), scan) > 0
     slices = HounsfieldSlices(scan)
     if slice_from_inferior is not None and not 1 <= slice_from_inferior <= len(slices):
         raise UserError(f"--slice {slice_from_inferior} of {len(slices)}; expected: 1 to {len(slices)}")

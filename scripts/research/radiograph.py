@@ -12,7 +12,7 @@ from PIL import Image
 from ..errors import UserError
 from ..files import check_results_folder, results_folder
 from ..inference.hounsfield import HounsfieldSlices
-from ..io.geometry_checks import check_same_grid
+from ..io.masks import read_mask
 from ..io.reading import read_scan
 from ..transforms.slice_input import DEFAULT_WINDOW
 
@@ -106,11 +106,11 @@ def project_scan(scan_path: str | Path, mask_path: str | Path, method: str) -> R
     """
     if method not in METHODS:
         raise UserError(f"method is {method!r}; expected: {', '.join(METHODS)}")
-    scan, mask = read_scan(Path(scan_path)), read_scan(Path(mask_path))
-    check_same_grid(mask, scan)
+    scan = read_scan(Path(scan_path))
+    lesions = (read_mask(Path(mask_path), scan) > 0).astype(np.uint8)
     if method == "attenuation" and not scan.voxel_size_known:
         raise UserError(f"{scan_path}: its voxel size is unknown; expected: a scan with one, or --method sum")
-    hu, lesions = HounsfieldSlices(scan).rounded(), (mask.lps()[0] > 0).astype(np.uint8)
+    hu = HounsfieldSlices(scan).rounded()
     return project_attenuation(hu, lesions, scan.spacing_lps) if method == "attenuation" else project_sum(hu, lesions)
 
 

@@ -15,15 +15,19 @@ import pytest
 from highdicom.sr import srread
 from pydicom import Dataset
 
-from scripts.anatomy.lobes import FIRST_CLASS, LOBES
+from scripts.anatomy.lobes import FIRST_CLASS, LOBES, lungs_of
 from scripts.data.phantom.scan import Phantom, make_phantom
 from scripts.errors import UserError
 from scripts.inference.segmenter import Segmenter
+from scripts.io.reading import read_scan
+from scripts.io.volume import canonical
 from scripts.pipeline.batch import exit_code, record, segment_in_turn
 from scripts.pipeline.case import CaseSegmenter, Settings
 from scripts.pipeline.given import Given
 from scripts.pipeline.inputs import expand_inputs
 from scripts.pipeline.job import describe
+from scripts.pipeline.lobe_masks import read_lobe_mask
+from scripts.pipeline.lung_masks import read_lung_mask
 from scripts.pipeline.priors import Prior, find_prior, read_prior
 
 SPACING = (2.6, 2.5, 7.5)
@@ -154,6 +158,22 @@ def test_lungs_of_ones_own_stay_those_of_the_report(
     assert measures["lobes"]["parts"]["right_middle"] is None
     assert measures["lobes"]["reason"] == "the lobe mask lacks the right middle lobe"
     assert "The CT severity score is not stated" in (tmp_path / "out" / "chest" / "report.html").read_text()
+
+
+def test_masks_with_a_slope_mean_their_real_values(chest: Path, lobes: np.ndarray, tmp_path: Path) -> None:
+    scan = read_scan(chest)
+    plain = save(tmp_path / "plain.nii.gz", lungs_of(lobes))
+    scaled = []
+    for name, codes in (("lobes", lobes), ("lungs", lungs_of(lobes))):
+        image = nib.Nifti1Image(codes.astype(np.int16) * 10 + 50, AFFINE)
+        image.header.set_slope_inter(0.1, -5)
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+        scaled.append(tmp_path / f"{name}.nii.gz")
+    np.testing.assert_array_equal(read_lobe_mask(scaled[0], scan), canonical(lobes, AFFINE))
+    np.testing.assert_array_equal(read_lung_mask(scaled[1], scan).mask, read_lung_mask(plain, scan).mask)
+    with pytest.raises(UserError, match="holds the values 1, 2, 3, 4, 5; expected") as caught:
+        read_lung_mask(scaled[0], scan)
+    assert str(caught.value).count("expected") == 1
 
 
 def test_wrong_lobes_are_refused_in_one_line(
