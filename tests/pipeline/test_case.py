@@ -125,6 +125,10 @@ def test_the_sr_repeats_the_report_and_a_rerun_its_uids(
     whole, *lesions = srread(out / "study" / "infection_sr.dcm").content.get_volumetric_roi_measurement_groups()
     measures = report_of(out / "study")["measures"]
     assert float(whole.get_measurements()[0].value) == measures["infection"]["infection_ml"] > 0
+    both, *_ = srread(out / "study" / "infection_sr.dcm").content.get_image_measurement_groups()
+    assert measures["infection"]["outside_lungs_percent"] > 20  # and the percentage is a lower bound, which is left out
+    total = measures["lungs"]["total"]
+    assert [float(one.value) for one in both.get_measurements()] == [total["lung_ml"], total["infection_ml"]]
     assert [float(one.get_measurements()[0].value) for one in lesions] == [
         one["volume_ml"] for one in measures["lesions"]["lesions"]
     ]

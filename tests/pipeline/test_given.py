@@ -211,6 +211,8 @@ def test_the_sr_repeats_lobes_and_score(
         found = [float(one.value) for one in groups[CODES[name]].get_measurements()]
         assert found == [part["lobe_ml"], part["infection_ml"], part["infected_percent"], part["score_of_5"]]
         assert groups[CODES[name]].finding_sites[0].topographical_modifier is None
+    both, total = content.get_image_measurement_groups()[0], measures["lungs"]["total"]
+    assert float(both.get_measurements()[-1].value) == total["infected_percent"] > 0
     whole, *_ = content.get_volumetric_roi_measurement_groups()
     assert {one.name.value: float(one.value) for one in whole.get_measurements()}["score_25"] == (
         measures["lobes"]["score_of_25"]
