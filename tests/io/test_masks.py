@@ -51,6 +51,17 @@ def test_geometry_is_the_scans(sform: int, qform: int, shape: tuple[int, ...], k
     assert found.header["scl_slope"] in (1, 0) or np.isnan(found.header["scl_slope"])
 
 
+def test_a_quaternion_just_over_one_gives_a_mask_that_nibabel_opens(tmp_path: Path) -> None:
+    path = scan_file(tmp_path / "scan.nii", SHAPE, 0, 1)
+    data = path.read_bytes()
+    header = nib.Nifti1Header(data[:348], check=False)
+    header["quatern_b"], header["quatern_c"], header["quatern_d"] = 0, 0, 1.00005
+    path.write_bytes(header.binaryblock + data[348:])
+    mask = nib.load(write_mask(blob(), path, tmp_path / "mask.nii.gz"))
+    np.testing.assert_allclose(mask.affine, read_scan(path).affine, atol=1e-4)
+    assert (mask.header["qform_code"], mask.header["sform_code"]) == (1, 0)
+
+
 def test_nothing_of_the_patient_is_copied(tmp_path: Path) -> None:
     scan = scan_file(tmp_path / "scan.nii", (4, 4, 4), 1, 1)
     write_mask(np.zeros((4, 4, 4), np.uint8), scan, tmp_path / "mask.nii")

@@ -78,18 +78,32 @@ def _broken_sform(header: nib.Nifti1Header) -> list[Note]:
 
 def _rotated(header: nib.Nifti1Header) -> tuple[Affine, list[Note]]:
     """Return the qform, a quaternion longer than 1 scaled to 1; ValueError if it is no rotation."""
+    scaled = header.copy()
+    length = scale_quaternion(scaled)
+    if length <= 1:
+        return header.get_qform(), []
+    text = f"the qform's quaternion has the length {length:.7f} by rounding; it was scaled to 1"
+    return scaled.get_qform(), [Note("quaternion_scaled", text, "repair")]
+
+
+def scale_quaternion(header: nib.Nifti1Header) -> float:
+    """Scale a quaternion that is longer than 1 by rounding to 1, in place.
+
+    Returns:
+        How long its imaginary part was.
+
+    Raises:
+        ValueError: if it is no rotation.
+    """
     fields = ("quatern_b", "quatern_c", "quatern_d")
     imaginary = np.array([header[field] for field in fields], np.float64)
     length = float(np.linalg.norm(imaginary))
     if not length <= 1 + _LONGEST_BY_ROUNDING:
         raise ValueError(f"the quaternion's imaginary part has the length {length:g}, at most 1 is expected")
-    if length <= 1:
-        return header.get_qform(), []
-    scaled = header.copy()
-    for field, value in zip(fields, imaginary / length, strict=True):
-        scaled[field] = value
-    text = f"the qform's quaternion has the length {length:.7f} by rounding; it was scaled to 1"
-    return scaled.get_qform(), [Note("quaternion_scaled", text, "repair")]
+    if length > 1:
+        for field, value in zip(fields, imaginary / length, strict=True):
+            header[field] = value
+    return length
 
 
 def _compare_forms(header: nib.Nifti1Header, pixdim: Sequence[float], shape: tuple[int, int, int]) -> list[Note]:

@@ -1,6 +1,7 @@
 """NIfTI files of one byte a voxel on the grid of a scan, written slice by slice."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from ...files import write_atomic
 from ..geometry_checks import Affine
 from ..grids import corner_distance
+from .geometry import scale_quaternion
 from .reading import read_header
 
 _GRID = (
@@ -22,8 +24,9 @@ _GRID = (
 def header_like(path: Path, shape: tuple[int, int, int]) -> nib.Nifti1Header:
     """Return the grid of a NIfTI scan: affine, sform and qform with codes, units, number of axes.
 
-    Nothing else is taken over: text fields and extensions may name a patient. `shape` (X, Y, Z) is
-    that of the volume; a file of several volumes gives a header of one.
+    Nothing else is taken over: text fields and extensions may name a patient. A quaternion longer
+    than 1 by rounding is scaled, because nibabel refuses it. `shape` (X, Y, Z) is that of the
+    volume; a file of several volumes gives a header of one.
     """
     scan = read_header(path).header
     version = nib.Nifti2Header if isinstance(scan, nib.Nifti2Header) else nib.Nifti1Header
@@ -32,6 +35,8 @@ def header_like(path: Path, shape: tuple[int, int, int]) -> nib.Nifti1Header:
     header.set_data_shape(stored if np.prod(stored) == np.prod(shape) else shape)
     for field in _GRID:
         header[field] = scan[field]
+    with suppress(ValueError):  # no rotation: the scan's sform holds
+        scale_quaternion(header)
     return header
 
 
