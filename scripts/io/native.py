@@ -23,6 +23,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
+
 _PROGRAM = Path(__file__).with_name("native_child.py")
 _BYTES, _BYTES_A_VOXEL = 2**30, 32  # memory for one request: JPEG 2000 takes the most for a voxel
 _SECONDS, _VOXELS_A_SECOND = 10, 2_000_000  # processor time for one request
@@ -46,7 +48,13 @@ class Information:
 
 
 def inspect(path: Path, io: str) -> Information:
-    """Read the header of an image through an ITK reader; raise NativeError if that fails."""
+    """Read the header of an image through an ITK reader.
+
+    Raises:
+        NativeError: if that fails.
+        UserError: for a path that is not UTF-8.
+    """
+    check_path(path)
     found, _ = _used(_take(), {"path": str(path), "io": io, "inspect": True}, 0)
     size, origin, spacing, direction = (tuple(found[key]) for key in ("size", "origin", "spacing", "direction"))
     return Information(size, origin, spacing, direction, found["components"], found["type"])
@@ -65,10 +73,21 @@ def read(path: Path, io: str, voxels: int) -> NDArray[Any]:
 
     Raises:
         NativeError: if they cannot be read, or are more or fewer.
+        UserError: for a path that is not UTF-8.
     """
+    check_path(path)
     _, values = _used(_take(), {"path": str(path), "io": io, "inspect": False}, voxels)
     assert values is not None
     return values
+
+
+def check_path(path: Path) -> None:
+    """Raise UserError for a path that SimpleITK, which wants UTF-8, cannot take."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        found = "the path is not UTF-8, which SimpleITK needs for NRRD, MetaImage and DICOM"
+        raise UserError(f"{path}: {found}; expected: other names of file and folders") from None
 
 
 def _used(child: _Child, request: dict[str, Any], voxels: int) -> tuple[dict[str, Any], NDArray[Any] | None]:

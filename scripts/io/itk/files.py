@@ -11,7 +11,7 @@ from ...errors import UserError
 from ...files import write_atomic
 from ..geometry_checks import is_placeholder
 from ..limits import check_size
-from ..native import Information, NativeError, inspect, read
+from ..native import Information, NativeError, check_path, inspect, read
 from ..nifti.reading import choose_volume
 from ..volume import LPS_TO_RAS, Affine, Note, Scan
 from .headers import TextHeader, check_data, find_data, read_text_header
@@ -129,6 +129,7 @@ def write_itk_bytes(values: NDArray[np.uint8], scan: Path, path: Path) -> Path:
 
     The values (X, Y, Z) are in the scan's stored order; `path` ends in .nrrd or .mha.
     """
+    check_path(path)
     grid = _information(scan)
     dimension = len(grid.size)
     shared = min(dimension, 3)
