@@ -8,12 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.spatial.transform import Rotation
 
 from scripts.errors import UserError
-from scripts.io.reading import read_scan, scan_name
+from scripts.io.masks import write_mask
+from scripts.io.reading import read_grid, read_label, read_scan, scan_name
 from scripts.io.volume import Scan
+from scripts.transforms.loading import LoadScand
 
 SHAPE = (24, 20, 7)
 ITK = ("nrrd", "nhdr", "mha", "mhd")
@@ -427,6 +429,27 @@ def test_what_a_text_header_does_not_say_is_not_known(tmp_path):
     default = itk(tmp_path / "default.mha", hounsfield(), one_mm(0))
     assert not read_scan(default).voxel_size_known
     assert read_scan(itk(tmp_path / "good.mha", hounsfield(), one_mm(3))).voxel_size_known
+
+
+@pytest.mark.parametrize(
+    ("ending", "line", "dropped"),
+    [
+        ("nhdr", 'space units: "cm" "cm" "cm"', "none"),
+        ("nhdr", 'spacings: 7 8 5\nunits: "cm" "cm" "cm"', "space"),
+        ("mhd", "DistanceUnits = cm", "none"),
+    ],
+)
+def test_lengths_in_another_unit_are_no_millimetres(tmp_path, ending, line, dropped):
+    path = header_lines(itk(tmp_path / f"scan.{ending}", hounsfield()), dropped)
+    key, plain = b"endian" if ending == "nhdr" else b"ElementType", path.read_bytes()
+    for unit, known in (("cm", False), ("mm", True)):
+        path.write_bytes(plain.replace(key, f"{line.replace('cm', unit)}\n".encode() + key))
+        scan = read_scan(path)
+        assert scan.voxel_size_known == known
+        assert any("lengths in cm, not in mm: the voxel size is not known" in note.text for note in scan.notes) != known
+        if ending == "nhdr":
+            mask = read_scan(write_mask(np.zeros(SHAPE, np.uint8), scan, tmp_path / "mask.nrrd"))
+            assert mask.voxel_size_known == known
 
 
 def test_nrrd_in_ras_is_turned(tmp_path):
