@@ -470,6 +470,27 @@ def test_a_picture_lies_as_it_is_shown(tmp_path):
     refused(tmp_path / "slice.v2.PNG", "--volume 2", volume=2)
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6])
+def test_a_photograph_lies_as_viewers_turn_it(tmp_path, ending, orientation):
+    pixels = np.full((20, 30), 40, np.uint8)
+    pixels[:4, :9] = 200
+    path, exif = tmp_path / f"a.{ending}", Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(pixels).save(path, exif=exif, quality=100)
+    shown = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    scan = read_scan(path)
+    np.testing.assert_array_equal(scan.values[..., 0].T, shown)
+    np.testing.assert_array_equal(read_label(path), shown)
+    for labels in (False, True):
+        np.testing.assert_array_equal(LoadScand(["a"], labels)({"a": path})["a"][0].T, shown)
+    assert read_grid(path).shape[:2] == read_grid(path, decode=False).shape[:2] == scan.values.shape[:2]
+    assert codes(scan)[1:] == [("picture_turned", "repair")] * (orientation != 1)
+    mask = Image.open(write_mask((scan.values > 120).astype(np.uint8), scan, tmp_path / "mask.png"))
+    np.testing.assert_array_equal(np.asarray(mask) > 0, shown > 120)
+    assert write_mask(np.zeros(scan.values.shape, np.uint8), path, tmp_path / "again.png").is_file()
+
+
 def test_colour_in_a_picture_is_told(tmp_path):
     grey = np.full((40, 40, 3), 90, np.uint8)
     Image.fromarray(grey).save(tmp_path / "grey.jpg")

@@ -25,7 +25,16 @@ _NUMBERS = {  # bytes of a number by its type
     "32-bit float": 4,
     "64-bit float": 8,
 }
-_VERBATIM = ("space", "space dimension", "space directions", "space origin", "spacings", "axis mins")
+_VERBATIM = (
+    "space",
+    "space dimension",
+    "space directions",
+    "space origin",
+    "spacings",
+    "axis mins",
+    "space units",
+    "units",
+)
 
 
 def read_itk(path: Path, volume: int | None = None) -> Scan:
@@ -39,7 +48,7 @@ def read_itk(path: Path, volume: int | None = None) -> Scan:
     index, notes = choose_volume(path, header.size, volume)
     values = _values(path, header, index)
     affine, facts = affine_of(header), {"format": text.format}
-    known, doubts = judge_voxel_size(len(header.size), affine, text.sized)
+    known, doubts = judge_voxel_size(len(header.size), affine, text.sized, text.unit)
     if not text.oriented:
         message = "the header holds no orientation; taken for left, posterior, superior (LPS)"
         notes.append(Note("orientation_unknown", message, "assumption"))
@@ -101,15 +110,18 @@ def affine_of(grid: Information) -> Affine:
     return affine
 
 
-def judge_voxel_size(dimension: int, affine: Affine, sized: bool = True) -> tuple[bool, list[Note]]:
+def judge_voxel_size(dimension: int, affine: Affine, sized: bool = True, unit: str = "") -> tuple[bool, list[Note]]:
     """Return whether an affine (4, 4) holds millimetres, and a warning where it does not.
 
-    `dimension` counts the stored axes; `sized` says whether a voxel size is stated at all.
+    `dimension` counts the stored axes; `sized` says whether a voxel size is stated at all, `unit`
+    in which unit if it is not mm.
     """
     if dimension < 3:
         doubt = "a single two-dimensional slice has no thickness"
     elif not sized:
         doubt = "the header holds no voxel size"
+    elif unit:
+        doubt = f"the header gives lengths in {unit[:20]}, not in mm"
     elif is_placeholder(affine):
         doubt = "voxels of exactly 1 x 1 x 1 without origin are a writer's default"
     else:

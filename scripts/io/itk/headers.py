@@ -16,6 +16,7 @@ from ..payload import verify_compressed
 _LOCAL = ("", "local")
 _MOST_FILES = 100_000
 _LIST = re.compile(r"LIST(?:\s+([1-9])D?)?", re.IGNORECASE)  # its names follow the header; axes of one file
+_NO_OTHER_UNIT = ("", "?", "mm", "millimeter", "millimeters", "millimetre", "millimetres")
 _DATA_FILE = ("data file", "datafile", "elementdatafile")
 
 
@@ -38,6 +39,13 @@ class TextHeader:
     def sized(self) -> bool:
         """Whether it holds a voxel size."""
         return any(key in self.fields for key in ("space directions", "spacings", "elementspacing", "elementsize"))
+
+    @property
+    def unit(self) -> str:
+        """The unit of length where it is not mm; empty for mm and where none is named."""
+        spatial = [self.fields.get("space units", ""), *self.fields.get("units", "").split()[:3]]
+        named = [*re.findall(r'"([^"]*)"', " ".join(spatial)), self.fields.get("distanceunits", "")]
+        return next((unit for unit in named if unit.lower() not in _NO_OTHER_UNIT), "")
 
     def sizes(self, path: Path) -> tuple[int, ...]:
         """Number of voxels along each axis, as stated; UserError for what is no such number."""
