@@ -129,7 +129,9 @@ def usable_device(name: str | None) -> torch.device:
         return default_device()
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # which "meta" cannot
+        torch.zeros(1, device=device)
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
     except (RuntimeError, AssertionError) as error:  # torch says either
         reason = str(error).strip().splitlines()[0]
         usable = ", ".join(dict.fromkeys(("cpu", str(default_device()))))

@@ -202,6 +202,7 @@ def test_the_preview_counts_slices_as_the_report_does(
     assert said[0].startswith(f"opacities in {infection['affected_slice_count']} of {infection['slice_count']} slices")
 
 
+@pytest.mark.usefixtures("graded_whatever_lies_outside")
 def test_lungs_of_a_whole_chest_have_shares_and_a_grade(segmenter: Segmenter, chest: Path, tmp_path: Path) -> None:
     run(segmenter, chest, tmp_path / "out")
     measures = report_of(tmp_path / "out" / "chest")["measures"]

@@ -61,12 +61,6 @@ def segmenter(weights: Path) -> Segmenter:
 
 
 @pytest.fixture
-def graded_whatever_lies_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network is not trained: it marks much outside of the lungs, which takes every score."""
-    monkeypatch.setattr("scripts.report.wording.MUCH_OUTSIDE_PERCENT", 101)
-
-
-@pytest.fixture
 def chest(phantom: Phantom, tmp_path: Path) -> Path:
     return save(tmp_path / "in" / "chest.nii.gz", phantom.image)
 
