@@ -7,8 +7,6 @@ FOLDER`).
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scripts.losses.cosupervision import CoSupervisionLoss
+from tests.process_group import run_ranks
 
 WORLD = 2
 
@@ -54,23 +53,7 @@ def worker(rank: int, folder: Path) -> None:
 
 
 def test_processes_together_are_one_process(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(WORLD)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(errors)
+    run_ranks(__file__, WORLD, tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
     image, label = ddp_batch()

@@ -5,8 +5,6 @@ The file is also the program of each process (`python test_validation_distribute
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scripts.training.averaging import WeightAverage
 from scripts.training.epochs import ValidationHandler
+from tests.process_group import run_ranks
 
 WORLD = 2
 SHARE = 0.5
@@ -48,23 +47,7 @@ def worker(rank: int, folder: Path) -> None:
 
 
 def test_processes_with_different_numbers_of_batches_validate_the_network_of_rank_0(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(WORLD)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(errors)
+    run_ranks(__file__, WORLD, tmp_path)
     for rank in range(WORLD):
         means, together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert means.tolist() == pytest.approx([0.0, 0.0])  # 0 less the running mean of rank 0
