@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .amounts import volumes
+from .lesions import BOTH_LUNGS, OUTSIDE
 
 REACH_MM = 15.0
 """How far apart the centres of one lesion may lie at least: breathing moves them."""
 LIMIT_PERCENT = 25.0
 """Change of a volume up to which a lesion is called stable."""
 RULE = (
-    "The boxes around both lungs are laid over each other. Two lesions of the same side are one if their centres then "
-    f"lie at most {REACH_MM:.0f} mm apart, or the radius of a sphere with the larger volume; the nearest pair comes "
-    f"first. Grown and shrunk: by more than {LIMIT_PERCENT:.0f} % of the earlier volume. Lesions that merge or part "
-    "count as one that changed and others that are gone or new."
+    "The boxes around both lungs are laid over each other. Two lesions of one lung, or of which one lies in both, are "
+    f"one if their centres then lie at most {REACH_MM:.0f} mm apart, or the radius of a sphere with the larger volume; "
+    f"the nearest pair comes first. Grown and shrunk: by more than {LIMIT_PERCENT:.0f} % of the earlier volume. "
+    "Lesions that merge or part count as one that changed and others that are gone or new."
 )
 STATES = ("new", "grown", "stable", "shrunk", "gone")
 
@@ -114,9 +115,14 @@ def _pair(earlier: Sequence[Lesion], current: Sequence[Lesion], distances: NDArr
     for flat in np.argsort(distances, axis=None, kind="stable"):
         k, j = divmod(int(flat), len(current))
         near = distances[k, j] <= max(REACH_MM, _radius(earlier[k]), _radius(current[j]))
-        if near and earlier[k]["side"] == current[j]["side"] and k not in partner.values() and j not in partner:
+        if near and _on_one_side(earlier[k], current[j]) and k not in partner.values() and j not in partner:
             partner[j] = k
     return partner
+
+
+def _on_one_side(earlier: Lesion, current: Lesion) -> bool:
+    sides = {earlier["side"], current["side"]}
+    return len(sides) == 1 or (BOTH_LUNGS in sides and OUTSIDE not in sides)
 
 
 def _radius(lesion: Lesion) -> float:

@@ -8,7 +8,10 @@ from scipy import ndimage, sparse
 
 LISTED = 50  # largest number of lesions that are described one by one
 _ALL_NEIGHBOURS = np.ones((3, 3), bool)
-_SIDES = ("right", "left", "outside of the lungs")
+BOTH_LUNGS, OUTSIDE = "both lungs", "outside of the lungs"
+BOTH_PERCENT = 10
+"""A lesion is of both lungs from this percentage of its voxels in the lungs on that lie in the
+lesser one. Fewer are the border between the lungs, which is uncertain where they touch."""
 
 _FAR = np.iinfo(np.int64).max
 
@@ -130,6 +133,18 @@ def _describe(one: dict[str, int], total: int, depth: int, voxel_ml: float | Non
     row["largest_slice_from_inferior"] = one["largest_z"] + 1
     row["slices_from_superior"] = [depth - one["last_z"], depth - one["first_z"]]
     row["slices_from_inferior"] = [one["first_z"] + 1, one["last_z"] + 1]
-    in_lungs = (one["right"], one["left"])  # the side is that with most of the voxels
-    row["side"] = _SIDES[int(np.argmax(in_lungs)) if any(in_lungs) else 2] if lungs_known else None
+    row["side"] = _side(one["right"], one["left"]) if lungs_known else None
     return row
+
+
+def _side(right: int, left: int) -> str:
+    """Say in which lung a lesion lies that has so many voxels in each.
+
+    >>> [_side(*voxels) for voxels in ((90, 10), (91, 9), (0, 1), (0, 0))]
+    ['both lungs', 'right', 'left', 'outside of the lungs']
+    """
+    if not right + left:
+        return OUTSIDE
+    if 100 * min(right, left) >= BOTH_PERCENT * (right + left):
+        return BOTH_LUNGS
+    return "right" if right > left else "left"

@@ -81,6 +81,21 @@ def test_no_lesion_changes_sides_and_none_has_two_partners():
 
 
 @pytest.mark.parametrize(
+    ("before", "now", "matched"),
+    [
+        ("right", "both lungs", True),  # it has crossed the midline, or an earlier version named one side
+        ("both lungs", "left", True),
+        ("both lungs", "both lungs", True),
+        ("both lungs", "outside of the lungs", False),
+    ],
+)
+def test_a_lesion_of_both_lungs_is_that_of_either(before, now, matched):
+    found = match_lesions(scan(lesion(98, 50, 10, 1.0, before)), scan(lesion(100, 50, 10, 1.0, now)))
+    assert states(found) == ([("stable", 1, 1)] if matched else [("new", 1, None), ("gone", None, 1)])
+    assert found["rows"][0]["side"] == now
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"reason": "the lungs were not segmented"}, "were not segmented"),

@@ -118,6 +118,16 @@ def test_lesions_are_described(case):
     assert (largest["slices_from_superior"], largest["slices_from_inferior"]) == ([7, 8], [3, 4])
 
 
+@pytest.mark.parametrize(("left", "side"), [(1, "right"), (2, "both lungs"), (10, "both lungs"), (19, "left")])
+def test_a_lesion_that_crosses_the_midline_is_of_both_lungs(left, side):
+    """Twenty voxels in a row; from a tenth in the lesser lung on it is of both."""
+    mask, lungs = np.zeros((20, 3, 2), bool), np.full((20, 3, 2), 2, np.uint8)
+    mask[:, 1, 0] = True
+    lungs[: 20 - left] = 1
+    found = measure_infection(take(np.zeros(mask.shape, np.int16)), mask, SPACING, lungs_of(lungs))["lesions"]
+    assert [one["side"] for one in found["lesions"]] == [side]
+
+
 @pytest.mark.parametrize("share", [0.03, 0.1, 0.3])
 def test_lesions_are_those_of_scipy(share):
     mask = np.random.default_rng(1).random((30, 25, 20)) < share

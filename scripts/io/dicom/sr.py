@@ -151,7 +151,7 @@ class _Groups:
     def _lesion(self, number: int, lesion: Mapping[str, Any]) -> Any:
         first, last = lesion["slices_from_inferior"]
         slices = None if self._axial is None else self._axial[first - 1 : last]
-        side = _SIDES.get(lesion["side"])
+        side = _SIDES.get("total" if lesion["side"] == "both lungs" else lesion["side"])
         sites = [sr.FindingSite(_LUNG, laterality=side)] if side else []
         return self._roi(f"Lesion {number}", slices, sites, [_volume(lesion["volume_ml"])])
 

@@ -116,6 +116,23 @@ def test_a_lesion_refers_to_the_slices_that_it_spans(heads_first: bool, tmp_path
         )
 
 
+@pytest.mark.parametrize(
+    ("side", "code"),
+    [("right", "24028007"), ("left", "7771000"), ("both lungs", "51440002"), ("outside of the lungs", None)],
+)
+def test_the_side_of_a_lesion_is_coded(side: str, code: str | None, tmp_path: Path, write_series: Write) -> None:
+    """Laterality of SNOMED CT, as CID 244 has it; without one no lung is named."""
+    write_series(tmp_path / "ct", 4)
+    scan = read_dicom(tmp_path / "ct")
+    mask = np.zeros(scan.values.shape, np.uint8)
+    mask[2:4, 2:4, 1:3] = 1
+    measures = measure(scan, mask)
+    measures["lesions"]["lesions"][0]["side"] = side
+    *_, content = written(scan, mask, measures, tmp_path)
+    group = content.get_volumetric_roi_measurement_groups()[1]
+    assert [site.laterality.value for site in group.finding_sites] == ([code] if code else [])
+
+
 def test_frames_of_a_multi_frame_file(tmp_path: Path, write_series: Write, make_enhanced: Callable[..., None]) -> None:
     stored = np.zeros((4, 20, 24), np.uint16)
     write_series(tmp_path / "ct", 1, change=lambda ds, _: make_enhanced(ds, [5.0, 0.0, 10.0, 15.0], stored))
