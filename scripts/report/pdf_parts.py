@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from matplotlib import get_data_path
 from reportlab.lib.colors import HexColor
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.utils import ImageReader
@@ -16,7 +15,6 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Flowable, Image, Paragraph, Spacer, Table
 
-from ..messages import printable
 from .change_words import (
     LESION_COLUMNS,
     LOBE_COLUMNS,
@@ -29,10 +27,11 @@ from .change_words import (
     volume_rows,
 )
 from .lesion_pictures import MOST, LesionPicture
+from .lettering import FONTS, drawable, font_file
 from .profile import COLOURS
 from .wording import LEGEND, PARTS, grade, hu_range, label, percent, size, words
 
-_REGULAR, _BOLD = "DejaVuSans", "DejaVuSans-Bold"  # matplotlib brings them
+_REGULAR, _BOLD = FONTS["regular"], FONTS["bold"]
 _SOFT, _LINE, _NOTE_EDGE = (HexColor(COLOURS[name]) for name in ("soft", "line", "infection"))
 _INK, _PANEL, _NOTE, _ALARM = (HexColor(one) for one in ("#1b2430", "#f3f5f8", "#fff2d9", "#a11212"))  # report.css's
 _TOP = ("VALIGN", (0, 0), (-1, -1), "TOP")
@@ -50,7 +49,7 @@ class Parts:
     def __init__(self, width: float) -> None:
         self._width = width
         for name in (_REGULAR, _BOLD):
-            pdfmetrics.registerFont(TTFont(name, Path(get_data_path(), "fonts", "ttf", f"{name}.ttf")))
+            pdfmetrics.registerFont(TTFont(name, font_file(name)))
 
     def title(self, text: str) -> Flowable:
         """Return the heading of the document."""
@@ -198,7 +197,7 @@ def _paragraph(
 ) -> Paragraph:
     looks = {"fontName": font, "fontSize": points, "leading": 1.3 * points, "textColor": colour}
     style = ParagraphStyle("", **looks, spaceBefore=before, spaceAfter=after)
-    return Paragraph(escape(printable(text)), style)
+    return Paragraph(escape(drawable(text)), style)
 
 
 def _in_rows(cells: Sequence[Any], across: int) -> list[list[Any]]:

@@ -16,7 +16,7 @@ from ..files import write_atomic
 from ..inference.hounsfield import HounsfieldSlices
 from ..io.masks import read_mask
 from ..io.reading import read_scan
-from ..messages import printable
+from .lettering import drawable, shortened
 from .measure import affected_slices
 from .wording import ml, percent
 
@@ -29,6 +29,8 @@ _MASK_COLOUR, _TRUTH_COLOUR = "#ff9f1c", "#2ec4ff"  # told apart by the colour-b
 _COLUMNS, _ROWS = 3, 2
 SHOWN_SLICES = _COLUMNS * _ROWS
 """Largest number of axial slices."""
+_TITLE_POINTS = 15
+_LETTERS_PER_INCH = 4.6  # of the title, were they all as wide as W
 _PNG_LEVEL = 3  # as small as 6, the default, in less than half of its time
 _AXIAL, _CORONAL, _SAGITTAL = "RLAP", "RLSI", "APSI"  # letters at the left, right, top and bottom
 _PLACES = ((0.025, 0.5), (0.975, 0.5), (0.5, 0.96), (0.5, 0.04))  # of these letters
@@ -68,7 +70,8 @@ def draw_preview(
     outlines = [_binary(outline) for outline in outlines]
     chosen = choose_slices(reduce(np.logical_or, outlines), SHOWN_SLICES)
     figure = _lay_out(scan, outlines, chosen, spacing, oriented)
-    figure.suptitle(printable(title), color="white", fontsize=15, parse_math=False)
+    shown = shortened(drawable(title), int(_LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.suptitle(shown, color="white", fontsize=_TITLE_POINTS, parse_math=False)
     figure.supxlabel(
         describe(outlines[0], chosen, spacing, least_slice_share, oriented),
         color="white",

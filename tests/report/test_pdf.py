@@ -94,3 +94,8 @@ def test_much_is_drawn_smaller_and_names_are_no_markup(write, small_report):
     text = words_of(path)
     assert text.count("What is found here is long") == 60 * 20
     assert "<b>&amp;</para> Müller" in text
+
+
+def test_names_that_the_font_lacks_or_would_turn_round_are_spelled_out(write, small_report):
+    report = small_report(name="\u80ba 1 \u05d0\u05d1 \u202etxt e\u0301")
+    assert r"\u80ba 1 \u05d0\u05d1 \u202etxt é" in words_of(write(report))

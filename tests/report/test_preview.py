@@ -59,6 +59,22 @@ def test_proportions_are_true(tmp_path):
     assert height / width == pytest.approx(10 * 3 / 20, rel=0.05)
 
 
+@pytest.mark.parametrize("shape", [(40, 40), (40, 40, 12)])
+@pytest.mark.parametrize("letter", ["W", "\u80ba", "i"])
+def test_a_long_title_stays_within_the_picture(tmp_path, shape, letter):
+    path = draw_preview(air(shape), box(shape, (0, 0)), tmp_path / "p.png", title=letter * 240 + "_end")
+    drawn = np.flatnonzero(imread(path)[:LEGEND, :, :3].max(axis=(0, 2)) > 0.5)
+    assert drawn.min() > 0
+    assert drawn.max() < imread(path).shape[1] - 1
+
+
+@pytest.mark.filterwarnings("error")  # of glyphs that the font lacks
+def test_titles_that_the_font_lacks_are_told_apart(tmp_path):
+    drawn = [draw_preview(air((9, 9)), box((9, 9)), tmp_path / f"{k}.png", title=t) for k, t in enumerate("肺气")]
+    one, other = (path.read_bytes() for path in drawn)
+    assert one != other
+
+
 def test_coronal_and_sagittal_views(tmp_path):
     superior_right_posterior = box((60, 50, 20), (5, 20), (35, 45), (15, 18))
     path = draw_preview(air((60, 50, 20)), superior_right_posterior, tmp_path / "p.png", spacing=(1, 1, 3))
