@@ -83,7 +83,8 @@ def _of_lungs(measures: Mapping[str, Any], part: str) -> str:
     value = measures["lungs"][part]["infected_percent"]
     if value is None or not much_outside(measures["infection"]):
         return percent(value)
-    return f"at least {math.floor(10 * value) / 10:.1f}{_GAP}%"
+    least = math.floor(10 * value) / 10
+    return f"at least {least:.1f}{_GAP}%" if least else NOT_STATED  # at least nothing says nothing
 
 
 def size(found: Mapping[str, Any], name: str, key: str = "") -> str:
@@ -118,11 +119,11 @@ def finding(measures: Mapping[str, Any]) -> str:
         return f"Nothing was outlined in {slices}."
     where = f"in {affected} of {slices}" if affected else f"in none of {slices} enough to count"
     text = f"Opacities of {size(infection, 'infection')} were outlined {where}"
-    if lungs["reason"] is not None:
+    known = NOT_STATED if lungs["reason"] is not None else _of_lungs(measures, "total")
+    if known == NOT_STATED:
         text += f", {WITHIN}" if free and free["within"] else ""
         return f"{text}; percentage of the lungs and severity are not stated."
-    of = "the scanned part of the lungs" if lungs["cuts"] else "the lungs"
-    text += f": {_of_lungs(measures, 'total')} of {of}"
+    text += f": {known} of {'the scanned part of the lungs' if lungs['cuts'] else 'the lungs'}"
     if free and free["within"]:
         return f"{text}, {WITHIN}."
     graded = grade(measures, "total")

@@ -256,6 +256,17 @@ def test_much_infection_outside_of_the_lungs_takes_grade_and_scores(case):
     assert panels["Severity, both lungs"] == "not stated"
 
 
+def test_infection_that_all_lies_outside_of_the_lungs_has_no_least_share(case):
+    mask, lungs, hu = case
+    for z in range(mask.shape[2]):
+        mask[:, :, z][lungs.slab(z) > 0] = 0
+    found = measure_infection(take(hu), mask, SPACING, lungs)
+    assert found["infection"]["present"]
+    assert finding(found).endswith("; percentage of the lungs and severity are not stated.")
+    panels = {name: plain(value) for name, value, _ in key_numbers(found)}
+    assert panels["Percentage of both lungs"] == panels["Severity, both lungs"] == "not stated"
+
+
 def test_values_that_are_not_hu_are_not_measured(case):
     mask, lungs, _ = case
     assert measure_infection(None, mask, SPACING, lungs)["density"] == {"reason": NO_HU}
