@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..messages import counted
+from .lesion_matching import state
 from .wording import NOT_STATED, PARTS, label, ml, percent, size
 
 _GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
@@ -28,8 +29,19 @@ def signed_ml(volume: float) -> str:
 
 
 def signed_percent(value: float | None) -> str:
-    """Write a change in percent, with its sign; None, of nothing, is not stated."""
-    return NOT_STATED if value is None else _signed(value, 1, "%")
+    r"""Write a change in percent, with its sign; None, of nothing, is not stated.
+
+    It is not rounded across the limit from which on a lesion has grown or shrunk.
+
+    >>> signed_percent(12.34), signed_percent(25.04), signed_percent(-25.04), signed_percent(25.0)
+    ('+12.3\xa0%', '+25.04\xa0%', '−25.04\xa0%', '+25.0\xa0%')
+    """
+    if value is None:
+        return NOT_STATED
+    digits = 1
+    while state(round(value, digits)) != state(value):
+        digits += 1
+    return _signed(value, digits, "%")
 
 
 def _signed(value: float, digits: int, unit: str) -> str:

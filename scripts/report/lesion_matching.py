@@ -106,7 +106,8 @@ def state(percent: float) -> str:
     >>> [state(percent) for percent in (-25.1, -25.0, 25.0, 25.1)]
     ['shrunk', 'stable', 'stable', 'grown']
     """
-    return "grown" if percent > LIMIT_PERCENT else "shrunk" if percent < -LIMIT_PERCENT else "stable"
+    exact = round(percent, 6)  # a volume of five voxels is not that of four and a quarter of it, in binary
+    return "grown" if exact > LIMIT_PERCENT else "shrunk" if exact < -LIMIT_PERCENT else "stable"
 
 
 def _pair(earlier: Sequence[Lesion], current: Sequence[Lesion], distances: NDArray[np.float64]) -> dict[int, int]:

@@ -7,8 +7,9 @@ import math
 
 import pytest
 
+from scripts.report.amounts import volumes
 from scripts.report.change import describe_change
-from scripts.report.change_words import of_which_scans
+from scripts.report.change_words import of_which_scans, signed_percent
 from scripts.report.html import render_report_html
 from scripts.report.lesion_matching import REACH_MM, match_lesions, state
 from scripts.report.lesion_pictures import LesionPicture
@@ -119,6 +120,14 @@ def test_what_is_not_listed_is_said():
     assert not match_lesions(scan(lesion(50, 50, 10, 1.0), count=51), scan())["complete"]
     assert match_lesions(scan(), scan())["rows"] == []
     assert state(25.0) == "stable"
+
+
+@pytest.mark.parametrize("voxel_ml", [0.0028, 0.1, 0.7 * 0.7 * 1.3 / 1000])
+def test_a_quarter_more_is_stable_whatever_the_size_of_a_voxel(voxel_ml):
+    changes = [volumes(4 * k * voxel_ml, 5 * k * voxel_ml)["change_percent"] for k in range(1, 300)]
+    assert len(set(changes)) > 1  # not all are 25.0, in binary
+    assert {state(change) for change in changes} == {"stable"}
+    assert {plain(signed_percent(change)) for change in changes} == {"+25.0 %"}
 
 
 def test_volumes_lungs_and_dates_by_hand(small_report):
