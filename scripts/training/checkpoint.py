@@ -102,6 +102,7 @@ class RunCheckpoint:
         resume: whether to go on from `last.pt` where there is one.
         seed: seed of the run; a run goes on with the seed, data, preprocessing, optimizer and kind
             of schedule that it began with.
+        steps: what else a run goes on with: modules such as the loss, and plain values.
         keep: checkpoint policy: "best", the epoch with the best key metric, or "last", the last
             epoch, so that the validation fold chooses nothing.
         save_interval: seconds between two writes of the files; 0: after every epoch.
@@ -120,6 +121,7 @@ class RunCheckpoint:
         metadata: Mapping[str, Any],
         resume: bool = False,
         seed: int = 0,
+        steps: Mapping[str, Any] | None = None,
         keep: str = "best",
         save_interval: float | str = 0.0,
     ) -> None:
@@ -134,7 +136,11 @@ class RunCheckpoint:
         self.objects = dict(objects)
         self.metadata = dict(metadata)
         self.resume = resume
-        self.identity = {**self.metadata, "seed": seed, **_kinds(self.objects)}
+        described = {
+            name: _described(value) if isinstance(value, nn.Module) else value for name, value in (steps or {}).items()
+        }
+        self._recorded_since = (PRECISION, *_kinds(self.objects), *described)  # earlier versions did not
+        self.identity = {**self.metadata, "seed": seed, **_kinds(self.objects), **described}
         self.save_interval = number("save_interval", save_interval, "seconds, 0 or more", lambda value: value >= 0)
         self._written: float | None = None
         self._best: tuple[dict[str, Any], dict[str, Any]] | None = None
@@ -223,9 +229,9 @@ class RunCheckpoint:
         logger.info(f"resumed after epoch {content['epoch']} of {engine.state.max_epochs}")
 
     def _check_identity(self, content: Mapping[str, Any]) -> None:
-        """Refuse to resume a run with other data, network, seed or optimizer than it began with."""
+        """Refuse to resume a run with other data, network, seed, loss... than it began with."""
         before, now = (_completed(one) for one in (content["identity"], self.identity))
-        for key in (PRECISION, *_kinds(self.objects)):  # earlier versions did not record them
+        for key in self._recorded_since:
             before.setdefault(key, now.get(key))
         changed = [key for key, value in now.items() if key != "network" and before.get(key) != value]
         changed = [f"{key} {before[key]}" if key == PRECISION else key for key in changed]
@@ -266,6 +272,22 @@ def _kinds(objects: Mapping[str, Any]) -> dict[str, Any]:
                 for group in value.param_groups
             ]
     return kinds
+
+
+def _described(module: nn.Module) -> dict[str, Any]:
+    """Return the kind of a loss, its plain settings and weights, and so of those within it."""
+    settings = {name: value for name, value in vars(module).items() if name not in vars(nn.Module())}
+    weights = {name: buffer.cpu().tolist() for name, buffer in module.named_buffers(recurse=False)}
+    return {
+        "kind": type(module).__name__,
+        **{
+            name: value
+            for name, value in settings.items()
+            if isinstance(value, bool | int | float | str | list | tuple)
+        },
+        **weights,
+        **{name: _described(child) for name, child in module.named_children()},
+    }
 
 
 def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:

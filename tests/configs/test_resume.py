@@ -117,6 +117,8 @@ def test_a_run_is_resumed_with_the_settings_that_it_began_with(trained: Path) ->
         (TRAIN, {"spatial_size": 48}, "preprocessing"),
         (TRAIN, {"learning_rate": 5e-3}, "optimizer)"),
         (TRAIN, {"weight_decay": 0.5}, "optimizer)"),
+        (TRAIN, {"batch_size": 3}, "batch_size)"),
+        (TRAIN, {"loss#cross_entropy_weight": 0.5}, "loss)"),
         (cycle, {}, "optimizer, schedule, total steps of the schedule)"),
     ):
         settings = {**NARROW, "max_epochs": 3, **change}
