@@ -91,8 +91,8 @@ def markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, re
 def _conditions(table: pd.DataFrame, runs: pd.DataFrame, record: Mapping[str, Any]) -> str:
     """Say of what the figures are means, and what chose the weights."""
     data, first, within = record["data"], table.index[0], record["protocol"] == "within"
-    own = runs[(runs["variant"] == first) & (runs["seed"] == runs["seed"].min())]
-    cases = int(own["cases"].sum()) if within else int(own["cases"].iloc[0])
+    judged = runs.groupby(["variant", "seed"])["cases"]  # of some not every fold has ended yet
+    cases = int((judged.sum() if within else judged.max()).max())
     where = "a validation fold" if within else f"the test cases (protocol {record['protocol']})"
     sha = record["datalist_sha256"]
     listed = f"datalist.json\N{NO-BREAK SPACE}{sha[:12]}" if sha else "no datalist.json"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from scripts.research.experiment_tables import compare
-from scripts.research.experiment_text import MEASURES, PARTS, _difference, table_lines
+from scripts.research.experiment_text import MEASURES, PARTS, _conditions, _difference, table_lines
 
 BASE = [[0.6, 0.7], [0.8]]
 
@@ -117,3 +117,21 @@ def test_mae_is_printed_to_a_hundredth_of_a_percent_beside_e_and_s() -> None:
     header, base, other = ([cell.strip() for cell in lines[k].split("|")] for k in (0, 2, 3))
     assert (base[header.index("MAE")], other[header.index("MAE")]) == ("0.52 ± 0.00", "0.57 ± 0.01")
     assert (base[header.index("E-measure")], base[header.index("S-measure")]) == ("95.7 ± 0.0", "86.8 ± 0.0")
+
+
+@pytest.mark.parametrize(("protocol", "said"), [("within", "; 5 cases of x,"), ("test", "; 3 cases of x,")])
+@pytest.mark.parametrize("ended", [[("A", 1), ("B", 0)], [("A", 0), ("B", 0)], [("B", 1)]])
+def test_the_number_of_cases_is_known_whichever_runs_have_ended(
+    protocol: str, said: str, ended: list[tuple[str, int]]
+) -> None:
+    """Two folds judge three and two cases; of the first run that has ended only one fold has."""
+    runs = pd.DataFrame(
+        {"variant": variant, "seed": seed, "fold": fold, "cases": cases}
+        for variant, seed in ended
+        for fold, cases in enumerate((3, 2 if protocol == "within" else 3))
+        if fold == 0 or (variant, seed) == ended[-1]
+    )
+    table = pd.DataFrame(index=pd.Index([variant for variant, _ in ended], name="variant"))
+    data = {"name": "x", "split": "patient", "seed": 0, "warnings": []}
+    record = {"data": data, "protocol": protocol, "datalist_sha256": None, "keep": "last"}
+    assert said in _conditions(table, runs, record)
