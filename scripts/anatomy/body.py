@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .downsampling import DownsampledScan, Mask, chosen, dilate, erode, largest
+from .downsampling import DownsampledScan, Mask, chosen, dilate, erode, in_voxels, largest
 from .hull import convex_hull
 
 SKIN = -500  # HU: halfway between air and tissue
@@ -65,7 +65,7 @@ def _lungs_open_to_the_room(room: Mask, body: Mask, hu: NDArray[np.int16], spaci
         return lung
     pieces, _ = ndimage.label(room & convex_hull(body))
     areas = np.bincount(pieces.ravel()) * pixel
-    near = 1 + int(_BORDER / max(spacing[:2]))
+    near = 1 + int(in_voxels(_BORDER, max(spacing[:2])))
     for piece in sorted(_at_the_border(pieces, near)):  # a rim of cushion under the back does not lie there
         here = pieces == piece
         if areas[piece] > _SMALLEST_OPEN and low < np.median(hu[here]) < high:

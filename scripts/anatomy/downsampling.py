@@ -40,13 +40,25 @@ class DownsampledScan:
         return float(np.prod(self.spacing)) / 1000
 
 
+def in_voxels(length: float, size: float) -> float:
+    """Return how many voxels a length is in mm, or a volume in mm3, for a step to whole ones.
+
+    The last digits are left out: a header keeps 0.9 mm in single or double precision, as a size or
+    as columns of a matrix, and a scan has to be the same in each.
+
+    >>> in_voxels(2.25, 0.9), in_voxels(2.25, 0.9 + 1e-8), in_voxels(9, 2.9999999)
+    (2.5, 2.5, 3.0)
+    """
+    return round(length / size, 4)
+
+
 def choose_steps(spacing: Spacing) -> tuple[int, int, int]:
     """Return how many voxels are joined along x, y, z; thick slices stay as they are.
 
     >>> choose_steps((0.7, 0.7, 1.0)), choose_steps((1.5, 1.5, 8.0))
     ((3, 3, 2), (2, 2, 1))
     """
-    x, y, z = (max(1, round(_SIZE / size)) for size in spacing)
+    x, y, z = (max(1, round(in_voxels(_SIZE, size))) for size in spacing)
     return x, y, z
 
 
@@ -135,7 +147,7 @@ def _within(mask: Mask, radius: float, spacing: Spacing) -> Mask:
     rows = mask.transpose(order)
     reach = [int(radius / spacing[axis]) + 1 for axis in order]
     x, y, z = np.ix_(*((np.arange(-n, n + 1) * spacing[axis]) ** 2 for n, axis in zip(reach, order, strict=True)))
-    lengths = (np.sqrt(x + y + z).astype(np.float32) <= np.float32(radius)).sum(axis=2)
+    lengths = (np.sqrt(x + y + z).round(4) <= radius).sum(axis=2)
     grown = rows.copy()
     near = np.zeros_like(np.packbits(grown, axis=2))
     for step in range(reach[2] + 1):

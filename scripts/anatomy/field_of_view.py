@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 
 from ..errors import UserError
-from .downsampling import Mask, Spacing, box
+from .downsampling import Mask, Spacing, box, in_voxels
 from .lungs import Lungs
 from .tissue import Tissues
 
@@ -58,6 +58,6 @@ def _around(mask: Mask, steps: tuple[int, int, int], spacing: Spacing, shape: tu
     """Return the box of a mask on a grid of blocks, `MARGIN_MM` wider, in voxels."""
     sides = []
     for found, step, size, length in zip(box(mask), steps, spacing, shape, strict=True):
-        margin = ceil(MARGIN_MM / size)
+        margin = ceil(in_voxels(MARGIN_MM, size))
         sides.append(slice(max(found.start * step - margin, 0), min(found.stop * step + margin, length)))
     return sides[0], sides[1], sides[2]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .downsampling import Mask, Spacing, box, close, fill_holes
+from .downsampling import Mask, Spacing, box, close, fill_holes, in_voxels
 
 _HILUM = 10.0  # mm: radius of the closing; the aorta (radius about 12) does not fit through
 _ARC, _HEIGHT = 75.0, 60.0  # mm along the wall, around and along z: widest opacity that is bridged
@@ -76,7 +76,7 @@ def _fill_to_the_wall(closed: Mask, room: Mask, polar: Polar, spacing: Spacing) 
 def _smooth(outermost: NDArray[np.float64], spacing: Spacing) -> NDArray[np.float64]:
     """Return the chest wall's distance in mm by direction and slice, (360, Z'); 0 without lung."""
     reach = max(_NEAREST, float(np.quantile(outermost, 0.9)))
-    arc, height = int(np.degrees(_ARC / reach)), int(_HEIGHT / spacing[2])
+    arc, height = int(np.degrees(_ARC / reach)), int(in_voxels(_HEIGHT, spacing[2]))
     around = np.pad(outermost, [(arc, arc), (0, 0)], mode="wrap")
     wall = ndimage.grey_closing(around, size=(arc | 1, height | 1), mode="constant")[arc:-arc]
     return np.where(outermost > 0, np.clip(wall, outermost, outermost + _THICKEST), 0)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .downsampling import Mask, Spacing, box, centre, erode
+from .downsampling import Mask, Spacing, box, centre, erode, in_voxels
 
 RIGHT, LEFT = 1, 2  # the codes of masks
 
@@ -85,7 +85,7 @@ def _find_plane(lungs: Mask, spacing: Spacing, middle: float) -> int:
     right = areas[:at].sum() / areas.sum()
     if not 1 - _ONE_SIDED < right < _ONE_SIDED:
         return len(areas) if right > 0.5 else 0
-    reach = max(1, int(30 / spacing[0]))
+    reach = max(1, int(in_voxels(30, spacing[0])))
     low = max(0, at - reach)
     near = areas[low : at + reach + 1]
     least = low + np.flatnonzero(near == near.min())

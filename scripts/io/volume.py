@@ -38,11 +38,12 @@ def spacing_lps(affine: Affine) -> tuple[float, float, float]:
     """Return the voxel size along left, posterior, superior in mm, of the stored axes turned.
 
     The third is the distance between slices along their normal, also where a gantry tilt shifts
-    them.
+    them. Rounded to a millionth of a micrometre: the last bits depend on the order of the axes.
     """
     lengths = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     x, y, _ = (lengths[axis] for axis in axial_axes(affine))
-    return x, y, float(abs(np.linalg.det(affine[:3, :3]))) / (x * y)
+    z = float(abs(np.linalg.det(affine[:3, :3]))) / (x * y)
+    return round(x, 9), round(y, 9), round(z, 9)
 
 
 def canonical(array: NDArray[Any], affine: Affine) -> NDArray[Any]:

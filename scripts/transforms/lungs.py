@@ -20,6 +20,7 @@ from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.outside import Zones, find_zones, why_kept
 from ..anatomy.tissue import Tissues, segment_tissue
 from ..errors import UserError
+from ..io.volume import spacing_lps
 from .items import UNKNOWN_CODE
 from .labels import is_code
 
@@ -217,8 +218,8 @@ def _find_anatomy(image: MetaTensor, scan: tuple[NDArray[np.int16], Spacing], in
 
 def _hounsfield(image: MetaTensor) -> tuple[NDArray[np.int16], Spacing]:
     """Whole HU (X, Y, Z), as `HounsfieldSlices.rounded` gives them, and the voxel size in mm."""
-    x, y, z = image.pixdim.cpu().tolist()
-    return image.as_tensor()[0].round().clamp(-32768, 32767).to(torch.int16).cpu().numpy(), (x, y, z)
+    hu = image.as_tensor()[0].round().clamp(-32768, 32767).to(torch.int16).cpu().numpy()
+    return hu, spacing_lps(convert_to_numpy(image.affine))
 
 
 def _found(image: MetaTensor) -> MetaTensor:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..anatomy.downsampling import in_voxels
+
 _ALL_NEIGHBOURS = np.ones((3, 3, 3), bool)
 
 
@@ -23,7 +25,7 @@ def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm
     (box,) = ndimage.find_objects(mask, max_label=1)
     cleaned = mask.copy(order="K")
     lesions, _ = ndimage.label(mask[box], _ALL_NEIGHBOURS)
-    large = np.bincount(lesions.ravel()) >= math.ceil(smallest_mm3 / voxel_mm3)
+    large = np.bincount(lesions.ravel()) >= math.ceil(in_voxels(smallest_mm3, voxel_mm3))
     large[0] = False
     cleaned[box] = large[lesions]
     return cleaned

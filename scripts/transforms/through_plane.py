@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..anatomy.downsampling import in_voxels
+
 _REACH = 3.0
 """Standard deviations to either side, beyond which the Gaussian is left out."""
 
@@ -33,7 +35,7 @@ def neighbour_weights(sigma_mm: float, spacing_mm: float) -> list[float]:
     """
     if not sigma_mm:
         return [1.0]
-    reach = math.floor(_REACH * sigma_mm / spacing_mm)
+    reach = math.floor(in_voxels(_REACH * sigma_mm, spacing_mm))
     heights = [math.exp(-0.5 * (k * spacing_mm / sigma_mm) ** 2) for k in range(1, reach + 1)]
     total = 1 + 2 * sum(heights)
     return [one / total for one in (1.0, *heights)]

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from scripts.anatomy.downsampling import (
     centre,
+    choose_steps,
     chosen,
     close,
     dilate,
@@ -111,3 +112,14 @@ def test_balls_are_those_of_exact_distances(order, shape, radius):
     outside = ndimage.distance_transform_edt(~mask, sampling=spacing)
     np.testing.assert_array_equal(erode(mask, radius, spacing), inside > radius)
     np.testing.assert_array_equal(dilate(mask, radius, spacing), outside <= radius)
+
+
+@pytest.mark.parametrize("size", [0.5, 0.9, 1.0, 1.25, 1.5, 2.0, 2.25, 4.5, 5.0])
+def test_the_last_digits_of_a_voxel_size_change_nothing(size):
+    """A header keeps sizes in single or double precision; a tie must not turn into another grid."""
+    mask = np.zeros((13, 13, 13), bool)
+    mask[6, 6, 6] = True
+    sizes = [(size * factor,) * 3 for factor in (1, 1 - 1e-7, 1 + 1e-7, 1 - 1e-16, 1 + 2e-16)]
+    assert len({choose_steps(one) for one in sizes}) == 1
+    for steps in (1, 3, 5):  # a ball that reaches exactly to the middle of a voxel
+        assert len({dilate(mask, steps * size, one).tobytes() for one in sizes}) == 1

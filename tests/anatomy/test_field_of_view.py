@@ -38,6 +38,15 @@ def test_a_given_mask_at_full_resolution_is_taken_to_the_voxel(phantom):
     assert box == (slice(7, 35), slice(13, 47), slice(5, 28))  # 10 mm are 5, 6.67 and 2.5 voxels, rounded up
 
 
+def test_the_last_digits_of_a_voxel_size_do_not_move_the_box(phantom):
+    mask = np.zeros((40, 50, 30), np.uint8)
+    mask[12:16, 20:40, 8:25], mask[20:30, 20:40, 8:25] = 1, 2
+    seen = segment_tissue(phantom.image, SPACING)
+    for factor in (1, 1 - 1e-7, 1 + 1e-7):
+        lungs = Lungs(mask, (1, 1, 1), (2.0 * factor, 2.5 * factor, 5.0 * factor), (40, 50, 30))
+        assert find_box(seen, lungs) == (slice(7, 35), slice(16, 44), slice(6, 27))  # 5, 4 and 2 voxels
+
+
 def test_without_plausible_lungs_it_is_the_body_and_without_a_body_the_scan(phantom, phantom_lungs):
     seen = segment_tissue(phantom.image, SPACING)
     doubtful = replace(phantom_lungs, doubts=["There is no lung."])

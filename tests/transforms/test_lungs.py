@@ -17,11 +17,13 @@ from monai.data import MetaTensor
 from scripts.anatomy.field_of_view import is_cropped
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError, find_user_error
+from scripts.inference.hounsfield import HounsfieldSlices
+from scripts.io.reading import read_scan
 from scripts.transforms import lungs
 from scripts.transforms.lungs import OUTSIDE_HU, CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd
 from scripts.transforms.postprocessing import ScanProbabilities
 from scripts.transforms.preprocessing import Preprocessing
-from tests.chains import network_grid, network_input
+from tests.chains import chain, network_grid, network_input
 
 MakeScan = Callable[..., tuple[Path, Path]]
 
@@ -162,6 +164,29 @@ def test_what_is_found_in_the_box_comes_back_to_its_place(chest: dict[str, str])
     mask, truth = found.numpy()[0] > 0.5, np.asarray(stored.dataobj) > 0
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.97
     assert found.min() == 0  # outside of the box; sigmoid(-20) elsewhere
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [
+        np.diag([-1.34765625, -1.34765625, 1.5, 1.0]),
+        np.array([[0, 0, -1.41, 0], [0, 1.41, 0, 0], [1.5, 0, 0, 0], [0, 0, 0, 1.0]]),
+        np.array([[-0.9, 0, 0, 0], [0, -0.9, 1.8, 0], [0, 0, 5.0, 0], [0, 0, 0, 1.0]]),  # a tilted gantry
+    ],
+    ids=["axial", "sagittal", "tilted"],
+)
+def test_voxel_and_size_are_those_that_segment_takes(affine: np.ndarray, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(-1000, 400, (16, 17, 18)).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, affine), tmp_path / "scan.nii")
+    scan = read_scan(tmp_path / "scan.nii")
+    item = {"image": str(tmp_path / "scan.nii")}
+    for step in chain("image_grid", field_of_view="lungs").flatten().transforms:
+        if isinstance(step, FindBoxd):
+            break
+        item = step(item)
+    hu, spacing = lungs._hounsfield(item["image"])
+    np.testing.assert_array_equal(hu, HounsfieldSlices(scan).rounded())
+    assert spacing == scan.spacing_lps
 
 
 def test_the_box_of_the_same_voxels_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:

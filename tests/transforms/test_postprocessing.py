@@ -96,6 +96,7 @@ def test_a_lone_lesion_that_fills_its_box_is_left_out_too() -> None:
     mask[2:4, 2:4, 1] = 1
     assert without_small_lesions(mask, 1.0, 5.0).sum() == 0
     np.testing.assert_array_equal(without_small_lesions(mask, 1.0, 4.0), mask)
+    np.testing.assert_array_equal(without_small_lesions(mask, 0.7 * 0.7, 4 * 0.49), mask)  # 4.0000000000000003 voxels
 
 
 @pytest.mark.parametrize("meta", [{"picture": True}, {"voxel_size_known": False}])
