@@ -31,9 +31,9 @@ def share_buffers(network: nn.Module) -> None:
 def validation_sampler(dataset: Dataset[Any], num_replicas: int, rank: int) -> Sampler[int]:
     """Return what deals the items out to the processes, each item once.
 
-    MONAI's sampler refuses an empty data set, which MONAI Label gives where nothing is kept for
-    validation.
+    Fewer items than processes, such as a few volumes, or none, are given to every process whole:
+    one without any could not take part in the figures, and means stay as they are.
     """
-    if not len(dataset):  # type: ignore[arg-type]
+    if len(dataset) < num_replicas:  # type: ignore[arg-type]
         return SequentialSampler(dataset)  # type: ignore[arg-type]
     return DistributedSampler(dataset, shuffle=False, even_divisible=False, num_replicas=num_replicas, rank=rank)

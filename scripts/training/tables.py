@@ -193,9 +193,13 @@ def in_words(figures: Mapping[str, Any]) -> str:
 
 
 def gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of all processes in a distributed evaluation."""
+    """Return the rows of all processes in a distributed evaluation, each once.
+
+    Processes that all judged the same cases were given all, see `validation_sampler`.
+    """
     if not is_distributed():
         return rows
     collected: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(collected, rows)
-    return [row for part in collected for row in part]
+    judged = [{row["case"] for row in part} for part in collected]
+    return rows if all(names == judged[0] for names in judged) else [row for part in collected for row in part]

@@ -1,10 +1,11 @@
-"""A validation in several processes that have different numbers of batches.
+"""A validation in several processes that have different numbers of batches, or none.
 
 The file is also the program of each process (`python test_validation_distributed.py RANK FOLDER`).
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from monai.engines import SupervisedEvaluator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from scripts.metrics import SegmentationMeasures
 from scripts.training.averaging import WeightAverage
 from scripts.training.epochs import ValidationHandler
+from scripts.training.processes import validation_sampler
+from scripts.training.tables import gather
 from tests.process_group import run_ranks
 
 WORLD = 2
@@ -24,7 +28,8 @@ SHARE = 0.5
 
 
 def worker(rank: int, folder: Path) -> None:
-    """Process r has r + 1 batches, and r in its running mean; it validates with and without EMA."""
+    """Process r has r + 1 batches, and r in its running mean; it validates with and without EMA.
+    Then it judges its part of few cases."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD)
     means = []
@@ -40,18 +45,30 @@ def worker(rank: int, folder: Path) -> None:
         network.register_forward_pre_hook(lambda *_: sys.exit("the wrapper was called"))
         trainer.run([0], max_epochs=1)
         means.append(evaluator.state.output["pred"].mean())
+    judged = []
+    for items in (1, 2, 3):  # fewer than processes, as many, and more
+        measured = SegmentationMeasures(["dice"])
+        rows = []
+        for item in validation_sampler(range(items), WORLD, rank):  # type: ignore[arg-type]
+            measured([torch.ones(1, 2, 2)], [torch.ones(1, 2, 2) if item else torch.eye(2)[None]])  # Dice 1, and 2/3
+            rows.append({"case": f"case {item}", "dice": math.nan})
+        judged.append((float(measured.aggregate()["dice"]), sorted(row["case"] for row in gather(rows))))
     together = torch.stack(means)  # a collective more on one side would pair with this one
     torch.distributed.all_reduce(together)
-    torch.save((torch.stack(means), together), folder / f"{rank}.pt")
+    torch.save((torch.stack(means), together, judged), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 def test_processes_with_different_numbers_of_batches_validate_the_network_of_rank_0(tmp_path: Path) -> None:
     run_ranks(__file__, WORLD, tmp_path)
     for rank in range(WORLD):
-        means, together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        means, together, judged = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert means.tolist() == pytest.approx([0.0, 0.0])  # 0 less the running mean of rank 0
         assert together.tolist() == pytest.approx([0.0, 0.0])
+        assert judged == [
+            (pytest.approx((2 / 3 + items - 1) / items), [f"case {item}" for item in range(items)])
+            for items in (1, 2, 3)
+        ]
 
 
 if __name__ == "__main__":
