@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..data.datalist import Fold, describe
+from ..data.datalist import Fold, Split, describe
 from ..errors import UserError
 from ..inference.metadata import completed_preprocessing, read_metadata
 from ..networks.registry import same_network
@@ -87,13 +87,26 @@ def describe_data(dataset_dir: str | os.PathLike[str], fold: Fold, checkpoint: s
     """Return `describe` of a training, with a warning if its start weights saw validation cases."""
     own = describe(dataset_dir, fold)
     if checkpoint is not None:
-        metadata = read_metadata(checkpoint)
-        if found := left_out_otherwise(metadata, own):
-            weights = f"the weights {metadata['sha256'][:12]}, which the training started from"
-            warning = f"{weights}, were trained with {found} left out: they may know validation cases of fold {fold}"
-            logger.warning(warning)
-            own["warnings"] = [*own["warnings"], warning]
+        _warn_of_known(own, read_metadata(checkpoint), ", which the training started from,")
     return own
+
+
+def describe_judged(
+    dataset_dir: str | os.PathLike[str], fold: Fold, split: Split, metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return `describe` of an evaluation, with a warning if the weights saw validation cases."""
+    own = describe(dataset_dir, fold, split)
+    if split == "validation":
+        _warn_of_known(own, metadata)
+    return own
+
+
+def _warn_of_known(own: dict[str, Any], metadata: Mapping[str, Any], which: str = "") -> None:
+    if found := left_out_otherwise(metadata, own):
+        weights = f"the weights {metadata['sha256'][:12]}{which} were trained with {found} left out"
+        warning = f"{weights}: they may know validation cases of fold {own['fold']}"
+        logger.warning(warning)
+        own["warnings"] = [*own["warnings"], warning]
 
 
 def check_same_as_parent(

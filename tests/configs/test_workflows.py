@@ -146,6 +146,22 @@ def test_evaluation_on_the_network_grid(trained: Path, tmp_path: Path) -> None:
     assert (seen["size"], seen["z_score"]) == (32, False)  # what was applied, whatever the metadata state
 
 
+def test_the_summary_of_an_evaluation_states_what_was_applied_and_which_cases_the_weights_may_know(
+    trained: Path, tmp_path: Path
+) -> None:
+    settings = {"dataset_dir": tmp_path / "dataset", "checkpoint": trained, "device": "cpu"}
+    anew = {"fold": 1, "test_time_flips": 2, "tables#threshold": 0.75}
+    for name, changed in (("plain", {}), ("anew", anew)):
+        run_bundle("evaluation", EVALUATE, output_dir=tmp_path / name, **settings, **changed)
+    plain, other = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("plain", "anew"))
+    assert plain["operating_point"] == {"threshold": 0.5, "test_time_flips": 1, "through_plane_mm": 0.0}
+    assert other["operating_point"] == {"threshold": 0.75, "test_time_flips": 2, "through_plane_mm": 0.0}
+    assert plain["backend"] == {"name": "torch", "precision": "fp32", "version": torch.__version__}
+    known = f"the weights {plain['checkpoint'][:12]} were trained with fold 0 left out: they may know validation cases"
+    assert not any(known in warning for warning in plain["dataset"]["warnings"])
+    assert f"{known} of fold 1" in other["dataset"]["warnings"]
+
+
 def test_entries_without_weights_stop_with_one_line(tmp_path: Path) -> None:
     scan = tmp_path / "scan.nii.gz"
     nib.save(nib.Nifti1Image(np.full((8, 8, 2), -500, np.int16), np.eye(4)), scan)
