@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ..errors import UserError
 from ..io.nifti.writing import header_from_affine
@@ -16,6 +17,7 @@ from ..io.volume import Scan
 
 SHOWN_TYPES = ("uint8", "int16", "uint16", "float32")
 """Stored types that the page is sent as they are; others become float32, which is what it shows."""
+_ALL_NEIGHBOURS = np.ones((3, 3, 3), bool)
 
 
 def nifti_header(scan: Scan) -> nib.Nifti1Header:
@@ -68,10 +70,19 @@ def lesion_positions(mask: Scan, lesions: Sequence[Mapping[str, Any]]) -> list[l
 def _nearest(mask: Scan, values: NDArray[Any], lesion: Mapping[str, Any]) -> NDArray[np.int64]:
     if "box_index" not in lesion:
         raise UserError(f"{mask.path}: its report is of an earlier version; expected: segment the scan again")
-    (x0, x1), (y0, y1), _ = lesion["box_index"]
-    z = lesion["largest_slice_from_inferior"] - 1
-    marked = np.argwhere(values[x0 : x1 + 1, y0 : y1 + 1, z : z + 1] > 0) + np.array([x0, y0, z])
+    first = np.array([low for low, _ in lesion["box_index"]])
+    around = values[tuple(slice(low, high + 1) for low, high in lesion["box_index"])]
+    parts, count = ndimage.label(around > 0, _ALL_NEIGHBOURS)  # a box may hold others, in the hollow of a crescent
+    sizes, whole = np.bincount(parts.ravel()), tuple(map(slice, [0] * 3, around.shape))
+    own = [
+        part
+        for part, place in enumerate(ndimage.find_objects(parts) if count else (), start=1)
+        if place == whole and sizes[part] == lesion["infection_voxels"]
+    ]
+    z = lesion["largest_slice_from_inferior"] - 1 - first[2]
+    marked = np.argwhere(np.isin(parts[..., z : z + 1], own)) + first + [0, 0, z]
     if not len(marked):
-        raise UserError(f"{mask.path}: nothing is marked where report.json has a lesion; expected: files of one run")
+        found = f"nothing is marked where report.json has a lesion of {lesion['infection_voxels']} voxels"
+        raise UserError(f"{mask.path}: {found}; expected: files of one run")
     distance = np.linalg.norm((marked - lesion["centroid_index"])[:, :2], axis=1)
     return np.asarray(marked[distance.argmin()])

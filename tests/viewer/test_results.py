@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from scripts.errors import UserError
+from scripts.report.lesions import LesionFinder, describe_lesions
 from scripts.viewer.pages import case_page
 from scripts.viewer.results import check_source, find_case, find_cases, read_mask, read_volumes, unchecked_remark
 from scripts.viewer.volumes import lesion_positions
@@ -57,6 +58,7 @@ def test_the_voxel_nearest_to_the_centre_is_taken(made: Made) -> None:
     mask.values[1:4, 1:4, 1] = 1
     mask.values[2, 2, 1] = 0
     lesion = {
+        "infection_voxels": 8,
         "box_index": [[1, 3], [1, 3], [1, 1]],
         "largest_slice_from_inferior": 2,
         "centroid_index": [2.0, 2.4, 1.0],
@@ -65,6 +67,28 @@ def test_the_voxel_nearest_to_the_centre_is_taken(made: Made) -> None:
     mask.values[:] = 0
     with pytest.raises(UserError, match="nothing is marked where report"):
         lesion_positions(mask, [lesion])
+    mask.values = np.ones((8, 1, 1), np.uint8)  # the box lies beyond it
+    with pytest.raises(UserError, match="nothing is marked where report"):
+        lesion_positions(mask, [lesion])
+
+
+def test_a_lesion_in_the_hollow_of_another_is_not_taken_for_it(made: Made) -> None:
+    """A crescent open to the right, around a square that its centre lies in, also one slice up."""
+    mask = read_mask(find_case(made.output / "chest"))
+    values = np.zeros((24, 24, 4), np.uint8)
+    values[2:22, 2:22, 1] = 1
+    values[5:, 5:19, 1] = 0
+    values[4, 12, 2] = 1
+    values[9:13, 10:14, 1:3] = 1
+    mask.values, mask.affine = values, np.diag([-1.0, -1.0, 1.0, 1.0])
+    finder = LesionFinder()
+    for z in range(4):
+        finder.add(z, values[..., z] > 0, None)
+    lesions = describe_lesions(finder, 4, None, lungs_known=False)["lesions"]
+    assert [lesion["infection_voxels"] for lesion in lesions] == [163, 32]
+    crescent, square = lesion_positions(mask, lesions)
+    assert crescent == [-4.0, -12.0, 1.0]
+    assert square == [-10.0, -11.0, 1.0]
 
 
 def test_a_scan_that_is_gone_or_has_changed_is_named(make_results: Callable[[], Made]) -> None:
