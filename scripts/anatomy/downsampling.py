@@ -111,6 +111,14 @@ def _block_means(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
     return rest
 
 
+def reduce_mask(mask: Mask, steps: tuple[int, int, int]) -> Mask:
+    """Return which blocks of a mask (X, Y, Z) hold a marked voxel."""
+    for axis, step in enumerate(steps):
+        if step > 1:
+            mask = np.logical_or.reduceat(mask, np.arange(0, mask.shape[axis], step), axis=axis)
+    return mask
+
+
 def enlarge(plane: NDArray[Any], steps: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
     """Enlarge an axial plane of the downsampled grid (X', Y') to full resolution (X, Y)."""
     for axis in (0, 1):

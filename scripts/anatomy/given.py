@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .downsampling import Spacing, choose_steps, enlarge
+from .downsampling import Spacing, choose_steps, enlarge, reduce_mask
 from .sides import LEFT, RIGHT, split_sides
 
 _HOW = {"components": "the two components", "erosion": "two lungs that touch", "midline": "the middle of the image"}
@@ -56,7 +56,10 @@ def _part(mask: NDArray[Any], spacing: Spacing) -> tuple[NDArray[np.uint8], list
     steps = choose_steps(spacing)
     x, y, z = steps
     block = (spacing[0] * x, spacing[1] * y, spacing[2] * z)
-    sides, how = split_sides(mask[::x, ::y, ::z] > 0, block)
+    lungs = mask[::x, ::y, ::z] > 0  # samples keep the gap between lungs that nearly touch
+    if not lungs.any():
+        lungs = reduce_mask(mask > 0, steps)
+    sides, how = split_sides(lungs, block)
     codes = np.zeros(mask.shape, np.uint8)
     for k in range(mask.shape[2]):
         codes[:, :, k] = enlarge(sides[:, :, k // z], steps, mask.shape) * (mask[:, :, k] > 0)

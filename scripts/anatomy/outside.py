@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .downsampling import Mask, dilate, enlarge
+from .downsampling import Mask, dilate, enlarge, reduce_mask
 from .hull import convex_hull
 from .lungs import Lungs
 from .tissue import Tissues
@@ -140,8 +140,4 @@ def _apart(counts: NDArray[np.int64], inside: Mask) -> Mask:
 def blocks_of(lungs: Lungs, steps: tuple[int, int, int]) -> Mask:
     """Return where lungs lie on a grid of blocks, to which a mask that was given is reduced."""
     mask = lungs.mask > 0
-    if lungs.steps == steps:
-        return mask
-    for axis, step in enumerate(steps):
-        mask = np.logical_or.reduceat(mask, np.arange(0, mask.shape[axis], step), axis=axis)
-    return mask
+    return mask if lungs.steps == steps else reduce_mask(mask, steps)

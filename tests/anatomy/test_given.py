@@ -57,6 +57,16 @@ def test_one_lung_is_told_by_the_middle():
     assert "No right lung was found." in lungs.doubts
 
 
+def test_lungs_thinner_than_the_samples_are_parted():
+    """Blocks are 3 x 3 x 2 voxels; no first voxel of one is marked."""
+    mask = np.zeros((120, 30, 20), np.uint8)
+    mask[[31, 91], 13:25, 7] = 1
+    lungs = Lungs.from_mask(mask, (0.7, 0.7, 1.0))
+    np.testing.assert_array_equal(np.argwhere(lungs.mask == 1), [[31, y, 7] for y in range(13, 25)])
+    np.testing.assert_array_equal(np.argwhere(lungs.mask == 2), [[91, y, 7] for y in range(13, 25)])
+    assert "No right lung was found." not in lungs.doubts
+
+
 @pytest.mark.parametrize(
     ("mask", "found"),
     [
