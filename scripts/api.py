@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from .errors import UserError, user_errors
 from .inference.segmenter import Segmenter
 from .inference.shipped import choose_model
+from .io.limits import limited, parse_limits
 from .io.memory import scan_from_memory
 from .pipeline.case import CaseSegmenter, Settings
 from .pipeline.inputs import check_choice, expand_inputs
@@ -83,6 +84,7 @@ class InfectionSegmenter:
         series: str | int | None = None,
         volume: int | None = None,
         strict: bool = False,
+        limits: Sequence[str] = (),
         name: str = "scan",
         progress: Callable[[int, int], Any] | None = None,
     ) -> Result:
@@ -104,6 +106,7 @@ class InfectionSegmenter:
                 holds several.
             volume: which volume of a 4-D image, from 1.
             strict: refuses scans with warnings.
+            limits: raises those of a file that a refusal named, as `--limit` does: ["voxels=4e9"].
             name: what results and messages call an image in memory.
             progress: called with the slices that were done now, and those in all.
 
@@ -118,9 +121,9 @@ class InfectionSegmenter:
         parse_intensity(intensity)
         series = None if series is None else str(series)
         volume = None if volume is None else count("volume", volume)
-        settings = Settings(intensity, probability, *given, force, series, volume, strict)
+        settings = Settings(intensity, probability, *given, force, series, volume, strict, limits=parse_limits(limits))
         model = CaseSegmenter(self._segmenter, settings, self._choice)
-        with ExitStack() as stack:
+        with limited(settings.limits), ExitStack() as stack:
             if isinstance(image, str | Path):
                 cases = expand_inputs([image])
                 if len(cases) != 1:

@@ -77,6 +77,14 @@ def test_the_model_is_chosen_by_its_name(shipped: Path, scan: Path) -> None:
         InfectionSegmenter(shipped / "full.pt", device="cpu", model="full")
 
 
+def test_limits_of_a_call_are_its_own(model: InfectionSegmenter, scan: Path) -> None:
+    with pytest.raises(UserError, match=r"voxels in a slice .* at most 1,000 \(--limit slice_voxels=N raises it\)"):
+        model.predict(scan, limits=["slice_voxels=1e3"])
+    with pytest.raises(UserError, match="--limit slices=1: expected: NAME=NUMBER"):
+        model.predict(scan, limits=["slices=1"])
+    assert model.predict(scan).mask.shape == (36, 8, 40)
+
+
 def test_results_are_those_of_the_command(model: InfectionSegmenter, weights: Path, scan: Path, tmp_path: Path) -> None:
     """`save` writes what `segment` writes; only times, and what the command needs to resume,
     differ."""

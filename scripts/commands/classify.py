@@ -6,7 +6,20 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from .options import Backend, Device, Intensity, Out, Overwrite, Precision, Series, SmallestLesion, Threshold, Volume
+from .options import (
+    Backend,
+    Device,
+    Intensity,
+    Limit,
+    Out,
+    Overwrite,
+    Precision,
+    Series,
+    SmallestLesion,
+    Threshold,
+    Volume,
+    limits_of,
+)
 
 
 def classify(
@@ -27,6 +40,7 @@ def classify(
     device: Device = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
+    limit: Limit = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Tell ground glass from consolidation inside the infection.
@@ -44,12 +58,14 @@ def classify(
             "classify: infection from where?; expected: --weights, with --threshold and --smallest_lesion_mm3 as you "
             "like, or --mask alone"
         )
+    raised = limits_of(limit)
     classifier = Classifier(class_weights or CLASS_WEIGHTS, device, backend, precision)
     point = threshold, smallest_lesion_mm3, None
     infection: Segmenter | Path = mask or Segmenter(
         choose_model(weights=weights, device=device).path, device, *point, backend, precision
     )
-    report = classify_file(scan, out, infection, classifier, intensity, volume, series, overwrite)
+    with raised:
+        report = classify_file(scan, out, infection, classifier, intensity, volume, series, overwrite)
     if report["demonstration"]:
         print(report["demonstration"], file=sys.stderr)
     for name, found in report["measures"].items():

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from .options import Device, Out, Overwrite, Truth, separated
+from .options import Device, Limit, Out, Overwrite, Truth, limits_of, separated
 
 
 def figures(
@@ -15,6 +15,7 @@ def figures(
     truth: Truth = None,
     slice: Annotated[int | None, Option(help="Axial slice, from 1 at the feet; default: the most affected.")] = None,
     device: Device = None,
+    limit: Limit = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw the masks of several networks, and the stages of ResUNet.
@@ -24,4 +25,5 @@ def figures(
     """
     from ..research.figures import figure_files
 
-    print(figure_files(scan, out, separated(weights), truth, slice, device, overwrite))
+    with limits_of(limit):
+        print(figure_files(scan, out, separated(weights), truth, slice, device, overwrite))

@@ -1,6 +1,7 @@
 """Arguments and options that several commands share, with their help."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,13 @@ Views = Annotated[
     int | None, Option(metavar="1|2|4", help="Views in place of --flips: 1 is none, 2 the mirror image, 4 all flips.")
 ]
 Volume = Annotated[int | None, Option(help="Which volume of a 4-D file, from 1.")]
+
+
+def limits_of(words: Sequence[str] | None) -> AbstractContextManager[None]:
+    """Let the limits of `--limit` hold in a block; UserError for a word that is none."""
+    from ..io.limits import limited, parse_limits
+
+    return limited(parse_limits(words or ()))
 
 
 def separated(values: Sequence[str] | None) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument
 
-from .options import Overwrite, Truth
+from .options import Limit, Overwrite, Truth, limits_of
 
 
 def preview(
@@ -13,6 +13,7 @@ def preview(
     mask: Annotated[Path, Argument(help="Mask on the scan's grid, infection above 0.")],
     out: Annotated[Path, Argument(help="Picture to write, a name that ends in .png.")],
     truth: Truth = None,
+    limit: Limit = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw the outline of a mask on its scan.
@@ -21,4 +22,5 @@ def preview(
     """
     from ..report.preview import preview_files
 
-    print(preview_files(scan, mask, out, truth, overwrite))
+    with limits_of(limit):
+        print(preview_files(scan, mask, out, truth, overwrite))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from .options import Out, Overwrite
+from .options import Limit, Out, Overwrite, limits_of
 
 
 def radiograph(
@@ -16,6 +16,7 @@ def radiograph(
         Literal["attenuation", "sum"],
         Option(help="Line integrals of the attenuation, or CT2Xray's sum of grey values."),
     ] = "attenuation",
+    limit: Limit = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Project a CT and its lesions to a frontal radiograph (DRR).
@@ -28,4 +29,5 @@ def radiograph(
     from ..research.radiograph_pairs import radiograph_pairs
 
     make = radiograph_pairs if scan.is_dir() and mask.is_dir() else radiograph_files
-    print(make(scan, mask, out, method, overwrite))
+    with limits_of(limit):
+        print(make(scan, mask, out, method, overwrite))

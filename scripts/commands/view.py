@@ -7,6 +7,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from .options import Limit, limits_of
+
 
 def view(
     results: Annotated[Path, Argument(help="What `segment` wrote: OUTPUT, or the folder of one case in it.")],
@@ -15,6 +17,7 @@ def view(
     ] = None,
     port: Annotated[int, Option(min=0, max=65535, help="Port on loopback; 0: one that is free.")] = 0,
     browser: Annotated[bool, Option(help="Open the page in the browser.")] = True,
+    limit: Limit = None,
 ) -> None:
     """Show scan, mask and lesions in the browser.
 
@@ -37,7 +40,7 @@ def view(
             print(remark, file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with serving(build_site(cases, earlier), port) as address:
+        with limits_of(limit), serving(build_site(cases, earlier), port) as address:
             page = address if len(cases) > 1 else f"{address}1/"
             print(f"{page}\nCtrl-C ends it.", flush=True)
             if browser:

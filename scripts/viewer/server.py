@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -30,7 +31,7 @@ HEADERS = {
 
 @contextmanager
 def serving(site: Site, port: int = 0) -> Iterator[str]:
-    """Serve a site on loopback while the block runs.
+    """Serve a site on loopback while the block runs, under the limits that hold now.
 
     Args:
         site: see `build_site`.
@@ -64,6 +65,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, site: Site, port: int) -> None:
         super().__init__((HOST, port), _Handler)
         self.site = site
+        self.context = copy_context()  # a request is answered in a thread of its own, where the defaults would hold
         self.token = secrets.token_urlsafe(24)
         self.names = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
 
@@ -101,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         if make is None:
             return text("no such page", status=HTTPStatus.NOT_FOUND)
         try:
-            return make()
+            return self.server.context.copy().run(make)
         except Exception as error:
             mistake = find_user_error(error)
             if mistake is None:

@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from scripts.errors import UserError
+from scripts.io.limits import Limits, limited
 from scripts.report.wording import size
 from scripts.viewer.pages import case_page, list_page
 from scripts.viewer.results import CaseResult, find_case, find_cases
@@ -198,6 +199,23 @@ def test_loopback_alone_a_new_token_each_time_and_a_port_that_is_taken(made: Mad
         assert all(len(token) >= 32 for token in tokens)
         with pytest.raises(UserError, match="expected: a free one, or --port 0"), serving(site, urlsplit(first).port):
             pass
+
+
+def test_limits_hold_in_the_threads_that_answer(made: Made) -> None:
+    def ask(address: str, place: str) -> tuple[int, bytes]:
+        found = urlsplit(address)
+        connection = http.client.HTTPConnection(found.hostname, found.port, timeout=60)
+        connection.request("GET", f"{found.path}1/{place}")
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    site = build_site(find_cases(made.output / "slice"))
+    with limited(Limits(slice_voxels=100)), serving(site) as address:
+        status, content = ask(address, "scan.nii")
+        assert (status, b"at most 100 (--limit slice_voxels=N raises it)" in content) == (409, True)
+        assert b"at most 100 (--limit slice_voxels=N raises it)" in ask(address, "")[1]
+    with serving(site) as address:
+        assert ask(address, "scan.nii")[0] == 200
 
 
 def test_ctrl_c_ends_the_command_in_one_line(made: Made, bundle_root: Path) -> None:
