@@ -206,10 +206,13 @@ class Segmenter:
         found = None if self.field_of_view == "scan" else anatomy or self._find_anatomy(scan, slices)
         return whole(slices.shape) if found is None or scan.picture else find_box(*found)
 
-    def _find_anatomy(self, scan: Scan, slices: HounsfieldSlices) -> tuple[Tissues, Lungs] | None:
-        """Find tissue and lungs, if the box or the removal outside of them asks for them."""
+    def needs_anatomy(self, scan: Scan) -> bool:
+        """Whether the mask of a scan depends on its tissue and lungs: by box or by removal."""
         removes = scan.voxel_size_known and not self.keep_outside
-        if scan.picture or not (removes or self.field_of_view == "lungs"):
+        return not scan.picture and (removes or self.field_of_view == "lungs")
+
+    def _find_anatomy(self, scan: Scan, slices: HounsfieldSlices) -> tuple[Tissues, Lungs] | None:
+        if not self.needs_anatomy(scan):
             return None
         seen = segment_tissue(slices.rounded(), scan.spacing_lps)
         return seen, segment_lungs(seen)

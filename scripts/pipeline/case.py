@@ -194,14 +194,15 @@ class CaseSegmenter:
             notes += prior.notes if prior else []
             refuse_warnings(scan, notes, strict)
         with timer("lungs"):
-            seen = segment_tissue(hu, scan.spacing_lps) if scan.voxel_size_known else None
-            lungs, lobes = given.read_masks(scan, slices, self.segmenter.device)
-            lungs = lungs or (segment_lungs(seen) if seen else None)
+            known = scan.voxel_size_known
+            seen = segment_tissue(hu, scan.spacing_lps) if known or self.segmenter.needs_anatomy(scan) else None
+            own, lobes = given.read_masks(scan, slices, self.segmenter.device)
+            anatomy = (seen, own or segment_lungs(seen)) if seen else None
+            lungs = anatomy[1] if anatomy and known else own  # those found are judged and measured in mm
             notes += _findings(lungs) if lungs else []
         with timer("check"):
-            notes += check_anatomy(seen, scan, lungs) if seen and lungs else []
+            notes += check_anatomy(seen, scan, lungs) if known and seen and lungs else []
             refuse_warnings(scan, notes, strict)
-        anatomy = (seen, lungs) if seen and lungs else None
         step = (lambda count: progress(count, len(slices))) if progress else None
         done = self.segmenter.segment(scan, slices, self.settings.probability, anatomy, step, timer)
         notes += done.notes

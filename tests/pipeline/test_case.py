@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +20,7 @@ from highdicom.sr import srread
 
 from scripts.data.phantom.scan import Phantom, make_phantom
 from scripts.errors import UserError
+from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.ood import OODScore
 from scripts.inference.segmenter import Segmenter
 from scripts.pipeline import dicom_results, result
@@ -356,6 +358,26 @@ def test_ones_own_lungs_give_shares_where_the_voxel_size_is_unknown(
     assert report["measures"]["lungs"]["reason"] is None
     assert report["measures"]["lungs"]["total"]["lung_voxels"] == (phantom.lungs > 0).sum()
     assert "_ml" not in json.dumps(report["measures"])
+
+
+def test_ones_own_lungs_move_the_box_where_the_voxel_size_is_unknown(
+    make_checkpoint: Callable[..., Path], phantom: Phantom, tmp_path: Path
+) -> None:
+    """Voxels count as 1 mm then, so the box reaches 10 of them beyond the mask."""
+    lungs = np.zeros(phantom.image.shape, np.uint8)
+    lungs[20:40, 30:80, 12:20], lungs[80:100, 30:80, 12:20] = 1, 2
+    for name, values in (("scan", phantom.image), ("lungs", lungs)):
+        nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])), tmp_path / f"{name}.nii.gz")
+    weights = make_checkpoint(tmp_path / "model.pt", steps={"field_of_view": "lungs"})
+    everywhere = Segmenter(weights, device="cpu", threshold=1e-6)
+    copies = mock.patch.object(HounsfieldSlices, "rounded", autospec=True, side_effect=HounsfieldSlices.rounded)
+    with copies as made:
+        run(everywhere, tmp_path / "scan.nii.gz", tmp_path / "out", lungs=tmp_path / "lungs.nii.gz")
+    assert made.call_count == 1
+    mask = np.argwhere(nib.load(tmp_path / "out" / "scan" / "infection.nii.gz").dataobj)
+    np.testing.assert_array_equal([mask.min(axis=0), mask.max(axis=0)], [[10, 20, 2], [109, 89, 29]])
+    report = report_of(tmp_path / "out" / "scan")
+    assert report["measures"]["lungs"]["total"]["lung_voxels"] == (lungs > 0).sum()
 
 
 def test_a_part_of_the_lungs_warns_and_strict_refuses_it(
