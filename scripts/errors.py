@@ -30,6 +30,10 @@ class UserError(Exception):
         return "\n  ".join(escaped(str(line)) for line in self.args)
 
 
+class SettingError(UserError, ValueError):
+    """A value that an argument cannot have, whether a user's config or a program gave it."""
+
+
 class MachineError(UserError):
     """A disk or an installation that does not allow what was asked, whatever the input is like."""
 

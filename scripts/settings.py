@@ -74,13 +74,23 @@ def decision_threshold(value: Any) -> float:
     return number("threshold", value, "a probability between 0 and 1", lambda one: 0 < one < 1)
 
 
-def count(name: str, value: Any, expected: str = "a whole number from 1") -> int:
-    """Read how many: 1 or more; see `number`.
+def amount(name: str, value: Any, expected: str = "a number, 0 or more") -> float:
+    """Read how much: 0 or more; see `number`.
+
+    >>> amount("learning_rate", "1e-4")
+    0.0001
+    """
+    return number(name, value, expected, lambda one: one >= 0)
+
+
+def count(name: str, value: Any, expected: str | None = None, least: int = 1) -> int:
+    """Read how many, `least` or more; see `number`.
 
     >>> count("rounds", "3")
     3
     """
-    return int(number(name, value, expected, lambda one: one >= 1 and one.is_integer()))
+    wanted = f"a whole number from {least}" if expected is None else expected
+    return int(number(name, value, wanted, lambda one: one >= least and one.is_integer()))
 
 
 def per_process(batch_size: int, world_size: int) -> int:

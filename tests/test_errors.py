@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from scripts.errors import EXTRAS, UserError, find_user_error, user_errors
+from scripts.networks.registry import create_network
 
 
 def test_the_mistake_is_found_below_wrappers() -> None:
@@ -16,6 +17,12 @@ def test_the_mistake_is_found_below_wrappers() -> None:
     wrapped.__cause__ = mistake
     assert find_user_error(wrapped) is mistake
     assert find_user_error(ValueError("x")) is None
+
+
+def test_a_value_that_an_argument_cannot_have_is_a_mistake_and_a_value_error() -> None:
+    with pytest.raises(ValueError, match="fusion is 'foo'") as caught:
+        create_network("resunet", base_width=4, fusion="foo")
+    assert find_user_error(caught.value) is caught.value
 
 
 def test_a_mistake_is_one_line_and_each_of_a_list_another_whatever_names_hold() -> None:

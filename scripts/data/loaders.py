@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from ..settings import flag, is_distributed, number
+from ..settings import count, flag, is_distributed
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class SliceLoader(DataLoader):
             processes = min(cores(), MOST_WORKERS) if on_cuda and not on_device else 0
         else:
             wanted = "a whole number from 0, or auto"
-            processes = int(number("num_workers", num_workers, wanted, lambda one: one >= 0 and one.is_integer()))
+            processes = count("num_workers", num_workers, wanted, least=0)
         if processes and on_device:
             raise UserError(
                 f"num_workers is {num_workers} for slices on {device}; expected: 0, or --cache_device false"

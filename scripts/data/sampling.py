@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..settings import number
+from ..settings import amount
 
 SAMPLINGS = ("all", "infected", "balanced")
 
@@ -71,7 +71,7 @@ class SliceMix:
 
 
 def _weight(kind: str, value: object) -> float:
-    return number(f"slice_mix#{kind}", value, "a number, 0 or more", lambda one: one >= 0)
+    return amount(f"slice_mix#{kind}", value)
 
 
 def balanced(

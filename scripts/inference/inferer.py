@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..precision import mixed_precision
-from ..settings import decision_threshold, optional
+from ..settings import count, decision_threshold, optional
 from ..transforms.slice_input import with_metadata_of, without_metadata
 from .backends.choice import BATCH_SIZE, TORCH, Backend
 from .backends.torch_network import TorchNetwork
@@ -102,7 +102,7 @@ class ScanInferer(NetworkInferer):
         point = metadata.get("operating_point", OPERATING_POINT)  # while training there is none
         flips = optional(test_time_flips)
         super().__init__(views=view_count(point["test_time_flips"] if flips is None else flips))
-        self.batch_size, self.backend = batch_size, backend
+        self.batch_size, self.backend = count("slices_at_once", batch_size), backend
         if metadata.get(TARGETS) and not every_target:
             self.maps = slice(0, 1)
         self.features = FeatureMeans() if layers else None

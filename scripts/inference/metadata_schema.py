@@ -10,7 +10,7 @@ from ..anatomy.field_of_view import is_cropped
 from ..networks.registry import is_data
 from ..schema import OpenRecord, Record, passes
 from ..settings import flag
-from ..transforms.hounsfield import parse_intensity
+from ..transforms.hounsfield import parse_intensity, window_bounds
 from ..transforms.slice_input import DEFAULTS, OWN_SIZE
 from .tta import view_count
 
@@ -42,12 +42,6 @@ def _buildable(value: Any) -> Any:
     return value
 
 
-def _ordered(window: list[float]) -> list[float]:
-    if not window[0] < window[1]:
-        raise ValueError("[LO, HI] with LO < HI in HU")
-    return window
-
-
 def _edge(size: int) -> int:
     if size < SMALLEST_INPUT and size != OWN_SIZE:
         raise ValueError(f"{SMALLEST_INPUT} or more, or {OWN_SIZE} for slices of their own size")
@@ -66,7 +60,7 @@ Percentage = Annotated[float, Field(ge=0, le=100)]
 Text = Annotated[str, AfterValidator(_data)]
 Switch = Annotated[Any, passes(flag), WithJsonSchema({"type": ["boolean", "string"]})]
 """Version 0.10.0 recorded a switch from its command line as text for networks for volumes."""
-Window = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+Window = Annotated[list[float], Field(min_length=2, max_length=2), passes(window_bounds)]
 PatchSize = Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_INPUT)]], Field(min_length=3, max_length=3)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_data), AfterValidator(_buildable)]
 

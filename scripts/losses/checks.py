@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import SettingError, UserError
 from ..settings import module
 
 LEAVES_OUT_UNKNOWN = "leaves_out_unknown"
@@ -39,7 +39,7 @@ def require_unknown_left_out(loss: nn.Module, because: str) -> None:
 def check_maps(logits: Tensor, label: Tensor, heads: int) -> None:
     """Raise ValueError for other than 1 or 1 + heads maps and labels (B, 2, H, W) of their size."""
     if logits.shape[1] not in (1, 1 + heads) or label.shape[1] != 2:
-        raise ValueError(
+        raise SettingError(
             f"logits have {logits.shape[1]} channels and labels {label.shape[1]}; "
             f"expected: 1 or {1 + heads} logits, 2 labels (mask, edge)"
         )

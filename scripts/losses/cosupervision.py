@@ -7,7 +7,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..settings import flag, is_distributed
+from ..errors import SettingError
+from ..settings import amount, flag, is_distributed
 from .checks import check_maps
 
 LOSS_FORMS = ("sum", "paper_literal", "mean")
@@ -91,14 +92,14 @@ class CoSupervisionLoss(nn.Module):
     ) -> None:
         super().__init__()
         if loss_form not in LOSS_FORMS:
-            raise ValueError(f"loss_form is {loss_form!r}; expected: {', '.join(LOSS_FORMS)}")
+            raise SettingError(f"loss_form is {loss_form!r}; expected: {', '.join(LOSS_FORMS)}")
         self.edge_heads = edge_heads
         self.mask_heads = mask_heads
-        self.edge_weight = edge_weight
-        self.mask_weight = mask_weight
+        self.edge_weight = amount("edge_weight", edge_weight)
+        self.mask_weight = amount("mask_weight", mask_weight)
         self.loss_form = loss_form
         self.batch_dice = flag(batch_dice)
-        self.cross_entropy_weight = cross_entropy_weight
+        self.cross_entropy_weight = amount("cross_entropy_weight", cross_entropy_weight)
         zeta = _head_weights("edge_head_weights", edge_head_weights, edge_heads)
         omega = _head_weights("mask_head_weights", mask_head_weights, mask_heads)
         self.register_buffer("zeta", zeta, persistent=False)
@@ -155,5 +156,5 @@ def _head_weights(name: str, weights: Sequence[float] | None, heads: int) -> Ten
     if weights is None:
         return torch.ones(heads)
     if len(weights) != heads:
-        raise ValueError(f"{name} has {len(weights)} values; expected: {heads}, one a head")
+        raise SettingError(f"{name} has {len(weights)} values; expected: {heads}, one a head")
     return torch.tensor(weights, dtype=torch.float32)

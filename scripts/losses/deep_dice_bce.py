@@ -4,6 +4,7 @@ import torch
 from monai.losses import DeepSupervisionLoss, DiceCELoss
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from .checks import check_sizes
 
 MAIN_WEIGHT = 0.5
@@ -40,7 +41,7 @@ class DeepDiceBCELoss(nn.Module):
             label: (B, C, ...), values in {0, 1}; the first channel is the mask.
         """
         if logits.shape[1] not in (1, 1 + self.mask_heads):
-            raise ValueError(f"logits have {logits.shape[1]} channels; expected: 1 or {1 + self.mask_heads}")
+            raise SettingError(f"logits have {logits.shape[1]} channels; expected: 1 or {1 + self.mask_heads}")
         check_sizes(logits, label)
         with torch.autocast(device_type=logits.device.type, enabled=False):
             mask = label[:, :1].float()
@@ -74,7 +75,7 @@ class InfectionAndLungsLoss(nn.Module):
             label: (B, 2, ...): infection in {0, 1}, lungs in {0, 1} or below 0.
         """
         if label.shape[1] != 2:
-            raise ValueError(f"labels have {label.shape[1]} channels; expected: 2 (infection, lungs)")
+            raise SettingError(f"labels have {label.shape[1]} channels; expected: 2 (infection, lungs)")
         infection = self.infection(torch.cat([logits[:, :1], logits[:, 2:]], dim=1), label)
         truth = label[:, 1:]
         lungs = self.lungs(logits[:, 1:2].masked_fill(truth < 0, NEVER), truth.clamp(min=0))

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from .checks import check_sizes
 from .structure import weighted_mean
 
@@ -34,7 +35,7 @@ class DiceCrossEntropyLoss(nn.Module):
                 Pixels whose mask is below 0 are unknown and left out.
         """
         if logits.shape[1] != 1 or label.shape[1] != 2:
-            raise ValueError(
+            raise SettingError(
                 f"logits have {logits.shape[1]} channels and labels {label.shape[1]}; "
                 "expected: 1 logit (networks without heads), 2 labels (mask, edge)"
             )

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..settings import number
+from ..errors import SettingError
+from ..settings import amount
 from .checks import check_sizes, require_unknown_left_out
 from .cosupervision import over_processes
 
@@ -33,7 +34,7 @@ class DistillationLoss(nn.Module):
         super().__init__()
         require_unknown_left_out(hard, "a teacher")
         self.hard = hard
-        self.weight = number("teacher_weight", weight, "a number, 0 or more", lambda one: one >= 0)
+        self.weight = amount("teacher_weight", weight)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the loss, a float32 scalar for logits of any type; ValueError for other shapes.
@@ -43,7 +44,7 @@ class DistillationLoss(nn.Module):
             label: (B, 3, H, W): mask in {0, 1} or `UNKNOWN`, edge, the teacher's probability.
         """
         if label.shape[1] != 3:
-            raise ValueError(f"labels have {label.shape[1]} channels; expected: 3 (mask, edge, teacher)")
+            raise SettingError(f"labels have {label.shape[1]} channels; expected: 3 (mask, edge, teacher)")
         check_sizes(logits, label)
         with torch.autocast(device_type=logits.device.type, enabled=False):
             hard: Tensor = self.hard(logits, label[:, :2])

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from ..errors import SettingError
+
 Rules = Literal["plain", "infnet_toolbox"]
 THRESHOLDS = 256  # k / 255, k = 0..255: every step of an 8-bit map
 
@@ -64,7 +66,7 @@ def working_dtype(device: torch.device) -> torch.dtype:
 def check_rules(rules: str) -> None:
     """Raise ValueError for a name that is not a preset."""
     if rules not in get_args(Rules):
-        raise ValueError(f"rules is {rules!r}; expected: {', '.join(get_args(Rules))}")
+        raise SettingError(f"rules is {rules!r}; expected: {', '.join(get_args(Rules))}")
 
 
 def check_probabilities(prob: Tensor) -> None:

@@ -7,6 +7,7 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
+from ..errors import SettingError
 from .counts import OVERLAP_RATIOS, Counts, Rules, check_range, check_rules, counts_at, prepare_maps, working_dtype
 from .functional import MEASURES, check_names, measure_all
 from .slices import batch_to_slices, per_slice
@@ -102,10 +103,10 @@ class SegmentationMeasures(_MapMetric):
         check_rules(rules)
         check_names(names)
         if aggregation not in get_args(Aggregation):
-            raise ValueError(f"aggregation is {aggregation!r}; expected: {', '.join(get_args(Aggregation))}")
+            raise SettingError(f"aggregation is {aggregation!r}; expected: {', '.join(get_args(Aggregation))}")
         no_ratio = [name for name in names if name not in OVERLAP_RATIOS or rules != "plain"]
         if aggregation == "pooled" and no_ratio:
-            raise ValueError(
+            raise SettingError(
                 f"{', '.join(no_ratio)} under {rules} rules is no ratio of counts; expected for pooled: plain overlap"
             )
         self.names = tuple(names)

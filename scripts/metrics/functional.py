@@ -15,6 +15,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from ..errors import SettingError
 from .counts import OVERLAP_RATIOS, Counts, Rules, counts_at, counts_over_thresholds, prepare_maps, working_dtype
 
 OVERLAP_MEASURES = tuple(OVERLAP_RATIOS)
@@ -70,7 +71,7 @@ def check_names(names: Iterable[str]) -> None:
     """Raise ValueError for a name that is not in `MEASURES`."""
     for name in names:
         if name not in MEASURES:
-            raise ValueError(f"measure is {name!r}; expected: {', '.join(MEASURES)}")
+            raise SettingError(f"measure is {name!r}; expected: {', '.join(MEASURES)}")
 
 
 def _overlap(name: str, counts: Counts, rules: Rules) -> Tensor:

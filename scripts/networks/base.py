@@ -4,18 +4,20 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ..errors import SettingError
+
 
 def check_choice(name: str, value: str, expected: Sequence[str]) -> None:
     """Raise ValueError, naming those expected, for a value that is not one of them."""
     if value not in expected:
-        raise ValueError(f"{name} is {value!r}; expected: {', '.join(expected)}")
+        raise SettingError(f"{name} is {value!r}; expected: {', '.join(expected)}")
 
 
-def check_width(base_width: int, multiple: int = 1) -> None:
+def check_width(base_width: int | str, multiple: int = 1) -> None:
     """Raise ValueError for a base width that is not a positive multiple of `multiple`."""
-    if base_width < multiple or base_width % multiple:
+    if not isinstance(base_width, int) or base_width < multiple or base_width % multiple:
         expected = "1 and more" if multiple == 1 else f"multiples of {multiple} from {multiple} on"
-        raise ValueError(f"base_width is {base_width}; expected: {expected}")
+        raise SettingError(f"base_width is {base_width!r}; expected: {expected}")
 
 
 def check_size(image: Tensor, multiple: int, smallest: int = 0) -> None:
@@ -25,9 +27,9 @@ def check_size(image: Tensor, multiple: int, smallest: int = 0) -> None:
     """
     height, width = image.shape[2], image.shape[3]
     if height % multiple != 0 or width % multiple != 0:
-        raise ValueError(f"images are {height} x {width} pixels; expected: multiples of {multiple}")
+        raise SettingError(f"images are {height} x {width} pixels; expected: multiples of {multiple}")
     if min(height, width) < smallest:
-        raise ValueError(f"images are {height} x {width} pixels; expected: from {smallest} on")
+        raise SettingError(f"images are {height} x {width} pixels; expected: from {smallest} on")
 
 
 class SegmentationNetwork(nn.Module):
@@ -74,7 +76,7 @@ class SegmentationNetwork(nn.Module):
         super().__init__()
         check_width(base_width, width_multiple)
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
+            raise SettingError(f"dropout is {dropout}; expected: 0 <= dropout < 1")
         self.size_multiple = size_multiple
         self.edge_heads = edge_heads
         self.mask_heads = mask_heads

@@ -9,6 +9,7 @@ from ignite.engine import Engine
 from monai.engines import IterationEvents, SupervisedTrainer
 from torch import Tensor
 
+from ..errors import SettingError
 from ..transforms.items import UNKNOWN
 
 
@@ -32,12 +33,14 @@ class MultiScaleTrainer(SupervisedTrainer):
         ValueError: for a scale, multiple or clip value that is not positive, or without a scale.
     """
 
-    def __init__(self, *, scales: Sequence[float], size_multiple: int, clip_value: float, **arguments: Any) -> None:
+    def __init__(
+        self, *, scales: Sequence[float] | float, size_multiple: int, clip_value: float, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
-        if not scales or min(scales) <= 0:
-            raise ValueError(f"scales are {list(scales)}; expected: one or more, each > 0")
+        if not isinstance(scales, Sequence) or not scales or min(scales) <= 0:
+            raise SettingError(f"scales are {scales!r}; expected: one or more, each > 0")
         if size_multiple < 1 or clip_value <= 0:
-            raise ValueError(f"size_multiple is {size_multiple}, clip_value {clip_value}; expected: both > 0")
+            raise SettingError(f"size_multiple is {size_multiple}, clip_value {clip_value}; expected: both > 0")
         self.scales = tuple(scales)
         self.size_multiple = size_multiple
         self.clip_value = clip_value

@@ -13,7 +13,7 @@ from .callers import calling
 NETWORK = "network_def"
 
 
-def network_spec(network: nn.Module) -> dict[str, Any]:
+def network_spec(network: nn.Module, channels: int = 1) -> dict[str, Any]:
     """Return name and arguments of the network that `network_def` defines, for the metadata.
 
     `create_network` keeps both with the network. Of a class that the configuration names itself by
@@ -22,14 +22,21 @@ def network_spec(network: nn.Module) -> dict[str, Any]:
 
     Args:
         network: the network built.
+        channels: how many channels the preprocessing gives it.
 
     Raises:
-        UserError: for a class that is neither registered nor of `monai.networks.nets`, and for
-            arguments that cannot be recorded.
+        UserError: for a class that is neither registered nor of `monai.networks.nets`, for
+            arguments that cannot be recorded, and for `in_channels` that are not those.
     """
     spec = getattr(network, "spec", None)
-    if isinstance(spec, Mapping):
-        return dict(spec)
+    found = dict(spec) if isinstance(spec, Mapping) else _spec_of_definition(network)
+    given = found["arguments"].get("in_channels", channels)
+    if given != channels:
+        raise UserError(f"{NETWORK}#in_channels is {given!r}; expected: {channels}, as the preprocessing gives them")
+    return found
+
+
+def _spec_of_definition(network: nn.Module) -> dict[str, Any]:
     parser = calling(ConfigParser, lambda one: isinstance(one.get(NETWORK), dict))
     if parser is None:
         raise ValueError(f"no configuration with {NETWORK} is being resolved")

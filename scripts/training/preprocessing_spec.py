@@ -7,6 +7,8 @@ from monai.transforms import ConcatItemsd, MapTransform
 from monai.transforms.traits import RandomizableTrait
 
 from ..errors import UserError
+from ..inference.metadata_schema import PreprocessingSteps
+from ..schema import check_content
 from ..transforms import preprocessing, steps
 from ..transforms.intensity import RandWindowd
 from ..transforms.items import EDGE, FINER, IMAGE, LABEL, LUNG, PRIOR, SECOND, SOFT
@@ -30,11 +32,12 @@ def preprocessing_spec(chains: Mapping[str, Sequence[Any]], **stated: Any) -> di
             "lung_only"; "patch_size" or "prior" for networks that see patches or a prior.
 
     Raises:
-        UserError: names the first step that the record cannot state; for slices of their own size
-            without patches.
+        UserError: names the first step that the record cannot state, or a value that the metadata
+            cannot hold; for slices of their own size without patches.
     """
     if stated["size"] == OWN_SIZE and "patch_size" not in stated:
         raise UserError("spatial_size is -1 for a network that sees whole slices; expected: one size for all of them")
+    check_content(PreprocessingSteps, stated, "preprocessing")
     recorded = {key: value for key, value in stated.items() if key not in ("patch_size", "prior")}
     window, z_score = recorded.pop("window"), recorded.pop("z_score", True)
     expected = [

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 from torch.optim.radam import radam
 
+from ..errors import SettingError
+
 
 class Ranger(Optimizer):
     """RAdam on centralised gradients, whose weights are drawn back to slow ones every k steps.
@@ -67,7 +69,7 @@ class Ranger(Optimizer):
             ("weight_decay", group["weight_decay"] >= 0, "0 and more"),
         ):
             if not valid:
-                raise ValueError(f"{name} is {group[name]}; expected: {expected}")
+                raise SettingError(f"{name} is {group[name]}; expected: {expected}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -22,10 +22,10 @@ from .slice_input import OWN_SIZE, each_slice, resize_slice
 SIZE_STEP = 16  # networks halve the edge length of their input four times
 
 
-def check_size(size: int, name: str = "spatial_size") -> None:
+def check_size(size: int | str, name: str = "spatial_size") -> None:
     """Raise UserError for an edge length that networks cannot halve as often as they do."""
-    if size < SIZE_STEP or size % SIZE_STEP:
-        raise UserError(f"{name} is {size}; expected: multiples of {SIZE_STEP}, which the networks can halve")
+    if not isinstance(size, int) or size < SIZE_STEP or size % SIZE_STEP:
+        raise UserError(f"{name} is {size!r}; expected: multiples of {SIZE_STEP}, which the networks can halve")
 
 
 def scale_range(augment_scale: Sequence[float]) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,21 @@ def parse_intensity(intensity: str) -> str | tuple[float, float]:
     if kind != "window" or not low < high:
         raise UserError(f"intensity is {intensity!r}; expected: auto, hu, or window:LO,HI with LO < HI in HU")
     return low, high
+
+
+def window_bounds(window: Any) -> list[float]:
+    """Read an HU window: [LO, HI] with LO < HI in HU; UserError for others.
+
+    >>> window_bounds([-1250, "250"])
+    [-1250.0, 250.0]
+    """
+    try:
+        low, high = (float(bound) for bound in window)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise UserError(f"window is {window!r}; expected: [LO, HI] with LO < HI in HU")
+    return [low, high]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform, ScaleIntensityRanged
 from torch import Tensor
 
+from ..errors import SettingError
 from ..io.padding import Padding
 from .hounsfield import ValueRange, parse_intensity, plan_hounsfield, scan_values
 from .slice_input import DEFAULT_WINDOW, each_slice, scale_window, without_metadata, z_score
@@ -96,7 +97,7 @@ class RandWindowd(MapTransform, RandomizableTransform):
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob=prob)
         if not 0 <= jitter < 0.5:
-            raise ValueError(f"jitter is {jitter}; expected: 0 <= jitter < 0.5")
+            raise SettingError(f"jitter is {jitter}; expected: 0 <= jitter < 0.5")
         self.window = (float(window[0]), float(window[1]))
         self.jitter = jitter
         self.steady = ScaleIntensityRanged(keys, window[0], window[1], b_min=0.0, b_max=1.0, clip=True)

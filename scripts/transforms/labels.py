@@ -10,7 +10,7 @@ from monai.transforms import MapTransform
 from skimage.feature import canny
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import SettingError, UserError
 from .items import CLASS_CODES, CODE_TOLERANCE, EDGE, FINER, SECOND, UNKNOWN, UNKNOWN_CODE
 
 
@@ -142,7 +142,7 @@ class EdgeLabeld(MapTransform):
     def __init__(self, keys: KeysCollection, method: str = "inner") -> None:
         super().__init__(keys)
         if method not in EDGE_METHODS:
-            raise ValueError(f"method is {method!r}; expected: {', '.join(EDGE_METHODS)}")
+            raise SettingError(f"method is {method!r}; expected: {', '.join(EDGE_METHODS)}")
         self.edge = EDGE_METHODS[method]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

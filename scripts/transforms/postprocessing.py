@@ -23,6 +23,7 @@ from monai.transforms import (
 from monai.utils import convert_to_numpy
 
 from ..anatomy.outside import Zones, remove_outside
+from ..errors import SettingError
 from ..finite import check_maps
 from ..io.volume import AXES, canonical, spacing_lps
 from ..settings import decision_threshold, flag, number
@@ -32,6 +33,9 @@ from .small_lesions import without_small_lesions
 from .through_plane import SliceMeans, neighbour_weights
 
 logger = logging.getLogger(__name__)
+
+GRIDS = "scan", "network"
+"""On which metrics are computed."""
 
 
 class FiniteMapd(MapTransform):
@@ -115,6 +119,8 @@ class EvaluationOutput(Compose):
     """
 
     def __init__(self, preprocessing: InvertibleTransform, grid: str, through_plane_mm: float = 0.0) -> None:
+        if grid not in GRIDS:
+            raise SettingError(f"metric_grid is {grid!r}; expected: {', '.join(GRIDS)}")
         mean = ThroughPlaneMeand(PRED, through_plane_mm)
         steps: list[Transform] = [Probabilities(), mean, EmptyBeyondBoxd(PRED, BOX)]
         if grid == "scan":

@@ -45,6 +45,39 @@ def test_a_word_in_place_of_a_definition_is_refused_by_its_name(
     assert not run.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("network_def#fusion", "foo", "fusion is 'foo'; expected: none, add, concat, attention"),
+        ("network_def#in_channels", 2, "network_def#in_channels is 2; expected: 1, as the preprocessing gives them"),
+        ("loss#loss_form", "avg", "loss_form is 'avg'; expected: sum, paper_literal, mean"),
+        ("edge_method", "foo", "method is 'foo'; expected: inner, gradient, canny, sobel"),
+        ("window", 250, "window is 250; expected: [LO, HI] with LO < HI in HU"),
+        ("window", "[250,-1250]", "window is [250, -1250]; expected: [LO, HI] with LO < HI in HU"),
+        ("spatial_size", 8192, "preprocessing: size is 8192; expected: less than or equal to 4096"),
+        ("seed", "x", "seed is 'x'; expected: a whole number from 0"),
+        ("batch_size", 0, "batch_size is 0; expected: a whole number from 1"),
+        ("max_epochs", 0, "max_epochs is 0; expected: a whole number from 1"),
+        ("val_interval", 0, "val_interval is 0; expected: a whole number from 1"),
+        ("learning_rate", "abc", "learning_rate is 'abc'; expected: a number, 0 or more"),
+        ("learning_rate", -1, "learning_rate is -1; expected: a number, 0 or more"),
+    ],
+)
+def test_a_value_that_no_training_can_have_is_refused_in_one_line(
+    name: str, value: object, expected: str, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    settings = {**NARROW, "dataset_dir": make_dataset(), "output_dir": run, name: value}
+    assert run_bundle("training", TRAIN, ok=False, **settings).stderr.splitlines()[-1] == f"error: {expected}"
+    assert not run.exists()
+
+
+def test_a_seed_that_is_none_is_refused_by_the_scheme(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    settings = {"dataset_dir": make_dataset(), "output_dir": tmp_path / "run", "device": "cpu", "seed": "x"}
+    done = run_bundle("training", "configs/semi_supervised.yaml", ok=False, **settings)
+    assert done.stderr.splitlines()[-1] == "error: seed is 'x'; expected: a whole number from 0"
+
+
 def test_a_replacement_that_cannot_start_removes_nothing(trained: Path, tmp_path: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in trained.parent.iterdir()}
     settings = {"output_dir": trained.parent, "overwrite": "true", "device": "cpu"}

@@ -81,3 +81,8 @@ def test_the_metadata_says_whether_to_flip_unless_the_user_does() -> None:
     assert ScanInferer(SLICES, 4).views == 1
     with pytest.raises(UserError, match="test_time_flips is 'maybe'; expected: true or false"):
         ScanInferer(metadata, 4, "maybe")
+
+
+def test_no_slices_at_once_are_refused() -> None:
+    with pytest.raises(UserError, match="slices_at_once is 0; expected: a whole number from 1"):
+        ScanInferer(SLICES, 0)

@@ -109,3 +109,8 @@ def test_without_a_voxel_size_lesions_stay(meta: dict[str, bool]) -> None:
 def test_operating_points_that_make_no_sense_are_refused(threshold: object, smallest: object) -> None:
     with pytest.raises(UserError, match="expected"):
         InfectionMask(Preprocessing(size=SIZE), threshold, smallest)
+
+
+def test_another_grid_of_the_metrics_is_refused() -> None:
+    with pytest.raises(UserError, match="metric_grid is 'foo'; expected: scan, network"):
+        EvaluationOutput(Preprocessing(), "foo")

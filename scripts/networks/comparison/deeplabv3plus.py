@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ...errors import SettingError
 from ..base import SegmentationNetwork
 from ..blocks import ConvBlock, SeparableBlock, resize_like
 from ..registration import register
@@ -58,7 +59,7 @@ class DeepLabV3Plus(SegmentationNetwork):
     ) -> None:
         super().__init__(base_width, dropout)
         if output_stride not in RATES:
-            raise ValueError(f"output_stride is {output_stride}; expected: 16 or 8")
+            raise SettingError(f"output_stride is {output_stride}; expected: 16 or 8")
         width, low = 4 * base_width, 3 * base_width // 4
         self.encoder = ResNetEncoder(50, in_channels, base_width, output_stride)
         self.aspp = ASPP(self.encoder.channels[4], width, RATES[output_stride])

@@ -8,6 +8,7 @@ import torch
 from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus, DynUNet
 from torch import Tensor
 
+from ...errors import SettingError
 from ..base import SegmentationNetwork, check_size
 from ..registration import register
 
@@ -48,7 +49,7 @@ class UNetPlusPlus(SegmentationNetwork):
     ) -> None:
         super().__init__(base_width, dropout, width_multiple=1, mask_heads=3, deep_supervision=deep_supervision)
         if deep_supervision and out_channels != 1:
-            raise ValueError(f"out_channels is {out_channels}; expected with deep supervision: 1")
+            raise SettingError(f"out_channels is {out_channels}; expected with deep supervision: 1")
         features = [base_width * factor for factor in (*LEVELS, 1)]
         self.network = BasicUNetPlusPlus(
             spatial_dims=2,

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import SettingError
 from ..base import SegmentationNetwork, check_choice, check_size
 from ..registration import register
 from .blocks3d import FeatureVariation, ProgressiveASPP, conv_block_3d
@@ -55,7 +56,7 @@ class FvPasppUNet3d(SegmentationNetwork):
     ) -> None:
         count = USUAL_HEADS * heads if isinstance(heads, bool) else heads
         if not 0 <= count <= MOST_HEADS:
-            raise ValueError(f"heads is {heads}; expected: 0 to {MOST_HEADS}")
+            raise SettingError(f"heads is {heads}; expected: 0 to {MOST_HEADS}")
         super().__init__(
             base_width,
             dropout,

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import SettingError
 from ..base import check_choice
 from ..blocks import resize_like
 
@@ -65,7 +66,7 @@ class AttentionFusion(LevelProjection):
         check_choice("gate", gate, GATES)
         check_choice("residual", residual, RESIDUALS)
         if residual == "raw" and in_channels[0] != width:
-            raise ValueError(f"a raw residual needs X_1 with {width} channels, it has {in_channels[0]}")
+            raise SettingError(f"X_1 has {in_channels[0]} channels; expected for a raw residual: {width}")
         self.residual = residual
         self.include_top = include_top
         self.gates = nn.ModuleList(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ...errors import SettingError
 from ..base import SegmentationNetwork, check_choice, check_size
 from ..blocks import ConvBlock, DoubleConv, ResidualBlock, UpBlock, initialise_convolutions
 from ..registration import register
@@ -178,9 +179,9 @@ class ResUNet(SegmentationNetwork):
 def _check_stages(side: str, edge: Sequence[int], mask: Sequence[int]) -> None:
     stages = [*edge, *mask]
     if any(stage not in STAGES for stage in stages):
-        raise ValueError(f"{side} stages are {stages}; expected: {STAGES.start} to {STAGES.stop - 1}")
+        raise SettingError(f"{side} stages are {stages}; expected: {STAGES.start} to {STAGES.stop - 1}")
     if len(set(stages)) != len(stages):
-        raise ValueError(f"{side} stages are edge {list(edge)}, mask {list(mask)}; expected: each stage once")
+        raise SettingError(f"{side} stages are edge {list(edge)}, mask {list(mask)}; expected: each stage once")
 
 
 def _make_fusion(name: str, channels: Sequence[int], gate: str, residual: str, include_top: bool) -> nn.Module:
