@@ -160,6 +160,8 @@ def test_a_stopped_section_keeps_its_rounds_and_a_finished_one_is_not_measured_a
         ({"sections": ["network,speed"]}, "'speed'; expected: network"),
         ({"widths": ["16,wide"]}, "'wide'"),
         ({"rounds": 0}, "--rounds"),
+        ({"widths": ["4,6"]}, "base_width is 6; expected: multiples of 4 from 4 on"),
+        ({"size": 200}, "images are 200 x 200 pixels; expected: multiples of 16"),
         ({"scan": Path("absent.nii.gz")}, "absent.nii.gz"),
     ],
 )

@@ -41,6 +41,13 @@ TRAINING_SIZE = 192
 """Rows and columns of a slice in the recipe of the shipped weights."""
 
 
+def check_plan(plan: Plan) -> None:
+    """Raise UserError for a width or a size that our network refuses; nothing is computed."""
+    for width in plan.widths:
+        with torch.device("meta"), torch.inference_mode():
+            _shipped(width).eval()(torch.zeros(1, 1, plan.size, plan.size))
+
+
 def measure_networks(plan: Plan) -> Iterator[dict[str, Any]]:
     """Time forward passes; yield {"rows"} after every round, one per network and setting."""
     with tempfile.TemporaryDirectory() as folder, _nothing_cached():
@@ -99,11 +106,16 @@ def _products(device: torch.device) -> Iterator[Timed]:
         yield row | figures, partial(torch.matmul, left, right)
 
 
+def _shipped(width: int) -> nn.Module:
+    """Return the shipped network at a width, as its constructor initialises it."""
+    spec = read_metadata(shipped_weights(COMPACT))["network"]
+    return create_network(spec["name"], **spec["arguments"] | {"base_width": width, "deep_supervision": False})
+
+
 def _ours(plan: Plan, width: int, folder: Path) -> Iterator[Timed]:
     """Apply the shipped network at a width, with random weights, as `segment` does."""
     metadata, weights = read_metadata(shipped_weights(COMPACT)), folder / f"width_{width}.pt"
-    spec, views = metadata["network"], view_count(metadata["operating_point"]["test_time_flips"])
-    network = create_network(spec["name"], **spec["arguments"] | {"base_width": width, "deep_supervision": False})
+    network, views = _shipped(width), view_count(metadata["operating_point"]["test_time_flips"])
     settings = {"preprocessing": metadata["preprocessing"] | {"size": plan.size}, "data": {"synthetic": True}}
     write_checkpoint(weights, network.state_dict(), network=network.spec, figures={}, **settings)
     images = torch.randn(1, 1, plan.size, plan.size, plan.batch)

@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import UserError
 from ...files import read_json, write_atomic, write_json
 from .machine import describe
-from .networks import measure_networks, measure_training
+from .networks import check_plan, measure_networks, measure_training
 from .segmenting import measure_memory, measure_segment
 from .tables import add_figures, markdown
 from .timing import Plan
@@ -40,11 +40,12 @@ def run_benchmark(plan: Plan, sections: Sequence[str], overwrite: bool = False) 
         The Markdown file.
 
     Raises:
-        UserError: for an unknown section, and if the folder holds figures of another machine,
-            version or setting.
+        UserError: for an unknown section, for a width or size that our network refuses, and if the
+            folder holds figures of another machine, version or setting.
     """
     if unknown := [name for name in sections if name not in SECTIONS]:
         raise UserError(f"--sections has {', '.join(map(repr, unknown))}; expected: {', '.join(SECTIONS)}")
+    check_plan(plan)
     settings = json.loads(json.dumps({key: value for key, value in asdict(plan).items() if key != "out"}, default=str))
     result: dict[str, Any] = {"format": FORMAT, "machine": describe(plan.device), "settings": settings}
     path = plan.out / "benchmark.json"
