@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,6 @@ def run_experiment(
         "keep": _said([*shared, str(chosen)])["keep"],
         "protocol": protocol,
     }
-    _claim(folder, record)
     whole = read_experiment(experiment.name)
     planned = {
         one.name: _Training(
@@ -112,6 +112,10 @@ def run_experiment(
     if bool(taught) != (teacher is not None):
         found = f"--teacher {teacher}, and {some(taught) or 'no variant'} with a teacher"
         raise UserError(f"{found}; expected: --teacher WEIGHTS, with {{fold}} for the fold, for variants that have one")
+    for name in taught:
+        for fold in used:
+            planned[name].taught_by(teacher, fold)  # refuses weights that are not there
+    _claim(folder, record)
     _finished(folder, planned.values(), teacher)  # what no table can hold is refused before anything is trained
     runs = [
         _Run(planned[variant.name], folder, data, seed, fold, device, teacher, protocol)
@@ -206,7 +210,7 @@ class _Run:
         training, place = self.training, self.place
         if self.has_ended:
             return  # another process has been here
-        if not (place / RUN_RECORD).exists():
+        if not (place / RUN_RECORD).exists() or _holds_records_only(place):
             taught_by = training.taught_by(self.teacher, self.fold)
             write_json(place / RUN_RECORD, {**training.identity, TEACHER: taught_by, "version": bundle_version()})
         training.check(place, self.teacher, self.fold)
@@ -258,6 +262,15 @@ def _budget(name: str, steps: int | None) -> Path:
     return path
 
 
+def _holds_records_only(folder: Path) -> bool:
+    """Whether nothing of a training is in a folder: a refused one leaves records and a log."""
+    for _, folders, files in os.walk(folder):  # unlike `rglob` it passes over what another process removes
+        folders[:] = [name for name in folders if not name.startswith(UNFINISHED)]
+        if not all(name in (RECORD, RUN_RECORD, LOG) or name.startswith(UNFINISHED) for name in files):
+            return False
+    return True
+
+
 def _claim(folder: Path, record: Mapping[str, Any]) -> None:
     """Mark a folder as that of an experiment; several processes may do so at once."""
     path = folder / RECORD
@@ -266,10 +279,12 @@ def _claim(folder: Path, record: Mapping[str, Any]) -> None:
     present = [one for one in folder.iterdir() if not one.name.startswith(UNFINISHED)] if folder.exists() else []
     if path.exists():  # asked after the folder was listed: another process may have written it in between
         began = {"protocol": "within", **read_json(path)}  # the only one up to 0.16
-        if changed := [key for key in record if began.get(key) != record[key]]:
+        changed = [key for key in record if began.get(key) != record[key]]
+        if changed and not _holds_records_only(folder):
             found = f"began with another {', another '.join(changed)}"
             raise UserError(f"{path}: {found}; expected: what it began with, or another OUT")
+        if not changed:
+            return
     elif present:
         raise UserError(f"{folder}: holds something else; expected: a new folder, or this experiment's own")
-    else:
-        write_json(path, record)
+    write_json(path, record)

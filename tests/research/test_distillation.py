@@ -236,6 +236,10 @@ def test_students_of_an_experiment_have_the_teacher_of_their_fold_and_share_the_
     monkeypatch.setattr(experiments, "write_tables", lambda folder, *arguments: folder)
     rows = read_experiment("distil", ["width 16", "width 24 taught"])
     start = partial(run_experiment, rows, str(dataset), str(tmp_path / "out"), folds=[0], steps=20)
+    for absent in (None, str(tmp_path / "none.pt")):
+        with pytest.raises(UserError):
+            start(teacher=absent)
+        assert not (tmp_path / "out").exists()
     named = teacher.replace("teacher_0", "teacher_{fold}")
     start(teacher=named)
     plain, student = calls

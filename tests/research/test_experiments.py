@@ -285,6 +285,36 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
     assert not (tmp_path / "new").exists()
 
 
+def test_what_was_refused_before_a_training_claims_no_folder_and_results_do(
+    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(files: list[str], run: Path, **given: Any) -> Path:
+        if "typo" in Path(files[-1]).read_text():
+            raise UserError("--typo: no config has a use for such an id")
+        run.mkdir()
+        (run / "last.pt").touch()
+        return run / "model.pt"
+
+    monkeypatch.setattr(experiments, "train_once", train)
+    monkeypatch.setattr(experiments, "run_workflow", lambda *arguments, **given: None)
+    monkeypatch.setattr(experiments, "write_tables", lambda folder, *arguments: folder)
+    for name, content in (("a", "typo: 1"), ("b", "max_epochs: 1"), ("c", "max_epochs: 2")):
+        (tmp_path / f"{name}.yaml").write_text(content)
+    chosen, out = read_experiment("table3", ["ResUNet_C_1"]), tmp_path / "out"
+    start = partial(run_experiment, chosen, str(make_dataset()), str(out), folds=[0], device="cpu")
+    with pytest.raises(UserError, match="--typo"):
+        start(str(tmp_path / "a.yaml"))
+    start(str(tmp_path / "b.yaml"))
+    before = {path: path.read_bytes() for path in out.rglob("*.json")}
+    assert len(before) == 2
+    with pytest.raises(UserError, match="began with another budget"):
+        start(str(tmp_path / "c.yaml"))
+    (tmp_path / "b.yaml").write_text("max_epochs: 3")
+    with pytest.raises(UserError, match="was begun with another configuration"):
+        start(str(tmp_path / "b.yaml"))
+    assert {path: path.read_bytes() for path in out.rglob("*.json")} == before
+
+
 def test_a_fold_named_twice_is_trained_once(
     make_dataset: Callable[..., Path], budget: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +379,7 @@ def test_protocols_evaluate_on_test_cases(make_dataset: Callable[..., Path], bud
 def test_a_folder_of_an_earlier_version_was_within(tmp_path: Path) -> None:
     experiments._claim(tmp_path, {"experiment": "table3"})
     experiments._claim(tmp_path, {"experiment": "table3", "protocol": "within"})
+    (tmp_path / "table.md").touch()
     with pytest.raises(UserError, match="began with another protocol"):
         experiments._claim(tmp_path, {"experiment": "table3", "protocol": "cross"})
 
