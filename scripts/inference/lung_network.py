@@ -47,11 +47,16 @@ class LungNetwork:
         Raises:
             UserError: if the network's output is not finite, or it finds no lungs.
         """
-        inputs = torch.stack([self.slice_input(slices[z]) for z in range(len(slices))], dim=-1)
-        maps = torch.sigmoid(self.predictor(inputs[None, None], scan.path))[0, 0]
         mask = np.empty(slices.shape, np.uint8, order="F")
-        for z in range(len(slices)):
-            mask[..., z] = (resize_slice(maps[..., z].contiguous(), slices.shape[:2]) >= THRESHOLD).cpu().numpy()
+        inferer = self.predictor.inferer
+        step = len(slices) if inferer.patches else inferer.batch_size  # patches overlap through the whole scan
+        for start in range(0, len(slices), step):
+            seen = range(start, min(start + step, len(slices)))
+            inputs = torch.stack([self.slice_input(slices[z]) for z in seen], dim=-1)
+            logits = self.predictor(inputs[None, None], scan.path)[0, 0]
+            for place, z in enumerate(seen):
+                map_ = torch.sigmoid(logits[..., place].contiguous())
+                mask[..., z] = (resize_slice(map_, slices.shape[:2]) >= THRESHOLD).cpu().numpy()
         if not mask.any():
             raise UserError(f"{scan.path}: {self.weights.name} finds no lungs; expected: a chest CT, or a lung mask")
         lungs = Lungs.from_mask(mask, scan.spacing_lps, scan.voxel_size_known)

@@ -14,11 +14,12 @@ from scripts.errors import UserError
 from scripts.inference.building import require_slices
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.inferer import ScanInferer
-from scripts.inference.lung_network import LungNetwork, load_lung_network
+from scripts.inference.lung_network import THRESHOLD, LungNetwork, load_lung_network
 from scripts.inference.metadata import read_metadata, write_checkpoint
 from scripts.io.reading import read_scan
 from scripts.networks.registry import create_network
 from scripts.pipeline.lung_masks import lung_files, own_lungs
+from scripts.transforms.slice_input import resize_slice
 
 CPU = torch.device("cpu")
 SEEN = {"window": [-1250, 250], "intensity": "auto", "z_score": False, "patch_size": [32, 32, 4]}
@@ -61,6 +62,33 @@ def test_the_second_map_comes_back_to_the_scan_s_grid(
     assert mask.shape == bright.shape == slices.shape
     assert (mask == bright).mean() > (0.999 if size == -1 else 0.7)  # resized to 64 x 64 and back, noise is smoothed
     assert found.notes[0].startswith("The lungs were found by the network lungs_")
+
+
+def test_slices_are_streamed_to_the_mask_of_all_at_once(tmp_path: Path, make_scan) -> None:
+    torch.manual_seed(0)
+    network = create_network("resunet", base_width=4, out_channels=2, deep_supervision=False)
+    about = {"data": {"name": "x"}, "figures": {}, "targets": ["infection", "lungs"]}
+    seen = {"window": [-1250, 250], "intensity": "auto", "z_score": True, "size": 32}
+    write_checkpoint(tmp_path / "m.pt", network.state_dict(), network=network.spec, preprocessing=seen, **about)
+    scan = read_scan(make_scan(shape=(40, 36, 19))[0])
+    slices = HounsfieldSlices(scan)
+    model = LungNetwork(tmp_path / "m.pt", CPU)
+    inputs = torch.stack([model.slice_input(slices[z]) for z in range(19)], dim=-1)
+    maps = torch.sigmoid(model.predictor(inputs[None, None], "scan"))[0, 0]
+    expected = np.stack([resize_slice(maps[..., z].contiguous(), (40, 36)) >= THRESHOLD for z in range(19)], axis=-1)
+    depths, predictor = [], model.predictor
+
+    def predict(images: torch.Tensor, name: Path) -> torch.Tensor:
+        depths.append(images.shape[-1])
+        return predictor(images, name)
+
+    predict.inferer = predictor.inferer
+    model.predictor = predict
+    lungs = model.find(scan, slices)
+    found = np.stack([lungs.slab(z) > 0 for z in range(19)], axis=-1)
+    assert 0.05 < expected.mean() < 0.95
+    np.testing.assert_array_equal(found, expected)
+    assert depths == [8, 8, 3]
 
 
 def test_other_workflows_take_the_map_of_infection(make_lung_weights: Callable[..., Path]) -> None:
