@@ -34,6 +34,7 @@ from scripts.inference.unseen_cases import check_data, predict_cases, unseen_cas
 from scripts.io.images import is_picture
 from scripts.messages import markdown_table, wrapped
 from scripts.metrics import dice
+from scripts.research.measured_rows import keep_rows, kept_rows
 from scripts.settings import describe_machine, usable_device
 from scripts.transforms.preprocessing import IMAGE
 
@@ -154,13 +155,12 @@ def write(rows: pd.DataFrame, out: Path, device: torch.device) -> None:
 def main(data: str, out: str, *weights: str, sizes: str | tuple[int, ...] = (192, 224, 256), device: str = "") -> None:
     """Measure, case by case."""
     place, target = usable_device(device), Path(out)
-    file = target / "rows.csv"
-    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
+    rows = kept_rows(target, data=str(Path(data).resolve()), machine=describe_machine(place))
     for number, path in enumerate(weights):
         for size in sizes if isinstance(sizes, tuple) else [int(sizes)]:
             print(f"weights {number + 1} of {len(weights)}, size {size}: {path}")
             for _ in measure(Path(path), data, size, rows, place):
-                write_atomic(file, lambda path: pd.DataFrame(rows).to_csv(path, index=False))
+                keep_rows(target, rows)
     write(pd.DataFrame(rows), target, place)
     print(f"{target / 'table.md'}")
 

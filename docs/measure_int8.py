@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,7 +28,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.errors import UserError, ended_by_mistakes
-from scripts.files import write_atomic
+from scripts.files import sha256
 from scripts.inference.backends.choice import OPENVINO_BATCH
 from scripts.inference.backends.openvino_network import OpenVinoNetwork
 from scripts.inference.hounsfield import HounsfieldSlices
@@ -37,6 +36,7 @@ from scripts.inference.segmenter import Segmentation, Segmenter
 from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import ScanInput, expand_inputs
 from scripts.pipeline.result import StageTimer
+from scripts.research.measured_rows import keep_rows, kept_rows
 
 CONVOLUTIONS = "Convolution", "ConvolutionBackpropData"
 IN_FLOAT = 1, 3
@@ -92,8 +92,8 @@ def main(out: str, calibration: str, *scans: str, weights: str = "models/model.p
     """Measure, scan by scan."""
     if not scans:
         raise UserError("no scans; expected: OUT CALIBRATION SCANS...")
-    file = Path(out) / "rows.csv"
-    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
+    given = {"calibration": str(Path(calibration).resolve()), "images": images}
+    rows = kept_rows(out, weights=sha256(weights), **given)
     plain = Segmenter(weights, backend="openvino", precision="fp32")
     batches = calibration_batches(plain, expand_inputs([calibration], Path(out)), images)
     int8 = quantised(batches, plain)
@@ -106,7 +106,7 @@ def main(out: str, calibration: str, *scans: str, weights: str = "models/model.p
         row |= {"fp32_voxels": int(exact.mask.sum()), "int8_voxels": int(coarse.mask.sum())}
         row |= {"differing_voxels": differing, "dice": 1 - differing / (2 * union - differing) if union else 1.0}
         rows.append(row)
-        write_atomic(file, partial(pd.DataFrame(rows).to_csv, index=False))
+        keep_rows(out, rows)
     print(pd.DataFrame(rows).to_string(index=False))
 
 

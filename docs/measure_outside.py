@@ -35,13 +35,13 @@ from scripts.anatomy.lungs import Lungs, segment_lungs
 from scripts.anatomy.outside import blocks_of, find_zones, remove_outside, why_kept
 from scripts.anatomy.tissue import Tissues, segment_tissue
 from scripts.errors import ended_by_mistakes
-from scripts.files import write_atomic
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.io.reading import read_scan
 from scripts.io.volume import Scan
 from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import expand_inputs
 from scripts.pipeline.lung_masks import find_mask
+from scripts.research.measured_rows import keep_rows, kept_rows
 
 MARGINS = (0, 2, 4, 6, 10)  # mm
 UNKNOWN = 255
@@ -117,14 +117,14 @@ def rows_of(scan: Scan, name: str, results: str, lesions: str, lungs: str) -> li
 
 def main(scans: str, results: str, out: str, lesions: str = "", lungs: str = "") -> None:
     """Measure, case by case."""
-    file = Path(out) / "rows.csv"
-    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
+    given = {"scans": scans, "results": results, "lesions": lesions, "lungs": lungs}
+    rows = kept_rows(out, **{name: str(Path(place).resolve()) if place else "" for name, place in given.items()})
     for case in expand_inputs([Path(scans)], Path(out)):
         if any(row["case"] == case.folder for row in rows):
             continue
         with ExitStack() as stack:
             rows.extend(rows_of(read_case(case, stack), case.folder, results, lesions, lungs))
-        write_atomic(file, lambda path: pd.DataFrame(rows).to_csv(path, index=False))
+        keep_rows(out, rows)
         print(f"{case.folder}: done")
     print(pd.DataFrame(rows).to_string(index=False))
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.errors import ended_by_mistakes
-from scripts.files import write_atomic
+from scripts.files import sha256, write_atomic
 from scripts.inference.backends.openvino_network import OpenVinoNetwork
 from scripts.inference.backends.torch_network import TorchNetwork
 from scripts.inference.hounsfield import HounsfieldSlices
@@ -39,6 +38,7 @@ from scripts.inference.tta import Settling
 from scripts.messages import markdown_table
 from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import ScanInput, expand_inputs
+from scripts.research.measured_rows import keep_rows, kept_rows
 
 
 @contextmanager
@@ -105,15 +105,14 @@ def table(rows: pd.DataFrame) -> str:
 
 def main(out: str, *scans: str, weights: str = "models/model.pt", margins: Any = (0, 1, 2, 3, 4)) -> None:
     """Measure all scans; see the top of this file."""
-    file = Path(out) / "rows.csv"
-    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
     chosen = [float(margin) for margin in (margins if isinstance(margins, tuple | list) else [margins])]
+    rows = kept_rows(out, weights=sha256(weights), margins=chosen)
     segmenter = Segmenter(weights, keep_outside=True)
     done = {row["case"] for row in rows}
     cases = [case for case in expand_inputs(list(scans), Path(out)) if case.folder not in done]
     for case in tqdm(cases, unit="scan", disable=None):
         rows += measure(segmenter, case, chosen)
-        write_atomic(file, partial(pd.DataFrame(rows).to_csv, index=False))
+        keep_rows(out, rows)
     text = table(pd.DataFrame(rows))
     write_atomic(Path(out) / "table.md", lambda path: path.write_text(text))
     print(text)

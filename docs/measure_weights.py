@@ -43,6 +43,7 @@ from scripts.io.images import is_picture
 from scripts.io.volume import canonical
 from scripts.messages import markdown_table, wrapped
 from scripts.metrics import dice
+from scripts.research.measured_rows import ROWS, keep_rows, kept_rows
 from scripts.settings import describe_machine, usable_device
 from scripts.transforms.slice_input import SliceInput
 
@@ -193,9 +194,8 @@ def main(
 ) -> None:
     """Measure, case by case."""
     target, place = Path(out), usable_device(device)
-    file = target / "rows.csv"
-    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
     head: dict[str, Any] = {"machine": describe_machine(place), "data": describe(data)["name"]}
+    rows = kept_rows(target, **head)
     for text in weights:
         name, files = expand(text)
         known = {read_metadata(one)["sha256"] for one in files}
@@ -218,13 +218,15 @@ def main(
             applied += ", outside kept" if keep_outside else ""
             own = [row for row in rows if row["weights"] == name]
             if any(row["sha256"] not in known or row["applied"] != applied for row in own):
-                raise UserError(f"{file}: holds {name} as other weights or applied otherwise; expected: another OUT")
+                raise UserError(
+                    f"{target / ROWS}: holds {name} as other weights or applied otherwise; expected: another OUT"
+                )
             done = {row["case"] for row in own}
             cases = [case for case in cases_of(one, data, number == 0) if case[0]["name"] not in done]
             for case, trained_on in tqdm(cases, desc=f"{name} {number + 1} of {len(files)}", unit="case"):
                 row = {"case": case["name"], "weights": name, "sha256": sha, "applied": applied}
                 rows.append({**row, "trained_on": trained_on, **measure(segmenter, case, share)})
-                write_atomic(file, lambda path: pd.DataFrame(rows).to_csv(path, index=False))
+                keep_rows(target, rows)
     write(pd.DataFrame(rows), target, head)
     print(f"{target / 'table.md'}")
 
