@@ -95,7 +95,7 @@ def pieces_of(
     scan: Scan, case: Case, segmenter: Segmenter, count: int
 ) -> Iterator[tuple[str, list[Tensor], Array | None]]:
     """Yield kind, slices in HU and infection of a case, and of what lies beyond its lungs."""
-    slices = HounsfieldSlices(scan, case.get("intensity", "auto"))
+    slices = HounsfieldSlices(scan, case.get("intensity") or segmenter.intensity)
     x, y, z = segmenter.visible_box(scan, slices)
     chosen = evenly(range(z.start, z.stop), count)
     truth = None

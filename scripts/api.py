@@ -95,7 +95,8 @@ class InfectionSegmenter:
                 nibabel image, a SimpleITK image, or (array, affine): HU (X, Y, Z) and voxel index
                 to millimetres in RAS, (4, 4).
             probability: whether the result keeps the probability, a byte a voxel.
-            intensity: "auto", "hu", or "window:LO,HI" for an export mapped from that HU window.
+            intensity: "auto" (as the metadata of the weights state), "hu", or "window:LO,HI" for an
+                export mapped from that HU window.
             lungs: your own lung mask on the scan's grid (1 right and 2 left, or one value), or
                 weights (.pt) of a network that finds lungs.
             lobes: your own lobe mask on the scan's grid, a file or TotalSegmentator's folder of

@@ -15,7 +15,8 @@ Limit = Annotated[
 Out = Annotated[Path, Argument(help="Folder to write.")]
 Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps; default: the first that is available.")]
 Intensity = Annotated[
-    str, Option(help="auto, hu, or window:LO,HI for an export that was mapped from that window in HU.")
+    str,
+    Option(help="auto (as the weights state), hu, or window:LO,HI for an export mapped from that window in HU."),
 ]
 Backend = Annotated[str, Option(help="What applies the network: auto, torch or openvino.")]
 Model = Annotated[str, Option(help="Shipped weights: compact, full or auto; auto: full on CUDA if it is no worse.")]

@@ -47,7 +47,7 @@ def mark_volumes(cases: Sequence[Case], segmenter: Segmenter) -> list[Marked]:
 
 def _mark(case: Case, segmenter: Segmenter) -> Marked:
     scan = read_scan(Path(case["image"]))
-    slices = HounsfieldSlices(scan, case.get("intensity", "auto"))
+    slices = HounsfieldSlices(scan, case.get("intensity") or segmenter.intensity)
     known = scan.voxel_size_known
     seen = segment_tissue(slices.rounded(), scan.spacing_lps) if known else None
     lungs = segment_lungs(seen) if seen else None

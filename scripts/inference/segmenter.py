@@ -86,7 +86,7 @@ class Segmenter:
 
             segmenter = Segmenter("models/model.pt")
             scan = read_scan(Path("scan.nii.gz"))
-            mask = segmenter.segment(scan, HounsfieldSlices(scan)).mask
+            mask = segmenter.segment(scan, HounsfieldSlices(scan, segmenter.intensity)).mask
     """
 
     def __init__(
@@ -135,6 +135,7 @@ class Segmenter:
         self._agreement = self.predictor.inferer.agreement = ViewAgreement(self.threshold) if self.views > 1 else None
         self.slice_input = SliceInput.from_metadata(self.metadata)
         self.field_of_view = str(self.metadata["preprocessing"]["field_of_view"])
+        self.intensity = str(self.metadata["preprocessing"]["intensity"])
 
     def segment(
         self,

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class Settings:
     """What a user chose for a run.
 
     Attributes:
-        intensity: how stored values become HU, see `plan_hounsfield`.
+        intensity: how stored values become HU, see `plan_hounsfield`; "auto": as the metadata of
+            the weights state.
         probability: whether to write the probability map.
         lungs: the user's own lung mask, a folder of masks named as the cases, or weights (.pt) that
             find lungs; None: those that the lobes make up, else found in the scan by thresholds.
@@ -77,7 +78,7 @@ class CaseSegmenter:
 
     Args:
         segmenter: the model.
-        settings: what the user chose.
+        settings: what the user chose; the attribute holds the intensity that is applied.
         choice: which weights these are and why, for the report; None: the user's own.
 
     Example:
@@ -92,7 +93,8 @@ class CaseSegmenter:
     def __init__(self, segmenter: Segmenter, settings: Settings | None = None, choice: Choice | None = None) -> None:
         self.segmenter = segmenter
         self.choice = choice or choose_model(weights=segmenter.weights)
-        self.settings = settings or Settings()
+        chosen = settings or Settings()
+        self.settings = replace(chosen, intensity=segmenter.intensity) if chosen.intensity == "auto" else chosen
         self.model = describe_model(segmenter)
 
     def key(self, case: ScanInput) -> str:

@@ -64,6 +64,7 @@ class Classifier:
         self.metadata = self.predictor.metadata
         require_prior(self.metadata, weights)
         self.slice_input = SliceInput.from_metadata(self.metadata)
+        self.intensity = str(self.metadata["preprocessing"]["intensity"])
 
     def classify(self, scan: Scan, slices: HounsfieldSlices, infection: Segmentation) -> NDArray[np.uint8]:
         """Classify the infection of one scan.
@@ -152,7 +153,8 @@ def classify_file(
         out: the folder; it appears when all is complete.
         infection: what finds the infection, or a mask of it on the scan's grid.
         classifier: what tells its classes.
-        intensity: see `plan_hounsfield`.
+        intensity: see `plan_hounsfield`; "auto": as the metadata state of the weights that find the
+            infection, or of the classes' where a mask is given.
         volume: see `read_scan`.
         series: see `read_dicom`.
         overwrite: replaces what an earlier call wrote.
@@ -169,6 +171,8 @@ def classify_file(
     cases = expand_inputs([path], target)
     if len(cases) != 1:
         raise UserError(f"{path}: {len(cases)} scans; expected: one")
+    if intensity == "auto":
+        intensity = infection.intensity if isinstance(infection, Segmenter) else classifier.intensity
     timer = StageTimer()
     with results_folder(target, WRITTEN, replace) as folder, ExitStack() as stack:
         with timer("read"):

@@ -136,11 +136,13 @@ def figure_files(
     truth = None
     if truth_path is not None:
         truth = read_mask(Path(truth_path), scan) > 0
-    slices = HounsfieldSlices(scan)
+    models = [Segmenter(one, device, keep_outside=True) for one in weights]
+    seen = [HounsfieldSlices(scan, model.intensity) for model in models]
+    slices = seen[0]
     if slice_from_inferior is not None and not 1 <= slice_from_inferior <= len(slices):
         raise UserError(f"--slice {slice_from_inferior} of {len(slices)}; expected: 1 to {len(slices)}")
-    models = [Segmenter(one, device, keep_outside=True) for one in weights]
-    masks = [canonical(model.segment(scan, slices).mask, scan.affine) > 0 for model in models]
+    found = [model.segment(scan, one).mask for model, one in zip(models, seen, strict=True)]
+    masks = [canonical(mask, scan.affine) > 0 for mask in found]
     affected = choose_slices(masks[0] if truth is None else truth, 1)[0]
     index = affected if slice_from_inferior is None else slice_from_inferior - 1
     hu = slices[index].cpu().numpy()
@@ -156,7 +158,7 @@ def figure_files(
     legend = "" if reference is None else "green: found, orange: missed, magenta: wrong"
     with results_folder(target, FILES, overwrite) as folder:
         _draw(panels, f"{title}\n{legend}", folder / "comparison.png")
-        _draw_inside(models, scan, slices, index, title, folder, reference)
+        _draw_inside(models, scan, index, title, folder, reference)
     return target
 
 
@@ -176,7 +178,6 @@ def tell_apart(paths: Sequence[Path]) -> list[str]:
 def _draw_inside(
     models: Sequence[Segmenter],
     scan: Scan,
-    slices: HounsfieldSlices,
     index: int,
     title: str,
     folder: Path,
@@ -187,6 +188,7 @@ def _draw_inside(
         return
     network = model.predictor.network
     assert isinstance(network, ResUNet)
+    slices = HounsfieldSlices(scan, model.intensity)
     x, y, _ = model.visible_box(scan, slices)
     image = model.slice_input(slices[index][x, y])[None, None].to(model.device)
     seen = [("input", image[0, 0].cpu().numpy())]

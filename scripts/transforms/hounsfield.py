@@ -139,7 +139,8 @@ def plan_hounsfield(
         setting = DEFAULT_WINDOW
     if isinstance(setting, tuple):
         if found.low < 0 or found.high > 255:
-            raise UserError(f"{text} do not come from a window; expected with window:LO,HI: 0 to 1 or 0 to 255")
+            expected = "with window:LO,HI: 0 to 1 or 0 to 255 (--intensity hu takes values for HU)"
+            raise UserError(f"{text} do not come from a window; expected {expected}")
         return HounsfieldMap(setting, 255.0 if picture or found.high > 1 else 1.0, tuple(remarks))
     if setting == "auto" and found.low >= 0 and found.high <= 255:
         raise UserError(f"{text} look like a windowed export of a CT, not HU; {EXPECTED}")

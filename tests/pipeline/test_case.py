@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from highdicom.sr import srread
+from PIL import Image
 
 from scripts.data.phantom.scan import Phantom, make_phantom
 from scripts.errors import UserError
@@ -378,6 +380,26 @@ def test_ones_own_lungs_move_the_box_where_the_voxel_size_is_unknown(
     np.testing.assert_array_equal([mask.min(axis=0), mask.max(axis=0)], [[10, 20, 2], [109, 89, 29]])
     report = report_of(tmp_path / "out" / "scan")
     assert report["measures"]["lungs"]["total"]["lung_voxels"] == (lungs > 0).sum()
+
+
+def test_values_are_read_as_the_weights_state_unless_the_user_says_otherwise(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64).astype(np.uint8)).save(tmp_path / "slice.png")
+    weights = make_checkpoint(tmp_path / "model.pt", steps={"intensity": "window:-1350,150"})
+    stated = Segmenter(weights, device="cpu")
+    (case,) = expand_inputs([tmp_path / "slice.png"])
+    keys, seen = set(), {}
+    for chosen, applied in (("auto", "window:-1350,150"), ("window:-1250,250", "window:-1250,250")):
+        model = CaseSegmenter(stated, Settings(intensity=chosen))
+        assert describe_run(model)["settings"]["intensity"] == applied
+        with ExitStack() as stack:
+            found = model.predict(case, stack)
+        assert found.report()["settings"]["intensity"] == applied
+        keys.add(model.key(case))
+        seen[chosen] = [int(found.hu.min()), int(found.hu.max())]
+    assert len(keys) == 2
+    assert seen == {"auto": [-1350, 150], "window:-1250,250": [-1250, 250]}
 
 
 def test_a_part_of_the_lungs_warns_and_strict_refuses_it(

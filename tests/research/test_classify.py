@@ -221,6 +221,15 @@ def test_a_picture_becomes_a_palette_picture_without_ml(models: tuple[Segmenter,
     assert "ml" not in report["measures"]["ground_glass"]
 
 
+def test_values_are_read_as_the_weights_state_that_find_the_infection(
+    models: tuple[Segmenter, Classifier], make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)).save(tmp_path / "slice.png")
+    stated = Segmenter(make_checkpoint(tmp_path / "model.pt", steps={"intensity": "window:-1350,150"}), "cpu")
+    report = classify_file(tmp_path / "slice.png", tmp_path / "out", stated, models[1])
+    assert report["settings"]["intensity"] == "window:-1350,150"
+
+
 def test_weights_in_each_others_place_are_refused(weights: Path, class_weights: Path) -> None:
     with pytest.raises(
         UserError, match=r"classes\.pt: tells ground glass .* expected here: weights that find infection"
