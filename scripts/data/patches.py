@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from ..errors import UserError
 from ..transforms.geometry import SIZE_STEP
 from ..transforms.items import IMAGE, LABEL
-from ..transforms.lungs import OUTSIDE_HU
+from ..transforms.slice_input import OUTSIDE_HU
 from .slices import mix_seed, transformed
 from .stacks import LEVELS, UNKNOWN_LEVEL, Grid, from_levels, load_stacks
 

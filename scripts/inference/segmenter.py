@@ -35,6 +35,12 @@ from .tta import ViewAgreement, agreement_percent, view_count
 PROBABILITY_STEPS = 255
 """A probability map holds round(255 p) in one byte a voxel."""
 
+WHOLE_SCAN = Note(
+    "whole_scan",
+    "No plausible lungs were found: the network, which sees nothing but the lungs otherwise, saw all of the scan.",
+    "warning",
+)
+
 Timer = Callable[[str], AbstractContextManager[object]]
 """Opens a context that takes the time of a stage by its name."""
 
@@ -135,6 +141,7 @@ class Segmenter:
         self._agreement = self.predictor.inferer.agreement = ViewAgreement(self.threshold) if self.views > 1 else None
         self.slice_input = SliceInput.from_metadata(self.metadata)
         self.field_of_view = str(self.metadata["preprocessing"]["field_of_view"])
+        self.lung_only = bool(self.metadata["preprocessing"]["lung_only"])
         self.intensity = str(self.metadata["preprocessing"]["intensity"])
 
     def segment(
@@ -167,8 +174,9 @@ class Segmenter:
         kept = np.zeros_like(mask) if probability else None
         turned = canonical(mask, scan.affine)
         turned_kept = None if kept is None else canonical(kept, scan.affine)
-        anatomy = anatomy or self._find_anatomy(scan, slices)
+        anatomy = anatomy or self.find_anatomy(scan, slices)
         box = x, y, z = self.visible_box(scan, slices, anatomy)
+        lungs = self.visible_lungs(anatomy)
         size = x.stop - x.start, y.stop - y.start
         scores: list[Tensor] = []
         agreement: list[Tensor] = []
@@ -179,7 +187,7 @@ class Segmenter:
             seen = range(max(batch.start, z.start), min(batch.stop, z.stop))
             if seen:  # the whole batch then: the same batch gives the same bits
                 with timer("network"), self._one_batch:
-                    maps = self._probabilities(scan, slices, batch, box)
+                    maps = self._probabilities(scan, slices, batch, box, lungs)
                     if self.ood is not None and self._means is not None:
                         scores.append(self.ood(_rows(self._means, batch, seen)))
                     if self._agreement is not None:
@@ -199,20 +207,32 @@ class Segmenter:
             mask, notes = self._without_small_lesions(mask, scan)
         score = float(torch.cat(scores).mean()) if scores else None
         agree = agreement_percent(torch.cat(agreement)) if agreement else None
+        notes += [WHOLE_SCAN] if self.lung_only and lungs is None else []
         notes += self._ood_warning(score, scan.picture) + (self._border_warning(agree) if mask.any() else [])
         return Segmentation(mask, kept, notes, removed, score, agree)
 
     def visible_box(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Tissues, Lungs] | None = None) -> Box:
         """Return the box of a scan that the network sees; the arguments are those of `segment`."""
-        found = None if self.field_of_view == "scan" else anatomy or self._find_anatomy(scan, slices)
+        found = None if self.field_of_view == "scan" else anatomy or self.find_anatomy(scan, slices)
         return whole(slices.shape) if found is None or scan.picture else find_box(*found)
 
-    def needs_anatomy(self, scan: Scan) -> bool:
-        """Whether the mask of a scan depends on its tissue and lungs: by box or by removal."""
-        removes = scan.voxel_size_known and not self.keep_outside
-        return not scan.picture and (removes or self.field_of_view == "lungs")
+    def visible_lungs(self, anatomy: tuple[Tissues, Lungs] | None) -> Lungs | None:
+        """Return the lungs beyond which the network sees nothing; None: it sees its whole box."""
+        return anatomy[1] if self.lung_only and anatomy and anatomy[1].plausible else None
 
-    def _find_anatomy(self, scan: Scan, slices: HounsfieldSlices) -> tuple[Tissues, Lungs] | None:
+    def network_slice(self, slices: HounsfieldSlices, index: int, box: Box, lungs: Lungs | None = None) -> Tensor:
+        """Return the network's input of one slice, see `visible_box` and `visible_lungs`."""
+        plane = box[:2]
+        inside = None if lungs is None else torch.from_numpy(lungs.slab(index)[plane] > 0)
+        return self.slice_input(slices[index][plane], inside)
+
+    def needs_anatomy(self, scan: Scan) -> bool:
+        """Whether the mask of a scan depends on its tissue and lungs: by input or by removal."""
+        removes = scan.voxel_size_known and not self.keep_outside
+        return self.lung_only or (not scan.picture and (removes or self.field_of_view == "lungs"))
+
+    def find_anatomy(self, scan: Scan, slices: HounsfieldSlices) -> tuple[Tissues, Lungs] | None:
+        """Return tissue and lungs of a scan; None where its mask does not depend on them."""
         if not self.needs_anatomy(scan):
             return None
         seen = segment_tissue(slices.rounded(), scan.spacing_lps)
@@ -229,11 +249,14 @@ class Segmenter:
     def _neighbour_weights(self, scan: Scan) -> list[float]:
         return neighbour_weights(self.through_plane_mm if scan.voxel_size_known else 0.0, scan.spacing_lps[2])
 
-    def _probabilities(self, scan: Scan, slices: HounsfieldSlices, batch: range, box: Box) -> Tensor:  # (S, S, n)
+    def _probabilities(
+        self, scan: Scan, slices: HounsfieldSlices, batch: range, box: Box, lungs: Lungs | None
+    ) -> Tensor:
+        """Return the maps of a batch of slices, (S, S, n)."""
         for collected in (self._means, self._agreement):
             if collected is not None:
                 collected.take()  # what a scan that failed half-way has left
-        inputs = torch.stack([self.slice_input(slices[index][box[:2]]) for index in batch], dim=-1)
+        inputs = torch.stack([self.network_slice(slices, index, box, lungs) for index in batch], dim=-1)
         return torch.sigmoid(self.predictor(inputs[None, None], scan.path))[0, 0]
 
     def _ood_warning(self, score: float | None, picture: bool) -> list[Note]:

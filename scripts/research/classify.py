@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ..errors import UserError
@@ -26,7 +25,7 @@ from ..pipeline.result import StageTimer
 from ..report.report import build_report, describe_model
 from ..settings import usable_device
 from ..transforms.items import CLASSES
-from ..transforms.slice_input import SliceInput, resize_slice
+from ..transforms.slice_input import SliceInput, resize_mask_slice, resize_slice
 from ..version import bundle_version
 
 REPORT = "classes.json"
@@ -99,7 +98,7 @@ class Classifier:
         """Return one slice and its prior as configs/evaluate_multiclass.yaml makes them."""
         prior = torch.from_numpy(np.ascontiguousarray(levels)).float() / PROBABILITY_STEPS
         size = (self.slice_input.size, self.slice_input.size)
-        return torch.stack([self.slice_input(hu), F.interpolate(prior[None, None], size, mode="nearest-exact")[0, 0]])
+        return torch.stack([self.slice_input(hu), resize_mask_slice(prior, size)])
 
 
 def given_infection(path: Path, scan: Scan) -> Segmentation:

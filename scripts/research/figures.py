@@ -189,8 +189,9 @@ def _draw_inside(
     network = model.predictor.network
     assert isinstance(network, ResUNet)
     slices = HounsfieldSlices(scan, model.intensity)
-    x, y, _ = model.visible_box(scan, slices)
-    image = model.slice_input(slices[index][x, y])[None, None].to(model.device)
+    anatomy = model.find_anatomy(scan, slices)
+    x, y, _ = box = model.visible_box(scan, slices, anatomy)
+    image = model.network_slice(slices, index, box, model.visible_lungs(anatomy))[None, None].to(model.device)
     seen = [("input", image[0, 0].cpu().numpy())]
     truth = {} if reference is None else truth_maps(reference[x, y], image)
     if network.heads:

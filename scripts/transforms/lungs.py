@@ -23,13 +23,11 @@ from ..errors import UserError
 from ..io.volume import spacing_lps
 from .items import UNKNOWN_CODE
 from .labels import is_code
+from .slice_input import OUTSIDE_HU
 
 logger = logging.getLogger(__name__)
 
 MOST_BOXES = 1024  # how many boxes a process remembers; a box and its key are some hundred bytes
-OUTSIDE_HU = -32768.0
-"""What voxels outside of the lungs become: below every HU window, so that they are 0 to the
-network."""
 
 
 class FindLungsd(MapTransform):

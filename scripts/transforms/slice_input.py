@@ -1,9 +1,9 @@
-"""Make a network's input of a slice: resize it, apply the HU window, z-score it.
+"""Make a network's input of a slice: resize it, take the lungs, apply the HU window, z-score it.
 
 Workflows apply `resize_slice` and `z_score` through transforms (`geometry.py`, `intensity.py`).
 Their window is MONAI's `ScaleIntensityRanged`, in the configs and in `preprocessing.py`; its jitter
 in training is `RandWindowd` in `intensity.py`. `segment` and `classify` stream slices through
-`SliceInput`, which applies all three and takes `scale_window` for the window.
+`SliceInput`, which applies all of them and takes `scale_window` for the window.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from torch import Tensor
 DEFAULT_WINDOW = (-1250.0, 250.0)
 """What networks see of a scan unless they say otherwise, and what an 8-bit picture of unknown
 window is taken for."""
+
+OUTSIDE_HU = -32768.0
+"""What voxels outside of the lungs become: below every HU window, so that they are 0 to the
+network."""
 
 OWN_SIZE = -1
 """In place of an edge length, as MONAI writes it: slices keep the size that they have."""
@@ -37,6 +41,11 @@ DEFAULTS: dict[str, Any] = {
 def resize_slice(image: Tensor, size: Sequence[int]) -> Tensor:
     """Resize one slice (X, Y) bilinearly, without anti-aliasing."""
     return F.interpolate(image[None, None], size=tuple(size), mode="bilinear", align_corners=False)[0, 0]
+
+
+def resize_mask_slice(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize one slice (X, Y) of a mask or a map, float, to the nearest pixel."""
+    return F.interpolate(mask[None, None], size=tuple(size), mode="nearest-exact")[0, 0]
 
 
 def scale_window(image: Tensor, low: float, high: float) -> Tensor:
@@ -65,9 +74,12 @@ class SliceInput:
         low, high = stated["window"]
         return cls(int(stated["size"]), (float(low), float(high)), bool(stated.get("z_score", True)))
 
-    def __call__(self, hu: Tensor) -> Tensor:
-        """Return the input (size, size) of a slice (X, Y)."""
+    def __call__(self, hu: Tensor, lungs: Tensor | None = None) -> Tensor:
+        """Return the input (size, size) of a slice (X, Y), nothing outside of `lungs` (X, Y)."""
         resized = hu if self.size == OWN_SIZE else resize_slice(hu, (self.size, self.size))
+        if lungs is not None:
+            outside = resize_mask_slice(lungs.float(), resized.shape) == 0
+            resized = resized.masked_fill(outside, OUTSIDE_HU)
         windowed = scale_window(resized, *self.window)
         return z_score(windowed) if self.z_score else windowed
 

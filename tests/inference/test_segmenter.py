@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from scripts.anatomy.lungs import segment_lungs
+from scripts.anatomy.lungs import Lungs, segment_lungs
 from scripts.anatomy.tissue import segment_tissue
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError
@@ -105,6 +105,43 @@ def test_around_the_lungs_the_mask_is_that_of_run_inference(
     np.testing.assert_array_equal(known.mask, found)
     assert known.removed.outside_body > 0
     assert known.removed.outside_body + known.removed.outside_lungs == kept.mask.sum() - found.sum()
+
+
+def test_weights_that_see_the_lungs_only_see_in_segment_what_they_see_in_run_inference(
+    make_checkpoint: Callable[..., Path], turned: Turned, tmp_path: Path
+) -> None:
+    phantom = make_phantom(2, shape=(96, 96, 40), spacing=(3.6, 3.6, 8.0))
+    nib.save(turned(nib.Nifti1Image(phantom.image, phantom.affine), "ASR"), tmp_path / "scan.nii.gz")
+    steps = {"field_of_view": "lungs", "lung_only": True, "z_score": False}
+    weights = make_checkpoint(tmp_path / "model.pt", steps=steps)
+    scan, found, threshold = segment(Segmenter(weights, device="cpu"), tmp_path / "scan.nii.gz")
+    mask = run_inference(tmp_path / "scan.nii.gz", weights, tmp_path / "out", threshold=threshold)
+    np.testing.assert_array_equal(found, np.asarray(nib.load(mask).dataobj))
+    slices, lungs = HounsfieldSlices(scan), (phantom.lungs > 0).astype(np.uint8)
+    nib.save(nib.Nifti1Image(lungs, phantom.affine), tmp_path / "lungs.nii.gz")
+    image, lung = {"image": str(tmp_path / "scan.nii.gz")}, {"lung": str(tmp_path / "lungs.nii.gz")}
+    for given, view in ((False, "lungs"), (False, "scan"), (True, "scan")):
+        weights = make_checkpoint(tmp_path / "model.pt", steps={**steps, "field_of_view": view})
+        segmenter = Segmenter(weights, device="cpu")
+        preprocessing = preprocessing_from_metadata(segmenter.metadata, label_grid="network" if given else "none")
+        expected = preprocessing(image | lung if given else image)["image"][0]
+        seen, own = segmenter.find_anatomy(scan, slices), Lungs.from_mask(lungs, scan.spacing_lps)
+        anatomy = (seen[0], own) if given else seen
+        box, inside = segmenter.visible_box(scan, slices, anatomy), segmenter.visible_lungs(anatomy)
+        inputs = torch.stack([segmenter.network_slice(slices, z, box, inside) for z in range(40)], dim=-1)
+        assert torch.equal(inputs, expected.as_tensor())
+        assert 0.2 < (inputs == 0).float().mean() < 1
+
+
+def test_weights_that_see_the_lungs_only_see_all_where_there_are_none(
+    weights: Path, make_checkpoint: Callable[..., Path], make_scan: MakeScan, tmp_path: Path
+) -> None:
+    scan = read_scan(make_scan()[0])
+    slices, stated = HounsfieldSlices(scan), make_checkpoint(tmp_path / "model.pt", steps={"lung_only": True})
+    for scan.kind, scan.voxel_size_known in (("nifti", True), ("nifti", False), ("picture", False)):
+        plain, done = (Segmenter(one, device="cpu").segment(scan, slices, True) for one in (weights, stated))
+        np.testing.assert_array_equal(done.probability, plain.probability)
+        assert [note.code for note in done.notes] == ["whole_scan"]
 
 
 def test_every_orientation_gives_the_same_mask(

@@ -20,9 +20,10 @@ from scripts.errors import UserError, find_user_error
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.io.reading import read_scan
 from scripts.transforms import lungs
-from scripts.transforms.lungs import OUTSIDE_HU, CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd
+from scripts.transforms.lungs import CropToBoxd, FindBoxd, FindLungsd, LungsOnlyd
 from scripts.transforms.postprocessing import ScanProbabilities
 from scripts.transforms.preprocessing import Preprocessing
+from scripts.transforms.slice_input import OUTSIDE_HU
 from tests.chains import chain, network_grid, network_input
 
 MakeScan = Callable[..., tuple[Path, Path]]
