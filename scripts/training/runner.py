@@ -150,6 +150,6 @@ def _within(one: str, other: str) -> bool:
 
 
 def _similar(unknown: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(unknown, sorted(known), n=1)
-    close = close or [one for one in sorted(known) if one.endswith(unknown)][:1]
+    likely = sorted(one for one in known if one.split(SEPARATOR)[0] not in ("given", "switch"))  # those read others
+    close = difflib.get_close_matches(unknown, likely, n=1) or [one for one in likely if one.endswith(unknown)][:1]
     return f" ({close[0].replace(SEPARATOR, '#')}?)" if close else ""

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scripts.losses.cosupervision import CoSupervisionLoss
-from tests.process_group import run_ranks
+from tests.process_group import leave, run_ranks
 
 WORLD = 2
 
@@ -48,8 +48,7 @@ def worker(rank: int, folder: Path) -> None:
         loss = CoSupervisionLoss(batch_dice=batch_dice)(parallel(image), label)
         loss.backward()
         results[batch_dice] = (loss.detach(), model.weight.grad, model.bias.grad)
-    torch.save(results, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave(rank, WORLD, folder, results)
 
 
 def test_processes_together_are_one_process(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from scripts.training.averaging import WeightAverage
 from scripts.training.epochs import ValidationHandler
 from scripts.training.processes import validation_sampler
 from scripts.training.tables import gather
-from tests.process_group import run_ranks
+from tests.process_group import leave, run_ranks
 
 WORLD = 2
 SHARE = 0.5
@@ -55,8 +55,7 @@ def worker(rank: int, folder: Path) -> None:
         judged.append((float(measured.aggregate()["dice"]), sorted(row["case"] for row in gather(rows))))
     together = torch.stack(means)  # a collective more on one side would pair with this one
     torch.distributed.all_reduce(together)
-    torch.save((torch.stack(means), together, judged), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave(rank, WORLD, folder, (torch.stack(means), together, judged))
 
 
 def test_processes_with_different_numbers_of_batches_validate_the_network_of_rank_0(tmp_path: Path) -> None:
