@@ -15,6 +15,8 @@ Spacing = tuple[float, float, float]
 
 _SIZE = 2.25  # mm: blocks of whole voxels come as close to it as they can
 _LOWEST, _HIGHEST = -1024, 1500  # HU that padding and metal are clipped to before voxels are averaged
+ALL_NEIGHBOURS = np.ones((3, 3, 3), bool)
+"""Of a voxel, those at its corners too: the voxels of a lesion touch in any of these ways."""
 _SLAB = 16  # slices read at once: whole cache lines of an array whose last axis is z
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .downsampling import Mask, dilate, enlarge, reduce_mask
+from .downsampling import ALL_NEIGHBOURS, Mask, dilate, enlarge, reduce_mask
 from .hull import convex_hull
 from .lungs import Lungs
 from .tissue import Tissues
@@ -16,7 +16,6 @@ from .tissue import Tissues
 MARGIN = 4.0  # mm beyond the lungs, and at least a slice
 LEAST_INSIDE = 0.01  # of a lesion, in that margin: a lobe consolidated as a whole, which the lungs lack, touches them
 PART_OF_LUNGS = "the scan shows a part of the lungs only"
-_ALL_NEIGHBOURS = np.ones((3, 3, 3), bool)
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def _apart(counts: NDArray[np.int64], inside: Mask) -> Mask:
     if not inside.any():
         return apart
     marked = np.nonzero(counts)
-    lesion = ndimage.label(counts > 0, _ALL_NEIGHBOURS)[0][marked]
+    lesion = ndimage.label(counts > 0, ALL_NEIGHBOURS)[0][marked]
     number, is_inside = counts[marked], inside[marked]
     few = np.bincount(lesion, number * is_inside) < LEAST_INSIDE * np.bincount(lesion, number)
     apart[marked] = few[lesion] & ~is_inside

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..messages import counted
 from .lesion_matching import state
-from .wording import NOT_STATED, PARTS, label, ml, percent, size
+from .wording import NOT_STATED, PARTS, digits_within, label, ml, percent, size
 
 _GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
 _PATIENT = {
@@ -38,10 +38,7 @@ def signed_percent(value: float | None) -> str:
     """
     if value is None:
         return NOT_STATED
-    digits = 1
-    while state(round(value, digits)) != state(value):
-        digits += 1
-    return _signed(value, digits, "%")
+    return _signed(value, digits_within(value, state), "%")
 
 
 def _signed(value: float, digits: int, unit: str) -> str:

@@ -4,12 +4,12 @@ import unicodedata
 from functools import cache
 from pathlib import Path
 
-FONTS = {"regular": "DejaVuSans", "bold": "DejaVuSans-Bold"}
+REGULAR, BOLD = "DejaVuSans", "DejaVuSans-Bold"
 """The fonts of preview and PDF, which matplotlib brings."""
 
 
 def font_file(name: str) -> Path:
-    """Return the file of one of `FONTS`."""
+    """Return the file of a font that matplotlib brings."""
     from matplotlib import get_data_path
 
     return Path(get_data_path(), "fonts", "ttf", f"{name}.ttf")
@@ -51,5 +51,5 @@ def _glyphs() -> frozenset[int]:
     """Return what both fonts have."""
     from matplotlib.ft2font import FT2Font
 
-    regular, bold = (FT2Font(str(font_file(name))).get_charmap() for name in FONTS.values())
+    regular, bold = (FT2Font(str(font_file(name))).get_charmap() for name in (REGULAR, BOLD))
     return frozenset(regular) & frozenset(bold)

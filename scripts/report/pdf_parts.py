@@ -27,11 +27,10 @@ from .change_words import (
     volume_rows,
 )
 from .lesion_pictures import MOST, LesionPicture
-from .lettering import FONTS, drawable, font_file
+from .lettering import BOLD, REGULAR, drawable, font_file
 from .profile import COLOURS
 from .wording import LEGEND, PARTS, grade, hu_range, label, percent, size, words
 
-_REGULAR, _BOLD = FONTS["regular"], FONTS["bold"]
 _SOFT, _LINE, _NOTE_EDGE = (HexColor(COLOURS[name]) for name in ("soft", "line", "infection"))
 _INK, _PANEL, _NOTE, _ALARM = (HexColor(one) for one in ("#1b2430", "#f3f5f8", "#fff2d9", "#a11212"))  # report.css's
 _TOP = ("VALIGN", (0, 0), (-1, -1), "TOP")
@@ -44,24 +43,24 @@ _HIGH = 0.55  # the preview, of the width
 class Parts:
     """Makes parts for a page of the given width in points."""
 
-    font, soft = _REGULAR, _SOFT
+    font, soft = REGULAR, _SOFT
 
     def __init__(self, width: float) -> None:
         self._width = width
-        for name in (_REGULAR, _BOLD):
+        for name in (REGULAR, BOLD):
             pdfmetrics.registerFont(TTFont(name, font_file(name)))
 
     def title(self, text: str) -> Flowable:
         """Return the heading of the document."""
-        return _paragraph(text, 14, _BOLD, after=2)
+        return _paragraph(text, 14, BOLD, after=2)
 
     def heading(self, text: str) -> Flowable:
         """Return the heading of a section."""
-        return _paragraph(text, 10, _BOLD, before=7, after=2)
+        return _paragraph(text, 10, BOLD, before=7, after=2)
 
     def finding(self, text: str) -> Flowable:
         """Return the sentence of the finding."""
-        return _paragraph(text, 10.5, _BOLD, before=5, after=5)
+        return _paragraph(text, 10.5, BOLD, before=5, after=5)
 
     def text(self, text: str) -> Flowable:
         """Return a paragraph."""
@@ -75,12 +74,12 @@ class Parts:
         """Return a line that nobody overlooks."""
         style = [("BACKGROUND", (0, 0), (-1, -1), _ALARM), ("BOTTOMPADDING", (0, 0), (-1, -1), 5)]
         return Table(
-            [[_paragraph(text, 9, _BOLD, HexColor("#ffffff"))]], [self._width], style=style, spaceAfter=5, hAlign="LEFT"
+            [[_paragraph(text, 9, BOLD, HexColor("#ffffff"))]], [self._width], style=style, spaceAfter=5, hAlign="LEFT"
         )
 
     def warnings(self, title: str, texts: Sequence[str]) -> Flowable:
         """Return the box of warnings."""
-        rows = [[_paragraph(title, 8.5, _BOLD)], *([_paragraph(f"• {one}", 8)] for one in texts)]
+        rows = [[_paragraph(title, 8.5, BOLD)], *([_paragraph(f"• {one}", 8)] for one in texts)]
         style = [
             ("BACKGROUND", (0, 0), (-1, -1), _NOTE),
             ("LINEBEFORE", (0, 0), (0, -1), 3, _NOTE_EDGE),
@@ -97,7 +96,7 @@ class Parts:
     def numbers(self, found: Sequence[tuple[str, str, str]]) -> Flowable:
         """Return name, value and remark of numbers, in panels."""
         cells = [
-            [_paragraph(name, 7, colour=_SOFT), _paragraph(value, 11, _BOLD), _paragraph(more, 7, colour=_SOFT)]
+            [_paragraph(name, 7, colour=_SOFT), _paragraph(value, 11, BOLD), _paragraph(more, 7, colour=_SOFT)]
             for name, value, more in found
         ]
         style = [("BACKGROUND", (0, 0), (-1, -1), _PANEL), ("GRID", (0, 0), (-1, -1), 0.5, _LINE), _TOP, *_padded(4)]
@@ -193,7 +192,7 @@ class Parts:
 
 
 def _paragraph(
-    text: str, points: float, font: str = _REGULAR, colour: HexColor = _INK, before: float = 0, after: float = 0
+    text: str, points: float, font: str = REGULAR, colour: HexColor = _INK, before: float = 0, after: float = 0
 ) -> Paragraph:
     looks = {"fontName": font, "fontSize": points, "leading": 1.3 * points, "textColor": colour}
     style = ParagraphStyle("", **looks, spaceBefore=before, spaceAfter=after)

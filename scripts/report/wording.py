@@ -1,7 +1,7 @@
 """Words of the reports for people: numbers with units, names of fields, sentences."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .lesion_free import FEWEST, PERCENT, WITHIN
@@ -64,10 +64,15 @@ def percent(value: float | None) -> str:
         return f"below 0.1{_GAP}%"
     if 99.95 <= value < 100:
         return f"above 99.9{_GAP}%"
+    return f"{value:.{digits_within(value, grade_of)}f}{_GAP}%"
+
+
+def digits_within(value: float, kind: Callable[[float], object]) -> int:
+    """Return with how many decimals a number, rounded, is still of its kind: one, or more."""
     digits = 1
-    while grade_of(float(f"{value:.{digits}f}")) != grade_of(value):
+    while kind(float(f"{value:.{digits}f}")) != kind(value):
         digits += 1
-    return f"{value:.{digits}f}{_GAP}%"
+    return digits
 
 
 def much_outside(infection: Mapping[str, Any]) -> str | None:

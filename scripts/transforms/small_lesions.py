@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..anatomy.downsampling import in_voxels
-
-_ALL_NEIGHBOURS = np.ones((3, 3, 3), bool)
+from ..anatomy.downsampling import ALL_NEIGHBOURS, in_voxels
 
 
 def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm3: float) -> NDArray[np.uint8]:
@@ -24,7 +22,7 @@ def without_small_lesions(mask: NDArray[np.uint8], voxel_mm3: float, smallest_mm
         return mask
     (box,) = ndimage.find_objects(mask, max_label=1)
     cleaned = mask.copy(order="K")
-    lesions, _ = ndimage.label(mask[box], _ALL_NEIGHBOURS)
+    lesions, _ = ndimage.label(mask[box], ALL_NEIGHBOURS)
     large = np.bincount(lesions.ravel()) >= math.ceil(in_voxels(smallest_mm3, voxel_mm3))
     large[0] = False
     cleaned[box] = large[lesions]

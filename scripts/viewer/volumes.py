@@ -11,13 +11,13 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..anatomy.downsampling import ALL_NEIGHBOURS
 from ..errors import UserError
 from ..io.nifti.writing import header_from_affine
 from ..io.volume import Scan
 
 SHOWN_TYPES = ("uint8", "int16", "uint16", "float32")
 """Stored types that the page is sent as they are; others become float32, which is what it shows."""
-_ALL_NEIGHBOURS = np.ones((3, 3, 3), bool)
 
 
 def nifti_header(scan: Scan) -> nib.Nifti1Header:
@@ -72,7 +72,7 @@ def _nearest(mask: Scan, values: NDArray[Any], lesion: Mapping[str, Any]) -> NDA
         raise UserError(f"{mask.path}: its report is of an earlier version; expected: segment the scan again")
     first = np.array([low for low, _ in lesion["box_index"]])
     around = values[tuple(slice(low, high + 1) for low, high in lesion["box_index"])]
-    parts, count = ndimage.label(around > 0, _ALL_NEIGHBOURS)  # a box may hold others, in the hollow of a crescent
+    parts, count = ndimage.label(around > 0, ALL_NEIGHBOURS)  # a box may hold others, in the hollow of a crescent
     sizes, whole = np.bincount(parts.ravel()), tuple(map(slice, [0] * 3, around.shape))
     own = [
         part
