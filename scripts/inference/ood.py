@@ -45,7 +45,7 @@ class OODScore:
         centres: of clusters of the training slices, z-scores, one number a channel each.
         threshold: scans with a higher score are reported as out of distribution.
         volume_threshold: the same for volumes, whose mean over slices varies less than the score of
-            a single picture; None, as in earlier metadata: `threshold`.
+            one slice; None, as in earlier metadata: `threshold`.
     """
 
     layers: Mapping[str, int]
@@ -90,9 +90,9 @@ class OODScore:
         layers = [{"name": name, "channels": count} for name, count in self.layers.items()]  # their order counts
         return {"layers": layers, "mean": self.mean, "sd": self.sd, "centres": self.centres, **limits}
 
-    def limit(self, picture: bool) -> float:
-        """Return the threshold for a 2-D picture or a volume."""
-        return self.threshold if picture or self.volume_threshold is None else self.volume_threshold
+    def limit(self, slices: int) -> float:
+        """Return the threshold for a scan of so many slices: one alone, or a volume."""
+        return self.threshold if slices == 1 or self.volume_threshold is None else self.volume_threshold
 
     def __call__(self, features: Tensor) -> Tensor:
         """Score features (N, C): the distance to the nearest centre, (N,).

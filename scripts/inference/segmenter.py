@@ -208,7 +208,7 @@ class Segmenter:
         score = float(torch.cat(scores).mean()) if scores else None
         agree = agreement_percent(torch.cat(agreement)) if agreement else None
         notes += [WHOLE_SCAN] if self.lung_only and lungs is None else []
-        notes += self._ood_warning(score, scan.picture) + (self._border_warning(agree) if mask.any() else [])
+        notes += self._ood_warning(score, len(slices)) + (self._border_warning(agree) if mask.any() else [])
         return Segmentation(mask, kept, notes, removed, score, agree)
 
     def visible_box(self, scan: Scan, slices: HounsfieldSlices, anatomy: tuple[Tissues, Lungs] | None = None) -> Box:
@@ -259,8 +259,8 @@ class Segmenter:
         inputs = torch.stack([self.network_slice(slices, index, box, lungs) for index in batch], dim=-1)
         return torch.sigmoid(self.predictor(inputs[None, None], scan.path))[0, 0]
 
-    def _ood_warning(self, score: float | None, picture: bool) -> list[Note]:
-        if self.ood is None or score is None or score <= (limit := self.ood.limit(picture)):
+    def _ood_warning(self, score: float | None, slices: int) -> list[Note]:
+        if self.ood is None or score is None or score <= (limit := self.ood.limit(slices)):
             return []
         text = (
             f"The scan differs from the training data: its out-of-distribution score is {score:.2f}, at most "

@@ -1,6 +1,7 @@
-"""How much a file may ask for: checked before memory is taken, raised with `--limit`."""
+"""How much a file may ask for: checked before memory is taken, raised by the user."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,13 +32,21 @@ class Limits:
     archive_bytes: int = 16 * 2**30  # of a .zip, unpacked
 
 
+VARIABLE = "LUNG_INFECTION_CT_LIMITS"
+"""The environment variable that raises limits where there is no `--limit`, as in training."""
+
 _DEFAULT = Limits()
-_current: ContextVar[Limits] = ContextVar("limits", default=_DEFAULT)
+_current: ContextVar[Limits | None] = ContextVar("limits", default=None)
 
 
 def limits() -> Limits:
-    """Return the limits that hold here."""
-    return _current.get()
+    """Return the limits that hold here: those of `limited`, else the environment's."""
+    return _current.get() or _of_environment()
+
+
+def _of_environment() -> Limits:
+    words = os.environ.get(VARIABLE, "").replace(",", " ").split()
+    return _parse(words, _DEFAULT, f"environment variable {VARIABLE}: ")
 
 
 @contextmanager
@@ -51,7 +60,7 @@ def limited(to: Limits) -> Iterator[None]:
 
 
 def parse_limits(words: Sequence[str]) -> Limits:
-    """Read limits that a user set as NAME=NUMBER; the others keep their defaults.
+    """Read limits that a user set as NAME=NUMBER; the others stay those of `limits`.
 
     Raises:
         UserError: for another name, and for what is no whole number from 1.
@@ -59,6 +68,10 @@ def parse_limits(words: Sequence[str]) -> Limits:
     >>> parse_limits(["voxels=4e9"]).voxels
     4000000000
     """
+    return _parse(words, limits(), "--limit ")
+
+
+def _parse(words: Sequence[str], others: Limits, where: str) -> Limits:
     names = [one.name for one in fields(Limits)]
     chosen: dict[str, int] = {}
     for word in words:
@@ -69,9 +82,9 @@ def parse_limits(words: Sequence[str]) -> Limits:
         except ValueError:
             number = math.nan
         if name not in names or not (1 <= number < 2**63 and number.is_integer()):
-            raise UserError(f"--limit {word}: expected: NAME=NUMBER, a whole one from 1, of {', '.join(names)}")
+            raise UserError(f"{where}{word}: expected: NAME=NUMBER, a whole one from 1, of {', '.join(names)}")
         chosen[name] = int(number)
-    return replace(Limits(), **chosen)
+    return replace(others, **chosen)
 
 
 def check_limit(source: str | Path, name: str, found: float, what: str) -> None:
@@ -85,7 +98,16 @@ def check_limit(source: str | Path, name: str, found: float, what: str) -> None:
     """
     most = getattr(limits(), name)
     if found > most:
-        raise UserError(f"{source}: {found:,} {what}; expected: at most {most:,} (--limit {name}=N raises it)")
+        raise UserError(f"{source}: {found:,} {what}; expected: at most {most:,} ({how_to_raise(name)})")
+
+
+def how_to_raise(name: str) -> str:
+    """Return the end of a refusal that names the limit, a field of `Limits`.
+
+    >>> how_to_raise("voxels")
+    '--limit voxels=N or LUNG_INFECTION_CT_LIMITS=voxels=N raises it'
+    """
+    return f"--limit {name}=N or {VARIABLE}={name}=N raises it"
 
 
 def check_size(source: str | Path, sizes: Sequence[int]) -> None:

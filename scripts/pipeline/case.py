@@ -22,6 +22,7 @@ from ..inference.segmenter import PROBABILITY_STEPS, Segmenter
 from ..inference.shipped import Choice, choose_model
 from ..io.dicom.archive import unpacked
 from ..io.limits import Limits
+from ..io.limits import limits as current_limits
 from ..io.output_names import KEY, holds_mask, read_report
 from ..io.reading import read_scan
 from ..io.volume import Note, Scan
@@ -70,7 +71,7 @@ class Settings:
     sr: bool = True
     sc: bool = False
     pdf: bool = False
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = field(default_factory=current_limits)
 
 
 class CaseSegmenter:
@@ -225,7 +226,7 @@ class CaseSegmenter:
             measures,
             notes,
             change=change,
-            ood={"distance": done.ood_score, "limit": ood.limit(scan.picture)} if ood else None,
+            ood={"distance": done.ood_score, "limit": ood.limit(len(slices))} if ood else None,
             model=self.model,
             settings={
                 "model": self.choice.describe(),

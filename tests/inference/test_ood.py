@@ -95,10 +95,10 @@ def test_volumes_have_a_limit_of_their_own_where_the_metadata_state_one() -> Non
     features = torch.rand(9, 5, dtype=torch.float64)
     stated = OODScore.of({"layer": 5}, features, 3.0, 1.5).as_metadata()
     known = OODScore.from_metadata({"familiarity": stated})
-    assert [known.limit(picture) for picture in (True, False)] == [3.0, 1.5]
+    assert [known.limit(slices) for slices in (1, 2)] == [3.0, 1.5]
     del stated["limit_volumes"]  # as earlier versions wrote it
     known = OODScore.from_metadata({"familiarity": stated})
-    assert [known.limit(picture) for picture in (True, False)] == [3.0, 3.0]
+    assert [known.limit(slices) for slices in (1, 2)] == [3.0, 3.0]
 
 
 def test_the_deepest_layer_has_the_fewest_pixels_then_the_most_channels_then_comes_last() -> None:

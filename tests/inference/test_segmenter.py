@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -206,6 +207,13 @@ def test_a_scan_out_of_distribution_is_told(weights: Path, make_scan: MakeScan, 
         done = segmenter.segment(scan, slices)
         assert 0.001 < done.ood_score < 0.5  # these are the slices that it learnt, 19 with 16 centres
         assert [note.code for note in done.notes] == notes
+
+    stated |= {"limit": 2.0, "limit_volumes": 0.001}
+    write_checkpoint(tmp_path / "model.pt", state, **{**metadata, "familiarity": stated})
+    segmenter = Segmenter(tmp_path / "model.pt", device="cpu")
+    lone = replace(scan, values=scan.values[:, :, 9:10])
+    for some, notes in ((scan, ["unfamiliar"]), (lone, [])):  # one slice is judged as a picture is
+        assert [note.code for note in segmenter.segment(some, HounsfieldSlices(some)).notes] == notes
 
     stated["layers"] = [{"name": "nolayer", "channels": len(learnt.mean)}]
     write_checkpoint(tmp_path / "model.pt", state, **{**metadata, "familiarity": stated})

@@ -23,8 +23,9 @@ from scripts.errors import UserError
 from scripts.io import native
 from scripts.io.dicom.archive import unpacked
 from scripts.io.dicom.reading import read_dicom
-from scripts.io.limits import Limits, check_size, limited, parse_limits
+from scripts.io.limits import VARIABLE, Limits, check_size, limited, parse_limits
 from scripts.io.reading import read_scan, scan_files
+from scripts.pipeline.case import Settings
 
 SHAPE = (24, 20, 7)
 META = """ObjectType = Image
@@ -85,7 +86,7 @@ def test_the_largest_scans_of_the_clinic_are_within_the_defaults() -> None:
     for size in ((512, 512, 1500), (1024, 1024, 1000), (512, 512, 400, 10), (2048, 2048, 200), (512, 512, 1, 1500)):
         check_size("scan", size)
     for size in ((4097, 4097, 1), (16, 4097, 4097), (1024, 1024, 1025), (2,) * 8):
-        with pytest.raises(UserError, match=r"--limit \w+=N raises it"):
+        with pytest.raises(UserError, match=r"--limit (\w+)=N or LUNG_INFECTION_CT_LIMITS=\1=N raises it"):
             check_size("scan", size)
 
 
@@ -97,6 +98,22 @@ def test_limits_are_raised_by_name() -> None:
     with limited(Limits(voxels=10)), pytest.raises(UserError, match="16 voxels"):
         check_size("scan", (4, 4, 1))
     check_size("scan", (4, 4, 1))
+
+
+def test_the_environment_raises_limits_where_there_is_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of training, `monai.bundle`, MONAI Label and their workers; a command's own come on top."""
+    size = (1024, 1024, 1025)
+    with pytest.raises(UserError, match="voxels"):
+        check_size("scan", size)
+    monkeypatch.setenv(VARIABLE, "voxels=4e9, frames=5")
+    check_size("scan", size)
+    assert parse_limits(["frames=7"]) == Limits(voxels=4_000_000_000, frames=7)
+    assert Settings().limits == Limits(voxels=4_000_000_000, frames=5)
+    with limited(Limits()), pytest.raises(UserError, match="voxels"):
+        check_size("scan", size)
+    monkeypatch.setenv(VARIABLE, "voxels")
+    with pytest.raises(UserError, match=f"environment variable {VARIABLE}: voxels: expected: NAME=NUMBER"):
+        check_size("scan", size)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from ..limits import limits
+from ..limits import how_to_raise, limits
 
 UNREADABLE: tuple[type[Exception], ...] = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError, EOFError),
@@ -80,7 +80,7 @@ def _check_deflated(file: BinaryIO) -> None:
     while chunk := engine.unconsumed_tail or file.read(_CHUNK):
         found += len(engine.decompress(chunk, _CHUNK))
         if found > limits().inflated_bytes:
-            most = f"{limits().inflated_bytes:,} bytes (--limit inflated_bytes=N raises it)"
+            most = f"{limits().inflated_bytes:,} bytes ({how_to_raise('inflated_bytes')})"
             raise ValueError(f"its deflated data set unpacks to more than {most}")
     file.seek(0)
 
