@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.transforms import Transform
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
@@ -102,7 +103,7 @@ class RunCheckpoint:
         resume: whether to go on from `last.pt` where there is one.
         seed: seed of the run; a run goes on with the seed, data, preprocessing, optimizer and kind
             of schedule that it began with.
-        steps: what else a run goes on with: modules such as the loss, and plain values.
+        steps: what else a run goes on with: modules such as the loss, transforms, and plain values.
         keep: checkpoint policy: "best", the epoch with the best key metric, or "last", the last
             epoch, so that the validation fold chooses nothing.
         save_interval: seconds between two writes of the files; 0: after every epoch.
@@ -136,9 +137,7 @@ class RunCheckpoint:
         self.objects = dict(objects)
         self.metadata = dict(metadata)
         self.resume = resume
-        described = {
-            name: _described(value) if isinstance(value, nn.Module) else value for name, value in (steps or {}).items()
-        }
+        described = {name: _described(value) for name, value in (steps or {}).items()}
         self._recorded_since = (PRECISION, *_kinds(self.objects), *described)  # earlier versions did not
         self.identity = {**self.metadata, "seed": seed, **_kinds(self.objects), **described}
         self.save_interval = number("save_interval", save_interval, "seconds, 0 or more", lambda value: value >= 0)
@@ -274,20 +273,30 @@ def _kinds(objects: Mapping[str, Any]) -> dict[str, Any]:
     return kinds
 
 
-def _described(module: nn.Module) -> dict[str, Any]:
-    """Return the kind of a loss, its plain settings and weights, and so of those within it."""
-    settings = {name: value for name, value in vars(module).items() if name not in vars(nn.Module())}
-    weights = {name: buffer.cpu().tolist() for name, buffer in module.named_buffers(recurse=False)}
-    return {
-        "kind": type(module).__name__,
-        **{
-            name: value
-            for name, value in settings.items()
-            if isinstance(value, bool | int | float | str | list | tuple)
-        },
-        **weights,
-        **{name: _described(child) for name, child in module.named_children()},
-    }
+def _described(value: Any) -> Any:
+    """Return a setting as plain values: of an object its kind and its settings, and so on within.
+
+    Of modules and transforms all settings count, also those of a subclass that others wrote; what
+    they hold besides, such as a random state or a device, does not.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _described(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_described, value))
+    if not isinstance(value, nn.Module | Transform):
+        return getattr(value, "value", value)  # of an enum
+    skipped = vars(nn.Module()) if isinstance(value, nn.Module) else ()
+    settings = {name: one for name, one in vars(value).items() if name not in skipped and _is_setting(one)}
+    if isinstance(value, nn.Module):
+        settings |= {name: buffer.cpu().tolist() for name, buffer in value.named_buffers(recurse=False)}
+        settings |= dict(value.named_children())
+    return {"kind": type(value).__name__, **_described(settings)}
+
+
+def _is_setting(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_setting, value))
+    return isinstance(value, bool | int | float | str | Transform)
 
 
 def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,7 +119,10 @@ def test_a_run_is_resumed_with_the_settings_that_it_began_with(trained: Path) ->
         (TRAIN, {"weight_decay": 0.5}, "optimizer)"),
         (TRAIN, {"batch_size": 3}, "batch_size)"),
         (TRAIN, {"loss#cross_entropy_weight": 0.5}, "loss)"),
-        (cycle, {}, "optimizer, schedule, total steps of the schedule)"),
+        (TRAIN, {"augment": "true"}, "augmentation)"),
+        (TRAIN, {"augment": "true", "augment_scale": [0.5, 1.2]}, "augmentation)"),
+        (TRAIN, {"sampling": "infected"}, "sampling)"),
+        (cycle, {}, "optimizer, schedule, augmentation, total steps of the schedule)"),
     ):
         settings = {**NARROW, "max_epochs": 3, **change}
         done = run_bundle(
