@@ -127,7 +127,10 @@ def segment(
     limits, passed_over = parse_limits(limit or []), list[str]()
     choice = choose_model(model, weights and weights.absolute(), device)
     with limited(limits):
-        places = [retrieve(one, output) if is_address(str(one)) else one for one in inputs]
+        paths = [one for one in inputs if not is_address(one)]
+        if len(paths) < len(inputs):  # mistakes are told before anything is downloaded
+            check_output(output, expand_inputs(paths, output) if paths else [])
+        places = [retrieve(one, output) if is_address(one) else one for one in inputs]
         cases = expand_inputs(places, output, passed_over)
         check_output(output, cases)
     check_choice(cases, series, volume)

@@ -71,6 +71,23 @@ def test_what_cannot_be_retrieved_is_the_users_mistake(
     assert not list(tmp_path.glob("out/downloads/*/*"))
 
 
+def test_mistakes_are_told_before_anything_is_downloaded(
+    segment: Segment, server: DicomWeb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, scans = f"{server.url}/studies/{uid('study')}", tmp_path / "scans"
+    scans.mkdir()
+    (scans / "scan.nii.gz").touch()
+    for words, expected in (
+        ((study, scans), "OUTPUT holds 1 scan beside the inputs"),
+        ((study, tmp_path / "missing.nii.gz", tmp_path / "out"), "missing.nii.gz: no such file"),
+    ):
+        assert segment(*words) == 2
+        assert expected in capsys.readouterr().err
+    assert not server.requests
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in scans.iterdir()] == ["scan.nii.gz"]
+
+
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
