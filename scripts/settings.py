@@ -133,7 +133,7 @@ def package_versions(names: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
-def usable_device(name: str | None) -> torch.device:
+def usable_device(name: str | torch.device | None) -> torch.device:
     """Return the device a user named, or the default; UserError if torch cannot use it here."""
     if not name:
         return default_device()
@@ -145,7 +145,7 @@ def usable_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch says either
         reason = str(error).strip().splitlines()[0]
         usable = ", ".join(dict.fromkeys(("cpu", str(default_device()))))
-        raise UserError(f"device is {name!r} ({reason}); expected: {usable}") from None
+        raise UserError(f"device is {str(name)!r} ({reason}); expected: {usable}") from None
     return device
 
 

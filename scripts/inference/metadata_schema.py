@@ -11,13 +11,13 @@ from ..networks.registry import is_data
 from ..schema import OpenRecord, Record, passes
 from ..settings import flag
 from ..transforms.hounsfield import parse_intensity, window_bounds
-from ..transforms.slice_input import DEFAULTS, OWN_SIZE
+from ..transforms.slice_input import DEFAULTS, LARGEST_SIZE, OWN_SIZE
 from .tta import view_count
 
 METADATA_FORMAT = 1
 INFECTION_AND_LUNGS = ["infection", "lungs"]
 """What the maps of a network with two targets are, in their order."""
-SMALLEST_INPUT, LARGEST_INPUT = 4, 4096
+SMALLEST_INPUT = 4
 """Bounds of the edge of a network's input in pixels."""
 LARGEST_ARGUMENT = 65_536
 """Largest number among the arguments of a network: a larger one is refused before it is built."""
@@ -61,7 +61,7 @@ Text = Annotated[str, AfterValidator(_data)]
 Switch = Annotated[Any, passes(flag), WithJsonSchema({"type": ["boolean", "string"]})]
 """Version 0.10.0 recorded a switch from its command line as text for networks for volumes."""
 Window = Annotated[list[float], Field(min_length=2, max_length=2), passes(window_bounds)]
-PatchSize = Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_INPUT)]], Field(min_length=3, max_length=3)]
+PatchSize = Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_SIZE)]], Field(min_length=3, max_length=3)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_data), AfterValidator(_buildable)]
 
 
@@ -75,7 +75,7 @@ class Network(Record):
 class PreprocessingSteps(Record):
     """From HU to the network's input, see `Preprocessing`."""
 
-    size: Annotated[int, Field(le=LARGEST_INPUT), AfterValidator(_edge)] = DEFAULTS["size"]
+    size: Annotated[int, Field(le=LARGEST_SIZE), AfterValidator(_edge)] = DEFAULTS["size"]
     window: Window = Field(default=list(DEFAULTS["window"]), validate_default=False)
     intensity: Annotated[Text, passes(parse_intensity)] = DEFAULTS["intensity"]
     z_score: Switch = DEFAULTS["z_score"]
@@ -134,7 +134,7 @@ class Ancestor(OpenRecord):
 class Training(OpenRecord):
     """The input of the training, where it has changed since."""
 
-    size: Annotated[int, Field(ge=SMALLEST_INPUT, le=LARGEST_INPUT)]
+    size: Annotated[int, Field(ge=SMALLEST_INPUT, le=LARGEST_SIZE)]
 
 
 class LesionFree(Record):

@@ -17,15 +17,16 @@ from ..errors import UserError
 from ..io.grids import Grid, check_belongs
 from ..io.images import is_picture
 from ..io.volume import LPS_TO_RAS
-from .slice_input import OWN_SIZE, each_slice, resize_slice
+from .slice_input import LARGEST_SIZE, OWN_SIZE, each_slice, resize_slice
 
 SIZE_STEP = 16  # networks halve the edge length of their input four times
 
 
 def check_size(size: int | str, name: str = "spatial_size") -> None:
-    """Raise UserError for an edge length that networks cannot halve as often as they do."""
-    if not isinstance(size, int) or size < SIZE_STEP or size % SIZE_STEP:
-        raise UserError(f"{name} is {size!r}; expected: multiples of {SIZE_STEP}, which the networks can halve")
+    """Raise UserError for an edge length that is too large, or that networks cannot halve."""
+    if not isinstance(size, int) or not SIZE_STEP <= size <= LARGEST_SIZE or size % SIZE_STEP:
+        expected = f"multiples of {SIZE_STEP} up to {LARGEST_SIZE:,}, which the networks can halve"
+        raise UserError(f"{name} is {size!r}; expected: {expected}")
 
 
 def scale_range(augment_scale: Sequence[float]) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -24,6 +24,9 @@ OUTSIDE_HU = -32768.0
 """What voxels outside of the lungs become: below every HU window, so that they are 0 to the
 network."""
 
+LARGEST_SIZE = 4096
+"""Edge length of the largest input in pixels."""
+
 OWN_SIZE = -1
 """In place of an edge length, as MONAI writes it: slices keep the size that they have."""
 

@@ -17,6 +17,8 @@ import torch
 from tests.bundle_runner import NARROW, bundle_command, environment, heed_ctrl_c, run_bundle, run_bundle_process
 
 TRAIN = "configs/train.yaml"
+INFERENCE = "configs/inference.yaml"
+SIZES = "multiples of 16 up to 4,096, which the networks can halve"
 CPU = f"['{TRAIN}','configs/presets/cpu.yaml']"
 MakeDataset = Callable[..., Path]
 
@@ -54,7 +56,7 @@ def test_a_word_in_place_of_a_definition_is_refused_by_its_name(
         ("edge_method", "foo", "method is 'foo'; expected: inner, gradient, canny, sobel"),
         ("window", 250, "window is 250; expected: [LO, HI] with LO < HI in HU"),
         ("window", "[250,-1250]", "window is [250, -1250]; expected: [LO, HI] with LO < HI in HU"),
-        ("spatial_size", 8192, "preprocessing: size is 8192; expected: less than or equal to 4096"),
+        ("spatial_size", 8192, f"spatial_size is 8192; expected: {SIZES}"),
         ("seed", "x", "seed is 'x'; expected: a whole number from 0"),
         ("batch_size", 0, "batch_size is 0; expected: a whole number from 1"),
         ("max_epochs", 0, "max_epochs is 0; expected: a whole number from 1"),
@@ -70,6 +72,39 @@ def test_a_value_that_no_training_can_have_is_refused_in_one_line(
     settings = {**NARROW, "dataset_dir": make_dataset(), "output_dir": run, name: value}
     assert run_bundle("training", TRAIN, ok=False, **settings).stderr.splitlines()[-1] == f"error: {expected}"
     assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("window", "[250,-1250]", "window is [250, -1250]; expected: [LO, HI] with LO < HI in HU"),
+        (
+            "spatial_size",
+            8192,
+            f"spatial_size is 8192; expected: {SIZES}",
+        ),
+        ("slices_at_once", 0, "slices_at_once is 0; expected: a whole number from 1"),
+    ],
+)
+def test_a_value_that_no_inference_can_have_is_refused_in_one_line(
+    name: str, value: object, expected: str, make_scan: Callable[..., tuple[Path, object]], tmp_path: Path
+) -> None:
+    settings = {"dataset_dir": make_scan()[0], "output_dir": tmp_path / "out", name: value}
+    done = run_bundle("inference", INFERENCE, ok=False, **settings)
+    assert done.stderr.splitlines()[-1] == f"error: {expected}"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("device", ["abacus", "meta"])
+def test_a_device_that_is_none_is_refused_in_one_line(
+    device: str, make_scan: Callable[..., tuple[Path, object]], make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    for workflow, config, data in (("training", TRAIN, make_dataset()), ("inference", INFERENCE, make_scan()[0])):
+        settings = {"dataset_dir": data, "output_dir": tmp_path / "out", "device": device}
+        last = run_bundle(workflow, config, ok=False, **settings).stderr.splitlines()[-1]
+        assert last.startswith(f"error: device is '{device}' (")
+        assert "; expected: cpu" in last
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_seed_that_is_none_is_refused_by_the_scheme(make_dataset: MakeDataset, tmp_path: Path) -> None:
