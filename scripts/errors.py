@@ -1,6 +1,7 @@
 """The one exception that stands for a user's mistake, and how it reaches the user."""
 
 import errno
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,10 @@ _DISK = frozenset(
 """What a disk says that cannot be written, or is full."""
 
 
+FULL = r"\b(CUDA|HIP|MPS)\b.*\bout of memory|_STATUS_ALLOC_FAILED"
+"""What torch says where the memory of a GPU does not suffice."""
+
+
 EXTRAS = {
     **dict.fromkeys(("pydicom", "highdicom", "reportlab"), "dicom"),
     **dict.fromkeys(("ignite", "fire", "yaml", "tensorboard"), "train"),
@@ -60,13 +65,14 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     """Return the user's mistake at the root of a chain of exceptions, or None.
 
     A disk that cannot be written, a name that is too long for it, a package of an extra that is not
-    installed, and a size too small for a network are mistakes, too.
+    installed, a size too small for a network, and a GPU whose memory is full are mistakes, too.
     """
     other = None
     while error is not None:
         if isinstance(error, UserError):
             return error
-        other = _disk_error(error) or _missing_extra(error) or _single_value(error) or other
+        found = _disk_error(error) or _missing_extra(error) or _single_value(error) or _full_gpu(error)
+        other = found or other
         error = error.__cause__ or error.__context__
     return other
 
@@ -110,6 +116,15 @@ def _single_value(error: BaseException) -> UserError | None:
         return None
     found = "of a batch of one image a single pixel is left in this network, nothing to normalise over"
     return UserError(f"spatial_size: {found}; expected: a larger one, or a batch_size that leaves no batch of one")
+
+
+def _full_gpu(error: BaseException) -> MachineError | None:
+    """Of torch's allocator, whose advice for programmers is left out, of CUDA and its libraries."""
+    if not (isinstance(error, RuntimeError) and re.search(FULL, str(error))):
+        return None
+    found = re.split(r"\. (?=Including|Of the|Use )", str(error).splitlines()[0])[0]
+    expected = "a smaller batch_size or fewer processes on the GPU, another GPU, or --device cpu"
+    return MachineError(f"the memory of the GPU is full ({found}); expected: {expected}")
 
 
 def _disk_error(error: BaseException) -> MachineError | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.errors import EXTRAS, UserError, find_user_error, user_errors
+from scripts.errors import EXTRAS, MachineError, UserError, find_user_error, user_errors
 from scripts.networks.registry import create_network
 
 
@@ -35,6 +35,33 @@ def test_a_size_too_small_for_a_network_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="Expected more than 1 value") as caught:
         torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
     assert "a larger one, or a batch_size" in str(find_user_error(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 5.12 "
+                "GiB is free. Including non-PyTorch memory, this process has 2.1 GiB memory in use. Of the allocated "
+                "memory 1.2 GiB is allocated by PyTorch"
+            ),
+            "CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 5.12 GiB "
+            "is free",
+        ),
+        (torch.AcceleratorError("CUDA error: out of memory\nCompile with ..."), "CUDA error: out of memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=["allocator", "runtime", "library"],
+)
+def test_a_gpu_whose_memory_is_full_is_one_line(said: RuntimeError, kept: str) -> None:
+    found = find_user_error(said)
+    assert isinstance(found, MachineError)
+    assert str(found) == (
+        f"the memory of the GPU is full ({kept}); expected: a smaller batch_size or fewer processes on the GPU, "
+        "another GPU, or --device cpu"
+    )
+    assert find_user_error(RuntimeError("CUDA error: an illegal memory access was encountered")) is None
 
 
 @pytest.mark.parametrize("extra", ["dicom", "openvino", "train", "cluster", "pacs"])
