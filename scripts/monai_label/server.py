@@ -61,11 +61,21 @@ STRICT = {"load_strict": True, "extend_load_image": False}
 absent."""
 
 
-class InfectionInfer(BundleInferTask):
-    """Inference: a NIfTI answer has the scan's own header."""
+class OneAtATime(BundleInferTask):
+    """One scan at a time: two threads, as of a batch, cannot resolve one configuration."""
 
-    def __init__(self, path: str, conf: Mapping[str, str]) -> None:
-        super().__init__(path, conf, **STRICT)
+    def __init__(self, path: str, conf: Mapping[str, str], **settings: Any) -> None:
+        super().__init__(path, conf, **STRICT, **settings)
+        self._alone = Lock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for the scan before it."""
+        with self._alone:
+            return super().__call__(*args, **kwargs)
+
+
+class InfectionInfer(OneAtATime):
+    """Inference: a NIfTI answer has the scan's own header."""
 
     def writer(self, data: dict[str, Any], extension: str | None = None, dtype: Any = None) -> tuple[Any, Any]:
         """Write the mask; MONAI Label's own writer handles axes at right angles only."""
@@ -80,17 +90,11 @@ class InfectionInfer(BundleInferTask):
         return file.name, {}
 
 
-class InfectionScoring(BundleInferTask):
+class InfectionScoring(OneAtATime):
     """Monte Carlo dropout on the network's grid, with batch normalisation as in inference."""
 
     def __init__(self, path: str, conf: Mapping[str, str]) -> None:
-        super().__init__(path, conf, **STRICT, train_mode=True, skip_writer=True, dropout=DROPOUT)
-        self._alone = Lock()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Take one scan at a time: two threads cannot resolve one configuration."""
-        with self._alone:
-            return super().__call__(*args, **kwargs)
+        super().__init__(path, conf, train_mode=True, skip_writer=True, dropout=DROPOUT)
 
     def post_transforms(self, data: Any = None) -> list[Callable[..., Any]]:
         """Stop at probabilities, because the entropy of a thresholded mask loses information."""

@@ -1,4 +1,4 @@
-"""What MONAI Label's training task gets to run; in MONAI Label's own environment."""
+"""What MONAI Label's tasks get to run, and how many at a time; in MONAI Label's own environment."""
 
 from __future__ import annotations
 
@@ -35,9 +35,64 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.monailabel
-@pytest.mark.slow
-@pytest.mark.skipif(not PYTHON.exists(), reason="MONAI Label's environment is absent")
+GPUS = """
+import os, sys
+from scripts.monai_label.serving.training import InfectionTrain
+
+task = InfectionTrain.__new__(InfectionTrain)
+shown = [sys.executable, "-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
+for own in ("", "4,GPU-1a"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = own
+    task.run_multi_gpu({}, shown, {**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"})
+"""
+AT_A_TIME = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+sys.modules["monaibundle"] = SimpleNamespace(MyApp=type("MyApp", (), {}))  # of the assembled app
+from scripts.monai_label.server import BundleInferTask, InfectionInfer, InfectionScoring
+
+working, most = [], []
+
+def work(task, number):
+    working.append(number)
+    time.sleep(0.05)
+    most.append(len(working))
+    working.remove(number)
+
+BundleInferTask.__init__ = lambda task, *given, **settings: None
+BundleInferTask.__call__ = work
+for kind in (InfectionInfer, InfectionScoring):
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(kind("", {}), range(4)))
+print(max(most))
+"""
+
+pytestmark = [
+    pytest.mark.monailabel,
+    pytest.mark.slow,
+    pytest.mark.skipif(not PYTHON.exists(), reason="MONAI Label's environment is absent"),
+]
+
+
+def printed(code: str, *arguments: Path) -> list[str]:
+    """What code prints in MONAI Label's environment."""
+    command, env = [PYTHON, "-c", code, *arguments], {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+def test_several_gpus_are_those_that_the_server_sees() -> None:
+    assert printed(GPUS) == ["0,1", "4,GPU-1a"]
+
+
+def test_the_threads_of_a_batch_take_turns() -> None:
+    """They share one configuration, which is resolved anew for every scan."""
+    assert printed(AT_A_TIME)[-1] == "1"
+
+
 def test_only_a_pretrained_training_loads_the_weights_in_use(tmp_path: Path) -> None:
     bundle = tmp_path / "app/model/name"
     config = {"network_def": {}, "device": "cpu", "train": {"handlers": [{"_target_": "StatsHandler"}]}}
@@ -51,7 +106,4 @@ def test_only_a_pretrained_training_loads_the_weights_in_use(tmp_path: Path) -> 
     files = [tmp_path / name for name in ("scan.nii.gz", "label.nii.gz")]
     for file in files:
         nib.save(nib.Nifti1Image(np.ones((16, 16, 4), np.uint8), np.eye(4)), file)
-    command, env = [PYTHON, "-c", TRAIN, bundle, *files], {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == [[False, 0], [True, 1], [True, 1], [False, 0]]
+    assert json.loads(printed(TRAIN, bundle, *files)[-1]) == [[False, 0], [True, 1], [True, 1], [False, 0]]

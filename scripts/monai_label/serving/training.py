@@ -1,6 +1,7 @@
 """Train on what annotators labelled, and say how a training goes."""
 
 import logging
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from .model_masks import UNCHANGED, ModelMasks
 from .studies import check_annotations
 
 logger = logging.getLogger(__name__)
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class InfectionTrain(BundleTrainTask):
@@ -86,5 +89,12 @@ class InfectionTrain(BundleTrainTask):
         return overrides
 
     def run_multi_gpu(self, request: Mapping[str, Any], cmd: list[str], env: Mapping[str, str]) -> None:
-        """Run torchrun; MONAI Label's own takes any end of it for a success."""
-        subprocess.run(cmd, env=env, check=True)
+        """Run torchrun; MONAI Label's own takes any end of it for a success.
+
+        `env` counts the GPUs that this process sees, where CUDA expects the machine's.
+        """
+        gpus = env[VISIBLE]
+        if own := os.environ.get(VISIBLE):
+            names = dict(enumerate(own.split(",")))
+            gpus = ",".join(names.get(int(number), number) for number in gpus.split(","))
+        subprocess.run(cmd, env={**env, VISIBLE: gpus}, check=True)
