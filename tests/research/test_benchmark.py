@@ -15,7 +15,7 @@ from scripts.commands.benchmark import benchmark
 from scripts.errors import UserError
 from scripts.research.benchmark import machine, networks, peers, run, segmenting
 from scripts.research.benchmark.tables import add_figures, markdown
-from scripts.research.benchmark.timing import Plan
+from scripts.research.benchmark.timing import Plan, in_turns
 
 ABSENT = peers.Peer("absent network", partial(import_module, "no_such_package"), (1, 1, 8, 8), 1, "no-such==1")
 TINY = {"rounds": 2, "widths": ["4"], "size": 32, "batch": 2, "device": "cpu"}
@@ -106,6 +106,19 @@ def test_training_steps_in_every_precision(tmp_path):
     assert {row["precision"] for row in rows} == {row["precision"] for row in products}
     assert all(row["of_stack"] > 0 for row in rows[len(products) :: 2])
     assert "| ResUNet C_2F, width 4 | torch, fp32 | 2 of 32 x 32 |" in (tmp_path / "benchmark.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["cuda:1", "mps"])
+def test_time_ends_when_the_device_of_the_plan_is_done(name, tmp_path, monkeypatch):
+    """It may be another than the current one."""
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    for memory in ("reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, memory, lambda device: 0)
+    rows, plan = [{"network": "", "backend": "", "precision": ""}], Plan(tmp_path, torch.device(name), rounds=1)
+    list(in_turns(rows, [lambda: None], plan))
+    assert set(waited) == {plan.device}
+    assert rows[0]["seconds"][0] > 0
 
 
 def test_runs_of_segment_are_compared_round_by_round():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,10 +46,10 @@ def in_turns(rows: Sequence[Row], calls: Sequence[Callable[[], object]], plan: P
     A call is repeated for 0.2 seconds, after one that warms up. On CUDA a row also gets "gpu_gb",
     the memory that a call takes on top of all networks.
     """
-    from torch.utils.benchmark import Timer, timer  # importing it changes sys.path
+    from torch.utils.benchmark import Timer  # importing it changes sys.path
 
     threads, cuda = torch.get_num_threads(), plan.device.type == "cuda"
-    clock = timer if cuda else time.perf_counter
+    clock = time.perf_counter if plan.device.type == "cpu" else partial(_when_done, plan.device)
     with tqdm(total=plan.rounds * len(rows), leave=False) as bar:
         for _ in range(plan.rounds):
             for row, call in zip(rows, calls, strict=True):
@@ -56,13 +57,19 @@ def in_turns(rows: Sequence[Row], calls: Sequence[Callable[[], object]], plan: P
                 if cuda:
                     torch.cuda.reset_peak_memory_stats(plan.device)
                 before = torch.cuda.memory_allocated(plan.device) if cuda else 0
-                # torch's default: one thread, and to wait for an accelerator wherever work is done
+                # torch's default: one thread, and to wait for the current accelerator
                 timed = Timer("call()", globals={"call": call}, num_threads=threads, timer=clock)
                 row.setdefault("seconds", []).append(timed.blocked_autorange().median)
                 if cuda:
                     row["gpu_gb"] = (torch.cuda.max_memory_allocated(plan.device) - before) / 1e9
                 bar.update()
             yield
+
+
+def _when_done(device: torch.device) -> float:
+    """Return the time when a device has done what it was given, which torch does not wait for."""
+    torch.accelerator.synchronize(device)
+    return time.perf_counter()
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
