@@ -125,11 +125,12 @@ def _serve(connection: Connection, job: Job, threads: int, gpu: str | None) -> N
 
 def _gpu(job: Job, number: int) -> str | None:
     """Return the GPU that a process shall see: each its own where the user named none."""
-    if dict(job.segmenter).get("device") not in (None, "cuda") or torch.cuda.device_count() < 2:
+    count = torch.cuda.device_count()
+    if dict(job.segmenter).get("device") not in (None, "cuda") or count < 2:
         return None
+    index = number % count
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    visible = named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
-    return visible[number % len(visible)]
+    return named.split(",")[index] if named else str(index)  # CUDA ends the list at the first that is not there
 
 
 @contextmanager

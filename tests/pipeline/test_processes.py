@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from scripts.inference.shipped import choose_model
+from scripts.pipeline import processes
 from scripts.pipeline.batch import record
 from scripts.pipeline.case import Settings
 from scripts.pipeline.inputs import ScanInput
@@ -95,6 +97,26 @@ class Deadly(Job):
             met.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return {"status": "done", "by": os.getpid()}
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "expected"),
+    [
+        ("", None, ["0", "1", "0"]),
+        ("5,GPU-1a", "cuda", ["5", "GPU-1a", "5"]),
+        ("3,4,99", None, ["3", "4", "3"]),  # CUDA sees two
+        ("", "cuda:1", [None, None, None]),
+    ],
+)
+def test_each_process_sees_a_gpu_of_its_own(
+    visible: str, device: str | None, expected: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    job = Job(choose_model(device="cpu"), (("device", device),), Settings(), Path())
+    assert [processes._gpu(job, number) for number in range(3)] == expected
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert processes._gpu(job, 0) is None
 
 
 def cases_of(names: Sequence[str]) -> list[ScanInput]:
