@@ -29,7 +29,8 @@ MOST_OF_A_DEVICE = 0.5
 
 def cores() -> int:
     """Return the processor cores of this machine for each process of a distributed training."""
-    return max(1, (os.cpu_count() or 1) // (torch.distributed.get_world_size() if is_distributed() else 1))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", torch.distributed.get_world_size())) if is_distributed() else 1
+    return max(1, (os.cpu_count() or 1) // beside)
 
 
 def slice_device(cache_device: bool | str, device: str | torch.device) -> torch.device:

@@ -66,6 +66,16 @@ def test_where_slices_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slice_device("auto", "cuda:0") == cpu
 
 
+def test_processes_of_one_machine_divide_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaders.os, "cpu_count", lambda: 64)
+    assert loaders.cores() == 64
+    monkeypatch.setattr(loaders, "is_distributed", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 16)  # on two machines
+    assert loaders.cores() == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")  # as torchrun says
+    assert loaders.cores() == 8
+
+
 def test_processes_that_augment(make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaders, "cores", lambda: 16)
     dataset = on("cpu", make_dataset(cases=1))
