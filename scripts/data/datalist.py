@@ -193,8 +193,8 @@ def _fold_cases(datalist: Datalist, fold: Fold, dataset_dir: str | os.PathLike[s
         return []
     cases = datalist["training"]
     values: list[Any] = [case["fold"] if isinstance(fold, int) else case["name"] for case in cases]
-    wanted: set[Any] = {fold} if isinstance(fold, int | str) else set(fold)
-    if not wanted or not wanted <= set(values):
+    wanted: list[Any] = [*fold] if isinstance(fold, list | tuple) else [fold]
+    if not wanted or isinstance(fold, bool) or not all(one in values for one in wanted):
         numbers = ", ".join(map(str, fold_numbers(cases))) or "no number, the cases have no folds"
         others = "names of training cases; null to train on all; --split all to evaluate weights on other data"
         raise UserError(f"{dataset_dir}: fold {fold!r}; expected: {numbers}; or {others}")

@@ -101,7 +101,7 @@ def test_paths_do_not_depend_on_the_working_folder(by_hand, monkeypatch):
     assert select_cases(by_hand.name, "all") == select_cases(by_hand, "all")
 
 
-@pytest.mark.parametrize("fold", [2, -1, "0", "t", ["a", "t"], []])
+@pytest.mark.parametrize("fold", [2, -1, "0", "t", ["a", "t"], [], 1.0, True, [["a"]]])
 def test_a_fold_that_does_not_exist(by_hand, fold):
     with pytest.raises(UserError, match=r"fold .*; expected: 0, 1; or names of training cases"):
         select_cases(by_hand, "training", fold)
@@ -186,6 +186,9 @@ def test_a_name_that_no_file_can_have_is_missing(by_hand):
             r"slices\.1 is -2; expected: greater than or equal to 0",
         ),
         ({"unlabeled": [{"image": "a.nii.gz", "slices": []}]}, r"slices is \[\]"),
+        ({"unlabeled": [{"image": "a.nii.gz", "slices": [1, 0, 1]}]}, "slices is .*; expected: every index once"),
+        ({"unlabeled": [{"image": "a.nii.gz", "label_scale": 0}]}, "label_scale is 0; expected: greater than or equal"),
+        ({"unlabeled": [{"image": "a.nii.gz", "prior_scale": -1}]}, "prior_scale is -1; expected: greater than or"),
         ({"unlabeled": [{"image": "a.nii.gz"}, {"image": "b/a.nii.gz"}]}, "duplicate case name 'a'"),
         ({"unlabeled": [{"image": "a.nii.gz", "name": "../a"}]}, "case name '../a'"),
         ({"unlabeled": [{"image": "a.nii.gz", "lable": "b.nii.gz"}]}, r"unlabeled\.0\.lable is not known; .* label"),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal, NotRequired, cast, get_args
 
-from pydantic import Field, with_config
+from pydantic import AfterValidator, Field, with_config
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from ...schema import STRICT, passes
@@ -27,6 +27,16 @@ DATALIST = "datalist.json"
 Text = Annotated[str, Field(min_length=1)]
 Index = Annotated[int, Field(ge=0)]
 Indices = Annotated[list[Index], Field(min_length=1)]
+Scale = Annotated[int, Field(ge=1)]
+
+
+def _each_once(indices: list[int]) -> list[int]:
+    if len(set(indices)) < len(indices):
+        raise ValueError("every index once")
+    return indices
+
+
+Slices = Annotated[Indices, AfterValidator(_each_once), Field(json_schema_extra={"uniqueItems": True})]
 
 
 @with_config(STRICT)
@@ -36,14 +46,14 @@ class CaseFiles(TypedDict):
     image: Text
     label: NotRequired[Text]
     label_codes: NotRequired[Indices]
-    label_scale: NotRequired[int]
+    label_scale: NotRequired[Scale]
     pseudo: NotRequired[bool]
     intensity: NotRequired[Annotated[str, passes(parse_intensity)]]
-    slices: NotRequired[Indices]
+    slices: NotRequired[Slices]
     classes: NotRequired[Text]
     prior: NotRequired[Text]
     prior_codes: NotRequired[Indices]
-    prior_scale: NotRequired[int]
+    prior_scale: NotRequired[Scale]
     lung: NotRequired[Text]
     finer: NotRequired[Text]
     second: NotRequired[Text]
