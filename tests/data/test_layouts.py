@@ -210,6 +210,8 @@ def test_published_pseudo_labels_train_and_are_in_no_fold(trees):
     datalist, facts = build_datalist([trees.folder / "semiseg", root], folds=2)
     pseudo = [case for case in datalist["training"] if case.get("pseudo")]
     assert (len(datalist["training"]), len(pseudo)) == (26, 20)
+    assert not {"0", "5"} & {case["name"] for case in datalist["unlabeled"]}  # else validation slices are learnt from
+    assert len(datalist["unlabeled"]) == 20
     assert {case["fold"] for case in pseudo} == {None}
     assert {case["label_scale"] for case in pseudo} == {255}
     assert {case["patient"] for case in pseudo} == {patient_of_scan(name) for name in trees.zenodo_names}

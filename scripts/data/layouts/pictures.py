@@ -55,8 +55,10 @@ def _collect_semiseg(root: Path) -> Findings:
     _attach_classes(found.training, root / _TRAIN_CLASSES, found.problems)
     _attach_classes(found.test, root / _TEST_CLASSES, found.problems)
     # Pseudo-label/GT, if there, was made by a network: a label only for `covid_semiseg_pseudo`
+    labelled = {Path(case["image"]).stem for case in found.training}  # a full folder holds these again
     for stem, path in list_files(root / _PSEUDO / "Imgs", PICTURE_SUFFIXES, found.problems).items():
-        found.unlabeled.append(new_case(stem, path, patient_of_slice(stem)))
+        if stem not in labelled:
+            found.unlabeled.append(new_case(stem, path, patient_of_slice(stem)))
     return found
 
 
