@@ -94,7 +94,10 @@ def write_table(
 
 
 def _cases(run: Run, of_class: str | None) -> pd.DataFrame:
-    cases = pd.read_csv(run.place / "tables" / (FILES[0] if of_class is None else ClassTables.file))
+    file = run.place / "tables" / (FILES[0] if of_class is None else ClassTables.file)
+    cases, names = pd.read_csv(file), ["case", "patient"]
+    # As text: "1.1" and "1.10" are two cases and no number, "NA" is a name.
+    cases[names] = pd.read_csv(file, usecols=names, dtype=str, keep_default_na=False)[names].replace("", None)
     if of_class is not None:
         cases = cases[cases[ClassTables.column] == of_class].reset_index(drop=True)
     for position, key in enumerate(KEY):

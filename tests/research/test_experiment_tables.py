@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from scripts.research.experiment_tables import compare
+from scripts.research.experiment_tables import Run, _cases, compare
 from scripts.research.experiment_text import MEASURES, PARTS, _conditions, _difference, table_lines
 
 BASE = [[0.6, 0.7], [0.8]]
@@ -92,6 +93,20 @@ def test_a_seed_that_shows_the_same_again_narrows_nothing() -> None:
     twice = compare(*(pd.concat([one, one.assign(seed=1)]) for one in (runs, cases)), order).loc["better"]
     assert twice["difference_low"] <= once["difference_low"] + 1e-9
     assert twice["difference_high"] >= once["difference_high"] - 1e-9
+
+
+def test_names_of_cases_and_patients_are_texts(tmp_path: Path) -> None:
+    names = ["1.1", "1.10", "001", "NA"]
+    table = pd.DataFrame({"case": names, "patient": ["7", "7.0", None, "null"], "dice": [0.5, 0.6, math.nan, 0.8]})
+    (tmp_path / "tables").mkdir()
+    table.set_index("case").to_csv(tmp_path / "tables" / "metrics.csv")
+    cases = _cases(Run("base", 0, 0, "1", tmp_path), None)
+    assert list(cases["case"]) == names
+    assert list(cases["patient"].dropna()) == ["7", "7.0", "null"]
+    runs = pd.DataFrame([{"variant": name, "seed": 0, "fold": 0, "dice": 0.5} for name in ("base", "better")])
+    both = pd.concat([cases, cases.assign(variant="better", dice=cases["dice"] + 0.1)])
+    found = compare(runs, both, ["base", "better"]).loc["better"]
+    assert (found["difference"], found["difference_n"]) == (pytest.approx(10), 3)
 
 
 def test_nothing_is_detectable_from_less_than_three_patients() -> None:
