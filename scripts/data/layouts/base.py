@@ -56,6 +56,11 @@ class Layout:
     collect: Callable[[Path], Findings]
 
 
+def has_folders(*names: str) -> Callable[[Path], bool]:
+    """Return what matches a folder that holds folders of all these names."""
+    return lambda root: all((root / name).is_dir() for name in names)
+
+
 def pair(
     images: Mapping[str, Path], partners: Mapping[str, Path], what: str, folder: Path, problems: list[str]
 ) -> list[str]:

@@ -10,10 +10,10 @@ from ...schema import STRICT, passes
 from ...transforms.hounsfield import parse_intensity
 
 ListName = Literal["training", "test", "unlabeled"]
-LIST_NAMES: tuple[ListName, ...] = ("training", "test", "unlabeled")
+LIST_NAMES: tuple[ListName, ...] = get_args(ListName)
 
 FileKey = Literal["image", "label", "lung", "classes", "prior", "finer", "second", "edge"]
-FILE_KEYS: tuple[FileKey, ...] = ("image", "label", "lung", "classes", "prior", "finer", "second", "edge")
+FILE_KEYS: tuple[FileKey, ...] = get_args(FileKey)
 MORE_LABELS: tuple[FileKey, ...] = ("finer", "second")
 """Further masks of infection, for training alone: an evaluation has one truth."""
 

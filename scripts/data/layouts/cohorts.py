@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...io.reading import read_grid
-from .base import Findings, Layout, new_case, pair, paired_cases
+from .base import Findings, Layout, has_folders, new_case, pair, paired_cases
 from .case import Case
 from .files import VOLUMES, list_files
 from .patients import patient_of_scan
@@ -21,10 +21,6 @@ _IMAGES, _LABELS, _LUNGS = "rp_im", "rp_msk", "rp_lung_msk"
 def _without(files: dict[str, Path], ending: str) -> dict[str, Path]:
     """The files whose names end so, by the rest of the name."""
     return {stem.removesuffix(ending): path for stem, path in files.items() if stem.endswith(ending)}
-
-
-def _matches_mosmed(root: Path) -> bool:
-    return (root / "studies").is_dir() and (root / "masks").is_dir()
 
 
 def _collect_mosmed(root: Path) -> Findings:
@@ -46,7 +42,7 @@ def _collect_mosmed(root: Path) -> Findings:
 
 
 def _is_uestc_part(folder: Path) -> bool:
-    return folder.name in ("part1", "part2") and all((folder / name).is_dir() for name in ("image", "label"))
+    return folder.name in ("part1", "part2") and has_folders("image", "label")(folder)
 
 
 def _matches_uestc(root: Path) -> bool:
@@ -136,10 +132,6 @@ def _collect_part1(root: Path) -> Findings:
     return found
 
 
-def _matches_part2(root: Path) -> bool:
-    return (root / _IMAGES).is_dir() and (root / _LABELS).is_dir()
-
-
 def _collect_part2(root: Path) -> Findings:
     found = Findings(label_values=_MEDSEG_VALUES)
     images, labels, lungs = (root / name for name in (_IMAGES, _LABELS, _LUNGS))
@@ -149,7 +141,9 @@ def _collect_part2(root: Path) -> Findings:
     return found
 
 
-MOSMED = Layout("mosmeddata", "studies/CT-*/ with masks/*_mask.nii.gz", _matches_mosmed, _collect_mosmed)
+MOSMED = Layout(
+    "mosmeddata", "studies/CT-*/ with masks/*_mask.nii.gz", has_folders("studies", "masks"), _collect_mosmed
+)
 UESTC = Layout("uestc_covid_19", "part2/ and part1/, each image/ with label/", _matches_uestc, _collect_uestc)
 COVID_19_20 = Layout(
     "covid_19_20_v2",
@@ -158,4 +152,6 @@ COVID_19_20 = Layout(
     _collect_challenge,
 )
 PART1 = Layout("medseg_part1", f"{_STACK}.nii.gz with {_STACK_LABEL}.nii.gz", _matches_part1, _collect_part1)
-PART2 = Layout("medseg_part2", f"{_IMAGES}/ with {_LABELS}/, equal file names", _matches_part2, _collect_part2)
+PART2 = Layout(
+    "medseg_part2", f"{_IMAGES}/ with {_LABELS}/, equal file names", has_folders(_IMAGES, _LABELS), _collect_part2
+)

@@ -4,15 +4,11 @@ from pathlib import Path
 
 from ...io.images import PICTURE_SUFFIXES, is_picture
 from ...messages import some
-from .base import PICTURE_BINARY, Findings, Layout, new_case, pair
+from .base import PICTURE_BINARY, Findings, Layout, has_folders, new_case, pair
 from .files import VOLUMES, list_files, other_images
 from .patients import patient_of_scan, patient_of_slice
 
 _SUFFIXES = ", ".join(VOLUMES + PICTURE_SUFFIXES)
-
-
-def _matches(root: Path) -> bool:
-    return (root / "images").is_dir() and (root / "labels").is_dir()
 
 
 def _collect(root: Path) -> Findings:
@@ -39,5 +35,8 @@ def _list(folder: Path, found: Findings) -> dict[str, Path]:
 
 
 GENERIC = Layout(
-    "generic", "images/ with labels/, equal file names (NIfTI, NRRD, MHA, PNG, JPG, BMP)", _matches, _collect
+    "generic",
+    "images/ with labels/, equal file names (NIfTI, NRRD, MHA, PNG, JPG, BMP)",
+    has_folders("images", "labels"),
+    _collect,
 )

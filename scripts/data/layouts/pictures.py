@@ -1,10 +1,11 @@
 """Data sets of 2-D images: COVID-SemiSeg (2020), the prepared trees of Hu et al. and Xu et al."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ...io.images import PICTURE_SUFFIXES
-from .base import PICTURE_BINARY, Findings, Layout, new_case, paired_cases
-from .case import Case
+from .base import PICTURE_BINARY, Findings, Layout, has_folders, new_case, paired_cases
+from .case import Case, FileKey
 from .files import list_files
 from .patients import patient_of_slice
 
@@ -18,30 +19,24 @@ _TEST_CLASSES = Path("TestingSet/MultiClassInfection-Test")
 def _labelled(root: Path, images: str, labels: str, edges: str | None, prefix: str, problems: list[str]) -> list[Case]:
     """Pair images of two folders by name, and edges of a third where it is there."""
     cases = paired_cases(root / images, root / labels, PICTURE_SUFFIXES, problems, prefix, patient_of_slice)
-    found = list_files(root / edges, PICTURE_SUFFIXES, problems) if edges else {}
-    for case in cases if found else []:
-        stem = Path(case["image"]).stem
-        if stem in found:
-            case["edge"] = str(found[stem])
-        else:
-            problems.append(f"{case['image']}: no edge '{stem}' in {root}/{edges}")
+    if edges:
+        _attach(cases, {"edge": (root / edges, "edge")}, problems)
     return cases
 
 
-def _attach_classes(cases: list[Case], root: Path, problems: list[str]) -> None:
-    """Add the multi-class label and the prior of the same picture, where the tree has them."""
-    classes = list_files(root / "GT", PICTURE_SUFFIXES, problems)
-    priors = list_files(root / "Prior", PICTURE_SUFFIXES, problems)
+def _attach(cases: list[Case], folders: Mapping[FileKey, tuple[Path, str]], problems: list[str]) -> None:
+    """Add further files of the same picture; a folder with any has to hold one of each case.
+
+    By the key of the file in a case, `folders` says where such files lie and what they are.
+    """
+    found = {key: list_files(folder, PICTURE_SUFFIXES, problems) for key, (folder, _) in folders.items()}
     for case in cases:
         stem = Path(case["image"]).stem
-        if stem in classes:
-            case["classes"] = str(classes[stem])
-        if stem in priors:
-            case["prior"] = str(priors[stem])
-        if classes and stem not in classes:
-            problems.append(f"{case['image']}: no multi-class label '{stem}' in {root / 'GT'}")
-        if priors and stem not in priors:
-            problems.append(f"{case['image']}: no prior '{stem}' in {root / 'Prior'}")
+        for key, (folder, what) in folders.items():
+            if stem in found[key]:
+                case[key] = str(found[key][stem])
+            elif found[key]:
+                problems.append(f"{case['image']}: no {what} '{stem}' in {folder}")
 
 
 def _matches_semiseg(root: Path) -> bool:
@@ -52,8 +47,9 @@ def _collect_semiseg(root: Path) -> Findings:
     found = Findings(label_values=PICTURE_BINARY)
     found.training = _labelled(root / _TRAIN, "Imgs", "GT", "Edge", "semiseg_train_", found.problems)
     found.test = _labelled(root / _TEST, "Imgs", "GT", "Edge", "semiseg_test_", found.problems)
-    _attach_classes(found.training, root / _TRAIN_CLASSES, found.problems)
-    _attach_classes(found.test, root / _TEST_CLASSES, found.problems)
+    for cases, folder in ((found.training, root / _TRAIN_CLASSES), (found.test, root / _TEST_CLASSES)):
+        classes, priors = (folder / "GT", "multi-class label"), (folder / "Prior", "prior")
+        _attach(cases, {"classes": classes, "prior": priors}, found.problems)
     # Pseudo-label/GT, if there, was made by a network: a label only for `covid_semiseg_pseudo`
     labelled = {Path(case["image"]).stem for case in found.training}  # a full folder holds these again
     for stem, path in list_files(root / _PSEUDO / "Imgs", PICTURE_SUFFIXES, found.problems).items():
@@ -63,7 +59,7 @@ def _collect_semiseg(root: Path) -> Findings:
 
 
 def _matches_pseudo(root: Path) -> bool:
-    return root.name == _PSEUDO.name and (root / "Imgs").is_dir() and (root / "GT").is_dir()
+    return root.name == _PSEUDO.name and has_folders("Imgs", "GT")(root)
 
 
 def _collect_pseudo(root: Path) -> Findings:
@@ -82,20 +78,12 @@ def _collect_pseudo(root: Path) -> Findings:
     return found
 
 
-def _matches_paper(root: Path) -> bool:
-    return (root / "train" / "image").is_dir() and (root / "train" / "mask").is_dir()
-
-
 def _collect_paper(root: Path) -> Findings:
     """The tree of the official code, whose `val` is its test set as well: here `test` only."""
     found = Findings(label_values=PICTURE_BINARY)
     found.training = _labelled(root / "train", "image", "mask", "mask_", "train_", found.problems)
     found.test = _labelled(root / "val", "image", "mask", "mask_", "val_", found.problems)
     return found
-
-
-def _matches_cares(root: Path) -> bool:
-    return (root / "Train-Image").is_dir() and (root / "Train-Mask").is_dir()
 
 
 def _collect_cares(root: Path) -> Findings:
@@ -117,10 +105,12 @@ SEMISEG = Layout(
 PSEUDO = Layout(
     "covid_semiseg_pseudo", f"{_PSEUDO.name}/Imgs with GT, as SOURCE of its own", _matches_pseudo, _collect_pseudo
 )
-PAPER = Layout("resunet_png", "train/ and val/, each image/ with mask/", _matches_paper, _collect_paper)
+PAPER = Layout(
+    "resunet_png", "train/ and val/, each image/ with mask/", has_folders("train/image", "train/mask"), _collect_paper
+)
 CARES = Layout(
     "cares_png",
     "Train-Image/ with Train-Mask/, Test-Image/ with Test-Mask/, Unlabeled/",
-    _matches_cares,
+    has_folders("Train-Image", "Train-Mask"),
     _collect_cares,
 )

@@ -12,22 +12,8 @@ from .pictures import CARES, PAPER, PSEUDO, SEMISEG
 from .zenodo import FINER, KAGGLE, ZENODO
 
 LAYOUTS: tuple[Layout, ...] = (
-    *(
-        ZENODO,
-        FINER,
-        KAGGLE,
-        PART1,
-        PART2,
-        MOSMED,
-        UESTC,
-        COVID_19_20,
-        SEMISEG,
-        PSEUDO,
-        PAPER,
-        CARES,
-        GENERIC,
-        NEGATIVES,
-    ),
+    *(ZENODO, FINER, KAGGLE, PART1, PART2, MOSMED, UESTC, COVID_19_20),
+    *(SEMISEG, PSEUDO, PAPER, CARES, GENERIC, NEGATIVES),
 )
 _DEPTH = 3
 

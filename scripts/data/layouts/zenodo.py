@@ -7,7 +7,7 @@ import pandas as pd
 
 from ...errors import UserError
 from ...io.reading import read_label, scan_name
-from .base import BINARY, Findings, Layout, new_case, paired_cases
+from .base import BINARY, Findings, Layout, has_folders, new_case, paired_cases
 from .case import Case, FileKey
 from .files import VOLUMES, file_at, list_files
 from .patients import patient_of_scan, zenodo_name
@@ -70,10 +70,9 @@ def _collect_zenodo(root: Path) -> Findings:
         found.warnings.append("synthetic phantoms: figures say nothing about patients")
     images, labels, lungs = (_unpacked(root, name) for name in (_IMAGES, _COMBINED if combined else _LABELS, _LUNGS))
     found.training = paired_cases(images, labels, VOLUMES, found.problems, lungs=lungs)
-    for case in found.training:
-        _complete(case, combined)
     seconds = {zenodo_name(stem): path for stem, path in list_files(root / _SECOND, VOLUMES, found.problems).items()}
     for case in found.training:
+        _complete(case, combined)
         if case["name"] in seconds:
             case["second"] = case["classes"] = str(seconds[case["name"]])
     return found
@@ -147,7 +146,7 @@ ZENODO = Layout(
 FINER = Layout(
     "zenodo_3757476_finer",
     f"{_FINER}/, perhaps with {_FINER_LUNGS}/: masks of scans that lie in another SOURCE, 255 where unknown",
-    lambda root: (root / _FINER).is_dir(),
+    has_folders(_FINER),
     _collect_finer,
 )
 KAGGLE = Layout(
