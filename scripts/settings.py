@@ -39,15 +39,6 @@ def optional(value: Any) -> Any:
     return None if str(value).strip().lower() in ("null", "none", "") else value
 
 
-def optional_flag(value: Any, name: str = "a switch") -> bool | None:
-    """Read a switch that may be absent; see `flag` and `optional`.
-
-    >>> optional_flag("null") is None, optional_flag("true")
-    (True, True)
-    """
-    return None if optional(value) is None else flag(value, name)
-
-
 def number(name: str, value: Any, expected: str, accept: Callable[[float], bool] = math.isfinite) -> float:
     """Read a number that may arrive as a text, from a command line or from a form of 3D Slicer.
 

@@ -45,7 +45,7 @@ class SliceMix:
         unknown = set(weights) - set(KINDS)
         if unknown:
             raise UserError(f"slice_mix names {', '.join(sorted(unknown))}; expected: {', '.join(KINDS)}")
-        checked = {kind: _weight(kind, one) for kind, one in weights.items()}
+        checked = {kind: amount(f"slice_mix#{kind}", one) for kind, one in weights.items()}
         slices: dict[str, dict[int, list[int]]] = {kind: {} for kind in KINDS if checked.get(kind)}
         for index, (kind, case) in enumerate(zip(kinds, cases, strict=True)):
             if kind in slices:
@@ -68,10 +68,6 @@ class SliceMix:
             sizes = np.bincount(_in_turn(np.arange(len(cases)), size, rng), minlength=len(cases))
             drawn += [_in_turn(slices, own, rng) for slices, own in zip(cases, sizes, strict=True)]
         return np.sort(np.concatenate(drawn))
-
-
-def _weight(kind: str, value: object) -> float:
-    return amount(f"slice_mix#{kind}", value)
 
 
 def balanced(

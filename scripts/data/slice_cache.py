@@ -67,16 +67,12 @@ def kept(entry: Path, names: Sequence[str], make: Callable[[], Sequence[np.ndarr
             if not all(file.exists() for file in files):
                 made = make()
                 for file, array in zip(files, made, strict=True):
-                    write_atomic(file, partial(_save, array=array))
+                    write_atomic(file, partial(np.save, arr=array))
             os.utime(entry)
     except OSError as error:
         logger.warning(f"{entry}: {error}; what it was to hold is kept in memory")
         return make() if made is None else made
     return files
-
-
-def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
-    np.save(path, array)
 
 
 def cache_key(case: Mapping[str, Any], paths: Iterable[str], grid: Any) -> str | None:

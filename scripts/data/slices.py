@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from ..settings import count, number
+from ..settings import amount, count, number
 from ..transforms.items import IMAGE, SLAB
 from .loaders import place_stacks
 from .sampling import SAMPLINGS, SliceMix, balanced, kind_of, with_pictures
@@ -87,7 +87,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             slices_per_epoch = count("slices_per_epoch", slices_per_epoch, "a whole number from 1 on, or null")
         if slice_mix is not None and slices_per_epoch is None:
             raise UserError("slice_mix is set without slices_per_epoch; expected: the number of slices of an epoch")
-        self.slab_mm = number("slab_mm", slab_mm, "millimetres, 0 or more", lambda value: value >= 0)
+        self.slab_mm = amount("slab_mm", slab_mm, "millimetres, 0 or more")
         self.data = list(data)  # MONAI Label and the bundle's properties look it up by this name
         self.transform = transform
         self.sampling = sampling

@@ -20,7 +20,7 @@ from ..anatomy.outside import KEPT, NO_SIZE, Removed, find_zones, remove_outside
 from ..anatomy.tissue import Tissues, segment_tissue
 from ..errors import UserError
 from ..io.volume import Note, Scan, canonical
-from ..settings import decision_threshold, number, usable_device
+from ..settings import amount, decision_threshold, usable_device
 from ..transforms.slice_input import SliceInput, resize_slice
 from ..transforms.small_lesions import without_small_lesions
 from ..transforms.through_plane import SliceMeans, neighbour_weights
@@ -117,7 +117,7 @@ class Segmenter:
         chosen = point["threshold"] if threshold is None else threshold
         smallest = point["smallest_lesion_mm3"] if smallest_lesion_mm3 is None else smallest_lesion_mm3
         self.threshold = decision_threshold(chosen)
-        self.smallest_lesion_mm3 = number("smallest_lesion_mm3", smallest, "mm3, 0 or more", lambda value: value >= 0)
+        self.smallest_lesion_mm3 = amount("smallest_lesion_mm3", smallest, "mm3, 0 or more")
         self.ood = OODScore.from_metadata(self.metadata)
         layers = tuple(self.ood.layers) if self.ood else ()
         if unknown := sorted(set(layers) - {name for name, _ in network.named_modules()}):

@@ -55,18 +55,15 @@ def radiograph_pairs(
             files = {part: f"{part}/{fit_name(name, '.png')}" for part in FOLDERS}
             picture, lesion, depth = (folder / file for file in files.values())
             save_radiograph(project_scan(found[name], marked[name], method), picture, lesion, depth, method)
-            sources = {key: {"file": one.name, "sha256": sha256(one)} for key, one in _sources(found, marked, name)}
-            rows.append({"name": name, **sources, **files})
+            sources = {"scan": found[name], "mask": marked[name]}
+            described = {key: {"file": one.name, "sha256": sha256(one)} for key, one in sources.items()}
+            rows.append({"name": name, **described, **files})
             cases.append(new_case(name, Path(files["images"]), patient_of_scan(name), Path(files["labels"])))
         _write_datalist(folder, target.name, cases)
         depth_unit = "0.1 mm" if method == "attenuation" else "voxels"
         description = {"version": bundle_version(), "method": method, "depth_unit": depth_unit, "pairs": rows}
         write_json(folder / MANIFEST, description)
     return target
-
-
-def _sources(found: dict[str, Path], marked: dict[str, Path], name: str) -> Iterator[tuple[str, Path]]:
-    yield from (("scan", found[name]), ("mask", marked[name]))
 
 
 def _write_datalist(folder: Path, name: str, cases: list[Case]) -> None:

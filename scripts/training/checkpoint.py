@@ -19,7 +19,7 @@ from ..finite import check_weights, save_tensors
 from ..inference.metadata import completed_preprocessing, write_checkpoint
 from ..metrics import json_ready
 from ..networks.registry import same_network
-from ..settings import number
+from ..settings import amount
 from .event_files import forget_after
 from .fine_tuning import check_same_as_parent
 from .processes import is_main_process, unwrapped
@@ -140,7 +140,7 @@ class RunCheckpoint:
         described = {name: _described(value) for name, value in (steps or {}).items()}
         self._recorded_since = (PRECISION, *_kinds(self.objects), *described)  # earlier versions did not
         self.identity = {**self.metadata, "seed": seed, **_kinds(self.objects), **described}
-        self.save_interval = number("save_interval", save_interval, "seconds, 0 or more", lambda value: value >= 0)
+        self.save_interval = amount("save_interval", save_interval, "seconds, 0 or more")
         self._written: float | None = None
         self._best: tuple[dict[str, Any], dict[str, Any]] | None = None
         self._last: dict[str, Any] | None = None

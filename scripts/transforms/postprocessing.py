@@ -26,7 +26,7 @@ from ..anatomy.outside import Zones, remove_outside
 from ..errors import SettingError
 from ..finite import check_maps
 from ..io.volume import AXES, canonical, spacing_lps
-from ..settings import decision_threshold, flag, number
+from ..settings import amount, decision_threshold, flag
 from .items import BOX, CLASSES, IMAGE, PRED, ZONES, scan_name
 from .lungs import EmptyBeyondBoxd
 from .small_lesions import without_small_lesions
@@ -210,7 +210,7 @@ class InfectionMask(Compose):
         cropped: bool = True,
     ) -> None:
         probability = decision_threshold(threshold)
-        smallest = number("smallest_lesion_mm3", smallest_lesion_mm3, "mm3, 0 or more", lambda value: value >= 0)
+        smallest = amount("smallest_lesion_mm3", smallest_lesion_mm3, "mm3, 0 or more")
         mask = [AsDiscreted(PRED, threshold=probability), CastToTyped(PRED, dtype=torch.uint8), ToDeviced(PRED, "cpu")]
         outside = [] if flag(keep_outside, "keep_outside") else [OutsideRemovedd(PRED, ZONES)]
         maps = ScanProbabilities(preprocessing, through_plane_mm, cropped)

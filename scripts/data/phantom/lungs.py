@@ -12,7 +12,7 @@ from .anatomy import BLOOD, SIDES, Surfaces
 from .grid import Floats, VoxelGrid, ellipsoid, noise, paint, tubes
 
 LEFT, RIGHT = 1, 2  # codes of the lung masks of Zenodo 3757476
-
+_THRIFT = 0.35  # of the trees: 0 gives the shortest tree, 1 the shortest ways
 
 Tree = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 """Straight segments of a branching tree: starts (N, 3), ends (N, 3) and radii (N,), in mm."""
@@ -98,20 +98,19 @@ def _patch(grid: VoxelGrid, centre: NDArray[np.float64], radius: float, rng: np.
     return -ellipsoid(grid, (x, y, z), (a, b, c), turn=float(rng.uniform(0, np.pi)))
 
 
-def grow_tree(root: NDArray[np.float64], targets: NDArray[np.float64], twig: float, thrift: float = 0.35) -> Tree:
+def grow_tree(root: NDArray[np.float64], targets: NDArray[np.float64], twig: float) -> Tree:
     """Grow a tree from `root` through all `targets` (N, 3).
 
     Targets join in the order of their distance from the root, each where the added length plus
-    `thrift` times the way to the root is least. Radii follow Murray's law, r^3 summed over the
-    branches; `twig` is that of the tree's ends. Everything is in mm. A `thrift` of 0 gives the
-    shortest tree, 1 the shortest ways.
+    `_THRIFT` times the way to the root is least. Radii follow Murray's law, r^3 summed over the
+    branches; `twig` is that of the tree's ends. Everything is in mm.
     """
     order = np.argsort(np.linalg.norm(targets - root, axis=1))
     nodes = np.vstack([root, targets[order]])
     way, parent = np.zeros(len(nodes)), np.zeros(len(nodes), int)
     for child in range(1, len(nodes)):
         reach = np.linalg.norm(nodes[:child] - nodes[child], axis=1)
-        parent[child] = np.argmin(reach + thrift * way[:child])
+        parent[child] = np.argmin(reach + _THRIFT * way[:child])
         way[child] = way[parent[child]] + reach[parent[child]]
     cubes = np.full(len(nodes), twig**3)
     for child in range(len(nodes) - 1, 0, -1):  # children come after their parents
