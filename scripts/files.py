@@ -135,6 +135,11 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> 
     return target
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text as UTF-8, atomically."""
+    return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def read_json(path: str | os.PathLike[str], encoding: str = "utf-8") -> Any:
     """Read JSON from a file; ValueError for what is none, or is nested beyond Python's limit."""
     text = Path(path).read_text(encoding=encoding)
@@ -146,8 +151,7 @@ def read_json(path: str | os.PathLike[str], encoding: str = "utf-8") -> Any:
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     """Write `content` as indented JSON, atomically; NaN is refused because it is not JSON."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 _held: dict[tuple[int, ...], list[int]] = {}
@@ -215,6 +219,11 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(content: Any) -> str:
+    """Return the SHA-256 of what JSON can hold, the same for any order of keys, as 64 digits."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def user_cache(name: str) -> Path | None:

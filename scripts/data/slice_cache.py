@@ -2,7 +2,6 @@
 
 import glob
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import locked, user_cache, write_atomic
+from ..files import digest, locked, user_cache, write_atomic
 from ..settings import optional
 from ..transforms.steps import settings
 
@@ -87,11 +86,10 @@ def cache_key(case: Mapping[str, Any], paths: Iterable[str], grid: Any) -> str |
         The key; None for steps that cannot be told apart by their attributes.
     """
     try:
-        text = json.dumps([case_content(case, paths, CASE_SETTINGS), settings(grid)], sort_keys=True)
+        return digest([case_content(case, paths, CASE_SETTINGS), settings(grid)])[:32]
     except TypeError as error:
         logger.warning(f"slices are kept in memory: a step of the preprocessing cannot be named ({error})")
         return None
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def case_content(case: Mapping[str, Any], paths: Iterable[str], chosen: Iterable[str]) -> dict[str, Any]:

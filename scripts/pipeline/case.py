@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from ..anatomy.lungs import Lungs, segment_lungs
 from ..anatomy.tissue import segment_tissue
 from ..errors import UserError
-from ..files import sha256
+from ..files import digest, sha256
 from ..inference.hounsfield import HounsfieldSlices
 from ..inference.segmenter import PROBABILITY_STEPS, Segmenter
 from ..inference.shipped import Choice, choose_model
@@ -109,8 +108,7 @@ class CaseSegmenter:
         except OSError as error:
             raise UserError(f"{case.source}: cannot be read ({error}); expected: a scan that you may read") from None
         chosen = {key: str(value) for key, value in asdict(self.settings).items() if key != "limits"}
-        text = json.dumps([str(case.source.resolve()), stamps, self.model, chosen], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest([str(case.source.resolve()), stamps, self.model, chosen])
 
     def given(self, name: str) -> Given:
         """Find what the settings give for the case `name` beside its scan.

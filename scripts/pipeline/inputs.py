@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import fit_name
+from ..files import digest, fit_name
 from ..io.output_names import MANIFEST, walk_files
 from ..io.reading import scan_files, scan_name
 from ..messages import counted, some
@@ -52,7 +50,7 @@ def file_stamps(files: Iterable[Path]) -> list[tuple[str, int, int]]:
 
 def input_stamp(case: ScanInput) -> str:
     """Return a hash of the `file_stamps` of a case, which the manifest keeps."""
-    return hashlib.sha256(json.dumps(file_stamps(input_files(case))).encode()).hexdigest()
+    return digest(file_stamps(input_files(case)))
 
 
 def expand_inputs(

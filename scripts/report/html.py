@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..files import write_atomic
+from ..files import write_text
 from ..messages import printable
 from .change_words import FILTERS, LESION_COLUMNS, LOBE_COLUMNS, VOLUME_COLUMNS
 from .lesion_pictures import LesionPicture
@@ -55,8 +55,7 @@ def write_report_html(
         path: the file to write.
         lesions: what `draw_lesions` gives.
     """
-    content = printable(render_report_html(report, pictures, lesions))
-    return write_atomic(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
+    return write_text(path, printable(render_report_html(report, pictures, lesions)))
 
 
 def render_report_html(

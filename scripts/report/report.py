@@ -1,7 +1,5 @@
 """Assemble report.json: everything that was found in one scan, and with which model."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,6 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from ..files import digest
 from ..inference.segmenter import Segmenter
 from ..inference.tta import stated_flips
 from ..io.volume import Note, Scan
@@ -32,7 +31,7 @@ def describe_model(segmenter: Segmenter) -> dict[str, Any]:
         "version": bundle_version(),
         "weights": segmenter.weights.name,
         "weights_sha256": metadata["sha256"],
-        "metadata_sha256": hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest(),
+        "metadata_sha256": digest(metadata),
         "network": metadata["network"]["name"],
         "preprocessing": metadata["preprocessing"],
         "operating_point": {

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import t
 
-from ..files import read_json, write_atomic
+from ..files import read_json, write_atomic, write_text
 from ..training.history import draw_line
 from ..training.tables import FILES
 from .class_tables import ClassTables
@@ -52,8 +52,7 @@ def write_tables(folder: Path, experiment: Experiment, runs: Sequence[Run], reco
     if not experiment.classes:
         return write_table(folder, experiment, runs, record)
     tables = [write_table(folder / name, experiment.of_class(name), runs, record, name) for name in experiment.classes]
-    text = "\n".join(table.read_text(encoding="utf-8") for table in tables)
-    return write_atomic(folder / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
+    return write_text(folder / "table.md", "\n".join(table.read_text(encoding="utf-8") for table in tables))
 
 
 def write_table(
@@ -89,8 +88,7 @@ def write_table(
     write_atomic(folder / "cases.csv", cases.set_index("variant").to_csv)
     write_atomic(folder / "table.csv", table.to_csv)
     write_atomic(folder / "curves.png", lambda path: draw_curves(runs, of_class).print_png(path))
-    text = markdown(experiment, table, rows, record)
-    return write_atomic(folder / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
+    return write_text(folder / "table.md", markdown(experiment, table, rows, record))
 
 
 def _cases(run: Run, of_class: str | None) -> pd.DataFrame:

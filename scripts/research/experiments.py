@@ -1,7 +1,5 @@
 """Sets of trainings that a table compares: variants x seeds x folds under one budget."""
 
-import hashlib
-import json
 import logging
 import os
 import re
@@ -17,7 +15,7 @@ from monai.bundle import ConfigParser
 from ..data.datalist import describe, fold_numbers, read_datalist
 from ..data.layouts.case import DATALIST, Datalist
 from ..errors import UserError
-from ..files import UNFINISHED, read_json, sha256, write_json
+from ..files import UNFINISHED, digest, read_json, sha256, write_json
 from ..inference.metadata import read_metadata
 from ..messages import some
 from ..settings import usable_device
@@ -160,9 +158,7 @@ class _Training:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Return what the runs of one row share: the config files without their comments."""
-        said = [_said(self.files), _said(self.evaluation)]
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-        return {"config_sha256": digest, "settings": self.settings}
+        return {"config_sha256": digest([_said(self.files), _said(self.evaluation)]), "settings": self.settings}
 
     def taught_by(self, teacher: str | None, fold: int) -> str | None:
         """Return the SHA-256 of the weights that teach a fold, or the prior that is no weights."""

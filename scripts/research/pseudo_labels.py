@@ -1,7 +1,5 @@
 """Make labels for unlabelled cases by a trained network."""
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -19,7 +17,7 @@ from ..data.datalist import Fold, describe
 from ..data.layouts.case import Case
 from ..data.slice_cache import case_content
 from ..errors import UserError
-from ..files import fit_name, write_atomic
+from ..files import digest, fit_name, write_atomic
 from ..inference.backends.choice import TORCH, Backend
 from ..inference.building import preprocessing_from_metadata
 from ..inference.metadata import read_metadata
@@ -66,8 +64,8 @@ def map_folder(folder: str, weights: str, cases: Sequence[Case], *settings: Any)
     seen = [(case["name"], case_content(case, (IMAGE, LUNG), ("intensity",))) for case in cases]
     metadata = read_metadata(weights)
     applied = [metadata["operating_point"][key] for key in ("test_time_flips", "through_plane_mm")]
-    text = json.dumps([metadata["sha256"], metadata["preprocessing"], applied, seen, *settings], sort_keys=True)
-    return Path(folder).resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
+    key = digest([metadata["sha256"], metadata["preprocessing"], applied, seen, *settings])
+    return Path(folder).resolve() / key[:16]
 
 
 def write_pseudo_labels(

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..files import write_atomic
+from ..files import write_atomic, write_text
 from .processes import is_main_process
 
 LOSSES = ("train_loss", "val_loss")
@@ -89,7 +89,7 @@ class History:
             writer = csv.DictWriter(text, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
-            write_atomic(self.folder / "history.csv", lambda path: path.write_text(text.getvalue()))
+            write_text(self.folder / "history.csv", text.getvalue())
 
     def _draw(self, engine: Engine) -> None:
         if self.rows and is_main_process():

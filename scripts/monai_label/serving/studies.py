@@ -21,7 +21,7 @@ from monailabel.config import settings
 from monailabel.datastore.local import DataModel, LocalDatastore
 
 from ...errors import UserError
-from ...files import write_atomic
+from ...files import write_atomic, write_text
 from ...io.grids import Grid, check_belongs
 from ...io.images import PICTURE_SUFFIXES, is_picture
 from ...io.reading import file_suffix, read_grid, read_label
@@ -144,7 +144,7 @@ class Studies(LocalDatastore):
         """Write the list of scans and labels at once; MONAI Label's own may end half-written."""
         with self._lock, FileLock(self._lock_file) if lock else nullcontext():
             content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
-            file = write_atomic(self._datastore_config_path, lambda path: path.write_text(content))
+            file = write_text(self._datastore_config_path, content)
             self._config_ts = file.stat().st_mtime
 
 

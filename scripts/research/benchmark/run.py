@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...files import read_json, write_atomic, write_json
+from ...files import read_json, write_json, write_text
 from .machine import describe
 from .networks import check_plan, measure_networks, measure_training
 from .segmenting import measure_memory, measure_segment
@@ -79,4 +79,4 @@ def _earlier_sections(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
 def _write(path: Path, result: dict[str, Any]) -> None:
     add_figures(result["sections"])
     write_json(path, result)
-    write_atomic(path.with_suffix(".md"), lambda file: file.write_text(markdown(result), encoding="utf-8"))
+    write_text(path.with_suffix(".md"), markdown(result))
