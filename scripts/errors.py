@@ -61,6 +61,15 @@ EXTRAS = {
 """Packages that an installation may lack, and the extra that brings them."""
 
 
+def causes(error: BaseException | None) -> list[BaseException]:
+    """Return an exception, what it was raised from or during, and so on to the root."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
+
+
 def find_user_error(error: BaseException | None) -> UserError | None:
     """Return the user's mistake at the root of a chain of exceptions, or None.
 
@@ -68,12 +77,10 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     installed, a size too small for a network, and a GPU whose memory is full are mistakes, too.
     """
     other = None
-    while error is not None:
-        if isinstance(error, UserError):
-            return error
-        found = _disk_error(error) or _missing_extra(error) or _single_value(error) or _full_gpu(error)
-        other = found or other
-        error = error.__cause__ or error.__context__
+    for one in causes(error):
+        if isinstance(one, UserError):
+            return one
+        other = _disk_error(one) or _missing_extra(one) or _single_value(one) or _full_gpu(one) or other
     return other
 
 

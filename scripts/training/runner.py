@@ -19,7 +19,7 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, MERGE_KEY
 from monai.utils import BundlePropertyConfig
 
-from ..errors import UserError, find_user_error, in_bundle_runner
+from ..errors import UserError, causes, find_user_error, in_bundle_runner
 from ..version import BUNDLE
 from .callers import calling
 
@@ -71,12 +71,10 @@ def last_lines(kept: Callable[[], str]) -> Callable[[type[BaseException], BaseEx
 
 def missing_package(error: BaseException | None) -> str | None:
     """Return the package whose absence is at the root of a chain of exceptions, or None."""
-    while error is not None:
-        if isinstance(error, ImportError):
-            found = re.search(r"No module named '([\w-]+)", str(error))
-            if found and found[1] != __name__.split(".")[0]:
-                return found[1]
-        error = error.__cause__ or error.__context__
+    for one in causes(error):
+        found = re.search(r"No module named '([\w-]+)", str(one)) if isinstance(one, ImportError) else None
+        if found and found[1] != __name__.split(".")[0]:
+            return found[1]
     return None
 
 

@@ -9,17 +9,14 @@ import requests
 from fastapi import HTTPException
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
 
-from ...errors import UserError
+from ...errors import UserError, causes
 
 logger = logging.getLogger(__name__)
 
 
 def answer(error: Exception) -> HTTPException:
     """Turn an exception into an answer."""
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    for one in chain:
+    for one in causes(error):
         if isinstance(one, HTTPException):
             return one
         if isinstance(one, MONAILabelException):
