@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from ..errors import UserError
 from ..messages import counted
@@ -57,7 +58,7 @@ def check_directions(source: str | Path, affine: Affine, tolerance: float = SHEA
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         found = "holds NaN or infinite numbers" if affine.shape == (4, 4) else f"has the shape {affine.shape}"
         raise UserError(f"{source}: the affine {found}; expected: 4 x 4 numbers, a valid orientation and origin")
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    sizes = voxel_sizes(affine)
     if (sizes == 0).any() or abs(np.linalg.det(affine[:3, :3] / sizes)) < SHEAR_TOLERANCE:
         found = np.array2string(affine[:3, :3], precision=4, separator=", ").replace("\n", "")
         raise UserError(f"{source}: singular affine {found}; expected: three independent directions, none of length 0")
@@ -109,7 +110,7 @@ def check_extent(source: str | Path, shape: Sequence[int], affine: Affine) -> li
             no voxel or billions.
     """
     axes = list(axial_axes(affine))
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)[axes]
+    sizes = voxel_sizes(affine)[axes]
     counts = np.asarray(shape)[axes]
     if not ((sizes >= POSSIBLE_MM[0]) & (sizes <= POSSIBLE_MM[1])).all():
         found = " x ".join(f"{size:.3g}" for size in sizes)
@@ -143,5 +144,5 @@ def is_placeholder(affine: Affine) -> bool:
     >>> is_placeholder(np.eye(4)), is_placeholder(np.diag([0.7, 0.7, 1.0, 1.0]))
     (True, False)
     """
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    sizes = voxel_sizes(affine)
     return bool((sizes == 1).all() and not affine[:3, 3].any())

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
@@ -40,7 +41,7 @@ def spacing_lps(affine: Affine) -> tuple[float, float, float]:
     The third is the distance between slices along their normal, also where a gantry tilt shifts
     them. Rounded to a millionth of a micrometre: the last bits depend on the order of the axes.
     """
-    lengths = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    lengths = voxel_sizes(affine).tolist()
     x, y, _ = (lengths[axis] for axis in axial_axes(affine))
     z = float(abs(np.linalg.det(affine[:3, :3]))) / (x * y)
     return round(x, 9), round(y, 9), round(z, 9)
@@ -96,13 +97,18 @@ class Scan:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size along the stored axes in mm."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        x, y, z = voxel_sizes(self.affine).tolist()
         return x, y, z
 
     @property
     def spacing_lps(self) -> tuple[float, float, float]:
         """Voxel size along left, posterior, superior in mm, see the function of that name."""
         return spacing_lps(self.affine)
+
+    @property
+    def known_spacing_lps(self) -> tuple[float, float, float] | None:
+        """As `spacing_lps`; None where the voxel size is unknown."""
+        return self.spacing_lps if self.voxel_size_known else None
 
     def axial_slices(self) -> list[int] | None:
         """Return where along the stored third axis each axial slice lies, inferior to superior.

@@ -43,7 +43,7 @@ def measure(
     measures = measure_infection(
         None if hu is None else lambda z: hu[..., z],
         canonical(done.mask, scan.affine),
-        scan.spacing_lps if scan.voxel_size_known else None,
+        scan.known_spacing_lps,
         lungs,
         segmenter.least_slice_share,
         done.removed,

@@ -191,7 +191,7 @@ class Result:
             self.hu,
             canonical(self.mask, self.scan.affine),
             path,
-            spacing=self.scan.spacing_lps if self.scan.voxel_size_known else None,
+            spacing=self.scan.known_spacing_lps,
             title=title,
             least_slice_share=self.model["operating_point"]["least_slice_share"],
             oriented=not self.scan.picture,
@@ -200,8 +200,8 @@ class Result:
     def _draw_lesions(self) -> list[LesionPicture]:
         if self.scan.picture:  # the preview shows all of it
             return []
-        spacing = self.scan.spacing_lps if self.scan.voxel_size_known else None
-        return draw_lesions(self.hu, canonical(self.mask, self.scan.affine), self.measures, spacing)
+        mask = canonical(self.mask, self.scan.affine)
+        return draw_lesions(self.hu, mask, self.measures, self.scan.known_spacing_lps)
 
     def _write_masks(self, target: Path, dicom: DicomResults | None, sr: bool) -> None:
         write_mask(self.mask, self.scan, mask_path(target, self.scan))

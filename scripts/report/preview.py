@@ -218,6 +218,5 @@ def preview_files(
     scan = read_scan(Path(scan_path))
     outline, *truth = (read_mask(Path(one), scan) for one in (mask_path, truth_path) if one is not None)
     hu = HounsfieldSlices(scan).rounded()
-    spacing = scan.spacing_lps if scan.voxel_size_known else None
     known = truth[0] if truth else None
-    return draw_preview(hu, outline, target, known, spacing, scan.name, oriented=not scan.picture)
+    return draw_preview(hu, outline, target, known, scan.known_spacing_lps, scan.name, oriented=not scan.picture)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from pydicom import Dataset
 
@@ -200,7 +201,6 @@ def _date(header: Dataset) -> str | None:
 
 def _facts(series: Series, stack: SliceStack) -> dict[str, Any]:
     first = stack.planes[0][0]
-    x, y, z = np.linalg.norm(stack.affine[:3, :3], axis=0).tolist()
     return {
         "date": _date(first.header),
         "modality": series.modality,
@@ -211,7 +211,7 @@ def _facts(series: Series, stack: SliceStack) -> dict[str, Any]:
         "kernel": get_text(first.header, "ConvolutionKernel"),
         "kvp": get_number(first.header, "KVP"),
         "slice_thickness_mm": first.thickness,
-        "spacing_mm": [x, y, z] if stack.voxel_size_known else None,
+        "spacing_mm": voxel_sizes(stack.affine).tolist() if stack.voxel_size_known else None,
         "body_part": get_text(first.header, "BodyPartExamined"),
         "patient_position": get_text(first.header, "PatientPosition"),
         "compression": first.compression.name,

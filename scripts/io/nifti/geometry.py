@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from ...errors import UserError
 from ..geometry_checks import Affine, is_placeholder
@@ -109,7 +110,7 @@ def scale_quaternion(header: nib.Nifti1Header) -> float:
 def _compare_forms(header: nib.Nifti1Header, pixdim: Sequence[float], shape: tuple[int, int, int]) -> list[Note]:
     sform = header.get_sform()
     if header["qform_code"] <= 0:
-        sizes = np.linalg.norm(sform[:3, :3], axis=0)
+        sizes = voxel_sizes(sform)
         if np.allclose(sizes, pixdim, rtol=0.01, atol=0):
             return []
         found = " x ".join(f"{size:.4g}" for size in sizes), " x ".join(f"{size:.4g}" for size in pixdim)
@@ -131,7 +132,7 @@ def _unit(header: nib.Nifti1Header, affine: Affine) -> tuple[float, list[Note]]:
     unit = _unit_name(header)
     if unit == "mm":
         return 1.0, []
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    sizes = voxel_sizes(affine)
     found = " x ".join(f"{size:.4g}" for size in sizes)
     low, high = _PLAUSIBLE_MM
     if unit == "unknown" or ((sizes >= low) & (sizes <= high)).all():
@@ -154,7 +155,7 @@ def _doubt(header: nib.Nifti1Header, affine: Affine, pixdim: Sequence[float]) ->
         return "a single two-dimensional slice has no thickness"
     if not (header["sform_code"] > 0 and _spans(header.get_sform())) and min(pixdim) <= 0:
         return f"pixdim is {', '.join(f'{size:g}' for size in pixdim)}"
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    sizes = voxel_sizes(affine)
     oriented = header["sform_code"] > 0 or header["qform_code"] > 0
     if is_placeholder(affine) or ((sizes == 1).all() and not (oriented and _unit_name(header) == "mm")):
         return "voxels of exactly 1 x 1 x 1 without origin, orientation or unit are a writer's default"
