@@ -8,7 +8,6 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json
-from ..messages import some
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
@@ -98,27 +97,20 @@ def _to_enter(inside: Path, folders: list[str], entered: set[Path], left_out: Pa
     return sorted(chosen)
 
 
-def describe_passed_over(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Report what `walk_files` passes over.
-
-    These are broken links, hidden files, results of earlier runs and folders that cannot be read.
-    """
-    broken: list[str] = []
-    hidden: list[str] = []
-    results: list[str] = []
-    unreadable: list[Path] = []
+def find_passed_over(root: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Return what `walk_files` passes over, by what it is; of hidden files those with a suffix."""
+    unreadable, broken, hidden, results = (list[Path]() for _ in range(4))
     for folder in [folder for folder, _ in walk_files(root, unreadable=unreadable)] if root.is_dir() else []:
         for path in sorted(folder.iterdir()):
             if path.is_symlink() and not path.exists():
-                broken.append(str(path.relative_to(root)))
+                broken.append(path)
             elif path.is_dir() and not path.name.startswith(".") and read_report(path) is not None:
-                results.append(str(path.relative_to(root)))
+                results.append(path)
             elif path.name.startswith(".") and path.name.lower().endswith(suffixes) and path.is_file():
-                hidden.append(str(path.relative_to(root)))
-    kinds = (
-        ([str(path.relative_to(root)) for path in unreadable], "folders that cannot be read"),
-        (broken, "links to what is not there"),
-        (hidden, "hidden files"),
-        (results, "folders with results of earlier runs"),
-    )
-    return [f"{len(names)} {what} were passed over ({some(names)})" for names, what in kinds if names]
+                hidden.append(path)
+    return {
+        "folders that cannot be read": unreadable,
+        "links to what is not there": broken,
+        "hidden files": hidden,
+        "folders with results of earlier runs": results,
+    }

@@ -16,7 +16,7 @@ from ..io.dicom.archive import UNREADABLE_ZIP
 from ..io.dicom.recognition import HEAD, recognize, recognize_file
 from ..io.images import PICTURE_SUFFIXES
 from ..io.masks import mask_suffix
-from ..io.output_names import DOWNLOADS, describe_passed_over, walk_files
+from ..io.output_names import DOWNLOADS, find_passed_over, walk_files
 from ..io.reading import FILE_SUFFIXES, file_suffix, scan_name
 from ..messages import some
 
@@ -108,7 +108,7 @@ def _search_folder(root: Path, output: Path | None, passed_over: list[str]) -> l
     found, count, others = _search(root, output)
     if not found:  # the count names them
         others.pop(_NO_SCAN, None)
-    left_out = [*describe_passed_over(root, _SEARCHED), *_describe(root, others)]
+    left_out = _describe(root, find_passed_over(root, _SEARCHED) | others)
     if not found:
         raise UserError(f"{root}: {'; '.join([f'{count} files and no scan', *left_out])}; expected: {EXPECTED}")
     for line in left_out:
@@ -118,7 +118,7 @@ def _search_folder(root: Path, output: Path | None, passed_over: list[str]) -> l
 
 
 def _describe(root: Path, others: dict[str, list[Path]]) -> list[str]:
-    names = {what: [str(file.relative_to(root)) for file in files] for what, files in others.items()}
+    names = {what: [str(file.relative_to(root)) for file in files] for what, files in others.items() if files}
     return [f"{len(files)} {what} were passed over ({some(files)})" for what, files in names.items()]
 
 
@@ -128,7 +128,7 @@ def _search(root: Path, output: Path | None = None) -> tuple[list[tuple[Path, Ki
     others: dict[str, list[Path]] = defaultdict(list)
     of_folders: dict[Path, str] = {}
     count = 0
-    for folder, files in walk_files(root, output, unreadable=[]):  # `describe_passed_over` names them
+    for folder, files in walk_files(root, output, unreadable=[]):  # `find_passed_over` finds them
         count += len(files)
         study = _study_of(files)
         if study is not None:
