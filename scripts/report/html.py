@@ -36,9 +36,8 @@ from .wording import (
 
 TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
 PAGES = Environment(loader=TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-PAGES.filters |= {"grade": grade, "hu_range": hu_range, "label": label, "percent": percent, "size": size}
-PAGES.filters |= {"by_whom": by_whom, "key_numbers": key_numbers, "lung_remarks": lung_remarks, "words": words}
-PAGES.filters |= {"severity_remark": severity_remark, "warnings_title": warnings_title} | FILTERS
+_FILTERS = (grade, hu_range, label, percent, size, by_whom, key_numbers, lung_remarks, words)
+PAGES.filters |= {one.__name__: one for one in (*_FILTERS, severity_remark, warnings_title)} | FILTERS
 
 
 def write_report_html(

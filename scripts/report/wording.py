@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ..messages import counted
 from .lesion_free import FEWEST, PERCENT, WITHIN
 from .severity import MUCH_OUTSIDE_PERCENT
 from .severity import grade as grade_of
@@ -119,7 +120,7 @@ def finding(measures: Mapping[str, Any]) -> str:
     """Say in one sentence what was found."""
     infection, lungs, free = measures["infection"], measures["lungs"], measures["lesion_free"]
     affected, count = infection["affected_slice_count"], infection["slice_count"]
-    slices = f"{count} slice" + ("s" if count != 1 else "")
+    slices = counted(count, "slice")
     if not infection["present"]:
         return f"Nothing was outlined in {slices}."
     where = f"in {affected} of {slices}" if affected else f"in none of {slices} enough to count"
@@ -209,7 +210,7 @@ def by_whom(report: Mapping[str, Any]) -> str:
 
 def warnings_title(count: int) -> str:
     """Head the list of warnings."""
-    return f"{count} warning{'s' if count != 1 else ''}: check before using the numbers"
+    return f"{counted(count, 'warning')}: check before using the numbers"
 
 
 def no_others(warned: bool) -> str:
@@ -226,7 +227,7 @@ def without_infection(free: Mapping[str, Any]) -> list[str]:
     """Say in sentences what is marked on scans without infection, and what that means here."""
     of = " of the lungs' volume, all marks counted" if free["unit"] == PERCENT else ""
     count = free["volumes"]
-    scans = f"{count} scan{'s' if count != 1 else ''} without infection"
+    scans = f"{counted(count, 'scan')} without infection"
     found = f"median {amount(free, 'median')}, at most {amount(free, 'largest')}{of}"
     which = f"median, as there are fewer than {FEWEST}" if count < FEWEST else "95th percentile"
     limit = f"The limit is {amount(free, 'limit')}, the {which}."
