@@ -7,6 +7,7 @@ point, data and figures. Every entry builds network and preprocessing from them 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,12 @@ MAY_BE_UNDEFINED = ("figures", "data")
 def metadata_path(checkpoint: str | Path) -> Path:
     """Return where the metadata of a checkpoint lies: the same name with the suffix .json."""
     return Path(checkpoint).with_suffix(".json")
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy weights with their metadata."""
+    shutil.copy(source, target)
+    shutil.copy(metadata_path(source), metadata_path(target))
 
 
 def write_checkpoint(checkpoint: str | Path, weights: Mapping[str, torch.Tensor], **metadata: Any) -> None:

@@ -8,7 +8,6 @@ The server looks at the weights' time before every answer, so a change needs no 
 """
 
 import logging
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas as pd
 
 from ..errors import UserError
 from ..files import unfinished_folder
-from ..inference.metadata import metadata_path, read_metadata
+from ..inference.metadata import copy_checkpoint, read_metadata
 from ..networks.registry import same_network
 from ..training.processes import is_main_process
 from ..training.run_folder import BEST, LAST
@@ -86,8 +85,7 @@ def add(deployment: str | Path, source: Path) -> str:
     with unfinished_folder(deployment) as folder:
         checkpoint = folder / name
         checkpoint.mkdir()
-        shutil.copy(source, checkpoint / BEST)
-        shutil.copy(metadata_path(source), metadata_path(checkpoint / BEST))
+        copy_checkpoint(source, checkpoint / BEST)
         _move(checkpoint, Path(deployment) / CHECKPOINTS / name)
     return name
 

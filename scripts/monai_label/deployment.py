@@ -23,7 +23,7 @@ from ..data.phantom.dataset import write_phantom_dataset
 from ..errors import UserError
 from ..files import replace_folder, unfinished_folder, write_json
 from ..inference.building import require_slices
-from ..inference.metadata import metadata_path, read_metadata
+from ..inference.metadata import copy_checkpoint, read_metadata
 from ..inference.shipped import FULL, is_there, shipped_weights
 from ..networks.registry import checked_spec
 from ..training.run_folder import BEST
@@ -156,8 +156,7 @@ def _build_full(target: Path, weights: Path) -> None:
         folder.mkdir(parents=True)
     shutil.copy(BUNDLE / "configs/inference.yaml", configs)
     write_json(configs / "metadata.json", resolved_metadata(read_metadata(weights)))
-    shutil.copy(weights, models / BEST)  # the name that MONAI Label loads
-    shutil.copy(metadata_path(weights), metadata_path(models / BEST))
+    copy_checkpoint(weights, models / BEST)  # the name that MONAI Label loads
 
 
 def _write_phantoms(studies: Path) -> None:

@@ -19,7 +19,7 @@ from ..data.layouts.case import DATALIST, Case
 from ..errors import UserError
 from ..files import read_json, unfinished_folder, write_json
 from ..inference.building import require_slices
-from ..inference.metadata import metadata_path, read_metadata
+from ..inference.metadata import copy_checkpoint, metadata_path, read_metadata
 from ..messages import counted
 from ..settings import count, usable_device
 from ..training.run_folder import BEST, claim_folder
@@ -149,8 +149,7 @@ class SemiSupervised:
             name, own = stage["name"], stage.get("settings", {})
             weights = self._train(name, stage["train_on"], weights, own, pool, stage["start"])
         with unfinished_folder(self.folder) as folder:
-            shutil.copy(weights, folder / BEST)
-            shutil.copy(metadata_path(weights), folder / metadata_path(BEST))
+            copy_checkpoint(weights, folder / BEST)
             for file in (BEST, str(metadata_path(BEST))):
                 (folder / file).replace(self.folder / file)
         return self.folder / BEST
