@@ -28,9 +28,11 @@ MOST_OF_A_DEVICE = 0.5
 
 
 def cores() -> int:
-    """Return the processor cores of this machine for each process of a distributed training."""
+    """Return the processor cores that this process may use, of a distributed training its part."""
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", torch.distributed.get_world_size())) if is_distributed() else 1
-    return max(1, (os.cpu_count() or 1) // beside)
+    # a batch system may give a process fewer than the machine has
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // beside)
 
 
 def slice_device(cache_device: bool | str, device: str | torch.device) -> torch.device:

@@ -67,7 +67,7 @@ def test_where_slices_lie(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_processes_of_one_machine_divide_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaders.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(loaders.os, "sched_getaffinity", lambda _: range(64))
     assert loaders.cores() == 64
     monkeypatch.setattr(loaders, "is_distributed", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 16)  # on two machines

@@ -211,7 +211,7 @@ def _facts(series: Series, stack: SliceStack) -> dict[str, Any]:
         "kernel": get_text(first.header, "ConvolutionKernel"),
         "kvp": get_number(first.header, "KVP"),
         "slice_thickness_mm": first.thickness,
-        "spacing_mm": voxel_sizes(stack.affine).tolist() if stack.voxel_size_known else None,
+        "spacing_mm": [float(size) for size in voxel_sizes(stack.affine)] if stack.voxel_size_known else None,
         "body_part": get_text(first.header, "BodyPartExamined"),
         "patient_position": get_text(first.header, "PatientPosition"),
         "compression": first.compression.name,
