@@ -29,7 +29,7 @@ from .layouts.checks import check_partners
 from .layouts.registry import recognise
 from .layouts.schema import parse_datalist
 from .overlaps import beginnings, twins
-from .splits import check_patient_disjoint, check_test_disjoint, patients_of
+from .splits import check_images_disjoint, check_patient_disjoint, check_test_disjoint, patients_of, shared_images
 
 Split = Literal["training", "validation", "test", "unlabeled", "all"]
 
@@ -89,8 +89,8 @@ def select_cases(
         dataset_dir: see `read_datalist`.
         split: "training" (all labelled cases but those of `fold`), "validation" (those of `fold`),
             "test", "unlabeled", "all" (labelled or not). Neither unlabelled cases nor training
-            cases with pseudo labels are of patients of the validation fold or the test cases, nor
-            unlabelled ones that may show them under other names, see `SHARED`.
+            cases with pseudo labels are of patients or images of the validation fold or the test
+            cases, nor unlabelled ones that may show them under other names, see `SHARED`.
         fold: validation fold, or the names of the cases that take its place; None for none. It is
             not looked at for "all" and "test".
         exclude_patients: patients to leave out, for instance those of a test set that lies
@@ -107,9 +107,9 @@ def select_cases(
 
     Raises:
         UserError: unknown split or fold, nothing left, a held-out case, a case without a published
-            edge where `edges` asks for it, a patient in training and
-            in validation or test, or a label or mask that cannot be read or does not belong to its
-            image (`check_belongs`).
+            edge where `edges` asks for it, a patient or an image in training and in validation or
+            test, or a label or mask that cannot be read or does not belong to its image
+            (`check_belongs`).
     """
     if split not in get_args(Split):
         raise UserError(f"split: {split!r}; expected: {', '.join(get_args(Split))}")
@@ -122,14 +122,16 @@ def select_cases(
     if datalist["split"] == "patient":
         check_patient_disjoint(training, validation)
     check_test_disjoint(by_people, datalist["test"], datalist["split"])
-    unseen = patients_of(validation + datalist["test"])
-    others = twins(map(beginnings, validation + datalist["test"]))
-    training += _without_patients([case for case in datalist["training"] if case.get("pseudo")], unseen, others)
+    folder = Path(dataset_dir).resolve()
+    check_images_disjoint(training, validation, "validation", folder)
+    check_images_disjoint(by_people, datalist["test"], "test", folder)
+    unseen = validation + datalist["test"]
+    training += _without_unseen([case for case in datalist["training"] if case.get("pseudo")], unseen, folder)
     lists: dict[str, list[Case]] = {
         "training": training,
         "validation": validation,
         "test": datalist["test"],
-        "unlabeled": _without_patients(datalist["unlabeled"], unseen, others),
+        "unlabeled": _without_unseen(datalist["unlabeled"], unseen, folder),
         "all": all_cases(datalist),
     }
     chosen = _without_patients(lists[split], exclude_patients)
@@ -139,7 +141,6 @@ def select_cases(
         chosen = [case for case in chosen if case.get("pseudo", False) == pseudo]
     if not chosen and not (may_be_empty and (split == "unlabeled" or (split == "validation" and fold is None))):
         raise UserError(_nothing(dataset_dir, split, fold, datalist))
-    folder = Path(dataset_dir).resolve()
     if held_out is not None:
         refuse_held_out(chosen, read_held_out(held_out), f"{dataset_dir}: split {split}")
     if edges and (without := [case["name"] for case in chosen if "edge" not in case]):
@@ -209,6 +210,13 @@ def _without_patients(cases: list[Case], patients: Collection[str], others: froz
         left_out = sorted(patients_of(cases) - patients_of(kept))
         _logger.info("%d cases of the patients %s are left out", len(cases) - len(kept), ", ".join(left_out))
     return kept
+
+
+def _without_unseen(cases: list[Case], unseen: list[Case], folder: Path) -> list[Case]:
+    """Leave out what shows, or may show, patients or images of unseen cases."""
+    shown = {case["name"] for case in shared_images(cases, unseen, folder)}
+    others = [case for case in cases if case["name"] not in shown]
+    return _without_patients(others, patients_of(unseen), twins(map(beginnings, unseen)))
 
 
 def _nothing(dataset_dir: str | os.PathLike[str], split: str, fold: Fold, datalist: Datalist) -> str:

@@ -1,8 +1,11 @@
 """Scans that several data sets hold under names of their own: none may be in training and test."""
 
+from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
-from ..messages import some
+from ..files import sha256
+from ..messages import counted, some
 from .layouts.case import Case, Datalist
 from .layouts.patients import zenodo_name
 from .splits import patients_of
@@ -31,6 +34,22 @@ def drop_overlaps(datalist: Datalist) -> None:
         if dropped:
             text = f"{len(dropped)} {key} cases left out, which are or may be in the test data"
             datalist["warnings"].append(f"{text}: {some(dropped)}")
+
+
+def copies_warning(datalist: Datalist) -> list[str]:
+    """Return one line when cases have, byte for byte, the image of a labelled one, else nothing."""
+    labelled = [case for case in datalist["training"] + datalist["test"] if not case.get("pseudo")]
+    others = [case for case in datalist["training"] if case.get("pseudo")] + datalist["unlabeled"]
+    sizes = [Path(case["image"]).stat().st_size for case in labelled + others]
+    first, copies, alike = dict[str, str](), list[str](), Counter(sizes)
+    for place, (case, size) in enumerate(zip(labelled + others, sizes, strict=True)):
+        digest = sha256(case["image"]) if alike[size] > 1 else ""
+        if digest in first:
+            copies.append(f"{case['name']} ({first[digest]})")
+        elif digest and place < len(labelled):
+            first[digest] = case["name"]
+    text = "under several names, perhaps in training and in validation"
+    return [f"{counted(len(copies), 'image')} {text}: {some(copies)}"] if copies else []
 
 
 def beginnings(case: Case) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """Cross-validation folds by patient, or by slice as in Hu et al. 2022; leakage check."""
 
+import os
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from ..errors import UserError
 from ..io.images import is_picture
 from ..io.reading import read_grid
+from ..messages import some
 from .layouts.case import SPLITS, Case
 
 SLICE_WARNING = (
@@ -65,6 +67,40 @@ def check_test_disjoint(training: Iterable[Case], test: Iterable[Case], split: s
     """`check_patient_disjoint` for test cases; what a split by slice drew for them is left out."""
     checked = (case for case in test if not (split == "slice" and case.get("drawn", False)))
     check_patient_disjoint(training, checked, name="test")
+
+
+def shared_images(cases: Iterable[Case], others: Iterable[Case], folder: Path) -> list[Case]:
+    """Return the cases of whose image a slice is in other cases too, under whatever names.
+
+    Paths are relative to `folder` and looked at behind links.
+    """
+    held: dict[str, list[Case]] = defaultdict(list)
+    for case in others:
+        held[os.path.realpath(folder / case["image"])].append(case)
+    return [
+        case
+        for case in cases
+        if any(_slices_meet(case, other) for other in held.get(os.path.realpath(folder / case["image"]), ()))
+    ]
+
+
+def _slices_meet(case: Case, other: Case) -> bool:
+    if "slices" not in case or "slices" not in other:
+        return True
+    return not set(case["slices"]).isdisjoint(other["slices"])
+
+
+def check_images_disjoint(training: Iterable[Case], other: Iterable[Case], name: str, folder: Path) -> None:
+    """Make sure that no slice of an image is on both sides, see `shared_images`.
+
+    Raises:
+        UserError: names the cases that are on both sides.
+    """
+    if both := [case["name"] for case in shared_images(training, other, folder)]:
+        raise UserError(
+            f"{folder}: the images of the training cases {some(both)} are in {name} too, under other names; expected: "
+            "each image on one side"
+        )
 
 
 def patients_of(cases: Iterable[Case]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,9 +56,9 @@ class Trees:
         return path
 
     def ct(self, path: Path, shape=SHAPE, affine=AFFINE) -> Path:
-        """A volume of noise in HU, which does not compress to nothing."""
+        """A volume of noise in HU, another for each name; it does not compress to nothing."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        values = np.random.default_rng(0).integers(-1000, 200, shape, dtype=np.int16)
+        values = np.random.default_rng(zlib.crc32(path.name.encode())).integers(-1000, 200, shape, dtype=np.int16)
         nib.save(nib.Nifti1Image(values, affine), path)
         return path
 
@@ -72,9 +73,9 @@ class Trees:
 
     def zenodo(self, names: Iterable[str] = ZENODO_NAMES, root: str = "zenodo", masks=("Infection", "Lung")) -> Path:
         codes = {"Infection": (1,), "Lung": (1, 2), "Lung_and_Infection": (1, 2, 3)}
-        for name in names:
+        for number, name in enumerate(names):
             image = self.folder / root / "COVID-19-CT-Seg_20cases" / f"{name}.nii.gz"
-            self.volume(image, (0, 255)) if name.startswith("radiopaedia") else self.ct(image)
+            self.volume(image, (number, 255)) if name.startswith("radiopaedia") else self.ct(image)
             for mask in masks:
                 self.volume(self.folder / root / f"{mask}_Mask" / f"{name}.nii.gz", codes[mask])
         return self.folder / root

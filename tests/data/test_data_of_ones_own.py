@@ -76,6 +76,24 @@ def test_what_prepare_leaves_out_is_told(tmp_path, capsys):
     assert "d.nii.gz: a link to nowhere.nii.gz, which is not there" in str(caught.value)
 
 
+def test_a_scan_under_two_names_is_told(tmp_path, capsys):
+    source = own_data(tmp_path / "own", "a.nii.gz", "copy of a.nii.gz", "c.nii.gz")
+    save(source / "images" / "c.nii.gz", image()[::-1])
+    prepare([source], tmp_path / "out", folds=2)
+    told = "1 image under several names, perhaps in training and in validation: copy of a (a)"
+    assert f"warning: {told}\n" in capsys.readouterr().out
+    assert read_datalist(tmp_path / "out")["warnings"] == [told]
+
+
+def test_folders_beside_the_images_are_told(tmp_path, capsys):
+    source = own_data(tmp_path / "own", "a.nii.gz", "b.nii.gz")
+    for kind in ("images", "labels"):
+        save(source / kind / "more" / "c.nii.gz", image())
+    (source / "images" / "notes").mkdir()
+    prepare([source], tmp_path / "out", folds=2)
+    assert "images/: 1 folders were passed over (more)" in capsys.readouterr().out
+
+
 def test_an_empty_data_set_is_an_error(tmp_path):
     for name in ("images", "labels"):
         (tmp_path / "own" / name).mkdir(parents=True)

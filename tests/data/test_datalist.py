@@ -145,6 +145,22 @@ def test_a_patient_in_training_and_test_is_refused(by_hand, split):
         select_cases(by_hand, "test")
 
 
+@pytest.mark.parametrize(("fold", "side"), [(0, "validation"), (None, "test")])
+def test_an_image_in_training_and_elsewhere_is_refused(by_hand, fold, side):
+    content = json.loads((by_hand / "datalist.json").read_text())
+    image = {"validation": "a", "test": "t"}[side]
+    (by_hand / "d.nii.gz").unlink()
+    (by_hand / "d.nii.gz").symlink_to(f"{image}.nii.gz")
+    with pytest.raises(UserError, match=f"images of the training cases d are in {side} too, under other names; expec"):
+        select_cases(by_hand, "training", fold)
+    content["training"][3]["slices"] = [1]
+    content[{"validation": "training", "test": "test"}[side]][0]["slices"] = [0]
+    assert "d" in names(select_cases(write(by_hand, **content), "training", fold))
+    content["unlabeled"].append({**content["training"].pop(), "slices": [0, 1]})
+    del content["unlabeled"][-1]["label"]
+    assert "d" not in names(select_cases(write(by_hand, **content), "unlabeled", fold))
+
+
 def test_every_missing_file_is_listed(by_hand):
     (by_hand / "a.nii.gz").unlink()
     (by_hand / "c_label.nii.gz").unlink()

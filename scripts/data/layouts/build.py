@@ -7,7 +7,7 @@ import pandas as pd
 
 from ...errors import UserError
 from ..held_out import keep_out
-from ..overlaps import drop_overlaps
+from ..overlaps import copies_warning, drop_overlaps
 from ..parts import Sizes, draw_parts
 from ..splits import assign_folds, check_test_disjoint, patients_of, split_warnings, unknown_patients_warning
 from .base import Findings
@@ -55,6 +55,7 @@ def build_datalist(
     problems += _duplicates(all_cases(datalist))
     if problems:
         raise UserError(f"{len(problems)} problems in {', '.join(map(str, [*sources, *test_sources]))}:", *problems)
+    datalist["warnings"] += copies_warning(datalist)
     _split(datalist, facts, sizes)
     return datalist, facts
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from ...io.images import PICTURE_SUFFIXES, is_picture
 from ...messages import some
 from .base import PICTURE_BINARY, Findings, Layout, has_folders, new_case, pair
-from .files import VOLUMES, list_files, other_images
+from .files import VOLUMES, file_at, list_files, other_images
 from .patients import patient_of_scan, patient_of_slice
 
 _SUFFIXES = ", ".join(VOLUMES + PICTURE_SUFFIXES)
@@ -28,6 +28,9 @@ def _list(folder: Path, found: Findings) -> dict[str, Path]:
     """List a folder's images; what is left out is told."""
     others, hidden = other_images(folder, VOLUMES + PICTURE_SUFFIXES)
     found.problems += [f"{path}: a format that is not read here; expected: {_SUFFIXES}" for path in others]
+    inner = [path for path in folder.iterdir() if path.is_dir() and file_at(path) == path]
+    if folders := [path.name for path in inner if any(other_images(path, ()))]:
+        found.warnings.append(f"{folder.name}/: {len(folders)} folders were passed over ({some(folders)})")
     if hidden:
         names = some([path.name for path in hidden])
         found.warnings.append(f"{folder.name}/: {len(hidden)} hidden files were passed over ({names})")
