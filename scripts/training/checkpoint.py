@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..errors import UserError
-from ..files import write_atomic
+from ..files import locked, write_atomic
 from ..finite import check_weights, save_tensors
 from ..inference.metadata import completed_preprocessing, write_checkpoint
 from ..metrics import json_ready
@@ -90,7 +91,8 @@ class RunCheckpoint:
     with a state, the epoch and the best metric. Random states are not in it because nothing carries
     one from epoch to epoch: the order, the augmentation and dropout of an epoch are seeded by
     (seed, epoch), see `EpochSeed`. Both files are written beside and renamed, so a process killed
-    at any moment leaves a complete state.
+    at any moment leaves a complete state. The folder is locked while the run goes on: a second one
+    would replace the files of the first.
 
     Args:
         output_dir: folder of the run.
@@ -141,17 +143,24 @@ class RunCheckpoint:
         self._recorded_since = (PRECISION, *_kinds(self.objects), *described)  # earlier versions did not
         self.identity = {**self.metadata, "seed": seed, **_kinds(self.objects), **described}
         self.save_interval = amount("save_interval", save_interval, "seconds, 0 or more")
+        self._lock = ExitStack()
         self._written: float | None = None
         self._best: tuple[dict[str, Any], dict[str, Any]] | None = None
         self._last: dict[str, Any] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with the trainer."""
+        engine.add_event_handler(Events.STARTED, self._claim)
         if self.resume:
             engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
         engine.add_event_handler(Events.COMPLETED, self.write)
+        engine.add_event_handler(Events.COMPLETED, self._lock.close)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._rescue)
+
+    def _claim(self) -> None:
+        if is_main_process():
+            self._lock.enter_context(locked(self.last.parent, wait=False))
 
     def save(self, engine: Engine) -> None:
         """Save the epoch that has just ended, on the disk or in memory; on rank 0 only."""
@@ -187,6 +196,7 @@ class RunCheckpoint:
             self.write()
         except Exception as failed:  # the run's own error is what a person has to hear of
             logger.error(f"{self.last}: the last epoch could not be saved ({failed})")
+        self._lock.close()
         raise error from error.__cause__
 
     def _state(self, engine: Engine) -> dict[str, Any]:

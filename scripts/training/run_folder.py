@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..errors import UserError
+from ..files import locked
 
 LAST = "last.pt"
 BEST = "model.pt"
@@ -50,11 +51,15 @@ def clear_run_folder(output_dir: str, overwrite: bool, rank: int = 0) -> None:
     all that the training needs has been found.
 
     Only rank 0 of a distributed training removes.
+
+    Raises:
+        UserError: if that run still goes on.
     """
-    if overwrite and rank == 0:
-        for name in RUN_FILES:
-            (Path(output_dir) / name).unlink(missing_ok=True)
-        shutil.rmtree(Path(output_dir) / CURVES, ignore_errors=True)
+    if overwrite and rank == 0 and Path(output_dir).is_dir():
+        with locked(output_dir, wait=False):
+            for name in RUN_FILES:
+                (Path(output_dir) / name).unlink(missing_ok=True)
+            shutil.rmtree(Path(output_dir) / CURVES, ignore_errors=True)
 
 
 def claim_folder(output_dir: str, files: Sequence[str] | None, overwrite: bool, rank: int = 0, hint: str = "") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from scripts.errors import UserError
 from scripts.inference.metadata import read_metadata
 from scripts.training import checkpoint
 from scripts.training.checkpoint import RunCheckpoint
+from scripts.training.run_folder import clear_run_folder
 
 METRICS = {1: 0.8, 2: 0.5, 4: 0.6}
 """Key metric by epoch; epoch 3 is not validated."""
@@ -73,6 +74,35 @@ def test_the_epoch_that_is_kept(keep: str, epochs: int, epoch: int, tmp_path: Pa
         assert figures["validation"] == {"val_mean_dice": METRICS[epoch]}
         assert figures["kept"] == keep
         assert figures["slices"] == 5
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
+    """A second run would replace the files of the first, one with --overwrite remove them."""
+    folder, network = tmp_path / "run", torch.nn.Linear(1, 1)
+    metadata = {"network": {"name": "resunet", "arguments": {}}, "preprocessing": {}, "data": {}}
+
+    def trainer(step: Callable[[], object]) -> Engine:
+        engine, evaluator = Engine(lambda *_: step()), Engine(lambda *_: None)
+        evaluator.state.best_metric, evaluator.state.best_metric_epoch = -1.0, -1
+        RunCheckpoint(str(folder), network, network, evaluator, {}, metadata, resume=True).attach(engine)
+        return engine
+
+    def disturb() -> None:
+        for other in (lambda: trainer(list).run([0]), lambda: clear_run_folder(str(folder), overwrite=True)):
+            with pytest.raises(UserError, match=f"{folder}: another process works there"):
+                other()
+
+    def fail() -> None:
+        raise RuntimeError("no memory")
+
+    trainer(disturb).run([0], max_epochs=2)
+    assert torch.load(folder / "last.pt", weights_only=True)["epoch"] == 2
+    with pytest.raises(RuntimeError, match="no memory"):
+        trainer(fail).run([0], max_epochs=3)
+    trainer(list).run([0], max_epochs=4)  # a run that ended, however, leaves the folder free
+    assert torch.load(folder / "last.pt", weights_only=True)["epoch"] == 4
+    clear_run_folder(str(folder), overwrite=True)
+    assert list(folder.iterdir()) == []
 
 
 def test_another_choice_is_refused(tmp_path: Path) -> None:
