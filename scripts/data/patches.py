@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from ..settings import count
 from ..transforms.geometry import SIZE_STEP
 from ..transforms.items import IMAGE, LABEL
 from ..transforms.slice_input import OUTSIDE_HU
@@ -88,7 +89,7 @@ class PatchDataset(VolumeDataset):
         seed: seed of the choice of patches.
 
     Raises:
-        UserError: for a patch size that the networks cannot take.
+        UserError: for a patch size that the networks cannot take, or no number of patches from 1.
     """
 
     def __init__(
@@ -96,19 +97,20 @@ class PatchDataset(VolumeDataset):
         data: Sequence[Mapping[str, Any]],
         grid: Grid,
         transform: Callable[[dict[str, Any]], Any],
-        patch_size: Sequence[int],
+        patch_size: Sequence[int] | int,
         patches_per_volume: int = 1,
         cache_dir: str | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        sizes = list(patch_size)
-        if len(sizes) != 3 or min(sizes) < 1 or sizes[0] % SIZE_STEP or sizes[1] % SIZE_STEP:
-            raise UserError(
-                f"patch_size is {sizes}; expected: columns and rows that are multiples of {SIZE_STEP}, and slices"
-            )
+        sizes: list[Any] = list(patch_size) if isinstance(patch_size, Sequence) else []
+        whole = [isinstance(size, int) and size > 0 for size in sizes] == [True] * 3
+        if not whole or sizes[0] % SIZE_STEP or sizes[1] % SIZE_STEP:
+            expected = f"columns and rows that are multiples of {SIZE_STEP}, and slices"
+            raise UserError(f"patch_size is {patch_size!r}; expected: {expected}")
+        per_volume = count("patches_per_volume", patches_per_volume)
         super().__init__(data, grid, transform, cache_dir, progress)
-        self.patches_per_volume = patches_per_volume
+        self.patches_per_volume = per_volume
         self.seed = seed
         self.epoch = 0
         stack_size = (sizes[2], sizes[0], sizes[1])  # slices first: a crop of a view would copy the volume

@@ -143,8 +143,8 @@ def test_disk_cache_serves_the_same_and_notices_another_lung_mask(make_dataset: 
     assert not equal(memory, patches(cases, lung_only=True, cache_dir=cache))
 
 
-@pytest.mark.parametrize("size", [(20, 32, 4), (32, 20, 4), (32, 32), (32, 32, 0)])
-def test_a_patch_that_the_networks_cannot_take_is_refused(size: tuple[int, ...], make_dataset: MakeDataset) -> None:
+@pytest.mark.parametrize("size", [(20, 32, 4), (32, 20, 4), (32, 32), (32, 32, 0), 32, "32,32,4"])
+def test_a_patch_that_the_networks_cannot_take_is_refused(size: Any, make_dataset: MakeDataset) -> None:
     with pytest.raises(UserError, match="expected: columns and rows that are multiples of 16, and slices"):
         patches(select_cases(make_dataset(cases=1, folds=1), "all"), patch_size=size)
 
@@ -191,3 +191,9 @@ def test_lungs_are_the_second_target_of_patches_and_volumes(make_dataset: MakeDa
     assert patch["label"][1].sum() == np.count_nonzero(lung)
     with pytest.raises(UserError, match="none of 1 volumes has lungs"):
         VolumeDataset([second], grid, INPUT)
+
+
+def test_a_number_of_patches_that_is_none_is_refused(make_dataset: MakeDataset) -> None:
+    for wrong in (0, 1.5, "many"):
+        with pytest.raises(UserError, match=f"patches_per_volume is {wrong!r}; expected: a whole number from 1"):
+            patches(select_cases(make_dataset(cases=1, folds=1), "all"), patches_per_volume=wrong)

@@ -32,7 +32,9 @@ def test_a_draw_depends_on_the_generator_alone() -> None:
     assert len(drawn(weights, 31)) == 31
 
 
-@pytest.mark.parametrize("weights", [{"infectd": 1}, {"infected": -1}, {"picture": 1}, {"infected": "many"}])
+@pytest.mark.parametrize(
+    "weights", [{"infectd": 1}, {"infected": -1}, {"picture": 1}, {"infected": "many"}, 0.5, "infected", [1, 2]]
+)
 def test_weights_that_mean_nothing_are_refused(weights) -> None:
     with pytest.raises(UserError, match="slice_mix"):
         SliceMix(weights, KINDS, CASES)
