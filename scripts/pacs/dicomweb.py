@@ -22,9 +22,9 @@ TOKEN = "LUNG_INFECTION_CT_DICOMWEB_TOKEN"
 _PLACE = re.compile(rf"(?P<server>https?://.+)/studies/(?P<study>{UID})(?:/series/(?P<series>{UID}))?/?")
 
 
-def is_address(text: str) -> bool:
+def is_address(text: str | Path) -> bool:
     """Whether an input is an address on the web, not a path."""
-    return text.lower().startswith(("http://", "https://"))
+    return str(text).lower().startswith(("http://", "https://"))
 
 
 def check_server(server: str) -> None:
