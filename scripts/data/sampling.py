@@ -39,7 +39,7 @@ class SliceMix:
 
     Raises:
         UserError: no weights by kind, an unknown kind, a weight below 0, or weights that leave no
-                slice.
+            slice.
     """
 
     def __init__(self, weights: Mapping[str, float], kinds: Sequence[str], cases: Sequence[int]) -> None:
@@ -47,7 +47,7 @@ class SliceMix:
             raise UserError(f"slice_mix is {weights!r}; expected: a weight for each of {', '.join(KINDS)}")
         unknown = set(weights) - set(KINDS)
         if unknown:
-            raise UserError(f"slice_mix names {', '.join(map(str, unknown))}; expected: {', '.join(KINDS)}")
+            raise UserError(f"slice_mix names {', '.join(sorted(map(str, unknown)))}; expected: {', '.join(KINDS)}")
         checked = {kind: amount(f"slice_mix#{kind}", one) for kind, one in weights.items()}
         slices: dict[str, dict[int, list[int]]] = {kind: {} for kind in KINDS if checked.get(kind)}
         for index, (kind, case) in enumerate(zip(kinds, cases, strict=True)):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 
 from ..errors import UserError
@@ -35,18 +36,17 @@ class Limits:
 VARIABLE = "LUNG_INFECTION_CT_LIMITS"
 """The environment variable that raises limits where there is no `--limit`, as in training."""
 
-_DEFAULT = Limits()
 _current: ContextVar[Limits | None] = ContextVar("limits", default=None)
 
 
 def limits() -> Limits:
     """Return the limits that hold here: those of `limited`, else the environment's."""
-    return _current.get() or _of_environment()
+    return _current.get() or _of_environment(os.environ.get(VARIABLE, ""))
 
 
-def _of_environment() -> Limits:
-    words = os.environ.get(VARIABLE, "").replace(",", " ").split()
-    return _parse(words, _DEFAULT, f"environment variable {VARIABLE}: ")
+@cache  # asked for with every chunk of a file
+def _of_environment(text: str) -> Limits:
+    return _parse(text.replace(",", " ").split(), Limits(), f"environment variable {VARIABLE}: ")
 
 
 @contextmanager
