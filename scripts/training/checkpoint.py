@@ -21,6 +21,7 @@ from ..inference.metadata import completed_preprocessing, write_checkpoint
 from ..metrics import json_ready
 from ..networks.registry import same_network
 from ..settings import amount
+from ..transforms.steps import flattened, settings
 from .event_files import forget_after
 from .fine_tuning import check_same_as_parent
 from .processes import is_main_process, unwrapped
@@ -139,7 +140,7 @@ class RunCheckpoint:
         self.objects = dict(objects)
         self.metadata = dict(metadata)
         self.resume = resume
-        described = {name: _described(value) for name, value in (steps or {}).items()}
+        described = {name: _stated(value) for name, value in (steps or {}).items()}
         self._recorded_since = (PRECISION, *_kinds(self.objects), *described)  # earlier versions did not
         self.identity = {**self.metadata, "seed": seed, **_kinds(self.objects), **described}
         self.save_interval = amount("save_interval", save_interval, "seconds, 0 or more")
@@ -283,30 +284,31 @@ def _kinds(objects: Mapping[str, Any]) -> dict[str, Any]:
     return kinds
 
 
-def _described(value: Any) -> Any:
-    """Return a setting as plain values: of an object its kind and its settings, and so on within.
+def _described(module: nn.Module) -> dict[str, Any]:
+    """Return the kind of a loss, its plain settings and weights, and so of those within it."""
+    plain = {name: value for name, value in vars(module).items() if name not in vars(nn.Module())}
+    weights = {name: buffer.cpu().tolist() for name, buffer in module.named_buffers(recurse=False)}
+    return {
+        "kind": type(module).__name__,
+        **{name: value for name, value in plain.items() if isinstance(value, bool | int | float | str | list | tuple)},
+        **weights,
+        **{name: _described(child) for name, child in module.named_children()},
+    }
 
-    Of modules and transforms all settings count, also those of a subclass that others wrote; what
-    they hold besides, such as a random state or a device, does not.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): _described(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map(_described, value))
-    if not isinstance(value, nn.Module | Transform):
-        return getattr(value, "value", value)  # of an enum
-    skipped = vars(nn.Module()) if isinstance(value, nn.Module) else ()
-    settings = {name: one for name, one in vars(value).items() if name not in skipped and _is_setting(one)}
+
+def _stated(value: Any) -> Any:
+    """Return what a run goes on with as plain values; of a step that none could state its class."""
     if isinstance(value, nn.Module):
-        settings |= {name: buffer.cpu().tolist() for name, buffer in value.named_buffers(recurse=False)}
-        settings |= dict(value.named_children())
-    return {"kind": type(value).__name__, **_described(settings)}
-
-
-def _is_setting(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_setting, value))
-    return isinstance(value, bool | int | float | str | Transform)
+        return _described(value)
+    if not isinstance(value, Transform):
+        return value
+    stated: list[Any] = []
+    for step in flattened([value]):
+        try:
+            stated.append(settings(step))
+        except TypeError:
+            stated.append(type(step).__name__)
+    return stated
 
 
 def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:
