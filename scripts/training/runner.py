@@ -2,17 +2,19 @@
 
 MONAI's runner takes any `--id value` and adds what the configs do not have; it shows a screen of
 frames for every mistake. A workflow that a Python program runs keeps that program's ways: only ids
-are checked there.
+and arguments are checked there.
 """
 
 import difflib
+import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pydoc import locate
 from types import TracebackType
 from typing import Any
 
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ConfigExpression
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.bundle.reference_resolver import ReferenceResolver
@@ -33,13 +35,14 @@ def begin(kept: Callable[[], str]) -> None:
         kept: says what a run that is interrupted leaves, in one line.
 
     Raises:
-        UserError: names the unknown ids.
+        UserError: names the unknown ids, or an argument that a component does not have.
     """
     if in_bundle_runner():
         sys.excepthook = last_lines(kept)
     workflow = calling(ConfigWorkflow)
     if workflow is not None:
         refuse_unknown_ids(workflow.parser.config, [workflow.init_id, workflow.run_id, workflow.final_id])
+        refuse_unknown_arguments(workflow.parser)
 
 
 def last_lines(kept: Callable[[], str]) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
@@ -100,7 +103,7 @@ def refuse_unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> None:
 def unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> list[str]:
     """Return the ids of a config that MONAI, the config itself and the bundle's files do not know.
 
-    Arguments of components are not looked at: a component refuses those that it does not have.
+    Arguments of components are not looked at, see `refuse_unknown_arguments`.
     """
     references = {reference for text in _texts(config) for reference in ReferenceResolver.match_refs_pattern(text)}
     references |= {
@@ -115,6 +118,53 @@ def unknown_ids(config: Mapping[str, Any], run_ids: list[str]) -> list[str]:
         if {one.split(SEPARATOR)[0] for one in known} <= config.keys():  # else it is no part of this run
             found -= known
     return sorted(found)
+
+
+def refuse_unknown_arguments(parser: ConfigParser) -> None:
+    """Refuse the first argument that its component does not have, before anything is loaded.
+
+    Components that are named by a reference or an expression, or cannot be imported, report
+    themselves once they are made.
+
+    Args:
+        parser: configs with what the command line set.
+
+    Raises:
+        UserError: names the argument, and those that the component has.
+    """
+    for one, settings in _components(parser.config):
+        component = ConfigComponent(settings, locator=parser.locator)
+        target = component.resolve_module_name()
+        known = _arguments(locate(target))
+        unknown = [] if known is None else [name for name in component.resolve_args() if name not in known]
+        if unknown:
+            raise UserError(
+                f"--{one}#{unknown[0]}: {target} has no such argument; expected: one of {', '.join(known or ['none'])}"
+            )
+
+
+def _components(config: Any, above: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the components whose target is a name, each with its id as the command line has it."""
+    if isinstance(config, Mapping):
+        target = config.get("_target_")
+        if isinstance(target, str) and not target.startswith((ReferenceResolver.ref, ConfigExpression.prefix)):
+            yield above, config
+        parts: Iterable[tuple[Any, Any]] = config.items()
+    else:
+        parts = enumerate(config) if isinstance(config, list) else ()
+    for name, part in parts:
+        yield from _components(part, f"{above}#{name}".lstrip("#"))
+
+
+def _arguments(component: object) -> list[str] | None:
+    """Return the names that a component takes, or None where that is not known or any will do."""
+    if not callable(component):
+        return None
+    try:
+        parameters = inspect.signature(component).parameters.values()
+    except ValueError:  # written in C
+        return None
+    return None if any(one.kind is one.VAR_KEYWORD for one in parameters) else [one.name for one in parameters]
 
 
 def _ids(config: Mapping[str, Any], above: str = "") -> Iterator[str]:

@@ -13,7 +13,13 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from scripts.errors import UserError
 from scripts.training.run_folder import kept_of_training
-from scripts.training.runner import last_lines, missing_package, refuse_unknown_ids, unknown_ids
+from scripts.training.runner import (
+    last_lines,
+    missing_package,
+    refuse_unknown_arguments,
+    refuse_unknown_ids,
+    unknown_ids,
+)
 
 RUN_IDS = ["initialize", "run", "training", "finalize"]
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -43,8 +49,10 @@ def layered(*names: str) -> ConfigParser:
     ],
     ids="+".join,
 )
-def test_every_id_of_the_configs_is_known(names: tuple[str, ...]) -> None:
-    assert unknown_ids(layered(*names).config, RUN_IDS) == []
+def test_every_id_and_argument_of_the_configs_is_known(names: tuple[str, ...]) -> None:
+    parser = layered(*names)
+    assert unknown_ids(parser.config, RUN_IDS) == []
+    refuse_unknown_arguments(parser)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +71,30 @@ def test_an_unknown_id_is_refused_by_name(names: tuple[str, ...], unknown: str, 
     with pytest.raises(UserError) as refused:
         refuse_unknown_ids(parser.config, RUN_IDS)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "target"),
+    [
+        ("optimizer#learning_rate", "torch.optim.Adam"),
+        ("train#trainer#scales", "monai.engines.trainer.SupervisedTrainer"),  # that of Inf-Net's trainer
+        ("train#preprocessing#transforms#0#probability", "monai.transforms.spatial.dictionary.RandFlipd"),
+        ("given#device#fallback", "scripts.settings.usable_device"),  # a function
+    ],
+)
+def test_an_argument_that_a_component_does_not_have_is_refused(argument: str, target: str) -> None:
+    parser = layered("train")
+    parser[argument] = 2
+    with pytest.raises(UserError) as refused:
+        refuse_unknown_arguments(parser)
+    assert str(refused.value).startswith(f"--{argument}: {target} has no such argument; expected: one of ")
+
+
+def test_arguments_are_not_looked_at_where_any_will_do_or_the_target_is_none_of_ours() -> None:
+    parser = layered("train")
+    for target in ("builtins.dict", "no.such.place", "$dict", "@network_def", "scripts.version.VERSION"):
+        parser["note"] = {"_target_": target, "anything": 1}
+        refuse_unknown_arguments(parser)
 
 
 def test_ids_of_an_own_overlay_are_known_where_it_uses_them() -> None:
