@@ -118,7 +118,7 @@ class InfectionSegmenter:
             UserError: if the image cannot be used, a path holds several scans, or the extra `dicom`
                 is not installed.
         """
-        given = _path(lungs), _path(lobes), _path(prior)
+        given = _path("lungs", lungs), _path("lobes", lobes), _path("prior", prior)
         parse_intensity(intensity)
         series = None if series is None else str(series)
         volume = None if volume is None else count("volume", volume)
@@ -137,5 +137,7 @@ class InfectionSegmenter:
         return result
 
 
-def _path(given: str | Path | None) -> Path | None:
+def _path(name: str, given: str | Path | None) -> Path | None:
+    if given == "":  # as a Path it is the current folder
+        raise UserError(f"{name} is ''; expected: a path, or None")
     return None if given is None else Path(given)

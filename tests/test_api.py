@@ -212,6 +212,8 @@ def test_what_is_no_single_scan_is_refused(model: InfectionSegmenter, scan: Path
         (tmp_path / "two" / name).write_bytes(scan.read_bytes())
     with pytest.raises(UserError, match="2 scans; expected: one"):
         model.predict(tmp_path / "two")
+    with pytest.raises(UserError, match="an INPUT is empty"):
+        model.predict("")  # the scan lies in the current folder
     with pytest.raises(UserError, match="affine"):
         model.predict(as_array(scan)[0])
     for device in ("abacus", "meta"):
@@ -227,6 +229,9 @@ def test_what_is_no_single_scan_is_refused(model: InfectionSegmenter, scan: Path
         ({"volume": "two"}, "volume is 'two'"),
         ({"volume": 0}, "volume is 0"),
         ({"intensity": None}, "intensity is None"),
+        ({"lungs": ""}, "lungs is ''"),
+        ({"lobes": ""}, "lobes is ''"),
+        ({"prior": ""}, "prior is ''"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_by_name(

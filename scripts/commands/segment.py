@@ -114,8 +114,6 @@ def segment(
         raise UserError(f"{output}: a file; expected: INPUT... OUTPUT, the last is the folder for the results")
     if scheduler and workers > 1:
         raise UserError("both --workers and --scheduler; expected: one of them")
-    if "" in inputs:
-        raise UserError("an INPUT is empty; expected: a path or an address")
     if stow:
         check_server(stow)
     parse_intensity(intensity)

@@ -72,10 +72,13 @@ def expand_inputs(
         comes once.
 
     Raises:
-        UserError: see `discover`; for scans whose folders would have one name.
+        UserError: see `discover`; for an empty text, which would be the current folder; for scans
+            whose folders would have one name.
     """
     if not paths:
         raise UserError(f"no input; expected: {EXPECTED}")
+    if "" in paths:
+        raise UserError("an INPUT is empty; expected: a path or an address")
     found: dict[Path, Kind] = {}
     for path in paths:
         for source, kind in discover(Path(path), None if output is None else Path(output), passed_over):
