@@ -62,6 +62,9 @@ def check_directions(source: str | Path, affine: Affine, tolerance: float = SHEA
     if (sizes == 0).any() or abs(np.linalg.det(affine[:3, :3] / sizes)) < SHEAR_TOLERANCE:
         found = np.array2string(affine[:3, :3], precision=4, separator=", ").replace("\n", "")
         raise UserError(f"{source}: singular affine {found}; expected: three independent directions, none of length 0")
+    if not np.allclose(affine[3], (0, 0, 0, 1), rtol=0, atol=1e-6):  # a transposed one has its origin there
+        last = ", ".join(f"{value:g}" for value in affine[3])
+        raise UserError(f"{source}: the last row of the affine is {last}; expected: 0, 0, 0, 1")
     x, y, z = (affine[:3, axis] / sizes[axis] for axis in axial_axes(affine))
     if abs(x @ y) > tolerance:
         angle = np.degrees(np.arccos(x @ y))

@@ -53,6 +53,8 @@ def test_axes_are_found_in_any_stored_order(order):
         (grid(z=(0.7, 0.7, 0)), "singular affine"),
         (np.zeros((4, 4)), "singular affine"),
         (np.eye(3), "shape"),
+        (grid().T, "the last row of the affine is 10, 20, 30, 1; expected: 0, 0, 0, 1"),
+        (grid() * [[1], [1], [1], [2]], "the last row of the affine is 0, 0, 0, 2"),
         (grid(y=(0.07, 0.7, 0)), r"in-plane axes at 84\.29 degrees \(shear\)"),
         (grid(z=(0, 5 * np.tan(np.radians(31)), 5)), r"shifted by 31\.0 degrees"),
     ],
