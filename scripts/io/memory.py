@@ -63,12 +63,16 @@ def _as_affine(affine: Any, name: str) -> Affine:
 
 def _from_nibabel(image: SpatialImage, path: Path, volume: int | None) -> Scan:
     """Take stored values with their slope, as `read_scan` does, if the image holds them."""
-    header, data = image.header, image.dataobj
+    header, data, affine = image.header, image.dataobj, image.affine
+    if affine is None and isinstance(header, nib.Nifti1Header):
+        affine = header.get_best_affine()  # the file's
+    if affine is None:
+        raise UserError(f"{path}: an image without its affine; expected: {EXPECTED}")
     stored = hasattr(data, "get_unscaled") and getattr(data, "slope", None) is not None
-    scan = _from_array(data.get_unscaled() if stored else np.asanyarray(data), image.affine, path, volume)
+    scan = _from_array(data.get_unscaled() if stored else np.asanyarray(data), affine, path, volume)
     if stored:
         scan.slope, scan.intercept = float(data.slope), float(data.inter)
-    if isinstance(header, nib.Nifti1Header) and np.allclose(image.affine, header.get_best_affine(), equal_nan=True):
+    if isinstance(header, nib.Nifti1Header) and np.allclose(affine, header.get_best_affine(), equal_nan=True):
         chosen = [note for note in scan.notes if note.code in ("volume_chosen", "squeezed")]
         pixdim = [float(size) for size in header["pixdim"][1:4]]
         scan.affine, scan.voxel_size_known, notes = read_geometry(path, header, pixdim, scan.values.shape)

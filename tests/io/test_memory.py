@@ -55,6 +55,17 @@ def test_the_header_of_a_nibabel_image_is_judged_as_that_of_a_file(tmp_path: Pat
     assert "unit_converted" in {note.code for note in scan.notes}
 
 
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_nibabel_image_without_an_affine_has_that_of_its_file(tmp_path: Path, code: int) -> None:
+    header = nib.Nifti1Header()
+    header.set_sform(AFFINE, code)
+    image = nib.Nifti1Image(np.zeros((20, 24, 6), np.int16), None, header)
+    nib.save(image, tmp_path / "scan.nii")
+    found, wanted = scan_from_memory(image), read_scan(tmp_path / "scan.nii")
+    np.testing.assert_array_equal(found.affine, wanted.affine)
+    assert (found.voxel_size_known, found.notes) == (wanted.voxel_size_known, wanted.notes)
+
+
 def test_an_affine_that_was_changed_in_memory_holds(file: Path) -> None:
     image, moved = nib.load(file), AFFINE.copy()
     image.affine[:3, 3] += 5
@@ -81,6 +92,7 @@ def test_one_of_several_volumes(flip: int) -> None:
         ((np.zeros((20, 24, 6)), np.eye(3)), "shape"),
         ((np.zeros((20, 24, 6)), np.zeros((4, 4))), "singular"),
         (sitk.Image([20, 24, 6], sitk.sitkVectorUInt8, 3), "3 values a voxel"),
+        (nib.Spm99AnalyzeImage(np.zeros((20, 24, 6), np.int16), None), "an image without its affine"),
     ],
 )
 def test_what_is_no_scan_is_refused(image: object, found: str) -> None:
