@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -141,12 +142,25 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
 
 def read_json(path: str | os.PathLike[str], encoding: str = "utf-8") -> Any:
-    """Read JSON from a file; ValueError for what is none, or is nested beyond Python's limit."""
+    """Read JSON from a file.
+
+    Raises:
+        ValueError: for what is no JSON or is nested beyond Python's limit, and for a key that an
+            object holds twice, of which Python would keep the last.
+    """
     text = Path(path).read_text(encoding=encoding)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_key_once)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        times = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {max(times, key=times.__getitem__)!r} is there more than once")
+    return content
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:

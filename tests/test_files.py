@@ -195,3 +195,12 @@ def test_what_is_no_json_is_one_kind_of_error(content: str, tmp_path: Path) -> N
         read_json(path)
     path.write_text("\ufeff{}", encoding="utf-8")
     assert read_json(path, "utf-8-sig") == {}
+
+
+def test_a_key_that_json_holds_twice_is_refused(tmp_path: Path) -> None:
+    """Python would keep the last, and leave out what the first holds."""
+    (tmp_path / "a.json").write_text('{"a": 1, "test": [{"b": 1}, {"b": 2}]}')
+    assert read_json(tmp_path / "a.json") == {"a": 1, "test": [{"b": 1}, {"b": 2}]}
+    (tmp_path / "a.json").write_text('{"a": 1, "test": [{"b": 1, "c": 2, "b": 1}]}')
+    with pytest.raises(ValueError, match="the key 'b' is there more than once"):
+        read_json(tmp_path / "a.json")

@@ -124,6 +124,15 @@ def test_a_list_from_windows(tmp_path, separator, mark):
     assert all(Path(case["label"]).is_file() for case in found)
 
 
+def test_a_list_that_holds_a_key_twice_is_refused(tmp_path):
+    folder = own_data(tmp_path, "a.nii.gz", "b.nii.gz")
+    lists = [json.dumps([{key: f"{key}s/{name}.nii.gz" for key in ("image", "label")}]) for name in "ab"]
+    (folder / "datalist.json").write_text(f'{{"training": {lists[0]}, "training": {lists[1]}}}')
+    with pytest.raises(UserError, match=r"datalist\.json: .*the key 'training' is there more than once\)") as caught:
+        select_cases(folder)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", [None, "null", "None"])
 def test_fold_null_trains_on_all(make_dataset, text):
     folder, fold = make_dataset(cases=3), chain("given#fold", fold=text)
