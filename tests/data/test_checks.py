@@ -164,6 +164,17 @@ def test_every_mask_of_a_case_is_checked(key, tmp_path) -> None:
         select_cases(folder, "all")
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".png"])
+def test_a_label_that_is_its_image_is_refused(suffix, tmp_path) -> None:
+    """It has the right grid, and every voxel above 0 HU would be infection."""
+    folder, label = dataset_of(suffix, tmp_path)
+    label.unlink()
+    label.symlink_to(folder / "images" / label.name)
+    with pytest.raises(UserError) as error:
+        select_cases(folder, "all")
+    assert str(error.value) == f"{label}: both image and label of a case; expected: two files"
+
+
 def test_every_offender_of_a_list_has_its_line(tmp_path) -> None:
     folder, label = dataset_of(".nii.gz", tmp_path)
     replace(label, np.zeros((36, 32, 5), np.uint8), OBLIQUE)

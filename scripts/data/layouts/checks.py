@@ -1,5 +1,6 @@
 """Check cases: complete files, labels and masks on their image, valid labels."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,10 +111,13 @@ def _values_problem(path: Path, values: NDArray[Any], expected: frozenset[int]) 
 
 
 def grid_problems(grids: Mapping[FileKey, Grid]) -> list[str]:
-    """Return one line for each file of a case that does not belong to its image."""
+    """Return one line for each file of a case that is its image, or does not belong to it."""
     problems = []
     for key in FILE_KEYS[1:]:
         if key in grids:
+            if os.path.samefile(grids[key].name, grids["image"].name):
+                problems.append(f"{grids[key].name}: both image and {key} of a case; expected: two files")
+                continue
             try:
                 check_belongs(grids[key], grids["image"])
             except UserError as error:
