@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,20 @@ def test_the_list_names_every_kept_back_scan_its_copies_and_its_slices(trees) ->
         assert found == [scan in SCANS] * 3
     for check in ("P001.nii.gz", "normal001_ct_256.nii.gz", "chest_a.nii.gz", "P001/7.dcm", "lungmask_dicom/0.dcm"):
         assert is_held_out(new_case("x", Path(check), "x"), names)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_list_from_windows_or_macos_holds_out_the_same(form: str, tmp_path: Path) -> None:
+    """A mark before the first name, ends of lines, and accents in either spelling."""
+    text = "\ufeffMüller\r\n# Weiß\r\nscan#2 # the second\r\n"
+    (tmp_path / "list.txt").write_bytes(unicodedata.normalize(form, text).encode())
+    names = read_held_out(tmp_path / "list.txt")
+    for other in ("NFC", "NFD"):
+        patient = unicodedata.normalize(other, "Müller")
+        assert is_held_out(new_case("a", Path("a.nii.gz"), patient), names)
+        assert is_held_out(new_case("a", Path(f"{patient}.nii.gz"), None), names)
+    found = [is_held_out(new_case("a", Path(f"{name}.nii.gz"), None), names) for name in ("scan#2", "scan", "Weiß")]
+    assert found == [True, False, False]
 
 
 def test_a_link_under_another_name_is_seen_through(tmp_path: Path) -> None:
