@@ -1,7 +1,6 @@
 """Cases that no training may see, by a list of patients and scans."""
 
 import re
-import unicodedata
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -9,14 +8,14 @@ from ..errors import UserError
 from ..io.reading import scan_name
 from ..messages import some
 from .layouts.case import Case, Datalist
-from .layouts.patients import patient_of_scan, zenodo_name
+from .layouts.patients import patient_of_scan, spelled_alike, zenodo_name
 from .overlaps import beginnings, known_as, twins
 
 
 def read_held_out(path: str | Path) -> frozenset[str]:
     """Read a list of names, one a line; a comment begins with a # at the start or behind a space.
 
-    Accents are composed (NFC), as `is_held_out` looks for them.
+    Names are spelled as `is_held_out` looks for them, see `spelled_alike`.
 
     Raises:
         UserError: a file that cannot be read or names nothing.
@@ -25,7 +24,7 @@ def read_held_out(path: str | Path) -> frozenset[str]:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()  # Windows puts a mark before it
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); expected: a list of names, one a line") from error
-    names = frozenset(filter(None, (_composed(re.split(r"(?:^|\s)#", line)[0].strip()) for line in lines)))
+    names = frozenset(filter(None, (spelled_alike(re.split(r"(?:^|\s)#", line)[0]) for line in lines)))
     if not names:
         raise UserError(f"{path}: names nothing; expected: patients or scans, one a line")
     return names
@@ -40,12 +39,8 @@ def is_held_out(case: Case, names: Collection[str]) -> bool:
     place = Path(case["image"]).resolve()
     stems = {case["name"], scan_name(Path(case["image"])), scan_name(place)}
     known = {case["patient"] or "", *place.parts, *stems, *map(zenodo_name, stems), *map(patient_of_scan, stems)}
-    return not set(map(_composed, known)).isdisjoint(names) or not twins([known_as(names)]).isdisjoint(beginnings(case))
-
-
-def _composed(name: str) -> str:
-    """Return a name with composed accents: macOS stores files' names with decomposed ones."""
-    return unicodedata.normalize("NFC", name)
+    named = not set(map(spelled_alike, known)).isdisjoint(names)
+    return named or not twins([known_as(names)]).isdisjoint(beginnings(case))
 
 
 def _divide(cases: Iterable[Case], names: Collection[str]) -> tuple[list[Case], list[Case]]:

@@ -52,6 +52,17 @@ def names(cases):
     return [case["name"] for case in cases]
 
 
+@pytest.mark.parametrize("spelling", ["Mu\u0308ller", "M\u00fcller "])
+def test_a_patient_spelled_in_two_ways_is_one(spelling, by_hand):
+    content = json.loads((by_hand / "datalist.json").read_text())
+    for case, patient in zip(content["training"], ["M\u00fcller", spelling, "B", " "], strict=True):
+        case["patient"] = patient
+    write(by_hand, **content)
+    assert [case["patient"] for case in read_datalist(by_hand)["training"]] == ["M\u00fcller", "M\u00fcller", "B", None]
+    with pytest.raises(UserError, match="patients M\u00fcller are in training and in validation"):
+        select_cases(by_hand, "training", 0)
+
+
 def test_a_list_by_hand_gets_its_defaults(by_hand):
     datalist = read_datalist(by_hand)
     assert datalist["name"] == by_hand.name

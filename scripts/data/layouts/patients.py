@@ -1,6 +1,7 @@
 """Patients from file names: copies of Zenodo 3757476 name the same scan differently."""
 
 import re
+import unicodedata
 
 # coronacases_001, coronacases_org_001, Data-1_coronacases_org_001_10 (a slice of COVID-SemiSeg)
 _CORONACASES = re.compile(r"(?:Data-\d+_)?coronacases_(?:org_)?(?P<case>\d+)(?:_\d+)?")
@@ -12,6 +13,15 @@ _RADIOPAEDIA = re.compile(
 )
 # volume-covid19-A-0003, volume-covid19-A-0013_1: further scans of one patient carry a suffix
 _COVID_19_20 = re.compile(r"(?P<patient>volume-covid19-[A-Z]-\d+)(?:_.+)?")
+
+
+def spelled_alike(name: str) -> str:
+    """Spell a name in one way: composed accents, which macOS decomposes, and no space around it.
+
+    >>> spelled_alike("Mu" + chr(0x308) + "ller ") == "M" + chr(0xFC) + "ller"
+    True
+    """
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def zenodo_name(stem: str) -> str:

@@ -13,6 +13,7 @@ from ...files import read_json
 from ...io.reading import scan_name
 from ...schema import STRICT, check_content, problems_error
 from .case import FILE_KEYS, LIST_NAMES, Case, CaseFiles, Datalist, Index, Split, Text, all_cases, new_datalist
+from .patients import spelled_alike
 
 
 @with_config(STRICT)
@@ -79,12 +80,16 @@ def _with_defaults(content: dict[str, Any], folder: Path) -> Datalist:
 
 
 def _case_with_defaults(entry: dict[str, Any], folder: Path) -> Case:
-    """Check a case; backslashes in paths become slashes unless such a name exists."""
+    """Fill a case; backslashes in paths become slashes unless such a name exists.
+
+    A patient gets one spelling: of two, one could be in training and the other in validation.
+    """
     windows = {
         key: entry[key] for key in FILE_KEYS if "\\" in entry.get(key, "") and not os.path.exists(folder / entry[key])
     }
     entry = {**entry, **{key: path.replace("\\", "/") for key, path in windows.items()}}
-    return cast(Case, {"name": scan_name(Path(entry["image"])), "patient": None, "fold": None, **entry})
+    patient = spelled_alike(entry.get("patient") or "") or None
+    return cast(Case, {"name": scan_name(Path(entry["image"])), "fold": None, **entry, "patient": patient})
 
 
 def _name_problems(cases: list[Case]) -> list[str]:
