@@ -50,12 +50,12 @@ class NetworkInferer:
         self.amp, self.views = amp, views
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Map images (B, C, ...) to logits (B, K, ...), bfloat16 under autocast."""
+        """Map images (B, C, ...) to logits (B, K, ...), float32 where autocast computes them."""
         enabled = mixed_precision(self.amp, inputs.device) is torch.bfloat16
         with torch.autocast(inputs.device.type if enabled else "cpu", dtype=torch.bfloat16, enabled=enabled):
             drawing = isinstance(network, nn.Module) and network.training  # dropout: more than a mask is wanted
             features, settling = (None, None) if drawing else (self.features, self.settling)
-            return average_over_flips(
+            logits = average_over_flips(
                 network,
                 inputs,
                 self.views,
@@ -66,6 +66,9 @@ class NetworkInferer:
                 maps=self.maps,
                 **kwargs,
             )
+        # the loss comes outside of autocast: one that takes logits as they are would lose its small
+        # values in the 8 bits of bfloat16
+        return logits.float() if enabled else logits
 
 
 class ScanInferer(NetworkInferer):

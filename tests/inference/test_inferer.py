@@ -26,9 +26,27 @@ def test_a_cpu_that_would_emulate_bfloat16_computes_in_float32(
     amp: str, able: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "has_bfloat16", lambda _: able)
-    assert NetworkInferer(amp)(torch.zeros(1, 1, 4, 4), nn.Conv2d(1, 1, 1)).dtype == expected
+    network, seen = nn.Conv2d(1, 1, 1), []
+    network.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    assert NetworkInferer(amp)(torch.zeros(1, 1, 4, 4), network).dtype == torch.float32
+    assert seen == [expected]
     with pytest.raises(UserError, match="amp is 'half'; expected: auto, true, false"):
         NetworkInferer("half")
+
+
+@pytest.mark.parametrize(("logit", "target"), [(8.0, 1.0), (-8.0, 0.0)])
+def test_a_loss_of_torch_keeps_its_small_values_in_mixed_precision(
+    logit: float, target: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of logits in bfloat16 the first would have no gradient, the second no loss."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: True)
+    network = nn.Conv2d(1, 1, 1)
+    nn.init.constant_(network.bias, logit)
+    logits = NetworkInferer(True)(torch.zeros(1, 1, 4, 4), network)
+    loss = nn.BCEWithLogitsLoss()(logits, torch.full((1, 1, 4, 4), target))
+    loss.backward()
+    assert loss.item() == pytest.approx(3.3541e-4, rel=1e-3)  # ln(1 + e^-8)
+    assert abs(network.bias.grad.item()) == pytest.approx(3.3535e-4, rel=1e-2)  # 1 / (1 + e^8)
 
 
 def test_a_scan_goes_to_the_network_as_the_metadata_states() -> None:
