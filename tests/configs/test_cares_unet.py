@@ -71,6 +71,17 @@ def test_the_rate_falls_to_a_tenth_every_30_epochs_past_800(parse: Parse) -> Non
     assert torch.load(file, weights_only=True) == scheduler.state_dict()
 
 
+def test_the_rate_falls_in_a_run_that_was_prolonged(parse: Parse) -> None:
+    """`last.pt` holds the epochs of the cuts, those of a run that was to have 800 epochs too."""
+    short, long = (parse(OVERLAYS, **{"network_def#base_width": 4, "max_epochs": epochs}) for epochs in (800, 1200))
+    scheduler, optimizer = long.get_parsed_content("lr_scheduler"), long.get_parsed_content("optimizer")
+    scheduler.load_state_dict(short.get_parsed_content("lr_scheduler").state_dict())
+    for _ in range(810):
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(5e-5)
+
+
 def test_a_preset_replaces_width_and_schedule_and_keeps_the_rest(parse: Parse) -> None:
     parser = parse(CPU, max_epochs=3)
     network, optimizer = parser.get_parsed_content("network_def"), parser.get_parsed_content("optimizer")
