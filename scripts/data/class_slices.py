@@ -48,8 +48,8 @@ class ClassSliceDataset(SliceDataset):
         own = all(_same_label(case, prior) for case, prior in zip(data, priors, strict=True))
         self._priors = [label for _, label in self._stacks] if own else stacks(priors)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return slice `index` of this epoch as the transform makes it."""
+    def serve(self, index: int, turn: int = 0) -> dict[str, Any]:
+        """Return slice `index` of this epoch, augmented in another way in every turn."""
         case, position = self._table[self._served[index]]
         planes = {
             IMAGE: self._stacks[case][0][position],
@@ -60,7 +60,7 @@ class ClassSliceDataset(SliceDataset):
         item[PRIOR] /= LEVELS
         if self.transform is None:
             return item
-        return transformed(item, self.transform, self._seed(index))
+        return transformed(item, self.transform, self._seed(index, turn))
 
 
 def _codes_as_label(case: Mapping[str, Any]) -> dict[str, Any]:

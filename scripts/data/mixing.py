@@ -13,8 +13,9 @@ class PairedSlices(Dataset[list[dict[str, Any]]]):
     """Serve a labelled and a pseudo-labelled slice together, so that batches hold as many of both.
 
     An epoch is one pass over the labelled slices. The pseudo-labelled ones go round: every one of
-    them comes once before any comes again, in an order that is drawn anew for every round. The data
-    loader's collation flattens the pairs, so its batch size counts pairs.
+    them comes once before any comes again, in an order that is drawn anew for every round. One that
+    comes again in an epoch is augmented in another way. The data loader's collation flattens the
+    pairs, so its batch size counts pairs.
 
     Raises:
         UserError: if either is empty.
@@ -42,6 +43,7 @@ class PairedSlices(Dataset[list[dict[str, Any]]]):
 
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
         """Return [labelled slice, pseudo-labelled slice]."""
-        turn, place = divmod((self.epoch - 1) * len(self) + index, len(self.pseudo))
+        before = (self.epoch - 1) * len(self)
+        turn, place = divmod(before + index, len(self.pseudo))
         order = np.random.default_rng(mix_seed(self.seed, turn)).permutation(len(self.pseudo))
-        return [self.labelled[index], self.pseudo[int(order[place])]]
+        return [self.labelled[index], self.pseudo.serve(int(order[place]), turn - before // len(self.pseudo))]

@@ -127,6 +127,10 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return slice `index` of this epoch: "image" (1, H, W), "label" as transformed."""
+        return self.serve(index)
+
+    def serve(self, index: int, turn: int = 0) -> dict[str, Any]:
+        """Return slice `index` of this epoch, augmented in another way in every turn."""
         case, position = self._table[self._served[index]]
         if self._placed is None:
             image, *masks = (torch.from_numpy(np.array(stack[position])) for stack in self._stacks[case])
@@ -138,7 +142,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             return item
         if reach := int(self.slab_mm / 2 * len(self._stacks[case][0]) / CHEST_MM):
             item[SLAB] = self._neighbours(case, position, reach)
-        return transformed(item, self.transform, self._seed(index))
+        return transformed(item, self.transform, self._seed(index, turn))
 
     def _neighbours(self, case: int, position: int, reach: int) -> torch.Tensor:
         """Return a slice between its neighbours (2 reach + 1, H, W), at the ends repeated."""
@@ -146,11 +150,11 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         chosen = np.clip(np.arange(position - reach, position + reach + 1), 0, len(images) - 1)
         return torch.as_tensor(images[chosen])
 
-    def _seed(self, index: int) -> int:
+    def _seed(self, index: int, turn: int) -> int:
         """Return the seed of slice `index` in this epoch, another one each time it is served."""
         served = int(self._served[index])
-        turn = index - int(np.searchsorted(self._served, served))  # `_served` is sorted
-        return mix_seed(self.seed, self.epoch, served + turn * len(self._table))
+        again = index - int(np.searchsorted(self._served, served))  # `_served` is sorted
+        return mix_seed(self.seed, self.epoch, served + (again + turn * len(self)) * len(self._table))
 
     def _select(self) -> NDArray[np.intp]:
         rng = np.random.default_rng(mix_seed(self.seed, self.epoch, -1))

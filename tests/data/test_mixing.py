@@ -53,6 +53,15 @@ def test_every_pseudo_slice_comes_once_a_round_in_another_order(parts: tuple[Sli
     assert served(1) == first[:6]  # a resumed run repeats an epoch
 
 
+def test_a_pseudo_slice_that_comes_again_in_an_epoch_is_augmented_anew(make_dataset: Callable[..., Path]) -> None:
+    cases, grid = select_cases(make_dataset(cases=3), "all"), network_grid(size=32)
+    pseudo = SliceDataset(cases[:1], grid, training_input(augment=True))
+    paired = PairedSlices(SliceDataset(cases[1:], grid, training_input()), pseudo)
+    paired.set_epoch(2)
+    images = [pair[1]["image"] for pair in paired]  # 12 pairs, each of 6 pseudo-labelled slices twice
+    assert len(torch.stack(images).flatten(1).unique(dim=0)) == 12
+
+
 def test_both_kinds_must_be_there(parts: tuple[SliceDataset, SliceDataset]) -> None:
     with pytest.raises(UserError, match="no pseudo-labelled slices"):
         PairedSlices(parts[0], SliceDataset([], network_grid(size=32)))
