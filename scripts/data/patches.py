@@ -15,7 +15,7 @@ from ..transforms.geometry import SIZE_STEP
 from ..transforms.items import IMAGE, LABEL
 from ..transforms.slice_input import OUTSIDE_HU
 from .slices import mix_seed, transformed
-from .stacks import LEVELS, UNKNOWN_LEVEL, Grid, from_levels, load_stacks
+from .stacks import LEVELS, UNKNOWN_LEVEL, Grid, follow_each_other, from_levels, load_stacks
 
 INFECTED, CLEAN = "infected_voxels", "clean_voxels"
 CENTRES = 2**18
@@ -47,11 +47,10 @@ class VolumeDataset(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.data = list(data)  # the bundle's properties look it up by this name
         for case in self.data:
-            chosen = case.get("slices")
-            if chosen is not None and sorted(chosen) != list(range(min(chosen), max(chosen) + 1)):
+            if not follow_each_other(case):
                 raise UserError(
-                    f"{case[IMAGE]}: {len(chosen)} slices with gaps between them; expected: whole volumes, or slices "
-                    "that follow each other (a network for slices takes any)"
+                    f"{case[IMAGE]}: {len(case['slices'])} slices with gaps between them; expected: whole volumes, or "
+                    "slices that follow each other (a network for slices takes any)"
                 )
         self.transform = transform
         self._stacks = load_stacks(self.data, grid, cache_dir, progress)

@@ -15,7 +15,7 @@ from ..settings import amount, count, number
 from ..transforms.items import IMAGE, SLAB
 from .loaders import place_stacks
 from .sampling import SAMPLINGS, SliceMix, balanced, kind_of, with_pictures
-from .stacks import Grid, from_levels, has_lesion, load_stacks, mask_keys
+from .stacks import Grid, follow_each_other, from_levels, has_lesion, load_stacks, mask_keys
 
 CHEST_MM = 300.0
 """Height of a chest, which tells how thick the slices of a volume are where its header does not."""
@@ -51,8 +51,9 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
             `sampling` and `picture_share`, with `slices_per_epoch`.
         slices_per_epoch: how many of all these an epoch serves, drawn anew every time; absent, all
             of them.
-        slab_mm: the transform gets the neighbours that make up a slice of this thickness as "slab"
-            (2 r + 1, H, W), where the slices are thinner; 0: none.
+        slab_mm: the transform gets a slice between its neighbours as "slab" (2 r + 1, H, W), whose
+            outermost centres lie at most so far apart, where slices are thin enough and follow each
+            other; 0: none.
         cache_dir: where to keep the deterministic part on disk; absent, in memory.
         seed: seed of augmentation and balanced sampling.
         device: where slices lie and are transformed, if they fit, see `place_stacks`.
@@ -140,7 +141,8 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         item: dict[str, Any] = {IMAGE: image[None], **{key: from_levels(mask)[None] for key, mask in named}}
         if self.transform is None:
             return item
-        if reach := int(self.slab_mm / 2 * len(self._stacks[case][0]) / CHEST_MM):
+        reach = int(self.slab_mm / 2 * len(self._stacks[case][0]) / CHEST_MM)
+        if reach and follow_each_other(self.data[case]):
             item[SLAB] = self._neighbours(case, position, reach)
         return transformed(item, self.transform, self._seed(index, turn))
 

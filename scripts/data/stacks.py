@@ -153,6 +153,12 @@ def _levels(mask: torch.Tensor) -> NDArray[np.uint8]:
     return np.where(values == UNKNOWN, UNKNOWN_LEVEL, np.rint(values * LEVELS)).astype(np.uint8, order="C")
 
 
+def follow_each_other(case: Mapping[str, Any]) -> bool:
+    """Whether no slice lies between those that a case is restricted to, if it is to any."""
+    chosen = case.get("slices")
+    return chosen is None or sorted(chosen) == list(range(min(chosen), max(chosen) + 1))
+
+
 def chosen_slices(case: Mapping[str, Any], image: MetaTensor) -> NDArray[np.intp]:
     """Return indices along the canonical z axis for "slices" along the stored third axis."""
     depth = image.shape[-1]

@@ -277,3 +277,12 @@ def test_a_slice_comes_with_its_neighbours_where_they_are_thin(make_dataset: Mak
     assert torch.equal(dataset[10]["slab"][3:4], dataset[11]["image"])
     assert torch.equal(dataset[0]["slab"][0], dataset[0]["slab"][1])
     assert "slab" not in SliceDataset(cases, network_grid(size=32), keep, slab_mm=8.0)[10]
+
+
+def test_slices_beside_a_gap_are_no_neighbours(make_dataset: MakeDataset) -> None:
+    """A teacher leaves out slices that it is not sure of, a split by slice those of other parts."""
+    (case,) = select_cases(make_dataset(cases=1, shape=(40, 36, 30)), "all")
+    keep = lambda item: item  # noqa: E731
+    for chosen, shown in (([*range(25)], True), ([*range(10), *range(15, 30)], False)):
+        dataset = SliceDataset([{**case, "slices": chosen}], network_grid(size=32), keep, slab_mm=40.0)
+        assert ["slab" in dataset[index] for index in range(25)] == [shown] * 25
