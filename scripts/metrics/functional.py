@@ -128,8 +128,9 @@ def structure(prob: Tensor, target: Tensor) -> Tensor:
     # S_object: lesion should be uniformly high, the rest uniformly low
     objects = mean_target * _uniformity(x, g) + (1 - mean_target) * _uniformity(1 - x, ~g)
     score = (ALPHA * objects + (1 - ALPHA) * _region_part(x, g)).clamp(min=0)
-    score = torch.where(mean_target == 0, 1 - mean_prediction, score)
-    return torch.where(mean_target == 1, mean_prediction, score)
+    lesion = g.flatten(1)  # not by the mean: CUDA multiplies by 1 / n, which leaves less than 1 of n ones
+    score = torch.where(lesion.any(1), score, 1 - mean_prediction)
+    return torch.where(lesion.all(1), mean_prediction, score)
 
 
 def _uniformity(x: Tensor, region: Tensor) -> Tensor:

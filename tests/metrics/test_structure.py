@@ -104,3 +104,10 @@ def test_images_of_a_batch_do_not_mix(random_maps):
     prob, target = random_maps(batch=5)
     one_by_one = torch.cat([s_measure(prob[i : i + 1], target[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(s_measure(prob, target), one_by_one)
+
+
+def test_a_filled_target_is_known_where_its_mean_misses_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's mean is the sum times 1 / n: of 49 ones, as of 630 x 401, it is less than 1."""
+    monkeypatch.setattr(torch.Tensor, "mean", lambda x, axes: x.sum(axes) * (1 / 49))
+    prob = torch.linspace(0, 1, 49).view(1, 1, 7, 7)
+    assert s_measure(prob, torch.ones(1, 1, 7, 7)).item() == pytest.approx(0.5)
