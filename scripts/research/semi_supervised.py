@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..data.datalist import Fold, read_datalist, select_cases
-from ..data.layouts.case import DATALIST, Case
+from ..data.layouts.case import DATALIST, LIST_NAMES, Case
 from ..errors import UserError
-from ..files import read_json, unfinished_folder, write_json
+from ..files import digest, read_json, unfinished_folder, write_json
 from ..inference.building import require_slices
 from ..inference.metadata import copy_checkpoint, metadata_path, read_metadata
 from ..messages import counted
@@ -116,6 +116,8 @@ class SemiSupervised:
         if self.teacher:
             metadata = check_teacher(self.teacher, self.dataset_dir, self.fold)
             self.scheme["teacher_sha256"] = str(metadata["sha256"])
+        listed = read_datalist(self.dataset_dir)  # with other folds a network would know what is validated on
+        self.scheme["cases"] = digest([listed[name] for name in LIST_NAMES])
 
     def run(self) -> Path:
         """Train; return the path of the resulting weights.
@@ -166,7 +168,7 @@ class SemiSupervised:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not scheme.exists():
             write_json(scheme, self.scheme)
-        elif (began := read_json(scheme)) != self.scheme:
+        elif (began := {"cases": self.scheme["cases"], **read_json(scheme)}) != self.scheme:  # up to 0.29 without
             changed = [key for key in self.scheme if began.get(key) != self.scheme[key]]
             raise UserError(
                 f"{scheme}: began with other settings ({', '.join(changed)}); expected: --resume true with "

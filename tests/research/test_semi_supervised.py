@@ -140,6 +140,26 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     assert {path: path.stat().st_mtime_ns for path in labels} == labels
 
 
+def test_a_scheme_goes_on_with_the_cases_and_folds_that_it_began_with(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: Any, **settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workflows, "run_workflow", stopped)
+    out, path = tmp_path / "out", dataset / "datalist.json"
+    with pytest.raises(KeyboardInterrupt):
+        scheme(dataset, out).run()
+    listed = json.loads(path.read_text())
+    path.write_text(json.dumps({**listed, "warnings": ["said in other words"]}))
+    with pytest.raises(KeyboardInterrupt):
+        scheme(dataset, out, resume=True).run()
+    training = [{**case, "fold": 1 - case["fold"]} for case in listed["training"]]
+    path.write_text(json.dumps({**listed, "training": training}))
+    with pytest.raises(UserError, match=r"began with other settings \(cases\)"):
+        scheme(dataset, out, resume=True).run()
+
+
 def test_a_folder_of_a_plain_training_is_not_resumed_as_a_scheme(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
