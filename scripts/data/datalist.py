@@ -39,6 +39,10 @@ nothing."""
 
 EDGES: tuple[FileKey, ...] = ("edge",)
 
+SAME_LIST = ("name", "folds", "seed", "split")
+SAME_FOLD = ("fold", "validation_cases", "validation_patients")
+"""What `describe` says alike of one list of cases, and of one fold of it."""
+
 _logger = logging.getLogger(__name__)
 
 

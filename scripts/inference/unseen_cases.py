@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data.datalist import describe, select_cases
+from ..data.datalist import SAME_FOLD, SAME_LIST, describe, select_cases
 from ..data.layouts.case import Case
 from ..data.stacks import chosen_slices
 from ..errors import UserError
@@ -71,6 +71,5 @@ def check_data(weights: Path, metadata: Mapping[str, Any], data: str) -> None:
     stated = metadata["data"]
     fold = stated.get("fold")
     described = describe(data, fold)
-    same = ("name", "split", "seed", "validation_cases", "validation_patients")
-    if fold is None or any(stated.get(key) != described[key] for key in same):
+    if fold is None or any(stated.get(key) != described[key] for key in (*SAME_LIST, *SAME_FOLD)):
         raise UserError(f"{weights}: was validated on fold {fold} of other data; expected: trainings on {data}")

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..data.datalist import Fold, Split, describe
+from ..data.datalist import SAME_FOLD, SAME_LIST, Fold, Split, describe
 from ..errors import UserError
 from ..inference.metadata import completed_preprocessing, read_metadata
 from ..networks.registry import same_network
@@ -13,8 +13,6 @@ from ..networks.registry import same_network
 logger = logging.getLogger(__name__)
 
 FINE_TUNING = "\"['configs/train.yaml','configs/finetune.yaml']\""
-SAME_LIST = ("name", "folds", "seed", "split")
-SAME_FOLD = ("fold", "validation_cases", "validation_patients")
 ANCESTORS = ("parent", "teacher")
 
 
@@ -61,6 +59,12 @@ def data_of_all(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [dict(one) for index, one in enumerate(found) if one not in found[:index]]
 
 
+def shares_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two of what `describe` says are of data whose names share a part."""
+    parts = [set(str(said.get("name", "")).split("+")) for said in (one, other)]
+    return not parts[0].isdisjoint(parts[1])
+
+
 def left_out_otherwise(metadata: Mapping[str, Any], own: Mapping[str, Any]) -> str | None:
     """Say how weights, or those before them, were trained with validation cases of a training.
 
@@ -74,8 +78,7 @@ def left_out_otherwise(metadata: Mapping[str, Any], own: Mapping[str, Any]) -> s
         The fold that was left out in place of that of the training; None if they saw no such case.
     """
     for taught in data_of_all(metadata):
-        parts = [set(str(one.get("name", "")).split("+")) for one in (taught, own)]
-        if not own["validation_cases"] or parts[0].isdisjoint(parts[1]):
+        if not own["validation_cases"] or not shares_data(taught, own):
             continue
         alike = all(taught.get(key) == own[key] for key in SAME_LIST)
         if not alike or any(taught.get(key) != own[key] for key in SAME_FOLD):

@@ -54,6 +54,7 @@ def test_the_command_completes_the_metadata_and_segment_obeys(
         ({"preprocessing": {**stated["preprocessing"], "size": 64}}, "another training"),
         ({"preprocessing": {**stated["preprocessing"], "z_score": False}}, "another preprocessing"),
         ({"data": {**stated["data"], "name": "elsewhere"}}, "was validated on fold 1 of other data"),
+        ({"data": {**stated["data"], "folds": 1}}, "was validated on fold 1 of other data"),  # as many cases, others
     ):
         write_metadata(other, **{**stated, **change})
         with pytest.raises(UserError, match=message):
