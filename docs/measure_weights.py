@@ -7,7 +7,10 @@ Run from the bundle root, with one or several weights, or folders of the trainin
         [--through_plane_mm 3] [--size 208] [--keep_outside]
 
 Weights of a fold of DATA are measured on that fold, and on the cases that DATA keeps apart by the
-first of them; other weights on all cases, with a mark where their metadata say that they saw one.
+first of them; other weights on all cases, with a mark where their metadata say that they saw one,
+or may have seen it (cases without infection of the same data).
+Weights of the same data in another list, whose metadata cannot say so, are refused: these are of
+trainings that `calibrate` did not complete, or by their own fold alone.
 Threshold, flips, the minimum positive fraction of a slice, the mean over neighbouring slices and
 the size that the network sees are those of the metadata unless set; trainings that were not
 calibrated have a threshold of 0.5 and state no others.
@@ -37,7 +40,8 @@ from scripts.data.datalist import describe, read_datalist, select_cases
 from scripts.data.layouts.case import Case
 from scripts.errors import UserError, ended_by_mistakes
 from scripts.files import write_atomic
-from scripts.inference.metadata import read_metadata
+from scripts.inference.metadata import LESION_FREE, read_metadata
+from scripts.inference.segmenter import Segmenter
 from scripts.inference.unseen_cases import check_data, read_infection
 from scripts.io.images import is_picture
 from scripts.io.volume import canonical
@@ -45,7 +49,9 @@ from scripts.messages import markdown_table, wrapped
 from scripts.metrics import dice
 from scripts.research.measured_rows import ROWS, keep_rows, kept_rows
 from scripts.settings import describe_machine, usable_device
+from scripts.training.fine_tuning import shares_data
 from scripts.transforms.slice_input import SliceInput
+from scripts.version import bundle_version
 
 GROUPS = {False: "pictures", True: "negative pictures"}
 BY_GROUP = {
@@ -82,6 +88,17 @@ def expand(text: str) -> tuple[str, list[Path]]:
     return name, files
 
 
+def seen_cases(metadata: Mapping[str, Any]) -> set[str] | None:
+    """Return the labelled cases that weights were trained on; None where metadata cannot say.
+
+    They are those by which `calibrate` judged trainings of the same recipe, less the own fold.
+    """
+    judged, fold = metadata.get("calibration", {}), metadata["data"].get("fold")
+    if not judged or metadata["sha256"] in judged.get("trainings", []):
+        return None
+    return set(judged["cases"]) - set(fold if isinstance(fold, list) else [])
+
+
 def cases_of(weights: Path, data: str, first: bool) -> Iterator[tuple[Case, bool]]:
     """Yield the cases to measure weights on, and whether they were trained on each."""
     metadata = read_metadata(weights)
@@ -89,8 +106,18 @@ def cases_of(weights: Path, data: str, first: bool) -> Iterator[tuple[Case, bool
     try:
         check_data(weights, metadata, data)
     except UserError:
-        known = set(metadata.get("calibration", {}).get("cases", [])) - set(fold if isinstance(fold, list) else [])
-        cases = [(case, case["name"] in known) for case in select_cases(data, "all", more_labels=True)]
+        shared, seen = shares_data(metadata["data"], describe(data)), seen_cases(metadata)
+        if shared and seen is None:
+            raise UserError(
+                f"{weights}: trained on another list of this data, and its metadata do not say on which cases; "
+                "expected: the list that it was trained on, or weights calibrated by trainings on every fold"
+            ) from None
+        # metadata do not name cases without infection
+        free = shared and metadata["calibration"].get(LESION_FREE) is not None
+        cases = [
+            (case, case["name"] in (seen or ()) or (free and case.get("lesion_free", False)))
+            for case in select_cases(data, "all", more_labels=True)
+        ]
     else:
         cases = [(case, False) for case in select_cases(data, "validation", fold, more_labels=True)]
         if first and read_datalist(data)["test"]:
@@ -111,6 +138,15 @@ def overlap(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
     if not (first.any() or second.any()):
         return math.nan
     return float(dice(*(torch.from_numpy(one.astype(np.float32)).reshape(1, 1, 1, -1) for one in (first, second))))
+
+
+def applied_as(segmenter: Segmenter, slice_share: float, size: int | None, keep_outside: bool) -> str:
+    """Say by which version and how weights are applied; rows of one name have one such text."""
+    said = f"version {bundle_version()}, {segmenter.backend.name} {segmenter.backend.precision}, "
+    said += f"{segmenter.views} views, threshold {segmenter.threshold:.3g}, slice fraction {slice_share:.3g}"
+    said += f", {segmenter.through_plane_mm:g} mm through plane" if segmenter.through_plane_mm else ""
+    said += f", {size} x {size}" if size else ""
+    return said + (", outside kept" if keep_outside else "")
 
 
 def measure(segmenter: InfectionSegmenter, case: Case, slice_share: float) -> dict[str, Any]:
@@ -211,11 +247,7 @@ def main(
             if through_plane_mm is not None:
                 inner.through_plane_mm = through_plane_mm
             share = inner.least_slice_share if slice_share is None else slice_share
-            applied = f"{inner.backend.name} {inner.backend.precision}, {inner.views} views, threshold "
-            applied += f"{inner.threshold:.3g}, slice fraction {share:.3g}"
-            applied += f", {inner.through_plane_mm:g} mm through plane" if inner.through_plane_mm else ""
-            applied += f", {size} x {size}" if size else ""
-            applied += ", outside kept" if keep_outside else ""
+            applied = applied_as(inner, share, size, keep_outside)
             own = [row for row in rows if row["weights"] == name]
             if any(row["sha256"] not in known or row["applied"] != applied for row in own):
                 raise UserError(

@@ -9,10 +9,13 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
+from scripts.data.datalist import describe
 from scripts.data.layouts.base import new_case
 from scripts.data.layouts.build import build_datalist
 from scripts.data.layouts.prepared import write_prepared
 from scripts.errors import UserError
+from scripts.inference.metadata import read_metadata
+from scripts.inference.segmenter import Segmenter
 from scripts.version import BUNDLE
 from tests.doc_scripts import load_script
 
@@ -34,6 +37,36 @@ def test_weights_of_other_data_are_measured_on_all_cases_and_tell_which_they_saw
     found = {case["name"]: seen for case, seen in cases}
     assert {name for name, seen in found.items() if seen} == {"coronacases_001"}
     assert {"coronacases_007", "coronacases_009", "a", "tumour_c", "negatives_normal_000"} < set(found)
+
+
+def test_weights_of_the_same_data_in_another_list_say_what_they_saw_or_are_refused(
+    script: ModuleType, trees, make_checkpoint, tmp_path: Path
+) -> None:
+    sources = [trees.zenodo(("coronacases_001", "coronacases_007", "coronacases_009")), trees.negatives()]
+    data = str(tmp_path / "data")
+    write_prepared(build_datalist(sources, folds=2)[0], tmp_path / "data", copy=False)
+    trained = describe(data, 0) | {"seed": 1}
+    plain = make_checkpoint(tmp_path / "plain.pt", data=trained)
+    own = read_metadata(plain)["sha256"]
+    judged = {"cases": ["coronacases_001"], "lesion_free": {"volumes": 1, "percent_of_lungs": [], "ml": []}}
+    for calibration in ({}, {**judged, "trainings": [own]}):  # of its own fold, whose cases it did not see
+        weights = make_checkpoint(tmp_path / "weights.pt", data=trained, calibration=calibration)
+        with pytest.raises(UserError, match="another list of this data, and its metadata do not say on which cases"):
+            script.cases_of(weights, data, first=True)
+    weights = make_checkpoint(tmp_path / "weights.pt", data=trained, calibration={**judged, "trainings": ["a", "b"]})
+    found = {case["name"]: seen for case, seen in script.cases_of(weights, data, first=True)}
+    unseen = {name for name, seen in found.items() if not seen}
+    assert unseen == {"coronacases_007", "coronacases_009"}
+    assert {"coronacases_001", "a", "negatives_normal_000"} < set(found)
+
+
+def test_rows_say_by_which_version_weights_were_applied(
+    script: ModuleType, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter(weights, "cpu", backend="torch", precision="fp32")
+    monkeypatch.setattr(script, "bundle_version", lambda: "0.1.2")
+    expected = "version 0.1.2, torch fp32, 1 views, threshold 0.5, slice fraction 0.01, 48 x 48"
+    assert script.applied_as(segmenter, 0.01, 48, False) == expected
 
 
 @pytest.mark.parametrize(
