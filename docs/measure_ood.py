@@ -11,7 +11,8 @@ and below the lungs of the same volumes, quarters of their slices, pictures made
 and the scans of `others`, shared among the weights. In distribution are the labelled cases. A
 network sees each slice once; only the agreement of the views needs its flips.
 OUT receives ood.csv (AUROC by group and score), cases.csv (scores, Dice and agreement by case),
-calibration.csv and table.md. A run that was stopped resumes with the same command.
+calibration.csv and table.md. A run that was stopped resumes with the same command; another choice
+of data, weights, scans or options takes another OUT.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from scripts.data.datalist import select_cases
 from scripts.data.layouts.case import Case
 from scripts.data.phantom.scan import make_phantom
 from scripts.errors import UserError, ended_by_mistakes
-from scripts.files import write_atomic
+from scripts.files import digest, write_atomic
 from scripts.inference.backends.torch_network import TorchNetwork
 from scripts.inference.calibration import OOD_MARGIN
 from scripts.inference.hounsfield import HounsfieldSlices
@@ -61,6 +62,7 @@ from scripts.io.volume import Scan
 from scripts.messages import markdown_table, wrapped
 from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import expand_inputs
+from scripts.research.measured_rows import goes_on
 from scripts.settings import describe_machine
 from scripts.transforms.slice_input import SliceInput, resize_slice
 from scripts.version import bundle_version
@@ -68,6 +70,8 @@ from scripts.version import bundle_version
 Array = NDArray[Any]
 BINS = np.linspace(-12, 12, 385)
 """Edges of bins of logits, for calibration."""
+INPUTS = "inputs"
+"""Folder of OUT for what the networks see."""
 UNSURE = (0.1, 0.9)
 FEWEST = 3  # slices above or below the lungs that make a case
 NEIGHBOURS = 5
@@ -141,11 +145,6 @@ def save_inputs(file: Path, images: list[Tensor], see: SliceInput, truth: Array 
     seen = torch.stack([see(one) for one in images]).numpy()
     truth = np.zeros((0, 0, 0), bool) if truth is None else truth
     write_atomic(file, lambda path: np.savez_compressed(path, images=seen, truth=truth, **stated))
-
-
-def inputs_of(out: Path, segmenter: Segmenter) -> Path:
-    """Return the folder for the network's input."""
-    return out / f"inputs_{segmenter.slice_input.size}"
 
 
 def group_of(case: Case) -> str:
@@ -391,8 +390,8 @@ def judge(
 ) -> Iterator[tuple[dict[str, Any], Array | None]]:
     """Yield a row per piece that falls to the weights, and its counts by logit."""
     fold, layers = folds[number], deep_layers(segmenter.predictor.network, segmenter.slice_input.size)
-    pieces = [(path, np.load(path)) for path in sorted(inputs_of(out, segmenter).glob("*.npz"))]
-    kept = out / f"{segmenter.metadata['sha256'][:12]}_{segmenter.slice_input.size}_{bundle_version()}"
+    pieces = [(path, np.load(path)) for path in sorted((out / INPUTS).glob("*.npz"))]
+    kept = out / str(segmenter.metadata["sha256"])[:12]
     without = [path for path, piece in pieces if int(piece["fold"]) not in folds]
     train, own = [], []
     for path, piece in tqdm(pieces, desc=f"weights {number + 1} of {len(folds)}", unit="piece"):
@@ -439,8 +438,18 @@ def main(
         free = [case for case in own if group_of(case) == "negative pictures"]
         chosen = evenly(range(len(free)), pictures)
         cases += [case for case in own if case not in free] + [free[index] for index in chosen]
-    paths = others.split(",") if isinstance(others, str) else others
-    prepare(cases, [Path(one) for one in paths if one], segmenters[0], inputs_of(target, segmenters[0]), slices)
+    paths = [Path(one) for one in (others.split(",") if isinstance(others, str) else others) if one]
+    goes_on(
+        target,
+        INPUTS,
+        version=bundle_version(),
+        cases=digest(cases),
+        weights=[segmenter.metadata["sha256"] for segmenter in segmenters],
+        others=[str(path.resolve()) for path in paths],
+        slices=slices,
+        size=size,
+    )
+    prepare(cases, paths, segmenters[0], target / INPUTS, slices)
     rows: list[dict[str, Any]] = []
     counts: dict[int, Array] = {}
     for number, segmenter in enumerate(segmenters):

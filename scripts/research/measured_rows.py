@@ -12,20 +12,28 @@ from ..files import read_json, write_atomic, write_json
 ROWS, SETTINGS = "rows.csv", "settings.json"
 
 
-def kept_rows(out: str | Path, **settings: Any) -> list[dict[str, Any]]:
-    """Return the rows that an earlier call left in a folder, and keep the settings beside them.
+def goes_on(out: str | Path, name: str, **settings: Any) -> bool:
+    """Return whether an earlier call left a file or folder in OUT, and keep the settings beside it.
 
     Raises:
-        UserError: if they were measured with other settings, or nothing says with which.
+        UserError: if it was made with other settings, or nothing says with which.
     """
-    rows, record = Path(out) / ROWS, Path(out) / SETTINGS
-    if not rows.exists():
+    made, record = Path(out) / name, Path(out) / SETTINGS
+    if not made.exists():
         write_json(record, settings)
-        return []
+        return False
     began = read_json(record) if record.exists() else {}
     if changed := [key for key in settings if key not in began or began[key] != settings[key]]:
-        raise UserError(f"{rows}: was measured with another {', another '.join(changed)}; expected: another OUT")
-    return [{str(key): value for key, value in row.items()} for row in pd.read_csv(rows).to_dict("records")]
+        raise UserError(f"{made}: was measured with another {', another '.join(changed)}; expected: another OUT")
+    return True
+
+
+def kept_rows(out: str | Path, **settings: Any) -> list[dict[str, Any]]:
+    """Return the rows that an earlier call left in a folder, see `goes_on`."""
+    if not goes_on(out, ROWS, **settings):
+        return []
+    rows = pd.read_csv(Path(out) / ROWS)
+    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
 
 
 def keep_rows(out: str | Path, rows: Sequence[dict[str, Any]]) -> None:

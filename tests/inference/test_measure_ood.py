@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from scripts.errors import UserError
+from scripts.transforms.slice_input import SliceInput
 from tests.doc_scripts import load_script
 
 
@@ -46,3 +49,34 @@ def test_recalibration_of_the_other_folds_mends_what_is_too_sure(script: ModuleT
     assert found["ECE"]["as it is"] > 0.05
     assert found["ECE"][["temperature", "isotonic"]].max() < 0.005
     assert found["Brier"]["isotonic"] < found["Brier"]["as it is"]
+
+
+def test_slices_of_another_choice_are_not_gone_on_with(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def segmenter(weights: str, device: str, backend: str) -> SimpleNamespace:
+        metadata = {"sha256": weights, "data": {"fold": 0}}
+        return SimpleNamespace(metadata=metadata, slice_input=SliceInput(16, (-1000.0, 0.0)))
+
+    def prepare(cases: object, others: object, segmenter: object, folder: Path, count: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        made.append(count)
+
+    made: list[int] = []
+    listed = [{"name": "a", "image": "a.nii.gz", "label": "b.nii.gz", "fold": 0}]
+    fakes = {"Segmenter": segmenter, "prepare": prepare, "select_cases": lambda *_: listed}
+    fakes |= dict.fromkeys(("check_data", "write", "judge"), lambda *_: ())
+    for name, fake in fakes.items():
+        monkeypatch.setattr(script, name, fake)
+    out = str(tmp_path / "out")
+    for _ in range(2):
+        script.main("DATA", out, "one.pt", slices=3)
+    for changed in ({"slices": 10}, {"size": 32}, {"others": "scans"}):
+        with pytest.raises(UserError, match=f"inputs: was measured with another {next(iter(changed))}; .*another OUT"):
+            script.main("DATA", out, "one.pt", **{"slices": 3, **changed})
+    with pytest.raises(UserError, match="another weights"):
+        script.main("DATA", out, "two.pt", slices=3)
+    listed.append({**listed[0], "name": "c"})
+    with pytest.raises(UserError, match="another cases"):
+        script.main("DATA", out, "one.pt", slices=3)
+    assert made == [3, 3]
