@@ -50,6 +50,7 @@ class Experiment:
         left_out: rows of the source that are not here, and why.
         evaluation: overlays on the evaluation.
         classes: what there is a table for, where the evaluation is one by classes.
+        split: that of the published figures, "slice", where it is known and there is one alike.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Experiment:
     left_out: dict[str, str]
     evaluation: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
+    split: str = ""
 
     def of_class(self, name: str) -> "Experiment":
         """Return what the table of one class compares."""
@@ -108,5 +110,5 @@ def read_experiment(name: str, chosen: Sequence[str] = ()) -> Experiment:
     kept = [variant for variant in variants if not chosen or variant.name in chosen]
     title, source, protocol = (str(content.get(key, "")) for key in ("title", "source", "protocol"))
     budget, left_out = content.get("budget", BUDGET), content.get("left_out", {})
-    further = content.get("evaluation", []), content.get("classes", [])
+    further = content.get("evaluation", []), content.get("classes", []), content.get("split", "")
     return Experiment(name, title, source, protocol, kept, content.get("files", []), budget, left_out, *further)

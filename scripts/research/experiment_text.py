@@ -72,7 +72,8 @@ def markdown(experiment: Experiment, table: pd.DataFrame, runs: pd.DataFrame, re
     lines = [f"# {experiment.title}", "", *table_lines(table, bool(experiment.source))]
     lines += ["", wrapped(_conditions(table, runs, record)), ""]
     if experiment.source:
-        comparable = "not comparable" if data["split"] == "patient" else "alike in how cases were split, not otherwise"
+        alike = data["split"] == experiment.split
+        comparable = "alike in how cases were split, not otherwise" if alike else "not comparable"
         text = f"Published ({experiment.source}): {experiment.protocol}. The columns are {comparable}."
         lines += [wrapped(text), ""]
     lines += [

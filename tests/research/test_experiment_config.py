@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 
+import pandas as pd
 import pytest
 
 from scripts.errors import UserError
-from scripts.research.experiment_config import EXPERIMENTS, Variant, read_experiment
+from scripts.research.experiment_config import EXPERIMENTS, Variant, experiment_names, read_experiment
+from scripts.research.experiment_text import markdown
 from scripts.version import BUNDLE
 
 
@@ -22,6 +25,23 @@ def test_every_experiment_names_files_that_there_are_and_figures_in_percent(name
             assert (BUNDLE / file).is_file(), file
         by_class = [variant.published[name] for name in experiment.classes] or [variant.published]
         assert all(0 <= value <= 100 for figures in by_class for value in figures.values())
+
+
+def test_figures_of_another_split_are_said_to_be_not_comparable() -> None:
+    """Cases are split by slice, as in table 2 of Hu et al.; other sources do otherwise."""
+    data = {"name": "x", "split": "slice", "seed": 0, "warnings": []}
+    record = {"data": data, "protocol": "within", "datalist_sha256": None, "keep": "last", "budget": "b"}
+    run = {"variant": "U-Net", "seed": 0, "fold": 0, "cases": 1, "version": "1", "machine": None, "dice": 0.5}
+    row = {"runs": 1, "dice": 50.0, "dice_sd": math.nan, **dict.fromkeys(("volume_dice", "picture_dice"), math.nan)}
+    row |= {"slice_dice": 50.0, "slice_dice_sd": math.nan}
+    table = pd.DataFrame([row], index=["U-Net"])
+    said = {}
+    for name in experiment_names():
+        text = " ".join(markdown(read_experiment(name), table, pd.DataFrame([run]), record).split())
+        said[name] = re.findall(r"The columns are ([\w, ]+)\.", text)
+    alike = {name for name, words in said.items() if words == ["alike in how cases were split, not otherwise"]}
+    assert alike == {"table2", "table3", "table4", "table5", "paper"}
+    assert said["cares"] == said["infnet"] == said["fv"] == said["table6"] == ["not comparable"]
 
 
 @pytest.mark.parametrize(("one", "other"), [("U-Net", "U-Net++"), ("ESM + AFM", "ESM* + AFM")])
