@@ -33,6 +33,7 @@ from scripts.files import write_atomic
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.lung_network import LungNetwork
 from scripts.inference.metadata import read_metadata
+from scripts.inference.unseen_cases import check_data
 from scripts.io.reading import read_scan
 from scripts.transforms.items import UNKNOWN_CODE
 
@@ -47,8 +48,9 @@ def overlap(lungs: Lungs, truth: NDArray[Any]) -> dict[str, float]:
 
 def rows(dataset_dir: str, weights: Path) -> Iterator[dict[str, Any]]:
     """Yield a row per validation case of the weights that has a lung mask."""
-    network = LungNetwork(weights, torch.device("cpu"))
-    fold = read_metadata(weights)["data"]["fold"]
+    metadata = read_metadata(weights)
+    check_data(weights, metadata, dataset_dir)
+    network, fold = LungNetwork(weights, torch.device("cpu")), metadata["data"]["fold"]
     for case in select_cases(dataset_dir, "validation", fold):
         if "lung" in case:
             yield {"case": case["name"], "patient": case["patient"], "fold": fold, **_compared(case, network)}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scripts.data.datalist import describe
 from scripts.errors import UserError
 from scripts.inference.building import require_slices
 from scripts.inference.hounsfield import HounsfieldSlices
@@ -20,6 +21,7 @@ from scripts.io.reading import read_scan
 from scripts.networks.registry import create_network
 from scripts.pipeline.lung_masks import lung_files, own_lungs
 from scripts.transforms.slice_input import resize_slice
+from tests.doc_scripts import load_script
 
 CPU = torch.device("cpu")
 SEEN = {"window": [-1250, 250], "intensity": "auto", "z_score": False, "patch_size": [32, 32, 4]}
@@ -129,3 +131,12 @@ def test_an_image_has_no_lungs_to_find(make_lung_weights: Callable[..., Path], t
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "slice.png")
     scan = read_scan(tmp_path / "slice.png")
     assert own_lungs(make_lung_weights(), scan, HounsfieldSlices(scan), CPU) is None
+
+
+def test_lungs_are_measured_on_the_list_that_the_weights_were_trained_on(
+    make_checkpoint: Callable[..., Path], make_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = str(make_dataset(cases=2, folds=2))
+    weights = make_checkpoint(tmp_path / "model.pt", data=describe(data, 0) | {"seed": 1})
+    with pytest.raises(UserError, match="was validated on fold 0 of other data"):
+        next(load_script("measure_lungs").rows(data, weights))
