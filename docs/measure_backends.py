@@ -37,6 +37,7 @@ from scripts.metrics import dice
 from scripts.research.measured_rows import keep_rows, kept_rows
 from scripts.settings import describe_machine, usable_device
 from scripts.transforms.preprocessing import IMAGE
+from scripts.version import bundle_version
 
 ROW = ["weights", "case", "size", "backend", "precision"]
 SETTING = ["kind", "size", "views"]
@@ -155,7 +156,8 @@ def write(rows: pd.DataFrame, out: Path, device: torch.device) -> None:
 def main(data: str, out: str, *weights: str, sizes: str | tuple[int, ...] = (192, 224, 256), device: str = "") -> None:
     """Measure, case by case."""
     place, target = usable_device(device), Path(out)
-    rows = kept_rows(target, data=str(Path(data).resolve()), machine=describe_machine(place))
+    given = {"data": str(Path(data).resolve()), "machine": describe_machine(place)}
+    rows = kept_rows(target, version=bundle_version(), **given)
     for number, path in enumerate(weights):
         for size in sizes if isinstance(sizes, tuple) else [int(sizes)]:
             print(f"weights {number + 1} of {len(weights)}, size {size}: {path}")

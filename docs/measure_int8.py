@@ -37,6 +37,8 @@ from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import ScanInput, expand_inputs
 from scripts.pipeline.result import StageTimer
 from scripts.research.measured_rows import keep_rows, kept_rows
+from scripts.settings import describe_machine
+from scripts.version import bundle_version
 
 CONVOLUTIONS = "Convolution", "ConvolutionBackpropData"
 IN_FLOAT = 1, 3
@@ -92,8 +94,8 @@ def main(out: str, calibration: str, *scans: str, weights: str = "models/model.p
     """Measure, scan by scan."""
     if not scans:
         raise UserError("no scans; expected: OUT CALIBRATION SCANS...")
-    given = {"calibration": str(Path(calibration).resolve()), "images": images}
-    rows = kept_rows(out, weights=sha256(weights), **given)
+    given = {"calibration": str(Path(calibration).resolve()), "images": images, "weights": sha256(weights)}
+    rows = kept_rows(out, version=bundle_version(), machine=describe_machine(torch.device("cpu")), **given)
     plain = Segmenter(weights, backend="openvino", precision="fp32")
     batches = calibration_batches(plain, expand_inputs([calibration], Path(out)), images)
     int8 = quantised(batches, plain)

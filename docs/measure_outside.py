@@ -42,6 +42,7 @@ from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import expand_inputs
 from scripts.pipeline.lung_masks import find_mask
 from scripts.research.measured_rows import keep_rows, kept_rows
+from scripts.version import bundle_version
 
 MARGINS = (0, 2, 4, 6, 10)  # mm
 UNKNOWN = 255
@@ -118,7 +119,8 @@ def rows_of(scan: Scan, name: str, results: str, lesions: str, lungs: str) -> li
 def main(scans: str, results: str, out: str, lesions: str = "", lungs: str = "") -> None:
     """Measure, case by case."""
     given = {"scans": scans, "results": results, "lesions": lesions, "lungs": lungs}
-    rows = kept_rows(out, **{name: str(Path(place).resolve()) if place else "" for name, place in given.items()})
+    places = {name: str(Path(place).resolve()) if place else "" for name, place in given.items()}
+    rows = kept_rows(out, version=bundle_version(), **places)
     for case in expand_inputs([Path(scans)], Path(out)):
         if any(row["case"] == case.folder for row in rows):
             continue

@@ -39,6 +39,7 @@ from scripts.messages import markdown_table
 from scripts.pipeline.case import read_case
 from scripts.pipeline.inputs import ScanInput, expand_inputs
 from scripts.research.measured_rows import keep_rows, kept_rows
+from scripts.version import bundle_version
 
 
 @contextmanager
@@ -106,7 +107,7 @@ def table(rows: pd.DataFrame) -> str:
 def main(out: str, *scans: str, weights: str = "models/model.pt", margins: Any = (0, 1, 2, 3, 4)) -> None:
     """Measure all scans; see the top of this file."""
     chosen = [float(margin) for margin in (margins if isinstance(margins, tuple | list) else [margins])]
-    rows = kept_rows(out, weights=sha256(weights), margins=chosen)
+    rows = kept_rows(out, version=bundle_version(), weights=sha256(weights), margins=chosen)
     segmenter = Segmenter(weights, keep_outside=True)
     done = {row["case"] for row in rows}
     cases = [case for case in expand_inputs(list(scans), Path(out)) if case.folder not in done]

@@ -46,4 +46,7 @@ def test_views_of_other_weights_or_margins_are_no_rows_of_one_table(
     for changed in ({"weights": other, "margins": (0, 1)}, {"weights": first, "margins": 2}):
         with pytest.raises(UserError, match="another OUT"):
             script.main(str(out), "three", **changed)
+    monkeypatch.setattr(script, "bundle_version", lambda: "0.0.0")
+    with pytest.raises(UserError, match="another version; expected: another OUT"):
+        script.main(str(out), "three", weights=first, margins=(0, 1))
     assert list(pd.read_csv(out / "rows.csv")["case"]) == 3 * ["one"] + 3 * ["two"]
