@@ -168,7 +168,7 @@ class SemiSupervised:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not scheme.exists():
             write_json(scheme, self.scheme)
-        elif (began := {"cases": self.scheme["cases"], **read_json(scheme)}) != self.scheme:  # up to 0.29 without
+        elif (began := {"cases": self.scheme["cases"], **read_json(scheme)}) != self.scheme:  # up to 0.28 without
             changed = [key for key in self.scheme if began.get(key) != self.scheme[key]]
             raise UserError(
                 f"{scheme}: began with other settings ({', '.join(changed)}); expected: --resume true with "
