@@ -24,7 +24,7 @@ from ..report.key_images import draw_key_image, draw_overview
 from ..report.lesion_pictures import LesionPicture
 from ..report.preview import SHOWN_SLICES, choose_slices
 from ..report.report import plain
-from ..report.wording import PARTS, TITLE, much_outside
+from ..report.wording import TITLE, certain
 
 
 class DicomResults:
@@ -62,7 +62,7 @@ class DicomResults:
             return
         if sr:
             with self._noted("SR"):
-                write_dicom_sr(_certain(plain(self._measures)), seg, sources, self._target / SR, self._maker)
+                write_dicom_sr(certain(plain(self._measures)), seg, sources, self._target / SR, self._maker)
 
     def write_pictures(self, preview: Path, lesions: Sequence[LesionPicture]) -> None:
         """Write the preview and the pictures of lesions as secondary capture images.
@@ -103,15 +103,6 @@ class DicomResults:
         for lesion, found in zip(lesions, listed, strict=True):
             slices = places([found["largest_slice_from_inferior"] - 1])
             yield Picture(draw_key_image(lesion), lesion.caption, slices, axial=True)
-
-
-def _certain(measures: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out percentages of the lungs that are lower bounds: an SR has no "at least"."""
-    if not much_outside(measures["infection"]):
-        return measures
-    lungs = measures["lungs"]
-    parts = {part: {**lungs[part], "infected_percent": None} for part in PARTS if lungs[part]}
-    return {**measures, "lungs": {**lungs, **parts}}
 
 
 def describe_maker(model: Mapping[str, Any], depends_on: str, scan: Scan) -> Maker:

@@ -59,6 +59,7 @@ class PriorInfection(OpenRecord):
     """The infection as a whole."""
 
     infection_ml: Amount
+    outside_lungs_percent: Amount | None = None
 
 
 class PriorMeasures(OpenRecord):

@@ -8,6 +8,7 @@ from typing import Any
 
 from .amounts import volumes
 from .lesion_matching import match_lesions, why_not_comparable
+from .wording import certain
 
 PARTS = ("total", "right", "left")
 
@@ -28,9 +29,10 @@ def describe_change(
         examination to this one; "same_patient"; "reason": see `why_not_comparable`; "infection" and
         "lungs" ("total", "right", "left", or None where one of the reports has no percentages):
         {"prior_ml", "ml", "change_ml", "change_percent": None where nothing was there}, in the
-        lungs also "prior_infected_percent" and "infected_percent"; "lesions": see `match_lesions`}.
+        lungs also "prior_infected_percent" and "infected_percent", None for a lower bound;
+        "lesions": see `match_lesions`}.
     """
-    before = prior["measures"]
+    before, measures = certain(prior["measures"]), certain(measures)
     earlier = prior["case"]["facts"].get("date")
     lungs = {part: _lung(before["lungs"][part], measures["lungs"][part]) for part in PARTS}
     return {

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..messages import counted
 from .lesion_matching import state
-from .wording import NOT_STATED, PARTS, digits_within, label, ml, percent, size
+from .wording import NOT_STATED, PARTS, digits_within, infected, label, ml, percent, size
 
 _GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
 _PATIENT = {
@@ -82,14 +82,14 @@ def _whole_change(change: Mapping[str, Any]) -> tuple[str, str]:
     return signed_ml(change["infection"]["change_ml"]), since(change)
 
 
-def lobe_rows(lobes: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def lobe_rows(measures: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return the rows of the table of lobes."""
     rows: list[tuple[str, ...]] = []
-    for name, one in lobes["parts"].items():
+    for name, one in measures["lobes"]["parts"].items():
         cells = ("not in the mask", "", "", "")
         if one:
             points = one["score_of_5"]
-            found = size(one, "lobe"), size(one, "infection"), percent(one["infected_percent"])
+            found = size(one, "lobe"), size(one, "infection"), infected(one, measures["infection"])
             cells = (*found, NOT_STATED if points is None else str(points))
         rows.append((f"{label(name)} lobe", *cells))
     return rows

@@ -23,6 +23,7 @@ from .wording import (
     finding,
     grade,
     hu_range,
+    infected,
     key_numbers,
     label,
     lung_remarks,
@@ -36,7 +37,7 @@ from .wording import (
 
 TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
 PAGES = Environment(loader=TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-_FILTERS = (grade, hu_range, label, percent, size, by_whom, key_numbers, lung_remarks, words)
+_FILTERS = (grade, hu_range, infected, label, percent, size, by_whom, key_numbers, lung_remarks, words)
 PAGES.filters |= {one.__name__: one for one in (*_FILTERS, severity_remark, warnings_title)} | FILTERS
 
 

@@ -87,8 +87,8 @@ def _first(report: Mapping[str, Any], pictures: Mapping[str, Path], parts: Parts
     found += [parts.text(one) for one in lung_remarks(report)]
     if measures["lungs"]["reason"] is None and not measures["severity"]["reason"]:
         found.append(parts.soft_text(severity_remark(measures)))
-    if lobes := measures["lobes"]:
-        found += [parts.heading("Lobes"), *parts.lobes(lobes)]
+    if measures["lobes"]:
+        found += [parts.heading("Lobes"), *parts.lobes(measures)]
     return found
 
 

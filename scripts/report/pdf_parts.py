@@ -29,7 +29,7 @@ from .change_words import (
 from .lesion_pictures import MOST, LesionPicture
 from .lettering import BOLD, REGULAR, drawable, font_file
 from .profile import COLOURS
-from .wording import LEGEND, PARTS, grade, hu_range, label, percent, size, words
+from .wording import LEGEND, PARTS, grade, hu_range, infected, label, percent, size, words
 
 _SOFT, _LINE, _NOTE_EDGE = (HexColor(COLOURS[name]) for name in ("soft", "line", "infection"))
 _INK, _PANEL, _NOTE, _ALARM = (HexColor(one) for one in ("#1b2430", "#f3f5f8", "#fff2d9", "#a11212"))  # report.css's
@@ -108,13 +108,13 @@ class Parts:
         for part, name in PARTS.items():
             one = measures["lungs"][part]
             sizes = size(one, "lung"), size(one, "infection")
-            rows.append((name, *sizes, percent(one["infected_percent"]), grade(measures, part)))
+            rows.append((name, *sizes, infected(one, measures["infection"]), grade(measures, part)))
         return self._table(rows, 1.2)
 
-    def lobes(self, lobes: Mapping[str, Any]) -> list[Flowable]:
+    def lobes(self, measures: Mapping[str, Any]) -> list[Flowable]:
         """Return the table of the lobes, with what their score is."""
-        table = self._table([LOBE_COLUMNS, *lobe_rows(lobes)], 1.2)
-        return [table, *(self.soft_text(one) for one in lobe_remarks(lobes))]
+        table = self._table([LOBE_COLUMNS, *lobe_rows(measures)], 1.2)
+        return [table, *(self.soft_text(one) for one in lobe_remarks(measures["lobes"]))]
 
     def change(self, change: Mapping[str, Any]) -> list[Flowable]:
         """Return the tables of volumes and of the first lesions before and now."""

@@ -1,7 +1,7 @@
 """Words of the reports for people: numbers with units, names of fields, sentences."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..messages import counted
@@ -84,10 +84,27 @@ def much_outside(infection: Mapping[str, Any]) -> str | None:
     return f"{percent(outside)} of the opacities lie outside of the lungs as segmented"
 
 
-def _of_lungs(measures: Mapping[str, Any], part: str) -> str:
-    """Write the infected percentage of both lungs ("total") or of one, as far as it is known."""
-    value = measures["lungs"][part]["infected_percent"]
-    if value is None or not much_outside(measures["infection"]):
+def certain(measures: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out percentages of lungs and lobes that are lower bounds, for who cannot say so."""
+    if not much_outside(measures["infection"]):
+        return measures
+    found = {**measures, "lungs": {**measures["lungs"], **_unknown(measures["lungs"], PARTS)}}
+    if lobes := measures.get("lobes"):  # reports of earlier versions have no such key
+        found["lobes"] = {**lobes, "parts": {**lobes["parts"], **_unknown(lobes["parts"], lobes["parts"])}}
+    return found
+
+
+def _unknown(parts: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: {**parts[name], "infected_percent": None} for name in names if parts[name]}
+
+
+def infected(part: Mapping[str, Any], infection: Mapping[str, Any]) -> str:
+    """Write the infected percentage of a lung or a lobe, as far as it is known.
+
+    Where much of the infection lies outside of the lungs, they may lack what is infected.
+    """
+    value = part["infected_percent"]
+    if value is None or not much_outside(infection):
         return percent(value)
     least = math.floor(10 * value) / 10
     return f"at least {least:.1f}{_GAP}%" if least else NOT_STATED  # at least nothing says nothing
@@ -125,7 +142,7 @@ def finding(measures: Mapping[str, Any]) -> str:
         return f"Nothing was outlined in {slices}."
     where = f"in {affected} of {slices}" if affected else f"in none of {slices} enough to count"
     text = f"Opacities of {size(infection, 'infection')} were outlined {where}"
-    known = NOT_STATED if lungs["reason"] is not None else _of_lungs(measures, "total")
+    known = NOT_STATED if lungs["reason"] is not None else infected(lungs["total"], infection)
     if known == NOT_STATED:
         text += f", {WITHIN}" if free and free["within"] else ""
         return f"{text}; percentage of the lungs and severity are not stated."
@@ -147,7 +164,7 @@ def key_numbers(measures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if lungs["reason"] is None:
         scanned = "of the part scanned" if lungs["cuts"] else ""
         for part, name in PARTS.items():
-            found.append((f"Percentage of {name}", _of_lungs(measures, part), scanned))
+            found.append((f"Percentage of {name}", infected(lungs[part], infection), scanned))
         within = "within scans without infection" if free and free["within"] else "see below"
         found.append(("Severity, both lungs", grade(measures, "total"), within))
     else:

@@ -149,6 +149,18 @@ def test_volumes_lungs_and_dates_by_hand(small_report):
     assert describe_change(small_report(lungs=False), now["measures"], None, None)["lungs"]["total"] is None
 
 
+def test_a_lower_bound_is_no_percentage_before_or_now(small_report):
+    prior, report = small_report(name="first"), small_report()
+    prior["measures"] = copy.deepcopy(prior["measures"])
+    prior["measures"]["infection"]["outside_lungs_percent"] = 20.0
+    del prior["measures"]["lobes"]  # as in reports of earlier versions
+    report["change"] = describe_change(prior, report["measures"], None, None)
+    assert report["change"]["lungs"]["total"]["prior_infected_percent"] is None
+    text = Page(render_report_html(report, {})).text
+    assert "both lungs, percentage not stated 1.7 %" in text
+    assert "right lung 0.03 ml 0.03 ml 0.00 ml 0.0 %" in text  # volumes are
+
+
 @pytest.mark.parametrize("earlier", [True, False])
 def test_a_change_of_what_is_shown_is_no_finding(small_report, tmp_path, earlier):
     prior, report = small_report(name="first"), small_report()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from PIL import Image
 
 from scripts.report.html import render_report_html
 from scripts.report.lesion_pictures import draw_lesions
-from scripts.report.wording import finding, key_numbers, lung_remarks
+from scripts.report.wording import PARTS, certain, finding, key_numbers, lung_remarks
 
 pytest.importorskip("reportlab", reason="the extra `dicom` is not installed")
 
@@ -55,6 +56,21 @@ def test_words_are_those_of_the_page(write, small_report):
     said = [finding(measures), *lung_remarks(report), report["intended_use"], report["model"]["weights_sha256"]]
     said += [one for number in key_numbers(measures) for one in number]
     assert [one for one in said if " ".join(one.split()) not in text] == []
+
+
+def test_a_lower_bound_is_called_one_in_every_table(write, small_report):
+    report = small_report()
+    report["measures"] = measures = copy.deepcopy(report["measures"])
+    lobe = {"lobe_ml": 120.0, "infection_ml": 12.048, "infected_percent": 10.04, "score_of_5": None}
+    measures["lobes"] = {"parts": {"left_upper": lobe}, "score_of_25": None, "reason": "much lies outside"}
+    rows = "both lungs 2.02 ml 0.03 ml {}1.{} %", "120.0 ml 12.0 ml {}10.0 %"
+    for outside, least, tenth in ((19.9, "", 7), (20.0, "at least ", 6)):
+        measures["infection"]["outside_lungs_percent"] = outside
+        page = " ".join(re.sub("<[^>]*>", " ", render_report_html(report, {})).split())
+        for text in (page, words_of(write(report))):
+            assert [row for row in rows if row.format(least, tenth) not in text] == []
+    assert [certain(measures)["lungs"][part]["infected_percent"] for part in PARTS] == [None] * 3
+    assert certain(measures)["lobes"]["parts"]["left_upper"] == {**lobe, "infected_percent": None}
 
 
 @pytest.mark.parametrize(("notes", "said"), [([], "None."), ([WARNING], "No others than the warnings above.")])
