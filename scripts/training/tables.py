@@ -12,9 +12,11 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.data import MetaTensor
+from monai.utils import convert_to_numpy
 
 from ..data.stacks import chosen_slices
 from ..files import write_atomic, write_json
+from ..io.volume import spacing_lps
 from ..metrics import MEASURES, json_ready, score_case, summarise
 from ..metrics.classes import known_slices
 from ..metrics.table import SURFACE_MEASURES
@@ -130,7 +132,7 @@ class CaseTables:
     def _spacing(self, label: MetaTensor) -> list[float] | None:
         if not self.voxel_size_known or label.meta.get("picture", False):
             return None
-        return [float(mm) for mm in label.pixdim]
+        return list(spacing_lps(convert_to_numpy(label.affine).astype(np.float64)))
 
     def _summarise(self) -> dict[str, Any]:
         return summarise(self.case_rows, self.slice_rows)

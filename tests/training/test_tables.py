@@ -79,6 +79,14 @@ def test_rows_and_figures_by_hand(two, tmp_path: Path) -> None:
     assert summary["figures"]["case"]["sensitivity"]["n"] == 1
 
 
+def test_a_tilted_gantry_takes_nothing_of_a_volume(two, tmp_path: Path) -> None:
+    (first, _), (output, _) = two
+    output["label"].affine[1, 2] = 5.0  # slices are 5 mm apart, each 5 mm further to the front
+    run(make(tmp_path, [first], voxel_size_known=True), [output])
+    (row,) = pd.read_csv(tmp_path / "metrics.csv").to_dict("records")
+    assert (row["volume_ml"], row["predicted_volume_ml"]) == pytest.approx((4 * 20 / 1000, 6 * 20 / 1000))
+
+
 def test_state_metrics_are_the_figures_of_the_summary(two, tmp_path: Path) -> None:
     """And those that metrics of their own find in the same outputs."""
     cases, outputs = two
