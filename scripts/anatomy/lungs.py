@@ -110,8 +110,16 @@ class Lungs:
             ValueError: if the mask is no volume, is empty or holds other values.
         """
         codes, notes = read_codes(mask, spacing)
+        return replace(cls.from_codes(codes, spacing, spacing_known), notes=notes)
+
+    @classmethod
+    def from_codes(cls, codes: NDArray[np.uint8], spacing: Spacing, spacing_known: bool = True) -> Lungs:
+        """Lungs from a mask whose values are 1 for the right and 2 for the left lung, one or both.
+
+        Other arguments as for `from_mask`.
+        """
         shape = (codes.shape[0], codes.shape[1], codes.shape[2])
-        lungs = cls(codes, (1, 1, 1), spacing, shape, notes=notes)
+        lungs = cls(codes, (1, 1, 1), spacing, shape)
         return _judge(lungs) if spacing_known else lungs
 
 

@@ -72,4 +72,4 @@ class Given:
             return own_lungs(self.lungs, scan, slices, device), lobes
         if lobes is None:
             return None, None
-        return Lungs.from_mask(lungs_of(lobes), scan.spacing_lps, scan.voxel_size_known), lobes
+        return Lungs.from_codes(lungs_of(lobes), scan.spacing_lps, scan.voxel_size_known), lobes

@@ -154,6 +154,19 @@ def test_lungs_of_ones_own_stay_those_of_the_report(
     assert "The CT severity score is not stated" in (tmp_path / "out" / "chest" / "report.html").read_text()
 
 
+def test_lobes_of_one_lung_are_not_parted(tmp_path: Path) -> None:
+    """The lung lies in the middle of the image, where a mask of both would be parted."""
+    lobes = np.zeros((60, 60, 60), np.uint8)
+    lobes[10:50, 8:52, 5:30], lobes[10:50, 8:52, 30:55] = 2, 1
+    affine = np.diag([-4.0, -4, 4, 1])
+    scan = read_scan(save(tmp_path / "scan.nii.gz", np.zeros(lobes.shape, np.int16), affine))
+    given = Given(lobes=save(tmp_path / "lobes.nii.gz", lobes, affine))
+    lungs, _ = given.read_masks(scan, None, None)  # type: ignore[arg-type]  # of a network only
+    assert lungs is not None
+    assert (lungs.right_ml, lungs.left_ml) == (0, pytest.approx(88000 * 64 / 1000))
+    assert (lungs.doubts, lungs.notes) == (["No right lung was found."], [])
+
+
 def test_masks_with_a_slope_mean_their_real_values(chest: Path, lobes: np.ndarray, tmp_path: Path) -> None:
     scan = read_scan(chest)
     plain = save(tmp_path / "plain.nii.gz", lungs_of(lobes))
