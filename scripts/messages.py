@@ -5,7 +5,7 @@ import logging
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -103,6 +103,22 @@ def counted(number: int, thing: str) -> str:
     ('1 slice', '0 slices')
     """
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def beside(
+    value: float, limit: float, beyond: Callable[[float, float], bool], write: Callable[[float, int], str], digits: int
+) -> tuple[str, str]:
+    """Write a value and its limit; a value beyond it gets as many decimals as show that.
+
+    `write` takes a number and how many decimals it has at least; `digits` is where it begins.
+
+    >>> from operator import gt
+    >>> [beside(value, 0.6656, gt, "{:.{}f}".format, 1) for value in (0.66, 0.668)]
+    [('0.7', '0.7'), ('0.668', '0.666')]
+    """
+    while (pair := (write(value, digits), write(limit, digits)))[0] == pair[1] and beyond(value, limit):
+        digits += 1
+    return pair
 
 
 def markdown_table(head: Sequence[object], rows: Iterable[Iterable[object]]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from operator import gt, lt
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,6 +21,7 @@ from ..anatomy.outside import KEPT, NO_SIZE, Removed, find_zones, remove_outside
 from ..anatomy.tissue import Tissues, segment_tissue
 from ..errors import UserError
 from ..io.volume import Note, Scan, canonical
+from ..messages import beside
 from ..settings import amount, decision_threshold, usable_device
 from ..transforms.slice_input import SliceInput, resize_slice
 from ..transforms.small_lesions import without_small_lesions
@@ -262,9 +264,10 @@ class Segmenter:
     def _ood_warning(self, score: float | None, slices: int) -> list[Note]:
         if self.ood is None or score is None or score <= (limit := self.ood.limit(slices)):
             return []
+        found, most = beside(score, limit, gt, "{:.{}f}".format, 2)
         text = (
-            f"The scan differs from the training data: its out-of-distribution score is {score:.2f}, at most "
-            f"{limit:.2f} is usual. Do not trust the mask without looking at it."
+            f"The scan differs from the training data: its out-of-distribution score is {found}, at most "
+            f"{most} is usual. Do not trust the mask without looking at it."
         )
         return [Note("unfamiliar", text, "warning")]
 
@@ -272,9 +275,10 @@ class Segmenter:
         least = self.least_views_agree_percent
         if least is None or agree is None or agree >= least:
             return []
+        found, usual = beside(agree, least, lt, "{:.{}f} %".format, 1)
         text = (
-            f"The border of the opacities is unsure: mirrored views of the scan mark the same pixels for {agree:.1f} % "
-            f"of what any of them marks, at least {least:.1f} % is usual. Look at the outlines."
+            f"The border of the opacities is unsure: mirrored views of the scan mark the same pixels for {found} "
+            f"of what any of them marks, at least {usual} is usual. Look at the outlines."
         )
         return [Note("border_unsure", text, "warning")]
 

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import gt, lt
 from typing import Any
 
-from ..messages import counted
+from ..messages import beside, counted
 from .lesion_free import FEWEST, PERCENT, WITHIN
 from .severity import MUCH_OUTSIDE_PERCENT
 from .severity import grade as grade_of
@@ -57,15 +58,18 @@ def words(value: Any) -> str:
     return "not known" if value is None else str(value)
 
 
-def percent(value: float | None) -> str:
-    """Write a percentage; it is not rounded to nothing, to all, or across the limit of a grade."""
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a percentage with so many decimals, or more.
+
+    It is not rounded to nothing, to all, or across the limit of a grade.
+    """
     if value is None:
         return NOT_STATED
-    if 0 < value < 0.1:
+    if digits == 1 and 0 < value < 0.1:
         return f"below 0.1{_GAP}%"
-    if 99.95 <= value < 100:
+    if digits == 1 and 99.95 <= value < 100:
         return f"above 99.9{_GAP}%"
-    return f"{value:.{digits_within(value, grade_of)}f}{_GAP}%"
+    return f"{value:.{max(digits, digits_within(value, grade_of))}f}{_GAP}%"
 
 
 def digits_within(value: float, kind: Callable[[float], object]) -> int:
@@ -122,9 +126,11 @@ def size(found: Mapping[str, Any], name: str, key: str = "") -> str:
     return f"{voxels:,}{_GAP}voxel{'' if voxels == 1 else 's'}"
 
 
-def ml(volume: float) -> str:
-    """Write a volume in ml; small ones are not rounded to nothing."""
-    return f"below 0.01{_GAP}ml" if 0 < volume < 0.01 else f"{volume:,.{2 if volume < 10 else 1}f}{_GAP}ml"
+def ml(volume: float, digits: int = 1) -> str:
+    """Write a volume in ml with so many decimals, or more; small ones are not rounded to 0."""
+    if digits == 1 and 0 < volume < 0.01:
+        return f"below 0.01{_GAP}ml"
+    return f"{volume:,.{max(digits, 2 if volume < 10 else 1)}f}{_GAP}ml"
 
 
 def grade(measures: Mapping[str, Any], part: str) -> str:
@@ -182,7 +188,7 @@ def lung_remarks(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"Percentages and grades are not stated: {lungs['reason']}."
     else:
         outside = infection["outside_lungs_percent"]
-        of = f" ({percent(outside)} of all)" if outside else ""
+        of = f" ({beside(outside, MUCH_OUTSIDE_PERCENT, lt, percent, 1)[0]} of all)" if outside else ""
         yield f"Opacities outside of the lungs as segmented, in no percentage: {size(infection, 'outside_lungs')}{of}."
         if reason := measures["severity"]["reason"]:
             yield f"Grades are not stated: {reason}."
@@ -198,11 +204,12 @@ def lung_remarks(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _agreement(found: float, least: float | None) -> str:
-    text = f"Mirrored views of the scan mark the same pixels for {percent(found)} of what any of them marks."
+    same, usual = (percent(found), "") if least is None else beside(found, least, lt, percent, 1)
+    text = f"Mirrored views of the scan mark the same pixels for {same} of what any of them marks."
     if least is None:
         return text
     sure = "unsure" if found < least else "as sure as usual"
-    return f"{text} The border of the opacities is {sure}: from {percent(least)} on is usual."
+    return f"{text} The border of the opacities is {sure}: from {usual} on is usual."
 
 
 def severity_remark(measures: Mapping[str, Any]) -> str:
@@ -237,7 +244,11 @@ def no_others(warned: bool) -> str:
 
 def amount(free: Mapping[str, Any], name: str) -> str:
     """Write a value of `measures["lesion_free"]` with its unit."""
-    return percent(free[name]) if free["unit"] == PERCENT else ml(free[name])
+    return _writer(free)(free[name], 1)
+
+
+def _writer(free: Mapping[str, Any]) -> Callable[[float, int], str]:
+    return percent if free["unit"] == PERCENT else ml
 
 
 def without_infection(free: Mapping[str, Any]) -> list[str]:
@@ -247,8 +258,9 @@ def without_infection(free: Mapping[str, Any]) -> list[str]:
     scans = f"{counted(count, 'scan')} without infection"
     found = f"median {amount(free, 'median')}, at most {amount(free, 'largest')}{of}"
     which = f"median, as there are fewer than {FEWEST}" if count < FEWEST else "95th percentile"
-    limit = f"The limit is {amount(free, 'limit')}, the {which}."
-    sentences = [f"On {scans}, unseen in training, was marked: {found}. On this scan: {amount(free, 'value')}.", limit]
+    value, limit = beside(free["value"], free["limit"], gt, _writer(free), 1)
+    sentences = [f"On {scans}, unseen in training, was marked: {found}. On this scan: {value}."]
+    sentences.append(f"The limit is {limit}, the {which}.")
     if free["within"]:
         sentences.append("An amount within it is no proof of infection, and none against it: look at the pictures.")
     return sentences

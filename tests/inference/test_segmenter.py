@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import nibabel as nib
@@ -366,3 +368,13 @@ def test_a_few_values_that_are_no_numbers_are_air_and_said(segmenter: Segmenter,
     nib.save(nib.Nifti1Image(values, affine), tmp_path / "more.nii")
     with pytest.raises(UserError, match=r"more\.nii: 20\.\d% of the values are NaN or infinite"):
         HounsfieldSlices(read_scan(tmp_path / "more.nii"))
+
+
+def test_warnings_do_not_round_a_number_across_its_limit() -> None:
+    ood = SimpleNamespace(limit=lambda slices: 0.6656)
+    given: Any = SimpleNamespace(ood=ood, least_views_agree_percent=63.2)
+    (unfamiliar,), (unsure,) = Segmenter._ood_warning(given, 0.668, 30), Segmenter._border_warning(given, 63.16)
+    assert "score is 0.668, at most 0.666 is usual" in unfamiliar.text
+    assert "for 63.16 % of what any of them marks, at least 63.20 % is usual" in unsure.text
+    (far,) = Segmenter._ood_warning(given, 0.7, 30)
+    assert "score is 0.70, at most 0.67 is usual" in far.text

@@ -152,6 +152,19 @@ def test_the_agreement_of_the_views_is_said_where_it_is_known(small_report):
         assert f"The border of the opacities is {said}: from {least} % on is usual." in page(report).text
 
 
+def test_no_number_is_rounded_across_the_limit_beside_it(small_report):
+    free = {"volumes": 4, "percent_of_lungs": [0.0, 1.66, 1.66, 9.0], "ml": []}
+    report = small_report(lesion_free=free)  # 12 of 720 voxels: 1.667 %, above the median
+    report["measures"]["infection"] |= {"views_agree_percent": 63.16, "outside_lungs_percent": 19.96}
+    report["model"]["operating_point"]["least_views_agree_percent"] = 63.2
+    text = page(report).text
+    assert "On this scan: 1.67 %. The limit is 1.66 %, the median" in text
+    assert "the same pixels for 63.16 % of what any of them marks. The border of the opacities is unsure" in text
+    assert "from 63.20 % on is usual" in text
+    assert "(19.96 % of all)" in text
+    assert "at least" not in text.partition("Density")[0]
+
+
 def test_no_infection_is_said(small_report):
     text = page(small_report(infected=False)).text
     assert "Opacities 0.00 ml in 0 of 6 slices" in text
