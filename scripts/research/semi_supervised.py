@@ -116,8 +116,6 @@ class SemiSupervised:
         if self.teacher:
             metadata = check_teacher(self.teacher, self.dataset_dir, self.fold)
             self.scheme["teacher_sha256"] = str(metadata["sha256"])
-        listed = read_datalist(self.dataset_dir)  # with other folds a network would know what is validated on
-        self.scheme["cases"] = digest([listed[name] for name in LIST_NAMES])
 
     def run(self) -> Path:
         """Train; return the path of the resulting weights.
@@ -166,10 +164,13 @@ class SemiSupervised:
             if ours:
                 self._remove_earlier(read_json(scheme))
         self.folder.mkdir(parents=True, exist_ok=True)
+        listed = read_datalist(self.dataset_dir)
+        cases = digest([listed[name] for name in LIST_NAMES])  # with other folds networks know what is validated on
+        settings = {**self.scheme, "cases": cases}
         if not scheme.exists():
-            write_json(scheme, self.scheme)
-        elif (began := {"cases": self.scheme["cases"], **read_json(scheme)}) != self.scheme:  # up to 0.28 without
-            changed = [key for key in self.scheme if began.get(key) != self.scheme[key]]
+            write_json(scheme, settings)
+        elif (began := {"cases": cases, **read_json(scheme)}) != settings:  # up to 0.28 without
+            changed = [key for key, value in settings.items() if began.get(key) != value]
             raise UserError(
                 f"{scheme}: began with other settings ({', '.join(changed)}); expected: --resume true with "
                 "the settings that it began with, or another --output_dir"
