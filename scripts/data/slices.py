@@ -101,6 +101,10 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         self._placed = None if self.device.type == "cpu" else place_stacks(self._stacks, self.device)
         if self._placed is None:
             self.device = torch.device("cpu")
+        self._reach = [
+            int(self.slab_mm / 2 * len(stack[0]) / CHEST_MM) if follow_each_other(case) else 0
+            for case, stack in zip(self.data, self._stacks, strict=True)
+        ]
         self._table = [(case, index) for case, stack in enumerate(self._stacks) for index in range(len(stack[0]))]
         masks = (self._stacks[case][1][index] for case, index in self._table)
         infected = np.array([has_lesion(mask) for mask in masks], dtype=bool)
@@ -141,8 +145,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         item: dict[str, Any] = {IMAGE: image[None], **{key: from_levels(mask)[None] for key, mask in named}}
         if self.transform is None:
             return item
-        reach = int(self.slab_mm / 2 * len(self._stacks[case][0]) / CHEST_MM)
-        if reach and follow_each_other(self.data[case]):
+        if reach := self._reach[case]:
             item[SLAB] = self._neighbours(case, position, reach)
         return transformed(item, self.transform, self._seed(index, turn))
 
