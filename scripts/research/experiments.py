@@ -89,30 +89,17 @@ def run_experiment(
         raise UserError(f"{found}; expected: folds of {every}, 1 seed or more, 1 process or more")
     usable_device(device)
     chosen = _budget(experiment.budget if budget is None else budget, steps)
-    length = {} if steps is None else {"steps": steps}
-    shared = [TRAIN, *experiment.files]
+    whole = read_experiment(experiment.name)
+    planned = _planned(whole, chosen, steps)
+    _check_teachers([planned[variant.name] for variant in experiment.variants], teacher, used)
     record = {
         "experiment": experiment.name,
         "data": describe(data),
-        "budget": chosen.name + "".join(f", {key} {value}" for key, value in length.items()),
+        "budget": chosen.name + ("" if steps is None else f", steps {steps}"),
         "datalist_sha256": sha256(listed) if (listed := Path(data) / DATALIST).exists() else None,
-        "keep": _said([*shared, str(chosen)])["keep"],
+        "keep": _said([TRAIN, *whole.files, str(chosen)])["keep"],
         "protocol": protocol,
     }
-    whole = read_experiment(experiment.name)
-    planned = {
-        one.name: _Training(
-            one, [*shared, *one.files, str(chosen)], {**one.settings, **length}, [TRAIN, EVALUATE, *whole.evaluation]
-        )
-        for one in whole.variants
-    }
-    taught = [variant.name for variant in experiment.variants if planned[variant.name].is_taught]
-    if bool(taught) != (teacher is not None):
-        found = f"--teacher {teacher}, and {some(taught) or 'no variant'} with a teacher"
-        raise UserError(f"{found}; expected: --teacher WEIGHTS, with {{fold}} for the fold, for variants that have one")
-    for name in taught:
-        for fold in used:
-            planned[name].taught_by(teacher, fold)  # refuses weights that are not there
     _claim(folder, record)
     _finished(folder, planned.values(), teacher)  # what no table can hold is refused before anything is trained
     runs = [
@@ -222,6 +209,29 @@ class _Run:
         if self.protocol != "within":
             tables["split"] = "test"
         run_workflow(training.evaluation, **shared, **tables)
+
+
+def _planned(experiment: Experiment, budget: Path, steps: int | None) -> dict[str, _Training]:
+    """Return how each variant is trained, by its name."""
+    length = {} if steps is None else {"steps": steps}
+    evaluation = [TRAIN, EVALUATE, *experiment.evaluation]
+    return {
+        one.name: _Training(
+            one, [TRAIN, *experiment.files, *one.files, str(budget)], {**one.settings, **length}, evaluation
+        )
+        for one in experiment.variants
+    }
+
+
+def _check_teachers(trainings: Sequence[_Training], teacher: str | None, folds: Sequence[int]) -> None:
+    """Refuse variants without a teacher, one that none of them has, and weights that are absent."""
+    taught = [training for training in trainings if training.is_taught]
+    if bool(taught) != (teacher is not None):
+        found = f"--teacher {teacher}, and {some([one.variant.name for one in taught]) or 'no variant'} with a teacher"
+        raise UserError(f"{found}; expected: --teacher WEIGHTS, with {{fold}} for the fold, for variants that have one")
+    for training in taught:
+        for fold in folds:
+            training.taught_by(teacher, fold)
 
 
 def _said(files: Sequence[str]) -> dict[str, Any]:
