@@ -9,8 +9,10 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
+from .errors import UserError
+
 SWITCHES: dict[str, bool | None] = {"true": True, "false": False}
-NONE = ("none", "null", "")
+NONE = ("none", "null")
 OPTION = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 
 
@@ -45,7 +47,12 @@ def respell(parameters: Sequence[Any], words: Sequence[str]) -> list[str]:
 
     Returns:
         Options, unknown ones as they were, then `--` and the arguments.
+
+    Raises:
+        UserError: for an empty word, as of a shell's variable that is not set. It would pass for
+            the default, or for the current folder.
     """
+    _refuse_empty(words)
     spelled, positional, named = list[str](), list[str](), dict[Any, str]()
     waiting = deque(words)
     while waiting:
@@ -73,6 +80,14 @@ def respell(parameters: Sequence[Any], words: Sequence[str]) -> list[str]:
         if argument in named:
             positional.insert(place, named[argument])
     return [*spelled, "--", *positional]
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    for before, word in zip(("", *words), words, strict=False):
+        match = OPTION.fullmatch(word)
+        if word == "" or (match and match[2] == ""):
+            place = f"in {word}" if word else f"after {before}" if before else "first of all"
+            raise UserError(f"an empty word {place}; expected: a value, or the option left out")
 
 
 def _find(parameters: Sequence[Any], name: str) -> Any:

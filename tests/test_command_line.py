@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from scripts import __main__
+from scripts.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,6 +120,23 @@ def test_wrong_words_are_refused(words: str, said: str) -> None:
     assert re.search(said, refused.value.format_message())
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a", "out", "--weights", ""], "an empty word after --weights; expected: a value"),
+        (["a", "out", "--weights="], "an empty word in --weights="),
+        (["a", "out", "--lungs", "", "-q"], "an empty word after --lungs"),
+        (["a", "out", "--overwrite", ""], "an empty word after --overwrite"),
+        (["", "out"], "an empty word first of all"),
+        (["--", "a", ""], "an empty word after a"),
+    ],
+)
+def test_an_empty_word_is_no_default(words: list[str], said: str) -> None:
+    """Of `--weights "$MINE"`, where MINE is not set, shipped weights would have come."""
+    with pytest.raises(UserError, match=f"^{said}"):
+        parse("segment", *words)
+
+
 @pytest.mark.parametrize("words", ["phantom OUT --case 2", "phantom", "phantm OUT", "", "monai_label"])
 def test_wrong_use_ends_in_one_line_and_code_2(words: str, monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["scripts", *words.replace("OUT", str(tmp_path / "out")).split()])
@@ -197,6 +215,7 @@ import scripts
 before = set(sys.modules)
 assert not before & set(sys.argv[1:]), before
 from scripts import __main__
+from scripts.errors import UserError
 from typer.core import TyperGroup
 from typer.main import get_command
 
