@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -178,9 +179,10 @@ def locked(folder: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
     """Lock a folder, made if absent: let one process or thread after another use its files.
 
     The lock is on the folder itself, so that no file stays behind, and ends with the process, also
-    with a kill. Where there are no such locks (Windows, some network disks) the block is entered at
-    once. An interrupt beside the block can leave the folder locked: the thread's next lock of it
-    that waits ends that one. So blocks of one thread on one folder must not be nested.
+    with a kill, though processes that it forked live on. Where there are no such locks (Windows,
+    some network disks) the block is entered at once. An interrupt beside the block can leave the
+    folder locked: the thread's next lock of it that waits ends that one. So blocks of one thread on
+    one folder must not be nested.
 
     Args:
         folder: what to lock.
@@ -194,6 +196,7 @@ def locked(folder: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
     if _LOCKS is None:
         yield
         return
+    _keep_locks_from_forks()
     mine = [os.open(place, os.O_RDONLY)]
     status = os.fstat(mine[0])
     owner = os.getpid(), threading.get_ident(), status.st_dev, status.st_ino
@@ -213,6 +216,18 @@ def locked(folder: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
     finally:
         if _held.get(owner) is mine:
             _unlock(owner)
+
+
+@cache
+def _keep_locks_from_forks() -> None:
+    """Let what is forked from now on, such as workers that load data, close these handles."""
+    os.register_at_fork(after_in_child=_close_held)
+
+
+def _close_held() -> None:
+    for handles in _held.values():
+        os.close(handles[0])
+    _held.clear()
 
 
 def _taken(place: Path) -> UserError:

@@ -107,6 +107,36 @@ def test_a_folder_is_for_one_process_until_that_ends_or_is_killed(tmp_path: Path
         assert list(tmp_path.iterdir()) == []
 
 
+FORKS = """
+import os, sys, time
+from scripts.files import locked
+with locked(sys.argv[1], wait=False):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_a_lock_ends_with_its_process_though_its_workers_live_on(tmp_path: Path, bundle_root: Path) -> None:
+    line = [sys.executable, "-c", FORKS, str(tmp_path)]
+    with subprocess.Popen(line, cwd=bundle_root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        with pytest.raises(UserError, match="another process works there"), locked(tmp_path, wait=False):
+            pass
+        process.kill()
+        process.wait()
+    try:
+        with locked(tmp_path, wait=False):
+            os.kill(worker, 0)  # it is there
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
 def test_a_thread_that_does_not_wait_is_refused_what_it_has_itself(tmp_path: Path) -> None:
     with locked(tmp_path):
         for _ in range(2):
