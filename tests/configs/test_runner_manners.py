@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
-from tests.bundle_runner import NARROW, bundle_command, environment, heed_ctrl_c, run_bundle, run_bundle_process
+from tests.bundle_runner import NARROW, ROOT, bundle_command, environment, heed_ctrl_c, run_bundle, run_bundle_process
 
 TRAIN = "configs/train.yaml"
 INFERENCE = "configs/inference.yaml"
@@ -72,6 +73,14 @@ def test_a_value_that_no_training_can_have_is_refused_in_one_line(
     settings = {**NARROW, "dataset_dir": make_dataset(), "output_dir": run, name: value}
     assert run_bundle("training", TRAIN, ok=False, **settings).stderr.splitlines()[-1] == f"error: {expected}"
     assert not run.exists()
+
+
+@pytest.mark.parametrize(("seed", "first"), [(7, 7), ("7", 7), (7.0, 7), ("7.0", 7), ("x", 0), ("-1", 0)])
+def test_the_first_weights_have_the_seed_of_all_that_follows(seed: object, first: int) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(ROOT / TRAIN))
+    parser["seed"] = seed
+    assert parser.get_parsed_content("first_seed") == first
 
 
 @pytest.mark.parametrize(
