@@ -432,6 +432,28 @@ def test_what_a_text_header_does_not_say_is_not_known(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("function", "kept"),
+    [
+        ("Slope = 1", True),
+        ("Offset = 0.0", True),
+        ("Slope = 2", False),
+        ("Offset = -1024", False),
+        ("Slope = x", False),
+    ],
+)
+def test_intensities_that_itk_would_pass_over_are_refused(tmp_path, function, kept):
+    path = itk(tmp_path / "scan.mha", hounsfield())
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"ElementType", f"ElementToIntensityFunction{function}\nElementType".encode()))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T, hounsfield())
+    if kept:
+        np.testing.assert_array_equal(read_scan(path).values, hounsfield())
+        return
+    with pytest.raises(UserError, match=r"scan\.mha: ElementToIntensityFunction changes the stored values, which ITK"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize(
     ("ending", "line", "dropped"),
     [
         ("nhdr", 'space units: "cm" "cm" "cm"', "none"),

@@ -67,6 +67,9 @@ def inspect_itk(path: Path) -> tuple[tuple[int, int, int], Affine]:
 def _complete(path: Path) -> tuple[TextHeader, Information]:
     """The header as text and as ITK reads it, of a file that holds all its voxels."""
     text = read_text_header(path)
+    if text.rescaled:
+        found = "ElementToIntensityFunction changes the stored values, which ITK and its viewers leave as they are"
+        raise UserError(f"{path}: {found}; expected: a slope of 1 and an offset of 0")
     data = find_data(path, text)
     header = _information(path)
     check_size(path, header.size)

@@ -6,6 +6,7 @@ After the format definitions of NRRD (teem.sourceforge.net/nrrd/format.html) and
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ _LOCAL = ("", "local")
 _MOST_FILES = 100_000
 _LIST = re.compile(r"LIST(?:\s+([1-9])D?)?", re.IGNORECASE)  # its names follow the header; axes of one file
 _NO_OTHER_UNIT = ("", "?", "mm", "millimeter", "millimeters", "millimetre", "millimetres")
+_FUNCTION = {"elementtointensityfunctionslope": 1.0, "elementtointensityfunctionoffset": 0.0}
 _DATA_FILE = ("data file", "datafile", "elementdatafile")
 
 
@@ -46,6 +48,13 @@ class TextHeader:
         spatial = [self.fields.get("space units", ""), *self.fields.get("units", "").split()[:3]]
         named = [*re.findall(r'"([^"]*)"', " ".join(spatial)), self.fields.get("distanceunits", "")]
         return next((unit for unit in named if unit.lower() not in _NO_OTHER_UNIT), "")
+
+    @property
+    def rescaled(self) -> bool:
+        """Whether MetaImage means other intensities than it stores, which ITK passes over."""
+        with suppress(ValueError):
+            return any(float(self.fields.get(name, value)) != value for name, value in _FUNCTION.items())
+        return True
 
     def sizes(self, path: Path) -> tuple[int, ...]:
         """Number of voxels along each axis, as stated; UserError for what is no such number."""
