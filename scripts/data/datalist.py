@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import UserError
+from ..files import digest, sha256
 from ..messages import some
 from .held_out import read_held_out, refuse_held_out
 from .layouts.build import build_datalist
@@ -186,6 +187,13 @@ def describe(dataset_dir: str | os.PathLike[str], fold: Fold = None, split: Spli
         "validation_cases": len(validation),
         "validation_patients": sorted(patients_of(validation)),
     }
+
+
+def digest_masks(datalist: Datalist, dataset_dir: str | os.PathLike[str]) -> str:
+    """Return one SHA-256 of all masks of a list, which changes when one is corrected in place."""
+    masks = [key for key in FILE_KEYS if key != "image"]
+    paths = sorted({case[key] for case in all_cases(datalist) for key in masks if key in case})
+    return digest([sha256(Path(dataset_dir) / path) for path in paths])
 
 
 def fold_numbers(cases: Sequence[Case]) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from ..data.datalist import describe, fold_numbers, read_datalist
+from ..data.datalist import describe, digest_masks, fold_numbers, read_datalist
 from ..data.layouts.case import DATALIST, Datalist
 from ..errors import UserError
 from ..files import UNFINISHED, digest, read_json, sha256, write_json
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 TRAIN, EVALUATE = "configs/train.yaml", "configs/evaluate.yaml"
 RECORD, RUN_RECORD, LOG = "experiment.json", "begun.json", "log.txt"
-TEACHER = "teacher_sha256"
+MASKS, TEACHER = "masks_sha256", "teacher_sha256"
 
 
 def run_experiment(
@@ -74,9 +74,9 @@ def run_experiment(
         The path of `table.md`.
 
     Raises:
-        UserError: for other data, settings or teachers than the folder or one of its runs began
-            with, steps where the budget counts epochs, a variant without its teacher, or as the
-            trainings do.
+        UserError: for other data, masks, settings or teachers than the folder or one of its runs
+            began with, steps where the budget counts epochs, a variant without its teacher, or as
+            the trainings do.
     """
     folder = Path(output_dir).resolve()
     data = str(Path(dataset_dir).resolve())
@@ -97,6 +97,7 @@ def run_experiment(
         "data": describe(data),
         "budget": chosen.name + ("" if steps is None else f", steps {steps}"),
         "datalist_sha256": sha256(listed) if (listed := Path(data) / DATALIST).exists() else None,
+        MASKS: digest_masks(datalist, data),
         "keep": _said([TRAIN, *whole.files, str(chosen)])["keep"],
         "protocol": protocol,
     }
@@ -284,7 +285,7 @@ def _claim(folder: Path, record: Mapping[str, Any]) -> None:
         raise UserError(f"{folder}: is a file; expected: a new folder, or this experiment's own")
     present = [one for one in folder.iterdir() if not one.name.startswith(UNFINISHED)] if folder.exists() else []
     if path.exists():  # asked after the folder was listed: another process may have written it in between
-        began = {"protocol": "within", **read_json(path)}  # the only one up to 0.16
+        began = {"protocol": "within", MASKS: record.get(MASKS), **read_json(path)}  # up to 0.16 and 0.29 without
         changed = [key for key in record if began.get(key) != record[key]]
         if changed and not _holds_records_only(folder):
             found = f"began with another {', another '.join(changed)}"

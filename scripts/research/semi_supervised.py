@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.datalist import Fold, read_datalist, select_cases
+from ..data.datalist import Fold, digest_masks, read_datalist, select_cases
 from ..data.layouts.case import DATALIST, LIST_NAMES, Case
 from ..errors import UserError
 from ..files import digest, read_json, unfinished_folder, write_json
@@ -166,10 +166,11 @@ class SemiSupervised:
         self.folder.mkdir(parents=True, exist_ok=True)
         listed = read_datalist(self.dataset_dir)
         cases = digest([listed[name] for name in LIST_NAMES])  # with other folds networks know what is validated on
-        settings = {**self.scheme, "cases": cases}
+        content = {"cases": cases, "masks_sha256": digest_masks(listed, self.dataset_dir)}
+        settings = {**self.scheme, **content}
         if not scheme.exists():
             write_json(scheme, settings)
-        elif (began := {"cases": cases, **read_json(scheme)}) != settings:  # up to 0.28 without
+        elif (began := {**content, **read_json(scheme)}) != settings:  # up to 0.28 and 0.29 without
             changed = [key for key, value in settings.items() if began.get(key) != value]
             raise UserError(
                 f"{scheme}: began with other settings ({', '.join(changed)}); expected: --resume true with "

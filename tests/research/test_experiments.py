@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -140,6 +142,14 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     with pytest.raises(UserError, match="ESM_ASSM_AFM/seed_0/fold_0: was begun with another configuration"):
         run_experiment(more, str(data), str(out), budget, folds=[1], steps=7)  # no run of this call
     begun.write_text(kept)
+    mask = data / json.loads((data / "datalist.json").read_text())["training"][0]["label"]
+    drawn = nib.load(mask)
+    nib.save(nib.Nifti1Image(np.zeros(drawn.shape, np.uint8), drawn.affine), mask)  # corrected in place
+    with pytest.raises(UserError, match="began with another masks_sha256"):
+        run_experiment(chosen, str(data), str(out), budget, steps=7)
+    record = json.loads((out / "experiment.json").read_text())
+    (out / "experiment.json").write_text(json.dumps({key: record[key] for key in record if key != "masks_sha256"}))
+    run_experiment(chosen, str(data), str(out), budget, steps=7)  # up to 0.29 masks were not recorded
     (data / "datalist.json").write_text((data / "datalist.json").read_text() + " ")
     with pytest.raises(UserError, match="began with another datalist_sha256"):
         run_experiment(chosen, str(data), str(out), budget, steps=7)

@@ -154,6 +154,12 @@ def test_a_scheme_goes_on_with_the_cases_and_folds_that_it_began_with(
     path.write_text(json.dumps({**listed, "warnings": ["said in other words"]}))
     with pytest.raises(KeyboardInterrupt):
         scheme(dataset, out, resume=True).run()
+    mask = dataset / listed["training"][0]["label"]
+    drawn = mask.read_bytes()
+    mask.write_bytes(mask.with_name(Path(listed["training"][1]["label"]).name).read_bytes())  # corrected in place
+    with pytest.raises(UserError, match=r"began with other settings \(masks_sha256\)"):
+        scheme(dataset, out, resume=True).run()
+    mask.write_bytes(drawn)
     training = [{**case, "fold": 1 - case["fold"]} for case in listed["training"]]
     path.write_text(json.dumps({**listed, "training": training}))
     with pytest.raises(UserError, match=r"began with other settings \(cases\)"):
