@@ -1,5 +1,6 @@
 """Hold the documents to their form: short lines, links and files that exist."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,8 @@ def test_report_is_described_as_written(document: Path) -> None:
     measures = measure_infection(None, np.zeros((2, 2, 2), np.uint8), None, None)
     keys = text.split("### Keys of report.json")[1].split("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", keys, flags=re.MULTILINE) == [*measures]
+    (columns,) = re.findall(r"^\| `slice_profile` \| (\w+)", keys, flags=re.MULTILINE)
+    assert (columns == "lists") == isinstance(measures["slice_profile"]["infection_voxels"], list)
     words = [grade(percent)["category"] for percent in (0, 1, 5, 26, 50, 76)]
     assert re.findall(r"^\| \d \| (\w+) \|", text, flags=re.MULTILINE) == words
 
@@ -93,3 +96,28 @@ def test_commands_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     named = {name.replace("-", "_") for name in re.findall(r"python -m scripts ([a-z_-]+)", text)}
     assert [name for name in sorted(named) if not (ROOT / f"scripts/commands/{name}.py").exists()] == []
+
+
+def test_the_package_comes_from_this_folder(document: Path) -> None:
+    """Or from a file: an index may hold a package of somebody else under its name."""
+    lines = re.findall(
+        r"^.*\binstall\b.*lung-infection-ct\[.*$", document.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    assert [line for line in lines if "--no-index" not in line and "@ https://" not in line] == []
+
+
+def test_what_the_shipped_weights_saw_is_counted_alike(document: Path) -> None:
+    """One slice is left out of their training, and the tumour is a test case."""
+    if document.name != "segment.md":
+        return
+    listed = json.loads((ROOT / "docs/results/datalists/4f6670ea03a1.json").read_text(encoding="utf-8"))["training"]
+    left_out = json.loads((ROOT / "models/model.json").read_text(encoding="utf-8"))["data"]["fold"]
+    saw = [case for case in listed if case["name"] not in left_out]
+    slices = sum(case["name"].startswith("semiseg") for case in saw)
+    free = sum(bool(case.get("lesion_free")) and not case["name"].startswith("negatives") for case in saw)
+    readme, card = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/README.md"))
+    assert f" {slices} slices of unknown patients" in readme
+    assert f" {slices} of the 50 labelled" in card
+    words = ("no", "one", "two", "three", "four", "five")[free]
+    assert f" {words} volumes and 300 slices of chests without" in card
+    assert f" ten labelled volumes and {words} without" in document.read_text(encoding="utf-8")
