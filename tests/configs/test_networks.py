@@ -3,13 +3,14 @@ and a loss that takes its maps."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from scripts.networks.registry import all_networks
+from scripts.networks.registry import all_networks, create_network
 
 OVERLAYS = sorted(Path(__file__).resolve().parents[2].glob("configs/networks/*.yaml"))
 
@@ -37,3 +38,14 @@ def test_overlay(overlay: Path, bundle_root: Path) -> None:
     training, validation = loss(logits, label), loss(logits[:, :1], label)
     assert 0 < training < 100
     assert 0 < validation < 100  # of the main map alone
+
+
+def test_the_documents_state_the_parameters_of_the_overlays(bundle_root: Path) -> None:
+    text = (bundle_root / "docs/training.md").read_text(encoding="utf-8")
+    stated = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| ([\d,]{9,}) \|", text, flags=re.MULTILINE))
+    assert len(stated) == 17
+    for name, parameters in stated.items():
+        settings = ConfigParser.load_config_file(bundle_root / f"configs/networks/{name}.yaml")["network_def"]
+        with torch.device("meta"):  # shapes alone
+            network = create_network(**{key: value for key, value in settings.items() if key != "_target_"})
+        assert f"{sum(one.numel() for one in network.parameters()):,}" == parameters, name
