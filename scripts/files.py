@@ -255,6 +255,16 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+@cache
+def code_digest(*rooms: str) -> str:
+    """Return a digest of the code in some folders of this package, for what is kept of its work."""
+    package = Path(__file__).parent
+    code = hashlib.sha256()
+    for file in sorted(file for room in rooms for file in (package / room).rglob("*.py")):
+        code.update(file.read_bytes())
+    return code.hexdigest()
+
+
 def user_cache(name: str) -> Path | None:
     """Return a folder of the user for what can be made again, such as compiled models.
 

@@ -17,6 +17,7 @@ from scripts.errors import UserError
 from scripts.files import (
     CACHE,
     UNFINISHED,
+    code_digest,
     locked,
     read_json,
     replace_folder,
@@ -203,6 +204,14 @@ def test_an_earlier_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp
     with pytest.raises(OSError, match="built"), unfinished_folder(tmp_path) as folder:
         replace_folder(folder / "built", target)
     assert (target / "mine").read_text() == "1"
+
+
+def test_the_digest_of_code_is_that_of_every_module_in_the_folders(bundle_root: Path) -> None:
+    files = sorted((bundle_root / "scripts/networks").rglob("*.py"))
+    assert bundle_root / "scripts/networks/resunet/fusion.py" in files
+    together = b"".join(file.read_bytes() for file in files)
+    assert code_digest("networks") == hashlib.sha256(together).hexdigest()
+    assert code_digest("networks", "losses") not in (code_digest("networks"), code_digest("losses"))
 
 
 def test_where_the_cache_of_a_user_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,18 @@
 """Keep arrays of cases on disk between trainings."""
 
 import glob
-import hashlib
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..files import digest, locked, user_cache, write_atomic
+from ..files import code_digest, digest, locked, user_cache, write_atomic
 from ..settings import optional
 from ..transforms.steps import settings
 
@@ -112,15 +111,9 @@ def _files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")) if path.suffix.lower() in DETACHED else [path]
 
 
-@cache
 def _code() -> str:
     """Return a digest of the code that preprocesses: another one may find other lungs."""
-    package = Path(__file__).parents[1]
-    rooms = [package / room for room in ("anatomy", "data", "io", "transforms")]
-    code = hashlib.sha256()
-    for file in sorted(file for room in rooms for file in room.rglob("*.py")):
-        code.update(file.read_bytes())
-    return code.hexdigest()
+    return code_digest("anatomy", "data", "io", "transforms")
 
 
 def _prune(folder: Path) -> None:

@@ -449,6 +449,21 @@ def test_other_weights_are_another_model(network: torch.nn.Module, cache: Path) 
 
 
 @with_openvino
+def test_other_code_or_another_torch_is_another_model(
+    network: torch.nn.Module, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network in `scripts/networks/` may be changed while name, arguments and weights stay."""
+    assert [converted(network)[1] for _ in range(2)] == [1, 0]
+    rooms: list[str] = []
+    monkeypatch.setattr(openvino_network, "code_digest", lambda *names: rooms.extend(names) or "other code")
+    assert [converted(network)[1] for _ in range(2)] == [1, 0]
+    assert "networks" in rooms
+    monkeypatch.setattr(openvino_network, "package_versions", lambda names: {name: "99" for name in names})
+    assert [converted(network)[1] for _ in range(2)] == [1, 0]
+    assert len(list(cache.iterdir())) == 3
+
+
+@with_openvino
 def test_settings_that_take_turns_are_loaded_once_each(network: torch.nn.Module, cache: Path) -> None:
     images, load = torch.rand(1, 1, 32, 32), OpenVinoNetwork._load
     plain, deep = OpenVinoNetwork(network, {}), OpenVinoNetwork(network, {}, layers=(LAYER,))

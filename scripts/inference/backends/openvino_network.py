@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...version import bundle_version
+from ...files import code_digest
+from ...settings import package_versions
 from . import compiled_cache
 from .choice import BATCH_SIZE, OPENVINO_BATCH
 from .torch_network import TorchNetwork
@@ -110,8 +111,10 @@ class OpenVinoNetwork(nn.Module):
             weights.update(name.encode())
             weights.update(value.contiguous().flatten().view(torch.uint8).cpu().numpy())
         processor = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
-        parts = [bundle_version(), import_openvino().get_version(), processor, self.spec, self.precision, self.layers]
-        text = json.dumps([weights.hexdigest(), shape, *parts], sort_keys=True, default=str)
+        code = code_digest("networks", "inference/backends"), package_versions(("monai", "torch"))
+        made_by = [*code, import_openvino().get_version(), processor]
+        asked = [weights.hexdigest(), shape, self.spec, self.precision, self.layers]
+        text = json.dumps([made_by, asked], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _convert(self, shape: tuple[int, ...]) -> Any:
