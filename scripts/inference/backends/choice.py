@@ -76,7 +76,8 @@ def choose_backend(
     elif name == "auto":
         name = "openvino" if place == "cpu" and openvino_installed() else "torch"
     if wanted == "bf16" and not able:
-        found = "which this processor lacks (AMX-BF16 or AVX512-BF16)" if place == "cpu" else f"which {device} lacks"
+        wants = "which this processor is not known to have (AMX-BF16 or AVX512-BF16)"
+        found = wants if place == "cpu" else f"which {device} lacks"
         raise UserError(f"precision is bf16, {found}; expected: fp32 or auto")
     if wanted == "auto":
         mixed = "auto" if optional(amp) is None else amp
