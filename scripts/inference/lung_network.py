@@ -15,6 +15,7 @@ from ..io.volume import Scan
 from ..transforms.slice_input import SliceInput, resize_slice
 from .building import require_lungs, trained_network
 from .hounsfield import HounsfieldSlices
+from .metadata import metadata_path
 from .predictor import Predictor
 
 SUFFIX = ".pt"
@@ -64,11 +65,11 @@ class LungNetwork:
 
 
 def load_lung_network(weights: Path, device: torch.device) -> LungNetwork:
-    """Return the network of some weights; the last one that was asked for is remembered."""
-    stat = weights.stat()
-    return _loaded(weights, device, (stat.st_mtime_ns, stat.st_size))
+    """Return the network of some weights; the last one is remembered until its files change."""
+    stats = [file.stat() for file in (weights, metadata_path(weights)) if file.is_file()]
+    return _loaded(weights, device, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
 
 @lru_cache(maxsize=1)
-def _loaded(weights: Path, device: torch.device, stamp: tuple[int, int]) -> LungNetwork:
+def _loaded(weights: Path, device: torch.device, stamps: tuple[tuple[int, int], ...]) -> LungNetwork:
     return LungNetwork(weights, device)

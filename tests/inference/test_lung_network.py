@@ -12,6 +12,7 @@ from PIL import Image
 
 from scripts.data.datalist import describe
 from scripts.errors import UserError
+from scripts.files import read_json, write_json
 from scripts.inference.building import require_slices
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.inferer import ScanInferer
@@ -121,10 +122,18 @@ def test_weights_are_loaded_once_and_anew_when_they_change(make_lung_weights: Ca
     first = load_lung_network(path, CPU)
     assert load_lung_network(path, CPU) is first
     assert lung_files(path) == [path, path.with_suffix(".json")]
+    stated = read_json(path.with_suffix(".json"))
+    stated["preprocessing"]["window"] = [-1000, 400]
+    write_json(path.with_suffix(".json"), stated)
+    second = load_lung_network(path, CPU)
+    assert second.slice_input.window == (-1000.0, 400.0) != first.slice_input.window
     other = make_lung_weights(-1.0)
     other.replace(path)
     other.with_suffix(".json").replace(path.with_suffix(".json"))
-    assert load_lung_network(path, CPU) is not first
+    assert load_lung_network(path, CPU) is not second
+    path.with_suffix(".json").unlink()
+    with pytest.raises(UserError, match=r"its metadata .*\.json is missing"):
+        load_lung_network(path, CPU)
 
 
 def test_an_image_has_no_lungs_to_find(make_lung_weights: Callable[..., Path], tmp_path: Path) -> None:
