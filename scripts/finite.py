@@ -15,6 +15,8 @@ from torch import Tensor
 from .errors import UserError
 
 VARIANCE = "running_var"  # how torch names the running variance of a normalisation; its square root is taken
+_FLOATS = torch.float64, torch.float32, torch.float16, torch.bfloat16
+_INTEGERS = torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool
 
 
 def load_weights(path: str | Path, expected: str = "weights that training wrote") -> dict[str, Tensor]:
@@ -27,10 +29,17 @@ def load_weights(path: str | Path, expected: str = "weights that training wrote"
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged, or it wants to run code: torch has many exceptions for that
         raise UserError(f"{path}: no plain state dict ({type(error).__name__}); expected: {expected}") from None
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, Mapping) or not all(_is_plain(key, value) for key, value in weights.items()):
         raise UserError(f"{path}: no plain state dict ({type(weights).__name__}); expected: {expected}")
     check_weights(weights, path)
     return dict(weights)
+
+
+def _is_plain(key: Any, value: Any) -> bool:
+    """Whether an entry is a dense tensor of real numbers with a name: others cannot be checked."""
+    if not isinstance(key, str) or not isinstance(value, Tensor) or value.dtype not in (*_FLOATS, *_INTEGERS):
+        return False
+    return value.layout is torch.strided and not value.is_nested and not value.is_meta
 
 
 def save_tensors(content: Any, path: Path) -> None:

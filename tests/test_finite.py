@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from scripts.data.datalist import read_datalist
 from scripts.errors import UserError, find_user_error
 from scripts.files import sha256
-from scripts.finite import save_tensors
+from scripts.finite import load_weights, save_tensors
 from scripts.inference.building import preprocessing_from_metadata, trained_network
 from scripts.inference.hounsfield import HounsfieldSlices
 from scripts.inference.metadata import metadata_path, read_metadata
@@ -108,6 +108,25 @@ ENTRIES: dict[str, Callable[[Path], object]] = {
     "run inference, MONAI Label": inference_metadata,
     "evaluation": evaluation_metadata,
 }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (0, torch.zeros(2)),
+        ("a", torch.zeros(2, dtype=torch.float8_e4m3fn)),
+        ("a.running_var", torch.zeros(2, dtype=torch.complex64)),
+        ("a", torch.eye(2).to_sparse()),
+        ("a", torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)),
+        ("a", torch.zeros(2, device="meta")),
+    ],
+)
+def test_weights_that_hold_what_cannot_be_checked_are_refused(key: object, value: torch.Tensor, tmp_path: Path) -> None:
+    torch.save({"first": torch.zeros(1), key: value}, tmp_path / "model.pt")
+    with pytest.raises(
+        UserError, match=r"model\.pt: no plain state dict \(dict\); expected: weights that training wrote"
+    ):
+        load_weights(tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
