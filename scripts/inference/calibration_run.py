@@ -48,7 +48,7 @@ class CalibrationRun:
         self.weights, self.data, self.slices_of_training = weights, data, slices_of_training
         self.network, metadata = trained_network(weights, device)
         self._applied = device, flips, backend
-        trained = {"size": metadata.get("training", metadata["preprocessing"])["size"]}
+        trained = {"size": (metadata.get("training") or metadata["preprocessing"])["size"]}
         preprocessing = {**metadata["preprocessing"], "size": size}
         point = {**metadata["operating_point"], "through_plane_mm": through_plane_mm}
         changed = {"preprocessing": preprocessing, "operating_point": point, "training": trained}

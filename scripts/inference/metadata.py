@@ -172,6 +172,7 @@ def stated_metadata(checkpoint: str | Path) -> dict[str, Any]:
 def completed_preprocessing(preprocessing: Mapping[str, Any], name: str | Path = "metadata") -> dict[str, Any]:
     """Return the preprocessing with every default as JSON holds it, to apply and to compare.
 
+    What is null is as if it were left out.
     Version 0.10.0 recorded a switch from its command line as text for networks for volumes.
 
     Args:
@@ -181,5 +182,6 @@ def completed_preprocessing(preprocessing: Mapping[str, Any], name: str | Path =
     Raises:
         UserError: if a switch is neither true nor false.
     """
-    completed: dict[str, Any] = json.loads(json.dumps({**DEFAULTS, **preprocessing}))
+    stated = {key: value for key, value in preprocessing.items() if value is not None}
+    completed: dict[str, Any] = json.loads(json.dumps({**DEFAULTS, **stated}))
     return completed | {key: flag(completed[key], f"{name}: {key}") for key in SWITCHES}

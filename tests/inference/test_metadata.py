@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from scripts.errors import UserError
+from scripts.inference.backends.choice import TORCH
 from scripts.inference.building import (
     network_from_metadata,
     preprocessing_from_metadata,
     require_slices,
     trained_network,
 )
+from scripts.inference.calibration_run import CalibrationRun
 from scripts.inference.metadata import (
     OPERATING_POINT,
     completed_preprocessing,
@@ -130,6 +132,16 @@ def test_a_switch_that_an_earlier_version_recorded_as_text_is_a_switch(checkpoin
     change(checkpoint, preprocessing={**steps, "z_score": "maybe"})
     with pytest.raises(UserError, match=r"model\.json: preprocessing\.z_score is 'maybe'; expected: true or false"):
         read_metadata(checkpoint)
+
+
+def test_what_is_null_is_as_if_it_were_left_out(checkpoint: Path) -> None:
+    stated = read_metadata(checkpoint)["preprocessing"]
+    change(checkpoint, preprocessing={**stated, "patch_size": None, "prior": None}, training=None)
+    metadata = read_metadata(checkpoint)
+    assert metadata["preprocessing"] == stated
+    require_slices(metadata, checkpoint)
+    run = CalibrationRun(checkpoint, "data", False, 1, torch.device("cpu"), 64, TORCH, 0.0)
+    assert (run.metadata["training"], run.metadata["preprocessing"]["size"]) == ({"size": 32}, 64)
 
 
 SLICES = {"preprocessing": {"size": 32, "window": [-1000, 0], "intensity": "hu"}, "network": {"name": "resunet"}}
