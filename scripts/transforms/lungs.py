@@ -21,7 +21,7 @@ from ..anatomy.outside import Zones, find_zones, why_kept
 from ..anatomy.tissue import Tissues, segment_tissue
 from ..errors import UserError
 from ..io.volume import spacing_lps
-from .items import UNKNOWN_CODE
+from .items import CODE_TOLERANCE, UNKNOWN_CODE
 from .labels import is_code
 from .slice_input import OUTSIDE_HU
 
@@ -187,9 +187,10 @@ def _given(mask: MetaTensor, image: MetaTensor) -> MetaTensor:
     name = mask.meta.get("filename_or_obj", "lung mask")
     _check_grid(mask, tuple(image.shape[1:]), "lung mask")
     unknown = is_code(mask, [UNKNOWN_CODE])
-    if not (mask.bool() & ~unknown).any():
+    inside = (mask > CODE_TOLERANCE) & ~unknown
+    if not inside.any():
         raise UserError(f"{name}: the lung mask is empty; expected: a mask with values above 0 in the lungs")
-    lungs = (mask > 0).float()
+    lungs = inside.float()
     if unknown.any():
         lungs[unknown] = _found(image).to(lungs)[unknown]
     return lungs

@@ -83,6 +83,14 @@ def test_a_mask_that_does_not_fit_is_refused(fault: str, message: str, scan: dic
     assert message in str(find_user_error(caught.value))
 
 
+def test_what_is_almost_zero_in_a_mask_is_no_lung(scan: dict[str, str]) -> None:
+    """Resampling leaves it, and slopes; labels are read so too."""
+    exact = network_grid(size=32, lung_only=True)(dict(scan))["image"]
+    stored = nib.load(scan["lung"])
+    nib.save(nib.Nifti1Image((stored.get_fdata() + 1e-6).astype(np.float32), stored.affine), scan["lung"])
+    assert torch.equal(network_grid(size=32, lung_only=True)(dict(scan))["image"].as_tensor(), exact.as_tensor())
+
+
 def test_without_a_mask_the_lungs_are_found() -> None:
     phantom = make_phantom(1, shape=(160, 128, 60), spacing=(2.2, 2.2, 4.5))
     affine = np.diag([-2.2, -2.2, 4.5, 1.0])
