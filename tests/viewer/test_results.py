@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from html import unescape
 
 import numpy as np
@@ -91,10 +90,9 @@ def test_a_lesion_in_the_hollow_of_another_is_not_taken_for_it(made: Made) -> No
     assert square == [-10.0, -11.0, 1.0]
 
 
-def test_a_scan_that_is_gone_or_has_changed_is_named(make_results: Callable[[], Made]) -> None:
-    made = make_results()
-    case = find_case(made.output / "chest")
-    scan = made.scans / "chest.nii.gz"
+def test_a_scan_that_is_gone_or_has_changed_is_named(own: Made) -> None:
+    case = find_case(own.output / "chest")
+    scan = own.scans / "chest.nii.gz"
     check_source(case)
     os.utime(scan, (1, 1))
     with pytest.raises(UserError, match=r"chest\.nii\.gz: has changed .* expected: the scan as it was"):
@@ -102,43 +100,40 @@ def test_a_scan_that_is_gone_or_has_changed_is_named(make_results: Callable[[], 
     scan.unlink()
     with pytest.raises(UserError, match=r"chest\.nii\.gz: no such file or folder; expected: the scan of .*chest"):
         read_volumes(case)
-    (made.scans / "study" / "003").unlink()
+    (own.scans / "study" / "003").unlink()
     with pytest.raises(UserError, match="study: has changed"):
-        read_volumes(find_case(made.output / "study"))
+        read_volumes(find_case(own.output / "study"))
 
 
-def test_a_manifest_of_an_earlier_version_is_said_to_leave_a_change_unseen(make_results: Callable[[], Made]) -> None:
-    made = make_results()
-    assert unchecked_remark(find_case(made.output / "chest")) == ""
-    manifest = json.loads((made.output / "manifest.json").read_text())
+def test_a_manifest_of_an_earlier_version_is_said_to_leave_a_change_unseen(own: Made) -> None:
+    assert unchecked_remark(find_case(own.output / "chest")) == ""
+    manifest = json.loads((own.output / "manifest.json").read_text())
     del manifest["cases"][0]["input_stamp"]
-    (made.output / "manifest.json").write_text(json.dumps(manifest))
-    os.utime(made.scans / "chest.nii.gz", (1, 1))
-    case = find_case(made.output / "chest")
+    (own.output / "manifest.json").write_text(json.dumps(manifest))
+    os.utime(own.scans / "chest.nii.gz", (1, 1))
+    case = find_case(own.output / "chest")
     read_volumes(case)
     remark = unchecked_remark(case)
-    assert remark.startswith(f"{made.output / 'manifest.json'}: an earlier version wrote it, without `input_stamp`")
+    assert remark.startswith(f"{own.output / 'manifest.json'}: an earlier version wrote it, without `input_stamp`")
     assert "\n" not in remark
     page = unescape(case_page(case, None, listed=False))
     assert f'<p class="banner">{remark}</p>' in page
-    assert unchecked_remark(find_case(made.output / "study")) == ""
+    assert unchecked_remark(find_case(own.output / "study")) == ""
 
 
-def test_a_mask_of_another_grid_is_refused(make_results: Callable[[], Made]) -> None:
-    made = make_results()
-    shutil.copy(made.output / "study" / "infection.nii.gz", made.output / "chest" / "infection.nii.gz")
+def test_a_mask_of_another_grid_is_refused(own: Made) -> None:
+    shutil.copy(own.output / "study" / "infection.nii.gz", own.output / "chest" / "infection.nii.gz")
     with pytest.raises(UserError, match=r"infection\.nii\.gz: lies up to .* mm off its image"):
-        read_volumes(find_case(made.output / "chest"))
+        read_volumes(find_case(own.output / "chest"))
 
 
-def test_results_without_manifest_are_refused(make_results: Callable[[], Made]) -> None:
+def test_results_without_manifest_are_refused(own: Made) -> None:
     """Reports do not name the scan's folder; only the manifest does."""
-    made = make_results()
     with pytest.raises(UserError, match="no such folder; expected: an output folder"):
-        find_cases(made.output / "none")
+        find_cases(own.output / "none")
     with pytest.raises(UserError, match="a file; expected: an output folder"):
-        find_cases(made.output / "manifest.json")
-    (made.output / "manifest.json").unlink()
-    for folder in (made.output, made.output / "chest"):
+        find_cases(own.output / "manifest.json")
+    (own.output / "manifest.json").unlink()
+    for folder in (own.output, own.output / "chest"):
         with pytest.raises(UserError, match=r"without .*manifest\.json, which names the scans"):
             find_cases(folder)

@@ -171,17 +171,16 @@ def test_head_has_no_body_and_nothing_can_be_written(get: Get) -> None:
         assert get("1/", method=method)[0] == 501
 
 
-def test_a_scan_that_is_gone_is_one_line_in_its_place(make_results: Callable[[], Made]) -> None:
-    made = make_results()
-    shutil.rmtree(made.scans / "study")
-    with serving(build_site(find_cases(made.output))) as address:
+def test_a_scan_that_is_gone_is_one_line_in_its_place(own: Made) -> None:
+    shutil.rmtree(own.scans / "study")
+    with serving(build_site(find_cases(own.output))) as address:
         found = urlsplit(address)
         connection = http.client.HTTPConnection(found.hostname, found.port, timeout=60)
         connection.request("GET", f"{found.path}2/scan.nii")
         answer = connection.getresponse()
         line = answer.read().decode()
         assert answer.status == 409
-        assert line.startswith(f"{made.scans / 'study'}: no such file or folder; expected:")
+        assert line.startswith(f"{own.scans / 'study'}: no such file or folder; expected:")
         assert "\n" not in line
         connection.request("GET", f"{found.path}2/")
         page = connection.getresponse().read().decode()
