@@ -8,6 +8,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +20,9 @@ import numpy as np
 import pytest
 import requests
 
+from scripts.inference import shipped
 from scripts.monai_label.deployment import NAME
-from tests.bundle_runner import heed_ctrl_c
+from tests.bundle_runner import heed_ctrl_c, run_command
 from tests.conftest import OBLIQUE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +38,31 @@ shipped.MODELS = Path(sys.argv.pop(1))
 main()
 """
 """`python -m scripts`, where the first argument stands for the folder of the shipped weights."""
+FORK_FOR_EACH = """
+import json, os, signal, sys, traceback
+from pathlib import Path
+from scripts.monai_label.serving.studies import *
+from scripts.monai_label.serving.training import InfectionTrain
+for line in sys.stdin:
+    code, words, outputs = json.loads(line)
+    child = os.fork()
+    if not child:
+        signal.alarm(120)
+        for number, path in enumerate(outputs, 1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.argv[1:] = words
+        failed = 0
+        try:
+            exec(code, globals())
+        except BaseException:
+            traceback.print_exc()
+            failed = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(failed)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Imports MONAI Label once, which takes seconds, and forks for what it is told to run."""
 AS_TESTED = {"device": "cpu", "backend": "torch", "precision": "fp32"}
 """What `auto` is in the tests' own process."""
 
@@ -69,11 +96,11 @@ class Server:
 
     def training_status(self) -> dict[str, object]:
         """How the last training in the background ended."""
-        for _ in range(300):
+        for _ in range(1200):
             status: dict[str, object] = requests.get(f"{self.url}/train/", timeout=60).json()
             if status["status"] not in ("SUBMITTED", "RUNNING"):
                 break
-            time.sleep(1)
+            time.sleep(0.25)
         return status
 
     def alive(self) -> bool:
@@ -96,11 +123,12 @@ def environment(folder: Path) -> dict[str, str]:
 def tree(folder: Path) -> dict[str, float]:
     """Every file of the repository but those of environments, caches and git itself."""
     skipped = (".venv", ".venv-monailabel", ".git", "out", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache")
-    return {
-        str(path): path.stat().st_mtime
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part in skipped for part in path.parts) and not path.name.startswith(".coverage")
-    }
+    found = {}
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in skipped]  # environments hold tens of thousands
+        paths = [Path(place, name) for name in files if not name.startswith(".coverage")]
+        found.update({str(path): path.stat().st_mtime for path in paths})
+    return found
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -139,22 +167,45 @@ def server(
     assert not [path for path in (folder / "home" / "tmp").iterdir() if path.name.endswith((".nii.gz", ".nrrd"))]
 
 
+def require_environment() -> None:
+    if not (PYTHON.parents[1] / "ready").exists():
+        pytest.skip("MONAI Label's environment is absent; `make .venv-monailabel/ready` builds it in a few minutes")
+
+
 def assembled(folder: Path, make_checkpoint: Callable[..., Path]) -> tuple[list[str], Path, str]:
     """Assembles an app as `make monailabel` does; returns the command line that it prints,
     on a free port."""
-    if not (PYTHON.parents[1] / "ready").exists():
-        pytest.skip("MONAI Label's environment is absent; `make .venv-monailabel/ready` builds it in a few minutes")
+    require_environment()
     deployment = folder / "deployment"
     weights = make_checkpoint(folder / "given" / "model.pt")
     make_checkpoint(weights.with_name("full.pt"), seed=1, base_width=8)
     command = [PYTHON, "-c", WITH_FULL, weights.parent, "monai_label", "assemble", weights, "--deployment", deployment]
     done = subprocess.run(command, cwd=ROOT, env=environment(folder), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if "start_server" in line]
+    words, url = start_words(done.stdout)
+    return words, deployment, url
+
+
+def assembled_here(folder: Path, make_checkpoint: Callable[..., Path]) -> tuple[list[str], Path, str]:
+    """Assembles an app, of one model, in this process, which spares the imports of another one."""
+    require_environment()
+    weights, deployment = make_checkpoint(folder / "given" / "model.pt"), folder / "deployment"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "prefix", str(PYTHON.parents[1]))
+        patch.setattr(sys, "executable", str(PYTHON))
+        patch.setattr(shipped, "MODELS", weights.parent)
+        done = run_command("monai_label", "assemble", weights, "--deployment", deployment)
+    words, url = start_words(done.stdout)
+    return words, deployment, url
+
+
+def start_words(printed: str) -> tuple[list[str], str]:
+    """The command line among what an assembly printed, on a free port; and its address."""
+    (line,) = [line for line in printed.splitlines() if "start_server" in line]
     words = shlex.split(line)
     assert words[words.index("--host") + 1] == "127.0.0.1"
     words[words.index("--port") + 1] = port = free_port()
-    return words, deployment, f"http://127.0.0.1:{port}"
+    return words, f"http://127.0.0.1:{port}"
 
 
 @contextmanager
@@ -187,14 +238,14 @@ def launched(
 
 
 def wait_until_up(running: Server) -> None:
-    for _ in range(240):
+    for _ in range(600):
         if running.process.poll() is not None:
             break
         try:
             if running.alive():
                 return
         except requests.ConnectionError:
-            time.sleep(0.5)
+            time.sleep(0.2)
     pytest.fail(running.log.read_text()[-3000:])
 
 
@@ -212,10 +263,31 @@ def add_scans(studies: Path, turned: Callable[..., nib.Nifti1Image]) -> None:
         (studies / normal.name).symlink_to(normal)
 
 
+@pytest.fixture(scope="session")
+def in_label_environment(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Runs lines with arguments in MONAI Label's environment, in a process of their own."""
+    outputs = [tmp_path_factory.mktemp("output") / name for name in ("out", "err")]
+    command, pipe = [PYTHON, "-c", FORK_FOR_EACH], subprocess.PIPE
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def forked(code: str, *words: object) -> subprocess.CompletedProcess[str]:
+            request = [code, [str(word) for word in words], [str(path) for path in outputs]]
+            print(json.dumps(request), file=process.stdin, flush=True)
+            return subprocess.CompletedProcess(code, int(process.stdout.readline()), *map(Path.read_text, outputs))
+
+        yield forked
+        process.kill()  # an end of its own takes seconds, too
+
+
 class Tools:
     """What tests need that start a server themselves."""
 
-    assembled = staticmethod(assembled)
+    assembled_here = staticmethod(assembled_here)
     launched = staticmethod(launched)
     free_port = staticmethod(free_port)
 

@@ -83,7 +83,7 @@ def remote(
 ) -> Iterator[Server]:
     """The assembled app with three phantoms on the DICOMweb server as studies."""
     folder = tmp_path_factory.mktemp("dicomweb")
-    words, deployment, url = monai_label_tools.assembled(folder, make_checkpoint)
+    words, deployment, url = monai_label_tools.assembled_here(folder, make_checkpoint)
     for number in IMAGES:
         dicomweb.add(*ct_series(nib.load(deployment / f"studies/phantom_00{number}.nii.gz"), number))
     words[words.index("--studies") + 1] = dicomweb.url

@@ -4,9 +4,8 @@ in its own environment."""
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -26,29 +25,6 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON.exists(), reason="MONAI Label's environment is absent"),
 ]
 
-FORK_FOR_EACH = """
-import json, os, signal, sys, traceback
-from pathlib import Path
-from scripts.monai_label.serving.studies import *
-for line in sys.stdin:
-    code, words, outputs = json.loads(line)
-    child = os.fork()
-    if not child:
-        signal.alarm(120)
-        for number, path in enumerate(outputs, 1):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        sys.argv[1:] = words
-        failed = 0
-        try:
-            exec(code, globals())
-        except BaseException:
-            traceback.print_exc()
-            failed = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(failed)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
 OPEN = """
 opened = lambda: Studies(sys.argv[1], extensions=("*.nii.gz", "*.nii", "*.nrrd"))
 studies = opened()
@@ -100,26 +76,10 @@ print(json.dumps(opened().datalist()))
 """
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Runs lines in MONAI Label's environment, `studies` being open, in a process of their own.
-
-    It is forked from one that has imported MONAI Label, which takes seconds.
-    """
-    outputs = [tmp_path_factory.mktemp("output") / name for name in ("out", "err")]
-    command, pipe = [PYTHON, "-c", FORK_FOR_EACH], subprocess.PIPE
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def forked(code: str, studies: Path, *words: object) -> subprocess.CompletedProcess[str]:
-            request = [OPEN + code, [str(studies), *map(str, words)], [str(path) for path in outputs]]
-            print(json.dumps(request), file=process.stdin, flush=True)
-            return subprocess.CompletedProcess(code, int(process.stdout.readline()), *map(Path.read_text, outputs))
-
-        yield forked
-        process.stdin.close()
+@pytest.fixture
+def run(in_label_environment: Run) -> Run:
+    """Runs lines in MONAI Label's environment, `studies` being open, in a process of their own."""
+    return lambda code, studies, *words: in_label_environment(OPEN + code, studies, *words)
 
 
 @pytest.fixture

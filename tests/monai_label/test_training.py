@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -14,10 +14,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-monailabel/bin/python"
+Printed = Callable[..., list[str]]
 TRAIN = """
-import json, sys
 from types import SimpleNamespace
-from scripts.monai_label.serving.training import InfectionTrain
 
 class Shown(InfectionTrain):
     def run_single_gpu(self, request, overrides):
@@ -33,12 +32,7 @@ for pretrained in (False, True, True, False):
     found.append([task.overrides["pretrained"], handlers.count("CheckpointLoader")])
 print(json.dumps(found))
 """
-
-
 GPUS = """
-import os, sys
-from scripts.monai_label.serving.training import InfectionTrain
-
 task = InfectionTrain.__new__(InfectionTrain)
 shown = [sys.executable, "-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
 for own in ("", "4,GPU-1a"):
@@ -46,7 +40,7 @@ for own in ("", "4,GPU-1a"):
     task.run_multi_gpu({}, shown, {**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"})
 """
 AT_A_TIME = """
-import sys, time
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -76,24 +70,28 @@ pytestmark = [
 ]
 
 
-def printed(code: str, *arguments: Path) -> list[str]:
+@pytest.fixture
+def printed(in_label_environment: Callable[..., subprocess.CompletedProcess[str]]) -> Printed:
     """What code prints in MONAI Label's environment."""
-    command, env = [PYTHON, "-c", code, *arguments], {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout.splitlines()
+
+    def run(code: str, *words: Path) -> list[str]:
+        done = in_label_environment(code, *words)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.splitlines()
+
+    return run
 
 
-def test_several_gpus_are_those_that_the_server_sees() -> None:
+def test_several_gpus_are_those_that_the_server_sees(printed: Printed) -> None:
     assert printed(GPUS) == ["0,1", "4,GPU-1a"]
 
 
-def test_the_threads_of_a_batch_take_turns() -> None:
+def test_the_threads_of_a_batch_take_turns(printed: Printed) -> None:
     """They share one configuration, which is resolved anew for every scan."""
     assert printed(AT_A_TIME)[-1] == "1"
 
 
-def test_only_a_pretrained_training_loads_the_weights_in_use(tmp_path: Path) -> None:
+def test_only_a_pretrained_training_loads_the_weights_in_use(printed: Printed, tmp_path: Path) -> None:
     bundle = tmp_path / "app/model/name"
     config = {"network_def": {}, "device": "cpu", "train": {"handlers": [{"_target_": "StatsHandler"}]}}
     for name, content in (
