@@ -1,37 +1,30 @@
-"""Several processes of one group, each running the file of a test as its program."""
+"""Several processes of one group, each doing the work of its rank."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests import forked
 
 
-def run_ranks(program: str, world: int, folder: Path) -> None:
-    """Runs `python PROGRAM RANK FOLDER` for every rank at a time; all of them must end well."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, program, str(rank), str(folder)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * world, "\n".join(errors)
+def run_ranks(work: Callable[[int, Path], object], world: int, folder: Path) -> None:
+    """Does `work(rank, folder)` for every rank at a time; all of them must end well."""
+    said = [folder / f"{rank}.txt" for rank in range(world)]
+    processes = [forked.start(partial(work, rank, folder), said[rank]) for rank in range(world)]
+    for process in processes:
+        process.join(120)
+    for process in processes:
+        process.kill()
+        process.join()
+    errors = "\n".join(one.read_text() for one in said)
+    assert [process.exitcode for process in processes] == [0] * world, errors
 
 
 def leave(rank: int, world: int, folder: Path, result: Any) -> NoReturn:

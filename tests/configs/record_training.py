@@ -1,10 +1,9 @@
 """Runs the training workflow for a few steps with BatchNorm in eval mode;
 records losses and gradients."""
 
-import sys
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine
 from monai.bundle import ConfigWorkflow
 from monai.engines.utils import IterationEvents
@@ -16,9 +15,8 @@ def freeze(network: torch.nn.Module, _: object) -> None:
             layer.eval()
 
 
-def record(dataset: str, folder: str, *overlays: str) -> None:
-    """Writes `record.pt` into the folder: the loss of every step, and the gradients (steps,
-    parameters)."""
+def record(dataset: str, folder: str, *overlays: str) -> dict[str, Any]:
+    """Returns the loss of every step, and the gradients (steps, parameters)."""
     flow = ConfigWorkflow(
         config_file=["configs/train.yaml", *overlays],
         workflow_type="train",
@@ -45,11 +43,4 @@ def record(dataset: str, folder: str, *overlays: str) -> None:
     network.register_forward_pre_hook(freeze)
     trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, note)
     flow.run()
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        torch.save({"losses": losses, "gradients": torch.stack(gradients)}, f"{folder}/record.pt")
-    flow.finalize()
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, ".")
-    record(*sys.argv[1:])
+    return {"losses": losses, "gradients": torch.stack(gradients)}

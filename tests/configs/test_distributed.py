@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -14,14 +15,20 @@ import torch
 
 from tests.bundle_runner import NARROW, run_bundle, run_process, unchanged_process
 from tests.configs import record_training
+from tests.process_group import leave, run_ranks
 
 TRAIN = "configs/train.yaml"
+WORLD = 2
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def torchrun(*arguments: str, nodes: int = 1) -> None:
     """Runs a program in two processes, below one torchrun or, as on two machines, below two."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     meeting = ["--rdzv_id=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--local_addr=127.0.0.1"]
     where = [f"--nnodes={nodes}", f"--nproc_per_node={2 // nodes}", *(meeting if nodes > 1 else ["--standalone"])]
     command = [sys.executable, "-m", "torch.distributed.run", *where, *arguments]
@@ -33,13 +40,21 @@ def torchrun(*arguments: str, nodes: int = 1) -> None:
             assert done.returncode == 0 or torn_down, done.stdout[-2000:] + done.stderr[-4000:]
 
 
+def worker(rank: int, folder: Path) -> None:
+    """One process of the group, in the environment that torchrun makes for it."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (folder / "port").read_text()}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD)}
+    found = record_training.record(str(folder / "dataset"), str(folder / "two"), "configs/multi_gpu_train.yaml")
+    leave(rank, WORLD, folder, found)
+
+
 def test_two_processes_equal_one(make_dataset: Callable[..., Path], bundle_root: Path, tmp_path: Path) -> None:
     dataset = make_dataset(cases=4, shape=(40, 36, 8))
     with unchanged_process(), chdir(bundle_root):
-        record_training.record(str(dataset), str(tmp_path / "one"))
-    program = [record_training.__file__, str(dataset), str(tmp_path / "two"), "configs/multi_gpu_train.yaml"]
-    torchrun(*program)
-    one, two = (torch.load(tmp_path / name / "record.pt", weights_only=True) for name in ("one", "two"))
+        one = record_training.record(str(dataset), str(tmp_path / "one"))
+    (tmp_path / "port").write_text(str(free_port()))
+    run_ranks(worker, WORLD, tmp_path)
+    two = torch.load(tmp_path / "0.pt", weights_only=True)
     assert len(one["losses"]) == len(two["losses"]) == 4
     torch.testing.assert_close(torch.tensor(two["losses"]), torch.tensor(one["losses"]), rtol=0, atol=1e-5)
     torch.testing.assert_close(two["gradients"][:2], one["gradients"][:2], rtol=0, atol=1e-5)

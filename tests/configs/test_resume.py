@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.inference.metadata import read_metadata
-from tests.bundle_runner import NARROW, bundle_command, environment, run_bundle
+from tests import forked
+from tests.bundle_runner import NARROW, run_bundle
 
 TRAIN = "configs/train.yaml"
 
@@ -25,20 +26,20 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-def train_and_kill(command: list[str], bundle_root: Path, env: dict[str, str], folder: Path, epochs: int) -> None:
+def train_and_kill(train: Callable[[], object], folder: Path, epochs: int) -> None:
     """Starts training and kills it without warning at some moment after `epochs` epochs are on the
     disk."""
-    process = subprocess.Popen(
-        command, cwd=bundle_root, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    said = folder.with_suffix(".txt")
+    process = forked.start(train, said)
     deadline = time.monotonic() + 120
     while len(rows(folder)) < epochs:
-        assert process.poll() is None, "the training ended before it was killed"
+        assert process.is_alive(), f"the training ended before it was killed: {said.read_text()[-3000:]}"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(int.from_bytes(os.urandom(1)) / 255 * 0.15)  # anywhere in the next epoch
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def curves(folder: Path) -> dict[str, list[int]]:
@@ -64,7 +65,6 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
     save_interval: int,
     amp: str,
     make_dataset: Callable[..., Path],
-    bundle_root: Path,
     tmp_path: Path,
 ) -> None:
     settings = {
@@ -81,15 +81,15 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
     }
     run_bundle("training", config, output_dir=tmp_path / "whole", **settings)
     broken = tmp_path / "broken"
-    command = bundle_command("training", config, output_dir=broken, resume="true", **settings)
+    train = partial(run_bundle, "training", config, output_dir=broken, resume="true", **settings)
     for processes, epochs in enumerate((2, 5), start=1):
-        train_and_kill(command, bundle_root, environment(), broken, epochs)
+        train_and_kill(train, broken, epochs)
         state = torch.load(broken / "last.pt", weights_only=True)  # complete at whatever moment it was killed
         if save_interval:
             assert state["epoch"] == processes
             assert read_metadata(broken / "model.pt")["figures"]["epoch"] <= processes
     assert len(rows(broken)) < 9
-    run_bundle("training", config, output_dir=broken, resume="true", **settings)
+    train()
 
     whole, resumed = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "broken"))
     assert rows(broken) == rows(tmp_path / "whole")
@@ -103,7 +103,7 @@ def test_killed_twice_and_resumed_equals_uninterrupted(
 
     # A finished run that is resumed stays as it is.
     before = (broken / "last.pt").read_bytes()
-    run_bundle("training", config, output_dir=broken, resume="true", **settings)
+    train()
     assert (broken / "last.pt").read_bytes() == before
 
 

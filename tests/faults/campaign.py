@@ -19,7 +19,6 @@ import errno
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import random
 import resource
@@ -42,22 +41,11 @@ from scripts.data.phantom.dataset import write_phantom_dataset
 from scripts.errors import UserError
 from scripts.files import CACHE, UNFINISHED
 from scripts.inference.metadata import read_metadata
+from tests import forked
 from tests.bundle_runner import NARROW, run_bundle, run_command
 from tests.conftest import write_dataset, write_random_checkpoint
 from tests.equal_results import written
 
-PRELOADED = [
-    "tests.bundle_runner",
-    "tests.conftest",
-    "tests.equal_results",
-    "matplotlib.pyplot",
-    "monai.bundle",
-    "monai.handlers",
-    "scripts.inference.publishing",
-    "scripts.pipeline.case",
-    "scripts.report.html",
-    "scripts.training.runner",
-]
 WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree"}
 FILLS = {"open", "os.mkdir"}
 """Of the writes, those that a full disk refuses."""
@@ -166,8 +154,7 @@ class Campaign:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOADED)
+        self._context = forked.context()
         self._count = 0
 
     def measure(self, job: Job) -> None:

@@ -18,7 +18,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -47,14 +47,14 @@ class Report:
     peak: int = 0  # KiB
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Fuzz; print counts by class; return 1 where there were findings."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("number", type=int)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", choices=[*TARGETS], action="append")
     parser.add_argument("--kept", type=Path, default=KEPT, help="Where inputs go that ended wrong.")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     reports = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, number in shares(chosen.number, chosen.only or [*TARGETS]):

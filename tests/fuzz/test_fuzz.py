@@ -5,26 +5,33 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from scripts.errors import UserError
-from tests.fuzz.targets import TARGETS
+from tests import forked
+from tests.fuzz import run
+from tests.fuzz.targets import TARGETS, Target
+
+
+def apart(work: Callable[[], object], folder: Path) -> tuple[int, str]:
+    """Exit code and output of work in a process without threads, which its forks would lose."""
+    said = folder / "said.txt"
+    return forked.run(work, said), said.read_text()
 
 
 @pytest.mark.parametrize("inputs", [500, pytest.param(2000, marks=pytest.mark.slow)])
-def test_no_input_ends_in_anything_but_a_result_or_a_refusal(inputs: int, bundle_root: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "tests.fuzz.run", str(inputs), "--kept", str(tmp_path)]
-    done = subprocess.run(words, cwd=bundle_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert re.search(rf"^{inputs} inputs, seed 1: 0 findings", done.stdout, re.MULTILINE)
+def test_no_input_ends_in_anything_but_a_result_or_a_refusal(inputs: int, tmp_path: Path) -> None:
+    code, said = apart(partial(run.main, [str(inputs), "--kept", str(tmp_path)]), tmp_path)
+    assert code == 0, said
+    assert re.search(rf"^{inputs} inputs, seed 1: 0 findings", said, re.MULTILINE)
     for name in TARGETS:  # a class of which nothing or everything is read does not get far
-        line = next(line for line in done.stdout.splitlines() if line.startswith(name.ljust(10)))
+        line = next(line for line in said.splitlines() if line.startswith(name.ljust(10)))
         assert name == "segment" or ("read" in line and "refused" in line), line
 
 
@@ -66,26 +73,23 @@ WRONG = {
     _refuse_in_lines: "refused in several lines: one",
     _leave: "left files behind: beside the input",
 }
-SCRIPT = """
-import sys
-from pathlib import Path
-from tests.fuzz import run, test_fuzz
-from tests.fuzz.targets import Target
-run.FEWER_SECONDS, run.WALL = 1, 3
-for read in test_fuzz.WRONG:
-    folder = Path(sys.argv[1]) / read.__name__
-    (folder / "seeds").mkdir(parents=True)
-    target = Target(1, lambda seeds: None, lambda seeds, place, rng: (place / "a").write_bytes(b"a"), read)
-    run.show(read.__name__, run.fuzz(read.__name__, target, 2, 1, folder, folder / "kept"))
-"""
 
 
-def test_every_wrong_ending_is_found(bundle_root: Path, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, tmp_path], cwd=bundle_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def fuzz_what_ends_wrong(folder: Path) -> None:
+    run.FEWER_SECONDS, run.WALL = 0.3, 2
+    for read in WRONG:
+        place = folder / read.__name__
+        (place / "seeds").mkdir(parents=True)
+        target = Target(1, lambda seeds: None, lambda seeds, place, rng: (place / "a").write_bytes(b"a"), read)
+        run.show(read.__name__, run.fuzz(read.__name__, target, 2, 1, place, place / "kept"))
+
+
+def test_every_wrong_ending_is_found(tmp_path: Path) -> None:
+    code, said = apart(partial(fuzz_what_ends_wrong, tmp_path), tmp_path)
+    assert code == 0, said
     for read, words in WRONG.items():
         name = read.__name__
-        assert re.findall(rf"FINDING {name} (\d) \(seed 1\): {words}", done.stdout) == ["0", "1"], done.stdout
+        assert re.findall(rf"FINDING {name} (\d) \(seed 1\): {words}", said) == ["0", "1"], said
         assert (tmp_path / name / "kept" / f"{name}_1_1" / "a").read_bytes() == b"a"
 
 

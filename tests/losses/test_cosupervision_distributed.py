@@ -1,13 +1,8 @@
 """The loss in several processes:
-together they optimise what one process with the whole batch would.
-
-The file is also the program of each process (`python test_cosupervision_distributed.py RANK
-FOLDER`).
-"""
+together they optimise what one process with the whole batch would."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -38,7 +33,6 @@ def small_network() -> nn.Module:
 def worker(rank: int, folder: Path) -> None:
     """One process of the group: its share of the batch, forward, backward under DDP,
     results to a file."""
-    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD)
     image, label = (part.chunk(WORLD)[rank] for part in ddp_batch())
     results = {}
@@ -52,7 +46,7 @@ def worker(rank: int, folder: Path) -> None:
 
 
 def test_processes_together_are_one_process(tmp_path: Path) -> None:
-    run_ranks(__file__, WORLD, tmp_path)
+    run_ranks(worker, WORLD, tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
     image, label = ddp_batch()
@@ -67,7 +61,3 @@ def test_processes_together_are_one_process(tmp_path: Path) -> None:
                 torch.testing.assert_close(rank[True][0], loss.detach(), rtol=0, atol=1e-6)
             torch.testing.assert_close(rank[batch_dice][1], model.weight.grad, rtol=0, atol=1e-6)
             torch.testing.assert_close(rank[batch_dice][2], model.bias.grad, rtol=0, atol=1e-6)
-
-
-if __name__ == "__main__":
-    worker(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,7 +1,4 @@
-"""A validation in several processes that have different numbers of batches, or none.
-
-The file is also the program of each process (`python test_validation_distributed.py RANK FOLDER`).
-"""
+"""A validation in several processes that have different numbers of batches, or none."""
 
 from __future__ import annotations
 
@@ -30,7 +27,6 @@ SHARE = 0.5
 def worker(rank: int, folder: Path) -> None:
     """Process r has r + 1 batches, and r in its running mean; it validates with and without EMA.
     Then it judges its part of few cases."""
-    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD)
     means = []
     for momentum in (0.0, SHARE):
@@ -59,7 +55,7 @@ def worker(rank: int, folder: Path) -> None:
 
 
 def test_processes_with_different_numbers_of_batches_validate_the_network_of_rank_0(tmp_path: Path) -> None:
-    run_ranks(__file__, WORLD, tmp_path)
+    run_ranks(worker, WORLD, tmp_path)
     for rank in range(WORLD):
         means, together, judged = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert means.tolist() == pytest.approx([0.0, 0.0])  # 0 less the running mean of rank 0
@@ -68,7 +64,3 @@ def test_processes_with_different_numbers_of_batches_validate_the_network_of_ran
             (pytest.approx((2 / 3 + items - 1) / items), [f"case {item}" for item in range(items)])
             for items in (1, 2, 3)
         ]
-
-
-if __name__ == "__main__":
-    worker(int(sys.argv[1]), Path(sys.argv[2]))
