@@ -205,6 +205,12 @@ def make_class_dataset(make_dataset: Callable[..., Path]) -> Callable[..., Path]
     return make
 
 
+@pytest.fixture
+def one_slice_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Previews show one axial slice: drawing all of them takes half of what a small scan takes."""
+    monkeypatch.setattr("scripts.report.preview.SHOWN_SLICES", 1)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Lets torch work on one thread for the tests of a module from here on."""

@@ -29,6 +29,7 @@ from scripts.pipeline.case import Settings
 from scripts.pipeline.result import write_mask
 from tests.pacs.peers import Archive, RunningNode, store, wait_for, write_study
 
+pytestmark = pytest.mark.usefixtures("one_slice_shown")
 Start = Callable[..., RunningNode]
 
 

@@ -33,6 +33,7 @@ from scripts.pipeline.job import describe as describe_run
 from scripts.report.preview import describe
 from tests.scan_fixtures import validate
 
+pytestmark = pytest.mark.usefixtures("one_slice_shown")
 SPACING = (2.6, 2.5, 7.5)
 LEFT = 1  # in the phantom's mask; 2 is right
 

@@ -30,6 +30,7 @@ from scripts.pipeline.lobe_masks import read_lobe_mask
 from scripts.pipeline.lung_masks import read_lung_mask
 from scripts.pipeline.priors import Prior, find_prior, read_prior
 
+pytestmark = pytest.mark.usefixtures("one_slice_shown")
 SPACING = (2.6, 2.5, 7.5)
 AFFINE = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1])
 CODES = {  # SNOMED CT, PS3.16 CID 4
