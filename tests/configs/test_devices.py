@@ -83,8 +83,8 @@ def test_evaluation(device: str, make_dataset: MakeDataset, weights: Path, tmp_p
 
 
 def test_volumes(device: str, make_dataset: MakeDataset, tmp_path: Path) -> None:
-    dataset, run = make_dataset(), tmp_path / "run"
-    small = {"patch_size": [16, 16, 4], "patches_per_volume": 4, "val_interval": 1}
+    dataset, run = make_dataset(cases=2), tmp_path / "run"
+    small = {"patch_size": [16, 16, 4], "patches_per_volume": 4, "val_interval": 1, "max_epochs": 1}
     trained(device, run, dataset, "configs/networks/fv_paspp_unet3d.yaml", **small)
     evaluated(device, dataset, run / "model.pt", tmp_path / "tables", fold=0)
     expected = masks("cpu", dataset / "images", run / "model.pt", tmp_path / "cpu")
@@ -95,7 +95,7 @@ def test_volumes(device: str, make_dataset: MakeDataset, tmp_path: Path) -> None
 
 def test_classes(device: str, make_class_dataset: MakeDataset, weights: Path, tmp_path: Path) -> None:
     dataset, run = make_class_dataset(), tmp_path / "run"
-    trained(device, run, dataset, "configs/multiclass.yaml", prior=str(weights))
+    trained(device, run, dataset, "configs/multiclass.yaml", prior=str(weights), max_epochs=1)
     layer = "configs/evaluate_multiclass.yaml"
     tables = evaluated(device, dataset, run / "model.pt", tmp_path / "tables", layer, prior=str(weights), fold=0)
     assert len(pd.read_csv(tables / "classes.csv")) == 4
