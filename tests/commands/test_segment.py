@@ -173,7 +173,7 @@ def test_exit_codes_of_wrong_use(segment: Command, phantoms: list[Path], tmp_pat
         ),
         ((phantoms[0], tmp_path / "out", "--volume", "1.5"), "Invalid value for '--volume'"),
         ((phantoms[0], tmp_path / "out", "--series", "7"), "no input is DICOM; expected"),
-        (("", tmp_path / "out"), "an empty word first of all"),
+        (("", tmp_path / "out"), "an empty word after fp32; expected: a value, or the option left out"),
         ((phantoms[0], tmp_path / "out", "--lungs", ""), "an empty word after --lungs"),
         ((phantoms[0], tmp_path / "out", "--stow", "pacs.example/dicom"), "no address of a server"),
         ((phantoms[0], tmp_path / "out", "--stow", "https://"), "no address of a server"),
