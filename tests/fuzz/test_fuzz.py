@@ -76,7 +76,7 @@ WRONG = {
 
 
 def fuzz_what_ends_wrong(folder: Path) -> None:
-    run.FEWER_SECONDS, run.WALL = 0.3, 2
+    run.FEWER_SECONDS, run.WALL = 0.5, 3
     for read in WRONG:
         place = folder / read.__name__
         (place / "seeds").mkdir(parents=True)
