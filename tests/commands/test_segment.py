@@ -26,7 +26,6 @@ from scripts.data.phantom.dataset import write_phantom_dataset
 from scripts.pipeline.manifest_schema import ManifestContent
 from scripts.schema import check_content
 
-pytestmark = pytest.mark.usefixtures("one_slice_shown")
 Command = Callable[..., "Done"]
 
 
