@@ -15,8 +15,8 @@ from torch import Tensor
 from .errors import UserError
 
 VARIANCE = "running_var"  # how torch names the running variance of a normalisation; its square root is taken
-_FLOATS = torch.float64, torch.float32, torch.float16, torch.bfloat16
-_INTEGERS = torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool
+_REAL = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+_REAL |= {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 
 
 def load_weights(path: str | Path, expected: str = "weights that training wrote") -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ def load_weights(path: str | Path, expected: str = "weights that training wrote"
 
 def _is_plain(key: Any, value: Any) -> bool:
     """Whether an entry is a dense tensor of real numbers with a name: others cannot be checked."""
-    if not isinstance(key, str) or not isinstance(value, Tensor) or value.dtype not in (*_FLOATS, *_INTEGERS):
+    if not isinstance(key, str) or not isinstance(value, Tensor) or value.dtype not in _REAL:
         return False
     return value.layout is torch.strided and not value.is_nested and not value.is_meta
 

@@ -44,6 +44,9 @@ SAME_LIST = ("name", "folds", "seed", "split")
 SAME_FOLD = ("fold", "validation_cases", "validation_patients")
 """What `describe` says alike of one list of cases, and of one fold of it."""
 
+MASKS = "masks_sha256"
+"""Key of `digest_masks` in the record of what may go on with the same masks only."""
+
 _logger = logging.getLogger(__name__)
 
 

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 MOST_BYTES = 20 * 2**30
 """What the user's cache may hold when a training starts: 61,000 slices of 256 x 256."""
 
+ROOMS = ("anatomy", "data", "io", "transforms")
+"""Where the code is that preprocesses: another one may find other lungs."""
+
 CASE_SETTINGS = ("intensity", "label_codes", "label_scale", "soft_scale", "lesion_free", "slices")
 """What a case says of its files, and which of its slices are kept."""
 
@@ -101,7 +104,7 @@ def case_content(case: Mapping[str, Any], paths: Iterable[str], chosen: Iterable
     """
     files = [(key, file) for key in paths if case.get(key) for file in _files(Path(case[key]).resolve())]
     stamps = [(key, str(file), file.stat().st_size, file.stat().st_mtime_ns) for key, file in files]
-    return {"files": stamps, **{key: case.get(key) for key in chosen}, "code": _code()}
+    return {"files": stamps, **{key: case.get(key) for key in chosen}, "code": code_digest(*ROOMS)}
 
 
 def _files(path: Path) -> list[Path]:
@@ -109,11 +112,6 @@ def _files(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")) if path.suffix.lower() in DETACHED else [path]
-
-
-def _code() -> str:
-    """Return a digest of the code that preprocesses: another one may find other lungs."""
-    return code_digest("anatomy", "data", "io", "transforms")
 
 
 def _prune(folder: Path) -> None:

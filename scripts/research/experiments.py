@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from ..data.datalist import describe, digest_masks, fold_numbers, read_datalist
+from ..data.datalist import MASKS, describe, digest_masks, fold_numbers, read_datalist
 from ..data.layouts.case import DATALIST, Datalist
 from ..errors import UserError
 from ..files import UNFINISHED, digest, read_json, sha256, write_json
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 TRAIN, EVALUATE = "configs/train.yaml", "configs/evaluate.yaml"
 RECORD, RUN_RECORD, LOG = "experiment.json", "begun.json", "log.txt"
-MASKS, TEACHER = "masks_sha256", "teacher_sha256"
+TEACHER = "teacher_sha256"
 
 
 def run_experiment(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.datalist import Fold, digest_masks, read_datalist, select_cases
+from ..data.datalist import MASKS, Fold, digest_masks, read_datalist, select_cases
 from ..data.layouts.case import DATALIST, LIST_NAMES, Case
 from ..errors import UserError
 from ..files import digest, read_json, unfinished_folder, write_json
@@ -155,6 +155,10 @@ class SemiSupervised:
         return self.folder / BEST
 
     def _claim(self) -> None:
+        listed = read_datalist(self.dataset_dir)
+        cases = digest([listed[name] for name in LIST_NAMES])  # with other folds networks know what is validated on
+        content = {"cases": cases, MASKS: digest_masks(listed, self.dataset_dir)}
+        settings = {**self.scheme, **content}
         scheme = self.folder / SCHEME
         if not (self.resume and scheme.exists()):
             ours = self.overwrite and scheme.exists()
@@ -164,10 +168,6 @@ class SemiSupervised:
             if ours:
                 self._remove_earlier(read_json(scheme))
         self.folder.mkdir(parents=True, exist_ok=True)
-        listed = read_datalist(self.dataset_dir)
-        cases = digest([listed[name] for name in LIST_NAMES])  # with other folds networks know what is validated on
-        content = {"cases": cases, "masks_sha256": digest_masks(listed, self.dataset_dir)}
-        settings = {**self.scheme, **content}
         if not scheme.exists():
             write_json(scheme, settings)
         elif (began := {**content, **read_json(scheme)}) != settings:  # up to 0.28 and 0.29 without

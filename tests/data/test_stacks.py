@@ -96,7 +96,7 @@ def test_a_key_follows_the_files_behind_a_header_and_the_code(tmp_path: Path, mo
             (tmp_path / change).write_text("12")
         keys.add(cache_key(case, ["image"], []))
     assert len(keys) == 2
-    monkeypatch.setattr(slice_cache, "_code", lambda: "other")
+    monkeypatch.setattr(slice_cache, "code_digest", lambda *rooms: "other")
     keys.add(cache_key(case, ["image"], []))
     assert len(keys) == 3
     assert all(re.fullmatch("[0-9a-f]{32}", str(key)) for key in keys)
