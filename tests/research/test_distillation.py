@@ -220,7 +220,7 @@ def test_maps_of_a_case_that_is_seen_otherwise_are_made_anew(
     plain: Any = {"name": "case_00", "image": str(path)}
     cases = [plain, plain | {"intensity": "window:-1350,150"}, plain | {"lung": str(path)}]
     folders = [pseudo_labels.map_folder("maps", teacher, [case]) for case in cases]
-    monkeypatch.setattr(slice_cache, "_code", lambda: "other lungs")
+    monkeypatch.setattr(slice_cache, "code_digest", lambda *rooms: "other lungs")
     folders.append(pseudo_labels.map_folder("maps", teacher, [plain]))
     assert len(set(folders)) == 4
     again = plain | {"label": "finer.nii.gz", "label_codes": [1]}  # which the teacher does not see
