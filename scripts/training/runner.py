@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pydoc import locate
+from pydoc import ErrorDuringImport, locate
 from types import TracebackType
 from typing import Any
 
@@ -135,7 +135,7 @@ def refuse_unknown_arguments(parser: ConfigParser) -> None:
     for one, settings in _components(parser.config):
         component = ConfigComponent(settings, locator=parser.locator)
         target = component.resolve_module_name()
-        known = _arguments(locate(target))
+        known = _arguments(target)
         unknown = [] if known is None else [name for name in component.resolve_args() if name not in known]
         if unknown:
             raise UserError(
@@ -156,13 +156,14 @@ def _components(config: Any, above: str = "") -> Iterator[tuple[str, Mapping[str
         yield from _components(part, f"{above}#{name}".lstrip("#"))
 
 
-def _arguments(component: object) -> list[str] | None:
+def _arguments(target: str) -> list[str] | None:
     """Return the names that a component takes, or None where that is not known or any will do."""
-    if not callable(component):
-        return None
     try:
+        component = locate(target)
+        if not callable(component):
+            return None
         parameters = inspect.signature(component).parameters.values()
-    except ValueError:  # written in C
+    except (ErrorDuringImport, ValueError):  # a package that is not there; code written in C
         return None
     return None if any(one.kind is one.VAR_KEYWORD for one in parameters) else [one.name for one in parameters]
 

@@ -97,6 +97,17 @@ def test_arguments_are_not_looked_at_where_any_will_do_or_the_target_is_none_of_
         refuse_unknown_arguments(parser)
 
 
+def test_a_component_whose_package_is_not_there_is_left_to_who_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is disabled is never made."""
+    (tmp_path / "with_extra.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    parser = layered("train")
+    parser["note"] = {"_target_": "with_extra.Handler", "_disabled_": True, "anything": 1}
+    refuse_unknown_arguments(parser)
+
+
 def test_ids_of_an_own_overlay_are_known_where_it_uses_them() -> None:
     parser = layered("train")
     parser.update({"peak": 0.1, "learning_rate": "$@peak / 2", "imports": ["$import os"], "_desc_": "a note"})
