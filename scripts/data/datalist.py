@@ -27,6 +27,7 @@ from .layouts.case import (
     without_files,
 )
 from .layouts.checks import check_partners
+from .layouts.patients import spelled_alike
 from .layouts.registry import recognise
 from .layouts.schema import parse_datalist
 from .overlaps import beginnings, twins
@@ -142,7 +143,7 @@ def select_cases(
         "unlabeled": _without_unseen(datalist["unlabeled"], unseen, folder),
         "all": all_cases(datalist),
     }
-    chosen = _without_patients(lists[split], exclude_patients)
+    chosen = _without_patients(lists[split], set(map(spelled_alike, exclude_patients)))
     if labelled:
         chosen = [case for case in chosen if "label" in case]
     if pseudo is not None:

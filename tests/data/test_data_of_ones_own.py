@@ -85,6 +85,12 @@ def test_a_scan_under_two_names_is_told(tmp_path, capsys):
     assert read_datalist(tmp_path / "out")["warnings"] == [told]
 
 
+@pytest.mark.parametrize("spelling", ["Mu\u0308ller", "M\u00fcller"])
+def test_patients_of_files_are_spelled_as_those_of_a_list(spelling, tmp_path):
+    source = own_data(tmp_path / "own", "Mu\u0308ller.nii.gz", *(f"{name}.nii.gz" for name in "abcd"))  # as macOS
+    assert [case["name"] for case in select_cases(source, exclude_patients=[spelling])] == [*"abcd"]
+
+
 def test_folders_beside_the_images_are_told(tmp_path, capsys):
     source = own_data(tmp_path / "own", "a.nii.gz", "b.nii.gz")
     for kind in ("images", "labels"):

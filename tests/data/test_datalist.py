@@ -61,6 +61,7 @@ def test_a_patient_spelled_in_two_ways_is_one(spelling, by_hand):
     assert [case["patient"] for case in read_datalist(by_hand)["training"]] == ["M\u00fcller", "M\u00fcller", "B", None]
     with pytest.raises(UserError, match="patients M\u00fcller are in training and in validation"):
         select_cases(by_hand, "training", 0)
+    assert names(select_cases(by_hand, "training", exclude_patients=[spelling])) == ["c", "d"]
 
 
 def test_a_list_by_hand_gets_its_defaults(by_hand):

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...transforms.items import CLASS_CODES
 from .case import Case, FileKey
 from .files import list_files
-from .patients import patient_of_scan
+from .patients import patient_of_scan, spelled_alike
 
 BINARY = frozenset({0, 1})
 PICTURE_BINARY = frozenset({0, 1, 255})
@@ -74,7 +74,7 @@ def pair(
 
 def new_case(name: str, image: Path, patient: str | None, label: Path | None = None) -> Case:
     """A case without a fold."""
-    case = Case(name=name, image=str(image), patient=patient, fold=None)
+    case = Case(name=name, image=str(image), patient=patient and spelled_alike(patient), fold=None)
     if label is not None:
         case["label"] = str(label)
     return case
