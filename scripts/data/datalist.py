@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import UserError
 from ..files import digest, sha256
+from ..io.reading import scan_files
 from ..messages import some
 from .held_out import read_held_out, refuse_held_out
 from .layouts.build import build_datalist
@@ -197,7 +198,7 @@ def digest_masks(datalist: Datalist, dataset_dir: str | os.PathLike[str]) -> str
     """Return one SHA-256 of all masks of a list, which changes when one is corrected in place."""
     masks = [key for key in FILE_KEYS if key != "image"]
     paths = sorted({case[key] for case in all_cases(datalist) for key in masks if key in case})
-    return digest([sha256(Path(dataset_dir) / path) for path in paths])
+    return digest([sha256(file) for path in paths for file in scan_files(Path(dataset_dir) / path)])
 
 
 def fold_numbers(cases: Sequence[Case]) -> list[int]:

@@ -1,6 +1,5 @@
 """Keep arrays of cases on disk between trainings."""
 
-import glob
 import logging
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..files import code_digest, digest, locked, user_cache, write_atomic
+from ..io.reading import scan_files
 from ..settings import optional
 from ..transforms.steps import settings
 
@@ -26,9 +26,6 @@ ROOMS = ("anatomy", "data", "io", "transforms")
 
 CASE_SETTINGS = ("intensity", "label_codes", "label_scale", "soft_scale", "lesion_free", "slices")
 """What a case says of its files, and which of its slices are kept."""
-
-DETACHED = (".hdr", ".img", ".mhd", ".nhdr")
-"""Suffixes of scans whose voxels lie in a second file of the same stem."""
 
 
 def cache_folder(cache_dir: str | None) -> str | None:
@@ -102,16 +99,14 @@ def case_content(case: Mapping[str, Any], paths: Iterable[str], chosen: Iterable
         paths: keys of the files that are read; each file counts with its key, path, size and time.
         chosen: keys of the case's settings that are heeded, see `CASE_SETTINGS`.
     """
-    files = [(key, file) for key in paths if case.get(key) for file in _files(Path(case[key]).resolve())]
+    files = [(key, file.resolve()) for key in paths if case.get(key) for file in _files(Path(case[key]))]
     stamps = [(key, str(file), file.stat().st_size, file.stat().st_mtime_ns) for key, file in files]
     return {"files": stamps, **{key: case.get(key) for key in chosen}, "code": code_digest(*ROOMS)}
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the files of a scan: those of a folder, and what lies beside a header."""
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")) if path.suffix.lower() in DETACHED else [path]
+    """Return the files of a scan: those of a folder, and the voxels behind a header."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else scan_files(path)
 
 
 def _prune(folder: Path) -> None:

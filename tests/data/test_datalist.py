@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scripts.data.datalist import describe, read_datalist, select_cases
+from scripts.data.datalist import describe, digest_masks, read_datalist, select_cases
 from scripts.data.layouts.build import build_datalist
 from scripts.data.splits import SLICE_WARNING, check_patient_disjoint, patients_of
 from scripts.errors import UserError
@@ -106,6 +106,19 @@ def test_splits(by_hand, split, fold, expected):
 def test_patients_can_be_left_out_by_name(by_hand):
     assert names(select_cases(by_hand, "training", exclude_patients={"A", "T"})) == ["b", "c", "d"]
     assert names(select_cases(by_hand, "unlabeled", exclude_patients=["B"])) == ["u1_label"]
+
+
+def test_a_mask_that_lies_beside_its_header_is_one_of_the_masks(by_hand):
+    header = "NDims = 3\nDimSize = 1 1 1\nElementType = MET_UCHAR\nElementDataFile = voxels.raw\n"
+    (by_hand / "mask.mhd").write_text(header)
+    content = json.loads((by_hand / "datalist.json").read_text())
+    content["training"][0]["label"] = "mask.mhd"
+    write(by_hand, **content)
+    digests = set()
+    for voxel in (b"\0", b"\1", b"\0"):
+        (by_hand / "voxels.raw").write_bytes(voxel)
+        digests.add(digest_masks(read_datalist(by_hand), by_hand))
+    assert len(digests) == 2
 
 
 def test_paths_do_not_depend_on_the_working_folder(by_hand, monkeypatch):
