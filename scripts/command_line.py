@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from .errors import UserError
+from .errors import refuse_empty
 
 SWITCHES: dict[str, bool | None] = {"true": True, "false": False}
 NONE = ("none", "null")
@@ -49,10 +49,9 @@ def respell(parameters: Sequence[Any], words: Sequence[str]) -> list[str]:
         Options, unknown ones as they were, then `--` and the arguments.
 
     Raises:
-        UserError: for an empty word, as of a shell's variable that is not set. It would pass for
-            the default, or for the current folder.
+        UserError: for an empty word, see `refuse_empty`.
     """
-    _refuse_empty(words)
+    refuse_empty(words)
     spelled, positional, named = list[str](), list[str](), dict[Any, str]()
     waiting = deque(words)
     while waiting:
@@ -80,14 +79,6 @@ def respell(parameters: Sequence[Any], words: Sequence[str]) -> list[str]:
         if argument in named:
             positional.insert(place, named[argument])
     return [*spelled, "--", *positional]
-
-
-def _refuse_empty(words: Sequence[str]) -> None:
-    for before, word in zip(("", *words), words, strict=False):
-        match = OPTION.fullmatch(word)
-        if word == "" or (match and match[2] == ""):
-            place = f"in {word}" if word else f"after {before}" if before else "first of all"
-            raise UserError(f"an empty word {place}; expected: a value, or the option left out")
 
 
 def _find(parameters: Sequence[Any], name: str) -> Any:

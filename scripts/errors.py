@@ -3,7 +3,7 @@
 import errno
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -150,6 +150,20 @@ def in_bundle_runner() -> bool:
     """Whether this process is `python -m monai.bundle`, alone or below torchrun."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return spec is not None and spec.name == "monai.bundle.__main__"
+
+
+def refuse_empty(words: Sequence[str]) -> None:
+    """Refuse a command line with an empty word, as of a shell's variable that is not set.
+
+    It would pass for a default, or for the current folder.
+
+    Raises:
+        UserError: says where it stands.
+    """
+    for before, word in zip(("", *words), words, strict=False):
+        if word == "" or re.fullmatch(r"--?[A-Za-z][^\s=]*=", word):
+            place = f"in {word}" if word else f"after {before}" if before else "first of all"
+            raise UserError(f"an empty word {place}; expected: a value, or the option left out")
 
 
 def _end_traceback_with_user_error(

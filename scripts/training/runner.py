@@ -21,7 +21,7 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, MERGE_KEY
 from monai.utils import BundlePropertyConfig
 
-from ..errors import UserError, causes, find_user_error, in_bundle_runner
+from ..errors import UserError, causes, find_user_error, in_bundle_runner, refuse_empty
 from ..version import BUNDLE
 from .callers import calling
 
@@ -35,10 +35,12 @@ def begin(kept: Callable[[], str]) -> None:
         kept: says what a run that is interrupted leaves, in one line.
 
     Raises:
-        UserError: names the unknown ids, or an argument that a component does not have.
+        UserError: names the unknown ids, or an argument that a component does not have; for an
+            empty word on the runner's command line.
     """
     if in_bundle_runner():
         sys.excepthook = last_lines(kept)
+        refuse_empty(sys.argv[1:])
     workflow = calling(ConfigWorkflow)
     if workflow is not None:
         refuse_unknown_ids(workflow.parser.config, [workflow.init_id, workflow.run_id, workflow.final_id])

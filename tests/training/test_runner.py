@@ -12,6 +12,7 @@ import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from scripts.errors import UserError
+from scripts.training import runner
 from scripts.training.run_folder import kept_of_training
 from scripts.training.runner import (
     last_lines,
@@ -131,6 +132,16 @@ def test_a_workflow_in_python_refuses_them_before_it_writes(
     assert "--epochs" in str(wrapped.value.__cause__)
     assert sys.excepthook is hook  # a program that runs a workflow keeps its own way to report
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [["--held_out", ""], ["--held_out="], ["--train#dataset#held_out="]])
+def test_an_empty_word_of_the_runner_is_no_default(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `--held_out "$LIST"`, where LIST is not set, nobody would have been held out."""
+    monkeypatch.setattr(runner, "in_bundle_runner", lambda: True)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # which is replaced
+    monkeypatch.setattr(sys, "argv", ["runner", "run", "training", *words])
+    with pytest.raises(UserError, match=f"^an empty word (after|in) {words[0]}; expected: a value"):
+        runner.begin(lambda: "nothing")
 
 
 def said(error: BaseException, capsys: pytest.CaptureFixture[str]) -> str:
