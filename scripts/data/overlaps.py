@@ -42,8 +42,9 @@ def copies_warning(datalist: Datalist) -> list[str]:
     others = [case for case in datalist["training"] if case.get("pseudo")] + datalist["unlabeled"]
     sizes = [Path(case["image"]).stat().st_size for case in labelled + others]
     first, copies, alike = dict[str, str](), list[str](), Counter(sizes)
+    possible = {size for size in sizes[: len(labelled)] if alike[size] > 1}
     for place, (case, size) in enumerate(zip(labelled + others, sizes, strict=True)):
-        digest = sha256(case["image"]) if alike[size] > 1 else ""
+        digest = sha256(case["image"]) if size in possible else ""
         if digest in first:
             copies.append(f"{case['name']} ({first[digest]})")
         elif digest and place < len(labelled):
