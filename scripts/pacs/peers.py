@@ -6,6 +6,7 @@ import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 
@@ -14,6 +15,8 @@ UID = r"\d[\d.]{0,63}"
 _TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # ISO 646 without control characters and backslash (PS3.5 table 6.2-1)
 _PEER = re.compile(r"(?P<title>[^@]+)@(?P<host>.+):(?P<port>\d+)")
 _HIGHEST_PORT = 65535
+SILENCE_S = 30.0
+"""How long a peer may stop in the middle of a message, or of a TLS handshake."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,22 @@ def check_title(text: str) -> str:
     return title
 
 
+def limit_silence(event: Any) -> None:
+    """End a call in whose middle the peer stops; for pynetdicom's EVT_CONN_OPEN.
+
+    Its own timeouts count between messages only: a peer that loses the network would hold a call,
+    or the node that sends to it, for ever.
+    """
+    event.assoc.dul.socket.socket.settimeout(SILENCE_S)
+
+
+class _ServerContext(ssl.SSLContext):
+    """Shakes hands in the thread of a call, where a silent caller holds up no other."""
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        return super().wrap_socket(*args, **{**kwargs, "do_handshake_on_connect": False})
+
+
 @dataclass(frozen=True)
 class Tls:
     """PEM files for TLS, of both directions.
@@ -65,7 +84,7 @@ class Tls:
 
     def server(self) -> ssl.SSLContext:
         """Return the settings of the side that is called."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
         self._load(context)
         if self.authorities is not None:
             context.verify_mode = ssl.CERT_REQUIRED

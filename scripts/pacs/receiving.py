@@ -23,7 +23,7 @@ from pydicom.uid import (
 from ..errors import UserError
 from ..io.dicom.files import UNREADABLE, read_header
 from ..io.dicom.header import CT_CLASSES, get_text
-from .peers import Tls
+from .peers import Tls, limit_silence
 from .queue import StudyQueue
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,11 @@ def receiving(
     entity.add_supported_context(Verification)
     for sop_class in CT_CLASSES:
         entity.add_supported_context(sop_class, SYNTAXES)
-    handlers: list[Any] = [(evt.EVT_C_STORE, _store, [queue]), (evt.EVT_REJECTED, _log_rejection)]
+    handlers: list[Any] = [
+        (evt.EVT_CONN_OPEN, limit_silence),
+        (evt.EVT_C_STORE, _store, [queue]),
+        (evt.EVT_REJECTED, _log_rejection),
+    ]
     context = tls.server() if tls else None
     try:
         server = entity.start_server((host, port), block=False, evt_handlers=handlers, ssl_context=context)

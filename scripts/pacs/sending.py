@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io.dicom.files import read_header
-from .peers import Peer, Tls
+from .peers import SILENCE_S, Peer, Tls, limit_silence
 
 
 class NotSentError(Exception):
@@ -26,13 +26,15 @@ def send(files: Sequence[Path], peer: Peer, title: str, tls: Tls | None = None) 
     Raises:
         NotSentError: says what the archive did with the first file that it did not take.
     """
-    from pynetdicom import AE
+    from pynetdicom import AE, evt
 
     entity = AE(title)
+    entity.connection_timeout = SILENCE_S
     for sop_class, syntax in sorted({_kind(file) for file in files}):
         entity.add_requested_context(sop_class, syntax)
     secured = (tls.client(), peer.host) if tls else None
-    association = entity.associate(peer.host, peer.port, ae_title=peer.title, tls_args=secured)
+    limits: list[Any] = [(evt.EVT_CONN_OPEN, limit_silence)]
+    association = entity.associate(peer.host, peer.port, ae_title=peer.title, evt_handlers=limits, tls_args=secured)
     if not association.is_established:
         why = "refused the call" if association.is_rejected else "does not answer"
         raise NotSentError(f"{peer} {why}")

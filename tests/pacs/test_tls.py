@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from scripts.pacs.peers import Peer, Tls
 from scripts.pacs.queue import StudyQueue
 from scripts.pacs.receiving import receiving
 from scripts.pacs.sending import NotSentError, send
-from tests.pacs.peers import write_study
+from tests.pacs.peers import wait_for, write_study
 from tests.scan_fixtures import uid
 
 
@@ -38,6 +40,24 @@ def test_only_tls_with_a_known_certificate_is_taken(tls: Tls, tmp_path: Path) ->
         assert queue.waiting() == []
         send(files, node, "PACS", tls)
     assert queue.waiting() == [uid("study")]
+
+
+def test_a_caller_without_a_word_holds_up_no_other(tls: Tls, tmp_path: Path) -> None:
+    queue, files = StudyQueue(tmp_path / "node"), write_study(tmp_path, slices=2)
+    with receiving(queue, "LUNG_AI", "127.0.0.1", 0, ["PACS"], tls) as port:
+        silent = socket.create_connection(("127.0.0.1", port))
+        send(files, Peer("LUNG_AI", "localhost", port), "PACS", tls)
+        silent.close()
+        wait_for(lambda: not any("AcceptorThread" in thread.name for thread in threading.enumerate()))
+    assert queue.waiting() == [uid("study")]
+
+
+def test_an_archive_that_shakes_no_hands_does_not_answer(
+    tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.pacs.sending.SILENCE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(NotSentError, match="does not answer"):
+        send(write_study(tmp_path, slices=1), Peer("PACS", "localhost", silent.getsockname()[1]), "LUNG_AI", tls)
 
 
 def test_files_that_are_no_certificates_are_the_users_mistake(tmp_path: Path) -> None:
