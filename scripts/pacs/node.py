@@ -87,7 +87,8 @@ class Node:
     def status(self, at_work: str | None = None) -> str:
         """Return the status in one line."""
         waiting = self._queue.waiting()
-        words = [f"{len(waiting)} waiting", f"{self.done} done", f"{len(self._failures)} to be tried again"]
+        failed = len(self._failures.keys() & waiting)  # a user may have removed others
+        words = [f"{len(waiting)} waiting", f"{self.done} done", f"{failed} to be tried again"]
         return ", ".join([*words, *([f"at work on {at_work}"] if at_work else [])])
 
     def _is_due(self, study: str) -> bool:

@@ -111,7 +111,8 @@ class StudyQueue:
         done = self._done(study)
         if study in self._waiting or not done or time.time() - done["at"] < after_s or not images.is_dir():
             return
-        write_json(self._studies / study / _DONE, done | {"removed": sorted(one.name for one in images.iterdir())})
+        removed = sorted(one.name for one in images.glob("*.dcm"))  # not what a killed process left unfinished
+        write_json(self._studies / study / _DONE, done | {"removed": removed})
         images.rename(going)  # so that no part of a study is ever taken for the whole
         shutil.rmtree(going)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,17 @@ def test_results_wait_for_an_archive_that_refuses(start_node: Start, archive: Ar
     node.wait_until_done()
     assert modalities(archive) == ["SEG", "SR"]
     assert len(set(archive.arrivals)) == 2  # the same objects each time: nothing was segmented again
+
+
+def test_a_failed_study_that_a_user_removes_is_not_to_be_tried_again(
+    start_node: Start, archive: Archive, tmp_path: Path
+) -> None:
+    node = start_node(Patience(quiet_s=0.1, pause_s=60))
+    archive.status = 0xA700
+    store(node.peer, write_study(tmp_path))
+    wait_for(lambda: node.node.status() == "1 waiting, 0 done, 1 to be tried again")
+    shutil.rmtree(tmp_path / "node/studies" / uid("study"))
+    assert node.node.status() == "0 waiting, 0 done, 0 to be tried again"
 
 
 def test_what_was_given_up_is_taken_up_by_the_next_start(start_node: Start, archive: Archive, tmp_path: Path) -> None:

@@ -42,6 +42,17 @@ def test_images_of_what_is_done_are_removed_and_come_again(queue: StudyQueue, tm
     assert queue.lacking(STUDY) == 0
 
 
+def test_what_a_killed_node_left_unfinished_is_no_image_that_lacks(queue: StudyQueue) -> None:
+    left = queue.images(STUDY) / ".unfinished-earlier-container-7-ab"
+    left.mkdir()
+    (left / "1.2.3.9.dcm").write_bytes(b"half")
+    queue.finish(STUDY, queue.version(STUDY))
+    queue.remove_images(0)
+    for instance, content in IMAGES.items():
+        queue.store(STUDY, instance, content)
+    assert queue.lacking(STUDY) == 0
+
+
 def test_a_removal_that_is_interrupted_leaves_no_part_of_a_study(
     queue: StudyQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
