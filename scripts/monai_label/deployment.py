@@ -53,7 +53,7 @@ def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
     """Make or renew a deployment.
 
     New weights become a checkpoint and the one in use; where the deployment holds them already, the
-    one in use stays.
+    one in use stays, unless `weights` names the file of a checkpoint in the deployment.
 
     Args:
         deployment: folder to make or renew.
@@ -77,7 +77,9 @@ def assemble(deployment: str | Path, weights: str | Path, app: Path) -> str:
     (target / checkpoints.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     known = checkpoints.names(target)
     checkpoint = checkpoints.add(target, Path(weights))
-    if checkpoint not in known:
+    named = (target / checkpoints.CHECKPOINTS).resolve() in Path(weights).resolve().parents
+    begun = not (target / checkpoints.ACTIVE).is_symlink()  # by an assembly that was stopped
+    if checkpoint not in known or named or begun:
         checkpoints.activate(target, checkpoint)
     metadata = read_metadata(checkpoints.weights(target, checkpoints.active(target)))
     name = f"{NAME}_demo" if metadata["data"].get("synthetic") else NAME

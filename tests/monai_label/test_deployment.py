@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +121,43 @@ def test_an_assembly_keeps_what_is_the_users(tmp_path: Path, app: Path, make_che
     deployment.assemble(out, make_checkpoint(tmp_path / "wide.pt", base_width=8), app)
     assert len(checkpoints.names(out)) == 3
     assert checkpoints.active(out) not in (first, "20990101-000000")
+
+
+def test_an_assembly_that_was_stopped_goes_on(
+    tmp_path: Path, app: Path, make_checkpoint: Make, studies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = make_checkpoint(tmp_path / "model.pt")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "activate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            deployment.assemble(tmp_path / "out", weights, app)
+    deployment.assemble(tmp_path / "out", weights, app)
+    assert [checkpoints.active(tmp_path / "out")] == checkpoints.names(tmp_path / "out")
+
+
+def test_the_assembly_that_use_names_serves_the_other_network(
+    tmp_path: Path, app: Path, make_checkpoint: Make, studies
+) -> None:
+    out, narrow, wide = (
+        tmp_path / "out",
+        make_checkpoint(tmp_path / "a.pt"),
+        make_checkpoint(tmp_path / "b.pt", base_width=8),
+    )
+    deployment.assemble(out, narrow, app)
+    first = checkpoints.active(out)
+    name = deployment.assemble(out, wide, app)
+    with pytest.raises(UserError, match="holds") as refused:
+        checkpoints.use(out, first)
+    named = re.search(r"`make monailabel WEIGHTS=(.+?)`", str(refused.value))
+    assert named
+    deployment.assemble(out, named[1], app)
+    assert checkpoints.active(out) == first
+    train = yaml.safe_load((out / "app/model" / name / "configs/train.yaml").read_text())
+    assert train["network_def"]["base_width"] == read_metadata(narrow)["network"]["arguments"]["base_width"]
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path: Path, app: Path, make_checkpoint: Make) -> None:
