@@ -65,6 +65,29 @@ for _ in range(300):
 print(json.dumps([failures, watched.datalist(), len(watched.list_images())]))
 os._exit(0)  # the watching thread holds the process
 """
+REMOTE = """
+from types import SimpleNamespace
+from scripts.monai_label.serving.dicom_studies import DicomStudies
+web = SimpleNamespace(base_url="http://archive")
+opened = lambda: DicomStudies(web, {}, sys.argv[1])
+studies, (image, label) = opened(), map(Path, sys.argv[2:4])
+studies._keep_image("1.2", image, {})
+"""
+KILLED_WHILE_LISTING = """
+child = os.fork()
+if not child:
+    json.dumps = lambda *_, **__: os._exit(9)
+    studies.update_image_info("1.2", {"epistemic_entropy": 0.5})
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+print(json.dumps(list(opened().json()["objects"])), flush=True)
+"""
+CHANGED_BY_TWO = """
+training = opened()
+studies.update_image_info("1.2", {"epistemic_entropy": 0.5})
+training._replace_label("1.2", label, "final", {"SeriesInstanceUID": "1.3"})
+entry = opened().json()["objects"]["1.2"]
+print(json.dumps([entry["image"]["info"]["epistemic_entropy"], entry["labels"]["final"]["info"]["SeriesInstanceUID"]]))
+"""
 KILLED_BEFORE_THE_LIST = "json.dumps = lambda *_, **__: os._exit(9)\n"
 KILLED_AND_LISTED = """
 child = os.fork()
@@ -116,6 +139,36 @@ def test_a_process_killed_while_a_label_is_replaced_leaves_a_whole_label(moment,
     assert (studies / "labels/final/a.nii.gz").read_bytes() in (good, new.read_bytes())
     listed = json.loads(done.stdout.splitlines()[-1])
     assert [Path(one["label"]).name for one in listed] == ["a.nii.gz"]
+
+
+def test_a_process_killed_while_a_scan_is_uploaded_leaves_no_part_of_it(run, studies, tmp_path) -> None:
+    upload = tmp_path / "upload.nii.gz"
+    nib.save(nib.Nifti1Image(np.full(SHAPE, 40, np.int16), AFFINE), upload)
+    code = """
+child = os.fork()
+if not child:
+    exec(sys.argv[3])
+    studies.add_image("new", sys.argv[2], {})
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+listed = opened().list_images()
+print(json.dumps([listed, opened().add_image("new", sys.argv[2], {})]))
+"""
+    done = run(code, studies, upload, HALF_A_COPY)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [["a"], "new"]
+    assert (studies / "new.nii.gz").read_bytes() == upload.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"), [(KILLED_WHILE_LISTING, ["1.2"]), (CHANGED_BY_TWO, [0.5, "1.3"])], ids=["killed", "two"]
+)
+def test_the_list_of_scans_of_a_dicomweb_server_stays_whole(
+    code: str, wanted: list[object], in_label_environment: Run, studies: Path, tmp_path: Path
+) -> None:
+    words = [tmp_path / "cache", studies / "a.nii.gz", studies / "labels/final/a.nii.gz"]
+    done = in_label_environment(REMOTE + code + "sys.stdout.flush(); os._exit(0)  # watching threads hold it", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == wanted
 
 
 def test_a_nrrd_label_on_the_scans_grid_replaces_the_earlier_one(run, studies, tmp_path) -> None:

@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import RLock
 from typing import Any, NoReturn
 
 from fastapi import HTTPException
 from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.datastore.local import LocalDatastore
 from monailabel.datastore.utils.convert import binary_to_image, dicom_to_nifti
 from monailabel.datastore.utils.dicom import dicom_web_download_series
 from pydicom import Dataset, dcmread
@@ -27,7 +25,7 @@ from ..request_values import TAG_OF_ANNOTATORS
 from .answers import answering
 from .dicom_seg import BY_ANNOTATOR, segments_of_annotators, write_label, write_seg
 from .dicom_series import check_places
-from .studies import check_label, waiting
+from .studies import SharedList, check_label
 from .uploads import discarding_upload, require_plain_name
 
 logger = logging.getLogger(__name__)
@@ -52,15 +50,12 @@ class Annotation:
         return f"label {self.series} of {self.image}"
 
 
-class DicomStudies(DICOMWebDatastore):
+class DicomStudies(SharedList, DICOMWebDatastore):
     """The CT series and labels of a DICOMweb server."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._lock = RLock()
         self._known: dict[str, list[Annotation]] = {}
         super().__init__(*args, **kwargs)
-
-    _reconcile_datastore = waiting(DICOMWebDatastore._reconcile_datastore)
 
     def list_images(self) -> list[str]:
         """Return the series that the server holds now; MONAI Label caches them for two hours."""
@@ -92,7 +87,7 @@ class DicomStudies(DICOMWebDatastore):
                 check_places(series, scan)
                 if not target.exists():
                     series.rename(target)
-                LocalDatastore.add_image(self, image_id, scan, self._dicom_info(image_id))
+                self._keep_image(image_id, Path(scan), self._dicom_info(image_id))
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> NoReturn:
         """Refuse an upload: the DICOMweb server would not hold it."""
@@ -110,7 +105,7 @@ class DicomStudies(DICOMWebDatastore):
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
         """Return the copy of a label; labels have the names of their scans."""
-        return str(LocalDatastore.get_label_uri(self, label_id, label_tag))
+        return str(SharedList.get_label_uri(self, label_id, label_tag))
 
     @answering
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
@@ -157,7 +152,7 @@ class DicomStudies(DICOMWebDatastore):
                 label = f"{folder}/label.nii.gz"
                 write_label(self._client.retrieve_instance(one.study, one.series, one.instance), scan, label)
                 check_label(label, scan, one.name)
-                LocalDatastore.save_label(self, one.image, label, TAG_OF_ANNOTATORS, {SERIES: one.series})
+                self._replace_label(one.image, Path(label), TAG_OF_ANNOTATORS, {SERIES: one.series})
         except Exception as error:
             logger.warning(f"{one.name} is left out: {getattr(error, 'detail', error)}")
             return False
@@ -180,7 +175,8 @@ class DicomStudies(DICOMWebDatastore):
                     info[SERIES] = self._store(label, Path(scan).with_name(image_id), info.get("label_info"))
                 elif warning:
                     info["warning"] = warning
-                return str(LocalDatastore.save_label(self, image_id, label, tag, info))
+                self._replace_label(image_id, Path(label), tag, info)
+                return image_id
 
     def _store(self, label: str, series: Path, label_info: Any) -> str:
         """Send an annotator's label to the server and return the SEG's series."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from fnmatch import fnmatch
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from threading import RLock
 from typing import Any, NoReturn
@@ -18,7 +18,7 @@ import numpy as np
 from fastapi import HTTPException
 from filelock import FileLock
 from monailabel.config import settings
-from monailabel.datastore.local import DataModel, LocalDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 
 from ...errors import UserError
 from ...files import write_atomic, write_text
@@ -63,11 +63,13 @@ def changing(method: Callable[..., Any]) -> Callable[..., Any]:
     return change
 
 
-class Studies(LocalDatastore):
-    """The folder of scans: says what is unknown, and takes a label only on its scan's grid.
+class SharedList(LocalDatastore):
+    """MONAI Label's list of scans and labels, and their files: changed by one at a time, whole.
 
     Requests and the thread that watches the folder use one list. MONAI Label lets them do so at
     the same time, which ends that thread; here one waits for the other, in other processes too.
+    Its own may leave the list or a file half-written when it is killed; with such a list no server
+    starts.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -85,12 +87,48 @@ class Studies(LocalDatastore):
     _init_from_datastore_file = waiting(LocalDatastore._init_from_datastore_file)
     datalist = waiting(LocalDatastore.datalist)
     get_image_info = waiting(LocalDatastore.get_image_info)
+    get_label_info = waiting(LocalDatastore.get_label_info)
+    get_label_uri = waiting(LocalDatastore.get_label_uri)
     get_labels_by_image_id = waiting(LocalDatastore.get_labels_by_image_id)
     get_labeled_images = waiting(LocalDatastore.get_labeled_images)
     get_unlabeled_images = waiting(LocalDatastore.get_unlabeled_images)
     list_images = waiting(LocalDatastore.list_images)
     status = waiting(LocalDatastore.status)
     json = waiting(LocalDatastore.json)
+
+    @changing
+    def _keep_image(self, image_id: str, image: Path, info: Mapping[str, Any]) -> None:
+        """Write a scan beside its place and rename it."""
+        _, suffix = self._to_id(image.name)
+        target = Path(self._datastore.image_path()) / self._filename(image_id, suffix)
+        write_atomic(target, partial(shutil.copyfile, image))
+        self._datastore.objects[image_id] = ImageLabelModel(image=_listed(target, suffix, info))
+        self._update_datastore_file()
+
+    @changing
+    def _replace_label(self, image_id: str, label: Path, tag: str, info: Mapping[str, Any]) -> None:
+        """Write beside the earlier label and rename; remove one in another format afterwards."""
+        suffix = file_suffix(label)
+        folder = Path(self._datastore.label_path(tag))
+        target = folder / self._filename(image_id, suffix)
+        entry = self._datastore.objects.get(image_id) or unknown(image_id)
+        write_atomic(target, partial(shutil.copyfile, label))
+        earlier = entry.labels.get(tag)
+        entry.labels[tag] = _listed(target, suffix, info)
+        self._update_datastore_file()
+        if earlier is not None and earlier.ext != suffix:
+            (folder / self._filename(image_id, earlier.ext)).unlink(missing_ok=True)
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        """Write the list at once."""
+        with self._lock, FileLock(self._lock_file) if lock else nullcontext():
+            content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
+            file = write_text(self._datastore_config_path, content)
+            self._config_ts = file.stat().st_mtime
+
+
+class Studies(SharedList):
+    """The folder of scans: says what is unknown, and takes a label only on its scan's grid."""
 
     @waiting
     def get_image_uri(self, image_id: str) -> str:
@@ -106,15 +144,16 @@ class Studies(LocalDatastore):
                 name = "".join(Path(image_filename).suffixes) or "a name without extension"
                 raise HTTPException(400, f"{image_id}: {name}; expected: {', '.join(known)}")
             _grid(Path(image_filename), image_id)
-            return str(self._add_new_image(image_id, image_filename, image_info))
+            self._add_new_image(image_id, Path(image_filename), image_info or {})
+            return image_id
 
     @changing
-    def _add_new_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+    def _add_new_image(self, image_id: str, image: Path, info: Mapping[str, Any]) -> None:
         self._reconcile_datastore()  # a scan may have been put there by hand
         if image_id in self._datastore.objects:
             text = "a scan with this id is stored already"
             raise HTTPException(409, f"{image_id}: {text}; expected: another id, or that scan deleted first")
-        return str(super().add_image(image_id, image_filename, image_info))
+        self._keep_image(image_id, image, info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keep a label; once complete, it replaces an earlier one of the same scan and tag."""
@@ -126,26 +165,10 @@ class Studies(LocalDatastore):
             self._replace_label(image_id, Path(label_filename), label_tag, info)
             return image_id
 
-    @changing
-    def _replace_label(self, image_id: str, label: Path, tag: str, info: dict[str, Any]) -> None:
-        """Write beside the earlier label and rename; remove one in another format afterwards."""
-        suffix = file_suffix(label)
-        folder = Path(self._datastore.label_path(tag))
-        target = folder / self._filename(image_id, suffix)
-        entry = self._datastore.objects.get(image_id) or unknown(image_id)
-        write_atomic(target, lambda path: shutil.copyfile(label, path))
-        earlier = entry.labels.get(tag)
-        entry.labels[tag] = DataModel(info={**info, "ts": int(time.time()), "name": target.name}, ext=suffix)
-        self._update_datastore_file()
-        if earlier is not None and earlier.ext != suffix:
-            (folder / self._filename(image_id, earlier.ext)).unlink(missing_ok=True)
 
-    def _update_datastore_file(self, lock: bool = True) -> None:
-        """Write the list of scans and labels at once; MONAI Label's own may end half-written."""
-        with self._lock, FileLock(self._lock_file) if lock else nullcontext():
-            content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
-            file = write_text(self._datastore_config_path, content)
-            self._config_ts = file.stat().st_mtime
+def _listed(file: Path, suffix: str, info: Mapping[str, Any]) -> DataModel:
+    """Return what the list says of a file."""
+    return DataModel(info={**info, "ts": int(time.time()), "name": file.name}, ext=suffix)
 
 
 def check_label(label: str, scan: str, name: str) -> str:
