@@ -41,6 +41,7 @@ from scripts.monai_label.serving.answers import answering
 from scripts.monai_label.serving.dicom_studies import DicomStudies
 from scripts.monai_label.serving.endpoints import checked, protect
 from scripts.monai_label.serving.model_masks import UNCHANGED, ModelMasks
+from scripts.monai_label.serving.sessions import LastingSessions
 from scripts.monai_label.serving.studies import NIFTI, Studies, stored_shape
 from scripts.monai_label.serving.training import InfectionTrain
 from scripts.monai_label.serving.uploads import discarding_upload, is_upload
@@ -148,6 +149,11 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         """How uncertain the model is about the scans without label."""
         path = next(iter(self.models.values()))
         return {EPISTEMIC: EpistemicScoring(InfectionScoring(path, self.conf))}
+
+    def _load_sessions(self, load: bool = False) -> LastingSessions | None:
+        if not load:
+            return None
+        return LastingSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY)
 
     def on_init_complete(self) -> None:
         """Put the checks before the web server that starts this app, before it answers anything."""
