@@ -17,6 +17,7 @@ import subprocess
 import tarfile
 import time
 import warnings
+import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -761,6 +762,21 @@ def test_a_label_that_does_not_belong_to_its_scan_replaces_none(server: Server, 
     answer = server.save_label("phantom_001", tmp_path / "empty.nii.gz")
     assert answer.status_code == 200, answer.text
     assert answer.json()["warning"] == "no voxel is marked as infection"
+
+
+def test_the_archive_of_the_labelled_scans_is_removed_once_it_is_sent(server: Server, tmp_path: Path) -> None:
+    label_one(server, tmp_path)
+    temporary = server.deployment.parent / "home/tmp"
+    before = set(temporary.iterdir())
+    answer = requests.get(f"{server.url}/datastore/dataset", timeout=60)
+    assert answer.status_code == 200, answer.text
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert {"image/phantom_001.nii.gz", "label/phantom_001.nii.gz"} <= set(archive.namelist())
+    for _ in range(100):  # it is removed after the answer
+        if not (left := set(temporary.iterdir()) - before):
+            break
+        time.sleep(0.05)
+    assert not left
 
 
 def test_a_training_takes_nrrd_and_names_labels_that_cannot_be_used_or_mark_nothing(

@@ -17,8 +17,10 @@ from fastapi.middleware import Middleware
 from fastapi.middleware.cors import CORSMiddleware
 from monailabel.config import settings
 from monailabel.endpoints import datastore, infer, model, session
+from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.others.generic import device_list, remove_file
+from starlette.background import BackgroundTask
 
 from ...errors import UserError
 from ..request_values import check_request, refuse_evaluated, without_settings
@@ -45,6 +47,7 @@ def protect(web: FastAPI, hosts: Iterable[str]) -> None:
     model.update_model = model.delete_model = _refuse_weights
     for name in ("add_image", "save_label", "update_image_info", "update_label_info"):
         setattr(datastore, name, _keeping(getattr(datastore, name)))
+    datastore.download_dataset = _removing(datastore.download_dataset)
     session.create_session = _keeping(session.create_session)
     AsyncTask.run = staticmethod(_task(AsyncTask.run))
     origins = [normal_origin(str(origin)) for origin in settings.MONAI_LABEL_CORS_ORIGINS]
@@ -101,6 +104,20 @@ def _keeping(keep: Callable[..., Any]) -> Callable[..., Any]:
             raise UserError(f"the upload cannot be kept ({error}); expected: a volume, or an archive of it") from error
 
     return checked_keep
+
+
+def _removing(download: Callable[..., Any]) -> Callable[..., Any]:
+    """Remove the archive of all labelled scans once it is sent; MONAI Label leaves it behind."""
+
+    @answering
+    def removing_download(limit_cases: int | None = None) -> Any:
+        if not app_instance().datastore().get_labeled_images():
+            raise HTTPException(404, "no scan has a final label; expected: labels to download")
+        answer = download(limit_cases)
+        answer.background = BackgroundTask(remove_file, answer.path)
+        return answer
+
+    return removing_download
 
 
 def _dicom_seg(series: str, mask: str, label_info: Any, **_: Any) -> str:
