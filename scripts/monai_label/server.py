@@ -78,6 +78,20 @@ class OneAtATime(BundleInferTask):
 class InfectionInfer(OneAtATime):
     """Inference: a NIfTI answer has the scan's own header."""
 
+    _configured = 0
+
+    def config(self) -> dict[str, Any]:
+        """Return a client's settings, by default those of the weights in use.
+
+        MONAI Label asks for them before every inference, and reads the configuration only once.
+        """
+        changed = Path(self.get_path()).stat().st_mtime_ns
+        if changed != self._configured:
+            config = self._load_bundle_config(self.bundle_path, self.bundle_config_path)
+            self._config.update(config.get_parsed_content("displayable_configs", instantiate=True))
+            self._configured = changed
+        return super().config()
+
     def writer(self, data: dict[str, Any], extension: str | None = None, dtype: Any = None) -> tuple[Any, Any]:
         """Write the mask; MONAI Label's own writer handles axes at right angles only."""
         scan = str(data["image_path"])

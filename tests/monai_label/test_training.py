@@ -63,6 +63,22 @@ for kind in (InfectionInfer, InfectionScoring):
 print(max(most))
 """
 
+APP = """
+from types import SimpleNamespace
+
+sys.modules["monaibundle"] = SimpleNamespace(MyApp=type("MyApp", (), {}))  # of the assembled app
+from scripts.monai_label.server import InfectionInfer
+"""
+SETTINGS = """
+task, weights = InfectionInfer(sys.argv[1], {}), Path(sys.argv[1]) / "models/model.pt"
+found = []
+for time, threshold in ((1, 0.4), (2, 0.5), (2, 0.6)):
+    weights.with_name("model.json").write_text(json.dumps({"threshold": threshold}))
+    os.utime(weights, (time, time))
+    found.append([task.info()["config"]["threshold"], task._config["threshold"]])
+print(json.dumps(found))
+"""
+
 pytestmark = [
     pytest.mark.monailabel,
     pytest.mark.slow,
@@ -105,3 +121,22 @@ def test_only_a_pretrained_training_loads_the_weights_in_use(printed: Printed, t
     for file in files:
         nib.save(nib.Nifti1Image(np.ones((16, 16, 4), np.uint8), np.eye(4)), file)
     assert json.loads(printed(TRAIN, bundle, *files)[-1]) == [[False, 0], [True, 1], [True, 1], [False, 0]]
+
+
+def test_the_settings_are_those_of_the_weights_in_use(printed: Printed, tmp_path: Path) -> None:
+    """Of other weights too, which a training or `use` put there: they have another time."""
+    metadata = {"network_data_format": {"inputs": {"image": {}}, "outputs": {"pred": {}}}}
+    config = {
+        "checkpoint_metadata": {"_target_": "scripts.files.read_json", "path": "$@bundle_root + '/models/model.json'"},
+        "displayable_configs": {"threshold": "$@checkpoint_metadata['threshold']"},
+        "network_def": {"_target_": "torch.nn.Identity"},
+    }
+    for name, content in (
+        ("configs/inference.yaml", yaml.safe_dump(config)),
+        ("configs/metadata.json", json.dumps(metadata)),
+        ("models/model.json", json.dumps({"threshold": 0.3})),
+        ("models/model.pt", ""),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert json.loads(printed(APP + SETTINGS, tmp_path)[-1]) == [[0.4, 0.4], [0.5, 0.5], [0.5, 0.5]]
