@@ -8,6 +8,7 @@ before any others that the server's working directory may offer.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -37,7 +38,7 @@ from scripts.inference.shipped import FULL
 from scripts.io.images import is_picture
 from scripts.io.masks import write_mask
 from scripts.monai_label.request_values import KINDS, TAG_OF_ANNOTATORS
-from scripts.monai_label.serving.answers import answering
+from scripts.monai_label.serving.answers import answer, answering
 from scripts.monai_label.serving.dicom_studies import DicomStudies
 from scripts.monai_label.serving.endpoints import checked, protect
 from scripts.monai_label.serving.model_masks import UNCHANGED, ModelMasks
@@ -46,6 +47,8 @@ from scripts.monai_label.serving.studies import NIFTI, Studies, stored_shape
 from scripts.monai_label.serving.training import InfectionTrain
 from scripts.monai_label.serving.uploads import discarding_upload, is_upload
 from scripts.transforms.postprocessing import Probabilities
+
+logger = logging.getLogger(__name__)
 
 EPISTEMIC = "epistemic"
 DROPOUT = 0.2
@@ -198,7 +201,16 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         """Segment many scans of the studies."""
         wanted = checked("batch_infer", request)
         wanted["multi_gpu"] = wanted.get("multi_gpu", True) and torch.cuda.is_available()
-        return self._batch_infer(wanted, datastore or self.datastore(), self._segment)
+        return self._batch_infer(wanted, datastore or self.datastore(), self._segment_of_many)
+
+    def _segment_of_many(self, request: Mapping[str, Any], datastore: Datastore) -> Any:
+        """Segment a scan, or say why not: the next ones are segmented all the same."""
+        try:
+            return self._segment(request, datastore)
+        except Exception as error:
+            said = answer(error).detail
+            logger.warning(f"{request['image']}: not segmented: {said}", exc_info=True)
+            return {"error": said}
 
     def _segment(self, request: Mapping[str, Any], datastore: Datastore | None) -> Any:
         values = {name: value for name, value in request.items() if name in KINDS["infer"]}
@@ -207,10 +219,10 @@ class LungInfectionApp(monaibundle.MyApp, MONAILabelApp):  # MONAI Label looks f
         if is_picture(path) or (path.endswith(NIFTI) and len(stored_shape(path)) < 3):
             text = "one flat slice; expected: a volume (`run inference` segments single slices)"
             raise HTTPException(400, f"{Path(path).name}: {text}")
-        answer = super().infer(values, datastore)
-        if answer.get("file"):
-            self._masks.add(answer["file"], path)
-        return answer
+        result = super().infer(values, datastore)
+        if result.get("file"):
+            self._masks.add(result["file"], path)
+        return result
 
     def _find(self, image: str, datastore: Datastore | None) -> str:
         return str((datastore or self.datastore()).get_image_uri(image))

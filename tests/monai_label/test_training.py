@@ -67,7 +67,7 @@ APP = """
 from types import SimpleNamespace
 
 sys.modules["monaibundle"] = SimpleNamespace(MyApp=type("MyApp", (), {}))  # of the assembled app
-from scripts.monai_label.server import InfectionInfer
+from scripts.monai_label.server import InfectionInfer, LungInfectionApp
 """
 SETTINGS = """
 task, weights = InfectionInfer(sys.argv[1], {}), Path(sys.argv[1]) / "models/model.pt"
@@ -77,6 +77,19 @@ for time, threshold in ((1, 0.4), (2, 0.5), (2, 0.6)):
     os.utime(weights, (time, time))
     found.append([task.info()["config"]["threshold"], task._config["threshold"]])
 print(json.dumps(found))
+"""
+BATCH = """
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+
+def segment(request, datastore):
+    if request["image"] == "flat":
+        raise HTTPException(400, "flat: one flat slice")
+    return {"label": request["image"]}
+
+app = LungInfectionApp.__new__(LungInfectionApp)
+app._batch_infer, app._segment = BatchInferTask(), segment
+request = {"model": "name", "images": ["a", "flat", "z"], "device": "cpu", "max_workers": 1}
+print(json.dumps(app.batch_infer(request, SimpleNamespace())))
 """
 
 pytestmark = [
@@ -140,3 +153,11 @@ def test_the_settings_are_those_of_the_weights_in_use(printed: Printed, tmp_path
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     assert json.loads(printed(APP + SETTINGS, tmp_path)[-1]) == [[0.4, 0.4], [0.5, 0.5], [0.5, 0.5]]
+
+
+def test_a_scan_that_cannot_be_used_ends_no_batch(printed: Printed) -> None:
+    assert json.loads(printed(APP + BATCH)[-1]) == {
+        "a": {"label": "a"},
+        "flat": {"error": "flat: one flat slice"},
+        "z": {"label": "z"},
+    }
