@@ -52,7 +52,9 @@ def _extract(path: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             _check(path, archive.infolist(), shutil.disk_usage(folder).free)
-            archive.extractall(folder)  # reads no more of an entry than it declares
+            for entry in archive.infolist():
+                taken = not entry.is_dir() and (folder / entry.filename).exists()  # names may repeat
+                archive.extract(entry, tempfile.mkdtemp(dir=folder) if taken else folder)  # no more than it declares
     except UNREADABLE_ZIP as error:
         raise UserError(f"{path}: cannot be unpacked ({error}); expected: a complete .zip of DICOM files") from None
 

@@ -31,6 +31,7 @@ from scripts.io.dicom.reading import read_dicom
 from scripts.io.dicom.series import list_series
 from scripts.io.limits import Limits, limited
 from scripts.io.volume import Note
+from tests.scan_fixtures import uid
 
 OBLIQUE = (0.96, 0.28, 0.0, -0.224, 0.768, 0.6)  # two unit vectors with a right angle between them
 ORIENTATIONS = {
@@ -585,6 +586,18 @@ class TestUnpacked:
         np.testing.assert_array_equal(scan.values.transpose(2, 1, 0), stored.astype(int) - 1024)
         assert scan.name == "case 7"
         assert not folder.parent.exists()
+
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    def test_entries_of_one_name_are_all_read(self, tmp_path, write_series):
+        stored = write_series(tmp_path / "in", 3)
+        write_series(tmp_path / "in", 3, series="b")
+        with zipfile.ZipFile(tmp_path / "flat.zip", "w") as archive:
+            for file in sorted((tmp_path / "in").iterdir()):  # of two series, the second under the names of the first
+                archive.write(file, f"IM{file.name[1:]}")
+        with unpacked(tmp_path / "flat.zip") as folder:
+            scan = read_dicom(folder, uid("a"))
+            assert read_dicom(folder, uid("b")).values.shape[2] == 3
+        np.testing.assert_array_equal(scan.values.transpose(2, 1, 0), stored.astype(int) - 1024)
 
     def test_folder_is_itself(self, tmp_path):
         with unpacked(tmp_path) as folder:
