@@ -27,10 +27,10 @@ _TAGS = [
     *("Modality", "ImageType", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "PatientPosition"),
     *("KVP", "ConvolutionKernel", "SliceThickness", "SpacingBetweenSlices", "GantryDetectorTilt"),
     *("ImagePositionPatient", "ImageOrientationPatient", "SliceLocation", "PixelSpacing", "Rows", "Columns"),
-    *("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "PixelRepresentation"),
-    *("PixelPaddingValue", "PixelPaddingRangeLimit", "NumberOfFrames", "RescaleSlope", "RescaleIntercept"),
-    *("RescaleType", "LossyImageCompression", "SharedFunctionalGroupsSequence"),
-    *("PerFrameFunctionalGroupsSequence",),
+    *("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "NumberOfFrames"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "LossyImageCompression"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
 IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 """What names an image."""

@@ -102,6 +102,10 @@ def _check_values(series: Series) -> None:
         if photometric not in ("MONOCHROME2", "") or samples != 1:
             found = f"{photometric} with {samples:g} sample(s) a pixel"
             raise UserError(f"{one.path}: {found}; expected: CT images in HU, MONOCHROME2 with one sample")
+        bits, high = get_number(one.header, "BitsStored"), get_number(one.header, "HighBit")
+        if bits and high and high >= bits:  # GDCM takes the lowest bits, DCMTK those below the HighBit
+            found = f"{bits:g} bits stored up to bit {high:g}, which readers take for different values"
+            raise UserError(f"{one.path}: {found}; expected: HighBit {bits - 1:g}, one below BitsStored (PS3.5 8.1.1)")
     several = {(one.path, one.rescale) for one in series.slices}
     if len(several) > len({one.path for one in series.slices}):
         found = "frames of one file with different rescale slopes or intercepts"

@@ -500,6 +500,13 @@ class TestChoiceOfSeries:
         write_series(tmp_path, 2, change=change)
         assert photometric in refusal(tmp_path / "a000")
 
+    def test_bits_above_those_stored_are_refused(self, tmp_path, write_series):
+        write_series(tmp_path, 2, change=lambda ds, k: setattr(ds, "HighBit", 15))
+        assert refusal(tmp_path).endswith(
+            "12 bits stored up to bit 15, which readers take for different values; "
+            "expected: HighBit 11, one below BitsStored (PS3.5 8.1.1)"
+        )
+
 
 class TestFiles:
     def test_names_and_other_files_do_not_matter(self, tmp_path, write_series):
