@@ -135,20 +135,42 @@ def _mend(sources: list[Dataset], scan: Scan) -> None:
 
     Attributes that may be empty become so where they are absent or invalid; of several values of a
     name, a date, a time or a code, where one is allowed, the first counts. Orientations, equal
-    within rounding, become those of the first. SpacingBetweenSlices, which scanners fill in at
-    will, gives way to what the positions say.
+    within rounding, become those of the first; what frames repeat becomes shared.
+    SpacingBetweenSlices, which scanners fill in at will, gives way to what the positions say.
     """
     first = sources[0]
     _mend_character_set(first)
     for keyword, pattern in _MAY_BE_EMPTY.items():
         _mend_value(first, keyword, pattern)
     if "PerFrameFunctionalGroupsSequence" in first:
+        _share_geometry(first, scan)
         return
     first.pop("SpacingBetweenSlices", None)
-    if get_number(first, "SliceThickness") is None:
-        first.SliceThickness = scan.spacing[2]
+    _mend_thickness(first, scan)
     for source in sources[1:]:
         source.ImageOrientationPatient = first.ImageOrientationPatient
+
+
+def _share_geometry(source: Dataset, scan: Scan) -> None:
+    """Put what every frame repeats into the shared group, where highdicom looks for it.
+
+    The standard leaves the place of both to the scanner (PS3.3 C.7.6.16).
+    """
+    frames = source.PerFrameFunctionalGroupsSequence
+    source.SharedFunctionalGroupsSequence = source.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    shared = source.SharedFunctionalGroupsSequence[0]
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        first = frames[0].get(keyword)
+        if keyword not in shared and first and all(frame.get(keyword) == first for frame in frames):
+            setattr(shared, keyword, first)
+    for measures in shared.get("PixelMeasuresSequence") or []:
+        _mend_thickness(measures, scan)
+
+
+def _mend_thickness(measures: Dataset, scan: Scan) -> None:
+    """Let the distance between slices stand for a SliceThickness that is none."""
+    if (get_number(measures, "SliceThickness") or 0) <= 0:
+        measures.SliceThickness = scan.spacing[2]
 
 
 def _mend_value(source: Dataset, keyword: str, pattern: str) -> None:

@@ -211,8 +211,40 @@ class TestSegmentation:
             assert heights[source_of(item).ReferencedFrameNumber - 1] == height
             np.testing.assert_array_equal(frame.T, mask[:, :, round(height / 5)])
 
+    def test_what_each_frame_says_is_shared(self, tmp_path, write_series, make_enhanced):
+        stored = np.zeros((4, 20, 24), np.uint16)
+
+        def change(ds: Dataset, k: int) -> None:
+            make_enhanced(ds, [0.0, 5.0, 10.0, 15.0], stored)
+            (shared,) = ds.SharedFunctionalGroupsSequence
+            for frame in ds.PerFrameFunctionalGroupsSequence:
+                frame.update(shared)
+            del ds.SharedFunctionalGroupsSequence
+
+        write_series(tmp_path / "ct", 1, change=change)
+        scan = read_dicom(tmp_path / "ct")
+        mask = make_mask(scan, 1)
+        seg = write(mask, scan, tmp_path / "s.dcm")
+        (shared,) = seg.SharedFunctionalGroupsSequence
+        assert list(shared.PixelMeasuresSequence[0].PixelSpacing) == [0.8, 0.7]
+        assert list(shared.PlaneOrientationSequence[0].ImageOrientationPatient) == [1, 0, 0, 0, 1, 0]
+        assert source_of(seg.PerFrameFunctionalGroupsSequence[0]).ReferencedFrameNumber == 2
+        np.testing.assert_array_equal(frames_of(seg)[0].T, mask[:, :, 1])
+
 
 class TestIncompleteHeaders:
+    @pytest.mark.parametrize("frames", [1, 4])
+    def test_no_thickness_is_the_step(self, tmp_path, write_series, make_enhanced, frames):
+        def change(ds: Dataset, k: int) -> None:
+            ds.SliceThickness = 0
+            if frames > 1:
+                make_enhanced(ds, [0.0, 2.5, 5.0, 7.5], np.zeros((4, 20, 24), np.uint16))
+
+        write_series(tmp_path / "ct", 1 if frames > 1 else 4, change=change)
+        scan = read_dicom(tmp_path / "ct")
+        seg = write(make_mask(scan, 1), scan, tmp_path / "s.dcm")
+        assert seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == 2.5
+
     def test_absent_patient_is_written_empty(self, tmp_path, write_series):
         def change(ds: Dataset, k: int) -> None:
             for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
