@@ -1,7 +1,6 @@
 """A PDF document as a DICOM object."""
 
 from pathlib import Path
-from typing import Any
 
 from highdicom import SOPClass
 from highdicom.sr import CodedConcept
@@ -11,21 +10,6 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from .derived import Maker, save_object
 from .sources import Sources
-
-_REPEATED = {
-    "study_instance_uid": "StudyInstanceUID",
-    "study_id": "StudyID",
-    "study_date": "StudyDate",
-    "study_time": "StudyTime",
-    "accession_number": "AccessionNumber",
-    "referring_physician_name": "ReferringPhysicianName",
-    "patient_id": "PatientID",
-    "patient_name": "PatientName",
-    "patient_birth_date": "PatientBirthDate",
-    "patient_sex": "PatientSex",
-    "specific_character_set": "SpecificCharacterSet",
-}
-"""Attributes of the scan by the names of highdicom's arguments."""
 
 
 def write_dicom_pdf(pdf: Path, title: str, sources: Sources, path: Path, maker: Maker) -> Path:
@@ -48,14 +32,15 @@ def write_dicom_pdf(pdf: Path, title: str, sources: Sources, path: Path, maker: 
 
 def _document(content: bytes, title: str, sources: Sources, maker: Maker) -> Dataset:
     attributes = maker.attributes(sources.headers, "PDF")
-    repeated: dict[str, Any] = {name: sources.first.get(keyword) for name, keyword in _REPEATED.items()}
     document = SOPClass(
         sop_class_uid=EncapsulatedPDFStorage,
         modality="DOC",
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **repeated,
+        study_instance_uid=sources.first.StudyInstanceUID,
+        specific_character_set=sources.first.get("SpecificCharacterSet"),
         **attributes,
     )
+    document.copy_patient_and_study_information(sources.first)
     document.ConversionType = "WSD"  # made by a workstation
     document.AcquisitionDateTime = ""
     document.BurnedInAnnotation = "YES"  # the case's name, which may be a person's

@@ -63,6 +63,7 @@ def write_dicom_sc(picture: Picture, number: int, sources: Sources, path: Path, 
             transfer_syntax_uid=ExplicitVRLittleEndian,
             **maker.attributes(sources.headers, "SC", number),
         )
+        image.copy_patient_and_study_information(sources.first)  # highdicom repeats the names alone
         if not picture.axial:
             image["PatientOrientation"].value = None
         image.ImageLaterality = "B"  # both lungs

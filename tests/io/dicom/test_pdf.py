@@ -72,3 +72,11 @@ def test_what_must_be_repeated_is_named(tmp_path: Path, write_series: Write) -> 
     write_series(tmp_path / "ct", change=lambda ds, _: delattr(ds, "StudyInstanceUID"))
     with pytest.raises(UserError, match="StudyInstanceUID missing"):
         write(tmp_path)
+
+
+def test_a_document_names_whose_patient_it_is_as_the_scan_does(tmp_path: Path, write_series: Write) -> None:
+    values = {"IssuerOfPatientID": "HOSPITAL", "PatientIdentityRemoved": "YES", "DeidentificationMethod": "By rule"}
+    values |= {"StudyDescription": "Thorax", "PatientAge": "049Y"}
+    write_series(tmp_path / "ct", change=lambda ds, _: [setattr(ds, *one) for one in values.items()])
+    found = write(tmp_path)
+    assert {keyword: found[keyword].value for keyword in values} == values

@@ -106,3 +106,11 @@ def test_of_several_values_the_first_is_repeated_but_of_identifiers(
     path = tmp_path / "sc.dcm"
     write_dicom_sc(LESION, 1, read_sources(read_dicom(tmp_path / "ct")), path, MAKER)
     assert dcmread(path)[keyword].value == left
+
+
+def test_a_picture_names_whose_patient_it_is_as_the_scan_does(tmp_path: Path, write_series: Write) -> None:
+    values = {"IssuerOfPatientID": "HOSPITAL", "PatientIdentityRemoved": "YES", "DeidentificationMethod": "By rule"}
+    values |= {"StudyDescription": "Thorax", "PatientAge": "049Y"}
+    write_series(tmp_path / "ct", change=lambda ds, _: [setattr(ds, *one) for one in values.items()])
+    found = write(LESION, tmp_path)
+    assert {keyword: found[keyword].value for keyword in values} == values
