@@ -26,6 +26,7 @@ EXPECTED = f"{', '.join(FILE_SUFFIXES)}, a folder or .zip of DICOM files, a fold
 _SEARCHED = tuple(suffix for suffix in FILE_SUFFIXES if suffix != ".img")  # the .hdr stands for the pair
 
 _NO_SCAN = "files that are no scan"
+_SPLIT = "images of a study that goes on in another folder"
 Kind = Literal["file", "dicom", "zip"]
 """What reads a scan: `read_scan`, `read_dicom`, or `read_dicom` after `unpacked`."""
 
@@ -108,7 +109,10 @@ def _search_folder(root: Path, output: Path | None, passed_over: list[str]) -> l
     found, count, others = _search(root, output)
     if not found:  # the count names them
         others.pop(_NO_SCAN, None)
+    split = [str(file.relative_to(root)) for file in others.pop(_SPLIT, [])]
     left_out = _describe(root, find_passed_over(root, _SEARCHED) | others)
+    if split:
+        left_out.append(f"{_SPLIT} ({some(split)}), whose scan may lack slices; expected: a folder for each study")
     if not found:
         raise UserError(f"{root}: {'; '.join([f'{count} files and no scan', *left_out])}; expected: {EXPECTED}")
     for line in left_out:
@@ -127,12 +131,14 @@ def _search(root: Path, output: Path | None = None) -> tuple[list[tuple[Path, Ki
     found: list[tuple[Path, Kind]] = []
     others: dict[str, list[Path]] = defaultdict(list)
     of_folders: dict[Path, str] = {}
+    last_ones: dict[Path, str] = {}
     count = 0
     for folder, files in walk_files(root, output, unreadable=[]):  # `find_passed_over` finds them
         count += len(files)
         study = _study_of(files)
         if study is not None:
             of_folders[folder] = study
+            last_ones |= _last_of_another(files, study)
         beside = PICTURE_SUFFIXES if study is not None else ()
         for file in files:
             name = file.name.lower()
@@ -151,6 +157,7 @@ def _search(root: Path, output: Path | None = None) -> tuple[list[tuple[Path, Ki
     studies = _studies(of_folders)
     if len(studies) == 1 and not found:
         return [(root, "dicom")], count, others
+    others[_SPLIT] = [file for file, study in last_ones.items() if study in of_folders.values()]
     return sorted([*found, *((folder, "dicom") for folder in studies)]), count, others
 
 
@@ -176,6 +183,19 @@ def _study_of(files: Sequence[Path]) -> str | None:
             return study
         found = found or study
     return found
+
+
+def _last_of_another(files: Sequence[Path], study: str) -> dict[Path, str]:
+    """Return the last CT image and its study where that is another one than the folder's.
+
+    Exports onto a medium number their files and fill folders with them, so that a study may begin
+    within a folder and go on in the next.
+    """
+    for file in filter(_may_be_dicom, reversed(files)):
+        last, ct = _study(file)
+        if ct:
+            return {file: last} if last != study else {}
+    return {}
 
 
 def _look_into(path: Path) -> str:

@@ -15,7 +15,7 @@ from scripts.inference.segmenter import HounsfieldSlices
 from scripts.io.dicom.reading import read_dicom
 from scripts.io.monai_reader import ScanReader
 from scripts.io.monai_writer import MaskWriter
-from scripts.pipeline.discovery import find_scans, scans_root
+from scripts.pipeline.discovery import discover, find_scans, scans_root
 from scripts.pipeline.inputs import expand_inputs
 from scripts.transforms.intensity import IntensityGuardd
 
@@ -63,6 +63,23 @@ def test_both_entries_find_the_same_scans(tmp_path: Path, write_series: Callable
     assert found == [case.source for case in expand_inputs([tmp_path / "in"], tmp_path / "out")]
     assert [path.name for path in found] == ["p1", "s", "p3.zip", "x.nii.gz"]
     assert scans_root(str(tmp_path / "in" / "p1")) == str(tmp_path / "in")
+
+
+def test_a_study_that_begins_in_the_folder_of_another_is_told(
+    tmp_path: Path, write_series: Callable[..., np.ndarray]
+) -> None:
+    """A medium's numbered folders: the second study begins in the first one's."""
+    for folder, series, study in (("1", "a", "1.1"), ("1", "b", "1.2"), ("2", "b", "1.2")):
+        write_series(
+            tmp_path / folder, 2, series=series, change=lambda ds, k, uid=study: setattr(ds, "StudyInstanceUID", uid)
+        )
+    told: list[str] = []
+    assert [source.name for source, _ in discover(tmp_path, passed_over=told)] == ["1", "2"]
+    found = "images of a study that goes on in another folder (1/b001), whose scan may lack slices"
+    assert told == [f"{tmp_path}: {found}; expected: a folder for each study"]
+    told.clear()
+    discover(tmp_path / "1", passed_over=told)  # the reader lists its series
+    assert told == []
 
 
 @pytest.mark.parametrize("name", ["1.2.840", "1.2.840.zip"])
