@@ -268,6 +268,14 @@ def test_without_codes_the_orientation_is_an_assumption(tmp_path):
     assert scan.voxel_size_known
 
 
+def test_nibabel_says_nothing_of_its_repairs(tmp_path, caplog):
+    path = patch(nifti(tmp_path / "scan.nii", hounsfield()), pixdim=[5, 7, 8, 5, 1, 1, 1, 1], sform_code=77)
+    read_scan(path)
+    assert caplog.records == []
+    nib.Nifti1Header(path.read_bytes()[:348])
+    assert len(caplog.records) == 1  # to others it does
+
+
 def test_pixdim_that_contradicts_the_sform_is_told(tmp_path):
     path = patch(nifti(tmp_path / "scan.nii", hounsfield(), qform=0), pixdim=[1, 2, 2, 2, 1, 1, 1, 1])
     scan = read_scan(path)

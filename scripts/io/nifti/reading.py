@@ -1,12 +1,12 @@
 """NIfTI: reading a scan as it is stored."""
 
+import logging
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -27,6 +27,8 @@ _HEADERS = {
     True: (nib.nifti1.Nifti1PairHeader, nib.nifti2.Nifti2PairHeader),
     False: (nib.Nifti1Header, nib.Nifti2Header),
 }
+
+_UNHEARD = logging.Logger(__name__, logging.CRITICAL + 1)  # a repair that matters becomes a note
 
 
 class Stored(NamedTuple):
@@ -111,8 +113,7 @@ def read_header(path: Path) -> Stored:
         pixdim, offset = tuple(float(size) for size in header["pixdim"][1:4]), float(header["vox_offset"])
         _check_type(first, int(header["datatype"]))
         header["vox_offset"] = 0  # judged by the file's size, see `locate_voxels`
-        with LoggingOutputSuppressor():  # a repair that matters becomes a note
-            header.check_fix()
+        header.check_fix(logger=_UNHEARD)
     except GZIP_ERRORS as error:
         raise damaged(first, 0, error) from None
     except (HeaderDataError, OSError, ValueError, KeyError) as error:
