@@ -33,8 +33,8 @@ def scan_from_memory(image: Any, name: str = "scan", volume: int | None = None) 
         The scan, with its axes in the order of the image; a SimpleITK image as (X, Y, Z), too.
 
     Raises:
-        UserError: for another type, values that are no real numbers, an array without an affine,
-            and for a grid that `read_scan` would refuse.
+        UserError: for another type, values that are no real numbers or masked, an array without an
+            affine, and for a grid that `read_scan` would refuse.
     """
     path = Path(name)
     image, affine = image if isinstance(image, tuple) and len(image) == 2 else (image, None)
@@ -83,6 +83,10 @@ def _from_nibabel(image: SpatialImage, path: Path, volume: int | None) -> Scan:
 def _from_array(array: NDArray[Any], affine: Affine, path: Path, volume: int | None) -> Scan:
     if array.dtype.kind not in "iuf":
         raise UserError(f"{path}: values of type {array.dtype}; expected: one real number a voxel")
+    if np.ma.is_masked(array):
+        found = f"{np.ma.count_masked(array):,} values are masked"
+        raise UserError(f"{path}: {found}; expected: a value for each voxel, as of array.filled(-1024)")
+    array = np.asarray(array)  # of a matrix, whose slices are matrices, too
     index, notes = choose_volume(path, array.shape, volume)
     x, y, z = (*array.shape, 1)[:3]
     values = array.reshape((x, y, z, -1), order="F")[..., index] if array.ndim != 3 else array

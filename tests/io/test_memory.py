@@ -89,6 +89,8 @@ def test_one_of_several_volumes(flip: int) -> None:
         (np.zeros((20, 24, 6)), "without its affine"),
         ("scan.nii", "a str"),
         ((np.zeros((20, 24, 6), complex), AFFINE), "complex128"),
+        ((np.ma.masked_less(np.arange(2880.0).reshape(20, 24, 6), 7), AFFINE), "7 values are masked"),
+        (nib.Nifti1Image(np.ma.masked_equal(np.zeros((20, 24, 6)), 0), AFFINE), "2,880 values are masked"),
         ((np.zeros((20, 24, 6)), np.eye(3)), "shape"),
         ((np.zeros((20, 24, 6)), np.zeros((4, 4))), "singular"),
         (sitk.Image([20, 24, 6], sitk.sitkVectorUInt8, 3), "3 values a voxel"),
@@ -98,6 +100,14 @@ def test_one_of_several_volumes(flip: int) -> None:
 def test_what_is_no_scan_is_refused(image: object, found: str) -> None:
     with pytest.raises(UserError, match=f"case_1: .*({found})"):
         scan_from_memory(image, name="case_1")
+
+
+@pytest.mark.parametrize("kind", [np.ma.MaskedArray, np.matrix])
+def test_arrays_of_other_classes_are_taken_as_they_are(kind: type[np.ndarray]) -> None:
+    values = np.random.default_rng(0).integers(-900, 200, (20, 24)).astype(np.int16)
+    scan = scan_from_memory((values.view(kind), AFFINE))
+    assert type(scan.values) is np.ndarray
+    np.testing.assert_array_equal(scan.values, values[..., None])
 
 
 def test_an_affine_without_a_voxel_size_measures_nothing() -> None:
