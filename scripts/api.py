@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from .errors import UserError, user_errors
 from .inference.segmenter import Segmenter
@@ -16,7 +19,7 @@ from .io.memory import scan_from_memory
 from .pipeline.case import CaseSegmenter, Settings
 from .pipeline.inputs import check_choice, expand_inputs
 from .pipeline.result import Result as Result
-from .settings import count
+from .settings import count, usable_device
 from .transforms.hounsfield import parse_intensity
 
 
@@ -24,7 +27,7 @@ class InfectionSegmenter:
     """Finds COVID-19 infection on chest CT with weights that are loaded once.
 
     Research use only, not a medical device. Threads may share one; the network takes their slices
-    in turn.
+    in turn. A copy, as another process gets, loads the weights from their file again.
 
     Args:
         weights: trained weights with their metadata beside them; None: those of `model`.
@@ -67,8 +70,14 @@ class InfectionSegmenter:
         model: str = "auto",
     ) -> None:
         point = threshold, smallest_lesion_mm3, flips
+        file = None if weights is None else Path(weights).absolute()
+        self._arguments = file, device, *point, backend, precision, keep_outside, model
         self._choice = choose_model(model, weights, device)
-        self._segmenter = Segmenter(self._choice.path, device, *point, backend, precision, keep_outside)
+        with _no_modes_of_the_caller(usable_device(device)):
+            self._segmenter = Segmenter(self._choice.path, device, *point, backend, precision, keep_outside)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
 
     @user_errors()
     def predict(
@@ -124,7 +133,7 @@ class InfectionSegmenter:
         volume = None if volume is None else count("volume", volume)
         settings = Settings(intensity, probability, *given, force, series, volume, strict, limits=parse_limits(limits))
         model = CaseSegmenter(self._segmenter, settings, self._choice)
-        with limited(settings.limits), ExitStack() as stack:
+        with _no_modes_of_the_caller(self._segmenter.device), limited(settings.limits), ExitStack() as stack:
             if isinstance(image, str | Path):
                 cases = expand_inputs([image])
                 if len(cases) != 1:
@@ -137,7 +146,16 @@ class InfectionSegmenter:
         return result
 
 
+@contextmanager
+def _no_modes_of_the_caller(device: torch.device) -> Iterator[None]:
+    """Compute as ever, whatever default device or autocast holds in this thread."""
+    with torch.device("cpu"), torch.autocast("cpu", enabled=False), torch.autocast(device.type, enabled=False):
+        yield
+
+
 def _path(name: str, given: str | Path | None) -> Path | None:
+    if not isinstance(given, str | PathLike | None):
+        raise UserError(f"{name} is a {type(given).__name__}; expected: a path, or None")
     if given == "":  # as a Path it is the current folder
         raise UserError(f"{name} is ''; expected: a path, or None")
     return None if given is None else Path(given)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
+import pickle
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ import torch
 
 import scripts
 from scripts import InfectionSegmenter, UserError
+from scripts.files import CACHE
+from scripts.inference.backends import choice
 from scripts.inference.ood import OODScore
 from scripts.inference.segmenter import Segmenter
 from scripts.pipeline.case import CaseSegmenter, Settings
@@ -134,6 +139,46 @@ def test_threads_that_share_a_model_get_what_each_would_alone(
     assert together == alone * 3
 
 
+def test_a_copy_for_another_process_has_the_same_settings(weights: Path, scan: Path) -> None:
+    own = InfectionSegmenter(weights, "cpu", 0.53, 40.0, 2, "torch", "fp32", keep_outside=True)
+    copied = pickle.loads(pickle.dumps(own))
+    expected, found = own.predict(scan), copied.predict(scan)
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    assert (found.model, found.settings) == (expected.model, expected.settings)
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [
+        ("torch", torch.float64),
+        ("torch", torch.bfloat16),
+        pytest.param("openvino", torch.bfloat16, marks=pytest.mark.skipif(not find_spec("openvino"), reason="absent")),
+    ],
+)
+def test_defaults_of_the_caller_change_no_result(
+    backend: str, dtype: torch.dtype, weights: Path, scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "openvino_installed", lambda: True)
+    monkeypatch.setenv(CACHE, "off")  # what is compiled among these defaults is not kept either
+    expected = InfectionSegmenter(weights, device="cpu", backend=backend).predict(scan, probability=True).levels
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
+            model = InfectionSegmenter(weights, device="cpu", backend=backend)
+            np.testing.assert_array_equal(model.predict(scan, probability=True).levels, expected)
+        np.testing.assert_array_equal(model.predict(scan, probability=True).levels, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_the_callers_random_numbers_and_loggers_stay(weights: Path, scan: Path) -> None:
+    numbers, handlers = torch.get_rng_state(), list(logging.getLogger("nibabel.global").handlers)
+    InfectionSegmenter(weights, device="cpu").predict(scan)
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert handlers
+    assert logging.getLogger("nibabel.global").handlers == handlers
+
+
 def test_a_disk_that_says_no_is_a_user_error(model: InfectionSegmenter, scan: Path) -> None:
     result = model.predict(scan)
     with pytest.raises(UserError, match="a folder that can be written"):
@@ -232,6 +277,9 @@ def test_what_is_no_single_scan_is_refused(model: InfectionSegmenter, scan: Path
         ({"lungs": ""}, "lungs is ''"),
         ({"lobes": ""}, "lobes is ''"),
         ({"prior": ""}, "prior is ''"),
+        ({"lungs": np.zeros((2, 2))}, "lungs is a ndarray; expected: a path, or None"),
+        ({"lobes": 3}, "lobes is a int"),
+        ({"prior": {}}, "prior is a dict"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_by_name(

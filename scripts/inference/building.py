@@ -38,7 +38,9 @@ def trained_network(checkpoint: str | Path, device: torch.device) -> tuple[nn.Mo
     metadata, weights = read_checkpoint(checkpoint)
     try:
         _check_fit(metadata, weights)
-        network = network_from_metadata(metadata, deep_supervision=False)
+        with _NothingDrawn():  # the caller's random numbers stay, and each value is replaced
+            network = network_from_metadata(metadata, deep_supervision=False)
+        network.float()  # also where the caller's default is another type
         network.load_state_dict(weights)
     except RuntimeError:  # keys or shapes of another network
         raise UserError(
@@ -61,7 +63,7 @@ def _check_fit(metadata: Mapping[str, Any], weights: Mapping[str, torch.Tensor])
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Leave out the initial values of layers.
+    """Leave out the initial values of layers that get others.
 
     On the meta device torch would import its compiler, for seconds, to draw none.
     """
@@ -69,7 +71,11 @@ class _NothingDrawn(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
+        given = kwargs or {}
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        initialises = getattr(func, "__module__", None) == nn.init.__name__  # handed over whole, by names
+        return given["tensor"] if initialises else func(*args, **given)
 
 
 def network_from_metadata(metadata: Mapping[str, Any], **overrides: Any) -> nn.Module:

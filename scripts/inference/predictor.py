@@ -86,7 +86,7 @@ class Predictor:
             UserError: if a logit is not finite.
         """
         image, seen = item[IMAGE].as_tensor(), slices_in_view(item) if positions is None else positions
-        logits = torch.zeros(image.shape)
+        logits = torch.zeros(image.shape, dtype=torch.float32)
         if len(seen):
             logits[..., seen] = self(image[None, ..., seen], scan_name(item))[0]
         return logits

@@ -53,7 +53,7 @@ class SliceMeans:
 
     def __init__(self, weights: Sequence[float], count: int) -> None:
         self._reach, self._count = len(weights) - 1, count
-        self._weights = torch.tensor([*reversed(weights[1:]), *weights])
+        self._weights = torch.tensor([*reversed(weights[1:]), *weights], dtype=torch.float32)
         self._kept: deque[Tensor] = deque(maxlen=len(self._weights))
         self._given = self._done = 0
 

@@ -132,7 +132,7 @@ class OpenVinoNetwork(nn.Module):
         try:
             with torch.inference_mode(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a traced `if` on a size, which is static
-                decoder = TorchScriptPythonDecoder(module, example_input=(torch.zeros(shape),))
+                decoder = TorchScriptPythonDecoder(module, example_input=(torch.zeros(shape, dtype=torch.float32),))
                 frontend = FrontEndManager().load_by_framework("pytorch")
                 model = frontend.convert(frontend.load(decoder))
             model.inputs[0].get_node().set_partial_shape(openvino.PartialShape(shape))
