@@ -112,11 +112,10 @@ FORKS = """
 import os, sys, time
 from scripts.files import locked
 with locked(sys.argv[1], wait=False):
-    child = os.fork()
-    if child == 0:
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)  # now it has closed the lock
         time.sleep(60)
         os._exit(0)
-    print(child, flush=True)
     time.sleep(60)
 """
 
