@@ -6,7 +6,7 @@ import logging
 import os
 import zipfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -135,10 +135,13 @@ def _search(root: Path, output: Path | None = None) -> tuple[list[tuple[Path, Ki
     count = 0
     for folder, files in walk_files(root, output, unreadable=[]):  # `find_passed_over` finds them
         count += len(files)
-        study = _study_of(files)
+        first, study = _find_image(files)
         if study is not None:
             of_folders[folder] = study
-            last_ones |= _last_of_another(files, study)
+        if first is not None:  # exports onto a medium fill one numbered folder after the other
+            last, other = _find_image(reversed(files))
+            if last is not None and other is not None and other != study:
+                last_ones[last] = other
         beside = PICTURE_SUFFIXES if study is not None else ()
         for file in files:
             name = file.name.lower()
@@ -170,32 +173,20 @@ def _may_be_dicom(path: Path) -> bool:
         return False
 
 
-def _study_of(files: Sequence[Path]) -> str | None:
-    """Find the study of a folder's DICOM files: that of a CT image, else that of any object.
+def _find_image(files: Iterable[Path]) -> tuple[Path | None, str | None]:
+    """Find the first CT image and its study; without one no file, and the study of any object.
 
     Returns:
-        StudyInstanceUID; "" where all objects belong to no study, None without DICOM.
+        The file, and its StudyInstanceUID; "" where all objects belong to no study, None without
+        DICOM.
     """
     found: str | None = None
     for file in filter(_may_be_dicom, files):
         study, ct = _study(file)
         if ct:
-            return study
+            return file, study
         found = found or study
-    return found
-
-
-def _last_of_another(files: Sequence[Path], study: str) -> dict[Path, str]:
-    """Return the last CT image and its study where that is another one than the folder's.
-
-    Exports onto a medium number their files and fill folders with them, so that a study may begin
-    within a folder and go on in the next.
-    """
-    for file in filter(_may_be_dicom, reversed(files)):
-        last, ct = _study(file)
-        if ct:
-            return {file: last} if last != study else {}
-    return {}
+    return None, found
 
 
 def _look_into(path: Path) -> str:

@@ -98,23 +98,21 @@ class SharedList(LocalDatastore):
 
     @changing
     def _keep_image(self, image_id: str, image: Path, info: Mapping[str, Any]) -> None:
-        """Write a scan beside its place and rename it."""
+        """Put a scan in its place."""
         _, suffix = self._to_id(image.name)
         target = Path(self._datastore.image_path()) / self._filename(image_id, suffix)
-        write_atomic(target, partial(shutil.copyfile, image))
-        self._datastore.objects[image_id] = ImageLabelModel(image=_listed(target, suffix, info))
+        self._datastore.objects[image_id] = ImageLabelModel(image=_keep(image, target, suffix, info))
         self._update_datastore_file()
 
     @changing
     def _replace_label(self, image_id: str, label: Path, tag: str, info: Mapping[str, Any]) -> None:
-        """Write beside the earlier label and rename; remove one in another format afterwards."""
+        """Put a label in the place of the earlier one; remove one in another format afterwards."""
         suffix = file_suffix(label)
         folder = Path(self._datastore.label_path(tag))
         target = folder / self._filename(image_id, suffix)
         entry = self._datastore.objects.get(image_id) or unknown(image_id)
-        write_atomic(target, partial(shutil.copyfile, label))
         earlier = entry.labels.get(tag)
-        entry.labels[tag] = _listed(target, suffix, info)
+        entry.labels[tag] = _keep(label, target, suffix, info)
         self._update_datastore_file()
         if earlier is not None and earlier.ext != suffix:
             (folder / self._filename(image_id, earlier.ext)).unlink(missing_ok=True)
@@ -166,9 +164,10 @@ class Studies(SharedList):
             return image_id
 
 
-def _listed(file: Path, suffix: str, info: Mapping[str, Any]) -> DataModel:
-    """Return what the list says of a file."""
-    return DataModel(info={**info, "ts": int(time.time()), "name": file.name}, ext=suffix)
+def _keep(source: Path, target: Path, suffix: str, info: Mapping[str, Any]) -> DataModel:
+    """Write a file beside its place and rename it; return what the list says of it."""
+    write_atomic(target, partial(shutil.copyfile, source))
+    return DataModel(info={**info, "ts": int(time.time()), "name": target.name}, ext=suffix)
 
 
 def check_label(label: str, scan: str, name: str) -> str:
