@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from .io.memory import scan_from_memory
 from .pipeline.case import CaseSegmenter, Settings
 from .pipeline.inputs import check_choice, expand_inputs
 from .pipeline.result import Result as Result
-from .settings import count, usable_device
+from .settings import count, given_path, usable_device
 from .transforms.hounsfield import parse_intensity
 
 
@@ -70,7 +69,7 @@ class InfectionSegmenter:
         model: str = "auto",
     ) -> None:
         point = threshold, smallest_lesion_mm3, flips
-        file = None if weights is None else Path(weights).absolute()
+        file = None if weights is None else given_path("weights", weights).absolute()
         self._arguments = file, device, *point, backend, precision, keep_outside, model
         self._choice = choose_model(model, weights, device)
         with _no_modes_of_the_caller(usable_device(device)):
@@ -127,7 +126,8 @@ class InfectionSegmenter:
             UserError: if the image cannot be used, a path holds several scans, or the extra `dicom`
                 is not installed.
         """
-        given = _path("lungs", lungs), _path("lobes", lobes), _path("prior", prior)
+        paths = {"lungs": lungs, "lobes": lobes, "prior": prior}
+        given = [None if path is None else given_path(key, path) for key, path in paths.items()]
         parse_intensity(intensity)
         series = None if series is None else str(series)
         volume = None if volume is None else count("volume", volume)
@@ -151,11 +151,3 @@ def _no_modes_of_the_caller(device: torch.device) -> Iterator[None]:
     """Compute as ever, whatever default device or autocast holds in this thread."""
     with torch.device("cpu"), torch.autocast("cpu", enabled=False), torch.autocast(device.type, enabled=False):
         yield
-
-
-def _path(name: str, given: str | Path | None) -> Path | None:
-    if not isinstance(given, str | PathLike | None):
-        raise UserError(f"{name} is a {type(given).__name__}; expected: a path, or None")
-    if given == "":  # as a Path it is the current folder
-        raise UserError(f"{name} is ''; expected: a path, or None")
-    return None if given is None else Path(given)

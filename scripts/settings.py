@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,6 +84,18 @@ def count(name: str, value: Any, expected: str | None = None, least: int = 1) ->
     """
     wanted = f"a whole number from {least}" if expected is None else expected
     return int(number(name, value, wanted, lambda one: one >= least and one.is_integer()))
+
+
+def given_path(name: str, value: Any) -> Path:
+    """Read a path that a program gives, which as an empty text would be the current folder.
+
+    Raises:
+        UserError: says what was given in its place.
+    """
+    if isinstance(value, str | PathLike) and value != "":
+        return Path(value)
+    found = "''" if value == "" else "None" if value is None else f"a {type(value).__name__}"
+    raise UserError(f"{name} is {found}; expected: a path")
 
 
 def per_process(batch_size: int, world_size: int) -> int:

@@ -114,6 +114,9 @@ def test_results_are_those_of_the_command(model: InfectionSegmenter, weights: Pa
 def test_an_image_in_memory_can_be_saved(model: InfectionSegmenter, scan: Path, tmp_path: Path) -> None:
     result = model.predict(as_array(scan), name="mine")
     assert result.save(tmp_path / "out")["case"]["name"] == "mine"
+    for folder in ("", None):
+        with pytest.raises(UserError, match=r"folder is ('|None).*; expected: a path"):
+            result.save(folder)  # type: ignore[arg-type]
     written = nib.load(tmp_path / "out" / "infection.nii.gz")
     np.testing.assert_array_equal(np.asarray(written.dataobj), result.mask)
     np.testing.assert_allclose(written.affine, AFFINE)
@@ -264,8 +267,9 @@ def test_what_is_no_single_scan_is_refused(model: InfectionSegmenter, scan: Path
     for device in ("abacus", "meta"):
         with pytest.raises(UserError, match=f"device is '{device}'"):
             InfectionSegmenter(device=device)
-    with pytest.raises(UserError, match="no such weights"):
-        InfectionSegmenter("")
+    for weights in ("", 3):
+        with pytest.raises(UserError, match=r"weights is ('|a int).*; expected: a path"):
+            InfectionSegmenter(weights)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,7 @@ def test_what_is_no_single_scan_is_refused(model: InfectionSegmenter, scan: Path
         ({"lungs": ""}, "lungs is ''"),
         ({"lobes": ""}, "lobes is ''"),
         ({"prior": ""}, "prior is ''"),
-        ({"lungs": np.zeros((2, 2))}, "lungs is a ndarray; expected: a path, or None"),
+        ({"lungs": np.zeros((2, 2))}, "lungs is a ndarray; expected: a path"),
         ({"lobes": 3}, "lobes is a int"),
         ({"prior": {}}, "prior is a dict"),
     ],

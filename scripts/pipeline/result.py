@@ -24,6 +24,7 @@ from ..report.html import write_report_html
 from ..report.lesion_pictures import LesionPicture, draw_lesions
 from ..report.preview import draw_preview
 from ..report.report import build_report
+from ..settings import given_path
 
 if TYPE_CHECKING:
     from .dicom_results import DicomResults
@@ -128,7 +129,7 @@ class Result:
         Raises:
             UserError: if the folder holds something else, or the disk takes nothing.
         """
-        folder = Path(folder)
+        folder = given_path("folder", folder)
         check_results(folder, overwrite)
         with unfinished_folder(folder.parent) as temporary:
             target = temporary / "results"

@@ -352,6 +352,37 @@ def test_networks_that_come_and_go_leave_the_signal_stack_alone() -> None:
     assert len(set(stacks)) == 1
 
 
+_FORKED = """
+import os
+import torch
+from scripts.errors import UserError
+from scripts.inference.backends.openvino_network import OpenVinoNetwork
+from tests.inference.test_backends import make_plain
+
+network = OpenVinoNetwork(make_plain(), {"name": "plain"})
+network(torch.zeros(1, 1, 16, 16))
+child = os.fork()
+if not child:
+    try:
+        network(torch.zeros(1, 1, 16, 16))
+    except UserError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+network(torch.zeros(1, 1, 16, 16))
+print("goes on")
+"""
+
+
+@with_openvino
+def test_a_forked_process_is_refused_and_does_not_wait(bundle_root: Path) -> None:
+    words = [sys.executable, "-W", "ignore", "-c", _FORKED]
+    done = subprocess.run(words, cwd=bundle_root, capture_output=True, text=True, timeout=120)
+    refused, goes_on = done.stdout.splitlines() or ("", done.stderr[-2000:])
+    assert "before this process was forked" in refused
+    assert goes_on == "goes on"
+
+
 @with_openvino
 def test_openvino_forms_no_fused_map_and_leaves_the_network_as_it_was(network: torch.nn.Module, cache: Path) -> None:
     formed: list[object] = []

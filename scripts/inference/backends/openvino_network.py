@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -70,8 +71,10 @@ class OpenVinoNetwork(nn.Module):
         A single one, such as a picture, is not padded to a batch, which would take as long as one.
 
         Raises:
-            UserError: if OpenVINO cannot take the network.
+            UserError: if OpenVINO cannot take the network, or this process was forked from one that
+                uses it.
         """
+        _refuse_fork()
         shape = (1 if single else OPENVINO_BATCH[self.precision], *image_shape)
         weights = tuple(map(_version, self.network.state_dict().values()))
         streams = _streams(shape[0])
@@ -88,7 +91,7 @@ class OpenVinoNetwork(nn.Module):
     def _load(self, shape: tuple[int, ...], streams: int) -> CompiledModel:
         """Take the compiled model from the cache, else compile it and put it there."""
         started = time.perf_counter()
-        core = _core()
+        core, _ = _core()
         settings = {
             "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[self.precision],
             "NUM_STREAMS": streams,
@@ -193,16 +196,24 @@ def _outputs(request: InferRequest, count: int) -> list[Tensor]:
     return [torch.from_numpy(one.data[:count].copy()) for one in request.output_tensors]
 
 
+def _refuse_fork() -> None:
+    """Refuse to work in a process forked from one with a core, whose threads it would wait for."""
+    if _core.cache_info().currsize and _core()[1] != os.getpid():
+        raise UserError(
+            "OpenVINO was in use before this process was forked, and its threads are not here; expected: processes "
+            "started by spawn or forkserver, or weights that are first loaded in each process"
+        )
+
+
 @cache
-def _core() -> Core:
-    """Return the one core of this process, which is never released.
+def _core() -> tuple[Core, int]:
+    """Return a core, which is never released, and the process that has its threads.
 
     The CPU plugin of OpenVINO 2026.4 gives the thread an alternate signal stack, and a released
     plugin can leave one behind that is gone: the next signal, such as Ctrl-C, would end the
     process with SIGSEGV.
     """
-    core: Core = import_openvino().Core()
-    return core
+    return import_openvino().Core(), os.getpid()
 
 
 def _from_cache(core: Core, key: str, settings: Mapping[str, Any]) -> CompiledModel | None:

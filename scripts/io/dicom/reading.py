@@ -54,7 +54,7 @@ def read_dicom(path: Path, series: str | None = None) -> Scan:
     first = [plane[0] for plane in stack.planes]
     shape = (first[0].columns, first[0].rows, len(first))
     geometry = check_geometry(path, shape, stack.affine, stack.voxel_size_known, tolerance=POSITIONS_ROUNDED)
-    stack.notes = [*notes, *_value_notes(chosen), *stack.notes, *geometry]
+    stack.notes = [*notes, *_empty_files(path, chosen), *_value_notes(chosen), *stack.notes, *geometry]
     values = _read_values(stack)
     files = {one.path: one.header for one in first}  # in the order of the slices; of frames the last
     return Scan(
@@ -134,6 +134,15 @@ def _value_notes(series: Series) -> list[Note]:
         words = f"{bare} file(s) have no DICOM preamble; their encoding was taken from their first attributes."
         notes.append(Note("no_preamble", words, "assumption"))
     return notes
+
+
+def _empty_files(path: Path, series: Series) -> list[Note]:
+    """Say how many empty files lie beside the slices, such as a copy leaves that broke off."""
+    folders = {one.path.parent for one in series.slices} if path.is_dir() else set()
+    beside = (file for folder in folders for file in folder.iterdir() if not file.name.startswith("."))
+    empty = sum(file.is_file() and file.stat().st_size == 0 for file in beside)
+    words = f"{empty} file(s) of 0 bytes lie beside the slices; where they were slices, a part of the scan is missing."
+    return [Note("empty_files", words, "warning")] if empty else []
 
 
 def _read_values(stack: SliceStack) -> NDArray[Any]:

@@ -519,6 +519,16 @@ class TestFiles:
         assert len(series.slices) == 6
         assert codes_of(read_dicom(tmp_path)) == []
 
+    def test_a_copy_that_left_empty_files_is_told(self, tmp_path, write_series):
+        write_series(tmp_path)
+        last = read_dicom(tmp_path).files[-1]
+        last.write_bytes(b"")  # there is no gap between the others
+        (tmp_path / ".lock").touch()
+        scan = read_dicom(tmp_path)
+        assert (codes_of(scan), kinds_of(scan)) == (["empty_files"], ["warning"])
+        assert text_of(scan, "empty_files").startswith("1 file(s) of 0 bytes")
+        assert "empty_files" not in codes_of(read_dicom(min(tmp_path.glob("a*"))))  # of one slice nothing is missing
+
     def test_nothing_to_read(self, tmp_path):
         (tmp_path / "notes.txt").write_text("no DICOM")
         assert "no DICOM images" in refusal(tmp_path)
