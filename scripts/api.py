@@ -69,8 +69,8 @@ class InfectionSegmenter:
         model: str = "auto",
     ) -> None:
         point = threshold, smallest_lesion_mm3, flips
-        file = None if weights is None else given_path("weights", weights).absolute()
-        self._arguments = file, device, *point, backend, precision, keep_outside, model
+        file = _path("weights", weights)
+        self._arguments = file and file.absolute(), device, *point, backend, precision, keep_outside, model
         self._choice = choose_model(model, weights, device)
         with _no_modes_of_the_caller(usable_device(device)):
             self._segmenter = Segmenter(self._choice.path, device, *point, backend, precision, keep_outside)
@@ -126,8 +126,7 @@ class InfectionSegmenter:
             UserError: if the image cannot be used, a path holds several scans, or the extra `dicom`
                 is not installed.
         """
-        paths = {"lungs": lungs, "lobes": lobes, "prior": prior}
-        given = [None if path is None else given_path(key, path) for key, path in paths.items()]
+        given = _path("lungs", lungs), _path("lobes", lobes), _path("prior", prior)
         parse_intensity(intensity)
         series = None if series is None else str(series)
         volume = None if volume is None else count("volume", volume)
@@ -151,3 +150,7 @@ def _no_modes_of_the_caller(device: torch.device) -> Iterator[None]:
     """Compute as ever, whatever default device or autocast holds in this thread."""
     with torch.device("cpu"), torch.autocast("cpu", enabled=False), torch.autocast(device.type, enabled=False):
         yield
+
+
+def _path(name: str, given: Any) -> Path | None:
+    return None if given is None else given_path(name, given)
