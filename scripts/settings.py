@@ -92,10 +92,11 @@ def given_path(name: str, value: Any) -> Path:
     Raises:
         UserError: says what was given in its place.
     """
-    if isinstance(value, str | PathLike) and value != "":
-        return Path(value)
-    found = "''" if value == "" else "None" if value is None else f"a {type(value).__name__}"
-    raise UserError(f"{name} is {found}; expected: a path")
+    if not isinstance(value, str | PathLike):
+        raise UserError(f"{name} is {'None' if value is None else f'a {type(value).__name__}'}; expected: a path")
+    if value == "":
+        raise UserError(f"{name} is ''; expected: a path")
+    return Path(value)
 
 
 def per_process(batch_size: int, world_size: int) -> int:
