@@ -28,7 +28,7 @@ def test_all_weights_are_small_and_load_without_pickled_code(bundle_root: Path) 
     for path in found:
         content = torch.load(path, weights_only=True)
         assert all(isinstance(value, torch.Tensor) for value in content.values())
-        halved = path.name == "full.pt"  # half changes 0.012 % of compact's voxels; `publish` compares no classes
+        halved = path.name != CLASSES.name  # `publish` compares no classes
         dtype = torch.float16 if halved else torch.float32
         assert {value.dtype for value in content.values() if value.ndim > 1} == {dtype}
         assert read_metadata(path)["data"]["synthetic"] is False  # its SHA-256 is that of the weights
@@ -134,5 +134,5 @@ def test_slices_with_infection_are_found_and_clean_ones_left(
     assert counted == pytest.approx(stated, abs=1)
     assert found >= 80
     if model == "compact":
-        request.applymarker(pytest.mark.xfail(reason="6 of 68, 8.8 % (docs/README.md)", strict=True))
+        request.applymarker(pytest.mark.xfail(reason="8 of 68, 11.8 % (docs/README.md)", strict=True))
     assert marked <= 6
