@@ -70,18 +70,21 @@ from types import SimpleNamespace
 from scripts.monai_label.serving.dicom_studies import DicomStudies
 web = SimpleNamespace(base_url="http://archive")
 opened = lambda: DicomStudies(web, {}, sys.argv[1])
-studies, (image, label) = opened(), map(Path, sys.argv[2:4])
-studies._keep_image("1.2", image, {})
+image, label = map(Path, sys.argv[2:4])
 """
 KILLED_WHILE_LISTING = """
-child = os.fork()
+child = os.fork()  # before a list is opened: its watching thread may hold the lock that a copy would wait for
 if not child:
+    studies = opened()
+    studies._keep_image("1.2", image, {})
     json.dumps = lambda *_, **__: os._exit(9)
     studies.update_image_info("1.2", {"epistemic_entropy": 0.5})
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 print(json.dumps(list(opened().json()["objects"])), flush=True)
 """
 CHANGED_BY_TWO = """
+studies = opened()
+studies._keep_image("1.2", image, {})
 training = opened()
 studies.update_image_info("1.2", {"epistemic_entropy": 0.5})
 training._replace_label("1.2", label, "final", {"SeriesInstanceUID": "1.3"})
