@@ -21,7 +21,11 @@ def experiment(
     data: Data,
     out: Annotated[Path, Argument(help="Folder of the runs and tables.")],
     budget: Annotated[
-        Path | None, Option(help="Overlay with width, size and schedule; default: the experiment's, for a CPU.")
+        list[str] | None,
+        Option(
+            help="Overlays with width, size and schedule, layered in order, separated by commas; may be repeated; "
+            "default: the experiment's, for a CPU."
+        ),
     ] = None,
     seeds: Annotated[int, Option(help="Number of seeds.")] = 1,
     folds: Annotated[list[str] | None, Option(help="Validation folds such as 0,1; default: all.")] = None,
@@ -51,12 +55,11 @@ def experiment(
         raise UserError(f"--folds is {','.join(numbers)!r}; expected: all, or numbers such as 0,1") from None
     from ..research.experiments import read_experiment, run_experiment
 
-    overlay = str(budget) if budget else None
     table = run_experiment(
         read_experiment(name, rows),
         str(data),
         str(out),
-        overlay,
+        separated(budget),
         seeds,
         wanted,
         steps,

@@ -39,7 +39,7 @@ def run_experiment(
     experiment: Experiment,
     dataset_dir: str,
     output_dir: str,
-    budget: str | None = None,
+    budget: Sequence[str] = (),
     seeds: int = 1,
     folds: Sequence[int] | None = None,
     steps: int | None = None,
@@ -58,7 +58,7 @@ def run_experiment(
         experiment: what is compared.
         dataset_dir: prepared data set.
         output_dir: folder of the whole.
-        budget: overlay in place of the experiment's own.
+        budget: overlays in place of the experiment's own, layered in order.
         seeds: number of seeds, from 0 on.
         folds: validation folds; None: all of them.
         steps: optimizer steps of every training in place of the budget's.
@@ -88,17 +88,17 @@ def run_experiment(
         found = f"folds {used}, {seeds} seeds, {processes} processes"
         raise UserError(f"{found}; expected: folds of {every}, 1 seed or more, 1 process or more")
     usable_device(device)
-    chosen = _budget(experiment.budget if budget is None else budget, steps)
+    chosen = _budget(budget or [experiment.budget], steps)
     whole = read_experiment(experiment.name)
     planned = _planned(whole, chosen, steps)
     _check_teachers([planned[variant.name] for variant in experiment.variants], teacher, used)
     record = {
         "experiment": experiment.name,
         "data": describe(data),
-        "budget": chosen.name + ("" if steps is None else f", steps {steps}"),
+        "budget": " + ".join(path.name for path in chosen) + ("" if steps is None else f", steps {steps}"),
         "datalist_sha256": sha256(listed) if (listed := Path(data) / DATALIST).exists() else None,
         MASKS: digest_masks(datalist, data),
-        "keep": _said([TRAIN, *whole.files, str(chosen)])["keep"],
+        "keep": _said([TRAIN, *whole.files, *map(str, chosen)])["keep"],
         "protocol": protocol,
     }
     _claim(folder, record)
@@ -212,13 +212,13 @@ class _Run:
         run_workflow(training.evaluation, **shared, **tables)
 
 
-def _planned(experiment: Experiment, budget: Path, steps: int | None) -> dict[str, _Training]:
+def _planned(experiment: Experiment, budget: Sequence[Path], steps: int | None) -> dict[str, _Training]:
     """Return how each variant is trained, by its name."""
     length = {} if steps is None else {"steps": steps}
     evaluation = [TRAIN, EVALUATE, *experiment.evaluation]
     return {
         one.name: _Training(
-            one, [TRAIN, *experiment.files, *one.files, str(budget)], {**one.settings, **length}, evaluation
+            one, [TRAIN, *experiment.files, *one.files, *map(str, budget)], {**one.settings, **length}, evaluation
         )
         for one in experiment.variants
     }
@@ -253,8 +253,17 @@ def _finished(folder: Path, planned: Iterable[_Training], teacher: str | None) -
     return runs
 
 
-def _budget(name: str, steps: int | None) -> Path:
-    """Return a budget's file, the user's own or the bundle's; `steps` replaces its steps."""
+def _budget(names: Sequence[str], steps: int | None) -> list[Path]:
+    """Return a budget's files, the user's own or the bundle's; `steps` replaces their steps."""
+    overlays = dict(map(_overlay, names))
+    if steps is not None and (steps < 1 or not any("steps" in settings for settings in overlays.values())):
+        found = f"--steps {steps} with {' + '.join(map(str, overlays))}"
+        raise UserError(f"{found}; expected: 1 or more, with a budget that has `steps`")
+    return list(overlays)
+
+
+def _overlay(name: str) -> tuple[Path, dict[str, Any]]:
+    """Return the file that a budget's name stands for, and its settings; refuse one without."""
     path = next((path.resolve() for path in (Path(name), BUNDLE / name) if path.is_file()), None)
     if path is None:
         raise UserError(f"--budget {name}: no such file; expected: an overlay such as {BUDGET}")
@@ -264,9 +273,7 @@ def _budget(name: str, steps: int | None) -> Path:
         content = None
     if path.suffix not in (".yaml", ".yml", ".json") or not isinstance(content, dict):
         raise UserError(f"--budget {path}: no settings in YAML or JSON; expected: an overlay such as {BUDGET}")
-    if steps is not None and (steps < 1 or "steps" not in content):
-        raise UserError(f"--steps {steps} with {path}; expected: 1 or more, with a budget that has `steps`")
-    return path
+    return path, content
 
 
 def _holds_records_only(folder: Path) -> bool:

@@ -98,8 +98,8 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     for module in (workflows, experiments):
         monkeypatch.setattr(module, "run_workflow", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(chosen, str(data), str(out), budget, steps=7, device="cpu")
-    text = run_experiment(chosen, str(data), str(out), budget, steps=7, device="cpu").read_text()
+        run_experiment(chosen, str(data), str(out), [budget], steps=7, device="cpu")
+    text = run_experiment(chosen, str(data), str(out), [budget], steps=7, device="cpu").read_text()
     assert len(calls) == len(set(calls)) + 1 == 9  # the one that was stopped came twice
     rows = pd.read_csv(out / "runs.csv")
     assert list(rows["variant"]) == ["baseline"] * 2 + ["ESM + ASSM + AFM"] * 2
@@ -133,31 +133,31 @@ def test_a_set_is_trained_evaluated_stopped_and_finished(
     assert "Budget budget.yaml, steps 7; version" in prose
     Path(budget).write_text(Path(budget).read_text() + "# comments are no settings\n")
     more = read_experiment("table4", ["ESM"])
-    text = run_experiment(more, str(data), str(out), budget, folds=[1], steps=7, device="cpu").read_text()
+    text = run_experiment(more, str(data), str(out), [budget], folds=[1], steps=7, device="cpu").read_text()
     assert len(pd.read_csv(out / "runs.csv")) == 5  # a later call adds to the table
     assert [line.split("|")[1].strip() for line in text.splitlines()[4:7]] == ["baseline", "ESM", "ESM + ASSM + AFM"]
     begun = out / "ESM_ASSM_AFM" / "seed_0" / "fold_0" / "begun.json"
     kept = begun.read_text()
     begun.write_text(kept.replace('"steps": 7', '"steps": 6'))
     with pytest.raises(UserError, match="ESM_ASSM_AFM/seed_0/fold_0: was begun with another configuration"):
-        run_experiment(more, str(data), str(out), budget, folds=[1], steps=7)  # no run of this call
+        run_experiment(more, str(data), str(out), [budget], folds=[1], steps=7)  # no run of this call
     begun.write_text(kept)
     mask = data / json.loads((data / "datalist.json").read_text())["training"][0]["label"]
     drawn = nib.load(mask)
     nib.save(nib.Nifti1Image(np.zeros(drawn.shape, np.uint8), drawn.affine), mask)  # corrected in place
     with pytest.raises(UserError, match="began with another masks_sha256"):
-        run_experiment(chosen, str(data), str(out), budget, steps=7)
+        run_experiment(chosen, str(data), str(out), [budget], steps=7)
     record = json.loads((out / "experiment.json").read_text())
     (out / "experiment.json").write_text(json.dumps({key: record[key] for key in record if key != "masks_sha256"}))
-    run_experiment(chosen, str(data), str(out), budget, steps=7)  # up to 0.29 masks were not recorded
+    run_experiment(chosen, str(data), str(out), [budget], steps=7)  # up to 0.29 masks were not recorded
     (data / "datalist.json").write_text((data / "datalist.json").read_text() + " ")
     with pytest.raises(UserError, match="began with another datalist_sha256"):
-        run_experiment(chosen, str(data), str(out), budget, steps=7)
+        run_experiment(chosen, str(data), str(out), [budget], steps=7)
     with pytest.raises(UserError, match="began with another budget"):
-        run_experiment(chosen, str(data), str(out), budget, steps=8)
+        run_experiment(chosen, str(data), str(out), [budget], steps=8)
     other = read_experiment("table3", ["ResUNet_C_1"])
     with pytest.raises(UserError, match="began with another experiment"):
-        run_experiment(other, str(data), str(out), budget)
+        run_experiment(other, str(data), str(out), [budget])
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_trainings_side_by_side_are_those_one_after_the_other(
     tables = {}
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        text = run_experiment(chosen, data, str(out), budget, steps=4, device="cpu", processes=processes).read_text()
+        text = run_experiment(chosen, data, str(out), [budget], steps=4, device="cpu", processes=processes).read_text()
         tables[processes] = text, (out / "runs.csv").read_text()
     assert tables[1] == tables[2]  # with the weights' SHA-256
     assert "trainings: 100%" in capfd.readouterr().err
@@ -211,9 +211,9 @@ def test_trainings_side_by_side_are_those_one_after_the_other(
     begun = places[1] / "begun.json"
     begun.write_text(begun.read_text().replace('"steps": 4', '"steps": 3'))
     with pytest.raises(UserError, match="fold_1: was begun with another configuration"):
-        run_experiment(chosen, data, str(tmp_path / "2"), budget, steps=4, device="cpu", processes=2)
+        run_experiment(chosen, data, str(tmp_path / "2"), [budget], steps=4, device="cpu", processes=2)
     with pytest.raises(UserError, match=r"0 processes; expected: .*1 process or more"):
-        run_experiment(chosen, data, str(tmp_path / "2"), budget, steps=4, processes=0)
+        run_experiment(chosen, data, str(tmp_path / "2"), [budget], steps=4, processes=0)
 
 
 @pytest.mark.slow
@@ -262,17 +262,38 @@ def test_steps_replace_those_of_the_budget(
     assert not (tmp_path / "other").exists()
 
 
+def test_later_overlays_of_a_budget_win(
+    make_dataset: Callable[..., Path], budget: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layered = []
+    monkeypatch.setattr(experiments, "train_once", lambda files, run, **given: layered.append(files))
+    monkeypatch.setattr(experiments, "run_workflow", lambda *arguments, **given: None)
+    monkeypatch.setattr(experiments, "write_tables", lambda folder, *arguments: folder)
+    start = partial(run_experiment, read_experiment("paper", ["nnU-Net's U-Net"]), str(make_dataset(folds=2)))
+    start(str(tmp_path / "out"), [budget, "configs/presets/width32.yaml"], folds=[0], steps=20)
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / file) for file in layered[0]])
+    found = {key: parser[key] for key in ("spatial_size", "learning_rate", "network_def#base_width")}
+    assert found == {"spatial_size": 32, "learning_rate": 1.4e-3, "network_def#base_width": 32}
+    record = json.loads((tmp_path / "out" / "experiment.json").read_text())
+    assert record["budget"] == "budget.yaml + width32.yaml, steps 20"
+    with pytest.raises(UserError, match=r"no\.yaml: no such file"):
+        start(str(tmp_path / "other"), [budget, "no.yaml"])
+    with pytest.raises(UserError, match=r"--steps 20 with \S+width32\.yaml; expected"):
+        start(str(tmp_path / "other"), ["configs/presets/width32.yaml"], steps=20)
+
+
 def test_a_folder_with_something_else_is_left_alone(
     make_dataset: Callable[..., Path], budget: str, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
-        run_experiment(read_experiment("table3"), str(make_dataset()), str(tmp_path / "out"), budget)
+        run_experiment(read_experiment("table3"), str(make_dataset()), str(tmp_path / "out"), [budget])
     with pytest.raises(UserError, match=r"thesis\.txt: is a file"):
-        run_experiment(read_experiment("table3"), str(tmp_path / "dataset"), str(tmp_path / "out/thesis.txt"), budget)
+        run_experiment(read_experiment("table3"), str(tmp_path / "dataset"), str(tmp_path / "out/thesis.txt"), [budget])
     with pytest.raises(UserError, match=r"folds \[7\]"):
-        run_experiment(read_experiment("table3"), str(tmp_path / "dataset"), str(tmp_path / "new"), budget, folds=[7])
+        run_experiment(read_experiment("table3"), str(tmp_path / "dataset"), str(tmp_path / "new"), [budget], folds=[7])
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(
@@ -280,7 +301,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
 ) -> None:
     start = partial(run_experiment, read_experiment("table3"), str(make_dataset()), str(tmp_path / "new"))
     with pytest.raises(UserError, match="device is 'nonsense'"):
-        start(budget, device="nonsense")
+        start([budget], device="nonsense")
     broken = {
         "text.md": b"# words",
         "list.yaml": b"- 1",
@@ -291,7 +312,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"{name}: no settings in YAML or JSON"):
-            start(str(tmp_path / name), steps=5)
+            start([str(tmp_path / name)], steps=5)
     assert not (tmp_path / "new").exists()
 
 
@@ -313,15 +334,15 @@ def test_what_was_refused_before_a_training_claims_no_folder_and_results_do(
     chosen, out = read_experiment("table3", ["ResUNet_C_1"]), tmp_path / "out"
     start = partial(run_experiment, chosen, str(make_dataset()), str(out), folds=[0], device="cpu")
     with pytest.raises(UserError, match="--typo"):
-        start(str(tmp_path / "a.yaml"))
-    start(str(tmp_path / "b.yaml"))
+        start([str(tmp_path / "a.yaml")])
+    start([str(tmp_path / "b.yaml")])
     before = {path: path.read_bytes() for path in out.rglob("*.json")}
     assert len(before) == 2
     with pytest.raises(UserError, match="began with another budget"):
-        start(str(tmp_path / "c.yaml"))
+        start([str(tmp_path / "c.yaml")])
     (tmp_path / "b.yaml").write_text("max_epochs: 3")
     with pytest.raises(UserError, match="was begun with another configuration"):
-        start(str(tmp_path / "b.yaml"))
+        start([str(tmp_path / "b.yaml")])
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == before
 
 
@@ -333,7 +354,7 @@ def test_a_fold_named_twice_is_trained_once(
     monkeypatch.setattr(experiments, "run_workflow", lambda *arguments, **given: None)
     monkeypatch.setattr(experiments, "write_tables", lambda folder, *arguments: folder)
     chosen = read_experiment("table3", ["ResUNet_C_1"])
-    run_experiment(chosen, str(make_dataset(cases=4, folds=2)), str(tmp_path / "out"), budget, folds=[1, 0, 1])
+    run_experiment(chosen, str(make_dataset(cases=4, folds=2)), str(tmp_path / "out"), [budget], folds=[1, 0, 1])
     assert trained == [0, 1]
 
 
@@ -358,7 +379,7 @@ def test_protocols_evaluate_on_test_cases(make_dataset: Callable[..., Path], bud
         (data / "datalist.json").write_text(json.dumps(listed))
         chosen = read_experiment("table6", ["U-Net"])
         out = str(tmp_path / protocol)
-        table = run_experiment(chosen, str(data), out, budget, seeds=2, steps=4, device="cpu", protocol=protocol)
+        table = run_experiment(chosen, str(data), out, [budget], seeds=2, steps=4, device="cpu", protocol=protocol)
         return " ".join(table.read_text().split())
 
     text = run("test")
@@ -374,7 +395,7 @@ def test_protocols_evaluate_on_test_cases(make_dataset: Callable[..., Path], bud
     assert rows["all_slice_dice"][0] == pytest.approx(summary["figures"]["slice"]["dice"]["mean"])
     assert "Dice of all slices" in text
     with pytest.raises(UserError, match="began with another protocol"):
-        run_experiment(read_experiment("table6"), str(data), str(tmp_path / "test"), budget, steps=4)
+        run_experiment(read_experiment("table6"), str(data), str(tmp_path / "test"), [budget], steps=4)
     with pytest.raises(UserError, match="no test cases of another data set; expected: `prepare --test-data`"):
         run("cross")
     listed["test_name"] = "elsewhere"
@@ -382,7 +403,7 @@ def test_protocols_evaluate_on_test_cases(make_dataset: Callable[..., Path], bud
     listed["test"] = []
     (data / "datalist.json").write_text(json.dumps(listed))
     with pytest.raises(UserError, match="--protocol test: no test cases"):
-        run_experiment(read_experiment("table6"), str(data), str(tmp_path / "new"), budget, protocol="test")
+        run_experiment(read_experiment("table6"), str(data), str(tmp_path / "new"), [budget], protocol="test")
     assert not (tmp_path / "new").exists()
 
 
@@ -403,9 +424,9 @@ def test_classes_have_a_table_each_with_what_was_published(
             shutil.copy(weights.with_suffix(suffix), tmp_path / f"infection_{fold}{suffix}")
     experiment, data, out = read_experiment("classes", ["FCN8s"]), make_class_dataset(), tmp_path / "out"
     with pytest.raises(UserError, match="expected: --teacher WEIGHTS"):
-        run_experiment(experiment, str(data), str(out), budget, folds=[0], device="cpu", steps=1)
+        run_experiment(experiment, str(data), str(out), [budget], folds=[0], device="cpu", steps=1)
     teacher = str(tmp_path / "infection_{fold}.pt")
-    table = run_experiment(experiment, str(data), str(out), budget, device="cpu", steps=1, teacher=teacher)
+    table = run_experiment(experiment, str(data), str(out), [budget], device="cpu", steps=1, teacher=teacher)
     text = table.read_text()
     assert text.count("| FCN8s |") == 2
     assert "# Ground glass and consolidation: ground glass" in text

@@ -40,7 +40,7 @@ def test_experiment(device: str, make_dataset: Callable[..., Path], tmp_path: Pa
     budget.write_text(yaml.safe_dump(content))
     chosen = read_experiment("table4", ["baseline"])
     table = run_experiment(
-        chosen, str(make_dataset(folds=2)), str(tmp_path / "out"), str(budget), folds=[0], steps=2, device=device
+        chosen, str(make_dataset(folds=2)), str(tmp_path / "out"), [str(budget)], folds=[0], steps=2, device=device
     )
     assert "baseline" in table.read_text()
 
