@@ -87,6 +87,7 @@ def test_masks_are_those_that_were_pinned(
     name: str, backend: str, precision: str, pinned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "openvino_installed", lambda: True)
+    monkeypatch.setattr(choice, "mixed_precision", mixed_precision)  # other tests compute in float32 everywhere
     known = pinned[name]
     with np.load(MASKS) as kept:
         image, affine, infection, expected = (kept[f"{name}: {part}"] for part in PARTS)

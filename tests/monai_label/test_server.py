@@ -730,6 +730,9 @@ def test_a_volume_of_ones_own_is_sent_as_a_session(server: Server, tmp_path: Pat
         (tmp_path / f"{name}.nii.gz").write_bytes(content)
     sent_mask, stored_mask = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("sent", "stored"))
     assert (sent_mask.get_fdata() == stored_mask.get_fdata()).all()
+    gone = requests.post(f"{server.url}/infer/{server.model}", params={"session_id": "gone"}, timeout=60)
+    assert gone.status_code == 404
+    assert gone.json()["detail"].startswith("session gone: unknown or expired; expected")
 
 
 def test_a_label_that_does_not_belong_to_its_scan_replaces_none(server: Server, tmp_path: Path) -> None:

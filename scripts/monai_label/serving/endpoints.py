@@ -69,6 +69,7 @@ def _inference(run: Callable[..., Any]) -> Callable[..., Any]:
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         params = _parameters(given.get("params"), "params")
         checked("infer", params)
+        _require_session(given.get("session_id"))
         if given.get("output") != infer.ResultType.dicom_seg:
             return run(**{**given, "params": json.dumps(params)})
         params.setdefault("label_info", [{"model_name": given.get("model", "")}])
@@ -77,6 +78,13 @@ def _inference(run: Callable[..., Any]) -> Callable[..., Any]:
         return answer
 
     return checked_inference
+
+
+def _require_session(session_id: str | None) -> None:
+    """Refuse a session that is gone, for which MONAI Label would look for a scan without a name."""
+    sessions = app_instance().sessions()
+    if session_id and (sessions is None or sessions.get_session(session_id) is None):
+        raise HTTPException(404, f"session {session_id}: unknown or expired; expected: an id that PUT /session gave")
 
 
 def _parameters(text: Any, name: str) -> dict[str, Any]:
