@@ -8,6 +8,8 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .errors import UserError
 
@@ -56,6 +58,28 @@ def scales_gradients(amp: bool | str, device: str | torch.device) -> bool:
     Theirs scales the gradients, which float16 alone needs; `NetworkInferer` computes in bfloat16.
     """
     return mixed_precision(amp, device) is torch.float16
+
+
+class SmallVolumesInFloat32(TorchFunctionMode):
+    """Within this context autocast leaves convolutions of volumes smaller than their kernel alone.
+
+    torch 2.13 computes the gradients of such a convolution's weights from memory that nobody wrote,
+    on x86 CPUs in bfloat16: a kernel of three voxels on a map of two ends in any number or none.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call `func`, in float32 if it is such a convolution."""
+        if func is torch.conv3d and len(args) > 1 and _smaller_than_kernel(*args[:2]):
+            args = tuple(value.float() if isinstance(value, Tensor) else value for value in args)
+            with torch.autocast("cpu", enabled=False):
+                return func(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _smaller_than_kernel(volumes: Tensor, weight: Tensor) -> bool:
+    return any(size < kernel for size, kernel in zip(volumes.shape[2:], weight.shape[2:], strict=True))
 
 
 def has_bfloat16(capabilities: Mapping[str, Any]) -> bool | None:

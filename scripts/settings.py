@@ -177,15 +177,16 @@ def memory_format(channels_last: bool, device: str | torch.device, network: nn.M
 
 
 def _overruns_in_channels_last(network: nn.Module) -> bool:
-    """Whether a layer meets a defect of torch 2.13 on CPUs without AVX-512.
+    """Whether a layer meets one of two defects of torch 2.13 on x86 CPUs.
 
-    The backward pass of a strided 1x1 convolution of 2 to 7 channels writes beyond its memory
-    there, if the tensors lie channels last and one thread works; the process dies later, anywhere.
+    The backward pass writes beyond its memory, if the tensors lie channels last: of a strided 1x1
+    convolution whose channels fill no vector register (2 to 7 of them with AVX2, to 15 with
+    AVX-512), and in bfloat16 of a dilated one of more than 16 channels that are no multiple of 16.
+    Weights get gradients that are not a number, or the process dies later, anywhere.
     """
     return any(
-        isinstance(layer, nn.Conv2d)
-        and layer.kernel_size == (1, 1)
-        and max(layer.stride) > 1
-        and 1 < layer.in_channels < 8
+        (layer.kernel_size == (1, 1) and max(layer.stride) > 1 and 1 < layer.in_channels < 16)
+        or (max(layer.dilation) > 1 and layer.in_channels > 16 and layer.in_channels % 16 > 0)
         for layer in network.modules()
+        if isinstance(layer, nn.Conv2d)
     )

@@ -21,16 +21,27 @@ def test_anything_else_is_refused(value: object) -> None:
 
 
 def test_memory_format() -> None:
-    network = create_network("resunet", base_width=8)
+    network = create_network("resunet", base_width=16)
     assert memory_format(True, "cpu", network) is torch.channels_last
     assert memory_format(False, "cpu", network) is torch.contiguous_format
     assert memory_format(True, "mps", network) is torch.contiguous_format
 
 
-def test_channels_last_is_left_where_torch_would_write_beyond_its_memory() -> None:
-    narrow = create_network("resunet", base_width=4)  # strided 1x1 convolutions from 4 to 8 channels
+@pytest.mark.parametrize("width", [4, 8, 12])
+def test_channels_last_is_left_where_torch_would_write_beyond_its_memory(width: int) -> None:
+    narrow = create_network("resunet", base_width=width)  # its strided 1x1 convolutions begin at this width
     assert memory_format(True, "cpu", narrow) is torch.contiguous_format
     assert memory_format(True, "cuda:0", narrow) is torch.channels_last
+
+
+@pytest.mark.parametrize(("channels", "overruns"), [(8, False), (16, False), (20, True), (24, True), (32, False)])
+def test_channels_last_is_left_for_dilated_convolutions_of_odd_numbers_of_channels(
+    channels: int, overruns: bool
+) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(channels, 8, 3, padding=2, dilation=2))
+    expected = torch.contiguous_format if overruns else torch.channels_last
+    assert memory_format(True, "cpu", network) is expected
+    assert memory_format(True, "cpu", torch.nn.Conv2d(channels, 8, 3, padding=1)) is torch.channels_last
 
 
 @pytest.mark.parametrize("value", ["", "half", None, "nan", 1.0, "-1", float("inf")])

@@ -6,12 +6,13 @@ Configs name these classes as MONAI inferers; `Predictor` calls them outside of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..precision import mixed_precision
+from ..precision import SmallVolumesInFloat32, mixed_precision
 from ..settings import count, decision_threshold, optional
 from ..transforms.slice_input import with_metadata_of, without_metadata
 from .backends.choice import BATCH_SIZE, TORCH, Backend
@@ -52,7 +53,11 @@ class NetworkInferer:
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Map images (B, C, ...) to logits (B, K, ...), float32 where autocast computes them."""
         enabled = mixed_precision(self.amp, inputs.device) is torch.bfloat16
-        with torch.autocast(inputs.device.type if enabled else "cpu", dtype=torch.bfloat16, enabled=enabled):
+        volumes = enabled and inputs.device.type == "cpu" and inputs.dim() == 5
+        with (
+            torch.autocast(inputs.device.type if enabled else "cpu", dtype=torch.bfloat16, enabled=enabled),
+            SmallVolumesInFloat32() if volumes else nullcontext(),
+        ):
             drawing = isinstance(network, nn.Module) and network.training  # dropout: more than a mask is wanted
             features, settling = (None, None) if drawing else (self.features, self.settling)
             logits = average_over_flips(

@@ -49,6 +49,20 @@ def test_a_loss_of_torch_keeps_its_small_values_in_mixed_precision(
     assert abs(network.bias.grad.item()) == pytest.approx(3.3535e-4, rel=1e-2)  # 1 / (1 + e^8)
 
 
+@pytest.mark.parametrize(("shape", "exact"), [((2, 6, 4), True), ((6, 6, 2), True), ((3, 6, 4), False)])
+def test_a_volume_smaller_than_the_kernel_is_convolved_in_float32(
+    shape: tuple[int, int, int], exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's gradients of the weights are wrong there in bfloat16 (torch 2.13, AVX512-BF16)."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: True)
+    torch.manual_seed(0)
+    network, volumes, weight = nn.Conv3d(16, 8, 3, padding=1), torch.randn(2, 16, *shape), torch.randn(2, 8, *shape)
+    wanted = torch.autograd.grad((network(volumes) * weight).sum(), list(network.parameters()))
+    found = torch.autograd.grad((NetworkInferer(True)(volumes, network) * weight).sum(), list(network.parameters()))
+    assert torch.allclose(found[0], wanted[0], rtol=1e-5, atol=1e-4) is exact
+    torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.3)
+
+
 def test_a_scan_goes_to_the_network_as_the_metadata_states() -> None:
     """The stand-in network returns its input, so that the blended patches are the scan again."""
     scan, seen = torch.rand(1, 1, 32, 32, 5), []
