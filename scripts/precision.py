@@ -63,8 +63,9 @@ def scales_gradients(amp: bool | str, device: str | torch.device) -> bool:
 class SmallVolumesInFloat32(TorchFunctionMode):
     """Within this context autocast leaves convolutions of volumes smaller than their kernel alone.
 
-    torch 2.13 computes the gradients of such a convolution's weights from memory that nobody wrote,
-    on x86 CPUs in bfloat16: a kernel of three voxels on a map of two ends in any number or none.
+    torch (2.13 and 2.15) computes the gradients of such a convolution's weights from memory that
+    nobody wrote, on x86 CPUs in bfloat16: a kernel of three voxels on a map of two ends in any
+    number or none.
     """
 
     def __torch_function__(

@@ -177,7 +177,7 @@ def memory_format(channels_last: bool, device: str | torch.device, network: nn.M
 
 
 def _overruns_in_channels_last(network: nn.Module) -> bool:
-    """Whether a layer meets one of two defects of torch 2.13 on x86 CPUs.
+    """Whether a layer meets one of two defects of torch (2.13 and 2.15) on x86 CPUs.
 
     The backward pass writes beyond its memory, if the tensors lie channels last: of a strided 1x1
     convolution whose channels fill no vector register (2 to 7 of them with AVX2, to 15 with

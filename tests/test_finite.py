@@ -123,8 +123,9 @@ ENTRIES: dict[str, Callable[[Path], object]] = {
 )
 def test_weights_that_hold_what_cannot_be_checked_are_refused(key: object, value: torch.Tensor, tmp_path: Path) -> None:
     torch.save({"first": torch.zeros(1), key: value}, tmp_path / "model.pt")
+    found = r"\((dict|UnpicklingError)\)"  # torch from 2.15 on does not load every one of them itself
     with pytest.raises(
-        UserError, match=r"model\.pt: no plain state dict \(dict\); expected: weights that training wrote"
+        UserError, match=rf"model\.pt: no plain state dict {found}; expected: weights that training wrote"
     ):
         load_weights(tmp_path / "model.pt")
 
