@@ -109,9 +109,11 @@ def calibrate(
     }
     smallest = own.metadata["operating_point"]["smallest_lesion_mm3"]
     marked = [one for training in trainings for one in training.mark_lesion_free(threshold, smallest)]
-    scores = [case.ood_score for case in cases]
-    volumes = [case.ood_score for case in cases if not case.picture]
-    limits = OOD_MARGIN * max(scores), OOD_MARGIN * max(volumes) if volumes else None
+    scores = {case.name: case.ood_score for case in cases if case.ood_score is not None}
+    volumes = [scores[case.name] for case in cases if case.name in scores and not case.picture]
+    if not scores:
+        raise UserError(f"{data}: no slice of the cases lies in the field of view; expected: cases that show the lungs")
+    limits = OOD_MARGIN * max(scores.values()), OOD_MARGIN * max(volumes) if volumes else None
     ood = OODScore.of(own.layers, own.features, *limits)
     stated = {
         "preprocessing": own.metadata["preprocessing"],
@@ -126,7 +128,7 @@ def calibrate(
             LESION_FREE: describe_marked(marked),
             "calibration_error": round(error, 4),
             CURVE: curve,
-            "distances": {case.name: round(case.ood_score, 3) for case in cases},
+            "distances": {name: round(score, 3) for name, score in scores.items()},
         },
         KEY: ood.as_metadata(),
     }

@@ -109,7 +109,8 @@ class CalibrationRun:
         inferer.agreement = ViewAgreement(*(level / LEVELS for level in CANDIDATES)) if inferer.views > 1 else None
         for case, (probability,), label in predict_cases(self.unseen, [self.predictor]):
             voxels, lesion = count_levels(probability.cpu().numpy(), label.cpu().numpy())
-            score = float(ood(self._take_features()).mean())
+            features = self._take_features()
+            score = float(ood(features).mean()) if len(features) else None
             views = None if inferer.agreement is None else _percent_by_level(inferer.agreement)
             yield CaseCounts(case["name"], is_picture(case["image"]), voxels, lesion, score, views)
 

@@ -38,7 +38,8 @@ class CaseCounts:
         picture: whether it is a single 2-D image and not a volume.
         voxels: (Z, LEVELS) voxels of each slice by level.
         lesion: (Z, LEVELS), those of them that are lesion.
-        ood_score: mean out-of-distribution score of its slices, by the weights that saw it.
+        ood_score: mean out-of-distribution score of its slices, by the weights that saw it; None
+            where no slice lies in the field of view.
         views_agree: (LEVELS,) percentage of pixels that all views mark, of those that any marks,
             with each level of `CANDIDATES` as threshold, NaN elsewhere and where nothing is marked;
             None with one view.
@@ -48,7 +49,7 @@ class CaseCounts:
     picture: bool
     voxels: NDArray[np.int64]
     lesion: NDArray[np.int64]
-    ood_score: float
+    ood_score: float | None
     views_agree: NDArray[np.float64] | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from scripts.data.splits import SLICE_WARNING
@@ -155,6 +156,19 @@ def test_only_slices_of_the_own_fold_are_judged_and_learnt_from(
     assert stated["calibration"]["cases"] == ["case_00_0", "case_01_0"]
     assert sum(row["voxels"] for row in stated["calibration"]["curve"]) == 2 * 6 * 40 * 36
     assert {kind: dice["n"] for kind, dice in stated["calibration"]["dice"].items()} == {"volumes": 2}
+    hidden = {"case_01_0"}  # all its slices lie above or below the lungs
+
+    def none_of_hidden(item: Mapping[str, Any]) -> NDArray[np.intp]:
+        return np.arange(0 if item["name"] in hidden else item["image"].shape[-1])
+
+    monkeypatch.setattr("scripts.inference.unseen_cases.slices_in_view", none_of_hidden)
+    stated = calibrate(weights, str(folder), [], False, 9, torch.device("cpu"))
+    assert stated["calibration"]["cases"] == ["case_00_0", "case_01_0"]
+    assert list(stated["calibration"]["distances"]) == ["case_00_0"]
+    assert pd.read_csv(weights.with_suffix(".calibration.csv"))["distance"].isna().tolist() == [False, True]
+    hidden.add("case_00_0")
+    with pytest.raises(UserError, match="no slice of the cases lies in the field of view"):
+        calibrate(weights, str(folder), [], False, 9, torch.device("cpu"))
     metadata, other = read_metadata(weights), tmp_path / "other.pt"
     other.write_bytes(weights.read_bytes())
     write_metadata(other, metadata["network"], metadata["preprocessing"], {**metadata["data"], "fold": None}, {})
